@@ -1,0 +1,3 @@
+module github.com/buffstreams/watermill-buffstreams/benchmarks
+
+go 1.25

@@ -1,0 +1,3 @@
+module github.com/buffstreams/watermill-buffstreams/cmd
+
+go 1.25

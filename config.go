@@ -1,0 +1,200 @@
+// Package buffstreams is a Watermill Pub/Sub over TCP without a broker: a Publisher dials the Subscriber's address and
+// streams length-prefixed messages to it.
+package buffstreams
+
+import (
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/buffstreams/watermill-buffstreams/pool"
+)
+
+// Confirm says when Publish returns.
+type Confirm int
+
+// The levels of confirmation. At every level the sending side keeps a message until it was handled.
+const (
+	// ConfirmReceived: the subscriber's process holds the messages. It is the default.
+	ConfirmReceived Confirm = iota
+	// ConfirmEnqueued: the send window took the messages. Errors that come later show in Flush, Close and OnFailure.
+	ConfirmEnqueued
+	// ConfirmHandled: a handler of every consumer group has acked the messages.
+	ConfirmHandled
+)
+
+// Wire is the protocol spoken with the peer. It is never guessed.
+type Wire int
+
+// The wires.
+const (
+	// WireAcked is the acked protocol of docs/protocol.md.
+	WireAcked Wire = iota
+	// WireBuffStreams is the plain protocol of BuffStreams: no acks, no topic names.
+	WireBuffStreams
+)
+
+// NoSleep as NackResendSleep redelivers at once.
+const NoSleep time.Duration = -1
+
+// Defaults of the configurations.
+const (
+	DefaultPublishTimeout  = 30 * time.Second
+	DefaultCloseTimeout    = 5 * time.Second
+	DefaultNackResendSleep = 100 * time.Millisecond
+	DefaultNackResendCap   = 10 * time.Second
+)
+
+// PublisherConfig configures a Publisher. The zero value publishes to address topics.
+type PublisherConfig struct {
+	// Manager owns the connections. Publishers and subscribers that share one share them. Nil means a private one, made
+	// from ManagerConfig and closed with the Publisher.
+	Manager       *pool.Manager
+	ManagerConfig pool.ManagerConfig
+
+	// Marshaler encodes messages. Nil means EnvelopeMarshaler, or RawMarshaler on the plain wire.
+	Marshaler Marshaler
+	// Resolver finds the addresses of logical topics. Nil means that every topic must be an address.
+	Resolver Resolver
+	// Confirm says when Publish returns.
+	Confirm Confirm
+	// Wire is the protocol. The plain one knows only ConfirmEnqueued.
+	Wire Wire
+	// MaxMessageSize is the limit of one encoded message in bytes. 0 means the Manager's limit on the acked wire, 4096 on
+	// the plain one, where it must equal the peer's.
+	MaxMessageSize int
+	// PublishTimeout bounds how long Publish waits; 0 means 30 s, negative for ever.
+	PublishTimeout time.Duration
+	// PublishContext makes the context of a call's first message bound the wait as well. Mind that middlewares such as
+	// Timeout leave a cancelled context on messages that others publish after them.
+	PublishContext bool
+	// CloseTimeout bounds how long Close waits for what is on its way; 0 means 5 s.
+	CloseTimeout time.Duration
+	// OnFailure is called for each message that the subscriber's side refused for good; err is a *PeerError, or what the
+	// plain wire ran into. With a shared Manager it sees the refusals of all its publishers to the addresses that this
+	// one uses. It must not block for long.
+	OnFailure func(topic string, encoded []byte, err error)
+}
+
+func (c *PublisherConfig) setDefaults() {
+	if c.Marshaler == nil {
+		c.Marshaler = EnvelopeMarshaler{}
+		if c.Wire == WireBuffStreams {
+			c.Marshaler = RawMarshaler{}
+		}
+	}
+	if c.PublishTimeout == 0 {
+		c.PublishTimeout = DefaultPublishTimeout
+	}
+	if c.CloseTimeout == 0 {
+		c.CloseTimeout = DefaultCloseTimeout
+	}
+}
+
+// Validate names the first field that cannot work.
+func (c PublisherConfig) Validate() error {
+	switch {
+	case c.Confirm < ConfirmReceived || c.Confirm > ConfirmHandled:
+		return configError("PublisherConfig.Confirm", "%d is not a level", c.Confirm)
+	case c.Wire != WireAcked && c.Wire != WireBuffStreams:
+		return configError("PublisherConfig.Wire", "%d is not a wire", c.Wire)
+	case c.Wire == WireBuffStreams && c.Confirm != ConfirmEnqueued:
+		return configError("PublisherConfig.Confirm", "the plain wire has no acks: only ConfirmEnqueued is possible")
+	case c.MaxMessageSize < 0:
+		return configError("PublisherConfig.MaxMessageSize", "%d is negative", c.MaxMessageSize)
+	case c.CloseTimeout < 0:
+		return configError("PublisherConfig.CloseTimeout", "%v is negative", c.CloseTimeout)
+	}
+	return nil
+}
+
+// SubscriberConfig configures a Subscriber. The zero value listens at address topics.
+type SubscriberConfig struct {
+	// Manager owns the listeners, which then outlive the Subscriber. Nil means a private one, made from ManagerConfig and
+	// closed with the Subscriber.
+	Manager       *pool.Manager
+	ManagerConfig pool.ManagerConfig
+
+	// Unmarshaler decodes messages. Nil means EnvelopeMarshaler, or RawMarshaler on the plain wire.
+	Unmarshaler Unmarshaler
+	// ListenAddress is where logical topics are listened for.
+	ListenAddress string
+	// ConsumerGroup is the group that all subscriptions of this Subscriber belong to: they share the messages of a topic
+	// with the group's other members. Empty means that each subscription gets every message.
+	ConsumerGroup string
+	// Wire is the protocol. On the plain one every address has one topic, with an empty name.
+	Wire Wire
+	// MaxMessageSize is the limit of one message in bytes on the plain wire, where it must equal the peer's; 0 means 4096.
+	// On the acked wire the Manager has it.
+	MaxMessageSize int
+	// MaxInFlight is how many messages of a subscription may be unacked at a time; 0 means 1. With more than one, handlers
+	// run concurrently; messages are still emitted in order.
+	MaxInFlight int
+	// NackResendSleep is the wait before a nacked message is emitted again; it doubles with each further Nack, up to
+	// NackResendCap. 0 means 100 ms and 10 s, NoSleep none.
+	NackResendSleep, NackResendCap time.Duration
+	// AckWaitTimeout is how long a handler may take before its message's context is cancelled and the message is emitted
+	// again; 0 means for ever.
+	AckWaitTimeout time.Duration
+	// CloseTimeout bounds how long closing waits for running handlers; 0 means 5 s.
+	CloseTimeout time.Duration
+	// EmitUndecodable emits a message that Unmarshaler refuses with its raw bytes as payload and the reason in its
+	// metadata (UndecodableKey), instead of rejecting it to its publisher.
+	EmitUndecodable bool
+}
+
+// UndecodableKey is the metadata key of the reason why a message could not be decoded.
+const UndecodableKey = "buffstreams_undecodable"
+
+func (c *SubscriberConfig) setDefaults() {
+	if c.Unmarshaler == nil {
+		c.Unmarshaler = EnvelopeMarshaler{}
+		if c.Wire == WireBuffStreams {
+			c.Unmarshaler = RawMarshaler{}
+		}
+	}
+	if c.MaxInFlight == 0 {
+		c.MaxInFlight = 1
+	}
+	if c.NackResendSleep == 0 {
+		c.NackResendSleep = DefaultNackResendSleep
+	}
+	if c.NackResendCap == 0 {
+		c.NackResendCap = max(DefaultNackResendCap, c.NackResendSleep)
+	}
+	if c.CloseTimeout == 0 {
+		c.CloseTimeout = DefaultCloseTimeout
+	}
+}
+
+// Validate names the first field that cannot work.
+func (c SubscriberConfig) Validate() error {
+	switch {
+	case c.Wire != WireAcked && c.Wire != WireBuffStreams:
+		return configError("SubscriberConfig.Wire", "%d is not a wire", c.Wire)
+	case c.MaxInFlight < 0:
+		return configError("SubscriberConfig.MaxInFlight", "%d is negative", c.MaxInFlight)
+	case c.MaxMessageSize < 0:
+		return configError("SubscriberConfig.MaxMessageSize", "%d is negative", c.MaxMessageSize)
+	case c.NackResendSleep < 0 && c.NackResendSleep != NoSleep:
+		return configError("SubscriberConfig.NackResendSleep", "%v is negative; use NoSleep for none", c.NackResendSleep)
+	case c.NackResendCap < 0 || c.NackResendCap != 0 && c.NackResendCap < c.NackResendSleep:
+		return configError("SubscriberConfig.NackResendCap", "%v is less than NackResendSleep", c.NackResendCap)
+	case c.AckWaitTimeout < 0:
+		return configError("SubscriberConfig.AckWaitTimeout", "%v is negative", c.AckWaitTimeout)
+	case c.CloseTimeout < 0:
+		return configError("SubscriberConfig.CloseTimeout", "%v is negative", c.CloseTimeout)
+	}
+	if c.ListenAddress != "" {
+		if _, err := parseAddress(c.ListenAddress); err != nil {
+			return configError("SubscriberConfig.ListenAddress", "%w", err)
+		}
+	}
+	return nil
+}
+
+var (
+	_ message.Publisher            = (*Publisher)(nil)
+	_ message.Subscriber           = (*Subscriber)(nil)
+	_ message.SubscribeInitializer = (*Subscriber)(nil)
+)

@@ -1,0 +1,63 @@
+package buffstreams
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// messageContext is the context of one delivery: cancelled when the delivery ends. Most handlers never ask for Done, so
+// the channel and its ties to the parent are made only when somebody does. From then on everything is answered by a
+// context of the standard library, which children can attach to without a goroutine.
+type messageContext struct {
+	parent context.Context
+
+	mu     sync.Mutex
+	ended  bool
+	inner  context.Context // nil until Done was called
+	cancel context.CancelFunc
+}
+
+// end cancels the context.
+func (c *messageContext) end() {
+	c.mu.Lock()
+	c.ended = true
+	cancel := c.cancel
+	c.mu.Unlock()
+	if cancel != nil {
+		cancel()
+	}
+}
+
+func (c *messageContext) Deadline() (time.Time, bool) { return c.parent.Deadline() }
+
+func (c *messageContext) Done() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.inner == nil {
+		c.inner, c.cancel = context.WithCancel(c.parent)
+		if c.ended {
+			c.cancel()
+		}
+	}
+	return c.inner.Done()
+}
+
+func (c *messageContext) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		return context.Canceled
+	}
+	return c.parent.Err()
+}
+
+func (c *messageContext) Value(key any) any {
+	c.mu.Lock()
+	inner := c.inner
+	c.mu.Unlock()
+	if inner != nil {
+		return inner.Value(key)
+	}
+	return c.parent.Value(key)
+}

@@ -1,0 +1,77 @@
+package buffstreams
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/session"
+	"github.com/buffstreams/watermill-buffstreams/pool"
+)
+
+// Sentinels for states. Compare with errors.Is.
+var (
+	// ErrPublisherClosed is returned by Publish after Close, and by calls that Close cut short.
+	ErrPublisherClosed = errors.New("buffstreams: publisher is closed")
+	// ErrSubscriberClosed is returned by Subscribe after Close.
+	ErrSubscriberClosed = errors.New("buffstreams: subscriber is closed")
+	// ErrTimeout means that messages did not reach their confirm level within PublishTimeout.
+	ErrTimeout = pool.ErrTimeout
+	// ErrTooLarge is matched by every *TooLargeError.
+	ErrTooLarge = errors.New("buffstreams: message too large")
+	// ErrUndelivered is matched by every *UndeliveredError.
+	ErrUndelivered = errors.New("buffstreams: messages were not delivered")
+	// ErrBadTopic means that a topic is neither an address nor a name that the configuration can resolve.
+	ErrBadTopic = errors.New("buffstreams: topic cannot be resolved")
+)
+
+// PeerError is a refusal by the subscriber's side: of a message, of a topic, or of the connection.
+type PeerError = session.PeerError
+
+// PublishError says what became of the messages of one Publish call. Those in neither list reached their confirm level.
+type PublishError struct {
+	Topic string
+	// Peer is the address that they were meant for; empty if it came to none.
+	Peer string
+	// NotSent will not be sent: publishing them again duplicates nothing.
+	NotSent []*message.Message
+	// Unknown are in the window and go on being sent; they may have arrived. Publishing them again can duplicate them.
+	Unknown []*message.Message
+	Err     error
+}
+
+func (e *PublishError) Error() string {
+	return fmt.Sprintf("buffstreams: publishing to %q at %q: %v (%d not sent, %d unconfirmed)",
+		e.Topic, e.Peer, e.Err, len(e.NotSent), len(e.Unknown))
+}
+
+func (e *PublishError) Unwrap() error { return e.Err }
+
+// TooLargeError says that a message, as it was encoded, is over the limit. Nothing of the call was sent.
+type TooLargeError struct {
+	UUID        string
+	Size, Limit int // bytes
+}
+
+func (e *TooLargeError) Error() string {
+	return fmt.Sprintf("%v: message %q is %d bytes when encoded, the limit is %d; raise MaxMessageSize at both ends or send less",
+		ErrTooLarge, e.UUID, e.Size, e.Limit)
+}
+
+// Is matches ErrTooLarge.
+func (e *TooLargeError) Is(target error) bool { return target == ErrTooLarge }
+
+// UndeliveredError says how many messages a Close left undelivered.
+type UndeliveredError struct{ Count int }
+
+func (e *UndeliveredError) Error() string {
+	return fmt.Sprintf("%v: %d at close", ErrUndelivered, e.Count)
+}
+
+// Is matches ErrUndelivered.
+func (e *UndeliveredError) Is(target error) bool { return target == ErrUndelivered }
+
+func configError(field, format string, args ...any) error {
+	return fmt.Errorf("buffstreams: %s: %w", field, fmt.Errorf(format, args...))
+}

@@ -1,0 +1,111 @@
+package framing
+
+import (
+	"io"
+	"math"
+)
+
+// fill reads once from the source, into all the room that the buffer has.
+func (r *Reader) fill() error {
+	if err := r.srcErr; err != nil {
+		r.srcErr = nil
+		return err
+	}
+	r.makeRoom()
+	for range maxEmptyReads {
+		free := r.buf[r.w:]
+		n, err := r.src.Read(free)
+		if n < 0 || n > len(free) {
+			return errBadRead
+		}
+		if r.w += n; n > 0 {
+			r.srcErr = err
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return io.ErrNoProgress
+}
+
+// makeRoom moves what is held to the front of a buffer that is not full. A
+// frame is moved at most once per buffer: afterwards it starts at 0.
+func (r *Reader) makeRoom() {
+	if size := r.nextSize(); size != len(r.buf) {
+		r.replace(size)
+		return
+	}
+	if r.r > 0 {
+		r.w = copy(r.buf, r.buf[r.r:r.w])
+		r.r = 0
+	}
+}
+
+// replace leaves the old buffer to whom it was handed, or to the collector. The
+// new one has at least size bytes and room for more than what is held.
+func (r *Reader) replace(size int) {
+	held := r.buf[r.r:r.w]
+	buf := make([]byte, max(size, len(held)+1))
+	r.r, r.w = 0, copy(buf, held)
+	r.buf, r.small = buf, 0
+}
+
+// nextSize decides which size the buffer has for the next read. Invariant: at
+// most startSize, or 9/4 of the bytes received.
+func (r *Reader) nextSize() int {
+	size, held := len(r.buf), r.w-r.r
+	switch {
+	case size == 0:
+		return startSize
+	case held == size:
+		return r.grown()
+	case size > streamSize && r.r > 0:
+		return r.modest() // the frame that needed it was returned
+	case r.w == size && size < streamSize:
+		return min(2*size, streamSize) // the last read filled it: more is waiting
+	case r.r > 0 && r.wasteful():
+		return max(startSize, 2*held)
+	}
+	return size
+}
+
+// grown is the next size for a frame that is larger than the buffer: twice as
+// large, but above streamSize the size of the frame if that is less or hardly
+// more, which is usual where payloads are a power of two and headers follow.
+func (r *Reader) grown() int {
+	size := 2 * len(r.buf)
+	if need := r.frameLength(); size > streamSize && need <= size+size/8 {
+		return max(need, streamSize)
+	}
+	return size
+}
+
+// modest is the size of the buffer that follows the present one.
+func (r *Reader) modest() int {
+	if len(r.buf) > streamSize {
+		return modestSize
+	}
+	return len(r.buf)
+}
+
+// wasteful counts a round, which ends when a read is due after whole frames
+// were returned, and reports whether the last ones left most of the buffer
+// unused.
+func (r *Reader) wasteful() bool {
+	if len(r.buf) == startSize || r.w > len(r.buf)/4 {
+		r.small = 0
+		return false
+	}
+	r.small++
+	return r.small >= shrinkAfter
+}
+
+// frameLength is the length with the header of the frame in progress, whose
+// header must be known. A sum above the largest int counts as that.
+func (r *Reader) frameLength() int {
+	if r.length > math.MaxInt-r.width {
+		return math.MaxInt
+	}
+	return r.width + r.length
+}

@@ -1,0 +1,206 @@
+package dispatch
+
+import (
+	"slices"
+)
+
+// Group is one reader of a topic's log, shared by its members. The topic's mutex guards it.
+type Group struct {
+	topic    *Topic
+	name     string // empty: of one subscription
+	at       *node  // the cursor: message index of node at is next
+	index    int
+	returned []Delivery // given back, in order of the log; they come before the cursor
+	members  []*Member
+	idle     []*Member // whose last Take found nothing
+	gone     bool
+}
+
+// Delivery is one message given to a member, which has to Settle, Refuse or Return it.
+type Delivery struct {
+	node    *node
+	index   int
+	Attempt int // deliveries before this one that ended without an ack
+}
+
+// Message is the message's bytes. They are shared: do not write to them.
+func (d Delivery) Message() []byte { return d.node.msgs[d.index] }
+
+// Shared tells whether another group gets the same bytes.
+func (d Delivery) Shared() bool { return d.node.left != nil }
+
+func (d Delivery) pos() uint64 { return d.node.pos + uint64(d.index) }
+
+// settle counts one group less; ok is true when it was the last one.
+func (d Delivery) settle(r *Refusal) (s settled, ok bool) {
+	n := d.node
+	if n.left != nil {
+		if r != nil {
+			if n.refusal == nil {
+				n.refusal = map[int]Refusal{}
+			}
+			n.refusal[d.index] = *r
+		}
+		if n.left[d.index]--; n.left[d.index] > 0 {
+			return s, false
+		}
+		if earlier, refused := n.refusal[d.index]; refused {
+			r = &earlier
+		}
+	}
+	return settled{node: n, index: d.index, refusal: r}, true
+}
+
+// Member is one consumer of a group. Its methods are safe for concurrent use.
+type Member struct {
+	group   *Group
+	notify  func()
+	waiting bool // in group.idle
+	left    bool
+}
+
+// Take returns the group's next message. When there is none, notify will be called.
+func (m *Member) Take() (Delivery, bool) {
+	g := m.group
+	g.topic.mu.Lock()
+	defer g.topic.mu.Unlock()
+	if m.left {
+		return Delivery{}, false
+	}
+	d, ok := g.pop()
+	if !ok && !m.waiting {
+		m.waiting = true
+		g.idle = append(g.idle, m)
+	}
+	return d, ok
+}
+
+// Settle ends a delivery: the message was handled.
+func (m *Member) Settle(d Delivery) { m.end(d, nil) }
+
+// Refuse ends a delivery: the message will not be handled.
+func (m *Member) Refuse(d Delivery, r Refusal) { m.end(d, &r) }
+
+func (m *Member) end(d Delivery, r *Refusal) {
+	t := m.group.topic
+	if d.node.left == nil { // nobody else has a say: no lock is needed
+		t.report(settled{node: d.node, index: d.index, refusal: r})
+		return
+	}
+	t.mu.Lock()
+	s, ok := d.settle(r)
+	t.mu.Unlock()
+	if ok {
+		t.report(s)
+	}
+}
+
+// Return gives a delivery back: it is the group's next message again, in its place.
+func (m *Member) Return(d Delivery) {
+	g := m.group
+	g.topic.mu.Lock()
+	done := g.giveBack(d)
+	g.topic.mu.Unlock()
+	g.topic.report(done...)
+}
+
+// Pass gives a delivery back for another member that waits, and gets in line behind it: notify tells when to Take again.
+func (m *Member) Pass(d Delivery) {
+	g := m.group
+	g.topic.mu.Lock()
+	done := g.giveBack(d)
+	if !m.waiting && !m.left {
+		m.waiting = true
+		g.idle = append(g.idle, m)
+	}
+	g.topic.mu.Unlock()
+	g.topic.report(done...)
+}
+
+// Alone tells whether the group has no other member. When that changes, notify is called.
+func (m *Member) Alone() bool {
+	m.group.topic.mu.Lock()
+	defer m.group.topic.mu.Unlock()
+	return len(m.group.members) <= 1
+}
+
+// Crowded tells whether another member of the group waits for a message.
+func (m *Member) Crowded() bool {
+	m.group.topic.mu.Lock()
+	defer m.group.topic.mu.Unlock()
+	return len(m.group.idle) > 0
+}
+
+// Leave ends the membership. What it had taken must have been settled or returned before.
+func (m *Member) Leave() {
+	g := m.group
+	t := g.topic
+	t.mu.Lock()
+	var done []settled
+	if !m.left {
+		m.left = true
+		g.idle = slices.DeleteFunc(g.idle, func(o *Member) bool { return o == m })
+		g.members = slices.DeleteFunc(g.members, func(o *Member) bool { return o == m })
+		if g.name == "" {
+			done = t.leave(g)
+		} else {
+			g.wake(len(g.idle)) // it may have been notified of a message that it now leaves to them
+		}
+	}
+	t.mu.Unlock()
+	t.report(done...)
+}
+
+// pop takes the next message out of the group.
+func (g *Group) pop() (Delivery, bool) {
+	if len(g.returned) > 0 {
+		d := g.returned[0]
+		g.returned = g.returned[1:]
+		return d, true
+	}
+	for g.index == len(g.at.msgs) {
+		if g.at.next == nil {
+			return Delivery{}, false
+		}
+		g.at, g.index = g.at.next, 0
+	}
+	d := Delivery{node: g.at, index: g.index}
+	g.index++
+	return d, true
+}
+
+func (g *Group) giveBack(d Delivery) []settled {
+	if g.gone {
+		if s, ok := d.settle(nil); ok {
+			return []settled{s}
+		}
+		return nil
+	}
+	i, _ := slices.BinarySearchFunc(g.returned, d, func(a, b Delivery) int {
+		if a.pos() < b.pos() {
+			return -1
+		}
+		return 1
+	})
+	g.returned = slices.Insert(g.returned, i, d)
+	g.wake(1)
+	return nil
+}
+
+// wake notifies up to n idle members.
+func (g *Group) wake(n int) {
+	for ; n > 0 && len(g.idle) > 0; n-- {
+		m := g.idle[0]
+		g.idle = g.idle[1:]
+		m.waiting = false
+		m.notify()
+	}
+}
+
+func (g *Group) backlog() int {
+	n := len(g.returned)
+	for at, index := g.at, g.index; at != nil; at, index = at.next, 0 {
+		n += len(at.msgs) - index
+	}
+	return n
+}

@@ -1,0 +1,249 @@
+// Package dispatch holds received messages in memory until their consumers have settled them: a log per topic, consumer
+// groups that read it, and the window that bounds it. It has no goroutine and no clock.
+//
+// Locks: a Topic's mutex guards its log, its groups and their members. Sources and windows are called with no lock held.
+package dispatch
+
+import (
+	"sync"
+)
+
+// Refusal says why a message will not be handled.
+type Refusal struct {
+	Undecodable bool
+	Reason      string
+}
+
+// Source is where messages come from. Each message is reported back once, when every group has settled it.
+// Its methods are called with no lock of this package held, from any goroutine.
+type Source interface {
+	Settled(seq uint64)
+	Refused(seq uint64, r Refusal)
+}
+
+// node is a run of messages in a topic's log. The log is a list that only its readers hold: what all of them have passed
+// is garbage.
+type node struct {
+	source  Source
+	first   uint64 // sequence of the first message in its stream
+	pos     uint64 // its position in the log
+	msgs    [][]byte
+	left    []int32         // groups that have not settled each message; nil: there is one group
+	refusal map[int]Refusal // of messages that some group refused and others have not settled
+	next    *node
+}
+
+// Topic is the log of one topic and its groups.
+type Topic struct {
+	name   string
+	window *Window
+	size   func(n int) int // of a message of n bytes, as the window counts it
+
+	mu       sync.Mutex
+	tail     *node
+	pos      uint64
+	groups   []*Group // named ones, those of single subscriptions, and vacant
+	vacant   *Group   // holds what waits for the next subscription without a group
+	declared map[string]bool
+}
+
+// NewTopic returns an empty topic whose window opens with its first group, or, where groups are declared, when all of
+// these exist. size tells what a message of n bytes takes of the window.
+func NewTopic(name string, window *Window, size func(n int) int, declared ...string) *Topic {
+	t := &Topic{name: name, window: window, size: size, tail: &node{}}
+	for _, g := range declared {
+		if t.declared == nil {
+			t.declared = map[string]bool{}
+		}
+		t.declared[g] = true
+	}
+	return t
+}
+
+// Name is the topic's name on the wire.
+func (t *Topic) Name() string { return t.name }
+
+// Window is what bounds the topic.
+func (t *Topic) Window() *Window { return t.window }
+
+// Append adds consecutive messages of a source, whose room was reserved in the window. msgs is kept.
+func (t *Topic) Append(source Source, first uint64, msgs [][]byte) {
+	if len(msgs) == 0 {
+		return
+	}
+	n := &node{source: source, first: first, msgs: msgs}
+	t.mu.Lock()
+	if len(t.groups) == 0 { // all were dropped after credit was given
+		t.vacate(t.newGroup(""))
+	}
+	if len(t.groups) > 1 {
+		n.left = make([]int32, len(msgs))
+		for i := range n.left {
+			n.left[i] = int32(len(t.groups))
+		}
+	}
+	n.pos = t.pos
+	t.pos += uint64(len(msgs))
+	t.tail.next = n
+	t.tail = n
+	for _, g := range t.groups {
+		g.wake(len(msgs))
+	}
+	t.mu.Unlock()
+}
+
+// Initialize makes a group exist: it gets every message from now on. An empty name stands for the next subscription
+// without a group.
+func (t *Topic) Initialize(group string) {
+	t.mu.Lock()
+	if group == "" {
+		if t.vacant == nil && !t.hasSingle() {
+			t.vacate(t.newGroup(""))
+		}
+	} else {
+		t.group(group)
+	}
+	ready := t.complete()
+	t.mu.Unlock()
+	if ready {
+		t.window.Open()
+	}
+}
+
+// Join adds a member to a group. notify is called, with the topic's lock held, when a message may be there for a member
+// whose last Take found none; it must not block.
+func (t *Topic) Join(group string, notify func()) *Member {
+	t.mu.Lock()
+	var g *Group
+	switch {
+	case group != "":
+		g = t.group(group)
+	case t.vacant != nil:
+		g, t.vacant = t.vacant, nil
+	default:
+		g = t.newGroup("")
+	}
+	m := &Member{group: g, notify: notify}
+	for _, other := range g.members {
+		other.notify() // it is not alone any more
+	}
+	g.members = append(g.members, m)
+	ready := t.complete()
+	t.mu.Unlock()
+	if ready {
+		t.window.Open()
+	}
+	return m
+}
+
+// Drop ends a named group: what it has not settled counts as settled by it.
+func (t *Topic) Drop(group string) {
+	t.mu.Lock()
+	var done []settled
+	for _, g := range t.groups {
+		if g.name == group && group != "" {
+			done = t.remove(g)
+			break
+		}
+	}
+	t.mu.Unlock()
+	t.report(done...)
+}
+
+// Backlog is the number of messages that the named group has not been given, or has given back.
+func (t *Topic) Backlog(group string) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, g := range t.groups {
+		if g.name == group {
+			return g.backlog()
+		}
+	}
+	return 0
+}
+
+func (t *Topic) group(name string) *Group {
+	for _, g := range t.groups {
+		if g.name == name {
+			return g
+		}
+	}
+	g := t.newGroup(name)
+	delete(t.declared, name)
+	return g
+}
+
+// newGroup adds a group that starts at the end of the log.
+func (t *Topic) newGroup(name string) *Group {
+	g := &Group{topic: t, name: name, at: t.tail, index: len(t.tail.msgs)}
+	t.groups = append(t.groups, g)
+	return g
+}
+
+func (t *Topic) vacate(g *Group) { t.vacant = g }
+
+func (t *Topic) hasSingle() bool {
+	for _, g := range t.groups {
+		if g.name == "" {
+			return true
+		}
+	}
+	return false
+}
+
+// complete tells whether credit may be given: there is a group, and none of the declared ones is missing.
+func (t *Topic) complete() bool { return len(t.groups) > 0 && len(t.declared) == 0 }
+
+// leave ends a member of a group without a name: its messages wait for the next such subscription if it was the last,
+// otherwise they are no longer anybody's. t.mu is held.
+func (t *Topic) leave(g *Group) []settled {
+	others := false
+	for _, other := range t.groups {
+		others = others || other != g && other.name == ""
+	}
+	if others {
+		return t.remove(g)
+	}
+	t.vacate(g)
+	return nil
+}
+
+// remove takes a group out and settles for it what it had not. t.mu is held.
+func (t *Topic) remove(g *Group) (done []settled) {
+	for i, other := range t.groups {
+		if other == g {
+			t.groups = append(t.groups[:i], t.groups[i+1:]...)
+			break
+		}
+	}
+	g.gone = true
+	for {
+		d, ok := g.pop()
+		if !ok {
+			return done
+		}
+		if s, ok := d.settle(nil); ok {
+			done = append(done, s)
+		}
+	}
+}
+
+// settled is a message that every group has settled.
+type settled struct {
+	node    *node
+	index   int
+	refusal *Refusal
+}
+
+// report tells sources and the window of settled messages. t.mu is not held.
+func (t *Topic) report(done ...settled) {
+	for _, s := range done {
+		seq := s.node.first + uint64(s.index)
+		if s.refusal != nil {
+			s.node.source.Refused(seq, *s.refusal)
+		} else {
+			s.node.source.Settled(seq)
+		}
+		t.window.Release(Amount{1, t.size(len(s.node.msgs[s.index]))})
+	}
+}

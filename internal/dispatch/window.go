@@ -1,0 +1,155 @@
+package dispatch
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// Amount is a number of messages and their size in bytes.
+type Amount struct{ Messages, Bytes int }
+
+// Budget bounds the bytes that all windows of a process hold together. It is safe for concurrent use.
+type Budget struct {
+	free    atomic.Int64
+	starved atomic.Bool // a window could not have what it was asked for
+}
+
+// NewBudget returns a budget of so many bytes.
+func NewBudget(bytes int) *Budget {
+	b := &Budget{}
+	b.free.Store(int64(bytes))
+	return b
+}
+
+// take takes up to want bytes, and nothing when it cannot have at least least.
+func (b *Budget) take(least, want int) int {
+	for {
+		free := b.free.Load()
+		n := min(int64(want), free)
+		if n < int64(least) || n <= 0 {
+			b.starved.Store(true)
+			return 0
+		}
+		if b.free.CompareAndSwap(free, free-n) {
+			return int(n)
+		}
+	}
+}
+
+func (b *Budget) release(bytes int) { b.free.Add(int64(bytes)) }
+
+// Claim waits for room in a Window.
+type Claim struct {
+	Want  Amount // more is of no use
+	Least Amount // less is of no use
+	// Grant is called once, with no lock held, when room was reserved. Whoever gets it owns the room.
+	Grant func(Amount)
+}
+
+// Window bounds what a topic holds: the messages that are not settled, and the credit that is granted for more. It gives
+// room in the order in which it was asked for. It is safe for concurrent use.
+type Window struct {
+	size   Amount
+	budget *Budget
+
+	mu      sync.Mutex
+	free    Amount
+	ready   bool // nothing is given before
+	waiting []*Claim
+}
+
+// NewWindow returns a window that is not ready. Its room counts against budget as well.
+func NewWindow(size Amount, budget *Budget) *Window {
+	return &Window{size: size, free: size, budget: budget}
+}
+
+// Take reserves up to want at once, without waiting in line. It gives nothing while others wait.
+func (w *Window) Take(want Amount) Amount {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.ready || len(w.waiting) > 0 {
+		return Amount{}
+	}
+	return w.reserve(Amount{1, 1}, want)
+}
+
+// Wait puts a claim in line.
+func (w *Window) Wait(c *Claim) {
+	c.Least = Amount{max(1, min(c.Least.Messages, w.size.Messages)), max(1, min(c.Least.Bytes, w.size.Bytes))}
+	c.Want = Amount{max(c.Want.Messages, c.Least.Messages), max(c.Want.Bytes, c.Least.Bytes)}
+	w.mu.Lock()
+	w.waiting = append(w.waiting, c)
+	w.mu.Unlock()
+	w.serve()
+}
+
+// Cancel takes a claim out of line. It may have been granted already.
+func (w *Window) Cancel(c *Claim) {
+	w.mu.Lock()
+	for i, other := range w.waiting {
+		if other == c {
+			w.waiting = append(w.waiting[:i], w.waiting[i+1:]...)
+			break
+		}
+	}
+	w.mu.Unlock()
+	w.serve()
+}
+
+// Release gives room back.
+func (w *Window) Release(a Amount) {
+	if a == (Amount{}) {
+		return
+	}
+	w.budget.release(a.Bytes)
+	w.mu.Lock()
+	w.free.Messages += a.Messages
+	w.free.Bytes += a.Bytes
+	idle := len(w.waiting) == 0
+	w.mu.Unlock()
+	if !idle {
+		w.serve()
+	}
+}
+
+// Open makes the window ready.
+func (w *Window) Open() {
+	w.mu.Lock()
+	w.ready = true
+	w.mu.Unlock()
+	w.serve()
+}
+
+// serve grants the claims at the head of the line as long as there is room.
+func (w *Window) serve() {
+	for {
+		w.mu.Lock()
+		if !w.ready || len(w.waiting) == 0 {
+			w.mu.Unlock()
+			return
+		}
+		c := w.waiting[0]
+		a := w.reserve(c.Least, c.Want)
+		if a == (Amount{}) {
+			w.mu.Unlock()
+			return
+		}
+		w.waiting = w.waiting[1:]
+		w.mu.Unlock()
+		c.Grant(a)
+	}
+}
+
+// reserve takes at least least and up to want, or nothing. w.mu is held.
+func (w *Window) reserve(least, want Amount) Amount {
+	a := Amount{min(want.Messages, w.free.Messages), min(want.Bytes, w.free.Bytes)}
+	if a.Messages < least.Messages || a.Bytes < least.Bytes {
+		return Amount{}
+	}
+	if a.Bytes = w.budget.take(least.Bytes, a.Bytes); a.Bytes == 0 {
+		return Amount{}
+	}
+	w.free.Messages -= a.Messages
+	w.free.Bytes -= a.Bytes
+	return a
+}

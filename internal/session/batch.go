@@ -1,0 +1,96 @@
+package session
+
+import (
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// lengthGuess is the width that is kept free for a message's length: two bytes suit 128 to 16,383 bytes.
+const lengthGuess = 2
+
+// Batch collects messages in the form in which Publish carries them. The zero value is empty and ready.
+type Batch struct {
+	buf  []byte
+	ends []int // where each message ends in buf
+}
+
+// Append adds one message. encode appends the message's bytes to dst and returns the longer slice; when it fails the
+// batch is as before. The message may not exceed limit bytes; size is what it has.
+func (b *Batch) Append(limit int, encode func(dst []byte) ([]byte, error)) (size int, ok bool, err error) {
+	start := len(b.buf)
+	head := append(b.buf, entryTag, 0, 0)
+	full, err := encode(head)
+	if err != nil {
+		return 0, false, err
+	}
+	size = len(full) - start - 1 - lengthGuess
+	if size > limit {
+		return size, false, nil
+	}
+	width := protowire.SizeVarint(uint64(size))
+	for range width - lengthGuess {
+		full = append(full, 0)
+	}
+	if width != lengthGuess {
+		copy(full[start+1+width:], full[start+1+lengthGuess:start+1+lengthGuess+size])
+	}
+	protowire.AppendVarint(full[:start+1], uint64(size))
+	b.buf = full[:start+1+width+size]
+	b.ends = append(b.ends, len(b.buf))
+	return size, true, nil
+}
+
+// Len is the number of messages.
+func (b *Batch) Len() int { return len(b.ends) }
+
+// Reset empties the batch and keeps its memory, unless that is large.
+func (b *Batch) Reset() {
+	const keep = 1 << 20
+	if cap(b.buf) > keep {
+		b.buf = nil
+	}
+	b.buf, b.ends = b.buf[:0], b.ends[:0]
+}
+
+// start is the offset at which message i begins.
+func (b *Batch) start(i int) int {
+	if i == 0 {
+		return 0
+	}
+	return b.ends[i-1]
+}
+
+const (
+	chunkBytes    = 64 << 10 // a chunk takes no further message beyond this, so that a stuck one pins little
+	chunkMessages = 1024
+	chunkInitial  = 512
+)
+
+// chunk is a run of consecutive messages of a stream, kept until all are settled. buf is only ever appended to, so that
+// a part of it can be written to a socket while more is added.
+type chunk struct {
+	first uint64
+	count int
+	live  int // messages not settled
+	buf   []byte
+}
+
+func (c *chunk) end() uint64 { return c.first + uint64(c.count) }
+
+// takes tells whether the chunk has room for a further message of n bytes.
+func (c *chunk) takes(n int) bool {
+	return c.count < chunkMessages && len(c.buf)+n <= chunkBytes
+}
+
+// skip returns the offset behind the first n messages at or after offset.
+func (c *chunk) skip(offset int, n uint64) int {
+	for ; n > 0; n-- {
+		offset += entrySize(c.buf[offset:])
+	}
+	return offset
+}
+
+// message returns the bytes of one message.
+func (c *chunk) message(seq uint64) []byte {
+	msg, _ := protowire.ConsumeBytes(c.buf[c.skip(0, seq-c.first)+1:])
+	return msg
+}

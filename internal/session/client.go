@@ -1,0 +1,390 @@
+package session
+
+import (
+	"math"
+	"time"
+
+	wire "github.com/buffstreams/watermill-buffstreams/proto"
+)
+
+// ClientConfig sets up a Client. All fields are required but Token and Agent.
+type ClientConfig struct {
+	Identity   Identity
+	Window     Window
+	MaxFrame   int           // largest frame payload accepted, in bytes
+	PingAfter  time.Duration // of silence
+	DeadAfter  time.Duration // of silence
+	IdleCredit time.Duration // a stream that sent nothing for so long gives its credit back
+	Token      []byte
+	Agent      string
+}
+
+// phase is how far a connection has come.
+type phase int
+
+const (
+	down phase = iota
+	greeting
+	ready
+	draining
+)
+
+// Client is the sending side of one destination: its streams, which outlive connections, and the state of the current
+// connection. It does no I/O: frames come in through Receive, go out through Control and Segments. It is not safe for
+// concurrent use.
+type Client struct {
+	cfg     ClientConfig
+	enc     Encoder
+	streams map[string]*Outbound // by topic
+	handles map[uint64]*Outbound
+	last    uint64 // handle given last
+
+	phase    phase
+	maxFrame int         // largest frame payload the peer accepts
+	ready    []*Outbound // streams that may have something to send
+	control  []byte      // encoded frames to send before the segments
+	heard    time.Time
+	pinged   bool
+	ticked   time.Time
+	refused  []Refused
+}
+
+// NewClient returns a Client without a connection.
+func NewClient(cfg ClientConfig) *Client {
+	return &Client{cfg: cfg, streams: map[string]*Outbound{}, handles: map[uint64]*Outbound{}}
+}
+
+// Stream returns the stream to a topic, and makes it where there is none.
+func (c *Client) Stream(topic string) *Outbound {
+	o := c.streams[topic]
+	if o == nil {
+		c.last++
+		o = newOutbound(c.cfg.Identity, c.last, c.last, topic, c.cfg.Window, 1)
+		c.streams[topic] = o
+		c.handles[o.handle] = o
+	}
+	return o
+}
+
+// Pending is the number of messages that are not settled.
+func (c *Client) Pending() (n int) {
+	for _, o := range c.streams {
+		n += o.pending
+	}
+	return n
+}
+
+// Unreceived is the number of messages that the receiver is not known to have.
+func (c *Client) Unreceived() (n int) {
+	for _, o := range c.streams {
+		n += o.Unreceived()
+	}
+	return n
+}
+
+// Enqueue takes as many messages of b, from index i on, as the stream's window has room for, and returns how many and
+// the sequence of the first.
+func (c *Client) Enqueue(o *Outbound, b *Batch, i int) (taken int, first uint64, err error) {
+	if o.cause != nil {
+		return 0, 0, o.cause
+	}
+	first = o.next
+	taken = o.enqueue(b, i)
+	if taken > 0 {
+		c.schedule(o)
+	}
+	return taken, first, nil
+}
+
+// Await registers w with its stream; w.Done receives a value when the messages have come far enough.
+func (c *Client) Await(o *Outbound, w *Waiter) { o.await(w) }
+
+// schedule puts a stream in line for sending, or opens it first.
+func (c *Client) schedule(o *Outbound) {
+	if c.phase != ready || o.queued {
+		return
+	}
+	switch o.state {
+	case unopened:
+		if o.pending > 0 {
+			c.open(o)
+		}
+	case open:
+		o.queued = true
+		c.ready = append(c.ready, o)
+	}
+}
+
+func (c *Client) open(o *Outbound) {
+	o.state = opening
+	o.seekTo(o.settled.Next())
+	messages, bytes, least := o.want()
+	o.wanting = messages > 0
+	c.send(&wire.Frame{Body: &wire.Frame_Open{Open: &wire.Open{
+		Handle: o.handle, Publisher: o.id.Publisher[:], Epoch: o.id.Epoch, Secret: o.id.Secret[:], Stream: o.stream,
+		Topic: o.Topic, Base: o.settled.Next(), WantMessages: messages, WantBytes: bytes, LeastBytes: least,
+	}}})
+}
+
+// send queues a control frame. Its size is bounded by what the configuration allows, so that encoding cannot fail.
+func (c *Client) send(f *wire.Frame) {
+	if out, err := c.enc.AppendControl(c.control, f); err == nil {
+		c.control = out
+	}
+}
+
+// Connect starts the conversation on a new connection.
+func (c *Client) Connect(enc Encoder, now time.Time) {
+	c.enc, c.phase, c.heard, c.pinged = enc, greeting, now, false
+	c.control, c.ready = nil, nil
+	c.send(&wire.Frame{Body: &wire.Frame_Hello{Hello: &wire.Hello{
+		Version: Version, MaxFrame: uint64(c.cfg.MaxFrame), Token: c.cfg.Token, Agent: c.cfg.Agent,
+	}}})
+}
+
+// Disconnect forgets the connection. Every message that is not settled will be sent again, from where the receiver then
+// stands.
+func (c *Client) Disconnect() {
+	c.phase = down
+	c.control, c.ready = nil, nil
+	for handle, o := range c.handles {
+		if o.state == broken {
+			delete(c.handles, handle)
+		}
+		o.disconnect()
+	}
+}
+
+// Established tells whether the peer has welcomed this connection.
+func (c *Client) Established() bool { return c.phase >= ready }
+
+// Draining tells whether the peer has said that it goes away.
+func (c *Client) Draining() bool { return c.phase == draining }
+
+// Output returns the control frames to send, and as many segments as are ready, up to about limit bytes. Streams take
+// turns, so that none waits for another. more tells that there is more to send.
+func (c *Client) Output(segments []Segment, limit int) (control []byte, out []Segment, more bool) {
+	control, c.control = c.control, nil
+	for size := 0; len(c.ready) > 0 && c.phase == ready; {
+		if size >= limit {
+			return control, segments, true
+		}
+		o := c.ready[0]
+		c.ready = c.ready[1:]
+		o.queued = false
+		s, ok := o.segment()
+		if !ok {
+			c.ask(o)
+			continue
+		}
+		if c.maxFrame > 0 && len(s.Body) > c.maxFrame-frameOverhead {
+			// Only a single message can be so large: smaller ones are cut at chunkBytes, which every peer takes.
+			o.unsend(len(s.Body))
+			c.refuse(o, s.First, &PeerError{Code: wire.Code_CODE_LIMIT, Reason: "message larger than the peer's limit"})
+			o.wake()
+			c.schedule(o)
+			continue
+		}
+		size += len(s.Body)
+		segments = append(segments, s)
+		if o.unsent() {
+			c.schedule(o)
+		}
+	}
+	if len(c.ready) == 0 {
+		c.ready = nil // a drained queue would otherwise walk through its memory
+	}
+	control = append(control, c.control...)
+	c.control = nil
+	return control, segments, false
+}
+
+// ask asks for credit where the stream has something to send and cannot.
+func (c *Client) ask(o *Outbound) {
+	if o.state != open || o.wanting {
+		return
+	}
+	if messages, bytes, least := o.want(); messages > 0 {
+		c.want(o, messages, bytes, least)
+		o.wanting = true
+	}
+}
+
+func (c *Client) want(o *Outbound, messages, bytes, least uint64) {
+	c.send(&wire.Frame{Body: &wire.Frame_Want{Want: &wire.Want{
+		Handle: o.handle, Messages: messages, Bytes: bytes, LeastBytes: least, SeenMessages: o.credit.messages,
+	}}})
+	o.credit.giveBack()
+}
+
+// Receive takes one frame payload, its checksum already taken off. An error ends the connection.
+func (c *Client) Receive(payload []byte, now time.Time) error {
+	frame, err := Decode(payload)
+	if err != nil {
+		return err
+	}
+	c.heard, c.pinged = now, false
+	switch f := frame.(type) {
+	case *wire.Welcome:
+		return c.welcomed(f)
+	case *wire.Failure:
+		return &PeerError{Code: f.Code, Reason: f.Reason}
+	}
+	if c.phase < ready {
+		return violation("%T before the welcome", frame)
+	}
+	switch f := frame.(type) {
+	case *AckFrame:
+		return c.acked(f)
+	case *wire.Opened:
+		return c.opened(f)
+	case *wire.Reject:
+		return c.rejected(f)
+	case *wire.Ping:
+		c.send(&wire.Frame{Body: &wire.Frame_Pong{Pong: &wire.Pong{Id: f.Id}}})
+	case *wire.Pong:
+	case *wire.Goaway:
+		c.phase = draining
+	default:
+		return violation("unexpected %T", frame)
+	}
+	return nil
+}
+
+func (c *Client) welcomed(f *wire.Welcome) error {
+	if c.phase != greeting {
+		return violation("second welcome")
+	}
+	if f.Version != Version {
+		return &PeerError{Code: wire.Code_CODE_VERSION, Reason: "unknown version in welcome"}
+	}
+	if f.MaxFrame < MinFrame {
+		return violation("frames of %d bytes are not enough, the least is %d", f.MaxFrame, MinFrame)
+	}
+	c.phase, c.maxFrame = ready, int(min(f.MaxFrame, math.MaxInt32))
+	for _, o := range c.streams {
+		c.schedule(o)
+	}
+	return nil
+}
+
+func (c *Client) opened(f *wire.Opened) error {
+	o := c.handles[f.Handle]
+	if o == nil || o.state != opening {
+		return violation("opened a stream that was not asked for")
+	}
+	if f.Code != wire.Code_CODE_UNSPECIFIED {
+		c.fail(o, &PeerError{Code: f.Code, Reason: f.Reason})
+		return nil
+	}
+	if err := o.opened(f); err != nil {
+		return err
+	}
+	c.schedule(o)
+	return nil
+}
+
+func (c *Client) acked(f *AckFrame) error {
+	o := c.handles[f.Handle]
+	if o != nil && o.state == broken {
+		return nil
+	}
+	if o == nil || o.state != open {
+		return violation("ack of a stream that is not open")
+	}
+	if err := o.acked(f); err != nil {
+		return err
+	}
+	if f.Messages != 0 && o.unsent() {
+		c.schedule(o)
+	}
+	return nil
+}
+
+func (c *Client) rejected(f *wire.Reject) error {
+	o := c.handles[f.Handle]
+	if o != nil && o.state == broken {
+		return nil
+	}
+	if o == nil || o.state != open || f.Sequence == 0 || f.Sequence >= o.sent {
+		return violation("reject of a message that was not sent")
+	}
+	c.send(&wire.Frame{Body: &wire.Frame_RejectSeen{RejectSeen: &wire.RejectSeen{
+		Handle: f.Handle, Sequence: f.Sequence,
+	}}})
+	if !o.settled.Has(f.Sequence) {
+		c.refuse(o, f.Sequence, &PeerError{Code: f.Code, Reason: f.Reason})
+		o.wake()
+	}
+	return nil
+}
+
+// refuse settles a message that will not be handled and keeps it for Refused.
+func (c *Client) refuse(o *Outbound, seq uint64, err *PeerError) {
+	for _, w := range o.waitHandled {
+		if w.First <= seq && seq <= w.Last {
+			w.Err = err
+		}
+	}
+	message := append([]byte(nil), o.chunks[o.chunkOf(seq)].message(seq)...)
+	c.refused = append(c.refused, Refused{Topic: o.Topic, Sequence: seq, Message: message, Err: err})
+	o.settle(seq, seq)
+}
+
+// fail breaks a stream for good and refuses everything that it still keeps.
+func (c *Client) fail(o *Outbound, err *PeerError) {
+	for {
+		seq, _ := o.settled.Hole(1)
+		if seq >= o.next {
+			break
+		}
+		c.refuse(o, seq, err)
+	}
+	o.fail(err)
+	delete(c.streams, o.Topic)
+}
+
+// Refused returns the messages that were refused since the last call.
+func (c *Client) Refused() []Refused {
+	out := c.refused
+	c.refused = nil
+	return out
+}
+
+// Tick does what is due at now: pings, time-outs of waiters, credit that idle streams give back. An error ends the
+// connection. It wants to be called a few times a second.
+func (c *Client) Tick(now time.Time, timeout error) error {
+	idle := now.Sub(c.ticked) >= c.cfg.IdleCredit
+	if idle {
+		c.ticked = now
+	}
+	for _, o := range c.streams {
+		o.expire(now, timeout)
+		if messages, _ := o.credit.left(); idle && o.state == open {
+			if !o.touched && messages > 0 && !o.unsent() {
+				c.want(o, 0, 0, 0)
+			}
+			o.touched = false
+		}
+	}
+	if c.phase == down {
+		return nil
+	}
+	silence := now.Sub(c.heard)
+	if silence >= c.cfg.DeadAfter {
+		return ErrSilent
+	}
+	if silence >= c.cfg.PingAfter && !c.pinged {
+		c.pinged = true
+		c.send(&wire.Frame{Body: &wire.Frame_Ping{Ping: &wire.Ping{}}})
+	}
+	return nil
+}
+
+// Abort breaks every stream: waiters get cause, nothing is sent any more.
+func (c *Client) Abort(cause error) {
+	for _, o := range c.streams {
+		o.fail(cause)
+	}
+	c.phase, c.ready, c.control = down, nil, nil
+}

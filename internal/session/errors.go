@@ -1,0 +1,29 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+
+	wire "github.com/buffstreams/watermill-buffstreams/proto"
+)
+
+// PeerError is a refusal by the peer: of a message, of a stream, or of the whole connection.
+type PeerError struct {
+	Code   wire.Code
+	Reason string // the peer's words: quote them before they are logged
+}
+
+func (e *PeerError) Error() string {
+	return fmt.Sprintf("session: peer refused: %s: %.200q", e.Code, e.Reason)
+}
+
+// Refused is a message that the receiver settled without handling it.
+type Refused struct {
+	Topic    string
+	Sequence uint64
+	Message  []byte // as it was encoded; the receiver of this value owns it
+	Err      *PeerError
+}
+
+// ErrSilent means that nothing was heard from the peer for too long, though it was pinged.
+var ErrSilent = errors.New("session: peer is silent")

@@ -1,0 +1,337 @@
+package session
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/buffstreams/watermill-buffstreams/framing"
+	wire "github.com/buffstreams/watermill-buffstreams/proto"
+)
+
+// Version is the version of the protocol that this package speaks.
+const Version = 1
+
+// MaxBatchMessages is the most messages that one Publish may carry.
+const MaxBatchMessages = 4096
+
+// frameOverhead bounds what a Publish frame adds to its messages: tags, lengths, stream, sequence and checksum.
+const frameOverhead = 64
+
+// MinFrame is the least frame payload that a peer must accept: a chunk of small messages.
+const MinFrame = chunkBytes + frameOverhead
+
+// MaxFrame is the frame payload that carries any message of up to maxMessage bytes.
+func MaxFrame(maxMessage int) int { return max(maxMessage, chunkBytes) + frameOverhead }
+
+const (
+	crcSize = 5    // one byte of tag, four of checksum
+	crcTag  = 0x7d // field 15, fixed32
+
+	publishTag = 0x2a // Frame.publish
+	ackTag     = 0x32 // Frame.ack
+	entryTag   = 0x22 // Publish.messages
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// ErrChecksum means that a frame arrived other than it was sent. The connection cannot be trusted after it.
+var ErrChecksum = errors.New("session: frame checksum does not match")
+
+// ProtocolError says which rule of the protocol the peer broke. It ends the connection.
+type ProtocolError struct{ Rule string }
+
+func (e *ProtocolError) Error() string { return "session: peer broke the protocol: " + e.Rule }
+
+func violation(format string, args ...any) error {
+	return &ProtocolError{Rule: fmt.Sprintf(format, args...)}
+}
+
+// Encoder turns frames into bytes on the wire. Its zero value writes no checksum, as under TLS.
+type Encoder struct {
+	Codec    framing.Codec
+	Checksum bool
+}
+
+// PublishFrame is a decoded Publish. Messages are views of the frame that was decoded.
+type PublishFrame struct {
+	Handle, First uint64
+	Gap           bool
+	Messages      [][]byte
+	Bytes         int // as credit counts them: tag and length of each message included
+}
+
+// AckFrame is an Ack. A zero field has not changed.
+type AckFrame struct {
+	Handle, Next    uint64
+	Settled         []uint64 // pairs of first and last
+	Messages, Bytes uint64   // credit, absolute
+}
+
+// Segment is a run of encoded messages, ready to be framed. Body is never written again.
+type Segment struct {
+	Handle, First uint64
+	Gap           bool
+	Body          []byte
+}
+
+// AppendControl appends a whole frame with the given body.
+func (e Encoder) AppendControl(dst []byte, f *wire.Frame) ([]byte, error) {
+	dst, err := e.Codec.AppendHeader(dst, proto.Size(f)+e.trailer())
+	if err != nil {
+		return dst, err
+	}
+	start := len(dst)
+	if dst, err = (proto.MarshalOptions{}).MarshalAppend(dst, f); err != nil {
+		return dst, err
+	}
+	return e.seal(dst, start), nil
+}
+
+// AppendPublish appends a whole Publish frame.
+func (e Encoder) AppendPublish(dst []byte, s Segment) ([]byte, error) {
+	var fields [32]byte
+	head := protowire.AppendVarint(append(fields[:0], 0x08), s.Handle)
+	head = protowire.AppendVarint(append(head, 0x10), s.First)
+	if s.Gap {
+		head = append(head, 0x18, 1)
+	}
+	return e.appendBody(dst, publishTag, head, s.Body)
+}
+
+// AppendAck appends a whole Ack frame.
+func (e Encoder) AppendAck(dst []byte, a AckFrame) ([]byte, error) {
+	body := make([]byte, 0, 64)
+	body = appendUint(body, 1, a.Handle)
+	body = appendUint(body, 2, a.Next)
+	if len(a.Settled) > 0 {
+		var packed []byte
+		for _, v := range a.Settled {
+			packed = protowire.AppendVarint(packed, v)
+		}
+		body = protowire.AppendTag(body, 3, protowire.BytesType)
+		body = protowire.AppendBytes(body, packed)
+	}
+	body = appendUint(body, 4, a.Messages)
+	body = appendUint(body, 5, a.Bytes)
+	return e.appendBody(dst, ackTag, body, nil)
+}
+
+func appendUint(dst []byte, n protowire.Number, v uint64) []byte {
+	if v == 0 {
+		return dst
+	}
+	return protowire.AppendVarint(protowire.AppendTag(dst, n, protowire.VarintType), v)
+}
+
+// appendBody frames a body that is given in two parts, so that a large second part is copied only once.
+func (e Encoder) appendBody(dst []byte, tag byte, head, tail []byte) ([]byte, error) {
+	size := len(head) + len(tail)
+	dst, err := e.Codec.AppendHeader(dst, 1+protowire.SizeVarint(uint64(size))+size+e.trailer())
+	if err != nil {
+		return dst, err
+	}
+	start := len(dst)
+	dst = protowire.AppendVarint(append(dst, tag), uint64(size))
+	dst = append(append(dst, head...), tail...)
+	return e.seal(dst, start), nil
+}
+
+func (e Encoder) trailer() int {
+	if e.Checksum {
+		return crcSize
+	}
+	return 0
+}
+
+func (e Encoder) seal(dst []byte, start int) []byte {
+	if !e.Checksum {
+		return dst
+	}
+	sum := crc32.Checksum(dst[start:], castagnoli)
+	return binary.LittleEndian.AppendUint32(append(dst, crcTag), sum)
+}
+
+// Open checks a received payload's checksum and returns the payload without it.
+func (e Encoder) Open(payload []byte) ([]byte, error) {
+	if !e.Checksum {
+		return payload, nil
+	}
+	n := len(payload) - crcSize
+	if n < 0 || payload[n] != crcTag {
+		return nil, ErrChecksum
+	}
+	if crc32.Checksum(payload[:n], castagnoli) != binary.LittleEndian.Uint32(payload[n+1:]) {
+		return nil, ErrChecksum
+	}
+	return payload[:n], nil
+}
+
+// IsPublish tells whether a payload is a Publish, whose memory the receiver keeps.
+func IsPublish(payload []byte) bool { return len(payload) > 0 && payload[0] == publishTag }
+
+// Decode parses a payload that Open returned: into *PublishFrame, *AckFrame, or one of the generated bodies.
+func Decode(payload []byte) (any, error) {
+	if len(payload) == 0 {
+		return nil, violation("empty frame")
+	}
+	switch payload[0] {
+	case publishTag, ackTag:
+		body, n := protowire.ConsumeBytes(payload[1:])
+		if n < 0 || n+1 != len(payload) {
+			return nil, violation("malformed frame")
+		}
+		if payload[0] == publishTag {
+			return decodePublish(body)
+		}
+		return decodeAck(body)
+	}
+	return decodeControl(payload)
+}
+
+func decodeControl(payload []byte) (any, error) {
+	var f wire.Frame
+	if err := proto.Unmarshal(payload, &f); err != nil {
+		return nil, violation("malformed frame")
+	}
+	switch b := f.Body.(type) {
+	case *wire.Frame_Hello:
+		return b.Hello, nil
+	case *wire.Frame_Welcome:
+		return b.Welcome, nil
+	case *wire.Frame_Open:
+		return b.Open, nil
+	case *wire.Frame_Opened:
+		return b.Opened, nil
+	case *wire.Frame_Want:
+		return b.Want, nil
+	case *wire.Frame_Reject:
+		return b.Reject, nil
+	case *wire.Frame_RejectSeen:
+		return b.RejectSeen, nil
+	case *wire.Frame_Ping:
+		return b.Ping, nil
+	case *wire.Frame_Pong:
+		return b.Pong, nil
+	case *wire.Frame_Goaway:
+		return b.Goaway, nil
+	case *wire.Frame_Failure:
+		return b.Failure, nil
+	case *wire.Frame_Release:
+		return b.Release, nil
+	}
+	return nil, violation("unknown frame")
+}
+
+// decodePublish expects the fields in ascending order, as every encoder writes them: the messages then are the tail.
+func decodePublish(body []byte) (*PublishFrame, error) {
+	p := &PublishFrame{}
+	for len(body) > 0 && body[0] != entryTag {
+		num, typ, n := protowire.ConsumeTag(body)
+		if n < 0 || typ != protowire.VarintType {
+			return nil, violation("malformed publish")
+		}
+		v, m := protowire.ConsumeVarint(body[n:])
+		if m < 0 {
+			return nil, violation("malformed publish")
+		}
+		switch num {
+		case 1:
+			p.Handle = v
+		case 2:
+			p.First = v
+		case 3:
+			p.Gap = v != 0
+		}
+		body = body[n+m:]
+	}
+	count, err := countEntries(body)
+	if err != nil {
+		return nil, err
+	}
+	p.Bytes = len(body)
+	p.Messages = make([][]byte, count)
+	for i := range p.Messages {
+		msg, n := protowire.ConsumeBytes(body[1:])
+		p.Messages[i] = msg[:len(msg):len(msg)]
+		body = body[1+n:]
+	}
+	return p, nil
+}
+
+// countEntries checks the messages of a Publish before anything is allocated for them.
+func countEntries(body []byte) (int, error) {
+	count := 0
+	for len(body) > 0 {
+		size := entrySize(body)
+		if size < 0 {
+			return 0, violation("malformed publish")
+		}
+		if count++; count > MaxBatchMessages {
+			return 0, violation("more than %d messages in one publish", MaxBatchMessages)
+		}
+		body = body[size:]
+	}
+	if count == 0 {
+		return 0, violation("publish without messages")
+	}
+	return count, nil
+}
+
+// entrySize is the size of the encoded message at the front of body, tag and length included; −1 if it is malformed.
+func entrySize(body []byte) int {
+	if body[0] != entryTag {
+		return -1
+	}
+	length, n := protowire.ConsumeVarint(body[1:])
+	if n < 0 || length > uint64(len(body)-1-n) {
+		return -1
+	}
+	return 1 + n + int(length)
+}
+
+func decodeAck(body []byte) (*AckFrame, error) {
+	a := &AckFrame{}
+	for len(body) > 0 {
+		num, typ, n := protowire.ConsumeTag(body)
+		if n < 0 {
+			return nil, violation("malformed ack")
+		}
+		body = body[n:]
+		if num == 3 && typ == protowire.BytesType {
+			packed, m := protowire.ConsumeBytes(body)
+			if m < 0 {
+				return nil, violation("malformed ack")
+			}
+			body = body[m:]
+			for len(packed) > 0 {
+				v, k := protowire.ConsumeVarint(packed)
+				if k < 0 {
+					return nil, violation("malformed ack")
+				}
+				a.Settled, packed = append(a.Settled, v), packed[k:]
+			}
+			continue
+		}
+		v, m := protowire.ConsumeVarint(body)
+		if m < 0 || typ != protowire.VarintType {
+			return nil, violation("malformed ack")
+		}
+		body = body[m:]
+		switch num {
+		case 1:
+			a.Handle = v
+		case 2:
+			a.Next = v
+		case 4:
+			a.Messages = v
+		case 5:
+			a.Bytes = v
+		}
+	}
+	return a, nil
+}

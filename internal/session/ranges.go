@@ -1,0 +1,112 @@
+package session
+
+import "slices"
+
+// Range is a run of sequences, both ends included.
+type Range struct{ First, Last uint64 }
+
+// Watermark is a set of sequences: everything below Next, and sparse ranges above it.
+// The zero value holds nothing but sequence 0, which no message has.
+type Watermark struct {
+	next  uint64
+	above []Range // sorted, disjoint, never adjacent to each other or to next
+}
+
+// NewWatermark returns the set of every sequence below next.
+func NewWatermark(next uint64) Watermark { return Watermark{next: next} }
+
+// Next is the lowest sequence that is not in the set.
+func (w *Watermark) Next() uint64 { return max(w.next, 1) }
+
+// Sparse is the number of ranges above Next.
+func (w *Watermark) Sparse() int { return len(w.above) }
+
+// Above is the number of sequences in the set that lie above Next.
+func (w *Watermark) Above() (n int) {
+	for _, r := range w.above {
+		n += int(r.Last - r.First + 1)
+	}
+	return n
+}
+
+// Has tells whether seq is in the set.
+func (w *Watermark) Has(seq uint64) bool { return w.Covers(seq, seq) }
+
+// Covers tells whether the whole run from first to last is in the set.
+func (w *Watermark) Covers(first, last uint64) bool {
+	if last < w.Next() {
+		return true
+	}
+	i := w.search(first)
+	return i < len(w.above) && w.above[i].First <= max(first, w.Next()) && last <= w.above[i].Last
+}
+
+// search returns the index of the first range above that ends at or after seq.
+func (w *Watermark) search(seq uint64) int {
+	i, _ := slices.BinarySearchFunc(w.above, seq, func(r Range, s uint64) int {
+		if r.Last < s {
+			return -1
+		}
+		return 1
+	})
+	return i
+}
+
+// Add puts the run from first to last into the set and returns how many of them are new.
+func (w *Watermark) Add(first, last uint64) uint64 {
+	first = max(first, w.Next())
+	if last < first {
+		return 0
+	}
+	if first == w.Next() && len(w.above) == 0 { // the usual case: in order
+		w.next = last + 1
+		return last - first + 1
+	}
+	return w.addSparse(first, last)
+}
+
+// addSparse merges the run with every range that it overlaps or touches.
+func (w *Watermark) addSparse(first, last uint64) uint64 {
+	added := last - first + 1
+	from := w.search(first - 1)
+	to, merged := from, Range{first, last}
+	for ; to < len(w.above) && w.above[to].First <= last+1; to++ {
+		r := w.above[to]
+		if lo, hi := max(r.First, first), min(r.Last, last); lo <= hi {
+			added -= hi - lo + 1
+		}
+		merged = Range{min(merged.First, r.First), max(merged.Last, r.Last)}
+	}
+	w.above = slices.Replace(w.above, from, to, merged)
+	if w.above[0].First == w.Next() {
+		w.next = w.above[0].Last + 1
+		w.above = slices.Delete(w.above, 0, 1)
+	}
+	return added
+}
+
+// Hole returns the first run at or after seq that is not in the set. A run with nothing of the set above it has no end:
+// last is the largest sequence there is.
+func (w *Watermark) Hole(seq uint64) (first, last uint64) {
+	first = max(seq, w.Next())
+	i := w.search(first)
+	if i < len(w.above) && w.above[i].First <= first {
+		first = w.above[i].Last + 1
+		i++
+	}
+	if i < len(w.above) {
+		return first, w.above[i].First - 1
+	}
+	return first, ^uint64(0)
+}
+
+// AppendPairs appends the ranges above Next, and the run from base to Next, as pairs of first and last.
+func (w *Watermark) AppendPairs(dst []uint64, base uint64) []uint64 {
+	if base < w.Next() {
+		dst = append(dst, base, w.Next()-1)
+	}
+	for _, r := range w.above {
+		dst = append(dst, r.First, r.Last)
+	}
+	return dst
+}

@@ -1,0 +1,76 @@
+package tests
+
+import (
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/ThreeDotsLabs/watermill/pubsub/tests"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/pool"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// house is what the two ends of a test share: a Manager, and an address that its listener gets.
+type house struct {
+	manager    *pool.Manager
+	address    string
+	publisher  buffstreams.PublisherConfig
+	subscriber buffstreams.SubscriberConfig
+}
+
+// newHouse opens the socket first, so that its port is known and nobody else can take it.
+func newHouse(t testing.TB, cfg pool.ManagerConfig) *house {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	var once sync.Once
+	cfg.Listen = func(network, address string) (l net.Listener, err error) {
+		once.Do(func() { l = ln })
+		if l == nil {
+			return net.Listen(network, address)
+		}
+		return l, nil
+	}
+	m, err := pool.NewManager(cfg)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		require.NoError(t, m.Close())
+		_ = ln.Close()
+	})
+	return &house{
+		manager: m, address: ln.Addr().String(),
+		publisher: buffstreams.PublisherConfig{Manager: m},
+		subscriber: buffstreams.SubscriberConfig{
+			Manager: m, ConsumerGroup: "tests", CloseTimeout: time.Second,
+			NackResendSleep: time.Millisecond, NackResendCap: 10 * time.Millisecond,
+		},
+	}
+}
+
+func (h *house) topic(name string) string { return h.address + "/" + name }
+
+func (h *house) generateTopic(ctx tests.TestContext) string {
+	return h.topic("topic-" + string(ctx.TestID))
+}
+
+func (h *house) pubSub(t *testing.T) (message.Publisher, message.Subscriber) {
+	return h.groupPubSub(t, h.subscriber.ConsumerGroup)
+}
+
+func (h *house) groupPubSub(t testing.TB, group string) (message.Publisher, message.Subscriber) {
+	pub, err := buffstreams.NewPublisher(h.publisher, watermill.NopLogger{})
+	require.NoError(t, err)
+	cfg := h.subscriber
+	cfg.ConsumerGroup = group
+	sub, err := buffstreams.NewSubscriber(cfg, watermill.NopLogger{})
+	require.NoError(t, err)
+	return pub, sub
+}

@@ -1,0 +1,150 @@
+package buffstreams
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// Marshaler encodes messages for the wire. It must be safe for concurrent use.
+type Marshaler interface {
+	// Marshal appends the encoded message to dst and returns the longer slice. It must not keep dst.
+	Marshal(dst []byte, topic string, msg *message.Message) ([]byte, error)
+}
+
+// Unmarshaler decodes messages from the wire. It must be safe for concurrent use.
+type Unmarshaler interface {
+	// Unmarshal decodes one message. The message may refer to data, which is never written again, but must not change it.
+	Unmarshal(topic string, data []byte) (*message.Message, error)
+}
+
+// EnvelopeMarshaler encodes a message as the protobuf message Envelope of proto/envelope.proto: UUID, payload, metadata.
+// It is the default.
+type EnvelopeMarshaler struct{}
+
+// Fields of Envelope, and of the entries of its map.
+const (
+	envelopeUUID     protowire.Number = 1
+	envelopePayload  protowire.Number = 2
+	envelopeMetadata protowire.Number = 3
+	entryKey         protowire.Number = 1
+	entryValue       protowire.Number = 2
+)
+
+// Marshal implements Marshaler. Metadata is written in order of its keys, so that equal messages have equal bytes.
+func (EnvelopeMarshaler) Marshal(dst []byte, _ string, msg *message.Message) ([]byte, error) {
+	if msg.UUID != "" {
+		dst = protowire.AppendTag(dst, envelopeUUID, protowire.BytesType)
+		dst = protowire.AppendString(dst, msg.UUID)
+	}
+	if len(msg.Payload) > 0 {
+		dst = protowire.AppendTag(dst, envelopePayload, protowire.BytesType)
+		dst = protowire.AppendBytes(dst, msg.Payload)
+	}
+	switch len(msg.Metadata) {
+	case 0:
+	case 1:
+		for k, v := range msg.Metadata {
+			dst = appendEntry(dst, k, v)
+		}
+	default:
+		keys := make([]string, 0, len(msg.Metadata))
+		for k := range msg.Metadata {
+			keys = append(keys, k)
+		}
+		slices.Sort(keys)
+		for _, k := range keys {
+			dst = appendEntry(dst, k, msg.Metadata[k])
+		}
+	}
+	return dst, nil
+}
+
+func appendEntry(dst []byte, k, v string) []byte {
+	size := 2 + protowire.SizeBytes(len(k)) + protowire.SizeBytes(len(v))
+	dst = protowire.AppendTag(dst, envelopeMetadata, protowire.BytesType)
+	dst = protowire.AppendVarint(dst, uint64(size))
+	dst = protowire.AppendTag(dst, entryKey, protowire.BytesType)
+	dst = protowire.AppendString(dst, k)
+	dst = protowire.AppendTag(dst, entryValue, protowire.BytesType)
+	return protowire.AppendString(dst, v)
+}
+
+// Unmarshal implements Unmarshaler. Fields that it does not know are passed over.
+func (EnvelopeMarshaler) Unmarshal(_ string, data []byte) (*message.Message, error) {
+	msg := message.NewMessage("", nil)
+	err := eachField(data, func(num protowire.Number, value []byte) error {
+		switch num {
+		case envelopeUUID:
+			msg.UUID = string(value)
+		case envelopePayload:
+			msg.Payload = value[:len(value):len(value)]
+		case envelopeMetadata:
+			return unmarshalEntry(msg.Metadata, value)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return msg, nil
+}
+
+func unmarshalEntry(m message.Metadata, data []byte) error {
+	var k, v string
+	err := eachField(data, func(num protowire.Number, value []byte) error {
+		switch num {
+		case entryKey:
+			k = string(value)
+		case entryValue:
+			v = string(value)
+		}
+		return nil
+	})
+	m[k] = v
+	return err
+}
+
+// eachField calls f for every length-delimited field of a protobuf message.
+func eachField(data []byte, f func(protowire.Number, []byte) error) error {
+	for len(data) > 0 {
+		num, typ, n := protowire.ConsumeTag(data)
+		if n < 0 {
+			return fmt.Errorf("buffstreams: not an envelope: %w", protowire.ParseError(n))
+		}
+		data = data[n:]
+		if typ != protowire.BytesType {
+			if n = protowire.ConsumeFieldValue(num, typ, data); n < 0 {
+				return fmt.Errorf("buffstreams: not an envelope: %w", protowire.ParseError(n))
+			}
+			data = data[n:]
+			continue
+		}
+		value, n := protowire.ConsumeBytes(data)
+		if n < 0 {
+			return fmt.Errorf("buffstreams: not an envelope: %w", protowire.ParseError(n))
+		}
+		if err := f(num, value); err != nil {
+			return err
+		}
+		data = data[n:]
+	}
+	return nil
+}
+
+// RawMarshaler sends the payload alone, for peers that speak plain BuffStreams. UUID and metadata are not sent; received
+// messages get a new UUID.
+type RawMarshaler struct{}
+
+// Marshal implements Marshaler.
+func (RawMarshaler) Marshal(dst []byte, _ string, msg *message.Message) ([]byte, error) {
+	return append(dst, msg.Payload...), nil
+}
+
+// Unmarshal implements Unmarshaler.
+func (RawMarshaler) Unmarshal(_ string, data []byte) (*message.Message, error) {
+	return message.NewMessage(watermill.NewUUID(), data), nil
+}

@@ -1,0 +1,289 @@
+package pool
+
+import (
+	"context"
+	"crypto/subtle"
+	"crypto/tls"
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
+	"github.com/buffstreams/watermill-buffstreams/internal/session"
+	wire "github.com/buffstreams/watermill-buffstreams/proto"
+)
+
+// endpointConfig sets up an Endpoint.
+type endpointConfig struct {
+	AckedConfig
+	target Target
+	tls    *tls.Config // nil: plaintext with checksums
+	budget *dispatch.Budget
+	logger watermill.LoggerAdapter
+}
+
+func (c *endpointConfig) window() dispatch.Amount {
+	return dispatch.Amount{Messages: c.WindowMessages, Bytes: c.WindowBytes}
+}
+
+// Endpoint is the receiving side at one address: it accepts connections, keeps the topics that publishers send to, and
+// what it remembers of their streams. It is safe for concurrent use.
+//
+// mu guards the maps and closing. Locks are taken in this order: the Endpoint's, a stream's, then a connection's or a
+// topic's.
+type Endpoint struct {
+	cfg  endpointConfig
+	ln   net.Listener
+	wg   sync.WaitGroup // accept loop and connections
+	stop chan struct{}  // closed by Drain
+	done chan struct{}  // closed by Close
+	bare *Listener      // instead of ln, for plain peers
+
+	mu         sync.Mutex
+	topics     map[string]*dispatch.Topic
+	publishers map[[16]byte]*publisher
+	conns      map[*endpointConn]struct{}
+	closing    bool
+}
+
+// publisher is what an Endpoint remembers of one publisher id.
+type publisher struct {
+	epoch   uint64
+	secret  [16]byte
+	streams map[streamKey]*stream
+}
+
+type streamKey struct {
+	stream uint64
+	topic  string
+}
+
+// newEndpoint serves a listening socket, which is its own from now on.
+func newEndpoint(cfg endpointConfig, ln net.Listener) *Endpoint {
+	e := emptyEndpoint(cfg)
+	e.ln = ln
+	e.wg.Go(e.accept) // ends when Drain closes the socket
+	return e
+}
+
+func emptyEndpoint(cfg endpointConfig) *Endpoint {
+	return &Endpoint{
+		cfg: cfg, stop: make(chan struct{}), done: make(chan struct{}),
+		topics:     map[string]*dispatch.Topic{},
+		publishers: map[[16]byte]*publisher{},
+		conns:      map[*endpointConn]struct{}{},
+	}
+}
+
+// Addr is the address it listens at.
+func (e *Endpoint) Addr() net.Addr {
+	if e.bare != nil {
+		return e.bare.Addr()
+	}
+	return e.ln.Addr()
+}
+
+// Topic returns a topic, and makes it where there is none.
+func (e *Endpoint) Topic(name string) *dispatch.Topic {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.topic(name)
+}
+
+func (e *Endpoint) topic(name string) *dispatch.Topic {
+	t := e.topics[name]
+	if t == nil {
+		w := dispatch.NewWindow(e.cfg.window(), e.cfg.budget)
+		t = dispatch.NewTopic(name, w, e.size, e.cfg.Groups[name]...)
+		e.topics[name] = t
+	}
+	return t
+}
+
+// Done is closed when the endpoint is closed: nothing arrives any more.
+func (e *Endpoint) Done() <-chan struct{} { return e.done }
+
+// size is what a message of n bytes takes of a window.
+func (e *Endpoint) size(n int) int { return session.EncodedSize(n) }
+
+// accept takes connections until the socket is closed.
+func (e *Endpoint) accept() {
+	backoff := newFullJitter(5*time.Millisecond, time.Second, 2)
+	for {
+		conn, err := e.ln.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil { // such as too many open files: it passes, and turning in circles would not help
+			delay := backoff.NextBackOff()
+			e.cfg.logger.Error("Cannot accept a connection", err, watermill.LogFields{
+				"provider": provider, "address": e.cfg.target.Address, "delay": delay,
+			})
+			select {
+			case <-time.After(delay):
+			case <-e.stop:
+			}
+			continue
+		}
+		backoff.Reset()
+		e.admit(conn)
+	}
+}
+
+// admit starts a connection unless the endpoint is full or closing.
+func (e *Endpoint) admit(nc net.Conn) {
+	c := newEndpointConn(e, nc)
+	e.mu.Lock()
+	full := len(e.conns) >= e.cfg.MaxConnections
+	if full || e.closing {
+		e.mu.Unlock()
+		_ = nc.Close()
+		if full {
+			e.cfg.logger.Info("Connection refused: too many", watermill.LogFields{
+				"provider": provider, "address": e.cfg.target.Address, "limit": e.cfg.MaxConnections,
+			})
+		}
+		return
+	}
+	e.conns[c] = struct{}{}
+	e.wg.Go(c.serve) // ends when the peer or Close closes the connection
+	e.mu.Unlock()
+}
+
+// open finds or makes the stream that an Open names, and tells who may not have it.
+func (e *Endpoint) open(f *wire.Open) (*stream, *session.PeerError) {
+	if len(f.Publisher) != 16 || len(f.Secret) != 16 || len(f.Topic) > maxTopicName {
+		return nil, &session.PeerError{Code: wire.Code_CODE_PROTOCOL, Reason: "malformed open"}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	id := [16]byte(f.Publisher)
+	p := e.publishers[id]
+	if p == nil {
+		if len(e.publishers) >= e.cfg.MaxPublishers && !e.evict() {
+			return nil, &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: "too many publishers"}
+		}
+		p = &publisher{epoch: f.Epoch, secret: [16]byte(f.Secret), streams: map[streamKey]*stream{}}
+		e.publishers[id] = p
+	}
+	if subtle.ConstantTimeCompare(p.secret[:], f.Secret) != 1 {
+		return nil, &session.PeerError{Code: wire.Code_CODE_FENCED, Reason: "the publisher id belongs to somebody else"}
+	}
+	if f.Epoch < p.epoch {
+		return nil, &session.PeerError{Code: wire.Code_CODE_FENCED, Reason: "a newer epoch of this publisher was seen"}
+	}
+	if f.Epoch > p.epoch {
+		p.epoch = f.Epoch
+		for _, s := range p.streams {
+			s.fence()
+		}
+	}
+	key := streamKey{f.Stream, f.Topic}
+	s := p.streams[key]
+	if s == nil {
+		if e.topics[f.Topic] == nil && len(e.topics) >= e.cfg.MaxTopics {
+			return nil, &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: "too many topics"}
+		}
+		s = &stream{topic: e.topic(f.Topic), in: session.NewInbound(f.Base)}
+		p.streams[key] = s
+	}
+	return s, nil
+}
+
+// evict forgets publishers of which nothing is connected and nothing unsettled; it returns false when there is none.
+// e.mu is held.
+func (e *Endpoint) evict() bool {
+	before := len(e.publishers)
+	for id, p := range e.publishers {
+		idle := true
+		for _, s := range p.streams {
+			idle = idle && s.forgettable()
+		}
+		if idle {
+			delete(e.publishers, id)
+		}
+	}
+	return len(e.publishers) < before
+}
+
+// release forgets a stream whose sender has ended it.
+func (e *Endpoint) release(s *stream) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for id, p := range e.publishers {
+		for key, other := range p.streams {
+			if other == s {
+				delete(p.streams, key)
+			}
+		}
+		if len(p.streams) == 0 {
+			delete(e.publishers, id)
+		}
+	}
+}
+
+// forget takes a connection off the list.
+func (e *Endpoint) forget(c *endpointConn) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.conns, c)
+}
+
+// Held is the number of messages of which this endpoint holds the only copy that can still be delivered: those that are
+// not settled and whose publisher is not connected.
+func (e *Endpoint) Held() (n int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, p := range e.publishers {
+		for _, s := range p.streams {
+			n += s.orphans()
+		}
+	}
+	return n
+}
+
+// Drain tells every publisher to send nothing more, and takes no new connection. Acks still flow.
+func (e *Endpoint) Drain() {
+	e.mu.Lock()
+	first := !e.closing
+	e.closing = true
+	e.mu.Unlock()
+	if !first {
+		return
+	}
+	close(e.stop)
+	if e.ln != nil {
+		_ = e.ln.Close()
+	}
+	for _, c := range e.connections() {
+		c.goaway()
+	}
+}
+
+func (e *Endpoint) connections() []*endpointConn {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	conns := make([]*endpointConn, 0, len(e.conns))
+	for c := range e.conns {
+		conns = append(conns, c)
+	}
+	return conns
+}
+
+// Close drains, writes the acks that are due, and closes every connection; ctx bounds the writing. Publishers keep what
+// was not handled.
+func (e *Endpoint) Close(ctx context.Context) error {
+	e.Drain()
+	defer close(e.done)
+	for _, c := range e.connections() {
+		c.shut(ctx)
+	}
+	e.wg.Wait()
+	if e.bare != nil {
+		return e.bare.Close()
+	}
+	return nil
+}

@@ -1,0 +1,283 @@
+package pool
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+
+	"github.com/buffstreams/watermill-buffstreams/framing"
+	"github.com/buffstreams/watermill-buffstreams/internal/session"
+	wire "github.com/buffstreams/watermill-buffstreams/proto"
+)
+
+// maxTopicName is the longest topic name that a stream may have.
+const maxTopicName = 1024
+
+// endpointConn is one accepted connection. Its reader is serve; its flusher writes acks.
+type endpointConn struct {
+	endpoint *Endpoint
+	nc       net.Conn
+	enc      session.Encoder
+	flusher  *flusher
+	handles  map[uint64]*stream // the reader's
+	out      []byte             // the flusher's
+
+	mu      sync.Mutex
+	control []byte    // frames to write before the acks
+	dirty   []*stream // streams that have something to tell
+}
+
+func newEndpointConn(e *Endpoint, nc net.Conn) *endpointConn {
+	if e.cfg.tls != nil {
+		nc = tls.Server(nc, e.cfg.tls) // the handshake is made by the first read
+	}
+	c := &endpointConn{endpoint: e, nc: nc, handles: map[uint64]*stream{}}
+	c.flusher = newFlusher(c.flush)
+	return c
+}
+
+// serve reads frames until the connection ends, then detaches its streams.
+func (c *endpointConn) serve() {
+	err := c.talk()
+	var refused *session.PeerError
+	var broken *session.ProtocolError
+	switch {
+	case errors.As(err, &refused):
+		c.fail(refused.Code, refused.Reason)
+	case errors.As(err, &broken):
+		c.fail(wire.Code_CODE_PROTOCOL, broken.Rule)
+	}
+	_ = c.nc.Close()
+	c.flusher.close()
+	for _, s := range c.handles {
+		s.detach(c)
+	}
+	c.endpoint.forget(c)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+		c.endpoint.cfg.logger.Info("Connection ended", watermill.LogFields{
+			"provider": provider, "address": c.endpoint.cfg.target.Address, "peer": c.nc.RemoteAddr().String(),
+			"err": fmt.Sprintf("%.300s", err),
+		})
+	}
+}
+
+func (c *endpointConn) talk() error {
+	cfg := &c.endpoint.cfg
+	if err := c.nc.SetDeadline(time.Now().Add(cfg.HandshakeTimeout)); err != nil {
+		return err
+	}
+	small, err := greetingCodec()
+	if err != nil {
+		return err
+	}
+	codec, err := ackedCodec(cfg.MaxMessageSize)
+	if err != nil {
+		return err
+	}
+	c.enc = session.Encoder{Codec: codec, Checksum: cfg.tls == nil}
+	r := framing.NewReader(c.nc, small)
+	if err := c.greet(r); err != nil {
+		return err
+	}
+	r.SetCodec(codec)
+	return c.read(r)
+}
+
+// greet takes the Hello and answers it.
+func (c *endpointConn) greet(r *framing.Reader) error {
+	payload, err := r.Next()
+	if err != nil {
+		return err
+	}
+	if payload, err = c.enc.Open(payload); err != nil {
+		return err
+	}
+	frame, err := session.Decode(payload)
+	if err != nil {
+		return err
+	}
+	hello, ok := frame.(*wire.Hello)
+	switch {
+	case !ok:
+		return &session.ProtocolError{Rule: "the first frame must be a hello"}
+	case hello.Version < session.Version:
+		return &session.PeerError{Code: wire.Code_CODE_VERSION, Reason: "this listener speaks version 1"}
+	case hello.MaxFrame < session.MinFrame:
+		return &session.ProtocolError{Rule: "max_frame of the hello is too small"}
+	}
+	c.send(&wire.Frame{Body: &wire.Frame_Welcome{Welcome: &wire.Welcome{
+		Version:    session.Version,
+		MaxFrame:   uint64(session.MaxFrame(c.endpoint.cfg.MaxMessageSize)),
+		MaxMessage: uint64(c.endpoint.cfg.MaxMessageSize),
+	}}})
+	return nil
+}
+
+// read takes frames until the connection ends.
+func (c *endpointConn) read(r *framing.Reader) error {
+	var extended time.Time
+	if err := c.nc.SetDeadline(time.Time{}); err != nil {
+		return err
+	}
+	for {
+		if now := time.Now(); now.Sub(extended) > c.endpoint.cfg.DeadAfter/8 {
+			extended = now
+			if err := c.nc.SetReadDeadline(now.Add(c.endpoint.cfg.DeadAfter)); err != nil {
+				return err
+			}
+		}
+		payload, err := r.Next()
+		if err != nil {
+			return err
+		}
+		if payload, err = c.enc.Open(payload); err != nil {
+			return err
+		}
+		if session.IsPublish(payload) {
+			payload = r.Take()[:len(payload)] // its messages are kept
+		}
+		frame, err := session.Decode(payload)
+		if err != nil {
+			return err
+		}
+		if err := c.handle(frame); err != nil {
+			return err
+		}
+	}
+}
+
+func (c *endpointConn) handle(frame any) error {
+	switch f := frame.(type) {
+	case *session.PublishFrame:
+		s := c.handles[f.Handle]
+		if s == nil {
+			return unknownHandle(f.Handle)
+		}
+		return s.publish(c, f)
+	case *wire.Open:
+		return c.open(f)
+	case *wire.Want:
+		s := c.handles[f.Handle]
+		if s == nil {
+			return unknownHandle(f.Handle)
+		}
+		s.want(c, f.SeenMessages, f.Messages, f.Bytes, f.LeastBytes)
+	case *wire.RejectSeen:
+		s := c.handles[f.Handle]
+		if s == nil {
+			return unknownHandle(f.Handle)
+		}
+		s.rejectSeen(f.Sequence)
+	case *wire.Release:
+		if s := c.handles[f.Handle]; s != nil && s.forgettableBy(c) {
+			delete(c.handles, f.Handle)
+			s.detach(c)
+			c.endpoint.release(s)
+		}
+	case *wire.Ping:
+		c.send(&wire.Frame{Body: &wire.Frame_Pong{Pong: &wire.Pong{Id: f.Id}}})
+	case *wire.Pong:
+	case *wire.Failure:
+		return &session.PeerError{Code: f.Code, Reason: f.Reason}
+	default:
+		return &session.ProtocolError{Rule: fmt.Sprintf("unexpected %T", frame)}
+	}
+	return nil
+}
+
+func unknownHandle(h uint64) error {
+	return &session.ProtocolError{Rule: fmt.Sprintf("no stream is open with handle %d", h)}
+}
+
+func (c *endpointConn) open(f *wire.Open) error {
+	if c.handles[f.Handle] != nil {
+		return &session.ProtocolError{Rule: fmt.Sprintf("handle %d is open already", f.Handle)}
+	}
+	if len(c.handles) >= c.endpoint.cfg.MaxTopics {
+		return &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: "too many streams"}
+	}
+	s, refused := c.endpoint.open(f)
+	if refused != nil {
+		c.send(&wire.Frame{Body: &wire.Frame_Opened{Opened: &wire.Opened{
+			Handle: f.Handle, Code: refused.Code, Reason: refused.Reason,
+		}}})
+		return nil
+	}
+	c.handles[f.Handle] = s
+	s.attach(c, f)
+	return nil
+}
+
+// send queues a control frame.
+func (c *endpointConn) send(f *wire.Frame) {
+	c.mu.Lock()
+	c.append(f)
+	c.mu.Unlock()
+	c.flusher.kick()
+}
+
+// append encodes a control frame; its size is bounded, so that this cannot fail. c.mu is held.
+func (c *endpointConn) append(f *wire.Frame) {
+	if out, err := c.enc.AppendControl(c.control, f); err == nil {
+		c.control = out
+	}
+}
+
+// mark notes that a stream has something to tell.
+func (c *endpointConn) mark(s *stream) {
+	c.mu.Lock()
+	c.dirty = append(c.dirty, s)
+	c.mu.Unlock()
+	c.flusher.kick()
+}
+
+// flush writes what is due. It is the flusher's.
+func (c *endpointConn) flush() {
+	c.mu.Lock()
+	out := append(c.out[:0], c.control...)
+	dirty := c.dirty
+	c.control, c.dirty = c.control[:0], nil
+	c.mu.Unlock()
+	for _, s := range dirty {
+		out = s.appendAcks(c, out)
+	}
+	if len(out) == 0 {
+		return
+	}
+	err := c.nc.SetWriteDeadline(time.Now().Add(c.endpoint.cfg.WriteTimeout))
+	if err == nil {
+		_, err = c.nc.Write(out)
+	}
+	if err != nil {
+		_ = c.nc.Close() // a half-written frame ends the connection; the reader ends with it
+	}
+	if c.out = out; cap(out) > 4<<10 {
+		c.out = nil // an idle connection keeps no large buffer
+	}
+}
+
+// fail tells the peer why the connection ends.
+func (c *endpointConn) fail(code wire.Code, reason string) {
+	c.send(&wire.Frame{Body: &wire.Frame_Failure{Failure: &wire.Failure{Code: code, Reason: reason}}})
+	c.flusher.close()
+}
+
+func (c *endpointConn) goaway() {
+	c.send(&wire.Frame{Body: &wire.Frame_Goaway{Goaway: &wire.Goaway{Reason: "the listener closes"}}})
+}
+
+// shut closes the connection after the acks that are due were written, or ctx is done.
+func (c *endpointConn) shut(ctx context.Context) {
+	stop := context.AfterFunc(ctx, func() { _ = c.nc.Close() })
+	c.flusher.kick()
+	c.flusher.close()
+	stop()
+	_ = c.nc.Close()
+}

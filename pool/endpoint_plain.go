@@ -1,0 +1,82 @@
+package pool
+
+import (
+	"bytes"
+
+	"github.com/ThreeDotsLabs/watermill"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
+)
+
+// newPlainEndpoint listens for plain BuffStreams peers and puts what they send into one topic.
+func (m *Manager) newPlainEndpoint(t Target, maxMessageSize int) (*Endpoint, error) {
+	e := emptyEndpoint(endpointConfig{AckedConfig: m.acked.cfg, target: t, budget: m.acked.budget, logger: m.cfg.Logger})
+	source := &plainSource{endpoint: e, topic: e.Topic("")}
+	cfg := ListenerConfig{
+		Network: t.Network, Address: t.Address, MaxMessageSize: maxMessageSize, Callback: source.receive,
+		Insecure: e.cfg.Insecure, MaxConnections: e.cfg.MaxConnections,
+		Listen: m.cfg.Listen, Logger: m.cfg.Logger,
+	}
+	if t.TLS {
+		if cfg.TLSConfig = e.cfg.ServerTLS; cfg.TLSConfig == nil {
+			return nil, configError("AckedConfig.ServerTLS", "is needed to listen at tls://%s", t.Address)
+		}
+	}
+	l, err := ListenTCP(cfg)
+	if err != nil {
+		return nil, err
+	}
+	e.bare = l
+	return e, l.StartListeningAsync()
+}
+
+// plainSource takes messages of plain peers. There is nobody to ack to.
+type plainSource struct {
+	endpoint *Endpoint
+	topic    *dispatch.Topic
+}
+
+// receive is the listener's callback. It blocks while the window is full, or while no consumer exists yet.
+func (p *plainSource) receive(data []byte) error {
+	room := dispatch.Amount{Messages: 1, Bytes: p.endpoint.size(len(data))}
+	if !p.reserve(room) {
+		return ErrClosed
+	}
+	p.topic.Append(p, 0, [][]byte{bytes.Clone(data)})
+	return nil
+}
+
+// reserve waits for room in the window; it returns false when the endpoint closes.
+func (p *plainSource) reserve(room dispatch.Amount) bool {
+	w := p.topic.Window()
+	if got := w.Take(room); got == room {
+		return true
+	} else if got != (dispatch.Amount{}) {
+		w.Release(got)
+	}
+	granted := make(chan struct{})
+	claim := &dispatch.Claim{Want: room, Least: room, Grant: func(dispatch.Amount) { close(granted) }}
+	w.Wait(claim)
+	select {
+	case <-granted:
+		return true
+	case <-p.endpoint.stop:
+	}
+	w.Cancel(claim)
+	select {
+	case <-granted: // it was on its way
+		w.Release(room)
+	default:
+	}
+	return false
+}
+
+// Settled implements dispatch.Source.
+func (p *plainSource) Settled(uint64) {}
+
+// Refused implements dispatch.Source.
+func (p *plainSource) Refused(_ uint64, r dispatch.Refusal) {
+	p.endpoint.cfg.logger.Error("Message lost: it was refused, and a plain peer cannot be told", nil, watermill.LogFields{
+		"provider": provider, "address": p.endpoint.cfg.target.Address, "reason": r.Reason,
+	})
+}

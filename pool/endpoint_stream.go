@@ -1,0 +1,300 @@
+package pool
+
+import (
+	"sync"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
+	"github.com/buffstreams/watermill-buffstreams/internal/session"
+	wire "github.com/buffstreams/watermill-buffstreams/proto"
+)
+
+// stream joins a publisher's stream to its topic: what arrives goes into the topic's log, what is settled there goes
+// back as acks on whichever connection the stream has then. It outlives connections.
+//
+// mu guards everything but topic. The topic's window grants with no lock held.
+type stream struct {
+	topic *dispatch.Topic
+
+	mu     sync.Mutex
+	in     *session.Inbound
+	conn   *endpointConn // nil while its publisher is away
+	dirty  bool          // conn knows that there is something to tell
+	claim  *dispatch.Claim
+	target dispatch.Amount // credit that is kept topped up; it doubles whenever the sender had to ask
+}
+
+// initialTarget suffices for a stream that sends now and then.
+var initialTarget = dispatch.Amount{Messages: 256, Bytes: 64 << 10}
+
+// attach binds the stream to a connection. An older connection that still has it is dead and does not know it yet.
+func (s *stream) attach(c *endpointConn, f *wire.Open) {
+	s.mu.Lock()
+	old := s.conn
+	returned := s.in.Outstanding()
+	opened, rejects := s.in.Attach(f.Handle, f.Base)
+	s.conn, s.dirty, s.target = c, false, initialTarget
+	c.mu.Lock()
+	c.append(&wire.Frame{Body: &wire.Frame_Opened{Opened: opened}})
+	for _, r := range rejects {
+		c.append(&wire.Frame{Body: &wire.Frame_Reject{Reject: r}})
+	}
+	c.mu.Unlock()
+	s.tell()
+	s.mu.Unlock()
+	if old != nil && old != c {
+		_ = old.nc.Close()
+	}
+	s.topic.Window().Release(returned)
+	s.want(c, 0, f.WantMessages, f.WantBytes, f.LeastBytes)
+	c.flusher.kick()
+}
+
+// detach takes the stream off a connection that ended.
+func (s *stream) detach(c *endpointConn) {
+	s.mu.Lock()
+	if s.conn != c {
+		s.mu.Unlock()
+		return
+	}
+	claim, returned := s.letGo()
+	s.mu.Unlock()
+	s.giveBack(claim, returned)
+}
+
+// letGo forgets the connection and returns what the window gets back. mu is held.
+func (s *stream) letGo() (*dispatch.Claim, dispatch.Amount) {
+	claim, returned := s.claim, s.in.Outstanding()
+	s.in.Detach()
+	s.conn, s.claim = nil, nil
+	return claim, returned
+}
+
+// giveBack returns credit and the place in line to the window. mu is not held.
+func (s *stream) giveBack(claim *dispatch.Claim, a dispatch.Amount) {
+	s.topic.Window().Release(a)
+	if claim != nil {
+		s.topic.Window().Cancel(claim)
+	}
+}
+
+// fence ends the connection of a stream whose epoch is over.
+func (s *stream) fence() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn != nil {
+		_ = s.conn.nc.Close()
+	}
+}
+
+// publish takes messages. The log gets them under mu, so that two connections of one stream cannot swap their order.
+func (s *stream) publish(c *endpointConn, f *session.PublishFrame) error {
+	s.mu.Lock()
+	if s.conn != c {
+		s.mu.Unlock()
+		return &session.ProtocolError{Rule: "the stream moved to a newer connection"}
+	}
+	fresh, first, dup, err := s.in.Accept(f)
+	if err != nil {
+		s.mu.Unlock()
+		return err
+	}
+	dup = s.append(fresh, first, dup)
+	s.topUp()
+	s.tell()
+	s.mu.Unlock()
+	s.topic.Window().Release(dup)
+	return nil
+}
+
+// append puts messages into the log, except those over the limit, which are rejected. It returns free with the room of
+// these added. mu is held.
+func (s *stream) append(msgs [][]byte, first uint64, free dispatch.Amount) dispatch.Amount {
+	limit := s.conn.endpoint.cfg.MaxMessageSize
+	from := 0
+	for i, m := range msgs {
+		if len(m) <= limit {
+			continue
+		}
+		s.topic.Append(s, first+uint64(from), msgs[from:i])
+		s.reject(first+uint64(i), wire.Code_CODE_LIMIT, "message larger than the limit")
+		free.Messages++
+		free.Bytes += session.EncodedSize(len(m))
+		from = i + 1
+	}
+	s.topic.Append(s, first+uint64(from), msgs[from:])
+	return free
+}
+
+// topUp gives more credit when half of it is used, without waiting in line. mu is held.
+func (s *stream) topUp() {
+	left := s.in.Outstanding()
+	if s.claim != nil || left.Messages > s.target.Messages/2 && left.Bytes > s.target.Bytes/2 {
+		return
+	}
+	more := dispatch.Amount{
+		Messages: max(0, s.target.Messages-left.Messages), Bytes: max(0, s.target.Bytes-left.Bytes),
+	}
+	s.in.Grant(s.topic.Window().Take(more))
+}
+
+// want returns the unused credit and asks for more, in line with the topic's other streams.
+func (s *stream) want(c *endpointConn, seen, messages, bytes, least uint64) {
+	s.mu.Lock()
+	if s.conn != c {
+		s.mu.Unlock()
+		return
+	}
+	returned, ok := s.in.Return(seen)
+	if !ok { // a grant crossed it: the sender will see that and ask again if it has to
+		s.mu.Unlock()
+		return
+	}
+	old := s.claim
+	s.claim = nil
+	if messages > 0 {
+		s.claim = s.newClaim(messages, bytes, least)
+	} else {
+		s.target = initialTarget
+	}
+	claim := s.claim
+	s.mu.Unlock()
+	s.giveBack(old, returned)
+	if claim != nil {
+		s.topic.Window().Wait(claim)
+	}
+}
+
+// newClaim is for what the sender has waiting, up to an eighth of the window, so that many streams find room. A grant of
+// much less than can be used would be spent in tiny frames. mu is held.
+func (s *stream) newClaim(messages, bytes, least uint64) *dispatch.Claim {
+	size := s.conn.endpoint.cfg.window()
+	share := dispatch.Amount{Messages: max(1, size.Messages/8), Bytes: max(1, size.Bytes/8)}
+	s.target.Messages = min(2*s.target.Messages, share.Messages)
+	s.target.Bytes = min(2*s.target.Bytes, share.Bytes)
+	wanted := dispatch.Amount{Messages: clamp(messages, share.Messages), Bytes: clamp(bytes, share.Bytes)}
+	claim := &dispatch.Claim{
+		Want: dispatch.Amount{
+			Messages: max(wanted.Messages, s.target.Messages), Bytes: max(wanted.Bytes, s.target.Bytes),
+		},
+		Least: dispatch.Amount{Messages: wanted.Messages, Bytes: max(wanted.Bytes, clamp(least, size.Bytes))},
+	}
+	claim.Grant = func(a dispatch.Amount) { s.granted(claim, a) }
+	return claim
+}
+
+func clamp(n uint64, limit int) int {
+	if n > uint64(limit) {
+		return limit
+	}
+	return int(n)
+}
+
+// granted takes what the window gave for a claim, unless the claim is not the stream's any more.
+func (s *stream) granted(claim *dispatch.Claim, a dispatch.Amount) {
+	s.mu.Lock()
+	if s.claim != claim {
+		s.mu.Unlock()
+		s.topic.Window().Release(a)
+		return
+	}
+	s.claim = nil
+	s.in.Grant(a)
+	s.tell()
+	s.mu.Unlock()
+}
+
+// Settled implements dispatch.Source.
+func (s *stream) Settled(seq uint64) {
+	s.mu.Lock()
+	s.in.Settle(seq)
+	s.tell()
+	s.mu.Unlock()
+}
+
+// Refused implements dispatch.Source.
+func (s *stream) Refused(seq uint64, r dispatch.Refusal) {
+	code := wire.Code_CODE_FAILED
+	if r.Undecodable {
+		code = wire.Code_CODE_UNDECODABLE
+	}
+	s.mu.Lock()
+	s.reject(seq, code, r.Reason)
+	s.mu.Unlock()
+}
+
+// reject tells the sender that a message will not be handled. mu is held.
+func (s *stream) reject(seq uint64, code wire.Code, reason string) {
+	f := s.in.Reject(seq, &session.PeerError{Code: code, Reason: cut(reason, 512)})
+	if s.conn != nil {
+		s.tell()
+		s.conn.send(&wire.Frame{Body: &wire.Frame_Reject{Reject: f}})
+	}
+}
+
+func cut(s string, n int) string {
+	if len(s) > n {
+		return s[:n]
+	}
+	return s
+}
+
+func (s *stream) rejectSeen(seq uint64) {
+	s.mu.Lock()
+	s.in.RejectSeen(seq)
+	s.mu.Unlock()
+}
+
+// tell puts the stream on its connection's list of those that have something to tell. mu is held.
+func (s *stream) tell() {
+	if s.conn == nil {
+		return
+	}
+	if s.dirty {
+		s.conn.flusher.kick()
+		return
+	}
+	s.dirty = true
+	s.conn.mark(s)
+}
+
+// appendAcks appends what the sender has not been told.
+func (s *stream) appendAcks(c *endpointConn, dst []byte) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn != c {
+		return dst
+	}
+	s.dirty = false
+	for {
+		ack, ok := s.in.Ack()
+		if !ok {
+			return dst
+		}
+		if out, err := c.enc.AppendAck(dst, ack); err == nil { // its size is bounded
+			dst = out
+		}
+	}
+}
+
+// forgettable tells whether nothing would be lost with the stream's state.
+func (s *stream) forgettable() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.conn == nil && s.in.Idle()
+}
+
+func (s *stream) forgettableBy(c *endpointConn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.conn == c && s.in.Idle()
+}
+
+// orphans is the number of unsettled messages, if the publisher is not connected.
+func (s *stream) orphans() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn != nil {
+		return 0
+	}
+	return s.in.Unsettled()
+}

@@ -1,0 +1,259 @@
+package pool
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"maps"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/session"
+)
+
+// ErrTimeout means that messages did not come as far as was asked for in time. They may still.
+var ErrTimeout = errors.New("pool: timed out waiting for the peer")
+
+// linkConfig sets up a Link.
+type linkConfig struct {
+	AckedConfig
+	target   Target
+	tls      *tls.Config // nil: plaintext with checksums
+	dial     DialFunc
+	identity session.Identity
+	logger   watermill.LoggerAdapter
+}
+
+// Link is the sending side to one address: it dials when there is something to send, sends again what was not handled
+// after every reconnect, and lives until its Manager is closed. It is safe for concurrent use.
+//
+// mu guards client, conn and closed. It is never held across I/O or a call of the user's code.
+type Link struct {
+	cfg     linkConfig
+	flusher *flusher
+	cancel  context.CancelFunc // ends run
+	ctx     context.Context
+	wg      sync.WaitGroup
+	work    chan struct{} // tells run that there is something to send
+
+	mu     sync.Mutex
+	client *session.Client
+	conn   net.Conn // nil while there is none
+	enc    session.Encoder
+	closed bool
+
+	onRefused map[any]func(Refused) // never changed, only replaced
+
+	segments []session.Segment // the flusher's
+	out      []byte            // the flusher's
+}
+
+// newLink returns a Link that has not dialed yet. Its owner calls tick a few times a second, and close.
+func newLink(cfg linkConfig) *Link {
+	ctx, cancel := context.WithCancel(context.Background())
+	l := &Link{cfg: cfg, ctx: ctx, cancel: cancel, work: make(chan struct{}, 1)}
+	l.client = session.NewClient(session.ClientConfig{
+		Identity: cfg.identity,
+		Window:   session.Window{Messages: cfg.WindowMessages, Bytes: cfg.WindowBytes},
+		MaxFrame: session.MaxFrame(cfg.MaxMessageSize), PingAfter: cfg.PingAfter, DeadAfter: cfg.DeadAfter,
+		IdleCredit: idleCredit, Agent: "watermill-buffstreams",
+	})
+	l.flusher = newFlusher(l.flush)
+	l.wg.Go(l.run) // ends when ctx is cancelled by close
+	return l
+}
+
+// Publish hands the messages of b to the stream of topic and, with a level, waits until they have come so far. It returns
+// how many were enqueued: only those will be sent. A zero deadline waits for ever; ctx bounds the wait besides.
+func (l *Link) Publish(ctx context.Context, topic string, b *session.Batch, level session.Level, deadline time.Time) (int, error) {
+	var runs [1]session.Range
+	ranges := runs[:0]
+	l.mu.Lock()
+	enqueued := 0
+	for {
+		if l.closed {
+			l.mu.Unlock()
+			return enqueued, ErrClosed
+		}
+		o := l.client.Stream(topic)
+		n, first, err := l.client.Enqueue(o, b, enqueued)
+		if err != nil {
+			l.mu.Unlock()
+			return enqueued, err
+		}
+		if n > 0 {
+			ranges = addRun(ranges, first, uint64(n))
+			enqueued += n
+		}
+		if enqueued == b.Len() {
+			break
+		}
+		room := o.Room()
+		l.mu.Unlock()
+		l.kick()
+		if err := l.await(ctx, room, deadline); err != nil {
+			return enqueued, err
+		}
+		l.mu.Lock()
+	}
+	if level == 0 {
+		l.mu.Unlock()
+		l.kick()
+		return enqueued, nil
+	}
+	return enqueued, l.confirm(ctx, topic, level, ranges, deadline)
+}
+
+func addRun(ranges []session.Range, first, n uint64) []session.Range {
+	if k := len(ranges); k > 0 && ranges[k-1].Last+1 == first {
+		ranges[k-1].Last += n
+		return ranges
+	}
+	return append(ranges, session.Range{First: first, Last: first + n - 1})
+}
+
+// await waits for room in a window.
+func (l *Link) await(ctx context.Context, room <-chan struct{}, deadline time.Time) error {
+	var expired <-chan time.Time
+	if !deadline.IsZero() {
+		timer := time.NewTimer(time.Until(deadline))
+		defer timer.Stop()
+		expired = timer.C
+	}
+	select {
+	case <-room:
+		return nil
+	case <-expired:
+		return ErrTimeout
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-l.ctx.Done():
+		return ErrClosed
+	}
+}
+
+var waiters = sync.Pool{New: func() any { return &session.Waiter{Done: make(chan struct{}, 1)} }}
+
+// confirm waits until the ranges have reached level. It is called with mu held and gives it back.
+func (l *Link) confirm(ctx context.Context, topic string, level session.Level, ranges []session.Range, deadline time.Time) error {
+	o := l.client.Stream(topic)
+	if level == session.Received { // what was received is received up to there
+		ranges = ranges[len(ranges)-1:]
+	}
+	ws := make([]*session.Waiter, len(ranges))
+	for i, r := range ranges {
+		w := waiters.Get().(*session.Waiter)
+		w.Level, w.First, w.Last, w.Deadline, w.Err = level, r.First, r.Last, deadline, nil
+		ws[i] = w
+		l.client.Await(o, w)
+	}
+	l.mu.Unlock()
+	l.kick()
+	var failed error
+	for _, w := range ws {
+		select {
+		case <-w.Done:
+		case <-ctx.Done():
+			l.mu.Lock()
+			o.Cancel(w)
+			l.mu.Unlock()
+			<-w.Done
+		}
+		if failed == nil {
+			failed = w.Err
+		}
+		waiters.Put(w)
+	}
+	return failed
+}
+
+// Flush waits until everything enqueued so far for a topic was received, or ctx is done.
+func (l *Link) Flush(ctx context.Context, topic string) error {
+	l.mu.Lock()
+	o := l.client.Stream(topic)
+	if l.closed || o.Unreceived() == 0 {
+		defer l.mu.Unlock()
+		if l.closed && o.Unreceived() > 0 {
+			return ErrClosed
+		}
+		return nil
+	}
+	last := o.Last()
+	return l.confirm(ctx, topic, session.Received, []session.Range{{First: last, Last: last}}, time.Time{})
+}
+
+// Unreceived is the number of messages for a topic that the peer is not known to have.
+func (l *Link) Unreceived(topic string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.client.Stream(topic).Unreceived()
+}
+
+// Pending is the number of messages that are not settled, over all topics.
+func (l *Link) Pending() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.client.Pending()
+}
+
+// OnRefused sets what owner wants to be called for each message that the peer refuses; nil ends that. It is called from
+// one goroutine with no lock held. It may block, but that holds up this link's acks.
+func (l *Link) OnRefused(owner any, f func(Refused)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	hooks := maps.Clone(l.onRefused) // whoever calls them holds the old map
+	if hooks == nil {
+		hooks = map[any]func(Refused){}
+	}
+	if hooks[owner] = f; f == nil {
+		delete(hooks, owner)
+	}
+	l.onRefused = hooks
+}
+
+// Connected tells whether the peer has welcomed the current connection and takes messages.
+func (l *Link) Connected() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.conn != nil && l.client.Established() && !l.client.Draining()
+}
+
+// kick gets going whoever has to send: the flusher, or run where there is no connection.
+func (l *Link) kick() {
+	l.flusher.kick()
+}
+
+// tick does what is due.
+func (l *Link) tick(now time.Time) {
+	l.mu.Lock()
+	err := l.client.Tick(now, ErrTimeout)
+	conn := l.conn
+	l.mu.Unlock()
+	if err != nil && conn != nil {
+		_ = conn.Close() // the read loop ends with it
+	}
+	l.flusher.kick()
+}
+
+// close ends the link at once: what is not received is lost to it. Publish calls that wait return ErrClosed.
+func (l *Link) close() {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		l.wg.Wait()
+		return
+	}
+	l.closed = true
+	l.client.Abort(ErrClosed)
+	conn := l.conn
+	l.mu.Unlock()
+	l.cancel()
+	if conn != nil {
+		_ = conn.Close()
+	}
+	l.wg.Wait()
+	l.flusher.close()
+}

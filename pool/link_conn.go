@@ -1,0 +1,201 @@
+package pool
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+
+	"github.com/buffstreams/watermill-buffstreams/framing"
+	"github.com/buffstreams/watermill-buffstreams/internal/session"
+)
+
+const (
+	flushBytes = 128 << 10              // a flush gathers about so much before it writes
+	idleCredit = 250 * time.Millisecond // a stream that is idle for so long gives its credit back
+)
+
+// run keeps the link connected while it has messages that are not settled.
+func (l *Link) run() {
+	backoff := l.cfg.newBackoff()
+	for {
+		if !l.awaitWork() {
+			return
+		}
+		conn, err := l.dial()
+		if err == nil {
+			err = l.serve(conn, backoff.Reset)
+		}
+		if l.ctx.Err() != nil {
+			return
+		}
+		delay := backoff.NextBackOff()
+		l.cfg.logger.Info("Connection lost, reconnecting", watermill.LogFields{
+			"provider": provider, "address": l.cfg.target.Address, "err": err, "delay": delay,
+		})
+		select {
+		case <-time.After(delay):
+		case <-l.ctx.Done():
+			return
+		}
+	}
+}
+
+// awaitWork waits until there is something to deliver; it returns false when the link is closed.
+func (l *Link) awaitWork() bool {
+	for {
+		if l.ctx.Err() != nil {
+			return false
+		}
+		if l.Pending() > 0 {
+			return true
+		}
+		select {
+		case <-l.work:
+		case <-l.ctx.Done():
+		}
+	}
+}
+
+func (l *Link) dial() (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(l.ctx, l.cfg.HandshakeTimeout)
+	defer cancel()
+	conn, err := l.cfg.dial(ctx, l.cfg.target.Network, l.cfg.target.Address)
+	if err != nil || l.cfg.tls == nil {
+		return conn, err
+	}
+	secure := tls.Client(conn, l.cfg.tls)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return secure, nil
+}
+
+// serve speaks with the peer until the connection ends, and says why it ended.
+func (l *Link) serve(conn net.Conn, welcomed func()) error {
+	codec, err := ackedCodec(l.cfg.MaxMessageSize)
+	if err != nil {
+		return errors.Join(err, conn.Close())
+	}
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return conn.Close()
+	}
+	l.conn = conn
+	l.enc = session.Encoder{Codec: codec, Checksum: l.cfg.tls == nil}
+	l.client.Connect(l.enc, time.Now())
+	l.mu.Unlock()
+	l.flusher.kick()
+
+	err = l.read(conn, framing.NewReader(conn, codec), welcomed)
+	closeErr := conn.Close()
+	l.mu.Lock()
+	l.conn = nil
+	l.client.Disconnect()
+	l.mu.Unlock()
+	if errors.Is(err, io.EOF) || closeErr == nil {
+		return err
+	}
+	return errors.Join(err, closeErr)
+}
+
+// read takes the peer's frames until the connection ends.
+func (l *Link) read(conn net.Conn, r *framing.Reader, welcomed func()) error {
+	if err := conn.SetReadDeadline(time.Now().Add(l.cfg.HandshakeTimeout)); err != nil {
+		return err
+	}
+	established := false
+	for {
+		payload, err := r.Next()
+		if err != nil {
+			return err
+		}
+		if payload, err = l.enc.Open(payload); err != nil {
+			return err
+		}
+		l.mu.Lock()
+		err = l.client.Receive(payload, time.Now())
+		up := l.client.Established()
+		refused, hooks := l.client.Refused(), l.onRefused
+		l.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		if up && !established {
+			established = true
+			welcomed()
+			if err := conn.SetReadDeadline(time.Time{}); err != nil { // Tick watches from here on
+				return err
+			}
+		}
+		for _, r := range refused {
+			l.report(r, hooks)
+		}
+		l.flusher.kick()
+	}
+}
+
+// report tells of a refused message. No lock is held.
+func (l *Link) report(r Refused, hooks map[any]func(Refused)) {
+	l.cfg.logger.Error("Message refused by the peer", r.Err, watermill.LogFields{
+		"provider": provider, "address": l.cfg.target.Address, "topic": r.Topic, "sequence": r.Sequence,
+	})
+	for _, f := range hooks {
+		f(r)
+	}
+}
+
+// flush writes all that may be sent. It is the flusher's.
+func (l *Link) flush() {
+	for {
+		l.mu.Lock()
+		conn, enc := l.conn, l.enc
+		if conn == nil {
+			if l.client.Pending() > 0 {
+				select {
+				case l.work <- struct{}{}:
+				default:
+				}
+			}
+			l.mu.Unlock()
+			return
+		}
+		control, segments, more := l.client.Output(l.segments[:0], flushBytes)
+		l.mu.Unlock()
+		if len(control) == 0 && len(segments) == 0 {
+			return
+		}
+		err := l.write(conn, enc, control, segments)
+		clear(segments)
+		l.segments = segments
+		if err != nil {
+			_ = conn.Close() // a half-written frame ends the connection; the read loop ends with it
+			return
+		}
+		if !more {
+			return
+		}
+	}
+}
+
+func (l *Link) write(conn net.Conn, enc session.Encoder, control []byte, segments []session.Segment) (err error) {
+	out := append(l.out[:0], control...)
+	for _, s := range segments {
+		if out, err = enc.AppendPublish(out, s); err != nil {
+			return err
+		}
+	}
+	if err = conn.SetWriteDeadline(time.Now().Add(l.cfg.WriteTimeout)); err != nil {
+		return err
+	}
+	_, err = conn.Write(out)
+	if l.out = out; cap(out) > 2*flushBytes {
+		l.out = nil
+	}
+	return err
+}

@@ -1,0 +1,401 @@
+package pool
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/framing"
+)
+
+func TestAMessageOverTheLimitQueuesNothing(t *testing.T) {
+	noLeaks(t)
+	server := newPeerServer(t, "127.0.0.1:0")
+	w := dialTest(t, WriterConfig{Address: server.address(), MaxMessageSize: 256})
+	conn := server.accept(t)
+	n, err := w.Write(make([]byte, 257))
+	assert.Zero(t, n)
+	var tooLong *framing.LengthError
+	require.ErrorAs(t, err, &tooLong)
+	assert.Equal(t, &framing.LengthError{Length: 257, Limit: 256}, tooLong)
+
+	n, err = w.Write([]byte("next"))
+	require.NoError(t, err)
+	assert.Equal(t, 4, n)
+	require.NoError(t, w.Close())
+	got, err := readAll(conn)
+	require.NoError(t, err)
+	assert.Equal(t, []string{"next"}, got)
+}
+
+func TestCloseSendsWhatIsQueuedAndIsIdempotent(t *testing.T) {
+	noLeaks(t)
+	server := newPeerServer(t, "127.0.0.1:0")
+	w := dialTest(t, WriterConfig{Address: server.address()})
+	conn := server.accept(t)
+	var want []string
+	for i := range 1000 {
+		want = append(want, fmt.Sprint("message ", i))
+		_, err := w.Write([]byte(want[i]))
+		require.NoError(t, err)
+	}
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() { assert.NoError(t, w.Close()) }) // ends with Close
+	}
+	got, err := readAll(conn)
+	wg.Wait()
+	require.NoError(t, err)
+	assert.Equal(t, want, got)
+
+	_, err = w.Write([]byte("x"))
+	assert.ErrorIs(t, err, ErrClosed)
+	assert.ErrorIs(t, w.Reopen(), ErrClosed)
+	assert.NoError(t, w.Flush(context.Background()), "all that was accepted was sent")
+	assert.NoError(t, w.Close())
+}
+
+func TestDialTellsWhyItFailed(t *testing.T) {
+	server := newPeerServer(t, "127.0.0.1:0")
+	require.NoError(t, server.ln.Close())
+	_, err := DialTCP(WriterConfig{Address: server.address()})
+	var refused *net.OpError
+	require.ErrorAs(t, err, &refused)
+	assert.Contains(t, err.Error(), server.address())
+}
+
+func TestTheNextWriteReconnectsAfterThePeerRestarted(t *testing.T) {
+	noLeaks(t)
+	log := newPlainLog()
+	server := newPeerServer(t, "127.0.0.1:0")
+	w := dialTest(t, WriterConfig{Address: server.address(), Logger: log})
+	for round := range 5 {
+		conn := server.accept(t)
+		_, err := fmt.Fprint(w, "round ", round)
+		require.NoError(t, err)
+		m, err := peerRead(conn, width4096)
+		require.NoError(t, err)
+		assert.Equal(t, fmt.Sprint("round ", round), string(m))
+
+		require.NoError(t, conn.Close())
+		require.NoError(t, server.ln.Close())
+		assert.Contains(t, log.next(t, "info").msg, "connection lost") // without a Write
+		server = newPeerServer(t, server.address())
+		_, err = fmt.Fprint(w, "after ", round)
+		require.NoError(t, err)
+		conn = server.accept(t)
+		m, err = peerRead(conn, width4096)
+		require.NoError(t, err)
+		assert.Equal(t, fmt.Sprint("after ", round), string(m), "the first message after the restart")
+		log.next(t, "info") // opened again
+		require.NoError(t, conn.Close())
+		log.next(t, "info") // lost
+		_, err = w.Write(nil)
+		require.NoError(t, err) // opens the next round's connection
+		log.next(t, "info")
+		conn = server.accept(t)
+		require.NoError(t, conn.Close())
+		log.next(t, "info")
+		require.NoError(t, w.Reopen())
+		log.next(t, "info")
+	}
+}
+
+func TestReopen(t *testing.T) {
+	noLeaks(t)
+	server := newPeerServer(t, "127.0.0.1:0")
+	w := dialTest(t, WriterConfig{Address: server.address()})
+	first := server.accept(t)
+	require.NoError(t, w.Reopen())
+	got, err := readAll(first)
+	require.NoError(t, err)
+	assert.Empty(t, got)
+	second := server.accept(t)
+	_, err = w.Write([]byte("on the second"))
+	require.NoError(t, err)
+	m, err := peerRead(second, width4096)
+	require.NoError(t, err)
+	assert.Equal(t, "on the second", string(m))
+
+	require.NoError(t, server.ln.Close())
+	var refused *net.OpError
+	require.ErrorAs(t, w.Reopen(), &refused, "it tells that it failed, at once")
+	server = newPeerServer(t, server.address())
+	_, err = w.Write([]byte("on the third"))
+	require.NoError(t, err)
+	m, err = peerRead(server.accept(t), width4096)
+	require.NoError(t, err)
+	assert.Equal(t, "on the third", string(m))
+}
+
+func TestReopenEndsAWriteThatIsStuckAndLosesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newPipes()
+		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.dial, WriteTimeout: Unlimited})
+		<-network.servers // takes nothing
+		_, err := w.Write([]byte("stuck"))
+		require.NoError(t, err)
+		synctest.Wait()
+		require.NoError(t, w.Reopen())
+		m, err := peerRead(<-network.servers, width4096)
+		require.NoError(t, err)
+		assert.Equal(t, "stuck", string(m))
+		require.NoError(t, w.Close())
+	})
+}
+
+// cutConn takes a number of bytes and breaks then.
+type cutConn struct {
+	net.Conn
+	taken bytes.Buffer
+	room  int
+}
+
+var errCut = errors.New("cut")
+
+func (c *cutConn) Write(p []byte) (int, error) {
+	n := min(len(p), c.room)
+	c.taken.Write(p[:n])
+	if c.room -= n; n < len(p) {
+		return n, errCut
+	}
+	return n, nil
+}
+
+func TestAFrameThatWasCutIsSentAgainFromItsStart(t *testing.T) {
+	messages := []string{"one", "", "three three", "4"}
+	var stream []byte
+	ends := []int{0}
+	for _, m := range messages {
+		stream = append(stream, peerFrame(width4096, []byte(m))...)
+		ends = append(ends, len(stream))
+	}
+	for room := range len(stream) {
+		synctest.Test(t, func(t *testing.T) {
+			network, cut := newPipes(), (*cutConn)(nil)
+			dial := func(ctx context.Context, n, a string) (net.Conn, error) {
+				conn, err := network.dial(ctx, n, a)
+				if cut == nil {
+					cut = &cutConn{Conn: conn, room: room}
+					conn = cut
+				}
+				return conn, err
+			}
+			w := dialTest(t, WriterConfig{Address: "peer:1", Dial: dial})
+			<-network.servers
+			for _, m := range messages {
+				_, err := w.Write([]byte(m))
+				require.NoError(t, err)
+			}
+			second := <-network.servers
+			closed := make(chan error)
+			go func() { closed <- w.Close() }() // ends with Close
+			got, err := readAll(second)
+			require.NoError(t, err)
+			require.NoError(t, <-closed)
+
+			whole := 0
+			for whole+1 < len(ends) && ends[whole+1] <= room {
+				whole++
+			}
+			assert.Equal(t, messages[whole:], got, "cut after %d bytes", room)
+			assert.Equal(t, stream[:room], cut.taken.Bytes())
+		})
+	}
+}
+
+func TestAWriteTimeoutEndsTheConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newPipes()
+		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.dial})
+		stuck := <-network.servers
+		start := time.Now()
+		_, err := w.Write([]byte("whole"))
+		require.NoError(t, err)
+		half := make([]byte, 4)
+		_, err = stuck.Read(half)
+		require.NoError(t, err)
+
+		second := <-network.servers
+		assert.Equal(t, defaultWriteTimeout, time.Since(start), "nothing waits before the first attempt")
+		m, err := peerRead(second, width4096)
+		require.NoError(t, err)
+		assert.Equal(t, "whole", string(m))
+		_, err = readAll(stuck)
+		assert.NoError(t, err, "the first connection carries nothing behind the half frame")
+		require.NoError(t, w.Close())
+	})
+}
+
+func TestAStalledBufferIsNotATimeoutWhileThereIsProgress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newPipes()
+		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.dial, MaxMessageSize: 1 << 20, CloseTimeout: time.Hour})
+		slow := <-network.servers
+		message := strings.Repeat("x", 1<<20-1)
+		_, err := w.Write([]byte(message))
+		require.NoError(t, err)
+		var got bytes.Buffer
+		chunk := make([]byte, writeChunk)
+		for got.Len() < len(message)+4 {
+			time.Sleep(9 * time.Second) // of the bubble's clock
+			n, err := slow.Read(chunk)
+			require.NoError(t, err)
+			got.Write(chunk[:n])
+		}
+		m, err := peerRead(&got, 4)
+		require.NoError(t, err)
+		assert.Equal(t, message, string(m))
+		require.NoError(t, w.Close())
+		assert.Equal(t, 1, network.dialed())
+	})
+}
+
+func TestAFullBufferBlocksAndNeverDrops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newPipes()
+		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.dial, BufferSize: 100})
+		conn := <-network.servers
+		var accepted []string
+		full := make(chan struct{})
+		go func() { // ends after the last message
+			defer close(full)
+			for i := range 50 {
+				m := fmt.Sprintf("%020d", i)
+				_, err := w.Write([]byte(m))
+				assert.NoError(t, err)
+				accepted = append(accepted, m)
+			}
+		}()
+		synctest.Wait()
+		// 23 bytes a frame: the first goes alone into the socket, four wait.
+		assert.Len(t, accepted, 5)
+		for i := range 50 {
+			m, err := peerRead(conn, width4096)
+			require.NoError(t, err)
+			assert.Equal(t, fmt.Sprintf("%020d", i), string(m))
+		}
+		<-full
+		require.NoError(t, w.Close())
+	})
+}
+
+func TestAMessageLargerThanTheBufferIsTakenWhenNothingElseWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newPipes()
+		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.dial, BufferSize: 10})
+		conn := <-network.servers
+		go func() { // ends after the last message
+			for range 3 {
+				_, err := w.Write(make([]byte, 4096))
+				assert.NoError(t, err)
+			}
+		}()
+		for range 3 {
+			m, err := peerRead(conn, width4096)
+			require.NoError(t, err)
+			assert.Len(t, m, 4096)
+		}
+		require.NoError(t, w.Close())
+	})
+}
+
+func TestCloseFreesAWriteThatWaitsForRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newPipes()
+		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.dial, BufferSize: 10})
+		<-network.servers // takes nothing
+		for range 2 {
+			_, err := w.Write(make([]byte, 10))
+			require.NoError(t, err)
+			synctest.Wait()
+		}
+		blocked := make(chan error, 3)
+		for range 3 {
+			go func() { // ends with ErrClosed
+				_, err := w.Write([]byte("waits"))
+				blocked <- err
+			}()
+		}
+		synctest.Wait()
+		assert.Empty(t, blocked)
+		start := time.Now()
+		closed := make(chan error, 1)
+		go func() { closed <- w.Close() }() // ends with Close
+		for range 3 {
+			assert.ErrorIs(t, <-blocked, ErrClosed)
+		}
+		assert.Zero(t, time.Since(start))
+		var failed *FailedError
+		require.ErrorAs(t, <-closed, &failed)
+		assert.Equal(t, 2, failed.Count, "what was accepted, and only that")
+		assert.ErrorIs(t, failed, ErrClosed)
+		assert.Equal(t, defaultCloseTimeout, time.Since(start))
+	})
+}
+
+func TestFlush(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newPipes()
+		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.dial})
+		conn := <-network.servers
+		require.NoError(t, w.Flush(context.Background()))
+		_, err := w.Write([]byte("m"))
+		require.NoError(t, err)
+
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		assert.ErrorIs(t, w.Flush(ctx), context.DeadlineExceeded)
+		flushed := make(chan error, 1)
+		go func() { flushed <- w.Flush(context.Background()) }() // ends with Flush
+		synctest.Wait()
+		assert.Empty(t, flushed)
+		_, err = peerRead(conn, width4096)
+		require.NoError(t, err)
+		assert.NoError(t, <-flushed)
+		require.NoError(t, w.Close())
+	})
+}
+
+func TestWhatThePeerSendsIsDiscarded(t *testing.T) {
+	noLeaks(t)
+	log := newPlainLog()
+	server := newPeerServer(t, "127.0.0.1:0")
+	w := dialTest(t, WriterConfig{Address: server.address(), Logger: log})
+	conn := server.accept(t)
+	_, err := conn.Write(make([]byte, 10000))
+	require.NoError(t, err)
+	assert.Contains(t, log.next(t, "info").msg, "discarding")
+	_, err = w.Write([]byte("goes on"))
+	require.NoError(t, err)
+	m, err := peerRead(conn, width4096)
+	require.NoError(t, err)
+	assert.Equal(t, "goes on", string(m))
+}
+
+func TestTLSFromTheFirstByte(t *testing.T) {
+	noLeaks(t)
+	server, client := testTLS(t)
+	got := make(chan string, 1)
+	l := startListener(t, ListenerConfig{Callback: collect(got), TLSConfig: server})
+	w := dialWriterTo(t, l, WriterConfig{TLSConfig: client})
+	_, err := w.Write([]byte("secret"))
+	require.NoError(t, err)
+	assert.Equal(t, "secret", receive(t, got))
+	require.NoError(t, w.Close())
+
+	_, err = DialTCP(WriterConfig{Address: l.Addr().String(), TLSConfig: &tls.Config{}})
+	var unknown *tls.CertificateVerificationError
+	assert.ErrorAs(t, err, &unknown)
+}

@@ -1,0 +1,322 @@
+package buffstreams
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/session"
+	"github.com/buffstreams/watermill-buffstreams/pool"
+)
+
+// Publisher publishes to address topics ([tcp|tls://]host:port[/name], unix:///path.sock#name), and to logical topics
+// through its Resolver. It is safe for concurrent use.
+type Publisher struct {
+	cfg     PublisherConfig
+	logger  watermill.LoggerAdapter
+	manager *pool.Manager
+	owned   bool // the manager is private
+	plain   *plainPublisher
+
+	ctx    context.Context // ends the waits of Publish when Close has waited long enough
+	cancel context.CancelFunc
+	turn   atomic.Uint64             // of round robin
+	recent atomic.Pointer[published] // where the last message went
+
+	mu     sync.Mutex
+	closed bool
+	calls  sync.WaitGroup // Publish calls that run
+	used   map[published]struct{}
+}
+
+// published is a place that messages went to.
+type published struct {
+	topic string
+	link  *pool.Link
+	peer  string
+	name  string
+}
+
+// NewPublisher returns a Publisher. It dials when there is something to send.
+func NewPublisher(config PublisherConfig, logger watermill.LoggerAdapter) (*Publisher, error) {
+	if err := config.Validate(); err != nil {
+		return nil, err
+	}
+	config.setDefaults()
+	if logger == nil {
+		logger = watermill.NopLogger{}
+	}
+	manager, owned, err := managerOf(config.Manager, config.ManagerConfig, logger)
+	if err != nil {
+		return nil, err
+	}
+	if config.MaxMessageSize == 0 {
+		config.MaxMessageSize = manager.MaxMessageSize()
+	}
+	p := &Publisher{cfg: config, logger: logger, manager: manager, owned: owned, used: map[published]struct{}{}}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	if config.Wire == WireBuffStreams {
+		p.plain = newPlainPublisher(p)
+	}
+	return p, nil
+}
+
+// managerOf returns the user's Manager or a private one.
+func managerOf(m *pool.Manager, cfg pool.ManagerConfig, logger watermill.LoggerAdapter) (*pool.Manager, bool, error) {
+	if m != nil {
+		return m, false, nil
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = logger
+	}
+	m, err := pool.NewManager(cfg)
+	return m, true, err
+}
+
+// Publish sends messages, in order, and returns nil when all of them reached the configured confirm level. Otherwise the
+// error is a *PublishError that says which were not sent and of which it is unknown.
+//
+// It blocks while the send window is full or the topic does not exist at the peer yet, up to PublishTimeout.
+func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
+	if len(messages) == 0 {
+		return nil
+	}
+	if err := p.begin(); err != nil {
+		return err
+	}
+	defer p.calls.Done()
+	if p.plain != nil {
+		return p.plain.publish(topic, messages)
+	}
+	if at := p.recent.Load(); at != nil && at.topic == topic {
+		return p.send(*at, messages)
+	}
+	return p.route(topic, messages)
+}
+
+func (p *Publisher) begin() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return ErrPublisherClosed
+	}
+	p.calls.Add(1)
+	return nil
+}
+
+// route finds the places that the messages go to.
+func (p *Publisher) route(topic string, messages []*message.Message) error {
+	d, ok, err := parseTopic(topic)
+	if err != nil {
+		return &PublishError{Topic: topic, NotSent: messages, Err: err}
+	}
+	if ok {
+		at, err := p.place(topic, d)
+		if err != nil {
+			return &PublishError{Topic: topic, NotSent: messages, Err: err}
+		}
+		p.recent.Store(&at)
+		return p.send(at, messages)
+	}
+	route, places, err := p.resolve(topic)
+	if err != nil {
+		return &PublishError{Topic: topic, NotSent: messages, Err: err}
+	}
+	return p.spread(route, places, messages)
+}
+
+// place is where a topic with an address leads.
+func (p *Publisher) place(topic string, d destination) (published, error) {
+	link, err := p.manager.Link(d.target)
+	if err != nil {
+		return published{}, err
+	}
+	at := published{topic: topic, link: link, peer: d.target.Address, name: d.name}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, known := p.used[at]; !known {
+		p.used[at] = struct{}{}
+		if p.cfg.OnFailure != nil {
+			link.OnRefused(p, func(r pool.Refused) { p.cfg.OnFailure(r.Topic, r.Message, r.Err) })
+		}
+	}
+	return at, nil
+}
+
+// resolve asks the Resolver for the route of a logical topic.
+func (p *Publisher) resolve(topic string) (Route, []published, error) {
+	if p.cfg.Resolver == nil {
+		return Route{}, nil, fmt.Errorf("%w: %.200q is not an address; set PublisherConfig.Resolver", ErrBadTopic, topic)
+	}
+	route, err := p.cfg.Resolver.Resolve(topic)
+	if err != nil {
+		return route, nil, err
+	}
+	if len(route.Addresses) == 0 {
+		return route, nil, fmt.Errorf("%w: the route of %.200q has no address", ErrBadTopic, topic)
+	}
+	name := route.Name
+	if name == "" {
+		name = topic
+	}
+	places := make([]published, len(route.Addresses))
+	for i, address := range route.Addresses {
+		target, err := parseAddress(address)
+		if err != nil {
+			return route, nil, err
+		}
+		if places[i], err = p.place(topic, destination{target, name}); err != nil {
+			return route, nil, err
+		}
+	}
+	return route, places, nil
+}
+
+// spread sends the messages along a route.
+func (p *Publisher) spread(route Route, places []published, messages []*message.Message) error {
+	switch {
+	case len(places) == 1:
+		return p.send(places[0], messages)
+	case route.Policy == All:
+		var errs []error
+		for _, at := range places {
+			errs = append(errs, p.send(at, messages))
+		}
+		return errors.Join(errs...)
+	case route.Policy == Failover:
+		for _, at := range places {
+			if at.link.Connected() {
+				return p.send(at, messages)
+			}
+		}
+		return p.send(places[0], messages)
+	}
+	shares := make([][]*message.Message, len(places))
+	for _, msg := range messages {
+		i := route.pick(msg, p.turn.Add(1)-1)
+		shares[i] = append(shares[i], msg)
+	}
+	var errs []error
+	for i, share := range shares {
+		if len(share) > 0 {
+			errs = append(errs, p.send(places[i], share))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+var batches = sync.Pool{New: func() any { return new(session.Batch) }}
+
+// levels maps what the user asked for to what the session waits for.
+var levels = map[Confirm]session.Level{ConfirmReceived: session.Received, ConfirmHandled: session.Handled}
+
+// send encodes the messages and hands them to the link.
+func (p *Publisher) send(at published, messages []*message.Message) error {
+	batch := batches.Get().(*session.Batch)
+	defer func() {
+		batch.Reset()
+		batches.Put(batch)
+	}()
+	if err := p.encode(batch, at.topic, messages); err != nil {
+		return &PublishError{Topic: at.topic, Peer: at.peer, NotSent: messages, Err: err}
+	}
+	ctx := p.ctx
+	if p.cfg.PublishContext {
+		merged, cancel := context.WithCancel(messages[0].Context())
+		defer cancel()
+		defer context.AfterFunc(p.ctx, cancel)()
+		ctx = merged
+	}
+	var deadline time.Time
+	if p.cfg.PublishTimeout > 0 {
+		deadline = time.Now().Add(p.cfg.PublishTimeout)
+	}
+	sent, err := at.link.Publish(ctx, at.name, batch, levels[p.cfg.Confirm], deadline)
+	if err == nil {
+		return nil
+	}
+	if p.ctx.Err() != nil || errors.Is(err, pool.ErrClosed) {
+		err = ErrPublisherClosed
+	}
+	return &PublishError{Topic: at.topic, Peer: at.peer, NotSent: messages[sent:], Unknown: messages[:sent], Err: err}
+}
+
+// encode fills the batch, or leaves an error before anything was sent.
+func (p *Publisher) encode(batch *session.Batch, topic string, messages []*message.Message) error {
+	for _, msg := range messages {
+		size, ok, err := batch.Append(p.cfg.MaxMessageSize, func(dst []byte) ([]byte, error) {
+			return p.cfg.Marshaler.Marshal(dst, topic, msg)
+		})
+		if err != nil {
+			return fmt.Errorf("buffstreams: cannot marshal message %q: %w", msg.UUID, err)
+		}
+		if !ok {
+			return &TooLargeError{UUID: msg.UUID, Size: size, Limit: p.cfg.MaxMessageSize}
+		}
+	}
+	return nil
+}
+
+// Flush waits until every message published so far was received by its subscriber's process, or ctx is done.
+func (p *Publisher) Flush(ctx context.Context) error {
+	if p.plain != nil {
+		return p.plain.flush(ctx)
+	}
+	for _, at := range p.places() {
+		if err := at.link.Flush(ctx, at.name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *Publisher) places() []published {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	places := make([]published, 0, len(p.used))
+	for at := range p.used {
+		places = append(places, at)
+	}
+	return places
+}
+
+// Close refuses further messages and waits up to CloseTimeout until those of this publisher have reached their confirm
+// level (received, for ConfirmEnqueued). It returns an *UndeliveredError with the number of those that did not.
+// It may be called more than once.
+func (p *Publisher) Close() error {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return nil
+	}
+	p.closed = true
+	p.mu.Unlock()
+
+	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.CloseTimeout)
+	defer cancel()
+	defer context.AfterFunc(ctx, p.cancel)()
+	p.calls.Wait() // ends in time: ctx ends what Publish waits for
+	err := p.Flush(ctx)
+	p.cancel()
+	undelivered := 0
+	for _, at := range p.places() {
+		undelivered += at.link.Unreceived(at.name)
+		at.link.OnRefused(p, nil)
+	}
+	if p.owned {
+		err = p.manager.Close()
+	}
+	if undelivered > 0 {
+		return &UndeliveredError{Count: undelivered}
+	}
+	if p.plain != nil || p.owned {
+		return err
+	}
+	return nil
+}

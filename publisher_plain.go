@@ -1,0 +1,155 @@
+package buffstreams
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/buffstreams/watermill-buffstreams/pool"
+)
+
+// plainPublisher writes to plain BuffStreams peers. They have neither acks nor topic names: a message is confirmed when
+// the writer took it.
+type plainPublisher struct {
+	publisher *Publisher
+
+	mu      sync.Mutex
+	dialing map[pool.Target]*sync.Mutex // an address is dialed by one Publish at a time
+}
+
+func newPlainPublisher(p *Publisher) *plainPublisher {
+	return &plainPublisher{publisher: p, dialing: map[pool.Target]*sync.Mutex{}}
+}
+
+// publish writes the messages to the topic's address; of a route, to the first that takes them.
+func (p *plainPublisher) publish(topic string, messages []*message.Message) error {
+	targets, err := p.targets(topic)
+	if err != nil {
+		return &PublishError{Topic: topic, NotSent: messages, Err: err}
+	}
+	var buf []byte
+	for i, msg := range messages {
+		if buf, err = p.publisher.cfg.Marshaler.Marshal(buf[:0], topic, msg); err != nil {
+			return &PublishError{Topic: topic, NotSent: messages[i:], Err: err}
+		}
+		if limit := p.limit(); len(buf) > limit {
+			err := &TooLargeError{UUID: msg.UUID, Size: len(buf), Limit: limit}
+			return &PublishError{Topic: topic, Peer: targets[0].Address, NotSent: messages[i:], Err: err}
+		}
+		if err = p.writeFirst(targets, buf); err != nil {
+			return &PublishError{Topic: topic, Peer: targets[0].Address, NotSent: messages[i:], Err: err}
+		}
+	}
+	return nil
+}
+
+func (p *plainPublisher) limit() int {
+	if n := p.publisher.cfg.MaxMessageSize; n > 0 {
+		return n
+	}
+	return pool.DefaultMaxMessageSize
+}
+
+// targets finds the addresses of a topic.
+func (p *plainPublisher) targets(topic string) ([]pool.Target, error) {
+	d, ok, err := parseTopic(topic)
+	switch {
+	case err != nil:
+		return nil, err
+	case ok && d.name != "":
+		return nil, fmt.Errorf("%w: the plain wire has no topic names, so that %.200q would reach its address without one; use host:port", ErrBadTopic, topic)
+	case ok:
+		return []pool.Target{d.target}, nil
+	case p.publisher.cfg.Resolver == nil:
+		return nil, fmt.Errorf("%w: %.200q is not an address; set PublisherConfig.Resolver", ErrBadTopic, topic)
+	}
+	route, err := p.publisher.cfg.Resolver.Resolve(topic)
+	if err != nil {
+		return nil, err
+	}
+	targets := make([]pool.Target, len(route.Addresses))
+	for i, address := range route.Addresses {
+		if targets[i], err = parseAddress(address); err != nil {
+			return nil, err
+		}
+	}
+	if len(targets) == 0 {
+		return nil, fmt.Errorf("%w: the route of %.200q has no address", ErrBadTopic, topic)
+	}
+	return targets, nil
+}
+
+func (p *plainPublisher) writeFirst(targets []pool.Target, data []byte) error {
+	var errs []error
+	for _, t := range targets {
+		err := p.write(t, data)
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// write hands one message to the address's writer, which it dials the first time.
+func (p *plainPublisher) write(t pool.Target, data []byte) error {
+	m := p.publisher.manager
+	_, err := m.Write(t.Address, data)
+	if !errors.Is(err, pool.ErrNotOpened) {
+		return err
+	}
+	p.mu.Lock()
+	turn := p.dialing[t]
+	if turn == nil {
+		turn = &sync.Mutex{}
+		p.dialing[t] = turn
+	}
+	p.mu.Unlock()
+	turn.Lock()
+	defer turn.Unlock()
+	if _, err = m.Write(t.Address, data); !errors.Is(err, pool.ErrNotOpened) {
+		return err
+	}
+	if err = m.Dial(p.config(t)); err != nil && !errors.Is(err, pool.ErrAlreadyOpened) {
+		return err
+	}
+	_, err = m.Write(t.Address, data)
+	return err
+}
+
+func (p *plainPublisher) config(t pool.Target) pool.WriterConfig {
+	cfg := pool.WriterConfig{
+		Network: t.Network, Address: t.Address, MaxMessageSize: p.publisher.cfg.MaxMessageSize,
+		CloseTimeout: p.publisher.cfg.CloseTimeout,
+	}
+	if t.TLS {
+		if cfg.TLSConfig = p.publisher.cfg.ManagerConfig.Acked.ClientTLS; cfg.TLSConfig == nil {
+			cfg.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS13}
+		}
+	}
+	if f := p.publisher.cfg.OnFailure; f != nil {
+		cfg.OnFailure = func(failed pool.Failure) { f(failed.Address, failed.Payload, failed.Err) }
+	}
+	return cfg
+}
+
+// flush waits until everything written so far is with the kernel: a plain peer says no more.
+func (p *plainPublisher) flush(ctx context.Context) error {
+	p.mu.Lock()
+	targets := make([]pool.Target, 0, len(p.dialing))
+	for t := range p.dialing {
+		targets = append(targets, t)
+	}
+	p.mu.Unlock()
+	var errs []error
+	for _, t := range targets {
+		if err := p.publisher.manager.Flush(ctx, t.Address); err != nil && !errors.Is(err, pool.ErrNotOpened) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,65 @@
+package buffstreams
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+
+	"github.com/buffstreams/watermill-buffstreams/pool"
+)
+
+// destination is a topic that names its address: where to dial or listen, and the name that travels on the wire.
+type destination struct {
+	target pool.Target
+	name   string
+}
+
+// parseTopic reads an address topic: [tcp|tls://]host:port[/name] or unix:///path.sock#name. A topic without a port is a
+// logical one, for which ok is false.
+func parseTopic(topic string) (d destination, ok bool, err error) {
+	scheme, rest, explicit := strings.Cut(topic, "://")
+	if !explicit {
+		scheme, rest = "tcp", topic
+	}
+	switch scheme {
+	case "tcp", "tls":
+		hostPort, name, _ := strings.Cut(rest, "/")
+		if !isHostPort(hostPort) {
+			if explicit {
+				return d, false, fmt.Errorf("%w: %.200q has no host:port", ErrBadTopic, topic)
+			}
+			return d, false, nil
+		}
+		return destination{pool.Target{Network: "tcp", Address: hostPort, TLS: scheme == "tls"}, name}, true, nil
+	case "unix":
+		path, name, _ := strings.Cut(rest, "#")
+		if !strings.HasPrefix(path, "/") {
+			return d, false, fmt.Errorf("%w: the path of %.200q is not absolute", ErrBadTopic, topic)
+		}
+		return destination{pool.Target{Network: "unix", Address: path}, name}, true, nil
+	}
+	return d, false, fmt.Errorf("%w: unknown scheme in %.200q; use tcp://, tls:// or unix://", ErrBadTopic, topic)
+}
+
+// isHostPort tells an address from a name: an address has a numeric port.
+func isHostPort(s string) bool {
+	_, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return false
+	}
+	_, err = strconv.ParseUint(port, 10, 16)
+	return err == nil
+}
+
+// parseAddress reads an address without a name, as a Route or ListenAddress has it.
+func parseAddress(address string) (pool.Target, error) {
+	d, ok, err := parseTopic(address)
+	if err != nil {
+		return pool.Target{}, err
+	}
+	if !ok || d.name != "" {
+		return pool.Target{}, fmt.Errorf("%w: %.200q is not an address; use host:port, tls://host:port or unix:///path", ErrBadTopic, address)
+	}
+	return d.target, nil
+}
