@@ -1,6 +1,52 @@
+# The modules of go.work.
+MODULES := ./... ./cmd/... ./benchmarks/...
 GOBIN := $(CURDIR)/bin
 
-.PHONY: generate
-generate: ## make the Go code of proto/ (needs protoc)
+.PHONY: up test test_v test_short test_race test_stress test_reconnect bench fmt vet lint fuzz generate demo
+
+up: ## nothing to start: there is no broker
+
+test: vet test_race test_reconnect ## everything that CI runs
+
+test_v:
+	go test -race -v $(MODULES)
+
+test_short:
+	go test -short $(MODULES)
+
+test_race:
+	go test -race -timeout 10m $(MODULES)
+
+test_reconnect: ## the universal suite over a network that is cut; see the test for why not under -race
+	go test -timeout 5m -run TestPubSubReconnect ./internal/tests
+
+test_stress: ## the universal suite, many times side by side: STRESS_TEST_COUNT
+	go test -tags stress -race -timeout 30m -run TestPubSubStress ./internal/tests
+
+bench: ## this transport alone; benchmarks/ compares
+	go test -run xxx -bench . ./framing ./pool ./internal/tests
+
+demo: ## the main job, on the Go sources
+	go run ./cmd/buffstreams demo
+
+fmt:
+	gofmt -w $$(git ls-files '*.go' ':!*.pb.go')
+
+vet:
+	go vet $(MODULES)
+	@test -z "$$(gofmt -l $$(git ls-files '*.go' ':!*.pb.go'))" || { echo "run make fmt"; exit 1; }
+
+lint: vet ## golangci-lint besides, where it is installed
+	golangci-lint run
+
+T ?= 1m
+fuzz: ## every fuzz target for T
+	@for p in $$(go list ./...); do \
+		for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+			go test -run xxx -fuzz "^$$f\$$" -fuzztime $(T) -fuzzminimizetime 20x $$p || exit 1; \
+		done; \
+	done
+
+generate: ## the Go code of proto/ (needs protoc 3.21 or later)
 	GOBIN=$(GOBIN) go install google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12
 	PATH=$(GOBIN):$$PATH protoc --proto_path=proto --go_out=proto --go_opt=paths=source_relative proto/*.proto

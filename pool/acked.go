@@ -33,7 +33,8 @@ type AckedConfig struct {
 	MaxMessageSize int
 	// WindowMessages and WindowBytes bound what each end keeps per topic; 0 means 16,384 and 16 MiB.
 	WindowMessages, WindowBytes int
-	// MemoryLimit bounds in bytes what all topics of all endpoints hold together; 0 means 256 MiB.
+	// MemoryLimit bounds in bytes what all topics of all endpoints hold together, and as much again what all links keep;
+	// 0 means 256 MiB.
 	MemoryLimit int
 	// ClientTLS is used for tls:// addresses that are dialed, ServerTLS for those that are listened at.
 	ClientTLS, ServerTLS *tls.Config
@@ -114,7 +115,8 @@ type acked struct {
 	cfg      AckedConfig
 	manager  ManagerConfig
 	identity session.Identity
-	budget   *dispatch.Budget
+	held     *dispatch.Budget // by the endpoints
+	kept     *dispatch.Budget // by the links
 	stop     chan struct{}
 	wg       sync.WaitGroup
 
@@ -141,7 +143,7 @@ func newAcked(cfg ManagerConfig) *acked {
 		links: map[Target]*Link{}, endpoints: map[Target]*opening{},
 	}
 	a.cfg.setDefaults()
-	a.budget = dispatch.NewBudget(a.cfg.MemoryLimit)
+	a.held, a.kept = dispatch.NewBudget(a.cfg.MemoryLimit), dispatch.NewBudget(a.cfg.MemoryLimit)
 	a.identity.Epoch = 1
 	_, _ = rand.Read(a.identity.Publisher[:]) // never fails: see crypto/rand
 	_, _ = rand.Read(a.identity.Secret[:])
@@ -193,7 +195,9 @@ func (a *acked) link(t Target) (*Link, error) {
 }
 
 func (a *acked) linkConfig(t Target) (linkConfig, error) {
-	cfg := linkConfig{AckedConfig: a.cfg, target: t, dial: a.manager.Dial, identity: a.identity, logger: a.manager.Logger}
+	cfg := linkConfig{
+		AckedConfig: a.cfg, target: t, dial: a.manager.Dial, identity: a.identity, budget: a.kept, logger: a.manager.Logger,
+	}
 	if !t.TLS {
 		return cfg, nil
 	}
@@ -267,7 +271,7 @@ func (a *acked) open(t Target, build func() (*Endpoint, error)) (*Endpoint, erro
 }
 
 func (a *acked) listen(t Target) (*Endpoint, error) {
-	cfg := endpointConfig{AckedConfig: a.cfg, target: t, budget: a.budget, logger: a.manager.Logger}
+	cfg := endpointConfig{AckedConfig: a.cfg, target: t, budget: a.held, logger: a.manager.Logger}
 	switch {
 	case t.TLS && a.cfg.ServerTLS == nil:
 		return nil, configError("AckedConfig.ServerTLS", "is needed to listen at tls://%s", t.Address)

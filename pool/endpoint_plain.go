@@ -10,7 +10,7 @@ import (
 
 // newPlainEndpoint listens for plain BuffStreams peers and puts what they send into one topic.
 func (m *Manager) newPlainEndpoint(t Target, maxMessageSize int) (*Endpoint, error) {
-	e := emptyEndpoint(endpointConfig{AckedConfig: m.acked.cfg, target: t, budget: m.acked.budget, logger: m.cfg.Logger})
+	e := emptyEndpoint(endpointConfig{AckedConfig: m.acked.cfg, target: t, budget: m.acked.held, logger: m.cfg.Logger})
 	source := &plainSource{endpoint: e, topic: e.Topic("")}
 	cfg := ListenerConfig{
 		Network: t.Network, Address: t.Address, MaxMessageSize: maxMessageSize, Callback: source.receive,

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill"
 
+	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 )
 
@@ -24,6 +25,7 @@ type linkConfig struct {
 	tls      *tls.Config // nil: plaintext with checksums
 	dial     DialFunc
 	identity session.Identity
+	budget   *dispatch.Budget
 	logger   watermill.LoggerAdapter
 }
 
@@ -57,7 +59,7 @@ func newLink(cfg linkConfig) *Link {
 	l := &Link{cfg: cfg, ctx: ctx, cancel: cancel, work: make(chan struct{}, 1)}
 	l.client = session.NewClient(session.ClientConfig{
 		Identity: cfg.identity,
-		Window:   session.Window{Messages: cfg.WindowMessages, Bytes: cfg.WindowBytes},
+		Window:   session.Window{Messages: cfg.WindowMessages, Bytes: cfg.WindowBytes, Budget: cfg.budget},
 		MaxFrame: session.MaxFrame(cfg.MaxMessageSize), PingAfter: cfg.PingAfter, DeadAfter: cfg.DeadAfter,
 		IdleCredit: idleCredit, Agent: "watermill-buffstreams",
 	})

@@ -38,6 +38,16 @@ func (b *Budget) take(least, want int) int {
 
 func (b *Budget) release(bytes int) { b.free.Add(int64(bytes)) }
 
+// Take takes all of n bytes or nothing. A nil Budget has no bound.
+func (b *Budget) Take(n int) bool { return b == nil || b.take(n, n) == n }
+
+// Release gives bytes back.
+func (b *Budget) Release(n int) {
+	if b != nil {
+		b.release(n)
+	}
+}
+
 // Claim waits for room in a Window.
 type Claim struct {
 	Want  Amount // more is of no use

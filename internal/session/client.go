@@ -360,6 +360,7 @@ func (c *Client) Tick(now time.Time, timeout error) error {
 	}
 	for _, o := range c.streams {
 		o.expire(now, timeout)
+		o.release() // who waits for the process's budget is not told when it frees
 		if messages, _ := o.credit.left(); idle && o.state == open {
 			if !o.touched && messages > 0 && !o.unsent() {
 				c.want(o, 0, 0, 0)

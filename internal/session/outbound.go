@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
 	wire "github.com/buffstreams/watermill-buffstreams/proto"
 )
 
@@ -15,8 +16,11 @@ type Identity struct {
 	Secret    [16]byte
 }
 
-// Window bounds what a sending side keeps for one stream.
-type Window struct{ Messages, Bytes int }
+// Window bounds what a sending side keeps for one stream. Budget bounds what all streams of a process keep together.
+type Window struct {
+	Messages, Bytes int
+	Budget          *dispatch.Budget
+}
 
 // Level says how far a message must have come before a Waiter is done.
 type Level int
@@ -126,7 +130,8 @@ func (o *Outbound) enqueue(b *Batch, i int) (taken int) {
 	for ; i+taken < b.Len(); taken++ {
 		at := i + taken
 		entry := b.buf[b.start(at):b.ends[at]]
-		if o.pending >= o.window.Messages || o.pending > 0 && o.bytes+len(entry) > o.window.Bytes {
+		if o.pending >= o.window.Messages || o.pending > 0 && o.bytes+len(entry) > o.window.Bytes ||
+			!o.window.Budget.Take(len(entry)) {
 			break
 		}
 		c := o.tail(len(entry))
@@ -339,6 +344,7 @@ func (o *Outbound) settleChunks(first, last uint64) {
 }
 
 func (o *Outbound) free(c *chunk) {
+	o.window.Budget.Release(len(c.buf))
 	o.bytes -= len(c.buf)
 	o.hint = len(c.buf)
 	c.buf = nil
@@ -462,6 +468,10 @@ func (o *Outbound) disconnect() {
 // fail breaks the stream for good.
 func (o *Outbound) fail(cause error) {
 	o.state, o.cause = broken, cause
+	for _, c := range o.chunks {
+		o.free(c)
+	}
+	o.chunks = nil
 	for _, w := range append(o.waitReceived, o.waitHandled...) {
 		w.finish(cause)
 	}

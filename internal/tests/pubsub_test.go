@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/ThreeDotsLabs/watermill/pubsub/tests"
 
 	"github.com/buffstreams/watermill-buffstreams/pool"
@@ -21,15 +20,17 @@ func features(h *house, exactlyOnce bool) tests.Features {
 	}
 }
 
+// bothWays runs f as the suite is to be run: duplicates tolerated, and not.
+func bothWays(t *testing.T, f func(t *testing.T, exactlyOnce bool)) {
+	for _, exactlyOnce := range []bool{false, true} {
+		t.Run(fmt.Sprintf("ExactlyOnceDelivery=%v", exactlyOnce), func(t *testing.T) { f(t, exactlyOnce) })
+	}
+}
+
 // TestPubSub is Watermill's universal suite, over TCP. All its subscribers share one Manager, as an application's do.
 func TestPubSub(t *testing.T) {
-	for _, exactlyOnce := range []bool{false, true} {
-		t.Run(fmt.Sprintf("ExactlyOnceDelivery=%v", exactlyOnce), func(t *testing.T) {
-			h := newHouse(t, pool.ManagerConfig{})
-			tests.TestPubSub(t, features(h, exactlyOnce), h.pubSub,
-				func(t *testing.T, group string) (message.Publisher, message.Subscriber) {
-					return h.groupPubSub(t, group)
-				})
-		})
-	}
+	bothWays(t, func(t *testing.T, exactlyOnce bool) {
+		h := newHouse(t, pool.ManagerConfig{})
+		tests.TestPubSub(t, features(h, exactlyOnce), h.pubSub, h.groupPubSub)
+	})
 }

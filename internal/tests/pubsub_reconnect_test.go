@@ -1,0 +1,30 @@
+//go:build !race
+
+package tests
+
+import (
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/pubsub/tests"
+
+	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/pool"
+)
+
+// TestPubSubReconnect is the universal suite with a network that its TestReconnect cuts twice.
+//
+// It is not run under the race detector: the upstream test appends to publishedMessages in one goroutine and reads it in
+// another. It also compares that list as soon as the last message was received, though publishers report a message only
+// after Publish returned: a message must not overtake its own report. At ConfirmEnqueued, Publish returns before the
+// message leaves, and the network takes far longer than a report.
+func TestPubSubReconnect(t *testing.T) {
+	bothWays(t, func(t *testing.T, exactlyOnce bool) {
+		n := newNetwork(t, 50*time.Millisecond, time.Second)
+		h := newHouse(t, pool.ManagerConfig{Dial: n.dial})
+		h.publisher.Confirm = buffstreams.ConfirmEnqueued
+		f := features(h, exactlyOnce)
+		f.RestartServiceCommand = n.command()
+		tests.TestPubSub(t, f, h.pubSub, h.groupPubSub)
+	})
+}

@@ -1,0 +1,19 @@
+//go:build stress
+
+package tests
+
+import (
+	"testing"
+
+	"github.com/ThreeDotsLabs/watermill/pubsub/tests"
+
+	"github.com/buffstreams/watermill-buffstreams/pool"
+)
+
+// TestPubSubStress runs the universal suite many times side by side: STRESS_TEST_COUNT, 10 by default.
+func TestPubSubStress(t *testing.T) {
+	bothWays(t, func(t *testing.T, exactlyOnce bool) {
+		h := newHouse(t, pool.ManagerConfig{})
+		tests.TestPubSubStressTest(t, features(h, exactlyOnce), h.pubSub, h.groupPubSub)
+	})
+}

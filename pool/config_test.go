@@ -1,0 +1,103 @@
+package pool
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/framing"
+)
+
+func TestValidateNamesTheField(t *testing.T) {
+	varint := must(framing.NewVarint(100))
+	writers := map[string]WriterConfig{
+		"WriterConfig.Address":                        {},
+		"WriterConfig.MaxMessageSize":                 {Address: "a:1", MaxMessageSize: -1},
+		"WriterConfig.MaxMessageSize: 99 contradicts": {Address: "a:1", MaxMessageSize: 99, Codec: varint},
+		"WriterConfig.BufferSize":                     {Address: "a:1", BufferSize: -1},
+		"WriterConfig.DialTimeout":                    {Address: "a:1", DialTimeout: -1},
+		"WriterConfig.CloseTimeout":                   {Address: "a:1", CloseTimeout: -1},
+		"WriterConfig.Failures":                       {Address: "a:1", OnFailure: func(Failure) {}, Failures: make(chan Failure)},
+		"RetryConfig.MaxAttempts":                     {Address: "a:1", Retry: &RetryConfig{MaxAttempts: -2}},
+		"RetryConfig.InitialInterval":                 {Address: "a:1", Retry: &RetryConfig{InitialInterval: -1}},
+		"RetryConfig.MaxInterval":                     {Address: "a:1", Retry: &RetryConfig{MaxInterval: time.Millisecond}},
+		"RetryConfig.Multiplier":                      {Address: "a:1", Retry: &RetryConfig{Multiplier: 0.5}},
+	}
+	for field, cfg := range writers {
+		assert.ErrorContains(t, cfg.Validate(), field)
+		_, err := DialTCP(cfg)
+		assert.ErrorContains(t, err, field)
+	}
+	messages := make(chan []byte)
+	listeners := map[string]ListenerConfig{
+		"ListenerConfig.Address":          {Callback: ignore},
+		"ListenerConfig.Callback":         {Address: "127.0.0.1:0"},
+		"ListenerConfig.Messages":         {Address: "127.0.0.1:0", Callback: ignore, Messages: messages},
+		"ListenerConfig.MaxMessageSize":   {Address: "127.0.0.1:0", Callback: ignore, MaxMessageSize: -1},
+		"ListenerConfig.IdleTimeout":      {Address: "127.0.0.1:0", Callback: ignore, IdleTimeout: -1},
+		"ListenerConfig.HandshakeTimeout": {Address: "127.0.0.1:0", Callback: ignore, HandshakeTimeout: -1},
+		"ListenerConfig.CloseTimeout":     {Address: "127.0.0.1:0", Callback: ignore, CloseTimeout: -1},
+	}
+	for field, cfg := range listeners {
+		assert.ErrorContains(t, cfg.Validate(), field)
+		_, err := ListenTCP(cfg)
+		assert.ErrorContains(t, err, field)
+	}
+	assert.NoError(t, WriterConfig{Address: "a:1"}.Validate())
+	assert.NoError(t, WriterConfig{Address: "a:1", MaxMessageSize: 100, Codec: varint}.Validate())
+	assert.NoError(t, ListenerConfig{Address: "127.0.0.1:0", Messages: messages}.Validate())
+}
+
+func TestAnyCodecCanBeChosen(t *testing.T) {
+	noLeaks(t)
+	codec := must(framing.NewVarint(1 << 20))
+	got := make(chan string, 1)
+	l := startListener(t, ListenerConfig{Codec: codec, Callback: collect(got)})
+	w := dialWriterTo(t, l, WriterConfig{Codec: codec})
+	for _, n := range []int{0, 1, 127, 128, 20000, 1 << 20} {
+		_, err := w.Write(patterned(n))
+		require.NoError(t, err)
+		assert.Equal(t, string(patterned(n)), receive(t, got))
+	}
+}
+
+func TestFormatAddress(t *testing.T) {
+	for _, c := range [][3]string{
+		{"127.0.0.1", "5031", "127.0.0.1:5031"},
+		{"", "5031", ":5031"},
+		{"localhost", "0", "localhost:0"},
+		{"::1", "5031", "[::1]:5031"},
+		{"[::1]", "5031", "[::1]:5031"},
+	} {
+		assert.Equal(t, c[2], FormatAddress(c[0], c[1]))
+	}
+}
+
+func TestLoggedAddressesAreQuotedAndCut(t *testing.T) {
+	assert.Equal(t, `"a\nb"`, quoteAddress("a\nb"))
+	assert.LessOrEqual(t, len(quoteAddress(string(make([]byte, 10000)))), 4*maxLoggedAddress+5)
+}
+
+func TestFullJitterStaysWithinAGrowingBound(t *testing.T) {
+	most, seen := newFullJitter(100*time.Millisecond, 10*time.Second, 2), newFullJitter(100*time.Millisecond, 10*time.Second, 2)
+	most.rand = func() float64 { return 1 }
+	seeded := rand.New(rand.NewPCG(1, 2))
+	seen.rand = seeded.Float64
+	bound := 100 * time.Millisecond
+	for range 20 {
+		assert.Equal(t, bound, most.NextBackOff())
+		got := seen.NextBackOff()
+		assert.True(t, got >= 0 && got < bound, "%v of %v", got, bound)
+		bound = min(2*bound, 10*time.Second)
+	}
+	most.Reset()
+	assert.Equal(t, 100*time.Millisecond, most.NextBackOff())
+	least := newFullJitter(time.Second, time.Second, 1)
+	least.rand = func() float64 { return 0 }
+	assert.Zero(t, least.NextBackOff())
+	var _ backoff.BackOff = least
+}

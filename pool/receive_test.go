@@ -1,0 +1,258 @@
+package pool
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/framing"
+)
+
+func TestACallbackErrorIsLoggedAndTheConnectionGoesOn(t *testing.T) {
+	noLeaks(t)
+	log, got, failure := newPlainLog(), make(chan string, 2), errors.New("no good")
+	l := startListener(t, ListenerConfig{Logger: log, Callback: func(m []byte) error {
+		got <- string(m)
+		return failure
+	}})
+	peer := newPeerClient(t, l)
+	for _, m := range []string{"one", "two"} {
+		peer.send([]byte(m))
+		assert.Equal(t, m, receive(t, got))
+		line := log.next(t, "error")
+		assert.Equal(t, failure, line.err)
+		assert.NotContains(t, fmt.Sprint(line), m, "payloads are never logged")
+	}
+}
+
+func TestACallbackThatPanicsEndsOnlyItsConnection(t *testing.T) {
+	noLeaks(t)
+	log, got := newPlainLog(), make(chan string, 1)
+	l := startListener(t, ListenerConfig{Logger: log, Callback: func(m []byte) error {
+		if string(m) == "bad" {
+			panic("callback")
+		}
+		got <- string(m)
+		return nil
+	}})
+	good, bad := newPeerClient(t, l), newPeerClient(t, l)
+	bad.send([]byte("bad"))
+	bad.ended()
+	assert.ErrorContains(t, log.next(t, "error").err, "callback")
+	good.send([]byte("good"))
+	assert.Equal(t, "good", receive(t, got))
+}
+
+func TestMessagesThroughAChannelBelongToTheReceiver(t *testing.T) {
+	noLeaks(t)
+	messages := make(chan []byte, 1)
+	l := startListener(t, ListenerConfig{Messages: messages})
+	peer := newPeerClient(t, l)
+	const count = 2000
+	go func() { // ends after the last message
+		for i := range count {
+			_, _ = peer.conn.Write(peerFrame(width4096, patterned(i)))
+		}
+	}()
+	var kept [][]byte
+	for range count {
+		kept = append(kept, receive(t, messages))
+	}
+	for i, m := range kept {
+		require.Equal(t, string(patterned(i)), string(m))
+	}
+}
+
+func TestAFullChannelHoldsThePeerBackAndCloseTellsWhatWasLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		socket, messages := newPipeListener(), make(chan []byte, 1)
+		l := startListener(t, ListenerConfig{Listen: socket.listen, Messages: messages})
+		conn := socket.connect()
+		stream := append(peerFrame(width4096, []byte("a")), peerFrame(width4096, []byte("b"))...)
+		_, err := conn.Write(append(stream, peerFrame(width4096, []byte("c"))...))
+		require.NoError(t, err)
+		blocked := make(chan error, 1)
+		go func() { // ends when the listener closes the connection
+			_, err := conn.Write(peerFrame(width4096, []byte("d")))
+			blocked <- err
+		}()
+		synctest.Wait()
+		assert.Empty(t, blocked, "it is not read from")
+		start := time.Now()
+		err = l.Close()
+		assert.Equal(t, defaultCloseTimeout, time.Since(start))
+		assert.ErrorIs(t, err, ErrCloseTimeout)
+		assert.ErrorContains(t, err, "2 received messages were dropped")
+		assert.Error(t, <-blocked)
+		assert.Equal(t, "a", string(<-messages))
+		assert.Empty(t, messages)
+	})
+}
+
+func TestAFrameThatHasBegunMustEndInTime(t *testing.T) {
+	whole := peerFrame(width4096, []byte("whole"))
+	begun := peerFrame(width4096, []byte("never whole"))
+	cases := map[string][]byte{
+		"first of the connection": begun[:1],
+		"body missing":            begun[:3],
+		"behind a whole one":      append(append([]byte{}, whole...), begun[:5]...),
+	}
+	for _, codec := range []framing.Codec{nil, must(framing.NewVarint(4096))} {
+		for name, bytes := range cases {
+			if codec != nil && name == "behind a whole one" {
+				bytes = []byte{2, 'o', 'k', 9, 'x'}
+			}
+			t.Run(name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					socket, log := newPipeListener(), newPlainLog()
+					startListener(t, ListenerConfig{
+						Listen: socket.listen, Logger: log, Callback: ignore, FrameTimeout: 10 * time.Second, Codec: codec,
+					})
+					conn := socket.connect()
+					time.Sleep(time.Hour) // silence between messages is no offence
+					start := time.Now()
+					_, err := conn.Write(bytes)
+					require.NoError(t, err)
+					time.Sleep(6 * time.Second)
+					_, err = conn.Write([]byte{0}) // a trickle does not prolong it
+					require.NoError(t, err)
+					_, err = conn.Read(make([]byte, 1))
+					assert.Error(t, err)
+					assert.Equal(t, 10*time.Second, time.Since(start))
+					assert.ErrorIs(t, log.next(t, "error").err, errFrameTimeout)
+				})
+			})
+		}
+	}
+}
+
+func TestASlowButSteadyPeerIsNoOffender(t *testing.T) {
+	for _, codec := range []framing.Codec{must(framing.NewBuffStreams(0)), must(framing.NewVarint(4096))} {
+		synctest.Test(t, func(t *testing.T) {
+			socket, got := newPipeListener(), make(chan string, 10)
+			startListener(t, ListenerConfig{Listen: socket.listen, Callback: collect(got), FrameTimeout: 10 * time.Second, Codec: codec})
+			conn := socket.connect()
+			var stream []byte
+			for range 20 {
+				stream = must(framing.AppendFrame(stream, codec, []byte("slow")))
+			}
+			// Reads never end where frames do, and the whole takes far more than FrameTimeout.
+			for len(stream) > 0 {
+				n := min(5, len(stream))
+				_, err := conn.Write(stream[:n])
+				require.NoError(t, err)
+				stream = stream[n:]
+				time.Sleep(4 * time.Second)
+				for len(got) > 0 {
+					assert.Equal(t, "slow", <-got)
+				}
+			}
+			time.Sleep(time.Hour)
+			_, err := conn.Write(must(framing.AppendFrame(nil, codec, []byte("after an hour"))))
+			require.NoError(t, err)
+			assert.Equal(t, "after an hour", <-got)
+			require.NoError(t, conn.Close())
+		})
+	}
+}
+
+func TestIdleTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		socket, log := newPipeListener(), newPlainLog()
+		startListener(t, ListenerConfig{Listen: socket.listen, Logger: log, Callback: ignore, IdleTimeout: time.Minute})
+		conn := socket.connect()
+		start := time.Now()
+		for range 3 {
+			time.Sleep(59 * time.Second)
+			_, err := conn.Write(peerFrame(width4096, nil))
+			require.NoError(t, err)
+		}
+		_, err := conn.Read(make([]byte, 1))
+		assert.Error(t, err)
+		assert.Equal(t, 3*59*time.Second+time.Minute, time.Since(start))
+		assert.Equal(t, errIdle, log.next(t, "info").fields["err"])
+	})
+}
+
+func TestAFloodOfEmptyMessagesIsSlowedDownAndLosesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		socket, got := newPipeListener(), 0
+		startListener(t, ListenerConfig{Listen: socket.listen, MaxEmptyMessages: 100, Callback: func([]byte) error { got++; return nil }})
+		conn := socket.connect()
+		start := time.Now()
+		for range 1000 {
+			_, err := conn.Write(peerFrame(width4096, nil))
+			require.NoError(t, err)
+		}
+		synctest.Wait()
+		assert.Equal(t, 1000, got)
+		assert.Equal(t, 9*time.Second, time.Since(start).Round(time.Second))
+
+		// With content between them they are no flood.
+		time.Sleep(time.Minute)
+		start = time.Now()
+		for range 1000 {
+			_, err := conn.Write(append(peerFrame(width4096, nil), peerFrame(width4096, []byte("x"))...))
+			require.NoError(t, err)
+		}
+		assert.Zero(t, time.Since(start))
+		require.NoError(t, conn.Close())
+	})
+}
+
+func TestATLSHandshakeMustEndInTime(t *testing.T) {
+	server, _ := testTLS(t)
+	synctest.Test(t, func(t *testing.T) {
+		socket, log := newPipeListener(), newPlainLog()
+		l := startListener(t, ListenerConfig{Listen: socket.listen, Logger: log, Callback: ignore, TLSConfig: server})
+		silent := socket.connect()
+		start := time.Now()
+		_, err := silent.Read(make([]byte, 1))
+		assert.Error(t, err)
+		assert.Equal(t, defaultHandshakeTimeout, time.Since(start))
+		assert.ErrorContains(t, log.next(t, "info").fields["err"].(error), "handshake")
+
+		socket.connect()
+		synctest.Wait()
+		start = time.Now()
+		require.NoError(t, l.Close(), "a handshake does not hold up Close")
+		assert.Zero(t, time.Since(start))
+	})
+}
+
+func TestCloseKeepsWhatIsInFlightUnderTLS(t *testing.T) {
+	noLeaks(t)
+	server, client := testTLS(t)
+	entered, release := make(chan struct{}), make(chan struct{})
+	var got []string
+	l := startListener(t, ListenerConfig{TLSConfig: server, Callback: func(m []byte) error {
+		if len(got) == 0 {
+			close(entered)
+			<-release
+		}
+		got = append(got, string(m))
+		return nil
+	}})
+	w := dialWriterTo(t, l, WriterConfig{TLSConfig: client})
+	writeNumbers(t, w, 0, 50000)
+	require.NoError(t, w.Flush(t.Context()))
+	<-entered
+	closed := make(chan error, 1)
+	go func() { closed <- l.Close() }() // ends with Close
+	<-l.closing
+	close(release)
+	require.NoError(t, <-closed)
+	assert.Len(t, got, 50000)
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
