@@ -57,7 +57,10 @@ func NewPublisher(config PublisherConfig, logger watermill.LoggerAdapter) (*Publ
 		return nil, err
 	}
 	if config.MaxMessageSize == 0 {
-		config.MaxMessageSize = manager.MaxMessageSize()
+		config.MaxMessageSize = pool.DefaultMaxMessageSize
+		if config.Wire == WireAcked {
+			config.MaxMessageSize = manager.MaxMessageSize()
+		}
 	}
 	p := &Publisher{cfg: config, logger: logger, manager: manager, owned: owned, used: map[published]struct{}{}}
 	p.ctx, p.cancel = context.WithCancel(context.Background())

@@ -36,7 +36,7 @@ func (p *plainPublisher) publish(topic string, messages []*message.Message) erro
 		if buf, err = p.publisher.cfg.Marshaler.Marshal(buf[:0], topic, msg); err != nil {
 			return &PublishError{Topic: topic, NotSent: messages[i:], Err: err}
 		}
-		if limit := p.limit(); len(buf) > limit {
+		if limit := p.publisher.cfg.MaxMessageSize; len(buf) > limit {
 			err := &TooLargeError{UUID: msg.UUID, Size: len(buf), Limit: limit}
 			return &PublishError{Topic: topic, Peer: targets[0].Address, NotSent: messages[i:], Err: err}
 		}
@@ -45,13 +45,6 @@ func (p *plainPublisher) publish(topic string, messages []*message.Message) erro
 		}
 	}
 	return nil
-}
-
-func (p *plainPublisher) limit() int {
-	if n := p.publisher.cfg.MaxMessageSize; n > 0 {
-		return n
-	}
-	return pool.DefaultMaxMessageSize
 }
 
 // targets finds the addresses of a topic.

@@ -19,11 +19,11 @@ type flusher struct {
 	flush   func()
 	state   atomic.Int32
 	closing atomic.Bool
-	exited  chan struct{} // receives a value when the goroutine ends after close was called
+	done    chan struct{} // closed with flushClosed
 }
 
 func newFlusher(flush func()) *flusher {
-	return &flusher{flush: flush, exited: make(chan struct{}, 1)}
+	return &flusher{flush: flush, done: make(chan struct{})}
 }
 
 // kick makes sure that flush begins after this call.
@@ -56,18 +56,21 @@ func (f *flusher) run() {
 		}
 	}
 	if f.closing.Load() {
-		select {
-		case f.exited <- struct{}{}:
-		default:
-		}
+		f.end()
+	}
+}
+
+// end closes a flusher that is idle.
+func (f *flusher) end() {
+	if f.state.CompareAndSwap(flushIdle, flushClosed) {
+		close(f.done)
 	}
 }
 
 // close refuses further kicks and waits for the goroutine's end. Close the connection that flush writes to first, so that
-// it cannot block.
+// it cannot block. It may be called more than once.
 func (f *flusher) close() {
 	f.closing.Store(true)
-	for f.state.Load() != flushClosed && !f.state.CompareAndSwap(flushIdle, flushClosed) {
-		<-f.exited
-	}
+	f.end()
+	<-f.done
 }

@@ -232,8 +232,8 @@ func (e *Endpoint) forget(c *endpointConn) {
 	delete(e.conns, c)
 }
 
-// Held is the number of messages of which this endpoint holds the only copy that can still be delivered: those that are
-// not settled and whose publisher is not connected.
+// Held is the number of unsettled messages of which this endpoint may hold the only copy: those whose publisher has not
+// answered Drain.
 func (e *Endpoint) Held() (n int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -30,6 +30,7 @@ type endpointConn struct {
 	out      []byte             // the flusher's
 
 	mu      sync.Mutex
+	vouched bool      // the peer has answered the goaway: it lives, and keeps what is not settled
 	control []byte    // frames to write before the acks
 	dirty   []*stream // streams that have something to tell
 }
@@ -184,6 +185,9 @@ func (c *endpointConn) handle(frame any) error {
 	case *wire.Ping:
 		c.send(&wire.Frame{Body: &wire.Frame_Pong{Pong: &wire.Pong{Id: f.Id}}})
 	case *wire.Pong:
+		c.mu.Lock()
+		c.vouched = f.Id == goawayPing || c.vouched
+		c.mu.Unlock()
 	case *wire.Failure:
 		return &session.PeerError{Code: f.Code, Reason: f.Reason}
 	default:
@@ -269,8 +273,20 @@ func (c *endpointConn) fail(code wire.Code, reason string) {
 	c.flusher.close()
 }
 
+// goawayPing is the id of the ping behind a goaway.
+const goawayPing = 1
+
+// goaway asks the peer to send nothing more, and to say that it heard.
 func (c *endpointConn) goaway() {
 	c.send(&wire.Frame{Body: &wire.Frame_Goaway{Goaway: &wire.Goaway{Reason: "the listener closes"}}})
+	c.send(&wire.Frame{Body: &wire.Frame_Ping{Ping: &wire.Ping{Id: goawayPing}}})
+}
+
+// keeps tells whether the peer is known to live and to keep what is not settled, though the listener goes away.
+func (c *endpointConn) keeps() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.vouched
 }
 
 // shut closes the connection after the acks that are due were written, or ctx is done.

@@ -289,11 +289,11 @@ func (s *stream) forgettableBy(c *endpointConn) bool {
 	return s.conn == c && s.in.Idle()
 }
 
-// orphans is the number of unsettled messages, if the publisher is not connected.
+// orphans is the number of unsettled messages that the publisher is not known to keep.
 func (s *stream) orphans() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.conn != nil {
+	if s.conn != nil && s.conn.keeps() {
 		return 0
 	}
 	return s.in.Unsettled()

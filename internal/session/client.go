@@ -194,8 +194,10 @@ func (c *Client) Output(segments []Segment, limit int) (control []byte, out []Se
 	if len(c.ready) == 0 {
 		c.ready = nil // a drained queue would otherwise walk through its memory
 	}
-	control = append(control, c.control...)
-	c.control = nil
+	if len(segments) > 0 { // a Want must not overtake the messages that used the credit it counts
+		return control, segments, len(c.control) > 0
+	}
+	control, c.control = append(control, c.control...), nil
 	return control, segments, false
 }
 

@@ -232,7 +232,7 @@ func decodePublish(body []byte) (*PublishFrame, error) {
 	p := &PublishFrame{}
 	for len(body) > 0 && body[0] != entryTag {
 		num, typ, n := protowire.ConsumeTag(body)
-		if n < 0 || typ != protowire.VarintType {
+		if n < 0 || !num.IsValid() || typ != protowire.VarintType {
 			return nil, violation("malformed publish")
 		}
 		v, m := protowire.ConsumeVarint(body[n:])
@@ -253,11 +253,11 @@ func decodePublish(body []byte) (*PublishFrame, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.Bytes = len(body)
 	p.Messages = make([][]byte, count)
 	for i := range p.Messages {
 		msg, n := protowire.ConsumeBytes(body[1:])
 		p.Messages[i] = msg[:len(msg):len(msg)]
+		p.Bytes += EncodedSize(len(msg)) // not what it took: a peer may pad its lengths
 		body = body[1+n:]
 	}
 	return p, nil
@@ -298,7 +298,7 @@ func decodeAck(body []byte) (*AckFrame, error) {
 	a := &AckFrame{}
 	for len(body) > 0 {
 		num, typ, n := protowire.ConsumeTag(body)
-		if n < 0 {
+		if n < 0 || !num.IsValid() {
 			return nil, violation("malformed ack")
 		}
 		body = body[n:]
@@ -327,6 +327,8 @@ func decodeAck(body []byte) (*AckFrame, error) {
 			a.Handle = v
 		case 2:
 			a.Next = v
+		case 3: // not packed
+			a.Settled = append(a.Settled, v)
 		case 4:
 			a.Messages = v
 		case 5:

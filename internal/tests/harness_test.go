@@ -48,6 +48,9 @@ func newHouse(t testing.TB, cfg pool.ManagerConfig) *house {
 		}
 		return l, nil
 	}
+	if os.Getenv("TESTLOG") != "" {
+		cfg.Logger = watermill.NewStdLogger(true, false)
+	}
 	m, err := pool.NewManager(cfg)
 	require.NoError(t, err)
 	t.Cleanup(func() {

@@ -66,9 +66,7 @@ func (n *network) serveControl() {
 		}
 		n.cut()
 		time.Sleep(n.outage)
-		n.mu.Lock()
-		n.down = false
-		n.mu.Unlock()
+		n.restore()
 		_ = conn.Close()
 	}
 }
@@ -82,6 +80,12 @@ func (n *network) cut() {
 		_ = c.Close()
 	}
 	clear(n.conns)
+}
+
+func (n *network) restore() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.down = false
 }
 
 // dial is a Manager's Dial: it connects through the network.

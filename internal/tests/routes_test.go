@@ -1,0 +1,212 @@
+package tests
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"math/big"
+	"net"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/ThreeDotsLabs/watermill/message/router/middleware"
+	"github.com/stretchr/testify/require"
+
+	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/pool"
+)
+
+// listeners starts subscribers at addresses of their own and returns their channels for one logical topic.
+func listeners(t *testing.T, n int, topic string) (addresses []string, channels []<-chan *message.Message) {
+	for range n {
+		ps, err := buffstreams.NewPubSub(buffstreams.PubSubConfig{}, nil)
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, ps.Close()) })
+		messages, err := ps.Subscribe(context.Background(), topic)
+		require.NoError(t, err)
+		addresses, channels = append(addresses, ps.Address()), append(channels, messages)
+	}
+	return addresses, channels
+}
+
+func routed(t *testing.T, route buffstreams.Route) *buffstreams.Publisher {
+	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+		Resolver:      buffstreams.StaticResolver{"orders": route},
+		ManagerConfig: pool.ManagerConfig{Acked: quick(pool.AckedConfig{})},
+	}, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, pub.Close()) })
+	return pub
+}
+
+func TestRoutes(t *testing.T) {
+	t.Run("round robin shares", func(t *testing.T) {
+		addresses, channels := listeners(t, 2, "orders")
+		pub := routed(t, buffstreams.Route{Addresses: addresses, Policy: buffstreams.RoundRobin})
+		require.NoError(t, pub.Publish("orders", newMessages(4)...))
+		require.Equal(t, []string{"0", "2"}, receiveAcked(t, channels[0], 2))
+		require.Equal(t, []string{"1", "3"}, receiveAcked(t, channels[1], 2))
+	})
+	t.Run("all get every message", func(t *testing.T) {
+		addresses, channels := listeners(t, 2, "orders")
+		pub := routed(t, buffstreams.Route{Addresses: addresses, Policy: buffstreams.All})
+		require.NoError(t, pub.Publish("orders", newMessages(3)...))
+		for _, c := range channels {
+			require.Equal(t, []string{"0", "1", "2"}, receiveAcked(t, c, 3))
+		}
+	})
+	t.Run("hash keeps a key together and in order", func(t *testing.T) {
+		addresses, channels := listeners(t, 2, "orders")
+		pub := routed(t, buffstreams.Route{Addresses: addresses, Policy: buffstreams.Hash, HashKey: "customer"})
+		for i := range 40 {
+			msg := newMessage(fmt.Sprint(i))
+			msg.Metadata.Set("customer", fmt.Sprint(i%8))
+			require.NoError(t, pub.Publish("orders", msg))
+		}
+		home, last := map[string]int{}, map[string]string{}
+		for range 40 {
+			var msg *message.Message
+			var at int
+			select {
+			case msg = <-channels[0]:
+			case msg = <-channels[1]:
+				at = 1
+			case <-time.After(patience):
+				require.Fail(t, "no message")
+			}
+			customer := msg.Metadata.Get("customer")
+			if before, seen := home[customer]; seen {
+				require.Equal(t, before, at)
+			}
+			require.Less(t, fmt.Sprintf("%3s", last[customer]), fmt.Sprintf("%3s", msg.Payload))
+			home[customer], last[customer] = at, string(msg.Payload)
+			msg.Ack()
+		}
+		require.Len(t, home, 8)
+	})
+	t.Run("failover goes on with the next", func(t *testing.T) {
+		addresses, channels := listeners(t, 1, "orders")
+		nobody, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		dead := nobody.Addr().String()
+		require.NoError(t, nobody.Close())
+		pub := routed(t, buffstreams.Route{Addresses: []string{addresses[0], dead}, Policy: buffstreams.Failover})
+		require.NoError(t, pub.Publish("orders", newMessage("x")))
+		receiveAcked(t, channels[0], 1)
+	})
+}
+
+func TestPubSubReplacesGoChannel(t *testing.T) {
+	ps, err := buffstreams.NewPubSub(buffstreams.PubSubConfig{}, nil)
+	require.NoError(t, err)
+	messages, err := ps.Subscribe(context.Background(), "orders")
+	require.NoError(t, err)
+	require.NoError(t, ps.Publish("orders", newMessages(10)...))
+	require.Equal(t, payloads(newMessages(10)), receiveAcked(t, messages, 10))
+	require.NoError(t, ps.Close())
+	require.NoError(t, ps.Close())
+	_, open := <-messages
+	require.False(t, open)
+}
+
+func TestUnixSocket(t *testing.T) {
+	topic := "unix://" + filepath.Join(t.TempDir(), "s.sock") + "#orders"
+	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{}, nil)
+	require.NoError(t, err)
+	messages := subscribe(t, sub, topic)
+	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{}, nil)
+	require.NoError(t, err)
+	require.NoError(t, pub.Publish(topic, newMessage("x")))
+	receiveAcked(t, messages, 1)
+	require.NoError(t, pub.Close())
+	require.NoError(t, sub.Close())
+}
+
+// selfSigned returns both sides' configuration for a certificate of 127.0.0.1.
+func selfSigned(t *testing.T) (server, client *tls.Config) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	require.NoError(t, err)
+	cert, err := x509.ParseCertificate(der)
+	require.NoError(t, err)
+	roots := x509.NewCertPool()
+	roots.AddCert(cert)
+	server = &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+	return server, &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots}
+}
+
+func TestTLS(t *testing.T) {
+	server, client := selfSigned(t)
+	h := newHouse(t, pool.ManagerConfig{Acked: pool.AckedConfig{ServerTLS: server, ClientTLS: client}})
+	topic := "tls://" + h.topic("orders")
+	messages := subscribe(t, h.newSubscriber(t, nil), topic)
+	require.NoError(t, h.newPublisher(t, nil).Publish(topic, newMessages(100)...))
+	require.Equal(t, payloads(newMessages(100)), receiveAcked(t, messages, 100))
+
+	plain, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+		PublishTimeout: 300 * time.Millisecond, CloseTimeout: time.Millisecond,
+		ManagerConfig: pool.ManagerConfig{Acked: quick(pool.AckedConfig{})},
+	}, nil)
+	require.NoError(t, err)
+	require.ErrorIs(t, plain.Publish(h.topic("orders"), newMessage("in the clear")), buffstreams.ErrTimeout)
+	require.ErrorIs(t, plain.Close(), buffstreams.ErrUndelivered)
+}
+
+func TestPlainWireBothWays(t *testing.T) {
+	h := newHouse(t, pool.ManagerConfig{})
+	h.publisher.Wire, h.publisher.Confirm = buffstreams.WireBuffStreams, buffstreams.ConfirmEnqueued
+	h.subscriber.Wire = buffstreams.WireBuffStreams
+	messages := subscribe(t, h.newSubscriber(t, nil), h.address)
+	pub := h.newPublisher(t, nil)
+	msgs := newMessages(50_000) // more than a window: the peer is held back by TCP
+	result := later(func() error {
+		if err := pub.Publish(h.address, msgs...); err != nil {
+			return err
+		}
+		return pub.Flush(context.Background())
+	})
+	require.Equal(t, payloads(msgs), receiveAcked(t, messages, len(msgs)))
+	require.NoError(t, requireResult(t, result))
+	require.ErrorIs(t, pub.Publish(h.topic("named"), newMessage("x")), buffstreams.ErrBadTopic)
+	require.ErrorIs(t, pub.Publish(h.address, newMessage(string(make([]byte, 4097)))), buffstreams.ErrTooLarge)
+}
+
+func TestRouterRetriesAndPoisons(t *testing.T) {
+	h := newHouse(t, pool.ManagerConfig{})
+	pub, sub := h.newPublisher(t, nil), h.newSubscriber(t, nil)
+	poison, err := middleware.PoisonQueue(pub, h.topic("poison"))
+	require.NoError(t, err)
+	router, err := message.NewRouter(message.RouterConfig{}, watermill.NopLogger{})
+	require.NoError(t, err)
+	router.AddMiddleware(poison, middleware.Retry{MaxRetries: 2, InitialInterval: time.Millisecond}.Middleware)
+	attempts := 0
+	router.AddConsumerHandler("fails", h.topic("work"), sub, func(msg *message.Message) error {
+		if string(msg.Payload) == "bad" {
+			attempts++
+			return fmt.Errorf("bad message")
+		}
+		return nil
+	})
+	poisoned := subscribe(t, sub, h.topic("poison"))
+	running := later(func() error { return router.Run(context.Background()) })
+	<-router.Running()
+	require.NoError(t, pub.Publish(h.topic("work"), newMessage("good"), newMessage("bad"), newMessage("good")))
+	msg := receive(t, poisoned)
+	require.Equal(t, "bad message", msg.Metadata.Get(middleware.ReasonForPoisonedKey))
+	msg.Ack()
+	require.Equal(t, 3, attempts)
+	require.NoError(t, router.Close())
+	require.NoError(t, requireResult(t, running))
+}
