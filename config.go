@@ -138,8 +138,19 @@ type SubscriberConfig struct {
 	AckWaitTimeout time.Duration
 	// CloseTimeout bounds how long closing waits for running handlers; 0 means 5 s.
 	CloseTimeout time.Duration
+	// MaxAttempts is how often a message is delivered before it has failed for good, MaxAge how long after it was received
+	// its last redelivery may be; 0 means without limit.
+	MaxAttempts int
+	MaxAge      time.Duration
+	// DeadLetter gets the messages that failed for good, and those that cannot be decoded, at DeadLetterTopic, with the
+	// metadata keys of Watermill's poison queue. They then count as handled. While it fails, they are kept and tried again.
+	DeadLetter      message.Publisher
+	DeadLetterTopic string
+	// OnFailure is called for each message that failed for good, or cannot be decoded, and has no DeadLetter to go to; it
+	// is then rejected to its publisher. A message that cannot be decoded has its raw bytes as payload.
+	OnFailure func(msg *message.Message, reason error)
 	// EmitUndecodable emits a message that Unmarshaler refuses with its raw bytes as payload and the reason in its
-	// metadata (UndecodableKey), instead of rejecting it to its publisher.
+	// metadata (UndecodableKey), so that middlewares such as PoisonQueue see it; it comes before DeadLetter.
 	EmitUndecodable bool
 }
 
@@ -180,6 +191,12 @@ func (c SubscriberConfig) Validate() error {
 		return configError("SubscriberConfig.NackResendSleep", "%v is negative; use NoSleep for none", c.NackResendSleep)
 	case c.NackResendCap < 0 || c.NackResendCap != 0 && c.NackResendCap < c.NackResendSleep:
 		return configError("SubscriberConfig.NackResendCap", "%v is less than NackResendSleep", c.NackResendCap)
+	case c.MaxAttempts < 0:
+		return configError("SubscriberConfig.MaxAttempts", "%d is negative", c.MaxAttempts)
+	case c.MaxAge < 0:
+		return configError("SubscriberConfig.MaxAge", "%v is negative", c.MaxAge)
+	case (c.DeadLetter == nil) != (c.DeadLetterTopic == ""):
+		return configError("SubscriberConfig.DeadLetterTopic", "DeadLetter and DeadLetterTopic need each other")
 	case c.AckWaitTimeout < 0:
 		return configError("SubscriberConfig.AckWaitTimeout", "%v is negative", c.AckWaitTimeout)
 	case c.CloseTimeout < 0:

@@ -149,24 +149,28 @@ func (s *subscription) wait() bool {
 
 // decode makes a message of a delivery, or ends the delivery where it cannot be decoded.
 func (s *subscription) decode(d dispatch.Delivery) (emission, bool) {
-	data := d.Message()
-	if d.Shared() { // a handler of another group may write to it
-		data = bytes.Clone(data)
-	}
-	cfg := &s.subscriber.cfg
-	msg, err := cfg.Unmarshaler.Unmarshal(s.topic, data)
-	if err != nil {
-		if !cfg.EmitUndecodable {
-			s.subscriber.logger.Info("Message rejected: it cannot be decoded", s.fields(watermill.LogFields{"err": err}))
-			s.member.Refuse(d, dispatch.Refusal{Undecodable: true, Reason: err.Error()})
-			return emission{}, false
-		}
-		msg = message.NewMessage(watermill.NewUUID(), data)
-		msg.Metadata.Set(UndecodableKey, err.Error())
+	msg, err := s.unmarshal(d)
+	if err != nil && !s.subscriber.cfg.EmitUndecodable {
+		s.fail(d, msg, &UndecodableError{err})
+		return emission{}, false
 	}
 	e := emission{msg: msg, ctx: &messageContext{parent: s.base}}
 	msg.SetContext(e.ctx)
 	return e, true
+}
+
+// unmarshal returns a message in any case: with an error, it has the raw bytes as payload.
+func (s *subscription) unmarshal(d dispatch.Delivery) (*message.Message, error) {
+	data := d.Message()
+	if d.Shared() { // a handler of another group may write to it
+		data = bytes.Clone(data)
+	}
+	msg, err := s.subscriber.cfg.Unmarshaler.Unmarshal(s.topic, data)
+	if err != nil {
+		msg = message.NewMessage(watermill.NewUUID(), data)
+		msg.Metadata.Set(UndecodableKey, err.Error())
+	}
+	return msg, err
 }
 
 func (s *subscription) fields(more watermill.LogFields) watermill.LogFields {
@@ -226,7 +230,12 @@ func (s *subscription) see(d dispatch.Delivery, e emission) {
 			return
 		}
 		d.Attempt++
-		if !s.pause(d.Attempt) || s.member.Crowded() {
+		if reason := s.spent(d); reason != nil {
+			msg, _ := s.unmarshal(d)
+			s.fail(d, msg, reason)
+			return
+		}
+		if !s.pause(s.delay(d.Attempt)) || s.member.Crowded() {
 			s.member.Return(d)
 			return
 		}
@@ -266,8 +275,7 @@ func (s *subscription) outcome(e emission) (acked bool) {
 }
 
 // pause waits before a redelivery. It returns false when the subscription closes.
-func (s *subscription) pause(attempt int) bool {
-	delay := s.delay(attempt)
+func (s *subscription) pause(delay time.Duration) bool {
 	if delay <= 0 {
 		select {
 		case <-s.closing:

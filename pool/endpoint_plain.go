@@ -2,6 +2,7 @@ package pool
 
 import (
 	"bytes"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
 
@@ -42,7 +43,7 @@ func (p *plainSource) receive(data []byte) error {
 	if !p.reserve(room) {
 		return ErrClosed
 	}
-	p.topic.Append(p, 0, [][]byte{bytes.Clone(data)})
+	p.topic.Append(p, 0, [][]byte{bytes.Clone(data)}, time.Now())
 	return nil
 }
 

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"sync"
+	"time"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
@@ -109,19 +110,20 @@ func (s *stream) publish(c *endpointConn, f *session.PublishFrame) error {
 // append puts messages into the log, except those over the limit, which are rejected. It returns free with the room of
 // these added. mu is held.
 func (s *stream) append(msgs [][]byte, first uint64, free dispatch.Amount) dispatch.Amount {
+	now := time.Now()
 	limit := s.conn.endpoint.cfg.MaxMessageSize
 	from := 0
 	for i, m := range msgs {
 		if len(m) <= limit {
 			continue
 		}
-		s.topic.Append(s, first+uint64(from), msgs[from:i])
+		s.topic.Append(s, first+uint64(from), msgs[from:i], now)
 		s.reject(first+uint64(i), wire.Code_CODE_LIMIT, "message larger than the limit")
 		free.Messages++
 		free.Bytes += session.EncodedSize(len(m))
 		from = i + 1
 	}
-	s.topic.Append(s, first+uint64(from), msgs[from:])
+	s.topic.Append(s, first+uint64(from), msgs[from:], now)
 	return free
 }
 

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"slices"
+	"time"
 )
 
 // Group is one reader of a topic's log, shared by its members. The topic's mutex guards it.
@@ -25,6 +26,9 @@ type Delivery struct {
 
 // Message is the message's bytes. They are shared: do not write to them.
 func (d Delivery) Message() []byte { return d.node.msgs[d.index] }
+
+// Received is when the message arrived.
+func (d Delivery) Received() time.Time { return d.node.at }
 
 // Shared tells whether another group gets the same bytes.
 func (d Delivery) Shared() bool { return d.node.left != nil }

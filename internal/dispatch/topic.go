@@ -6,6 +6,7 @@ package dispatch
 
 import (
 	"sync"
+	"time"
 )
 
 // Refusal says why a message will not be handled.
@@ -27,6 +28,7 @@ type node struct {
 	source  Source
 	first   uint64 // sequence of the first message in its stream
 	pos     uint64 // its position in the log
+	at      time.Time
 	msgs    [][]byte
 	left    []int32         // groups that have not settled each message; nil: there is one group
 	refusal map[int]Refusal // of messages that some group refused and others have not settled
@@ -66,12 +68,12 @@ func (t *Topic) Name() string { return t.name }
 // Window is what bounds the topic.
 func (t *Topic) Window() *Window { return t.window }
 
-// Append adds consecutive messages of a source, whose room was reserved in the window. msgs is kept.
-func (t *Topic) Append(source Source, first uint64, msgs [][]byte) {
+// Append adds consecutive messages of a source, received at at, whose room was reserved in the window. msgs is kept.
+func (t *Topic) Append(source Source, first uint64, msgs [][]byte, at time.Time) {
 	if len(msgs) == 0 {
 		return
 	}
-	n := &node{source: source, first: first, msgs: msgs}
+	n := &node{source: source, first: first, msgs: msgs, at: at}
 	t.mu.Lock()
 	if len(t.groups) == 0 { // all were dropped after credit was given
 		t.vacate(t.newGroup(""))

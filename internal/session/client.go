@@ -323,9 +323,11 @@ func (c *Client) rejected(f *wire.Reject) error {
 
 // refuse settles a message that will not be handled and keeps it for Refused.
 func (c *Client) refuse(o *Outbound, seq uint64, err *PeerError) {
-	for _, w := range o.waitHandled {
-		if w.First <= seq && seq <= w.Last {
-			w.Err = err
+	for _, waiting := range [...][]*Waiter{o.waitReceived, o.waitHandled} {
+		for _, w := range waiting {
+			if w.First <= seq && seq <= w.Last {
+				w.Err = err
+			}
 		}
 	}
 	message := append([]byte(nil), o.chunks[o.chunkOf(seq)].message(seq)...)
@@ -363,8 +365,8 @@ func (c *Client) Tick(now time.Time, timeout error) error {
 	for _, o := range c.streams {
 		o.expire(now, timeout)
 		o.release() // who waits for the process's budget is not told when it frees
-		if messages, _ := o.credit.left(); idle && o.state == open {
-			if !o.touched && messages > 0 && !o.unsent() {
+		if messages, bytes := o.credit.left(); idle && o.state == open {
+			if !o.touched && messages+bytes > 0 && !o.unsent() {
 				c.want(o, 0, 0, 0)
 			}
 			o.touched = false

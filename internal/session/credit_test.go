@@ -245,7 +245,8 @@ func TestMessageLargerThanThePeersLimitIsRefusedAndSkipped(t *testing.T) {
 	p.remote.welcome.MaxFrame = MinFrame
 	p.connect()
 	p.enqueue("a", 10, 100_000, 10, 200_000)
-	received, handled, both := p.wait("a", Received, 1, 3), p.wait("a", Handled, 2, 2), p.wait("a", Received, 4, 4)
+	received, last := p.wait("a", Received, 1, 3), p.wait("a", Received, 4, 4)
+	handled := p.wait("a", Handled, 2, 2)
 	s := p.remote.stream("a")
 	s.refused[2], s.refused[4] = true, true // by the client itself: the remote must accept the gap
 	p.flow()
@@ -257,10 +258,11 @@ func TestMessageLargerThanThePeersLimitIsRefusedAndSkipped(t *testing.T) {
 	}
 	require.Equal(t, string(content("a", 2, 100_000)), string(p.refused[0].Message))
 	require.True(t, done(received))
-	require.NoError(t, received.Err)
+	require.ErrorIs(t, received.Err, error(p.refused[0].Err), "the second of its messages will not be received")
 	require.True(t, done(handled))
 	require.ErrorIs(t, handled.Err, error(p.refused[0].Err))
-	require.True(t, done(both), "nothing will ever bring it further")
+	require.True(t, done(last), "no ack will ever come for it")
+	require.ErrorIs(t, last.Err, error(p.refused[1].Err))
 	require.Zero(t, p.client.Unreceived())
 	p.remote.settle(s, 1, 3)
 	p.flow()

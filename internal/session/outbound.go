@@ -112,7 +112,14 @@ func newOutbound(id Identity, stream, handle uint64, topic string, w Window, nex
 func (o *Outbound) Pending() int { return o.pending }
 
 // Unreceived is the number of messages that the receiver is not known to have.
-func (o *Outbound) Unreceived() int { return int(o.next - max(o.received, o.settled.Next())) }
+func (o *Outbound) Unreceived() int { return int(o.next - o.reached()) }
+
+// reached is the lowest sequence that the receiver does not have and that is not settled: no ack need come for those that
+// are, if the receiver lost them or never got them.
+func (o *Outbound) reached() uint64 {
+	first, _ := o.settled.Hole(o.received)
+	return first
+}
 
 // Err is the reason why the stream is broken for good, or nil.
 func (o *Outbound) Err() error { return o.cause }
@@ -397,9 +404,8 @@ func (o *Outbound) release() {
 // wake finishes the waiters whose messages have come far enough.
 func (o *Outbound) wake() {
 	n := 0
-	for n < len(o.waitReceived) && o.waitReceived[n].Last < o.received {
-		o.waitReceived[n].finish(nil)
-		n++
+	for reached := o.reached(); n < len(o.waitReceived) && o.waitReceived[n].Last < reached; n++ {
+		o.waitReceived[n].finish(o.waitReceived[n].Err)
 	}
 	o.waitReceived = drop(o.waitReceived, n)
 	if len(o.waitHandled) == 0 {
@@ -431,6 +437,8 @@ func (o *Outbound) await(w *Waiter) {
 	switch {
 	case o.cause != nil:
 		w.finish(o.cause)
+	case w.Level == Received && w.Last < o.reached(), w.Level == Handled && o.settled.Covers(w.First, w.Last):
+		w.finish(nil)
 	case w.Level == Received:
 		o.waitReceived = append(o.waitReceived, w)
 	default:

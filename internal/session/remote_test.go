@@ -115,7 +115,7 @@ func (r *remote) open(f *wire.Open) {
 	}
 	s := r.stream(f.Topic)
 	if s.in == nil {
-		s.in, s.held, s.order, s.next = NewInbound(f.Base), map[uint64]int{}, nil, max(1, f.Base)
+		s.in, s.held, s.order, s.next = NewInbound(f.Base), map[uint64]int{}, []uint64{}, max(1, f.Base)
 	}
 	r.handles[f.Handle] = s
 	opened, rejects := s.in.Attach(f.Handle, f.Base)
@@ -286,6 +286,6 @@ func (r *remote) restart() {
 		for _, size := range s.held {
 			r.giveBack(Amount{Messages: 1, Bytes: size})
 		}
-		s.in, s.held = nil, nil
+		s.in, s.held, s.order = nil, nil, []uint64{}
 	}
 }

@@ -1,0 +1,208 @@
+package session
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
+	wire "github.com/buffstreams/watermill-buffstreams/proto"
+)
+
+func TestWindowOfMessagesBlocksAndFrees(t *testing.T) {
+	p := newPair(t, Window{Messages: 5, Bytes: 1 << 20}, muchRoom)
+	p.connect()
+	require.Equal(t, 5, p.enqueue("a", many(8)...))
+	require.Zero(t, p.enqueue("a", 1))
+	room := p.client.Stream("a").Room()
+	p.flow()
+	select {
+	case <-room:
+		t.Fatal("received is not settled")
+	default:
+	}
+	s := p.remote.stream("a")
+	p.remote.settle(s, 4) // the window counts messages, not their span
+	p.flow()
+	<-room
+	require.Equal(t, 1, p.enqueue("a", many(3)...))
+	require.Equal(t, 5, p.client.Pending())
+	room = p.client.Stream("a").Room()
+	p.flow()
+	p.remote.reject(s, 1)
+	p.flow()
+	<-room
+	require.Equal(t, 1, p.enqueue("a", many(3)...))
+}
+
+func TestWindowOfBytesBlocksAndFrees(t *testing.T) {
+	p := newPair(t, Window{Messages: 1000, Bytes: 1000}, muchRoom)
+	p.connect()
+	require.Equal(t, 9, p.enqueue("a", 98, 98, 98, 98, 98, 98, 98, 98, 98, 98, 98, 98), "a hundred each with tag and length, and a little")
+	p.flow()
+	s := p.remote.stream("a")
+	room := p.client.Stream("a").Room()
+	p.remote.settle(s, s.order...)
+	p.flow()
+	<-room
+	require.Equal(t, 1, p.enqueue("a", 5000, 5), "one message goes through, whatever the window")
+	p.flow()
+	require.Zero(t, p.enqueue("a", 1))
+	p.remote.settle(s, s.order...)
+	p.flow()
+	require.Equal(t, 1, p.enqueue("a", 1))
+}
+
+// memory is what a stream keeps of messages.
+func memory(o *Outbound) (bytes int) {
+	for _, c := range o.chunks {
+		bytes += cap(c.buf)
+	}
+	return bytes
+}
+
+func TestSettledMessagesAreFreed(t *testing.T) {
+	budget := dispatch.NewBudget(1 << 20)
+	p := newPair(t, Window{Messages: 1 << 20, Bytes: 1 << 20, Budget: budget}, muchRoom)
+	p.connect()
+	for range 20 {
+		p.enqueue("a", 30000, 30000, 30000, 10, 10)
+		p.flow()
+		s := p.remote.stream("a")
+		p.remote.settle(s, s.order...)
+		p.flow()
+		o := p.client.Stream("a")
+		require.Zero(t, memory(o), "an idle stream keeps nothing")
+		require.Zero(t, o.bytes)
+	}
+	require.True(t, budget.Take(1<<20), "the budget has everything back")
+}
+
+// Behind a message that is stuck for ever, others come and go: neither their bytes nor their bookkeeping may stay.
+func TestAStuckMessagePinsLittle(t *testing.T) {
+	const total, batch = 300_000, 500
+	p := newPair(t, Window{Messages: 2 * batch, Bytes: 1 << 20}, muchRoom)
+	p.connect()
+	var most, most2 int
+	o, s := p.client.Stream("a"), p.remote.stream("a")
+	sizes := make([]int, batch)
+	for i := range sizes {
+		sizes[i] = 20
+	}
+	for sent := 0; sent < total; sent += batch {
+		require.Equal(t, batch, p.enqueue("a", sizes...), "after %d", sent)
+		p.flow()
+		if sent == 0 {
+			s.order = s.order[1:]
+		}
+		p.remote.settle(s, s.order...)
+		s.order = s.order[:0]
+		clear(s.ever)
+		clear(s.finished)
+		p.published = nil
+		p.flow()
+		most, most2 = max(most, len(o.chunks)), max(most2, memory(o))
+	}
+	require.Equal(t, 1, p.client.Pending())
+	require.Less(t, most, 50, "chunks")
+	require.Less(t, most2, 4*chunkBytes, "bytes")
+	require.Less(t, o.settled.Sparse(), 3)
+
+	p.cut() // and it is still there to be sent again
+	p.remote.restart()
+	p.connect()
+	p.flow()
+	require.Equal(t, []uint64{1}, s.order)
+	p.remote.settle(s, 1)
+	p.flow()
+	require.Empty(t, o.chunks)
+}
+
+// The same with several stuck ones among the others, and a receiver that lost everything in between.
+func TestStuckMessagesAreFoundAmongWhatWasFreed(t *testing.T) {
+	p := newPair(t, roomy, muchRoom)
+	p.connect()
+	o, s := p.client.Stream("a"), p.remote.stream("a")
+	var stuck []uint64
+	for round := range 100 {
+		p.enqueue("a", many(700)...)
+		p.flow()
+		if round%9 == 0 {
+			stuck = append(stuck, o.next-350, o.next-349, o.next-1)
+			for _, seq := range stuck {
+				delete(s.held, seq)
+			}
+		}
+		p.remote.settle(s, s.order...)
+		s.order = s.order[:0]
+		p.flow()
+		require.Equal(t, len(stuck), p.client.Pending())
+		require.LessOrEqual(t, len(o.chunks), 2*len(stuck)+40)
+		if round%20 == 13 {
+			p.cut()
+			p.remote.restart()
+			p.connect()
+			p.flow()
+			require.Equal(t, stuck, s.order)
+			for _, seq := range stuck {
+				delete(s.held, seq)
+			}
+			s.order = s.order[:0]
+		}
+	}
+	for _, seq := range stuck {
+		s.held[seq] = 0
+	}
+	p.remote.settle(s, stuck...)
+	p.flow()
+	require.Zero(t, p.client.Pending())
+	require.Empty(t, o.chunks)
+}
+
+func TestBudgetIsReturnedHoweverAStreamEnds(t *testing.T) {
+	const size = 1 << 20
+	start := func(t *testing.T) (*pair, *dispatch.Budget) {
+		budget := dispatch.NewBudget(size)
+		p := newPair(t, Window{Messages: 1 << 20, Bytes: 1 << 20, Budget: budget}, muchRoom)
+		p.enqueue("a", 100, 70000, 30000, 30000, 30000, 5)
+		return p, budget
+	}
+	t.Run("settled at resume", func(t *testing.T) {
+		p, budget := start(t)
+		p.connect()
+		p.flow()
+		p.cut()
+		s := p.remote.stream("a")
+		p.remote.settle(s, s.order...)
+		p.connect()
+		p.flow()
+		require.Zero(t, p.client.Pending())
+		require.Zero(t, memory(p.client.Stream("a")))
+		require.True(t, budget.Take(size))
+	})
+	t.Run("refused", func(t *testing.T) {
+		p, budget := start(t)
+		p.remote.refuse["a"] = wire.Code_CODE_FORBIDDEN
+		p.connect()
+		p.flow()
+		require.Zero(t, p.client.Pending())
+		require.True(t, budget.Take(size))
+	})
+	t.Run("aborted", func(t *testing.T) {
+		p, budget := start(t)
+		p.client.Abort(errLate)
+		require.True(t, budget.Take(size))
+	})
+	t.Run("too large for the peer", func(t *testing.T) {
+		p, budget := start(t)
+		p.remote.welcome.MaxFrame = MinFrame
+		p.connect()
+		s := p.remote.stream("a")
+		s.refused[2] = true
+		p.flow()
+		p.remote.settle(s, s.order...)
+		p.flow()
+		require.Zero(t, p.client.Pending())
+		require.True(t, budget.Take(size))
+	})
+}
