@@ -130,6 +130,10 @@ type SubscriberConfig struct {
 	// MaxInFlight is how many messages of a subscription may be unacked at a time; 0 means 1. With more than one, handlers
 	// run concurrently; messages are still emitted in order.
 	MaxInFlight int
+	// Key keeps messages in order where MaxInFlight is above 1: of those with the same key, one at a time is handled, in
+	// order, in the whole consumer group; one that is stuck or nacked holds up no other key. All members of a group must
+	// have the same. Nil means that order is not kept beyond the order of emission.
+	Key func(*message.Message) string
 	// NackResendSleep is the wait before a nacked message is emitted again; it doubles with each further Nack, up to
 	// NackResendCap. 0 means 100 ms and 10 s, NoSleep none.
 	NackResendSleep, NackResendCap time.Duration

@@ -103,7 +103,7 @@ func (s *subscription) next() (dispatch.Delivery, emission, bool) {
 			return d, emission{}, false
 		}
 		e, ok := s.decode(d)
-		if !ok {
+		if !ok || !s.claim(&d, e) {
 			continue
 		}
 		switch s.emit(e, s.ready) {
@@ -118,6 +118,12 @@ func (s *subscription) next() (dispatch.Delivery, emission, bool) {
 			return d, e, false
 		}
 	}
+}
+
+// claim asks for the turn of the message's key.
+func (s *subscription) claim(d *dispatch.Delivery, e emission) bool {
+	key := s.subscriber.cfg.Key
+	return key == nil || s.member.Claim(d, key(e.msg))
 }
 
 // take waits for a message.

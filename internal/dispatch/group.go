@@ -14,6 +14,7 @@ type Group struct {
 	returned []Delivery // given back, in order of the log; they come before the cursor
 	members  []*Member
 	idle     []*Member // whose last Take found nothing
+	keys     map[string]*keyQueue
 	gone     bool
 }
 
@@ -21,7 +22,8 @@ type Group struct {
 type Delivery struct {
 	node    *node
 	index   int
-	Attempt int // deliveries before this one that ended without an ack
+	key     *keyQueue // that it has claimed
+	Attempt int       // deliveries before this one that ended without an ack
 }
 
 // Message is the message's bytes. They are shared: do not write to them.
@@ -87,12 +89,13 @@ func (m *Member) Refuse(d Delivery, r Refusal) { m.end(d, &r) }
 
 func (m *Member) end(d Delivery, r *Refusal) {
 	t := m.group.topic
-	if d.node.left == nil { // nobody else has a say: no lock is needed
+	if d.node.left == nil && d.key == nil { // nobody else has a say: no lock is needed
 		t.report(settled{node: d.node, index: d.index, refusal: r})
 		return
 	}
 	t.mu.Lock()
 	s, ok := d.settle(r)
+	m.group.unclaim(d)
 	t.mu.Unlock()
 	if ok {
 		t.report(s)
@@ -180,15 +183,20 @@ func (g *Group) giveBack(d Delivery) []settled {
 		}
 		return nil
 	}
-	i, _ := slices.BinarySearchFunc(g.returned, d, func(a, b Delivery) int {
+	g.returned = insert(g.returned, d)
+	g.wake(1)
+	return nil
+}
+
+// insert puts a delivery into its place in the log's order.
+func insert(ds []Delivery, d Delivery) []Delivery {
+	i, _ := slices.BinarySearchFunc(ds, d, func(a, b Delivery) int {
 		if a.pos() < b.pos() {
 			return -1
 		}
 		return 1
 	})
-	g.returned = slices.Insert(g.returned, i, d)
-	g.wake(1)
-	return nil
+	return slices.Insert(ds, i, d)
 }
 
 // wake notifies up to n idle members.
@@ -203,6 +211,9 @@ func (g *Group) wake(n int) {
 
 func (g *Group) backlog() int {
 	n := len(g.returned)
+	for _, q := range g.keys {
+		n += len(q.waiting)
+	}
 	for at, index := g.at, g.index; at != nil; at, index = at.next, 0 {
 		n += len(at.msgs) - index
 	}

@@ -219,6 +219,11 @@ func (t *Topic) remove(g *Group) (done []settled) {
 		}
 	}
 	g.gone = true
+	for _, d := range g.parked() {
+		if s, ok := d.settle(nil); ok {
+			done = append(done, s)
+		}
+	}
 	for {
 		d, ok := g.pop()
 		if !ok {

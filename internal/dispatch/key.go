@@ -1,0 +1,59 @@
+package dispatch
+
+// keyQueue keeps the messages of one key in order: one of them, the holder, may be handled; the others wait here, in the
+// order of the log. It exists while there is a holder.
+type keyQueue struct {
+	name    string
+	holder  uint64 // position in the log
+	waiting []Delivery
+}
+
+// Claim asks whether a delivery may be handled now, given its key: not while another of the same key is. Then it is
+// taken back and comes up again, ahead of what is behind it, when its turn has come. Whoever claimed and then Settles or
+// Refuses the delivery gives the key on; Return keeps the delivery's turn.
+func (m *Member) Claim(d *Delivery, key string) bool {
+	g := m.group
+	g.topic.mu.Lock()
+	defer g.topic.mu.Unlock()
+	q := g.keys[key]
+	if q == nil {
+		if g.keys == nil {
+			g.keys = map[string]*keyQueue{}
+		}
+		q = &keyQueue{name: key, holder: d.pos()}
+		g.keys[key] = q
+	}
+	if q.holder != d.pos() {
+		q.waiting = insert(q.waiting, *d)
+		return false
+	}
+	d.key = q
+	return true
+}
+
+// unclaim lets the key's next delivery have its turn. The topic's mutex is held.
+func (g *Group) unclaim(d Delivery) {
+	q := d.key
+	switch {
+	case q == nil:
+	case len(q.waiting) == 0:
+		delete(g.keys, q.name)
+	default:
+		next := q.waiting[0]
+		q.waiting = q.waiting[1:]
+		q.holder = next.pos()
+		if !g.gone {
+			g.returned = insert(g.returned, next)
+			g.wake(1)
+		}
+	}
+}
+
+// parked takes every waiting delivery out of the group. The topic's mutex is held.
+func (g *Group) parked() (ds []Delivery) {
+	for _, q := range g.keys {
+		ds = append(ds, q.waiting...)
+		q.waiting = nil
+	}
+	return ds
+}
