@@ -4,18 +4,39 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
+	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
 // messageContext is the context of one delivery: cancelled when the delivery ends. Most handlers never ask for Done, so
 // the channel and its ties to the parent are made only when somebody does. From then on everything is answered by a
 // context of the standard library, which children can attach to without a goroutine.
 type messageContext struct {
-	parent context.Context
+	parent   context.Context
+	delivery dispatch.Delivery
 
 	mu     sync.Mutex
 	ended  bool
 	inner  context.Context // nil until Done was called
 	cancel context.CancelFunc
+}
+
+type positionKey struct{}
+
+// PositionFromContext returns where a received message stands in its publisher's stream, for handlers that store it with
+// their effect: see pool.DedupeStore. ok is false for a context that is not of a message from the acked wire.
+func PositionFromContext(ctx context.Context) (p pool.Position, ok bool) {
+	p, ok = ctx.Value(positionKey{}).(pool.Position)
+	return p, ok
+}
+
+func (c *messageContext) position() any {
+	source, seq := c.delivery.Origin()
+	if s, ok := source.(interface{ Position(uint64) pool.Position }); ok {
+		return s.Position(seq)
+	}
+	return nil
 }
 
 // end cancels the context.
@@ -53,6 +74,9 @@ func (c *messageContext) Err() error {
 }
 
 func (c *messageContext) Value(key any) any {
+	if key == (positionKey{}) {
+		return c.position()
+	}
 	c.mu.Lock()
 	inner := c.inner
 	c.mu.Unlock()

@@ -160,7 +160,7 @@ func (s *subscription) decode(d dispatch.Delivery) (emission, bool) {
 		s.fail(d, msg, &UndecodableError{err})
 		return emission{}, false
 	}
-	e := emission{msg: msg, ctx: &messageContext{parent: s.base}}
+	e := emission{msg: msg, ctx: &messageContext{parent: s.base, delivery: d}}
 	msg.SetContext(e.ctx)
 	return e, true
 }

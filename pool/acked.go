@@ -43,6 +43,8 @@ type AckedConfig struct {
 	// Groups declares the consumer groups of topics, by topic: no credit is given before all of them exist, so that a
 	// restarted process gives none of them less than it confirmed.
 	Groups map[string][]string
+	// Dedupe remembers across restarts what was settled. Nil means that this lives as long as the listener.
+	Dedupe DedupeStore
 
 	// HandshakeTimeout bounds connecting, TLS and greeting; 0 means 5 s.
 	HandshakeTimeout time.Duration

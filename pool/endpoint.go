@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"time"
@@ -35,12 +36,13 @@ func (c *endpointConfig) window() dispatch.Amount {
 // mu guards the maps and closing. Locks are taken in this order: the Endpoint's, a stream's, then a connection's or a
 // topic's.
 type Endpoint struct {
-	cfg  endpointConfig
-	ln   net.Listener
-	wg   sync.WaitGroup // accept loop and connections
-	stop chan struct{}  // closed by Drain
-	done chan struct{}  // closed by Close
-	bare *Listener      // instead of ln, for plain peers
+	cfg   endpointConfig
+	ln    net.Listener
+	wg    sync.WaitGroup // accept loop and connections
+	saver *saver         // nil without a DedupeStore
+	stop  chan struct{}  // closed by Drain
+	done  chan struct{}  // closed by Close
+	bare  *Listener      // instead of ln, for plain peers
 
 	mu         sync.Mutex
 	topics     map[string]*dispatch.Topic
@@ -65,6 +67,9 @@ type streamKey struct {
 func newEndpoint(cfg endpointConfig, ln net.Listener) *Endpoint {
 	e := emptyEndpoint(cfg)
 	e.ln = ln
+	if cfg.Dedupe != nil {
+		e.saver = newSaver(cfg.Dedupe, cfg.logger)
+	}
 	e.wg.Go(e.accept) // ends when Drain closes the socket
 	return e
 }
@@ -158,8 +163,56 @@ func (e *Endpoint) open(f *wire.Open) (*stream, *session.PeerError) {
 	if len(f.Publisher) != 16 || len(f.Secret) != 16 || len(f.Topic) > maxTopicName {
 		return nil, &session.PeerError{Code: wire.Code_CODE_PROTOCOL, Reason: "malformed open"}
 	}
+	id := StreamID{Publisher: [16]byte(f.Publisher), Stream: f.Stream, Topic: f.Topic}
+	stored, known, err := e.recall(id)
+	if err != nil {
+		return nil, &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: "the dedupe store cannot be read"}
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	p, refused := e.publisher(f, stored, known)
+	if refused != nil {
+		return nil, refused
+	}
+	key := streamKey{f.Stream, f.Topic}
+	s := p.streams[key]
+	if s != nil {
+		return s, nil
+	}
+	if e.topics[f.Topic] == nil && len(e.topics) >= e.cfg.MaxTopics {
+		return nil, &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: "too many topics"}
+	}
+	s = &stream{id: id, topic: e.topic(f.Topic), saver: e.saver, secret: p.secret, in: session.RestoreInbound(stored.Settled, f.Base)}
+	if f.Base > 1 && !known {
+		e.cfg.logger.Info("A publisher returns and what it sent is not remembered: duplicates are possible", watermill.LogFields{
+			"provider": provider, "address": e.cfg.target.Address, "topic": fmt.Sprintf("%.100q", f.Topic),
+		})
+	}
+	p.streams[key] = s
+	return s, nil
+}
+
+// recall asks the DedupeStore for a stream that is not in memory.
+func (e *Endpoint) recall(id StreamID) (state StreamState, known bool, err error) {
+	e.mu.Lock()
+	if p := e.publishers[id.Publisher]; p != nil && p.streams[streamKey{id.Stream, id.Topic}] != nil {
+		known = true
+	}
+	e.mu.Unlock()
+	if known || e.cfg.Dedupe == nil {
+		return state, known, nil
+	}
+	state, known, err = e.cfg.Dedupe.Load(id)
+	if err != nil {
+		e.cfg.logger.Error("The dedupe store cannot be read: the stream is refused", err, watermill.LogFields{
+			"provider": provider, "address": e.cfg.target.Address,
+		})
+	}
+	return state, known, err
+}
+
+// publisher finds or makes the publisher that an Open names, and fences older epochs and strangers. e.mu is held.
+func (e *Endpoint) publisher(f *wire.Open, stored StreamState, known bool) (*publisher, *session.PeerError) {
 	id := [16]byte(f.Publisher)
 	p := e.publishers[id]
 	if p == nil {
@@ -167,6 +220,9 @@ func (e *Endpoint) open(f *wire.Open) (*stream, *session.PeerError) {
 			return nil, &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: "too many publishers"}
 		}
 		p = &publisher{epoch: f.Epoch, secret: [16]byte(f.Secret), streams: map[streamKey]*stream{}}
+		if known && stored.Epoch > 0 {
+			p.epoch, p.secret = stored.Epoch, stored.Secret
+		}
 		e.publishers[id] = p
 	}
 	if subtle.ConstantTimeCompare(p.secret[:], f.Secret) != 1 {
@@ -178,19 +234,10 @@ func (e *Endpoint) open(f *wire.Open) (*stream, *session.PeerError) {
 	if f.Epoch > p.epoch {
 		p.epoch = f.Epoch
 		for _, s := range p.streams {
-			s.fence()
+			s.fence(f.Epoch)
 		}
 	}
-	key := streamKey{f.Stream, f.Topic}
-	s := p.streams[key]
-	if s == nil {
-		if e.topics[f.Topic] == nil && len(e.topics) >= e.cfg.MaxTopics {
-			return nil, &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: "too many topics"}
-		}
-		s = &stream{topic: e.topic(f.Topic), in: session.NewInbound(f.Base)}
-		p.streams[key] = s
-	}
-	return s, nil
+	return p, nil
 }
 
 // evict forgets publishers of which nothing is connected and nothing unsettled; it returns false when there is none.
@@ -212,16 +259,18 @@ func (e *Endpoint) evict() bool {
 // release forgets a stream whose sender has ended it.
 func (e *Endpoint) release(s *stream) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	for id, p := range e.publishers {
-		for key, other := range p.streams {
-			if other == s {
-				delete(p.streams, key)
-			}
-		}
+	if p := e.publishers[s.id.Publisher]; p != nil {
+		delete(p.streams, streamKey{s.id.Stream, s.id.Topic})
 		if len(p.streams) == 0 {
-			delete(e.publishers, id)
+			delete(e.publishers, s.id.Publisher)
 		}
+	}
+	e.mu.Unlock()
+	if e.cfg.Dedupe == nil {
+		return
+	}
+	if err := e.cfg.Dedupe.Forget(s.id); err != nil {
+		e.cfg.logger.Info("The dedupe store cannot forget a stream", watermill.LogFields{"provider": provider, "err": err})
 	}
 }
 
@@ -282,6 +331,9 @@ func (e *Endpoint) Close(ctx context.Context) error {
 		c.shut(ctx)
 	}
 	e.wg.Wait()
+	if e.saver != nil {
+		e.saver.close()
+	}
 	if e.bare != nil {
 		return e.bare.Close()
 	}

@@ -12,16 +12,21 @@ import (
 // stream joins a publisher's stream to its topic: what arrives goes into the topic's log, what is settled there goes
 // back as acks on whichever connection the stream has then. It outlives connections.
 //
-// mu guards everything but topic. The topic's window grants with no lock held.
+// mu guards everything but the first group. The topic's window grants with no lock held.
 type stream struct {
+	id    StreamID
 	topic *dispatch.Topic
+	saver *saver // nil: nothing survives the process
 
-	mu     sync.Mutex
-	in     *session.Inbound
-	conn   *endpointConn // nil while its publisher is away
-	dirty  bool          // conn knows that there is something to tell
-	claim  *dispatch.Claim
-	target dispatch.Amount // credit that is kept topped up; it doubles whenever the sender had to ask
+	mu      sync.Mutex
+	epoch   uint64
+	secret  [16]byte
+	unsaved []uint64 // settled, and on their way to the saver
+	in      *session.Inbound
+	conn    *endpointConn // nil while its publisher is away
+	dirty   bool          // conn knows that there is something to tell
+	claim   *dispatch.Claim
+	target  dispatch.Amount // credit that is kept topped up; it doubles whenever the sender had to ask
 }
 
 // initialTarget suffices for a stream that sends now and then.
@@ -33,7 +38,7 @@ func (s *stream) attach(c *endpointConn, f *wire.Open) {
 	old := s.conn
 	returned := s.in.Outstanding()
 	opened, rejects := s.in.Attach(f.Handle, f.Base)
-	s.conn, s.dirty, s.target = c, false, initialTarget
+	s.conn, s.dirty, s.target, s.epoch = c, false, initialTarget, f.Epoch
 	c.mu.Lock()
 	c.append(&wire.Frame{Body: &wire.Frame_Opened{Opened: opened}})
 	for _, r := range rejects {
@@ -79,10 +84,10 @@ func (s *stream) giveBack(claim *dispatch.Claim, a dispatch.Amount) {
 }
 
 // fence ends the connection of a stream whose epoch is over.
-func (s *stream) fence() {
+func (s *stream) fence(epoch uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.conn != nil {
+	if s.conn != nil && s.epoch < epoch {
 		_ = s.conn.nc.Close()
 	}
 }
@@ -207,10 +212,20 @@ func (s *stream) granted(claim *dispatch.Claim, a dispatch.Amount) {
 
 // Settled implements dispatch.Source.
 func (s *stream) Settled(seq uint64) {
+	if s.saver != nil && s.persist(s.saver, seq) != nil {
+		return // it was said in the log; the publisher keeps the message
+	}
 	s.mu.Lock()
 	s.in.Settle(seq)
 	s.tell()
 	s.mu.Unlock()
+}
+
+// Position is where one of its messages stands.
+func (s *stream) Position(seq uint64) Position {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Position{StreamID: s.id, Epoch: s.epoch, Sequence: seq}
 }
 
 // Refused implements dispatch.Source.

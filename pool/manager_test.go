@@ -98,6 +98,31 @@ func TestASlowDialDelaysNoOtherAddress(t *testing.T) {
 	assert.ErrorIs(t, m.CloseWriter("slow:1"), ErrNotOpened)
 }
 
+func TestADialThatSucceedsAfterItsAddressWasClosedIsUndone(t *testing.T) {
+	noLeaks(t)
+	dialling, proceed := make(chan struct{}), make(chan struct{})
+	contexts := make(chan context.Context, 1)
+	client, server := net.Pipe()
+	m := newTestManager(t, ManagerConfig{Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		contexts <- ctx
+		close(dialling)
+		<-proceed // deaf to its context
+		return client, nil
+	}})
+	dialled, closed := make(chan error, 1), make(chan error, 1)
+	go func() { dialled <- m.Dial(WriterConfig{Address: "a:1"}) }() // ends with proceed
+	<-dialling
+	go func() { closed <- m.CloseWriter("a:1") }() // ends with Dial
+	<-(<-contexts).Done()
+	close(proceed)
+	assert.ErrorIs(t, <-dialled, ErrClosed)
+	assert.NoError(t, <-closed)
+	_, err := server.Read(make([]byte, 1))
+	assert.Equal(t, io.EOF, err)
+	_, err = m.Write("a:1", nil)
+	assert.ErrorIs(t, err, ErrNotOpened)
+}
+
 func TestManagerCloseEndsEverythingAndStaysClosed(t *testing.T) {
 	noLeaks(t)
 	dialling := make(chan struct{})

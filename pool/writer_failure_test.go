@@ -268,23 +268,63 @@ func TestAPeerThatNeverTakesAnythingUsesUpTheAttempts(t *testing.T) {
 func TestAPeerThatHangsUpAtOnceIsNotDialledInATightLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := newPipes()
-		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.dial, CloseTimeout: time.Second})
-		stop := make(chan struct{})
-		go func() { // ends with stop
-			for {
-				select {
-				case conn := <-network.servers:
-					_ = conn.Close()
-				case <-stop:
-					return
-				}
-			}
-		}()
+		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.dial})
+		start := time.Now()
+		for i := range 100 {
+			writeNumbers(t, w, i, i+1)
+			conn := <-network.servers
+			m, err := peerRead(conn, width4096)
+			require.NoError(t, err)
+			assert.Equal(t, fmt.Sprint(i), string(m))
+			require.NoError(t, conn.Close())
+			synctest.Wait()
+		}
+		assert.Greater(t, time.Since(start), time.Second, "each connection was short, so a wait precedes the next")
+		assert.NoError(t, w.Close())
+	})
+}
+
+func TestProgressGivesAllAttemptsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newPipes()
+		failures := make(chan Failure, 1)
+		w := dialTest(t, WriterConfig{
+			Address: "peer:1", Dial: network.dial, Failures: failures,
+			Retry: &RetryConfig{BackOff: func() backoff.BackOff { return backoff.NewConstantBackOff(time.Minute) }},
+		})
+		time.Sleep(time.Second)
+		for range 3 { // outages of four attempts each
+			losePeer(t, network)
+			writeNumbers(t, w, 0, 1)
+			time.Sleep(3*time.Minute + time.Second)
+			network.setDown(false)
+			time.Sleep(time.Minute)
+			conn := <-network.servers
+			_, err := peerRead(conn, width4096)
+			require.NoError(t, err)
+			synctest.Wait()
+			network.servers <- conn // for losePeer
+		}
+		assert.Empty(t, failures)
+		assert.NoError(t, w.Close())
+	})
+}
+
+func TestAFailedReopenTriesOnceAndUsesUpNoAttempts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newPipes()
+		failures := make(chan Failure, 1)
+		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.dial, Failures: failures})
+		losePeer(t, network)
+		for i := range 10 {
+			require.ErrorIs(t, w.Reopen(), errNetworkDown)
+			time.Sleep(time.Hour)
+			require.Equal(t, 1+i+1, network.dialed())
+		}
 		writeNumbers(t, w, 0, 1)
-		_ = w.Flush(context.Background())
-		assert.Less(t, network.dialed(), 10)
-		_ = w.Close()
-		close(stop)
+		<-failures
+		assert.Equal(t, 1+10+5, network.dialed())
+		assert.NoError(t, w.Close())
 	})
 }
 

@@ -9,7 +9,7 @@ import (
 type Group struct {
 	topic    *Topic
 	name     string // empty: of one subscription
-	at       *node  // the cursor: message index of node at is next
+	at       *link  // the cursor: message index of the node at it is next
 	index    int
 	returned []Delivery // given back, in order of the log; they come before the cursor
 	members  []*Member
@@ -28,6 +28,9 @@ type Delivery struct {
 
 // Message is the message's bytes. They are shared: do not write to them.
 func (d Delivery) Message() []byte { return d.node.msgs[d.index] }
+
+// Origin is where the message came from, and its sequence there.
+func (d Delivery) Origin() (Source, uint64) { return d.node.source, d.node.first + uint64(d.index) }
 
 // Received is when the message arrived.
 func (d Delivery) Received() time.Time { return d.node.at }
@@ -70,7 +73,7 @@ func (m *Member) Take() (Delivery, bool) {
 	g := m.group
 	g.topic.mu.Lock()
 	defer g.topic.mu.Unlock()
-	if m.left {
+	if m.left || g.gone {
 		return Delivery{}, false
 	}
 	d, ok := g.pop()
@@ -111,15 +114,16 @@ func (m *Member) Return(d Delivery) {
 	g.topic.report(done...)
 }
 
-// Pass gives a delivery back for another member that waits, and gets in line behind it: notify tells when to Take again.
+// Pass gives a delivery back for another member that waits, and gets in line behind it: notify tells when to Take again,
+// at once if nobody waits any more.
 func (m *Member) Pass(d Delivery) {
 	g := m.group
 	g.topic.mu.Lock()
-	done := g.giveBack(d)
 	if !m.waiting && !m.left {
 		m.waiting = true
 		g.idle = append(g.idle, m)
 	}
+	done := g.giveBack(d)
 	g.topic.mu.Unlock()
 	g.topic.report(done...)
 }
@@ -162,17 +166,17 @@ func (m *Member) Leave() {
 func (g *Group) pop() (Delivery, bool) {
 	if len(g.returned) > 0 {
 		d := g.returned[0]
-		g.returned = g.returned[1:]
+		g.returned = slices.Delete(g.returned, 0, 1)
 		return d, true
 	}
-	for g.index == len(g.at.msgs) {
-		if g.at.next == nil {
-			return Delivery{}, false
-		}
+	n := g.at.node
+	if n == nil {
+		return Delivery{}, false
+	}
+	d := Delivery{node: n, index: g.index}
+	if g.index++; g.index == len(n.msgs) {
 		g.at, g.index = g.at.next, 0
 	}
-	d := Delivery{node: g.at, index: g.index}
-	g.index++
 	return d, true
 }
 
@@ -214,8 +218,8 @@ func (g *Group) backlog() int {
 	for _, q := range g.keys {
 		n += len(q.waiting)
 	}
-	for at, index := g.at, g.index; at != nil; at, index = at.next, 0 {
-		n += len(at.msgs) - index
+	for at, index := g.at, g.index; at.node != nil; at, index = at.next, 0 {
+		n += len(at.node.msgs) - index
 	}
 	return n
 }

@@ -22,8 +22,14 @@ type Source interface {
 	Refused(seq uint64, r Refusal)
 }
 
-// node is a run of messages in a topic's log. The log is a list that only its readers hold: what all of them have passed
-// is garbage.
+// link is a place in a topic's log. Only the log's readers hold links: what all of them have passed is garbage, whoever
+// still holds a message that came before it.
+type link struct {
+	node *node // nil at the end of the log
+	next *link
+}
+
+// node is a run of messages.
 type node struct {
 	source  Source
 	first   uint64 // sequence of the first message in its stream
@@ -32,7 +38,6 @@ type node struct {
 	msgs    [][]byte
 	left    []int32         // groups that have not settled each message; nil: there is one group
 	refusal map[int]Refusal // of messages that some group refused and others have not settled
-	next    *node
 }
 
 // Topic is the log of one topic and its groups.
@@ -42,7 +47,7 @@ type Topic struct {
 	size   func(n int) int // of a message of n bytes, as the window counts it
 
 	mu       sync.Mutex
-	tail     *node
+	tail     *link
 	pos      uint64
 	groups   []*Group // named ones, those of single subscriptions, and vacant
 	vacant   *Group   // holds what waits for the next subscription without a group
@@ -52,7 +57,7 @@ type Topic struct {
 // NewTopic returns an empty topic whose window opens with its first group, or, where groups are declared, when all of
 // these exist. size tells what a message of n bytes takes of the window.
 func NewTopic(name string, window *Window, size func(n int) int, declared ...string) *Topic {
-	t := &Topic{name: name, window: window, size: size, tail: &node{}}
+	t := &Topic{name: name, window: window, size: size, tail: &link{}}
 	for _, g := range declared {
 		if t.declared == nil {
 			t.declared = map[string]bool{}
@@ -86,8 +91,8 @@ func (t *Topic) Append(source Source, first uint64, msgs [][]byte, at time.Time)
 	}
 	n.pos = t.pos
 	t.pos += uint64(len(msgs))
-	t.tail.next = n
-	t.tail = n
+	t.tail.node, t.tail.next = n, &link{}
+	t.tail = t.tail.next
 	for _, g := range t.groups {
 		g.wake(len(msgs))
 	}
@@ -177,7 +182,7 @@ func (t *Topic) group(name string) *Group {
 
 // newGroup adds a group that starts at the end of the log.
 func (t *Topic) newGroup(name string) *Group {
-	g := &Group{topic: t, name: name, at: t.tail, index: len(t.tail.msgs)}
+	g := &Group{topic: t, name: name, at: t.tail}
 	t.groups = append(t.groups, g)
 	return g
 }

@@ -27,6 +27,30 @@ func NewInbound(base uint64) *Inbound {
 	return &Inbound{next: max(base, 1), settled: NewWatermark(base)}
 }
 
+// RestoreInbound returns a stream of which the given ranges, and everything below base, are settled. What was received
+// and not settled is gone: the sender has to send it again.
+func RestoreInbound(settled []Range, base uint64) *Inbound {
+	in := NewInbound(base)
+	for _, r := range settled {
+		in.settled.Add(r.First, r.Last)
+	}
+	in.next = in.settled.Next()
+	return in
+}
+
+// Settled returns every settled sequence, and those in more, as ranges.
+func (in *Inbound) Settled(more []uint64) (ranges []Range) {
+	all := in.settled.Clone()
+	for _, seq := range more {
+		all.Add(seq, seq)
+	}
+	pairs := all.AppendPairs(nil, 1)
+	for i := 0; i < len(pairs); i += 2 {
+		ranges = append(ranges, Range{pairs[i], pairs[i+1]})
+	}
+	return ranges
+}
+
 // Next is the lowest sequence not received.
 func (in *Inbound) Next() uint64 { return in.next }
 
@@ -79,6 +103,9 @@ func (in *Inbound) Accept(f *PublishFrame) (fresh [][]byte, first uint64, dup Am
 		}
 		in.settled.Add(in.next, f.First-1)
 		in.next = f.First
+	}
+	if free, last := in.settled.Hole(f.First); f.First >= in.next && (free > f.First || last < f.First+count-1) {
+		return nil, 0, dup, violation("publish of %d to %d, of which some is settled", f.First, f.First+count-1)
 	}
 	in.got.messages += count
 	in.got.bytes += uint64(f.Bytes)

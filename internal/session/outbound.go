@@ -346,8 +346,25 @@ func (o *Outbound) settleChunks(first, last uint64) {
 		// The open chunk stays: it takes more messages.
 		if c.live == 0 && (i < len(o.chunks)-1 || !c.takes(1)) {
 			o.free(c)
+			i = o.join(i)
 		}
 	}
+}
+
+// join makes one of the freed chunk at index i and its freed neighbours, and returns its index: a stuck message would have
+// ever more of them behind it.
+func (o *Outbound) join(i int) int {
+	if i > 0 && o.chunks[i-1].buf == nil {
+		i--
+	}
+	for i+1 < len(o.chunks) && o.chunks[i+1].buf == nil {
+		o.chunks[i].count += o.chunks[i+1].count
+		o.chunks = slices.Delete(o.chunks, i+1, i+2)
+		if o.sentAt > i {
+			o.sentAt--
+		}
+	}
+	return i
 }
 
 func (o *Outbound) free(c *chunk) {
@@ -376,15 +393,11 @@ func (o *Outbound) dropFront() {
 	for n < len(o.chunks) && o.chunks[n].live == 0 {
 		n++
 	}
-	if n == len(o.chunks) && n > 0 && o.chunks[n-1].buf != nil {
-		if o.pending == 0 && o.sent == o.next { // drained: an idle stream keeps no memory
-			o.free(o.chunks[n-1])
-		} else {
-			n--
-		}
-	}
 	if n == 0 {
 		return
+	}
+	if last := o.chunks[n-1]; last.buf != nil { // drained: an idle stream keeps no memory
+		o.free(last)
 	}
 	clear(o.chunks[:n])
 	o.chunks = o.chunks[n:]

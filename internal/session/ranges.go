@@ -15,6 +15,9 @@ type Watermark struct {
 // NewWatermark returns the set of every sequence below next.
 func NewWatermark(next uint64) Watermark { return Watermark{next: next} }
 
+// Clone returns a copy that shares nothing.
+func (w *Watermark) Clone() Watermark { return Watermark{next: w.next, above: slices.Clone(w.above)} }
+
 // Next is the lowest sequence that is not in the set.
 func (w *Watermark) Next() uint64 { return max(w.next, 1) }
 

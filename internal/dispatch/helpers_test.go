@@ -1,0 +1,111 @@
+package dispatch
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// source writes down what it is told. It counts every sequence, so that a message reported twice shows.
+type source struct {
+	mu      sync.Mutex
+	settled map[uint64]int
+	refused map[uint64][]Refusal
+	order   []uint64
+}
+
+func newSource() *source {
+	return &source{settled: map[uint64]int{}, refused: map[uint64][]Refusal{}}
+}
+
+func (s *source) Settled(seq uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.settled[seq]++
+	s.order = append(s.order, seq)
+}
+
+func (s *source) Refused(seq uint64, r Refusal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refused[seq] = append(s.refused[seq], r)
+	s.order = append(s.order, seq)
+}
+
+// reported lists what was reported, in that order.
+func (s *source) reported() []uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]uint64{}, s.order...)
+}
+
+// signal is a member's notify: it counts.
+type signal struct{ n int }
+
+func (s *signal) notify() { s.n++ }
+
+func quiet() {}
+
+const each = 10 // what a message takes of the window in these tests
+
+func sized(int) int { return each }
+
+// windowRoom is what the windows of these tests hold.
+var windowRoom = Amount{Messages: 1000, Bytes: 1000 * each}
+
+func newTestTopic(declared ...string) (*Topic, *source) {
+	w := NewWindow(windowRoom, NewBudget(windowRoom.Bytes))
+	return NewTopic("topic", w, sized, declared...), newSource()
+}
+
+// feed reserves room and appends messages first to last, whose content is their sequence.
+func feed(t testing.TB, topic *Topic, s Source, first, last uint64) {
+	t.Helper()
+	var msgs [][]byte
+	for seq := first; seq <= last; seq++ {
+		msgs = append(msgs, fmt.Appendf(nil, "%d", seq))
+	}
+	want := Amount{Messages: len(msgs), Bytes: len(msgs) * each}
+	if got := topic.window.Take(want); got != want {
+		t.Fatalf("the window gave %+v of %+v", got, want)
+	}
+	topic.Append(s, first, msgs, time.Time{})
+}
+
+func seqOf(d Delivery) uint64 { return d.node.first + uint64(d.index) }
+
+// take takes the next message and checks that it is seq.
+func take(t testing.TB, m *Member, seq uint64) Delivery {
+	t.Helper()
+	d, ok := m.Take()
+	require.True(t, ok, "there is a message")
+	require.Equal(t, seq, seqOf(d))
+	require.Equal(t, fmt.Sprint(seq), string(d.Message()))
+	return d
+}
+
+func takeNone(t testing.TB, m *Member) {
+	t.Helper()
+	d, ok := m.Take()
+	require.False(t, ok, "%v", d)
+}
+
+func requireFull(t testing.TB, topic *Topic) {
+	t.Helper()
+	w := topic.window
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	require.Equal(t, w.size, w.free, "the window has everything back")
+	require.Equal(t, int64(windowRoom.Bytes), w.budget.free.Load(), "the budget has everything back")
+}
+
+func run(first, last uint64) []uint64 {
+	out := []uint64{}
+	for seq := first; seq <= last; seq++ {
+		out = append(out, seq)
+	}
+	return out
+}

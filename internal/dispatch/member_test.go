@@ -1,0 +1,123 @@
+package dispatch
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestNotifyTellsThoseWhoFoundNothing(t *testing.T) {
+	topic, s := newTestTopic()
+	var s1, s2, s3 signal
+	m1, m2, m3 := topic.Join("g", s1.notify), topic.Join("g", s2.notify), topic.Join("g", s3.notify)
+	require.Equal(t, []int{2, 1, 0}, []int{s1.n, s2.n, s3.n}, "they learn that they are not alone")
+	s1, s2 = signal{}, signal{}
+	takeNone(t, m2)
+	takeNone(t, m2) // stands in line once
+	takeNone(t, m1)
+	require.True(t, m3.Crowded())
+	feed(t, topic, s, 1, 1)
+	require.Equal(t, []int{0, 1, 0}, []int{s1.n, s2.n, s3.n}, "one message, one call, to whoever waits longest")
+	feed(t, topic, s, 2, 5)
+	require.Equal(t, []int{1, 1, 0}, []int{s1.n, s2.n, s3.n})
+	require.False(t, m3.Crowded())
+	d := take(t, m3, 1)
+	for seq := uint64(2); seq <= 5; seq++ {
+		m3.Settle(take(t, m3, seq))
+	}
+	takeNone(t, m1)
+	m3.Return(d)
+	require.Equal(t, []int{2, 1, 0}, []int{s1.n, s2.n, s3.n})
+	m1.Settle(take(t, m1, 1))
+	requireFull(t, topic)
+}
+
+func TestAloneAndCrowded(t *testing.T) {
+	topic, _ := newTestTopic()
+	var s1 signal
+	m1 := topic.Join("g", s1.notify)
+	require.True(t, m1.Alone())
+	require.False(t, m1.Crowded())
+	topic.Join("other", quiet)
+	require.True(t, m1.Alone())
+	m2 := topic.Join("g", quiet)
+	require.False(t, m1.Alone())
+	require.Equal(t, 1, s1.n)
+	takeNone(t, m2)
+	require.True(t, m1.Crowded())
+	m2.Leave()
+	require.True(t, m1.Alone())
+	require.False(t, m1.Crowded())
+}
+
+// Who leaves may have been told of a message; the others must hear of it.
+func TestLeaveHandsTheNotificationOn(t *testing.T) {
+	topic, s := newTestTopic()
+	var s1, s2 signal
+	m1, m2 := topic.Join("g", s1.notify), topic.Join("g", s2.notify)
+	takeNone(t, m1)
+	takeNone(t, m2)
+	s1, s2 = signal{}, signal{}
+	feed(t, topic, s, 1, 1)
+	require.Equal(t, []int{1, 0}, []int{s1.n, s2.n})
+	m1.Leave()
+	require.Equal(t, 1, s2.n)
+	takeNone(t, m1)
+	m2.Settle(take(t, m2, 1))
+}
+
+func TestPassGoesToAnotherMember(t *testing.T) {
+	topic, s := newTestTopic()
+	var s1, s2 signal
+	m1, m2 := topic.Join("g", s1.notify), topic.Join("g", s2.notify)
+	feed(t, topic, s, 1, 2)
+	d := take(t, m1, 1)
+	m2.Settle(take(t, m2, 2))
+	takeNone(t, m2)
+	s1, s2 = signal{}, signal{}
+	m1.Pass(d)
+	require.Equal(t, []int{0, 1}, []int{s1.n, s2.n})
+	m2.Settle(take(t, m2, 1))
+	feed(t, topic, s, 3, 3)
+	require.Equal(t, []int{1, 1}, []int{s1.n, s2.n}, "it stands in line again")
+	m1.Settle(take(t, m1, 3))
+	requireFull(t, topic)
+}
+
+// Between Crowded and Pass the other member may have gone, or have been woken for something else. The message that is
+// passed must not lie there with nobody told.
+func TestPassWithNobodyLeftToTakeIt(t *testing.T) {
+	for name, vanish := range map[string]func(*Topic, *source, *Member){
+		"it left":          func(_ *Topic, _ *source, m *Member) { m.Leave() },
+		"it was woken":     func(topic *Topic, s *source, _ *Member) { feed(t, topic, s, 2, 2) },
+		"it was not there": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			topic, s := newTestTopic()
+			var s1 signal
+			m1, m2 := topic.Join("g", s1.notify), topic.Join("g", quiet)
+			feed(t, topic, s, 1, 1)
+			d := take(t, m1, 1)
+			if vanish != nil {
+				takeNone(t, m2)
+				require.True(t, m1.Crowded())
+				vanish(topic, s, m2)
+			}
+			s1 = signal{}
+			m1.Pass(d)
+			require.Equal(t, 1, s1.n, "the message is its own again")
+			take(t, m1, 1)
+		})
+	}
+}
+
+func TestDeliveriesAreSharedOnlyAmongGroups(t *testing.T) {
+	topic, s := newTestTopic()
+	a := topic.Join("a", quiet)
+	topic.Join("a", quiet)
+	feed(t, topic, s, 1, 1)
+	require.False(t, take(t, a, 1).Shared())
+	topic.Initialize("b")
+	feed(t, topic, s, 2, 2)
+	require.True(t, take(t, a, 2).Shared())
+}

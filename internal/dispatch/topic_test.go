@@ -1,0 +1,284 @@
+package dispatch
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestEveryGroupGetsEveryMessage(t *testing.T) {
+	topic, s := newTestTopic()
+	topic.Initialize("a")
+	topic.Initialize("b")
+	feed(t, topic, s, 1, 3)
+	topic.Initialize("late") // gets what comes from now on
+	feed(t, topic, s, 4, 5)
+	members := map[string]*Member{}
+	for _, g := range []string{"a", "b", "late"} {
+		members[g] = topic.Join(g, quiet)
+	}
+	require.Equal(t, []int{5, 5, 2, 0}, []int{
+		topic.Backlog("a"), topic.Backlog("b"), topic.Backlog("late"), topic.Backlog("unknown"),
+	})
+	for seq := uint64(1); seq <= 5; seq++ {
+		members["a"].Settle(take(t, members["a"], seq))
+	}
+	require.Empty(t, s.reported())
+	for seq := uint64(5); seq > 3; seq-- {
+		members["late"].Settle(take(t, members["late"], 9-seq))
+	}
+	require.Empty(t, s.reported(), "two of three groups are not all")
+	var held []Delivery
+	for seq := uint64(1); seq <= 5; seq++ {
+		held = append(held, take(t, members["b"], seq))
+	}
+	for i := range held { // acks come in any order
+		members["b"].Settle(held[len(held)-1-i])
+		require.Equal(t, 5-uint64(i), s.reported()[i])
+	}
+	for seq, n := range s.settled {
+		require.Equal(t, 1, n, "%d", seq)
+	}
+	requireFull(t, topic)
+}
+
+func TestMembersOfAGroupShare(t *testing.T) {
+	topic, s := newTestTopic()
+	m1, m2 := topic.Join("g", quiet), topic.Join("g", quiet)
+	feed(t, topic, s, 1, 4)
+	m1.Settle(take(t, m1, 1))
+	m2.Settle(take(t, m2, 2))
+	m2.Settle(take(t, m2, 3))
+	m1.Settle(take(t, m1, 4))
+	takeNone(t, m1)
+	takeNone(t, m2)
+	require.Equal(t, run(1, 4), s.reported())
+	requireFull(t, topic)
+}
+
+func TestReturnedMessagesComeAgainInTheirPlace(t *testing.T) {
+	topic, s := newTestTopic()
+	other := newSource()
+	m := topic.Join("g", quiet)
+	feed(t, topic, s, 1, 3)
+	feed(t, topic, other, 1, 2) // sequences of another stream
+	var held []Delivery
+	for range 5 {
+		d, ok := m.Take()
+		require.True(t, ok)
+		held = append(held, d)
+	}
+	for _, i := range []int{3, 0, 4, 2} {
+		held[i].Attempt = i + 1
+		m.Return(held[i])
+	}
+	require.Equal(t, 4, topic.Backlog("g"))
+	feed(t, topic, s, 4, 4)
+	for _, i := range []int{0, 2, 3, 4} {
+		d, ok := m.Take()
+		require.True(t, ok)
+		require.Equal(t, held[i].node, d.node)
+		require.Equal(t, held[i].index, d.index)
+		require.Equal(t, i+1, d.Attempt, "attempts are remembered")
+		m.Settle(d)
+	}
+	m.Settle(held[1])
+	m.Settle(take(t, m, 4))
+	takeNone(t, m)
+	require.Len(t, s.reported(), 4)
+	require.Len(t, other.reported(), 2)
+	requireFull(t, topic)
+}
+
+func TestSubscriptionsWithoutAGroupEachGetAll(t *testing.T) {
+	topic, s := newTestTopic()
+	a := topic.Join("", quiet)
+	feed(t, topic, s, 1, 2)
+	b := topic.Join("", quiet)
+	feed(t, topic, s, 3, 4)
+	for seq := uint64(1); seq <= 4; seq++ {
+		a.Settle(take(t, a, seq))
+	}
+	require.Equal(t, run(1, 2), s.reported(), "only one was there")
+	b.Settle(take(t, b, 3))
+	b.Leave() // another one lives: what it had is nobody's
+	require.Equal(t, run(1, 4), s.reported())
+	feed(t, topic, s, 5, 6)
+	a.Settle(take(t, a, 5))
+	d := take(t, a, 6)
+	a.Return(d)
+	a.Leave() // the last one: what it had waits
+	a.Leave()
+	require.Equal(t, run(1, 5), s.reported())
+	feed(t, topic, s, 7, 7)
+	c := topic.Join("", quiet)
+	c.Settle(take(t, c, 6))
+	c.Settle(take(t, c, 7))
+	takeNone(t, c)
+	require.Equal(t, run(1, 7), s.reported())
+	requireFull(t, topic)
+}
+
+func TestWaitingRoomOfSubscriptionsWithoutAGroup(t *testing.T) {
+	topic, s := newTestTopic()
+	topic.Initialize("")
+	topic.Initialize("") // one is enough
+	feed(t, topic, s, 1, 3)
+	a := topic.Join("", quiet)
+	topic.Initialize("") // there is a subscription
+	feed(t, topic, s, 4, 4)
+	for seq := uint64(1); seq <= 4; seq++ {
+		a.Settle(take(t, a, seq))
+	}
+	require.Equal(t, run(1, 4), s.reported())
+	a.Leave()
+	topic.Initialize("") // the waiting room is there already
+	feed(t, topic, s, 5, 5)
+	topic.Join("named", quiet)
+	feed(t, topic, s, 6, 6)
+	b := topic.Join("", quiet)
+	c := topic.Join("", quiet)
+	feed(t, topic, s, 7, 7)
+	for seq := uint64(5); seq <= 7; seq++ {
+		b.Settle(take(t, b, seq))
+	}
+	require.Equal(t, run(1, 5), s.reported(), "6 and 7 wait for the group, 7 for another subscription as well")
+	c.Settle(take(t, c, 7))
+	topic.Drop("named")
+	require.Equal(t, run(1, 7), s.reported())
+	requireFull(t, topic)
+}
+
+func TestDeclaredGroupsHoldTheWindowBack(t *testing.T) {
+	topic, _ := newTestTopic("a", "b")
+	want := Amount{Messages: 1, Bytes: each}
+	var granted []Amount
+	topic.window.Wait(&Claim{Want: want, Least: want, Grant: func(a Amount) { granted = append(granted, a) }})
+	closed := func() {
+		t.Helper()
+		require.Zero(t, topic.window.Take(want))
+		require.Empty(t, granted)
+	}
+	closed()
+	topic.Initialize("other")
+	closed()
+	topic.Initialize("")
+	closed()
+	topic.Join("", quiet)
+	closed()
+	topic.Initialize("b")
+	topic.Initialize("b")
+	closed()
+	topic.Join("a", quiet)
+	require.Equal(t, []Amount{want}, granted)
+	require.Equal(t, want, topic.window.Take(want))
+}
+
+func TestATopicWithoutGroupsGivesNothing(t *testing.T) {
+	for name, open := range map[string]func(*Topic){
+		"named":    func(topic *Topic) { topic.Initialize("g") },
+		"vacant":   func(topic *Topic) { topic.Initialize("") },
+		"joined":   func(topic *Topic) { topic.Join("g", quiet) },
+		"joined ∅": func(topic *Topic) { topic.Join("", quiet) },
+	} {
+		topic, _ := newTestTopic()
+		want := Amount{Messages: 1, Bytes: each}
+		require.Zero(t, topic.window.Take(want), name)
+		open(topic)
+		require.Equal(t, want, topic.window.Take(want), name)
+	}
+}
+
+func TestDropSettlesWhatTheGroupHadNot(t *testing.T) {
+	topic, s := newTestTopic()
+	a, b := topic.Join("a", quiet), topic.Join("b", quiet)
+	feed(t, topic, s, 1, 5)
+	held, back := take(t, b, 1), take(t, b, 2)
+	b.Return(take(t, b, 3))
+	for seq := uint64(1); seq <= 4; seq++ {
+		a.Settle(take(t, a, seq))
+	}
+	topic.Drop("b")
+	topic.Drop("b")
+	topic.Drop("")
+	require.Equal(t, run(3, 4), s.reported(), "1 and 2 are in b's hands, 5 in none")
+	b.Settle(held)
+	b.Return(back) // the group is gone: nobody would take it
+	require.Equal(t, []uint64{3, 4, 1, 2}, s.reported())
+	a.Settle(take(t, a, 5))
+	require.Len(t, s.reported(), 5)
+	requireFull(t, topic)
+}
+
+// A member whose group was dropped under it gets nothing any more: the messages are not counted for it.
+func TestMembersOfADroppedGroupGetNothing(t *testing.T) {
+	topic, s := newTestTopic()
+	a, b := topic.Join("a", quiet), topic.Join("b", quiet)
+	topic.Drop("b")
+	feed(t, topic, s, 1, 2)
+	takeNone(t, b)
+	require.False(t, take(t, a, 1).Shared())
+	b.Leave()
+	again := topic.Join("b", quiet)
+	takeNone(t, again)
+	feed(t, topic, s, 3, 3)
+	again.Settle(take(t, again, 3))
+	require.Empty(t, s.reported())
+}
+
+func TestAfterTheLastGroupWasDroppedMessagesWait(t *testing.T) {
+	topic, s := newTestTopic()
+	topic.Initialize("g")
+	feed(t, topic, s, 1, 2)
+	topic.Drop("g")
+	require.Equal(t, run(1, 2), s.reported())
+	feed(t, topic, s, 3, 4) // credit was given already
+	topic.Join("h", quiet)
+	feed(t, topic, s, 5, 5)
+	m := topic.Join("", quiet)
+	for seq := uint64(3); seq <= 5; seq++ {
+		m.Settle(take(t, m, seq))
+	}
+	require.Equal(t, run(1, 4), s.reported())
+	topic.Drop("h")
+	require.Equal(t, run(1, 5), s.reported())
+	requireFull(t, topic)
+}
+
+func TestARefusalOfOneGroupIsReportedWhenAllAreDone(t *testing.T) {
+	no := Refusal{Undecodable: true, Reason: "no"}
+	for name, c := range map[string]struct {
+		end  []func(*Member, Delivery)
+		want *Refusal
+	}{
+		"all settle":         {[]func(*Member, Delivery){(*Member).Settle, (*Member).Settle, (*Member).Settle}, nil},
+		"the first refuses":  {[]func(*Member, Delivery){refuse(no), (*Member).Settle, (*Member).Settle}, &no},
+		"the second refuses": {[]func(*Member, Delivery){(*Member).Settle, refuse(no), (*Member).Settle}, &no},
+		"the last refuses":   {[]func(*Member, Delivery){(*Member).Settle, (*Member).Settle, refuse(no)}, &no},
+		"only one group":     {[]func(*Member, Delivery){refuse(no)}, &no},
+	} {
+		t.Run(name, func(t *testing.T) {
+			topic, s := newTestTopic()
+			var members []*Member
+			for i := range c.end {
+				members = append(members, topic.Join(string(rune('a'+i)), quiet))
+			}
+			feed(t, topic, s, 1, 2)
+			for i, end := range c.end {
+				require.Empty(t, s.reported())
+				take(t, members[i], 1)
+				end(members[i], take(t, members[i], 2))
+			}
+			require.Equal(t, []uint64{2}, s.reported())
+			if c.want == nil {
+				require.Equal(t, 1, s.settled[2])
+				return
+			}
+			require.Equal(t, []Refusal{*c.want}, s.refused[2])
+		})
+	}
+}
+
+func refuse(r Refusal) func(*Member, Delivery) {
+	return func(m *Member, d Delivery) { m.Refuse(d, r) }
+}

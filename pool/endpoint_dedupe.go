@@ -1,0 +1,111 @@
+package pool
+
+import (
+	"slices"
+	"sync"
+
+	"github.com/ThreeDotsLabs/watermill"
+)
+
+// saver writes settled positions to the DedupeStore: all that gather while one write is under way go into the next.
+type saver struct {
+	store   DedupeStore
+	logger  watermill.LoggerAdapter
+	flusher *flusher
+
+	mu     sync.Mutex
+	next   *saving
+	failed error // for good: what the store holds is not known after a failed write
+}
+
+// saving is one write to come.
+type saving struct {
+	streams map[*stream]struct{}
+	done    chan struct{} // closed when err is final
+	err     error
+}
+
+func newSaver(store DedupeStore, logger watermill.LoggerAdapter) *saver {
+	v := &saver{store: store, logger: logger}
+	v.flusher = newFlusher(v.flush)
+	return v
+}
+
+// save returns when the stream's state, as it is at this call or later, is durable.
+func (v *saver) save(s *stream) error {
+	v.mu.Lock()
+	if v.failed != nil {
+		defer v.mu.Unlock()
+		return v.failed
+	}
+	if v.next == nil {
+		v.next = &saving{streams: map[*stream]struct{}{}, done: make(chan struct{})}
+	}
+	g := v.next
+	g.streams[s] = struct{}{}
+	v.mu.Unlock()
+	v.flusher.kick()
+	<-g.done
+	return g.err
+}
+
+// flush is the flusher's.
+func (v *saver) flush() {
+	v.mu.Lock()
+	g := v.next
+	v.next = nil
+	failed := v.failed
+	v.mu.Unlock()
+	if g == nil {
+		return
+	}
+	if g.err = failed; failed == nil {
+		states := make(map[StreamID]StreamState, len(g.streams))
+		for s := range g.streams {
+			states[s.id] = s.state()
+		}
+		g.err = v.store.Save(states)
+	}
+	if g.err != nil && failed == nil {
+		v.logger.Error("The dedupe store failed: nothing more is acked until the listener is opened anew", g.err,
+			watermill.LogFields{"provider": provider})
+		v.mu.Lock()
+		v.failed = g.err
+		v.mu.Unlock()
+	}
+	close(g.done)
+}
+
+// close ends the saver: whoever waits gets ErrClosed.
+func (v *saver) close() {
+	v.flusher.close()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.failed == nil {
+		v.failed = ErrClosed
+	}
+	if v.next != nil {
+		v.next.err = v.failed
+		close(v.next.done)
+		v.next = nil
+	}
+}
+
+// state is what has to survive of a stream.
+func (s *stream) state() StreamState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return StreamState{Epoch: s.epoch, Secret: s.secret, Settled: s.in.Settled(s.unsaved)}
+}
+
+// persist makes a settled message durable before anybody is told of it.
+func (s *stream) persist(v *saver, seq uint64) error {
+	s.mu.Lock()
+	s.unsaved = append(s.unsaved, seq)
+	s.mu.Unlock()
+	err := v.save(s)
+	s.mu.Lock()
+	s.unsaved = slices.DeleteFunc(s.unsaved, func(u uint64) bool { return u == seq })
+	s.mu.Unlock()
+	return err
+}
