@@ -18,7 +18,7 @@ test_race:
 	go test -race -timeout 10m $(MODULES)
 
 test_reconnect: ## the universal suite over a network that is cut; see the test for why not under -race
-	go test -timeout 5m -run TestPubSubReconnect ./internal/tests
+	go test -timeout 5m -run "TestPubSub.*Reconnect" ./internal/tests
 
 test_stress: ## the universal suite, many times side by side: STRESS_TEST_COUNT
 	go test -tags stress -race -timeout 30m -run TestPubSubStress ./internal/tests

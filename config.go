@@ -7,6 +7,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/buffstreams/watermill-buffstreams/outbox"
 	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
@@ -56,8 +57,12 @@ type PublisherConfig struct {
 	Marshaler Marshaler
 	// Resolver finds the addresses of logical topics. Nil means that every topic must be an address.
 	Resolver Resolver
-	// Confirm says when Publish returns.
+	// Confirm says when Publish returns. It is not used with an Outbox.
 	Confirm Confirm
+	// Outbox keeps messages on disk until they were handled: Publish returns when they are fsynced there, and they are
+	// delivered in the background, also after a restart. Publishers may share one; it is not closed with them. Nil means
+	// that messages are kept in memory.
+	Outbox *outbox.Outbox
 	// Wire is the protocol. The plain one knows only ConfirmEnqueued.
 	Wire Wire
 	// MaxMessageSize is the limit of one encoded message in bytes. 0 means the Manager's limit on the acked wire, 4096 on
@@ -100,6 +105,10 @@ func (c PublisherConfig) Validate() error {
 		return configError("PublisherConfig.Wire", "%d is not a wire", c.Wire)
 	case c.Wire == WireBuffStreams && c.Confirm != ConfirmEnqueued:
 		return configError("PublisherConfig.Confirm", "the plain wire has no acks: only ConfirmEnqueued is possible")
+	case c.Outbox != nil && c.Wire != WireAcked:
+		return configError("PublisherConfig.Outbox", "the plain wire has no acks: an outbox would never know what was delivered")
+	case c.Outbox != nil && c.Confirm != ConfirmReceived:
+		return configError("PublisherConfig.Confirm", "an Outbox confirms when a message is on disk; leave Confirm unset")
 	case c.MaxMessageSize < 0:
 		return configError("PublisherConfig.MaxMessageSize", "%d is negative", c.MaxMessageSize)
 	case c.CloseTimeout < 0:

@@ -12,6 +12,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
+	"github.com/buffstreams/watermill-buffstreams/outbox"
 	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
@@ -23,6 +24,7 @@ type Publisher struct {
 	manager *pool.Manager
 	owned   bool // the manager is private
 	plain   *plainPublisher
+	courier *courier // delivers the outbox
 
 	ctx    context.Context // ends the waits of Publish when Close has waited long enough
 	cancel context.CancelFunc
@@ -66,6 +68,9 @@ func NewPublisher(config PublisherConfig, logger watermill.LoggerAdapter) (*Publ
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	if config.Wire == WireBuffStreams {
 		p.plain = newPlainPublisher(p)
+	}
+	if config.Outbox != nil {
+		p.courier = startCourier(p)
 	}
 	return p, nil
 }
@@ -136,6 +141,9 @@ func (p *Publisher) route(topic string, messages []*message.Message) error {
 
 // place is where a topic with an address leads.
 func (p *Publisher) place(topic string, d destination) (published, error) {
+	if p.courier != nil {
+		return published{topic: topic, peer: formatAddress(d.target), name: d.name}, nil
+	}
 	link, err := p.manager.Link(d.target)
 	if err != nil {
 		return published{}, err
@@ -192,12 +200,14 @@ func (p *Publisher) spread(route Route, places []published, messages []*message.
 			errs = append(errs, p.send(at, messages))
 		}
 		return errors.Join(errs...)
-	case route.Policy == Failover:
+	case route.Policy == Failover && p.courier == nil:
 		for _, at := range places {
 			if at.link.Connected() {
 				return p.send(at, messages)
 			}
 		}
+		return p.send(places[0], messages)
+	case route.Policy == Failover: // whoever is away gets it when it returns
 		return p.send(places[0], messages)
 	}
 	shares := make([][]*message.Message, len(places))
@@ -229,6 +239,9 @@ func (p *Publisher) send(at published, messages []*message.Message) error {
 	if err := p.encode(batch, at.topic, messages); err != nil {
 		return &PublishError{Topic: at.topic, Peer: at.peer, NotSent: messages, Err: err}
 	}
+	if p.courier != nil {
+		return p.store(at, batch, messages)
+	}
 	ctx := p.ctx
 	if p.cfg.PublishContext {
 		merged, cancel := context.WithCancel(messages[0].Context())
@@ -248,6 +261,27 @@ func (p *Publisher) send(at published, messages []*message.Message) error {
 		err = ErrPublisherClosed
 	}
 	return &PublishError{Topic: at.topic, Peer: at.peer, NotSent: messages[sent:], Unknown: messages[:sent], Err: err}
+}
+
+// store puts the messages into the outbox.
+func (p *Publisher) store(at published, batch *session.Batch, messages []*message.Message) error {
+	key := outbox.Key{Destination: at.peer, Topic: at.name}
+	if _, err := p.cfg.Outbox.Append(p.ctx, key, batch.Messages()...); err != nil {
+		failed := &PublishError{Topic: at.topic, Peer: at.peer, NotSent: messages, Err: err}
+		if unconfirmed := (*outbox.UnconfirmedError)(nil); errors.As(err, &unconfirmed) {
+			failed.NotSent, failed.Unknown = nil, messages
+		}
+		return failed
+	}
+	return nil
+}
+
+// Drain waits until every message of the outbox was handled, or ctx is done; without an outbox it is Flush.
+func (p *Publisher) Drain(ctx context.Context) error {
+	if p.courier == nil {
+		return p.Flush(ctx)
+	}
+	return p.cfg.Outbox.Drained(ctx)
 }
 
 // encode fills the batch, or leaves an error before anything was sent.
@@ -290,7 +324,7 @@ func (p *Publisher) places() []published {
 }
 
 // Close refuses further messages and waits up to CloseTimeout until those of this publisher have reached their confirm
-// level (received, for ConfirmEnqueued). It returns an *UndeliveredError with the number of those that did not.
+// level (received, for ConfirmEnqueued). What is in an Outbox it does not wait for: see Drain. It returns an *UndeliveredError with the number of those that did not.
 // It may be called more than once.
 func (p *Publisher) Close() error {
 	p.mu.Lock()
@@ -305,6 +339,14 @@ func (p *Publisher) Close() error {
 	defer cancel()
 	defer context.AfterFunc(ctx, p.cancel)()
 	p.calls.Wait() // ends in time: ctx ends what Publish waits for
+	if p.courier != nil {
+		p.cancel()
+		p.courier.stop()
+		if p.owned {
+			return p.manager.Close()
+		}
+		return nil
+	}
 	err := p.Flush(ctx)
 	p.cancel()
 	undelivered := 0

@@ -63,3 +63,14 @@ func parseAddress(address string) (pool.Target, error) {
 	}
 	return d.target, nil
 }
+
+// formatAddress is the reverse of parseAddress.
+func formatAddress(t pool.Target) string {
+	switch {
+	case t.Network == "unix":
+		return "unix://" + t.Address
+	case t.TLS:
+		return "tls://" + t.Address
+	}
+	return t.Address
+}

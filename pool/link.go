@@ -48,6 +48,7 @@ type Link struct {
 	closed bool
 
 	onRefused map[any]func(Refused) // never changed, only replaced
+	relays    map[*session.Outbound]*Relay
 
 	segments []session.Segment // the flusher's
 	out      []byte            // the flusher's

@@ -122,6 +122,7 @@ func (l *Link) read(conn net.Conn, r *framing.Reader, welcomed func()) error {
 		err = l.client.Receive(payload, time.Now())
 		up := l.client.Established()
 		refused, hooks := l.client.Refused(), l.onRefused
+		news := l.news()
 		l.mu.Unlock()
 		if err != nil {
 			return err
@@ -135,6 +136,9 @@ func (l *Link) read(conn net.Conn, r *framing.Reader, welcomed func()) error {
 		}
 		for _, r := range refused {
 			l.report(r, hooks)
+		}
+		for _, n := range news {
+			n.deliver()
 		}
 		l.flusher.kick()
 	}

@@ -166,7 +166,8 @@ func (m *Member) Leave() {
 func (g *Group) pop() (Delivery, bool) {
 	if len(g.returned) > 0 {
 		d := g.returned[0]
-		g.returned = slices.Delete(g.returned, 0, 1)
+		g.returned[0] = Delivery{} // the slice keeps its memory
+		g.returned = g.returned[1:]
 		return d, true
 	}
 	n := g.at.node

@@ -51,6 +51,8 @@ func quiet() {}
 
 const each = 10 // what a message takes of the window in these tests
 
+var topicTime = time.Unix(1, 0) // when messages arrive
+
 func sized(int) int { return each }
 
 // windowRoom is what the windows of these tests hold.
@@ -72,7 +74,7 @@ func feed(t testing.TB, topic *Topic, s Source, first, last uint64) {
 	if got := topic.window.Take(want); got != want {
 		t.Fatalf("the window gave %+v of %+v", got, want)
 	}
-	topic.Append(s, first, msgs, time.Time{})
+	topic.Append(s, first, msgs, topicTime)
 }
 
 func seqOf(d Delivery) uint64 { return d.node.first + uint64(d.index) }

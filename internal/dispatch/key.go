@@ -15,6 +15,9 @@ func (m *Member) Claim(d *Delivery, key string) bool {
 	g := m.group
 	g.topic.mu.Lock()
 	defer g.topic.mu.Unlock()
+	if g.gone { // nobody would bring it up again
+		return true
+	}
 	q := g.keys[key]
 	if q == nil {
 		if g.keys == nil {
@@ -41,7 +44,7 @@ func (g *Group) unclaim(d Delivery) {
 	default:
 		next := q.waiting[0]
 		q.waiting = q.waiting[1:]
-		q.holder = next.pos()
+		q.holder, next.key = next.pos(), q // however it ends, claimed again or not, the key goes on
 		if !g.gone {
 			g.returned = insert(g.returned, next)
 			g.wake(1)

@@ -29,6 +29,13 @@ func TestNotifyTellsThoseWhoFoundNothing(t *testing.T) {
 	m3.Return(d)
 	require.Equal(t, []int{2, 1, 0}, []int{s1.n, s2.n, s3.n})
 	m1.Settle(take(t, m1, 1))
+	takeNone(t, m3)
+	takeNone(t, m2)
+	takeNone(t, m1)
+	feed(t, topic, s, 6, 7)
+	require.Equal(t, []int{2, 2, 1}, []int{s1.n, s2.n, s3.n}, "two messages, two calls")
+	m2.Settle(take(t, m2, 6))
+	m2.Settle(take(t, m2, 7))
 	requireFull(t, topic)
 }
 

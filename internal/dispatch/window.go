@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -9,9 +10,14 @@ import (
 type Amount struct{ Messages, Bytes int }
 
 // Budget bounds the bytes that all windows of a process hold together. It is safe for concurrent use.
+//
+// mu guards starved. A window's lock may be held when mu is taken, never the other way round.
 type Budget struct {
-	free    atomic.Int64
-	starved atomic.Bool // a window could not have what it was asked for
+	free   atomic.Int64
+	hungry atomic.Bool // starved is not empty
+
+	mu      sync.Mutex
+	starved []*Window // those whose first claim waits for bytes to come back, in that order
 }
 
 // NewBudget returns a budget of so many bytes.
@@ -21,13 +27,12 @@ func NewBudget(bytes int) *Budget {
 	return b
 }
 
-// take takes up to want bytes, and nothing when it cannot have at least least.
-func (b *Budget) take(least, want int) int {
+// try takes up to want bytes, and nothing when it cannot have at least least.
+func (b *Budget) try(least, want int) int {
 	for {
 		free := b.free.Load()
 		n := min(int64(want), free)
 		if n < int64(least) || n <= 0 {
-			b.starved.Store(true)
 			return 0
 		}
 		if b.free.CompareAndSwap(free, free-n) {
@@ -36,12 +41,41 @@ func (b *Budget) take(least, want int) int {
 	}
 }
 
-func (b *Budget) release(bytes int) { b.free.Add(int64(bytes)) }
+// take is like try. When there is nothing to have, release will serve w, unless that is nil.
+func (b *Budget) take(least, want int, w *Window) int {
+	n := b.try(least, want)
+	if n > 0 || w == nil {
+		return n
+	}
+	b.mu.Lock()
+	if !slices.Contains(b.starved, w) {
+		b.starved = append(b.starved, w)
+		b.hungry.Store(true)
+	}
+	b.mu.Unlock()
+	return b.try(least, want) // who released until now did not know of w
+}
+
+// release gives bytes back and serves those who wait for them. Those who need more than there is hold up nobody.
+func (b *Budget) release(bytes int) {
+	b.free.Add(int64(bytes))
+	if !b.hungry.Load() {
+		return
+	}
+	b.mu.Lock()
+	starved := b.starved
+	b.starved = nil
+	b.hungry.Store(false)
+	b.mu.Unlock()
+	for _, w := range starved {
+		w.serve()
+	}
+}
 
 // Take takes all of n bytes or nothing. A nil Budget has no bound.
-func (b *Budget) Take(n int) bool { return b == nil || b.take(n, n) == n }
+func (b *Budget) Take(n int) bool { return b == nil || b.try(n, n) == n }
 
-// Release gives bytes back.
+// Release gives bytes back. Windows that wait for them are served: it is called with no lock held that a Grant takes.
 func (b *Budget) Release(n int) {
 	if b != nil {
 		b.release(n)
@@ -80,7 +114,7 @@ func (w *Window) Take(want Amount) Amount {
 	if !w.ready || len(w.waiting) > 0 {
 		return Amount{}
 	}
-	return w.reserve(Amount{1, 1}, want)
+	return w.reserve(Amount{1, 1}, want, nil)
 }
 
 // Wait puts a claim in line.
@@ -139,7 +173,7 @@ func (w *Window) serve() {
 			return
 		}
 		c := w.waiting[0]
-		a := w.reserve(c.Least, c.Want)
+		a := w.reserve(c.Least, c.Want, w)
 		if a == (Amount{}) {
 			w.mu.Unlock()
 			return
@@ -150,13 +184,14 @@ func (w *Window) serve() {
 	}
 }
 
-// reserve takes at least least and up to want, or nothing. w.mu is held.
-func (w *Window) reserve(least, want Amount) Amount {
+// reserve takes at least least and up to want, or nothing: starving, if not nil, is served when the budget frees. w.mu is
+// held.
+func (w *Window) reserve(least, want Amount, starving *Window) Amount {
 	a := Amount{min(want.Messages, w.free.Messages), min(want.Bytes, w.free.Bytes)}
 	if a.Messages < least.Messages || a.Bytes < least.Bytes {
 		return Amount{}
 	}
-	if a.Bytes = w.budget.take(least.Bytes, a.Bytes); a.Bytes == 0 {
+	if a.Bytes = w.budget.take(least.Bytes, a.Bytes, starving); a.Bytes == 0 {
 		return Amount{}
 	}
 	w.free.Messages -= a.Messages

@@ -42,6 +42,15 @@ func (b *Batch) Append(limit int, encode func(dst []byte) ([]byte, error)) (size
 // Len is the number of messages.
 func (b *Batch) Len() int { return len(b.ends) }
 
+// Messages returns the encoded messages, as views of the batch.
+func (b *Batch) Messages() [][]byte {
+	all := make([][]byte, b.Len())
+	for i := range all {
+		all[i], _ = protowire.ConsumeBytes(b.buf[b.start(i)+1:])
+	}
+	return all
+}
+
 // Reset empties the batch and keeps its memory, unless that is large.
 func (b *Batch) Reset() {
 	const keep = 1 << 20

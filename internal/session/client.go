@@ -47,6 +47,7 @@ type Client struct {
 	pinged   bool
 	ticked   time.Time
 	refused  []Refused
+	news     []*Outbound // relays with events
 }
 
 // NewClient returns a Client without a connection.
@@ -68,15 +69,15 @@ func (c *Client) Stream(topic string) *Outbound {
 
 // Pending is the number of messages that are not settled.
 func (c *Client) Pending() (n int) {
-	for _, o := range c.streams {
-		n += o.pending
+	for _, o := range c.handles {
+		n += o.waits()
 	}
 	return n
 }
 
 // Unreceived is the number of messages that the receiver is not known to have.
 func (c *Client) Unreceived() (n int) {
-	for _, o := range c.streams {
+	for _, o := range c.handles {
 		n += o.Unreceived()
 	}
 	return n
@@ -106,7 +107,7 @@ func (c *Client) schedule(o *Outbound) {
 	}
 	switch o.state {
 	case unopened:
-		if o.pending > 0 {
+		if o.waits() > 0 {
 			c.open(o)
 		}
 	case open:
@@ -117,8 +118,11 @@ func (c *Client) schedule(o *Outbound) {
 
 func (c *Client) open(o *Outbound) {
 	o.state = opening
-	o.seekTo(o.settled.Next())
-	messages, bytes, least := o.want()
+	messages, bytes, least := uint64(o.waits()), uint64(1), uint64(1) // a relay has not fetched anything yet
+	if o.relay == nil {
+		o.seekTo(o.settled.Next())
+		messages, bytes, least = o.want()
+	}
 	o.wanting = messages > 0
 	c.send(&wire.Frame{Body: &wire.Frame_Open{Open: &wire.Open{
 		Handle: o.handle, Publisher: o.id.Publisher[:], Epoch: o.id.Epoch, Secret: o.id.Secret[:], Stream: o.stream,
@@ -264,7 +268,7 @@ func (c *Client) welcomed(f *wire.Welcome) error {
 		return violation("frames of %d bytes are not enough, the least is %d", f.MaxFrame, MinFrame)
 	}
 	c.phase, c.maxFrame = ready, int(min(f.MaxFrame, math.MaxInt32))
-	for _, o := range c.streams {
+	for _, o := range c.handles {
 		c.schedule(o)
 	}
 	return nil
@@ -282,6 +286,7 @@ func (c *Client) opened(f *wire.Opened) error {
 	if err := o.opened(f); err != nil {
 		return err
 	}
+	c.note(o)
 	c.schedule(o)
 	return nil
 }
@@ -297,6 +302,7 @@ func (c *Client) acked(f *AckFrame) error {
 	if err := o.acked(f); err != nil {
 		return err
 	}
+	c.note(o)
 	if f.Messages != 0 && o.unsent() {
 		c.schedule(o)
 	}
@@ -330,6 +336,12 @@ func (c *Client) refuse(o *Outbound, seq uint64, err *PeerError) {
 			}
 		}
 	}
+	if o.relay != nil {
+		o.settled.Add(seq, seq)
+		o.relay.events = append(o.relay.events, Event{First: seq, Last: seq, Err: err})
+		c.note(o)
+		return
+	}
 	message := append([]byte(nil), o.chunks[o.chunkOf(seq)].message(seq)...)
 	c.refused = append(c.refused, Refused{Topic: o.Topic, Sequence: seq, Message: message, Err: err})
 	o.settle(seq, seq)
@@ -337,6 +349,12 @@ func (c *Client) refuse(o *Outbound, seq uint64, err *PeerError) {
 
 // fail breaks a stream for good and refuses everything that it still keeps.
 func (c *Client) fail(o *Outbound, err *PeerError) {
+	if o.relay != nil {
+		o.relay.events = append(o.relay.events, Event{Err: err})
+		c.note(o)
+		o.fail(err)
+		return
+	}
 	for {
 		seq, _ := o.settled.Hole(1)
 		if seq >= o.next {
@@ -362,9 +380,11 @@ func (c *Client) Tick(now time.Time, timeout error) error {
 	if idle {
 		c.ticked = now
 	}
-	for _, o := range c.streams {
+	for _, o := range c.handles {
 		o.expire(now, timeout)
-		o.release() // who waits for the process's budget is not told when it frees
+		if o.relay == nil {
+			o.release() // who waits for the process's budget is not told when it frees
+		}
 		if messages, bytes := o.credit.left(); idle && o.state == open {
 			if !o.touched && messages+bytes > 0 && !o.unsent() {
 				c.want(o, 0, 0, 0)
@@ -388,7 +408,7 @@ func (c *Client) Tick(now time.Time, timeout error) error {
 
 // Abort breaks every stream: waiters get cause, nothing is sent any more.
 func (c *Client) Abort(cause error) {
-	for _, o := range c.streams {
+	for _, o := range c.handles {
 		o.fail(cause)
 	}
 	c.phase, c.ready, c.control = down, nil, nil

@@ -27,3 +27,6 @@ type Refused struct {
 
 // ErrSilent means that nothing was heard from the peer for too long, though it was pinged.
 var ErrSilent = errors.New("session: peer is silent")
+
+// ErrEnded is the cause of a stream that its own side ended.
+var ErrEnded = errors.New("session: stream ended")

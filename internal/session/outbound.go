@@ -63,6 +63,7 @@ type Outbound struct {
 	stream uint64
 	handle uint64
 	window Window
+	relay  *relay // nil: the messages are kept here
 	cause  error
 
 	next    uint64 // sequence of the next message enqueued
@@ -77,6 +78,7 @@ type Outbound struct {
 	sentAt   int    // its chunk
 	sentOff  int    // its offset there
 	gap      bool   // the next Publish must say that it follows a gap
+	farthest uint64 // next sequence to send for the first time
 	received uint64 // lowest sequence that the receiver does not have
 	credit   credit
 	wanting  bool // a Want is on its way; until it is answered there is no credit
@@ -112,7 +114,23 @@ func newOutbound(id Identity, stream, handle uint64, topic string, w Window, nex
 func (o *Outbound) Pending() int { return o.pending }
 
 // Unreceived is the number of messages that the receiver is not known to have.
-func (o *Outbound) Unreceived() int { return int(o.next - o.reached()) }
+func (o *Outbound) Unreceived() int { return int(o.known() - o.reached()) }
+
+// known is the sequence behind the last message that there is.
+func (o *Outbound) known() uint64 {
+	if o.relay != nil {
+		return max(o.next, o.relay.tail)
+	}
+	return o.next
+}
+
+// waits is the number of messages that are not settled.
+func (o *Outbound) waits() int {
+	if o.relay != nil {
+		return o.relay.waits(o)
+	}
+	return o.pending
+}
 
 // reached is the lowest sequence that the receiver does not have and that is not settled: no ack need come for those that
 // are, if the receiver lost them or never got them.
@@ -141,22 +159,27 @@ func (o *Outbound) enqueue(b *Batch, i int) (taken int) {
 			!o.window.Budget.Take(len(entry)) {
 			break
 		}
-		c := o.tail(len(entry))
-		c.buf = append(c.buf, entry...)
-		c.count++
-		c.live++
-		o.bytes += len(entry)
-		o.pending++
-		o.next++
+		o.append(entry)
 	}
 	return taken
+}
+
+// append adds one encoded message.
+func (o *Outbound) append(entry []byte) {
+	c := o.tail(len(entry))
+	c.buf = append(c.buf, entry...)
+	c.count++
+	c.live++
+	o.bytes += len(entry)
+	o.pending++
+	o.next++
 }
 
 // tail returns the chunk that takes the next message, of n bytes.
 func (o *Outbound) tail(n int) *chunk {
 	if k := len(o.chunks); k > 0 {
 		last := o.chunks[k-1]
-		if last.buf != nil && last.takes(n) {
+		if last.buf != nil && last.takes(n) && last.end() == o.next {
 			return last
 		}
 		o.hint = cap(last.buf)
@@ -187,8 +210,12 @@ func (o *Outbound) segment() (s Segment, ok bool) {
 	o.credit.usedMessages += count
 	o.credit.usedBytes += uint64(size)
 	o.sent += count
+	o.farthest = max(o.farthest, o.sent)
 	o.sentOff += size
 	o.gap, o.touched = false, true
+	if o.relay != nil {
+		o.relay.sentChunk(o)
+	}
 	return s, true
 }
 
@@ -261,15 +288,24 @@ func (o *Outbound) want() (messages, bytes, least uint64) {
 
 // opened resumes where the receiver stands.
 func (o *Outbound) opened(f *wire.Opened) error {
-	if f.Next > o.next {
-		return violation("opened at %d, which was never sent: the next is %d", f.Next, o.next)
+	if f.Next > o.known() {
+		return violation("opened at %d, which was never sent: the next is %d", f.Next, o.known())
 	}
-	if err := o.settleRanges(f.Settled, f.Next); err != nil {
+	// What was settled may lie above what the receiver has: it forgets the one at a restart, and not the other.
+	limit := max(f.Next, o.farthest)
+	if o.relay != nil { // what an earlier process sent is not known
+		limit = o.known()
+	}
+	if err := o.settleRanges(f.Settled, limit); err != nil {
 		return err
 	}
 	o.state, o.gap = open, false
 	o.received = max(f.Next, 1)
 	o.credit = credit{}
+	if o.relay != nil {
+		o.relay.restart(o)
+		return nil
+	}
 	o.seekTo(o.received)
 	o.wake()
 	return nil
@@ -316,6 +352,11 @@ func (o *Outbound) settleRanges(pairs []uint64, limit uint64) error {
 func (o *Outbound) settle(first, last uint64) {
 	first = max(first, o.settled.Next())
 	if last < first {
+		return
+	}
+	if o.relay != nil {
+		o.settled.Add(first, last)
+		o.relay.events = append(o.relay.events, Event{First: first, Last: last})
 		return
 	}
 	if o.settled.Sparse() == 0 {
@@ -484,6 +525,10 @@ func (o *Outbound) disconnect() {
 		o.state = unopened
 	}
 	o.credit, o.wanting, o.queued = credit{}, false, false
+	if o.relay != nil {
+		o.relay.clear(o)
+		o.release()
+	}
 }
 
 // fail breaks the stream for good.

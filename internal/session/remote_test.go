@@ -27,6 +27,7 @@ type remote struct {
 
 	room    Amount // of the window: not granted, and not taken by unsettled messages
 	streams map[string]*inflow
+	topics  []string // of streams, in the order in which they came
 	handles map[uint64]*inflow
 	line    []*inflow // those that wait for credit
 	out     [][]byte  // payloads for the sender
@@ -104,6 +105,7 @@ func (r *remote) stream(topic string) *inflow {
 	if s == nil {
 		s = &inflow{topic: topic, ever: map[uint64]int{}, finished: map[uint64]bool{}, refused: map[uint64]bool{}}
 		r.streams[topic] = s
+		r.topics = append(r.topics, topic)
 	}
 	return s
 }
@@ -252,7 +254,8 @@ func (r *remote) reject(s *inflow, seq uint64) {
 
 // ack queues what the senders have not been told.
 func (r *remote) ack() {
-	for _, s := range r.streams {
+	for _, topic := range r.topics { // not in random order: a seed must give the same run again
+		s := r.streams[topic]
 		for s.online {
 			a, ok := s.in.Ack()
 			if !ok {

@@ -4,7 +4,6 @@ package tests
 
 import (
 	"testing"
-	"time"
 
 	"github.com/ThreeDotsLabs/watermill/pubsub/tests"
 
@@ -20,10 +19,22 @@ import (
 // message leaves, and the network takes far longer than a report.
 func TestPubSubReconnect(t *testing.T) {
 	bothWays(t, func(t *testing.T, exactlyOnce bool) {
-		n := newNetwork(t, 50*time.Millisecond, time.Second)
+		n := outage(t)
 		h := newHouse(t, pool.ManagerConfig{Dial: n.dial})
 		h.publisher.Confirm = buffstreams.ConfirmEnqueued
 		f := features(h, exactlyOnce)
+		f.RestartServiceCommand = n.command()
+		tests.TestPubSub(t, f, h.pubSub, h.groupPubSub)
+	})
+}
+
+// TestPubSubOutboxReconnect is the same with an outbox: Publish returns when a message is on disk, which again is before
+// it leaves. With this every feature that a transport can honestly have is on.
+func TestPubSubOutboxReconnect(t *testing.T) {
+	bothWays(t, func(t *testing.T, exactlyOnce bool) {
+		n := outage(t)
+		h, features := persistentHouse(t, pool.ManagerConfig{Dial: n.dial})
+		f := features(exactlyOnce)
 		f.RestartServiceCommand = n.command()
 		tests.TestPubSub(t, f, h.pubSub, h.groupPubSub)
 	})

@@ -1,0 +1,223 @@
+package buffstreams
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+
+	"github.com/buffstreams/watermill-buffstreams/outbox"
+	"github.com/buffstreams/watermill-buffstreams/pool"
+)
+
+// courier delivers what an outbox holds: a goroutine for each of its streams reads messages when the peer wants them, and
+// settles in the outbox what was handled. One courier at a time delivers an outbox.
+type courier struct {
+	outbox    *outbox.Outbox
+	manager   *pool.Manager
+	logger    watermill.LoggerAdapter
+	onFailure func(topic string, encoded []byte, err error)
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+func startCourier(p *Publisher) *courier {
+	c := &courier{outbox: p.cfg.Outbox, manager: p.manager, logger: p.logger, onFailure: p.cfg.OnFailure}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.wg.Go(c.run) // ends with stop
+	return c
+}
+
+// stop ends the delivery. What was not delivered stays in the outbox, and another publisher on it carries on.
+func (c *courier) stop() {
+	c.cancel()
+	c.wg.Wait()
+}
+
+// run waits for its turn with the outbox, then starts a goroutine for each stream.
+func (c *courier) run() {
+	release, err := c.outbox.Deliver(c.ctx)
+	if err != nil {
+		return
+	}
+	defer release()
+	var streams sync.WaitGroup
+	defer streams.Wait()
+	known := map[uint64]bool{}
+	for {
+		more := c.outbox.NewStreams()
+		for _, s := range c.outbox.Streams() {
+			if !known[s.ID] {
+				known[s.ID] = true
+				streams.Go(func() { c.deliver(s.ID) }) // ends with stop
+			}
+		}
+		select {
+		case <-more:
+		case <-c.ctx.Done():
+			return
+		}
+		if c.ctx.Err() == nil && c.outbox.Err() != nil {
+			return
+		}
+	}
+}
+
+// refusedPause is the wait before a stream is tried again that the peer or the outbox did not let go on.
+const refusedPause = 5 * time.Second
+
+// deliver sees to one stream until the courier stops. A stream that cannot be delivered holds up no other.
+func (c *courier) deliver(id uint64) {
+	for c.ctx.Err() == nil {
+		s, ok := c.stream(id)
+		if !ok {
+			return
+		}
+		err := c.relay(s)
+		if c.ctx.Err() != nil || errors.Is(err, outbox.ErrClosed) {
+			return
+		}
+		c.logger.Error("Messages of an outbox cannot be delivered; they are kept", err, watermill.LogFields{
+			"provider": "buffstreams", "address": s.Key.Destination, "topic": s.Key.Topic,
+		})
+		select {
+		case <-time.After(refusedPause):
+		case <-c.ctx.Done():
+		}
+	}
+}
+
+// stream looks a stream up as it is now.
+func (c *courier) stream(id uint64) (outbox.Stream, bool) {
+	for _, s := range c.outbox.Streams() {
+		if s.ID == id {
+			return s, true
+		}
+	}
+	return outbox.Stream{}, false
+}
+
+// relay delivers a stream until something ends that.
+func (c *courier) relay(s outbox.Stream) error {
+	target, err := parseAddress(s.Key.Destination)
+	if err != nil {
+		return err
+	}
+	link, err := c.manager.Link(target)
+	if err != nil {
+		return err
+	}
+	p := &parcel{courier: c, key: s.Key}
+	identity := pool.Identity{Publisher: c.outbox.ID(), Epoch: c.outbox.Epoch(), Secret: c.outbox.Secret()}
+	r, err := link.Relay(pool.RelayConfig{
+		Identity: identity, Stream: s.ID, Topic: s.Key.Topic, Base: s.First,
+		OnSettled: p.settled, OnRefused: p.refused,
+	})
+	if err != nil {
+		return err
+	}
+	defer r.End()
+	if s.Pending > 0 {
+		r.Announce(s.Next) // the receiver may have any of them already
+	} else if err := p.await(r, s.First); err != nil {
+		return err
+	}
+	return p.feed(r)
+}
+
+// parcel is one stream on its way.
+type parcel struct {
+	courier *courier
+	key     outbox.Key
+	reading sync.Mutex // feed and refused both read
+}
+
+// readBytes is how much is read from the outbox at a time.
+const readBytes = 64 << 10
+
+// feed reads messages as the peer wants them.
+func (p *parcel) feed(r *pool.Relay) error {
+	for {
+		from, generation, err := r.Next(p.courier.ctx)
+		if err != nil {
+			return err
+		}
+		batch, err := p.read(from, readBytes)
+		if err != nil {
+			return err
+		}
+		if len(batch.Messages) > 0 {
+			r.Feed(generation, batch.First, batch.Messages)
+			continue
+		}
+		if err := p.await(r, batch.First); err != nil {
+			return err
+		}
+	}
+}
+
+// read is for one goroutine at a time.
+func (p *parcel) read(from uint64, size int) (outbox.Batch, error) {
+	p.reading.Lock()
+	defer p.reading.Unlock()
+	return p.courier.outbox.Read(p.key, from, size)
+}
+
+// await waits until message seq is durable, or something else is wanted, and announces it.
+func (p *parcel) await(r *pool.Relay, seq uint64) error {
+	lost := r.Lost()
+	ready, err := p.courier.outbox.Ready(p.key, seq)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-ready:
+		if err := p.courier.outbox.Err(); err != nil {
+			return err
+		}
+		r.Announce(seq + 1)
+	case <-lost:
+	case <-p.courier.ctx.Done():
+		return p.courier.ctx.Err()
+	}
+	return nil
+}
+
+func (p *parcel) settled(ranges []pool.Range) {
+	runs := make([]outbox.Range, len(ranges))
+	for i, r := range ranges {
+		runs[i] = outbox.Range{First: r.First, Last: r.Last}
+	}
+	p.settle(runs...)
+}
+
+func (p *parcel) settle(runs ...outbox.Range) {
+	if err := p.courier.outbox.Settle(p.key, 0, runs...); err != nil && !errors.Is(err, outbox.ErrClosed) {
+		p.courier.logger.Error("An outbox cannot settle what was delivered", err, watermill.LogFields{
+			"provider": "buffstreams", "topic": p.key.Topic,
+		})
+	}
+}
+
+// refused hands a message that the peer will not take to OnFailure; then it need not be kept.
+func (p *parcel) refused(seq uint64, reason *pool.PeerError) {
+	if seq == 0 { // of the whole stream: feed ends with the same error
+		return
+	}
+	var message []byte
+	batch, err := p.read(seq, 1)
+	if err == nil && batch.First == seq && len(batch.Messages) > 0 {
+		message = batch.Messages[0]
+	}
+	p.courier.logger.Error("Message refused by the peer", reason, watermill.LogFields{
+		"provider": "buffstreams", "address": p.key.Destination, "topic": p.key.Topic, "sequence": seq,
+	})
+	if p.courier.onFailure != nil {
+		p.courier.onFailure(p.key.Topic, message, reason)
+	}
+	p.settle(outbox.Range{First: seq, Last: seq})
+}

@@ -1,0 +1,77 @@
+package dispatch
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// claim asks for the key's turn and checks the answer. It returns the delivery as it is to be ended.
+func claim(t *testing.T, m *Member, d Delivery, key string, want bool) Delivery {
+	t.Helper()
+	require.Equal(t, want, m.Claim(&d, key), "%d claims %q", seqOf(d), key)
+	return d
+}
+
+func TestMessagesOfAKeyComeOneAtATimeInOrder(t *testing.T) {
+	topic, s := newTestTopic()
+	var s1, s2 signal
+	m1, m2 := topic.Join("g", s1.notify), topic.Join("g", s2.notify)
+	feed(t, topic, s, 1, 6)
+	d1 := claim(t, m1, take(t, m1, 1), "k", true)
+	claim(t, m2, take(t, m2, 2), "k", false)
+	claim(t, m2, take(t, m2, 3), "k", false)
+	d4 := claim(t, m2, take(t, m2, 4), "other", true)
+	claim(t, m2, take(t, m2, 5), "k", false)
+	require.Equal(t, 4, topic.Backlog("g"))
+	m2.Settle(take(t, m2, 6))
+	takeNone(t, m2)
+	m2.Settle(d4)
+	require.Zero(t, s2.n, "another key is no reason to look")
+	s2 = signal{}
+	m1.Return(d1)
+	require.Equal(t, 1, s2.n)
+	d1 = claim(t, m2, take(t, m2, 1), "k", true)
+	takeNone(t, m1)
+	s1 = signal{}
+	m2.Settle(d1)
+	require.Equal(t, 1, s1.n)
+	d2 := claim(t, m1, take(t, m1, 2), "k", true)
+	m1.Refuse(d2, Refusal{})
+	d3 := claim(t, m1, take(t, m1, 3), "k", true)
+	m1.Settle(d3)
+	d5 := claim(t, m1, take(t, m1, 5), "k", true)
+	m1.Settle(d5)
+	require.Equal(t, []uint64{6, 4, 1, 2, 3, 5}, s.reported())
+	require.Empty(t, m1.group.keys, "a key that is done is forgotten")
+	requireFull(t, topic)
+}
+
+// Whatever ends a delivery whose turn has come, the key goes on, also if it did not get as far as Claim.
+func TestAKeyGoesOnThoughItsHolderIsRefusedUnclaimed(t *testing.T) {
+	topic, s := newTestTopic()
+	m := topic.Join("g", quiet)
+	feed(t, topic, s, 1, 3)
+	d1 := claim(t, m, take(t, m, 1), "k", true)
+	claim(t, m, take(t, m, 2), "k", false)
+	claim(t, m, take(t, m, 3), "k", false)
+	m.Settle(d1)
+	m.Refuse(take(t, m, 2), Refusal{Reason: "too old"})
+	m.Settle(claim(t, m, take(t, m, 3), "k", true))
+	requireFull(t, topic)
+}
+
+func TestDropEndsWhatWaitsForItsKey(t *testing.T) {
+	topic, s := newTestTopic()
+	m := topic.Join("g", quiet)
+	feed(t, topic, s, 1, 4)
+	d1 := claim(t, m, take(t, m, 1), "k", true)
+	claim(t, m, take(t, m, 2), "k", false)
+	d3 := take(t, m, 3)
+	topic.Drop("g")
+	require.Equal(t, []uint64{2, 4}, s.reported())
+	m.Settle(claim(t, m, d3, "k", true)) // nobody would give it back
+	m.Settle(d1)
+	require.Equal(t, []uint64{2, 4, 3, 1}, s.reported())
+	requireFull(t, topic)
+}

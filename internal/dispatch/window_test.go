@@ -1,0 +1,401 @@
+package dispatch
+
+import (
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/require"
+)
+
+func amount(messages, bytes int) Amount { return Amount{Messages: messages, Bytes: bytes} }
+
+func openWindow(messages, bytes int) *Window {
+	w := NewWindow(amount(messages, bytes), NewBudget(bytes))
+	w.Open()
+	return w
+}
+
+// line is claims in a window, and what they were granted, in that order.
+type line struct {
+	w       *Window
+	granted []string
+	got     map[string]Amount
+}
+
+func (l *line) wait(name string, want, least Amount) *Claim {
+	c := &Claim{Want: want, Least: least, Grant: func(a Amount) {
+		l.granted = append(l.granted, name)
+		l.got[name] = a
+	}}
+	l.w.Wait(c)
+	return c
+}
+
+func newLine(w *Window) *line { return &line{w: w, got: map[string]Amount{}} }
+
+func TestTakeGivesUpToWhatIsFree(t *testing.T) {
+	w := openWindow(10, 100)
+	require.Equal(t, amount(3, 30), w.Take(amount(3, 30)))
+	require.Equal(t, amount(7, 50), w.Take(amount(8, 50)))
+	require.Zero(t, w.Take(amount(1, 1)), "no message is free")
+	w.Release(amount(7, 50))
+	require.Equal(t, amount(1, 70), w.Take(amount(1, 200)))
+	require.Zero(t, w.Take(amount(1, 1)), "no byte is free")
+	require.Zero(t, w.Take(amount(0, 10)))
+	require.Zero(t, w.Take(amount(1, 0)))
+	w.Release(amount(4, 100))
+	w.Release(Amount{})
+	require.Equal(t, w.size, w.free)
+}
+
+func TestClaimsAreServedInOrder(t *testing.T) {
+	w := openWindow(10, 100)
+	require.Equal(t, w.size, w.Take(amount(10, 100)))
+	l := newLine(w)
+	l.wait("a", amount(5, 50), amount(5, 50))
+	l.wait("b", amount(1, 1), amount(1, 1))
+	l.wait("c", amount(9, 90), amount(2, 20))
+	require.Empty(t, l.granted)
+	w.Release(amount(4, 40))
+	require.Empty(t, l.granted, "b does not overtake a, which needs more")
+	require.Zero(t, w.Take(amount(1, 1)), "nor does anybody else")
+	w.Release(amount(1, 10))
+	require.Equal(t, []string{"a"}, l.granted)
+	w.Release(amount(1, 9))
+	require.Equal(t, []string{"a", "b"}, l.granted)
+	w.Release(amount(1, 41))
+	require.Equal(t, []string{"a", "b"}, l.granted, "c needs two messages")
+	w.Release(amount(3, 0))
+	require.Equal(t, []string{"a", "b", "c"}, l.granted)
+	require.Equal(t, map[string]Amount{"a": amount(5, 50), "b": amount(1, 1), "c": amount(4, 49)}, l.got)
+	for _, a := range l.got {
+		w.Release(a)
+	}
+	require.Equal(t, w.size, w.free)
+}
+
+func TestClaimsAreCutToWhatTheWindowCanEverGive(t *testing.T) {
+	w := openWindow(10, 100)
+	l := newLine(w)
+	l.wait("huge", amount(1<<40, 1<<40), amount(1<<40, 1<<40))
+	require.Equal(t, amount(10, 100), l.got["huge"])
+	w.Release(w.size)
+	l.wait("none", amount(0, 0), amount(-1, -1))
+	require.Equal(t, amount(1, 1), l.got["none"])
+	l.wait("least above want", amount(1, 1), amount(3, 30))
+	require.Equal(t, amount(3, 30), l.got["least above want"])
+}
+
+func TestAClosedWindowGivesNothing(t *testing.T) {
+	w := NewWindow(amount(10, 100), NewBudget(100))
+	l := newLine(w)
+	l.wait("a", amount(1, 1), amount(1, 1))
+	require.Zero(t, w.Take(amount(1, 1)))
+	require.Empty(t, l.granted)
+	w.Open()
+	w.Open()
+	require.Equal(t, []string{"a"}, l.granted)
+	require.Equal(t, amount(9, 99), w.free)
+}
+
+func TestCancelledClaimsLeaveTheLine(t *testing.T) {
+	w := openWindow(10, 100)
+	w.Take(amount(10, 100))
+	l := newLine(w)
+	big := l.wait("big", amount(10, 100), amount(10, 100))
+	small := l.wait("small", amount(2, 20), amount(2, 20))
+	w.Release(amount(2, 20))
+	require.Empty(t, l.granted)
+	w.Cancel(big)
+	require.Equal(t, []string{"small"}, l.granted, "who stood behind it goes on")
+	w.Cancel(big)
+	w.Cancel(small) // it has been granted: its owner has the room
+	require.Equal(t, amount(0, 0), w.free)
+	w.Release(amount(10, 100))
+	require.Equal(t, w.size, w.free)
+	require.Equal(t, []string{"small"}, l.granted)
+}
+
+func TestGrantMayUseTheWindow(t *testing.T) {
+	w := openWindow(2, 100)
+	w.Take(amount(2, 2))
+	var granted []int
+	for i := range 5 {
+		w.Wait(&Claim{Want: amount(1, 1), Least: amount(1, 1), Grant: func(a Amount) {
+			granted = append(granted, i)
+			w.Release(a) // such as a stream that has gone
+		}})
+	}
+	w.Release(amount(2, 2))
+	require.Len(t, granted, 5)
+	require.Equal(t, w.size, w.free)
+}
+
+func TestWindowsShareABudget(t *testing.T) {
+	b := NewBudget(100)
+	w1, w2 := NewWindow(amount(10, 80), b), NewWindow(amount(10, 80), b)
+	w1.Open()
+	w2.Open()
+	require.Equal(t, amount(5, 80), w1.Take(amount(5, 80)))
+	require.Equal(t, amount(5, 20), w2.Take(amount(5, 80)), "what is left of the budget")
+	require.Zero(t, w2.Take(amount(1, 1)))
+	require.Equal(t, amount(5, 60), w2.free, "what was not given is not taken")
+	w1.Release(amount(5, 80))
+	require.Equal(t, amount(1, 10), w2.Take(amount(1, 10)))
+}
+
+// A window that waits for the budget is served when another window gives something back to it.
+func TestStarvedWindowsAreServedWhenTheBudgetFrees(t *testing.T) {
+	b := NewBudget(100)
+	windows := map[string]*line{}
+	for _, name := range []string{"holder", "a", "b", "c"} {
+		windows[name] = newLine(NewWindow(amount(10, 100), b))
+		windows[name].w.Open()
+	}
+	holder := windows["holder"].w
+	require.Equal(t, amount(5, 100), holder.Take(amount(5, 100)))
+	windows["a"].wait("a", amount(5, 60), amount(5, 60))
+	windows["b"].wait("b", amount(1, 30), amount(1, 10))
+	windows["c"].wait("c1", amount(1, 10), amount(1, 10))
+	windows["c"].wait("c2", amount(1, 10), amount(1, 10))
+	granted := func() (all []string) {
+		for _, name := range []string{"a", "b", "c"} {
+			all = append(all, windows[name].granted...)
+		}
+		return all
+	}
+	holder.Release(amount(1, 5))
+	require.Empty(t, granted())
+	holder.Release(amount(1, 20))
+	require.Equal(t, []string{"b"}, granted(), "a needs more, which holds up nobody else")
+	require.Equal(t, amount(1, 25), windows["b"].got["b"])
+	holder.Release(amount(1, 15))
+	require.Equal(t, []string{"b", "c1"}, granted())
+	windows["b"].w.Release(amount(1, 25))
+	delete(windows["b"].got, "b")
+	require.Equal(t, []string{"b", "c1", "c2"}, granted())
+	holder.Release(amount(2, 60))
+	require.Equal(t, []string{"a", "b", "c1", "c2"}, granted())
+	for _, l := range windows {
+		for _, a := range l.got {
+			l.w.Release(a)
+		}
+		require.Equal(t, l.w.size, l.w.free)
+	}
+	require.True(t, b.Take(100))
+	require.False(t, b.Take(1))
+	b.Release(100)
+	require.True(t, b.Take(100))
+}
+
+// Bytes that go back by way of Budget.Release serve windows as well.
+func TestBudgetReleaseServesWindows(t *testing.T) {
+	b := NewBudget(100)
+	require.True(t, b.Take(95))
+	require.False(t, b.Take(6))
+	l := newLine(NewWindow(amount(10, 100), b))
+	l.w.Open()
+	l.wait("a", amount(1, 10), amount(1, 10))
+	require.Empty(t, l.granted)
+	b.Release(95)
+	require.Equal(t, []string{"a"}, l.granted)
+	var none *Budget
+	require.True(t, none.Take(1<<40), "a nil budget has no bound")
+	none.Release(1 << 40)
+}
+
+// account is a window as the random test sees it.
+type account struct {
+	w       *Window
+	waiting []*Claim
+	held    []Amount
+}
+
+// TestWindowsKeepTheirBooks does random things to windows that share a budget. After each the sums must agree, and no
+// claim may wait that could be served.
+func TestWindowsKeepTheirBooks(t *testing.T) {
+	for seed := range uint64(150) {
+		rng := rand.New(rand.NewPCG(seed, 3))
+		total := 50 + rng.IntN(200)
+		b := NewBudget(total)
+		accounts := make([]*account, 1+rng.IntN(4))
+		for i := range accounts {
+			accounts[i] = &account{w: NewWindow(amount(1+rng.IntN(20), 20+rng.IntN(30)), b)}
+		}
+		for step := range 200 {
+			a := accounts[rng.IntN(len(accounts))]
+			want := amount(1+rng.IntN(8), 1+rng.IntN(20))
+			switch rng.IntN(6) {
+			case 0:
+				if got := a.w.Take(want); got != (Amount{}) {
+					a.held = append(a.held, got)
+				}
+			case 1:
+				c := &Claim{Want: want, Least: amount(1+rng.IntN(3), 1+rng.IntN(10))}
+				a.waiting = append(a.waiting, c)
+				c.Grant = func(got Amount) {
+					if got.Messages < c.Least.Messages || got.Bytes < c.Least.Bytes || c != a.waiting[0] ||
+						got.Messages > c.Want.Messages || got.Bytes > c.Want.Bytes {
+						t.Fatalf("seed %d step %d: granted %+v to %+v", seed, step, got, *c)
+					}
+					a.waiting = a.waiting[1:]
+					a.held = append(a.held, got)
+				}
+				a.w.Wait(c)
+			case 2:
+				if n := len(a.waiting); n > 0 && rng.IntN(3) == 0 {
+					i := rng.IntN(n)
+					c := a.waiting[i]
+					a.waiting = append(a.waiting[:i:i], a.waiting[i+1:]...)
+					a.w.Cancel(c)
+				}
+			case 3:
+				a.w.Open()
+			default:
+				if n := len(a.held); n > 0 {
+					i := rng.IntN(n)
+					got := a.held[i]
+					a.held = append(a.held[:i:i], a.held[i+1:]...)
+					a.w.Release(got)
+				}
+			}
+			requireBalanced(t, b, total, accounts)
+		}
+		for _, a := range accounts {
+			a.w.Open()
+		}
+		for rest := true; rest; { // those who have been granted give back until nobody waits
+			rest = false
+			for _, a := range accounts {
+				for len(a.held) > 0 {
+					got := a.held[0]
+					a.held = a.held[1:]
+					a.w.Release(got)
+					rest = true
+				}
+			}
+		}
+		for _, a := range accounts {
+			require.Empty(t, a.waiting, "seed %d: everybody is served in the end", seed)
+			require.Equal(t, a.w.size, a.w.free, "seed %d", seed)
+		}
+		require.Equal(t, int64(total), b.free.Load(), "seed %d", seed)
+	}
+}
+
+func requireBalanced(t *testing.T, b *Budget, total int, accounts []*account) {
+	t.Helper()
+	taken := 0
+	for _, a := range accounts {
+		held := Amount{}
+		for _, h := range a.held {
+			held.Messages += h.Messages
+			held.Bytes += h.Bytes
+		}
+		taken += held.Bytes
+		free := a.w.free
+		if free.Messages < 0 || free.Bytes < 0 || free.Messages+held.Messages != a.w.size.Messages ||
+			free.Bytes+held.Bytes != a.w.size.Bytes {
+			t.Fatalf("%+v are free and %+v held of %+v", free, held, a.w.size)
+		}
+		if len(a.waiting) == 0 || !a.w.ready {
+			continue
+		}
+		least := a.waiting[0].Least
+		if least.Messages <= free.Messages && least.Bytes <= free.Bytes && int64(least.Bytes) <= b.free.Load() {
+			t.Fatalf("%+v waits, though %+v are free and %d of the budget", least, free, b.free.Load())
+		}
+	}
+	if free := b.free.Load(); free < 0 || int(free)+taken != total {
+		t.Fatalf("the budget has %d free and %d taken of %d", free, taken, total)
+	}
+}
+
+// TestWindowsUnderConcurrency has many goroutines wait for room that others hold: a wake-up that is lost anywhere leaves
+// all of them waiting, which synctest reports.
+func TestWindowsUnderConcurrency(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const budget, workers, rounds = 40, 12, 300
+		b := NewBudget(budget)
+		windows := make([]*Window, 4)
+		for i := range windows {
+			windows[i] = NewWindow(amount(6, 30), b)
+			windows[i].Open()
+		}
+		var wg sync.WaitGroup
+		for id := range workers {
+			wg.Go(func() { // ends after its rounds
+				rng := rand.New(rand.NewPCG(uint64(id), 4))
+				for range rounds {
+					w := windows[rng.IntN(len(windows))]
+					want := amount(1+rng.IntN(4), 1+rng.IntN(30))
+					if got := w.Take(want); got != (Amount{}) {
+						w.Release(got)
+						continue
+					}
+					granted := make(chan Amount, 1)
+					c := &Claim{Want: want, Least: want, Grant: func(a Amount) { granted <- a }}
+					w.Wait(c)
+					if rng.IntN(8) == 0 {
+						w.Cancel(c)
+						select {
+						case got := <-granted:
+							w.Release(got)
+						default: // a grant may still be on its way: this one is given back where it arrives
+							go func() { // ends with the grant, or with the test's last word
+								select {
+								case got := <-granted:
+									w.Release(got)
+								case <-t.Context().Done():
+								}
+							}()
+						}
+						continue
+					}
+					w.Release(<-granted)
+				}
+			})
+		}
+		wg.Wait()
+		synctest.Wait()
+		for _, w := range windows {
+			require.Empty(t, w.waiting)
+			require.Equal(t, w.size, w.free)
+		}
+		require.Equal(t, int64(budget), b.free.Load())
+	})
+}
+
+// TestABudgetIsNeverFreeWhileSomebodyStarves has one window give the whole budget back at the moment at which the other
+// finds it empty. Nobody else would wake the other one.
+func TestABudgetIsNeverFreeWhileSomebodyStarves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const budget, rounds = 10, 3000
+		b := NewBudget(budget)
+		w1, w2 := NewWindow(amount(1, budget), b), NewWindow(amount(1, budget), b)
+		w1.Open()
+		w2.Open()
+		all := amount(1, budget)
+		begin, ended := make(chan struct{}), make(chan struct{})
+		var wg sync.WaitGroup
+		wg.Go(func() { // ends after its rounds
+			for range rounds {
+				<-begin
+				w1.Release(all)
+				ended <- struct{}{}
+			}
+		})
+		for range rounds {
+			require.Equal(t, all, w1.Take(all))
+			granted := make(chan struct{})
+			begin <- struct{}{}
+			w2.Wait(&Claim{Want: all, Least: all, Grant: func(Amount) { close(granted) }})
+			<-ended
+			<-granted
+			w2.Release(all)
+		}
+		wg.Wait()
+	})
+}

@@ -1,0 +1,156 @@
+package tests
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/outbox"
+	"github.com/buffstreams/watermill-buffstreams/pool"
+)
+
+func openOutbox(t *testing.T, dir string) *outbox.Outbox {
+	ob, err := outbox.Open(outbox.Config{Dir: dir})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, ob.Close()) })
+	return ob
+}
+
+// stored makes a publisher on an outbox, with a Manager of its own.
+func stored(t *testing.T, ob *outbox.Outbox, dial pool.DialFunc) *buffstreams.Publisher {
+	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+		Outbox: ob, ManagerConfig: pool.ManagerConfig{Dial: dial, Acked: quick(pool.AckedConfig{})},
+	}, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, pub.Close()) })
+	return pub
+}
+
+func drain(t *testing.T, pub *buffstreams.Publisher) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	require.NoError(t, pub.Drain(ctx))
+}
+
+func freeAddress(t *testing.T) string {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, ln.Close()) }()
+	return ln.Addr().String()
+}
+
+func TestOutboxDeliversAfterARestart(t *testing.T) {
+	dir, h := t.TempDir(), newHouse(t, pool.ManagerConfig{})
+	ob, err := outbox.Open(outbox.Config{Dir: dir})
+	require.NoError(t, err)
+	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{Outbox: ob}, nil)
+	require.NoError(t, err)
+	msgs := newMessages(1000)
+	require.NoError(t, pub.Publish(h.topic("a"), msgs[:600]...)) // nobody listens
+	require.NoError(t, pub.Publish(h.topic("a"), msgs[600:]...))
+	require.NoError(t, pub.Close())
+	require.NoError(t, ob.Close())
+
+	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
+	again := stored(t, openOutbox(t, dir), nil)
+	require.Equal(t, payloads(msgs), receiveAcked(t, messages, len(msgs)))
+	drain(t, again)
+}
+
+func TestAnotherPublisherOnTheOutboxCarriesOn(t *testing.T) {
+	h := newHouse(t, pool.ManagerConfig{})
+	ob := openOutbox(t, t.TempDir())
+	first, second := stored(t, ob, nil), stored(t, ob, nil)
+	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
+	msgs := newMessages(100)
+	require.NoError(t, first.Publish(h.topic("a"), msgs[:50]...))
+	require.Equal(t, payloads(msgs[:20]), receiveAcked(t, messages, 20))
+	require.NoError(t, first.Close())
+	require.NoError(t, second.Publish(h.topic("a"), msgs[50:]...))
+	require.Equal(t, payloads(msgs[20:]), receiveAcked(t, messages, 80), "neither gap nor duplicate")
+	drain(t, second)
+}
+
+func TestAnAbsentDestinationHoldsUpNoOther(t *testing.T) {
+	h := newHouse(t, pool.ManagerConfig{})
+	pub := stored(t, openOutbox(t, t.TempDir()), nil)
+	absent := freeAddress(t) + "/a"
+	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
+	for i := range 200 {
+		require.NoError(t, pub.Publish(absent, newMessage("lost in the mail")))
+		require.NoError(t, pub.Publish(h.topic("a"), newMessage(fmt.Sprint(i))))
+	}
+	require.Equal(t, payloads(newMessages(200)), receiveAcked(t, messages, 200))
+}
+
+// TestOutboxThroughCutsAndRestarts: the network is cut, the receiver restarts with and without state, publishers come
+// and go. Nothing is lost or reordered, and a receiver that lives sees nothing twice.
+func TestOutboxThroughCuts(t *testing.T) {
+	const goroutines, count = 4, 1000
+	n := newNetwork(t, 0, 0)
+	h := newHouse(t, pool.ManagerConfig{})
+	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
+	pub := stored(t, openOutbox(t, t.TempDir()), n.dial)
+	publishers := publishNumbered(t, pub, h.topic("a"), goroutines, count)
+	var seen order
+	for i := range goroutines * count {
+		msg := receive(t, messages)
+		seen.see(t, string(msg.Payload))
+		msg.Ack()
+		if i%300 == 299 {
+			n.cut()
+			n.restore()
+		}
+	}
+	publishers.Wait()
+	require.Zero(t, seen.duplicates)
+	drain(t, pub)
+}
+
+func TestOutboxWithRestartingSubscriber(t *testing.T) {
+	const goroutines, count, restarts = 4, 1000, 8
+	topic := freeAddress(t) + "/a"
+	pub := stored(t, openOutbox(t, t.TempDir()), nil)
+	publishers := publishNumbered(t, pub, topic, goroutines, count)
+	var seen order
+	for i := 0; i < goroutines*count; {
+		sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{CloseTimeout: 20 * time.Millisecond, ConsumerGroup: "g"}, nil)
+		require.NoError(t, err)
+		messages := subscribe(t, sub, topic)
+		for k := 0; k < goroutines*count/restarts && i < goroutines*count; k++ {
+			msg := receive(t, messages)
+			if seen.see(t, string(msg.Payload)) {
+				i++
+			}
+			msg.Ack()
+		}
+		if i == goroutines*count {
+			publishers.Wait()
+			drain(t, pub)
+		}
+		require.NoError(t, sub.Close())
+	}
+	t.Logf("%d duplicates at %d restarts", seen.duplicates, restarts)
+}
+
+func TestOutboxHandsRefusedMessagesToOnFailure(t *testing.T) {
+	h := newHouse(t, pool.ManagerConfig{})
+	refused := make(chan string, 1)
+	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+		Outbox: openOutbox(t, t.TempDir()), Marshaler: buffstreams.RawMarshaler{},
+		OnFailure: func(_ string, encoded []byte, _ error) { refused <- string(encoded) },
+	}, nil)
+	require.NoError(t, err)
+	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
+	require.NoError(t, pub.Publish(h.topic("a"), newMessage("\xff\xff"), newMessage("")))
+	require.Equal(t, "\xff\xff", <-refused)
+	receiveAcked(t, messages, 1)
+	drain(t, pub)
+	require.NoError(t, pub.Close())
+}

@@ -1,0 +1,105 @@
+package outbox
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/hashicorp/raft-wal/metadb"
+	"github.com/hashicorp/raft-wal/types"
+)
+
+const (
+	// DefaultQuotaBytes is what one destination may have pending.
+	DefaultQuotaBytes = 1 << 30
+	// DefaultSegmentBytes is the size of a segment file.
+	DefaultSegmentBytes = 16 << 20
+	// DefaultCacheBytes bounds the messages kept in memory for readers that keep up.
+	DefaultCacheBytes = 4 << 20
+
+	// MaxAppendBytes bounds the messages of one Append call, so that what is
+	// atomic fits one record of the log.
+	MaxAppendBytes = 16 << 20
+	// MaxKeyBytes bounds each half of a Key.
+	MaxKeyBytes = 4096
+	// MessageOverhead is what a message counts against the quota besides its
+	// own bytes, so that empty messages cannot fill the disk either.
+	MessageOverhead = 16
+
+	minSegmentBytes = 4 << 10
+	maxSegmentBytes = 1 << 30
+)
+
+// Config says where an outbox lives and how much it may hold. Only Dir is
+// required.
+type Config struct {
+	// Dir is the directory of the outbox and of nothing else. It is created if
+	// need be, its mode is set to 0700, and one process at a time can open it.
+	Dir string
+
+	// QuotaBytes bounds what one destination may have pending, in bytes of
+	// messages plus MessageOverhead each; 0 means DefaultQuotaBytes. The disk
+	// holds at most about twice what is pending, plus six segments.
+	QuotaBytes int64
+
+	// SegmentBytes is the size of the files that space is allocated and given
+	// back in; 0 means DefaultSegmentBytes. At most one segment is read at Open
+	// to find the end of the log.
+	SegmentBytes int
+
+	// CacheBytes bounds the memory that keeps the newest messages for readers
+	// that keep up; 0 means DefaultCacheBytes, -1 none.
+	CacheBytes int
+
+	// open replaces the disk in tests.
+	open func(dir string) (storage, error)
+}
+
+// storage is all that an outbox needs of the outside.
+type storage struct {
+	fs   types.VFS
+	meta types.MetaStore
+	lock io.Closer
+}
+
+func (c *Config) setDefaults() {
+	if c.QuotaBytes == 0 {
+		c.QuotaBytes = DefaultQuotaBytes
+	}
+	if c.SegmentBytes == 0 {
+		c.SegmentBytes = DefaultSegmentBytes
+	}
+	if c.CacheBytes == 0 {
+		c.CacheBytes = DefaultCacheBytes
+	}
+	if c.open == nil {
+		c.open = openDisk
+	}
+}
+
+// Validate reports the first field that cannot be used, by name.
+func (c Config) Validate() error {
+	switch {
+	case c.Dir == "":
+		return errors.New("outbox: Config.Dir is empty: name a directory for the outbox alone")
+	case c.QuotaBytes < 0:
+		return fmt.Errorf("outbox: Config.QuotaBytes is %d: it must not be negative", c.QuotaBytes)
+	case c.SegmentBytes != 0 && (c.SegmentBytes < minSegmentBytes || c.SegmentBytes > maxSegmentBytes):
+		return fmt.Errorf("outbox: Config.SegmentBytes is %d: it must lie between %d and %d",
+			c.SegmentBytes, minSegmentBytes, maxSegmentBytes)
+	case c.CacheBytes < -1:
+		return fmt.Errorf("outbox: Config.CacheBytes is %d: use -1 for no cache", c.CacheBytes)
+	}
+	return nil
+}
+
+func openDisk(dir string) (storage, error) {
+	if err := makeDir(dir); err != nil {
+		return storage{}, err
+	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return storage{}, err
+	}
+	return storage{fs: diskFS{}, meta: &metadb.BoltMetaDB{}, lock: lock}, nil
+}

@@ -1,0 +1,94 @@
+package outbox
+
+import "sort"
+
+// Range is an interval of sequences, both ends included.
+type Range struct {
+	First, Last uint64
+}
+
+// seqSet holds the settled sequences of a stream: all up to through, and the
+// ranges above it, which are sorted and neither touch nor overlap. It is as
+// large as the gaps that its stream's reader leaves.
+type seqSet struct {
+	through uint64
+	ranges  []Range
+}
+
+// add marks r and calls fresh for each part of it that was not in the set.
+func (s *seqSet) add(r Range, fresh func(Range)) {
+	if r.First <= s.through {
+		r.First = s.through + 1
+	}
+	if r.First > r.Last {
+		return
+	}
+	// ranges[i:j] are those that overlap r or touch it.
+	i := sort.Search(len(s.ranges), func(i int) bool { return s.ranges[i].Last+1 >= r.First })
+	j, next := i, r.First
+	merged := r
+	for ; j < len(s.ranges) && s.ranges[j].First <= r.Last+1; j++ {
+		old := s.ranges[j]
+		if next < old.First {
+			fresh(Range{next, min(old.First-1, r.Last)})
+		}
+		next = max(next, old.Last+1)
+		merged.First, merged.Last = min(merged.First, old.First), max(merged.Last, old.Last)
+	}
+	if next <= r.Last {
+		fresh(Range{next, r.Last})
+	}
+	s.replace(i, j, merged)
+}
+
+// replace puts r in the place of ranges[i:j], or into through if it begins there.
+func (s *seqSet) replace(i, j int, r Range) {
+	if r.First == s.through+1 {
+		s.through = r.Last
+		s.ranges = append(s.ranges[:0], s.ranges[j:]...)
+		return
+	}
+	if i == j {
+		s.ranges = append(s.ranges, Range{})
+		copy(s.ranges[i+1:], s.ranges[i:])
+		s.ranges[i] = r
+		return
+	}
+	s.ranges[i] = r
+	s.ranges = append(s.ranges[:i+1], s.ranges[j:]...)
+}
+
+// next returns the first sequence from seq on that is not in the set.
+func (s *seqSet) next(seq uint64) uint64 {
+	seq = max(seq, s.through+1)
+	if i := s.search(seq); i < len(s.ranges) && s.ranges[i].First <= seq {
+		return s.ranges[i].Last + 1
+	}
+	return seq
+}
+
+// limit returns the first sequence above seq that is in the set, or max.
+func (s *seqSet) limit(seq, max uint64) uint64 {
+	if i := s.search(seq); i < len(s.ranges) {
+		return min(s.ranges[i].First, max)
+	}
+	return max
+}
+
+// missing counts the sequences of r that are not in the set.
+func (s *seqSet) missing(r Range) uint64 {
+	r.First = max(r.First, s.through+1)
+	if r.First > r.Last {
+		return 0
+	}
+	n := r.Last - r.First + 1
+	for i := s.search(r.First); i < len(s.ranges) && s.ranges[i].First <= r.Last; i++ {
+		n -= min(s.ranges[i].Last, r.Last) - max(s.ranges[i].First, r.First) + 1
+	}
+	return n
+}
+
+// search returns the first range that ends at seq or above.
+func (s *seqSet) search(seq uint64) int {
+	return sort.Search(len(s.ranges), func(i int) bool { return s.ranges[i].Last >= seq })
+}
