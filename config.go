@@ -131,6 +131,9 @@ type SubscriberConfig struct {
 	// ConsumerGroup is the group that all subscriptions of this Subscriber belong to: they share the messages of a topic
 	// with the group's other members. Empty means that each subscription gets every message.
 	ConsumerGroup string
+	// Ephemeral makes topics end with their last subscription, as the reply topic of a request should: what is pending then
+	// is dropped, its publishers get ErrTopicGone at once, and both ends forget the topic after a while.
+	Ephemeral bool
 	// Wire is the protocol. On the plain one every address has one topic, with an empty name.
 	Wire Wire
 	// MaxMessageSize is the limit of one message in bytes on the plain wire, where it must equal the peer's; 0 means 4096.

@@ -18,6 +18,9 @@ var (
 	ErrSubscriberClosed = errors.New("buffstreams: subscriber is closed")
 	// ErrTimeout means that messages did not reach their confirm level within PublishTimeout.
 	ErrTimeout = pool.ErrTimeout
+	// ErrTopicGone is matched by the *PeerError of an ephemeral topic whose last subscription ended: nobody will come for
+	// the messages, and they were dropped.
+	ErrTopicGone = session.ErrTopicGone
 	// ErrTooLarge is matched by every *TooLargeError.
 	ErrTooLarge = errors.New("buffstreams: message too large")
 	// ErrUndelivered is matched by every *UndeliveredError.

@@ -35,6 +35,8 @@ type Publisher struct {
 	closed bool
 	calls  sync.WaitGroup // Publish calls that run
 	used   map[published]struct{}
+	links  map[*pool.Link]bool // those that used has had
+	prune  int                 // size at which used is looked through
 }
 
 // published is a place that messages went to.
@@ -64,7 +66,7 @@ func NewPublisher(config PublisherConfig, logger watermill.LoggerAdapter) (*Publ
 			config.MaxMessageSize = manager.MaxMessageSize()
 		}
 	}
-	p := &Publisher{cfg: config, logger: logger, manager: manager, owned: owned, used: map[published]struct{}{}}
+	p := &Publisher{cfg: config, logger: logger, manager: manager, owned: owned, used: map[published]struct{}{}, links: map[*pool.Link]bool{}}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	if config.Wire == WireBuffStreams {
 		p.plain = newPlainPublisher(p)
@@ -149,15 +151,30 @@ func (p *Publisher) place(topic string, d destination) (published, error) {
 		return published{}, err
 	}
 	at := published{topic: topic, link: link, peer: d.target.Address, name: d.name}
+	p.use(at)
+	return at, nil
+}
+
+// use notes where messages went, for Flush and Close. Places from which everything was received are forgotten now and then.
+func (p *Publisher) use(at published) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, known := p.used[at]; !known {
-		p.used[at] = struct{}{}
-		if p.cfg.OnFailure != nil {
-			link.OnRefused(p, func(r pool.Refused) { p.cfg.OnFailure(r.Topic, r.Message, r.Err) })
-		}
+	if _, known := p.used[at]; known {
+		return
 	}
-	return at, nil
+	if p.cfg.OnFailure != nil && !p.links[at.link] {
+		at.link.OnRefused(p, func(r pool.Refused) { p.cfg.OnFailure(r.Topic, r.Message, r.Err) })
+	}
+	p.links[at.link] = true
+	if len(p.used) >= p.prune {
+		for old := range p.used {
+			if old.link.Unreceived(old.name) == 0 {
+				delete(p.used, old)
+			}
+		}
+		p.prune = 2*len(p.used) + 64
+	}
+	p.used[at] = struct{}{}
 }
 
 // resolve asks the Resolver for the route of a logical topic.
@@ -352,7 +369,9 @@ func (p *Publisher) Close() error {
 	undelivered := 0
 	for _, at := range p.places() {
 		undelivered += at.link.Unreceived(at.name)
-		at.link.OnRefused(p, nil)
+	}
+	for link := range p.links {
+		link.OnRefused(p, nil)
 	}
 	if p.owned {
 		err = p.manager.Close()

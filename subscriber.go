@@ -63,7 +63,7 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	if s.closed {
 		return nil, ErrSubscriberClosed
 	}
-	sub := newSubscription(ctx, s, topic, e.Topic(d.name), e.Done())
+	sub := newSubscription(ctx, s, topic, s.of(e, d.name), e.Done())
 	s.subs[sub] = struct{}{}
 	return sub.out, nil
 }
@@ -157,7 +157,15 @@ func (s *Subscriber) topic(topic string) (*dispatch.Topic, error) {
 	if err != nil {
 		return nil, err
 	}
-	return e.Topic(d.name), nil
+	return s.of(e, d.name), nil
+}
+
+// of returns a topic of an endpoint.
+func (s *Subscriber) of(e *pool.Endpoint, name string) *dispatch.Topic {
+	if s.cfg.Ephemeral {
+		return e.EphemeralTopic(name)
+	}
+	return e.Topic(name)
 }
 
 // forget takes a subscription that ended off the list.

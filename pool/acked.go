@@ -53,6 +53,8 @@ type AckedConfig struct {
 	// PingAfter is the silence after which a peer is pinged, DeadAfter that after which it is given up; 0 means 10 s
 	// and 30 s.
 	PingAfter, DeadAfter time.Duration
+	// ForgetAfter is how long an idle stream, and the name of an ephemeral topic that ended, are remembered; 0 means 5 min.
+	ForgetAfter time.Duration
 	// Retry says how a link comes back. Its MaxAttempts is of no meaning: a link never gives up. Nil means
 	// DefaultRetryConfig.
 	Retry *RetryConfig
@@ -70,6 +72,7 @@ func (c *AckedConfig) setDefaults() {
 	setDefault(&c.WriteTimeout, defaultWriteTimeout)
 	setDefault(&c.PingAfter, 10*time.Second)
 	setDefault(&c.DeadAfter, 30*time.Second)
+	setDefault(&c.ForgetAfter, 5*time.Minute)
 	setDefault(&c.MaxConnections, 16384)
 	setDefault(&c.MaxTopics, 65536)
 	setDefault(&c.MaxPublishers, 65536)
@@ -96,8 +99,8 @@ func (c AckedConfig) Validate() error {
 		return configError(name+"MemoryLimit", "%d is less than WindowBytes %d", c.MemoryLimit, c.WindowBytes)
 	case c.DeadAfter <= c.PingAfter:
 		return configError(name+"DeadAfter", "%v must be more than PingAfter %v", c.DeadAfter, c.PingAfter)
-	case c.HandshakeTimeout < 0 || c.WriteTimeout < 0 || c.PingAfter < 0:
-		return configError(name+"HandshakeTimeout, WriteTimeout, PingAfter", "must not be negative")
+	case c.HandshakeTimeout < 0 || c.WriteTimeout < 0 || c.PingAfter < 0 || c.ForgetAfter < 0:
+		return configError(name+"HandshakeTimeout, WriteTimeout, PingAfter, ForgetAfter", "must not be negative")
 	}
 	return c.Retry.validate()
 }

@@ -2,10 +2,8 @@ package pool
 
 import (
 	"context"
-	"crypto/subtle"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"net"
 	"sync"
 	"time"
@@ -14,7 +12,6 @@ import (
 
 	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
-	wire "github.com/buffstreams/watermill-buffstreams/proto"
 )
 
 // endpointConfig sets up an Endpoint.
@@ -47,20 +44,9 @@ type Endpoint struct {
 	mu         sync.Mutex
 	topics     map[string]*dispatch.Topic
 	publishers map[[16]byte]*publisher
+	gone       tombstones
 	conns      map[*endpointConn]struct{}
 	closing    bool
-}
-
-// publisher is what an Endpoint remembers of one publisher id.
-type publisher struct {
-	epoch   uint64
-	secret  [16]byte
-	streams map[streamKey]*stream
-}
-
-type streamKey struct {
-	stream uint64
-	topic  string
 }
 
 // newEndpoint serves a listening socket, which is its own from now on.
@@ -95,7 +81,16 @@ func (e *Endpoint) Addr() net.Addr {
 func (e *Endpoint) Topic(name string) *dispatch.Topic {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.gone.remove(name)
 	return e.topic(name)
+}
+
+// EphemeralTopic returns a topic that ends with its last member: its publishers are told, and for a while everybody who
+// opens it later; then it is forgotten.
+func (e *Endpoint) EphemeralTopic(name string) *dispatch.Topic {
+	t := e.Topic(name)
+	t.Ephemeral(func(dropped int) { e.end(t, dropped) })
+	return t
 }
 
 func (e *Endpoint) topic(name string) *dispatch.Topic {
@@ -156,122 +151,6 @@ func (e *Endpoint) admit(nc net.Conn) {
 	e.conns[c] = struct{}{}
 	e.wg.Go(c.serve) // ends when the peer or Close closes the connection
 	e.mu.Unlock()
-}
-
-// open finds or makes the stream that an Open names, and tells who may not have it.
-func (e *Endpoint) open(f *wire.Open) (*stream, *session.PeerError) {
-	if len(f.Publisher) != 16 || len(f.Secret) != 16 || len(f.Topic) > maxTopicName {
-		return nil, &session.PeerError{Code: wire.Code_CODE_PROTOCOL, Reason: "malformed open"}
-	}
-	id := StreamID{Publisher: [16]byte(f.Publisher), Stream: f.Stream, Topic: f.Topic}
-	stored, known, err := e.recall(id)
-	if err != nil {
-		return nil, &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: "the dedupe store cannot be read"}
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	p, refused := e.publisher(f, stored, known)
-	if refused != nil {
-		return nil, refused
-	}
-	key := streamKey{f.Stream, f.Topic}
-	s := p.streams[key]
-	if s != nil {
-		return s, nil
-	}
-	if e.topics[f.Topic] == nil && len(e.topics) >= e.cfg.MaxTopics {
-		return nil, &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: "too many topics"}
-	}
-	s = &stream{id: id, topic: e.topic(f.Topic), saver: e.saver, secret: p.secret, in: session.RestoreInbound(stored.Settled, f.Base)}
-	if f.Base > 1 && !known {
-		e.cfg.logger.Info("A publisher returns and what it sent is not remembered: duplicates are possible", watermill.LogFields{
-			"provider": provider, "address": e.cfg.target.Address, "topic": fmt.Sprintf("%.100q", f.Topic),
-		})
-	}
-	p.streams[key] = s
-	return s, nil
-}
-
-// recall asks the DedupeStore for a stream that is not in memory.
-func (e *Endpoint) recall(id StreamID) (state StreamState, known bool, err error) {
-	e.mu.Lock()
-	if p := e.publishers[id.Publisher]; p != nil && p.streams[streamKey{id.Stream, id.Topic}] != nil {
-		known = true
-	}
-	e.mu.Unlock()
-	if known || e.cfg.Dedupe == nil {
-		return state, known, nil
-	}
-	state, known, err = e.cfg.Dedupe.Load(id)
-	if err != nil {
-		e.cfg.logger.Error("The dedupe store cannot be read: the stream is refused", err, watermill.LogFields{
-			"provider": provider, "address": e.cfg.target.Address,
-		})
-	}
-	return state, known, err
-}
-
-// publisher finds or makes the publisher that an Open names, and fences older epochs and strangers. e.mu is held.
-func (e *Endpoint) publisher(f *wire.Open, stored StreamState, known bool) (*publisher, *session.PeerError) {
-	id := [16]byte(f.Publisher)
-	p := e.publishers[id]
-	if p == nil {
-		if len(e.publishers) >= e.cfg.MaxPublishers && !e.evict() {
-			return nil, &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: "too many publishers"}
-		}
-		p = &publisher{epoch: f.Epoch, secret: [16]byte(f.Secret), streams: map[streamKey]*stream{}}
-		if known && stored.Epoch > 0 {
-			p.epoch, p.secret = stored.Epoch, stored.Secret
-		}
-		e.publishers[id] = p
-	}
-	if subtle.ConstantTimeCompare(p.secret[:], f.Secret) != 1 {
-		return nil, &session.PeerError{Code: wire.Code_CODE_FENCED, Reason: "the publisher id belongs to somebody else"}
-	}
-	if f.Epoch < p.epoch {
-		return nil, &session.PeerError{Code: wire.Code_CODE_FENCED, Reason: "a newer epoch of this publisher was seen"}
-	}
-	if f.Epoch > p.epoch {
-		p.epoch = f.Epoch
-		for _, s := range p.streams {
-			s.fence(f.Epoch)
-		}
-	}
-	return p, nil
-}
-
-// evict forgets publishers of which nothing is connected and nothing unsettled; it returns false when there is none.
-// e.mu is held.
-func (e *Endpoint) evict() bool {
-	before := len(e.publishers)
-	for id, p := range e.publishers {
-		idle := true
-		for _, s := range p.streams {
-			idle = idle && s.forgettable()
-		}
-		if idle {
-			delete(e.publishers, id)
-		}
-	}
-	return len(e.publishers) < before
-}
-
-// release forgets a stream whose sender has ended it.
-func (e *Endpoint) release(s *stream) {
-	e.mu.Lock()
-	if p := e.publishers[s.id.Publisher]; p != nil {
-		delete(p.streams, streamKey{s.id.Stream, s.id.Topic})
-		if len(p.streams) == 0 {
-			delete(e.publishers, s.id.Publisher)
-		}
-	}
-	e.mu.Unlock()
-	if e.cfg.Dedupe == nil {
-		return
-	}
-	if err := e.cfg.Dedupe.Forget(s.id); err != nil {
-		e.cfg.logger.Info("The dedupe store cannot forget a stream", watermill.LogFields{"provider": provider, "err": err})
-	}
 }
 
 // forget takes a connection off the list.

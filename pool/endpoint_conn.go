@@ -59,6 +59,9 @@ func (c *endpointConn) serve() {
 	c.flusher.close()
 	for _, s := range c.handles {
 		s.detach(c)
+		if s.topic.Deserted() {
+			c.endpoint.release(s)
+		}
 	}
 	c.endpoint.forget(c)
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
@@ -177,11 +180,7 @@ func (c *endpointConn) handle(frame any) error {
 		}
 		s.rejectSeen(f.Sequence)
 	case *wire.Release:
-		if s := c.handles[f.Handle]; s != nil && s.forgettableBy(c) {
-			delete(c.handles, f.Handle)
-			s.detach(c)
-			c.endpoint.release(s)
-		}
+		c.release(f.Handle)
 	case *wire.Ping:
 		c.send(&wire.Frame{Body: &wire.Frame_Pong{Pong: &wire.Pong{Id: f.Id}}})
 	case *wire.Pong:
@@ -194,6 +193,20 @@ func (c *endpointConn) handle(frame any) error {
 		return &session.ProtocolError{Rule: fmt.Sprintf("unexpected %T", frame)}
 	}
 	return nil
+}
+
+// release forgets a stream that its sender has ended, or has learnt the end of.
+func (c *endpointConn) release(handle uint64) {
+	s := c.handles[handle]
+	switch {
+	case s == nil:
+	case s.over():
+		delete(c.handles, handle)
+	case s.forgettableBy(c):
+		delete(c.handles, handle)
+		s.detach(c)
+		c.endpoint.release(s)
+	}
 }
 
 func unknownHandle(h uint64) error {

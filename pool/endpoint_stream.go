@@ -24,6 +24,7 @@ type stream struct {
 	unsaved []uint64 // settled, and on their way to the saver
 	in      *session.Inbound
 	conn    *endpointConn // nil while its publisher is away
+	ended   bool          // with its topic: what still arrives is ignored
 	dirty   bool          // conn knows that there is something to tell
 	claim   *dispatch.Claim
 	target  dispatch.Amount // credit that is kept topped up; it doubles whenever the sender had to ask
@@ -35,6 +36,11 @@ var initialTarget = dispatch.Amount{Messages: 256, Bytes: 64 << 10}
 // attach binds the stream to a connection. An older connection that still has it is dead and does not know it yet.
 func (s *stream) attach(c *endpointConn, f *wire.Open) {
 	s.mu.Lock()
+	if s.ended { // in this very moment
+		s.mu.Unlock()
+		c.send(&wire.Frame{Body: &wire.Frame_Opened{Opened: &wire.Opened{Handle: f.Handle, Code: wire.Code_CODE_TOPIC_GONE}}})
+		return
+	}
 	old := s.conn
 	returned := s.in.Outstanding()
 	opened, rejects := s.in.Attach(f.Handle, f.Base)
@@ -92,9 +98,37 @@ func (s *stream) fence(epoch uint64) {
 	}
 }
 
+// end ends the stream for good and tells its sender.
+func (s *stream) end(reason *session.PeerError) {
+	s.mu.Lock()
+	s.ended = true
+	c := s.conn
+	var f *wire.Reject
+	if c != nil {
+		f = s.in.Refuse(reason)
+	}
+	claim, returned := s.letGo()
+	s.mu.Unlock()
+	s.giveBack(claim, returned)
+	if c != nil {
+		c.send(&wire.Frame{Body: &wire.Frame_Reject{Reject: f}})
+	}
+}
+
+// over tells whether the stream has ended, so that its sender may not know it yet.
+func (s *stream) over() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ended
+}
+
 // publish takes messages. The log gets them under mu, so that two connections of one stream cannot swap their order.
 func (s *stream) publish(c *endpointConn, f *session.PublishFrame) error {
 	s.mu.Lock()
+	if s.ended {
+		s.mu.Unlock()
+		return nil
+	}
 	if s.conn != c {
 		s.mu.Unlock()
 		return &session.ProtocolError{Rule: "the stream moved to a newer connection"}

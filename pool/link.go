@@ -62,7 +62,7 @@ func newLink(cfg linkConfig) *Link {
 		Identity: cfg.identity,
 		Window:   session.Window{Messages: cfg.WindowMessages, Bytes: cfg.WindowBytes, Budget: cfg.budget},
 		MaxFrame: session.MaxFrame(cfg.MaxMessageSize), PingAfter: cfg.PingAfter, DeadAfter: cfg.DeadAfter,
-		IdleCredit: idleCredit, Agent: "watermill-buffstreams",
+		IdleCredit: idleCredit, ForgetAfter: cfg.ForgetAfter, Agent: "watermill-buffstreams",
 	})
 	l.flusher = newFlusher(l.flush)
 	l.wg.Go(l.run) // ends when ctx is cancelled by close
@@ -176,10 +176,10 @@ func (l *Link) confirm(ctx context.Context, topic string, level session.Level, r
 // Flush waits until everything enqueued so far for a topic was received, or ctx is done.
 func (l *Link) Flush(ctx context.Context, topic string) error {
 	l.mu.Lock()
-	o := l.client.Stream(topic)
-	if l.closed || o.Unreceived() == 0 {
+	o := l.client.Find(topic)
+	if o == nil || o.Unreceived() == 0 || l.closed {
 		defer l.mu.Unlock()
-		if l.closed && o.Unreceived() > 0 {
+		if o != nil && o.Unreceived() > 0 {
 			return ErrClosed
 		}
 		return nil
@@ -192,7 +192,10 @@ func (l *Link) Flush(ctx context.Context, topic string) error {
 func (l *Link) Unreceived(topic string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.client.Stream(topic).Unreceived()
+	if o := l.client.Find(topic); o != nil {
+		return o.Unreceived()
+	}
+	return 0
 }
 
 // Pending is the number of messages that are not settled, over all topics.

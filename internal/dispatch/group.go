@@ -158,8 +158,15 @@ func (m *Member) Leave() {
 			g.wake(len(g.idle)) // it may have been notified of a message that it now leaves to them
 		}
 	}
+	dropped, over := t.expire()
 	t.mu.Unlock()
 	t.report(done...)
+	if over {
+		for _, d := range dropped {
+			t.window.Release(Amount{1, t.size(len(d.node.msgs[d.index]))})
+		}
+		t.onEnd(len(dropped))
+	}
 }
 
 // pop takes the next message out of the group.

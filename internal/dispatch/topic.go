@@ -52,6 +52,10 @@ type Topic struct {
 	groups   []*Group // named ones, those of single subscriptions, and vacant
 	vacant   *Group   // holds what waits for the next subscription without a group
 	declared map[string]bool
+
+	onEnd     func(dropped int)
+	ephemeral bool // it ends with its last member
+	ended     bool
 }
 
 // NewTopic returns an empty topic whose window opens with its first group, or, where groups are declared, when all of
@@ -80,6 +84,11 @@ func (t *Topic) Append(source Source, first uint64, msgs [][]byte, at time.Time)
 	}
 	n := &node{source: source, first: first, msgs: msgs, at: at}
 	t.mu.Lock()
+	if t.ended {
+		t.mu.Unlock()
+		t.discard(n)
+		return
+	}
 	if len(t.groups) == 0 { // all were dropped after credit was given
 		t.vacate(t.newGroup(""))
 	}
@@ -257,5 +266,44 @@ func (t *Topic) report(done ...settled) {
 			s.node.source.Settled(seq)
 		}
 		t.window.Release(Amount{1, t.size(len(s.node.msgs[s.index]))})
+	}
+}
+
+// Ephemeral makes the topic end with its last member: what is pending then is dropped, and onEnd, called with no lock
+// held, is told how much that was.
+func (t *Topic) Ephemeral(onEnd func(dropped int)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ephemeral, t.onEnd = true, onEnd
+}
+
+// Deserted tells whether nobody has ever asked for the topic's messages.
+func (t *Topic) Deserted() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.groups) == 0 && !t.ended
+}
+
+// expire ends an ephemeral topic without members. t.mu is held.
+func (t *Topic) expire() (dropped []settled, over bool) {
+	if !t.ephemeral || t.ended {
+		return nil, false
+	}
+	for _, g := range t.groups {
+		if len(g.members) > 0 {
+			return nil, false
+		}
+	}
+	t.ended = true
+	for len(t.groups) > 0 {
+		dropped = append(dropped, t.remove(t.groups[0])...)
+	}
+	return dropped, true
+}
+
+// discard frees the room of messages that arrived too late.
+func (t *Topic) discard(n *node) {
+	for i := range n.msgs {
+		t.window.Release(Amount{1, t.size(len(n.msgs[i]))})
 	}
 }

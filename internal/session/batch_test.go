@@ -11,7 +11,6 @@ import (
 
 // add puts one message into a batch.
 func add(t testing.TB, b *Batch, message []byte) {
-	t.Helper()
 	size, ok, err := b.Append(1<<30, func(dst []byte) ([]byte, error) { return append(dst, message...), nil })
 	if err != nil || !ok || size != len(message) {
 		t.Fatalf("appending %d bytes: size %d, ok %v, %v", len(message), size, ok, err)

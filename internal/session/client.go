@@ -9,14 +9,15 @@ import (
 
 // ClientConfig sets up a Client. All fields are required but Token and Agent.
 type ClientConfig struct {
-	Identity   Identity
-	Window     Window
-	MaxFrame   int           // largest frame payload accepted, in bytes
-	PingAfter  time.Duration // of silence
-	DeadAfter  time.Duration // of silence
-	IdleCredit time.Duration // a stream that sent nothing for so long gives its credit back
-	Token      []byte
-	Agent      string
+	Identity    Identity
+	Window      Window
+	MaxFrame    int           // largest frame payload accepted, in bytes
+	PingAfter   time.Duration // of silence
+	DeadAfter   time.Duration // of silence
+	ForgetAfter time.Duration // a stream that was idle for so long is ended; 0: never
+	IdleCredit  time.Duration // a stream that sent nothing for so long gives its credit back
+	Token       []byte
+	Agent       string
 }
 
 // phase is how far a connection has come.
@@ -66,6 +67,9 @@ func (c *Client) Stream(topic string) *Outbound {
 	}
 	return o
 }
+
+// Find returns the stream to a topic, or nil.
+func (c *Client) Find(topic string) *Outbound { return c.streams[topic] }
 
 // Pending is the number of messages that are not settled.
 func (c *Client) Pending() (n int) {
@@ -276,6 +280,9 @@ func (c *Client) welcomed(f *wire.Welcome) error {
 
 func (c *Client) opened(f *wire.Opened) error {
 	o := c.handles[f.Handle]
+	if o != nil && o.state == broken {
+		return nil
+	}
 	if o == nil || o.state != opening {
 		return violation("opened a stream that was not asked for")
 	}
@@ -314,6 +321,11 @@ func (c *Client) rejected(f *wire.Reject) error {
 	if o != nil && o.state == broken {
 		return nil
 	}
+	if o != nil && o.state == open && f.Sequence == 0 { // of the stream as a whole: nothing more comes for it
+		c.send(&wire.Frame{Body: &wire.Frame_Release{Release: &wire.Release{Handle: f.Handle}}})
+		c.fail(o, &PeerError{Code: f.Code, Reason: f.Reason})
+		return nil
+	}
 	if o == nil || o.state != open || f.Sequence == 0 || f.Sequence >= o.sent {
 		return violation("reject of a message that was not sent")
 	}
@@ -347,8 +359,10 @@ func (c *Client) refuse(o *Outbound, seq uint64, err *PeerError) {
 	o.settle(seq, seq)
 }
 
-// fail breaks a stream for good and refuses everything that it still keeps.
+// fail breaks a stream for good, forgets it and refuses everything that it still keeps. The next message to its topic
+// begins a new one.
 func (c *Client) fail(o *Outbound, err *PeerError) {
+	delete(c.handles, o.handle)
 	if o.relay != nil {
 		o.relay.events = append(o.relay.events, Event{Err: err})
 		c.note(o)
@@ -389,6 +403,9 @@ func (c *Client) Tick(now time.Time, timeout error) error {
 			if !o.touched && messages+bytes > 0 && !o.unsent() {
 				c.want(o, 0, 0, 0)
 			}
+			if o.relay == nil && c.cfg.ForgetAfter > 0 && o.idleFor(now) >= c.cfg.ForgetAfter {
+				c.forget(o)
+			}
 			o.touched = false
 		}
 	}
@@ -404,6 +421,13 @@ func (c *Client) Tick(now time.Time, timeout error) error {
 		c.send(&wire.Frame{Body: &wire.Frame_Ping{Ping: &wire.Ping{}}})
 	}
 	return nil
+}
+
+// forget ends a stream that has been idle for long, at both ends.
+func (c *Client) forget(o *Outbound) {
+	c.send(&wire.Frame{Body: &wire.Frame_Release{Release: &wire.Release{Handle: o.handle}}})
+	delete(c.handles, o.handle)
+	delete(c.streams, o.Topic)
 }
 
 // Abort breaks every stream: waiters get cause, nothing is sent any more.

@@ -17,6 +17,14 @@ func (e *PeerError) Error() string {
 	return fmt.Sprintf("session: peer refused: %s: %.200q", e.Code, e.Reason)
 }
 
+// ErrTopicGone is matched by a PeerError of a topic whose last subscription ended.
+var ErrTopicGone = errors.New("session: topic is gone")
+
+// Is matches ErrTopicGone.
+func (e *PeerError) Is(target error) bool {
+	return target == ErrTopicGone && e.Code == wire.Code_CODE_TOPIC_GONE
+}
+
 // Refused is a message that the receiver settled without handling it.
 type Refused struct {
 	Topic    string

@@ -143,6 +143,9 @@ func (in *Inbound) Reject(seq uint64, err *PeerError) *wire.Reject {
 	return reject(in.handle, seq, err)
 }
 
+// Refuse returns the frame that ends the stream for good: a Reject without a sequence.
+func (in *Inbound) Refuse(err *PeerError) *wire.Reject { return reject(in.handle, 0, err) }
+
 // RejectSeen forgets a rejection that the sender has seen.
 func (in *Inbound) RejectSeen(seq uint64) {
 	if _, ok := in.rejected[seq]; ok {

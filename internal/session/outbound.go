@@ -81,8 +81,9 @@ type Outbound struct {
 	farthest uint64 // next sequence to send for the first time
 	received uint64 // lowest sequence that the receiver does not have
 	credit   credit
-	wanting  bool // a Want is on its way; until it is answered there is no credit
-	touched  bool // sent since the last Tick
+	wanting  bool      // a Want is on its way; until it is answered there is no credit
+	touched  bool      // sent since the last Tick
+	idle     time.Time // since when, as far as Tick has seen
 
 	waitReceived []*Waiter // in order of Last
 	waitHandled  []*Waiter
@@ -137,6 +138,18 @@ func (o *Outbound) waits() int {
 func (o *Outbound) reached() uint64 {
 	first, _ := o.settled.Hole(o.received)
 	return first
+}
+
+// idleFor tells how long nothing has been on its way, as far as Tick has seen.
+func (o *Outbound) idleFor(now time.Time) time.Duration {
+	if o.touched || o.pending > 0 || len(o.waitReceived)+len(o.waitHandled) > 0 {
+		o.idle = time.Time{}
+		return 0
+	}
+	if o.idle.IsZero() {
+		o.idle = now
+	}
+	return now.Sub(o.idle)
 }
 
 // Err is the reason why the stream is broken for good, or nil.
@@ -291,12 +304,7 @@ func (o *Outbound) opened(f *wire.Opened) error {
 	if f.Next > o.known() {
 		return violation("opened at %d, which was never sent: the next is %d", f.Next, o.known())
 	}
-	// What was settled may lie above what the receiver has: it forgets the one at a restart, and not the other.
-	limit := max(f.Next, o.farthest)
-	if o.relay != nil { // what an earlier process sent is not known
-		limit = o.known()
-	}
-	if err := o.settleRanges(f.Settled, limit); err != nil {
+	if err := o.settleRanges(f.Settled, f.Next); err != nil {
 		return err
 	}
 	o.state, o.gap = open, false
@@ -333,15 +341,20 @@ func (o *Outbound) acked(a *AckFrame) error {
 	return nil
 }
 
-// settleRanges settles pairs of first and last, all of which must lie below limit.
-func (o *Outbound) settleRanges(pairs []uint64, limit uint64) error {
+// settleRanges settles pairs of first and last, all of which must have been sent. They may lie above what the receiver
+// has: it forgets that at a restart, and not what was settled.
+func (o *Outbound) settleRanges(pairs []uint64, received uint64) error {
+	limit := max(received, o.farthest)
+	if o.relay != nil { // what an earlier process sent is not known
+		limit = o.known()
+	}
 	if len(pairs)%2 != 0 {
 		return violation("settled ranges are not pairs")
 	}
 	for i := 0; i < len(pairs); i += 2 {
 		first, last := pairs[i], pairs[i+1]
 		if first == 0 || last < first || last >= limit {
-			return violation("settled %d to %d of stream %q, received below %d", first, last, o.Topic, limit)
+			return violation("settled %d to %d of stream %q, sent below %d", first, last, o.Topic, limit)
 		}
 		o.settle(first, last)
 	}

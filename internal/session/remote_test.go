@@ -2,6 +2,7 @@ package session
 
 import (
 	"fmt"
+	"strconv"
 	"testing"
 
 	wire "github.com/buffstreams/watermill-buffstreams/proto"
@@ -9,9 +10,12 @@ import (
 
 // content is the message of a stream with sequence seq: it tells where it belongs, padded to at least size bytes.
 func content(topic string, seq uint64, size int) []byte {
-	m := fmt.Appendf(nil, "%s/%d|", topic, seq)
-	for len(m) < size {
-		m = append(m, byte(len(m)))
+	m := make([]byte, 0, max(size, len(topic)+22))
+	m = append(append(m, topic...), '/')
+	m = append(strconv.AppendUint(m, seq, 10), '|')
+	if n := len(m); n < size {
+		m = m[:size]
+		m[n], m[size-1] = '<', '>'
 	}
 	return m
 }
@@ -38,6 +42,7 @@ type remote struct {
 type inflow struct {
 	topic  string
 	in     *Inbound
+	stored []Range // what a durable remote restarts from
 	online bool
 	want   *wire.Want // what it waits for, while it is in line
 
@@ -117,7 +122,8 @@ func (r *remote) open(f *wire.Open) {
 	}
 	s := r.stream(f.Topic)
 	if s.in == nil {
-		s.in, s.held, s.order, s.next = NewInbound(f.Base), map[uint64]int{}, []uint64{}, max(1, f.Base)
+		s.in, s.held, s.order = RestoreInbound(s.stored, f.Base), map[uint64]int{}, []uint64{}
+		s.next = s.in.Next()
 	}
 	r.handles[f.Handle] = s
 	opened, rejects := s.in.Attach(f.Handle, f.Base)
@@ -282,12 +288,17 @@ func (r *remote) disconnect() {
 	r.handles, r.line, r.out = map[uint64]*inflow{}, nil, nil
 }
 
-// restart forgets everything but what the test has to know.
-func (r *remote) restart() {
+// restart forgets everything but what the test has to know. A durable remote stores what was settled, and knows that
+// afterwards.
+func (r *remote) restart(durable bool) {
 	r.disconnect()
 	for _, s := range r.streams {
 		for _, size := range s.held {
 			r.giveBack(Amount{Messages: 1, Bytes: size})
+		}
+		s.stored = nil
+		if durable && s.in != nil {
+			s.stored = s.in.Settled(nil)
 		}
 		s.in, s.held, s.order = nil, nil, []uint64{}
 	}

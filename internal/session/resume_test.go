@@ -120,7 +120,7 @@ func TestResumeToARestartedReceiver(t *testing.T) {
 			p.remote.settle(s, settled...)
 			p.flow()
 			p.cut()
-			p.remote.restart()
+			p.remote.restart(false)
 
 			p.published = nil
 			p.connect()
@@ -175,21 +175,62 @@ func TestResumeTellsWhatWasSettledMeanwhile(t *testing.T) {
 // Opened carries a bounded number of ranges; the others follow as acks.
 func TestResumeWithMoreRangesThanOneFrameCarries(t *testing.T) {
 	const total = 5*maxRanges + 3
-	p := newPair(t, roomy, muchRoom)
-	p.connect()
-	p.enqueue("a", many(total)...)
-	p.flow()
-	s := p.remote.stream("a")
-	p.cut()
-	for seq := uint64(2); seq <= total; seq += 2 {
-		p.remote.settle(s, seq)
+	for name, away := range map[string]func(*pair){
+		"away":      func(*pair) {},
+		"restarted": func(p *pair) { p.remote.restart(true) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPair(t, roomy, muchRoom)
+			p.connect()
+			p.enqueue("a", many(total)...)
+			p.flow()
+			s := p.remote.stream("a")
+			p.cut()
+			for seq := uint64(2); seq <= total; seq += 2 {
+				p.remote.settle(s, seq)
+			}
+			away(p)
+			p.connect()
+			p.flow()
+			require.Equal(t, total-total/2, p.client.Pending())
+			p.remote.settle(s, upTo(total)...)
+			p.flow()
+			require.Zero(t, p.client.Pending())
+		})
 	}
-	p.connect()
-	p.flow()
-	require.Equal(t, total-total/2, p.client.Pending())
-	p.remote.settle(s, upTo(total)...)
-	p.flow()
-	require.Zero(t, p.client.Pending())
+}
+
+// A receiver that remembers what was settled, and nothing else, gets the rest.
+func TestResumeToADurableReceiver(t *testing.T) {
+	for name, settled := range map[string][]uint64{
+		"nothing": nil, "head": {1, 2, 3}, "holes": {2, 3, 7, 10}, "the last": {10}, "all but one": upTo(10, 4),
+	} {
+		for _, told := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, told %v", name, told), func(t *testing.T) {
+				p := newPair(t, roomy, muchRoom)
+				p.connect()
+				p.enqueue("a", many(10)...)
+				p.flow()
+				s := p.remote.stream("a")
+				p.remote.settle(s, settled...)
+				if told {
+					p.flow()
+				}
+				p.cut()
+				p.remote.restart(true)
+				p.connect()
+				p.flow()
+				require.Equal(t, upTo(10, settled...), s.order)
+				require.Equal(t, 10-len(settled), p.client.Pending())
+				p.remote.settle(s, s.order...)
+				p.enqueue("a", many(2)...)
+				p.flow()
+				p.remote.settle(s, 11, 12)
+				p.flow()
+				require.Zero(t, p.client.Pending())
+			})
+		}
+	}
 }
 
 // A rejection is repeated at every connection until the sender has confirmed it, and is reported once.

@@ -110,7 +110,7 @@ func (s *simulation) step() error {
 		s.up = false
 	case n < 97:
 		s.cut()
-		s.remote.restart()
+		s.remote.restart(s.rng.IntN(2) == 0)
 		s.up = false
 	case !s.up:
 		s.connect()

@@ -80,7 +80,7 @@ func TestSettledMessagesAreFreed(t *testing.T) {
 
 // Behind a message that is stuck for ever, others come and go: neither their bytes nor their bookkeeping may stay.
 func TestAStuckMessagePinsLittle(t *testing.T) {
-	const total, batch = 300_000, 500
+	const total, batch = 150_000, 500
 	p := newPair(t, Window{Messages: 2 * batch, Bytes: 1 << 20}, muchRoom)
 	p.connect()
 	var chunks, bytes int
@@ -109,7 +109,7 @@ func TestAStuckMessagePinsLittle(t *testing.T) {
 	require.Less(t, o.settled.Sparse(), 3)
 
 	p.cut() // and it is still there to be sent again
-	p.remote.restart()
+	p.remote.restart(false)
 	p.connect()
 	p.flow()
 	require.Equal(t, []uint64{1}, s.order)
@@ -140,7 +140,7 @@ func TestStuckMessagesAreFoundAmongWhatWasFreed(t *testing.T) {
 		require.LessOrEqual(t, len(o.chunks), 2*len(stuck)+40)
 		if round%20 == 13 {
 			p.cut()
-			p.remote.restart()
+			p.remote.restart(false)
 			p.connect()
 			p.flow()
 			require.Equal(t, stuck, s.order)

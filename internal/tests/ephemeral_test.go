@@ -1,0 +1,93 @@
+package tests
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/pool"
+)
+
+func ephemeral(c *buffstreams.SubscriberConfig) { c.Ephemeral, c.ConsumerGroup = true, "" }
+
+func TestAnEphemeralTopicEndsWithItsLastSubscription(t *testing.T) {
+	h := newHouse(t, pool.ManagerConfig{Acked: pool.AckedConfig{WindowMessages: 8}})
+	sub, pub := h.newSubscriber(t, ephemeral), h.newPublisher(t, nil)
+	ctx, cancel := context.WithCancel(context.Background())
+	messages, err := sub.Subscribe(ctx, h.topic("reply"))
+	require.NoError(t, err)
+	require.NoError(t, pub.Publish(h.topic("reply"), newMessage("x")))
+	receiveAcked(t, messages, 1)
+
+	blocked := later(func() error { return pub.Publish(h.topic("reply"), newMessages(100)...) }) // more than both windows
+	require.Equal(t, "0", string(receive(t, messages).Payload))
+	cancel()
+	require.ErrorIs(t, requireResult(t, blocked), buffstreams.ErrTopicGone)
+	require.ErrorIs(t, pub.Publish(h.topic("reply"), newMessage("late")), buffstreams.ErrTopicGone)
+
+	stranger := newHouse(t, pool.ManagerConfig{}).newPublisher(t, nil) // who never had a stream to it learns it as well
+	require.ErrorIs(t, stranger.Publish(h.topic("reply"), newMessage("later")), buffstreams.ErrTopicGone)
+
+	again := subscribe(t, sub, h.topic("reply"))
+	require.NoError(t, pub.Publish(h.topic("reply"), newMessage("again")))
+	require.Equal(t, []string{"again"}, receiveAcked(t, again, 1))
+}
+
+// replies is how many reply topics come and go.
+const replies = 100_000
+
+func TestReplyTopicsLeaveNothingBehind(t *testing.T) {
+	count := replies
+	if testing.Short() || raceEnabled {
+		count /= 10
+	}
+	h := newHouse(t, pool.ManagerConfig{Acked: pool.AckedConfig{ForgetAfter: 50 * time.Millisecond}})
+	sub, pub := h.newSubscriber(t, ephemeral), h.newPublisher(t, nil)
+	request := func(i int) {
+		ctx, cancel := context.WithCancel(context.Background())
+		topic := h.topic(fmt.Sprintf("reply-%d", i))
+		messages, err := sub.Subscribe(ctx, topic)
+		if assert.NoError(t, err) && assert.NoError(t, pub.Publish(topic, newMessage("x"))) {
+			(<-messages).Ack()
+		}
+		cancel()
+		_, open := <-messages
+		assert.False(t, open)
+	}
+	ask := func(from, to int) {
+		var wg sync.WaitGroup
+		for g := range 4 {
+			wg.Go(func() {
+				for i := from + g; i < to; i += 4 {
+					request(i)
+				}
+			})
+		}
+		wg.Wait()
+	}
+	ask(0, count/10) // maps and buffers get their size
+	before := settledHeap(t)
+	ask(count/10, count)
+	after := settledHeap(t)
+	perTopic := (float64(after) - float64(before)) / float64(count)
+	t.Logf("%d topics: heap %d -> %d KiB, %.1f bytes a topic", count, before>>10, after>>10, perTopic)
+	require.Less(t, perTopic, 20.0)
+}
+
+// settledHeap is the live heap once what is remembered for a while was forgotten.
+func settledHeap(t *testing.T) uint64 {
+	t.Helper()
+	time.Sleep(200 * time.Millisecond) // the time that the test is about: ForgetAfter, and a tick
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}

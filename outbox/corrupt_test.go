@@ -1,0 +1,150 @@
+package outbox
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// offsetOf finds a message in a segment.
+func offsetOf(t *testing.T, d *memDisk, m []byte) (name string, offset int) {
+	t.Helper()
+	for _, name := range d.names() {
+		if i := bytes.Index(d.files[name].durable, m); i >= 0 {
+			return name, i
+		}
+	}
+	t.Fatalf("%s is in no segment", m)
+	return "", 0
+}
+
+func TestDamageInASealedSegmentIsReportedByRead(t *testing.T) {
+	d := newMemDisk(1)
+	cfg := d.config()
+	cfg.CacheBytes = -1
+	o := open(t, cfg)
+	fill(t, o, orders, 1, 1000, 10)
+	require.NoError(t, o.Close())
+	name, offset := offsetOf(t, d, message(101))
+	d.damage(t, name, offset)
+
+	o = open(t, cfg)
+	var got []uint64
+	b, err := o.Read(orders, 1, 1000)
+	for ; err == nil; b, err = o.Read(orders, b.Next(), 1000) {
+		got = append(got, sequence(b.First, b.Next()-1)...)
+	}
+	require.Equal(t, sequence(1, 100), got, "all before the damage")
+	var damage *CorruptError
+	require.ErrorAs(t, err, &damage)
+	assert.Equal(t, name, damage.File)
+	assert.NotZero(t, damage.Index)
+	assert.Equal(t, orders, damage.Key)
+	assert.Equal(t, Range{101, 110}, Range{damage.From, damage.Through})
+	_, again := o.Read(orders, 101, 1)
+	require.ErrorAs(t, again, &damage, "it stays")
+
+	require.NoError(t, o.Settle(orders, 0, Range{damage.From, damage.Through}))
+	require.Equal(t, sequence(111, 1000), readAll(t, o, orders, 101, 1000))
+}
+
+func TestDamagedSegmentIsNotRelocated(t *testing.T) {
+	d := newMemDisk(1)
+	cfg := d.config()
+	cfg.CacheBytes = -1
+	o := open(t, cfg)
+	fill(t, o, orders, 1, 20, 10)
+	fill(t, o, events, 1, 100, 10)
+	require.NoError(t, o.Settle(events, 100))
+	name, offset := offsetOf(t, d, message(15))
+	d.damage(t, name, offset)
+	for n := uint64(101); n < 5000; n += 100 {
+		fill(t, o, events, n, n+99, 10)
+		require.NoError(t, o.Settle(events, n+99))
+	}
+	assert.Contains(t, d.names(), name)
+	assert.LessOrEqual(t, d.bytes(), 8*cfg.SegmentBytes)
+	var damage *CorruptError
+	_, err := o.Read(orders, 11, 1000)
+	require.ErrorAs(t, err, &damage)
+	assert.Equal(t, Range{11, 20}, Range{damage.From, damage.Through})
+}
+
+func TestDamageInTheTailIsReportedByOpen(t *testing.T) {
+	// Where in the entry of message 5: its payload, its header, and the engine's
+	// frame in front of that, without which the engine sees the end of the log.
+	for _, before := range []int{0, entryHeader + 4, entryHeader + 8 + 8} {
+		d := newMemDisk(1)
+		cfg := d.config()
+		cfg.SegmentBytes = 1 << 20
+		o := open(t, cfg)
+		fill(t, o, orders, 1, 10, 1)
+		crashed := d.restart(1) // no Close: nothing saved where the log ends
+		name, offset := offsetOf(t, crashed, message(5))
+		crashed.damage(t, name, offset-before)
+
+		_, err := Open(crashed.configWith(cfg))
+		var damage *CorruptError
+		require.ErrorAs(t, err, &damage, "%d before", before)
+		assert.Equal(t, name, damage.File)
+		assert.EqualValues(t, 5, damage.Index)
+		t.Log(err)
+	}
+}
+
+func TestATornTailIsCut(t *testing.T) {
+	d := newMemDisk(1)
+	cfg := d.config()
+	cfg.SegmentBytes = 1 << 20
+	o := open(t, cfg)
+	fill(t, o, orders, 1, 10, 1)
+	crashed := d.restart(1)
+	name, offset := offsetOf(t, crashed, message(10))
+	crashed.damage(t, name, offset) // as if its fsync had not ended
+	o = open(t, crashed.configWith(cfg))
+	require.Equal(t, sequence(1, 9), readAll(t, o, orders, 1, 100))
+	fill(t, o, orders, 10, 20, 1)
+}
+
+func TestLostPartsAreReportedByOpen(t *testing.T) {
+	setup := func() *memDisk {
+		d := newMemDisk(1)
+		o := open(t, d.config())
+		fill(t, o, orders, 1, 1000, 10)
+		require.NoError(t, o.Close())
+		require.Greater(t, len(d.names()), 3)
+		return d
+	}
+	for what, destroy := range map[string]func(*memDisk){
+		"first segment":  func(d *memDisk) { delete(d.files, d.names()[0]) },
+		"last segment":   func(d *memDisk) { delete(d.files, d.names()[len(d.names())-1]) },
+		"end of log":     func(d *memDisk) { f := d.files[d.names()[len(d.names())-1]]; f.current = f.current[:100] },
+		"summary":        func(d *memDisk) { delete(d.meta.stable, keySummary(d.meta.state.Segments[0].ID)) },
+		"summary's bits": func(d *memDisk) { d.meta.stable[keySummary(d.meta.state.Segments[0].ID)][3] ^= 1 },
+		"streams' bits":  func(d *memDisk) { d.meta.stable[keyStreams][3] ^= 1 },
+		"identity":       func(d *memDisk) { delete(d.meta.stable, keyIdentity) },
+		"identity bits":  func(d *memDisk) { d.meta.stable[keyIdentity][20] ^= 1 },
+	} {
+		d := setup()
+		destroy(d)
+		_, err := Open(d.config())
+		var damage *CorruptError
+		require.ErrorAs(t, err, &damage, what)
+	}
+}
+
+func TestForeignEntriesAreNotTakenForOurs(t *testing.T) {
+	d := newMemDisk(1)
+	cfg := d.config()
+	cfg.SegmentBytes = 1 << 20
+	o := open(t, cfg)
+	// A message that is an entry of a later index, but of another outbox.
+	entry := append(make([]byte, entryHeader), "payload"...)
+	sealEntry(entry, 1000, o.seed+1)
+	_, err := o.Append(bg, orders, entry)
+	require.NoError(t, err)
+	o = open(t, d.restart(1).configWith(cfg))
+	assert.EqualValues(t, 1, o.Streams()[0].Pending)
+}

@@ -1,0 +1,440 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv("OUTBOX_TEST_LOCK"); dir != "" {
+		os.Exit(lockChild(dir))
+	}
+	goleak.VerifyTestMain(m)
+}
+
+var (
+	bg     = context.Background()
+	orders = Key{Destination: "10.0.0.1:5031", Topic: "orders"}
+	events = Key{Destination: "10.0.0.2:5031", Topic: "events"}
+)
+
+func open(t testing.TB, cfg Config) *Outbox {
+	t.Helper()
+	o, err := Open(cfg)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = o.Close() })
+	return o
+}
+
+func message(n uint64) []byte { return fmt.Appendf(nil, "message %d", n) }
+
+// fill appends messages first to last, batch at a time, and checks their numbers.
+func fill(t testing.TB, o *Outbox, k Key, first, last, batch uint64) {
+	t.Helper()
+	for seq := first; seq <= last; {
+		var messages [][]byte
+		for n := seq; n < seq+batch && n <= last; n++ {
+			messages = append(messages, message(n))
+		}
+		got, err := o.Append(bg, k, messages...)
+		require.NoError(t, err)
+		require.Equal(t, seq, got)
+		seq += uint64(len(messages))
+	}
+}
+
+// readAll reads from from on until nothing is left, and returns the sequences.
+func readAll(t testing.TB, o *Outbox, k Key, from uint64, maxBytes int) (seqs []uint64) {
+	t.Helper()
+	for {
+		b, err := o.Read(k, from, maxBytes)
+		require.NoError(t, err)
+		if len(b.Messages) == 0 {
+			return seqs
+		}
+		require.GreaterOrEqual(t, b.First, from)
+		for i, m := range b.Messages {
+			require.Equal(t, string(message(b.First+uint64(i))), string(m))
+			seqs = append(seqs, b.First+uint64(i))
+		}
+		from = b.Next()
+	}
+}
+
+func sequence(first, last uint64) (seqs []uint64) {
+	for n := first; n <= last; n++ {
+		seqs = append(seqs, n)
+	}
+	return seqs
+}
+
+func TestAppendedMessagesAreReadInOrder(t *testing.T) {
+	for _, cache := range []int{0, -1, 3000} {
+		for _, maxBytes := range []int{1, 100, 1 << 20} {
+			t.Run(fmt.Sprintf("cache %d, %d bytes", cache, maxBytes), func(t *testing.T) {
+				cfg := newMemDisk(1).config()
+				cfg.CacheBytes = cache
+				o := open(t, cfg)
+				for n := uint64(1); n <= 600; n += 3 {
+					fill(t, o, orders, n, n+2, 3)
+					fill(t, o, events, n, n+2, 1)
+				}
+				require.Equal(t, sequence(1, 600), readAll(t, o, orders, 1, maxBytes))
+				require.Equal(t, sequence(250, 600), readAll(t, o, events, 250, maxBytes))
+				require.NoError(t, o.Close())
+				o = open(t, cfg)
+				require.Equal(t, sequence(1, 600), readAll(t, o, orders, 0, maxBytes))
+				fill(t, o, orders, 601, 610, 5)
+				require.Equal(t, sequence(400, 610), readAll(t, o, orders, 400, maxBytes))
+				require.Equal(t, sequence(1, 600), readAll(t, o, events, 1, maxBytes))
+			})
+		}
+	}
+}
+
+func TestIdentityStaysAndEpochGrows(t *testing.T) {
+	cfg := Config{Dir: filepath.Join(t.TempDir(), "outbox")}
+	o := open(t, cfg)
+	id, secret := o.ID(), o.Secret()
+	assert.NotEqual(t, id, secret)
+	assert.NotZero(t, id)
+	assert.EqualValues(t, 1, o.Epoch())
+	fill(t, o, orders, 1, 5, 5)
+	fill(t, o, events, 1, 5, 5)
+	ids := [2]uint64{o.StreamID(orders), o.StreamID(events)}
+	require.NoError(t, o.Close())
+	info, err := os.Stat(cfg.Dir)
+	require.NoError(t, err)
+	assert.Equal(t, os.FileMode(0o700), info.Mode().Perm())
+	for epoch := uint64(2); epoch < 5; epoch++ {
+		o = open(t, cfg)
+		assert.Equal(t, id, o.ID())
+		assert.Equal(t, secret, o.Secret())
+		assert.Equal(t, epoch, o.Epoch())
+		assert.Equal(t, ids, [2]uint64{o.StreamID(orders), o.StreamID(events)})
+		require.Equal(t, sequence(1, 5), readAll(t, o, orders, 1, 100))
+		require.NoError(t, o.Close())
+	}
+	assert.NotEqual(t, id, open(t, newMemDisk(1).config()).ID())
+}
+
+func TestSettledMessagesAreSkippedAndSequencesNeverReused(t *testing.T) {
+	cfg := newMemDisk(1).config()
+	o := open(t, cfg)
+	fill(t, o, orders, 1, 1000, 10)
+	require.NoError(t, o.Settle(orders, 100, Range{200, 299}, Range{150, 150}, Range{901, 5000}))
+	want := slices.Concat(sequence(101, 149), sequence(151, 199), sequence(300, 900))
+	require.Equal(t, want, readAll(t, o, orders, 1, 500))
+	s := o.Streams()[0]
+	assert.Equal(t, Stream{Key: orders, ID: 1, First: 101, Next: 1001, Pending: uint64(len(want)), Bytes: s.Bytes}, s)
+	require.NoError(t, o.Close())
+
+	o = open(t, cfg)
+	require.Equal(t, want, readAll(t, o, orders, 1, 500))
+	require.NoError(t, o.Settle(orders, 1000))
+	assert.Empty(t, readAll(t, o, orders, 1, 500))
+	assert.Zero(t, o.Streams()[0].Bytes)
+	require.NoError(t, o.Drained(bg))
+	for range 3 {
+		require.NoError(t, o.Close())
+		o = open(t, cfg)
+		require.Empty(t, readAll(t, o, orders, 1, 500))
+	}
+	fill(t, o, orders, 1001, 1010, 1)
+	require.Equal(t, sequence(1001, 1010), readAll(t, o, orders, 0, 500))
+}
+
+func TestForgottenStreamGivesUpItsNumber(t *testing.T) {
+	cfg := newMemDisk(1).config()
+	o := open(t, cfg)
+	fill(t, o, orders, 1, 10, 5)
+	fill(t, o, events, 1, 10, 5)
+	require.ErrorIs(t, o.Forget(bg, orders), ErrPending)
+	require.NoError(t, o.Settle(orders, 10))
+	require.NoError(t, o.Forget(bg, orders))
+	require.ErrorIs(t, o.Forget(bg, orders), ErrUnknownStream)
+	require.ErrorIs(t, o.Settle(orders, 1), ErrUnknownStream)
+	_, err := o.Read(orders, 1, 1)
+	require.ErrorIs(t, err, ErrUnknownStream)
+	_, err = o.Ready(orders, 1)
+	require.ErrorIs(t, err, ErrUnknownStream)
+	for range 2 {
+		assert.Zero(t, o.StreamID(orders))
+		assert.Len(t, o.Streams(), 1)
+		require.NoError(t, o.Close())
+		o = open(t, cfg)
+	}
+	fill(t, o, orders, 1, 3, 1)
+	assert.EqualValues(t, 3, o.StreamID(orders))
+	require.NoError(t, o.Close())
+	o = open(t, cfg)
+	assert.EqualValues(t, 3, o.StreamID(orders))
+
+	require.NoError(t, o.Settle(orders, 3))
+	require.NoError(t, o.Forget(bg, orders))
+	for range 3 { // until nothing but the table of streams can know
+		require.NoError(t, o.Close())
+		o = open(t, cfg)
+	}
+	fill(t, o, orders, 1, 1, 1)
+	assert.EqualValues(t, 4, o.StreamID(orders), "also the highest")
+}
+
+func TestQuotaOfADestination(t *testing.T) {
+	cfg := newMemDisk(1).config()
+	cfg.QuotaBytes = 10 * (100 + 2 + MessageOverhead)
+	o := open(t, cfg)
+	m := make([]byte, 100)
+	other := Key{orders.Destination, "other"}
+	for range 5 {
+		_, err := o.Append(bg, orders, m)
+		require.NoError(t, err)
+	}
+	_, err := o.Append(bg, other, m, m, m, m, m, m)
+	require.ErrorIs(t, err, ErrOutboxFull)
+	var full *FullError
+	require.ErrorAs(t, err, &full)
+	assert.Equal(t, orders.Destination, full.Destination)
+	assert.Zero(t, o.StreamID(other), "nothing was written")
+	_, err = o.Append(bg, other, m, m, m, m)
+	require.NoError(t, err)
+	_, err = o.Append(bg, events, m, m)
+	require.NoError(t, err, "another destination")
+	_, err = o.Append(bg, orders, m, m)
+	require.ErrorIs(t, err, ErrOutboxFull)
+	require.NoError(t, o.Close())
+
+	o = open(t, cfg)
+	_, err = o.Append(bg, orders, m, m)
+	require.ErrorIs(t, err, ErrOutboxFull, "the account survives")
+	require.NoError(t, o.Settle(orders, 1))
+	first, err := o.Append(bg, orders, m, m)
+	require.NoError(t, err)
+	assert.EqualValues(t, 6, first, "a refused append takes no sequence")
+}
+
+func TestRefusals(t *testing.T) {
+	d := newMemDisk(1)
+	o := open(t, d.config())
+	var size *SizeError
+	_, err := o.Append(bg, orders, make([]byte, MaxAppendBytes))
+	require.ErrorAs(t, err, &size)
+	_, err = o.Append(bg, Key{Topic: string(make([]byte, MaxKeyBytes+1))}, nil)
+	require.ErrorAs(t, err, &size)
+	_, err = o.Append(bg, Key{Destination: string(make([]byte, MaxKeyBytes+1))}, nil)
+	require.ErrorAs(t, err, &size)
+	first, err := o.Append(bg, orders)
+	require.NoError(t, err)
+	assert.Zero(t, first)
+	cancelled, cancel := context.WithCancel(bg)
+	cancel()
+	_, err = o.Append(cancelled, orders, nil)
+	require.ErrorIs(t, err, context.Canceled)
+	assert.Empty(t, o.Streams())
+
+	for _, cfg := range []Config{{}, {Dir: "x", QuotaBytes: -1}, {Dir: "x", SegmentBytes: 1}, {Dir: "x", CacheBytes: -2}} {
+		_, err := Open(cfg)
+		require.ErrorContains(t, err, "Config.")
+	}
+}
+
+func TestEmptyAndLargeMessages(t *testing.T) {
+	cfg := newMemDisk(1).config()
+	cfg.CacheBytes = -1
+	o := open(t, cfg)
+	large := make([]byte, 300<<10)
+	for range 3 {
+		_, err := o.Append(bg, orders, nil, large, []byte{})
+		require.NoError(t, err)
+	}
+	b, err := o.Read(orders, 1, 10)
+	require.NoError(t, err)
+	assert.Len(t, b.Messages, 1)
+	b, err = o.Read(orders, 2, 10)
+	require.NoError(t, err)
+	assert.Equal(t, [][]byte{large}, b.Messages)
+	b, err = o.Read(orders, 1, 1<<20)
+	require.NoError(t, err)
+	assert.GreaterOrEqual(t, len(b.Messages), 3)
+}
+
+func TestReadyAndNewStreams(t *testing.T) {
+	o := open(t, newMemDisk(1).config())
+	appeared := o.NewStreams()
+	fill(t, o, orders, 1, 3, 1)
+	<-appeared
+	appeared = o.NewStreams()
+	ready, err := o.Ready(orders, 3)
+	require.NoError(t, err)
+	<-ready
+	ready, err = o.Ready(orders, 4)
+	require.NoError(t, err)
+	again, err := o.Ready(orders, 4)
+	require.NoError(t, err)
+	assert.Equal(t, ready, again)
+	select {
+	case <-ready:
+		t.Fatal("nothing was appended")
+	case <-appeared:
+		t.Fatal("no stream appeared")
+	default:
+	}
+	fill(t, o, orders, 4, 4, 1)
+	<-ready
+	ready, err = o.Ready(orders, 6)
+	require.NoError(t, err)
+	require.NoError(t, o.Close())
+	<-ready
+	<-appeared
+	<-o.NewStreams()
+}
+
+func TestEveryCallFailsAfterClose(t *testing.T) {
+	o := open(t, newMemDisk(1).config())
+	fill(t, o, orders, 1, 3, 1)
+	drained := make(chan error)
+	go func() { drained <- o.Drained(bg) }() // ends with Close
+	require.NoError(t, o.Close())
+	require.ErrorIs(t, <-drained, ErrClosed)
+	requireAll(t, o, ErrClosed)
+	require.NoError(t, o.Close())
+}
+
+// requireAll asks for the same error of every call.
+func requireAll(t *testing.T, o *Outbox, want error) {
+	t.Helper()
+	_, err := o.Append(bg, orders, nil)
+	require.ErrorIs(t, err, want)
+	_, err = o.Read(orders, 1, 1)
+	require.ErrorIs(t, err, want)
+	_, err = o.Ready(orders, 1)
+	require.ErrorIs(t, err, want)
+	require.ErrorIs(t, o.Settle(orders, 1), want)
+	require.ErrorIs(t, o.Forget(bg, orders), want)
+	require.ErrorIs(t, o.Drained(bg), want)
+}
+
+func TestDrainedWaitsForTheLastMessage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := open(t, newMemDisk(1).config())
+		fill(t, o, orders, 1, 3, 1)
+		fill(t, o, events, 1, 3, 1)
+		ctx, cancel := context.WithCancel(bg)
+		cancel()
+		require.ErrorIs(t, o.Drained(ctx), context.Canceled)
+		done := false
+		go func() { done = o.Drained(bg) == nil }()
+		synctest.Wait()
+		require.NoError(t, o.Settle(orders, 3))
+		synctest.Wait()
+		assert.False(t, done)
+		require.NoError(t, o.Settle(events, 2, Range{3, 3}))
+		synctest.Wait()
+		assert.True(t, done)
+		require.NoError(t, o.Close())
+	})
+}
+
+func TestConcurrentAppendsShareFsyncs(t *testing.T) {
+	d := newMemDisk(1)
+	cfg := d.config()
+	cfg.SegmentBytes = 1 << 20
+	synctest.Test(t, func(t *testing.T) {
+		o := open(t, cfg)
+		synctest.Wait()
+		before := d.syncs
+		gate := make(chan struct{})
+		d.gate = func() { <-gate }
+		var wg sync.WaitGroup
+		for range 100 {
+			wg.Go(func() {
+				_, err := o.Append(bg, orders, []byte("x"))
+				assert.NoError(t, err)
+			})
+		}
+		synctest.Wait() // one group in its fsync, all others in the next
+		b, err := o.Read(orders, 1, 1<<20)
+		if err == nil {
+			assert.Empty(t, b.Messages, "nothing is readable before its fsync")
+		} else {
+			assert.ErrorIs(t, err, ErrUnknownStream)
+		}
+		close(gate)
+		wg.Wait()
+		assert.LessOrEqual(t, d.syncs-before, 2)
+		b, err = o.Read(orders, 1, 1<<20)
+		require.NoError(t, err)
+		assert.Len(t, b.Messages, 100)
+		require.NoError(t, o.Close())
+	})
+}
+
+func TestNothingIsReadableBeforeItsFsync(t *testing.T) {
+	d := newMemDisk(1)
+	synctest.Test(t, func(t *testing.T) {
+		o := open(t, d.config())
+		fill(t, o, orders, 1, 5, 1)
+		gate := make(chan struct{})
+		d.gate = func() { <-gate }
+		go func() { _, _ = o.Append(bg, orders, message(6)) }()
+		synctest.Wait()
+		require.Equal(t, sequence(1, 5), readAll(t, o, orders, 1, 100))
+		require.NoError(t, o.Settle(orders, 6), "what is not durable cannot be settled")
+		ready, err := o.Ready(orders, 6)
+		require.NoError(t, err)
+		synctest.Wait()
+		select {
+		case <-ready:
+			t.Error("ready before the fsync")
+		default:
+		}
+		ctx, cancel := context.WithCancel(bg)
+		cancelled := make(chan error)
+		go func() { _, err := o.Append(ctx, orders, message(7)); cancelled <- err }()
+		synctest.Wait()
+		cancel()
+		var unconfirmed *UnconfirmedError
+		require.ErrorAs(t, <-cancelled, &unconfirmed)
+		assert.Equal(t, UnconfirmedError{First: 7, Count: 1, Err: context.Canceled}, *unconfirmed)
+		close(gate)
+		<-ready
+		synctest.Wait()
+		require.Equal(t, sequence(6, 7), readAll(t, o, orders, 1, 100))
+		require.NoError(t, o.Close())
+	})
+}
+
+func TestAFailedFsyncIsFinal(t *testing.T) {
+	broken := errors.New("input/output error")
+	d := newMemDisk(1)
+	o := open(t, d.config())
+	fill(t, o, orders, 1, 5, 1)
+	ready, err := o.Ready(orders, 6)
+	require.NoError(t, err)
+	d.onSync = func() error { return broken }
+	_, err = o.Append(bg, orders, message(6))
+	require.ErrorIs(t, err, ErrFailed)
+	require.ErrorIs(t, err, broken)
+	<-ready
+	d.onSync = nil
+	syncs := d.syncs
+	requireAll(t, o, ErrFailed)
+	assert.Equal(t, syncs, d.syncs, "it is never retried")
+	require.ErrorIs(t, o.Close(), broken)
+
+	o = open(t, d.config())
+	got := readAll(t, o, orders, 1, 100)
+	assert.GreaterOrEqual(t, len(got), 5, "what was confirmed is there")
+	assert.LessOrEqual(t, len(got), 6)
+}

@@ -1,0 +1,186 @@
+package pool
+
+import (
+	"crypto/subtle"
+	"fmt"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
+	"github.com/buffstreams/watermill-buffstreams/internal/session"
+	wire "github.com/buffstreams/watermill-buffstreams/proto"
+)
+
+// publisher is what an Endpoint remembers of one publisher id.
+type publisher struct {
+	epoch   uint64
+	secret  [16]byte
+	streams map[streamKey]*stream
+}
+
+type streamKey struct {
+	stream uint64
+	topic  string
+}
+
+// open finds or makes the stream that an Open names, and tells who may not have it.
+func (e *Endpoint) open(f *wire.Open) (*stream, *session.PeerError) {
+	if len(f.Publisher) != 16 || len(f.Secret) != 16 || len(f.Topic) > maxTopicName {
+		return nil, &session.PeerError{Code: wire.Code_CODE_PROTOCOL, Reason: "malformed open"}
+	}
+	id := StreamID{Publisher: [16]byte(f.Publisher), Stream: f.Stream, Topic: f.Topic}
+	stored, known, err := e.recall(id)
+	if err != nil {
+		return nil, &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: "the dedupe store cannot be read"}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p, refused := e.publisher(f, stored, known)
+	if refused != nil {
+		return nil, refused
+	}
+	key := streamKey{f.Stream, f.Topic}
+	s := p.streams[key]
+	if s != nil {
+		return s, nil
+	}
+	if e.gone.has(f.Topic, time.Now()) {
+		return nil, &session.PeerError{Code: wire.Code_CODE_TOPIC_GONE, Reason: "the topic's last subscription ended"}
+	}
+	if e.topics[f.Topic] == nil && len(e.topics) >= e.cfg.MaxTopics {
+		return nil, &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: "too many topics"}
+	}
+	s = &stream{id: id, topic: e.topic(f.Topic), saver: e.saver, secret: p.secret, in: session.RestoreInbound(stored.Settled, f.Base)}
+	if f.Base > 1 && !known {
+		e.cfg.logger.Info("A publisher returns and what it sent is not remembered: duplicates are possible", watermill.LogFields{
+			"provider": provider, "address": e.cfg.target.Address, "topic": fmt.Sprintf("%.100q", f.Topic),
+		})
+	}
+	p.streams[key] = s
+	return s, nil
+}
+
+// recall asks the DedupeStore for a stream that is not in memory.
+func (e *Endpoint) recall(id StreamID) (state StreamState, known bool, err error) {
+	e.mu.Lock()
+	if p := e.publishers[id.Publisher]; p != nil && p.streams[streamKey{id.Stream, id.Topic}] != nil {
+		known = true
+	}
+	e.mu.Unlock()
+	if known || e.cfg.Dedupe == nil {
+		return state, known, nil
+	}
+	state, known, err = e.cfg.Dedupe.Load(id)
+	if err != nil {
+		e.cfg.logger.Error("The dedupe store cannot be read: the stream is refused", err, watermill.LogFields{
+			"provider": provider, "address": e.cfg.target.Address,
+		})
+	}
+	return state, known, err
+}
+
+// publisher finds or makes the publisher that an Open names, and fences older epochs and strangers. e.mu is held.
+func (e *Endpoint) publisher(f *wire.Open, stored StreamState, known bool) (*publisher, *session.PeerError) {
+	id := [16]byte(f.Publisher)
+	p := e.publishers[id]
+	if p == nil {
+		if len(e.publishers) >= e.cfg.MaxPublishers && !e.evict() {
+			return nil, &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: "too many publishers"}
+		}
+		p = &publisher{epoch: f.Epoch, secret: [16]byte(f.Secret), streams: map[streamKey]*stream{}}
+		if known && stored.Epoch > 0 {
+			p.epoch, p.secret = stored.Epoch, stored.Secret
+		}
+		e.publishers[id] = p
+	}
+	if subtle.ConstantTimeCompare(p.secret[:], f.Secret) != 1 {
+		return nil, &session.PeerError{Code: wire.Code_CODE_FENCED, Reason: "the publisher id belongs to somebody else"}
+	}
+	if f.Epoch < p.epoch {
+		return nil, &session.PeerError{Code: wire.Code_CODE_FENCED, Reason: "a newer epoch of this publisher was seen"}
+	}
+	if f.Epoch > p.epoch {
+		p.epoch = f.Epoch
+		for _, s := range p.streams {
+			s.fence(f.Epoch)
+		}
+	}
+	return p, nil
+}
+
+// evict forgets publishers of which nothing is connected and nothing unsettled; it returns false when there is none.
+// e.mu is held.
+func (e *Endpoint) evict() bool {
+	before := len(e.publishers)
+	for id, p := range e.publishers {
+		idle := true
+		for _, s := range p.streams {
+			idle = idle && s.forgettable()
+		}
+		if idle {
+			delete(e.publishers, id)
+		}
+	}
+	return len(e.publishers) < before
+}
+
+// release forgets a stream that is over, and its topic if nobody wants that.
+func (e *Endpoint) release(s *stream) {
+	e.mu.Lock()
+	if p := e.publishers[s.id.Publisher]; p != nil {
+		delete(p.streams, streamKey{s.id.Stream, s.id.Topic})
+		if len(p.streams) == 0 {
+			delete(e.publishers, s.id.Publisher)
+		}
+	}
+	if s.topic.Deserted() && e.topics[s.id.Topic] == s.topic && !e.used(s.topic) {
+		delete(e.topics, s.id.Topic)
+	}
+	e.mu.Unlock()
+	if e.cfg.Dedupe == nil {
+		return
+	}
+	if err := e.cfg.Dedupe.Forget(s.id); err != nil {
+		e.cfg.logger.Info("The dedupe store cannot forget a stream", watermill.LogFields{"provider": provider, "err": err})
+	}
+}
+
+// used tells whether a stream leads to the topic. e.mu is held.
+func (e *Endpoint) used(t *dispatch.Topic) bool {
+	for _, p := range e.publishers {
+		for _, s := range p.streams {
+			if s.topic == t {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// end ends the streams of an ephemeral topic whose last subscription ended.
+func (e *Endpoint) end(t *dispatch.Topic, dropped int) {
+	e.mu.Lock()
+	if e.topics[t.Name()] == t {
+		delete(e.topics, t.Name())
+		e.gone.add(t.Name(), time.Now(), e.cfg.ForgetAfter, e.cfg.MaxTopics)
+	}
+	var streams []*stream
+	for _, p := range e.publishers {
+		for _, s := range p.streams {
+			if s.topic == t {
+				streams = append(streams, s)
+			}
+		}
+	}
+	e.mu.Unlock()
+	for _, s := range streams {
+		s.end(&session.PeerError{Code: wire.Code_CODE_TOPIC_GONE, Reason: "the topic's last subscription ended"})
+		e.release(s)
+	}
+	if dropped > 0 {
+		e.cfg.logger.Info("An ephemeral topic ended with messages that nobody has handled", watermill.LogFields{
+			"provider": provider, "topic": fmt.Sprintf("%.100q", t.Name()), "count": dropped,
+		})
+	}
+}
