@@ -1,0 +1,87 @@
+package tests
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/stretchr/testify/require"
+
+	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/pool"
+)
+
+func inGroup(name string) func(*buffstreams.SubscriberConfig) {
+	return func(c *buffstreams.SubscriberConfig) { c.ConsumerGroup = name }
+}
+
+// TestASlowTopicDelaysNoOther: one topic's window is full and stays so, beside another on the same connection.
+func TestASlowTopicDelaysNoOther(t *testing.T) {
+	h := newHouse(t, pool.ManagerConfig{Acked: pool.AckedConfig{WindowMessages: 16}})
+	sub := h.newSubscriber(t, nil)
+	stuck := subscribe(t, sub, h.topic("stuck")) // nobody reads it
+	fast := subscribe(t, sub, h.topic("fast"))
+	pub := h.newPublisher(t, nil)
+	blocked := later(func() error { return pub.Publish(h.topic("stuck"), newMessages(100)...) })
+	for i := range 500 {
+		require.NoError(t, pub.Publish(h.topic("fast"), newMessage(fmt.Sprint(i))))
+		require.Equal(t, []string{fmt.Sprint(i)}, receiveAcked(t, fast, 1))
+	}
+	select {
+	case err := <-blocked:
+		require.Fail(t, "the stuck topic took more than its windows", "%v", err)
+	default:
+	}
+	require.Equal(t, payloads(newMessages(100)), receiveAcked(t, stuck, 100)) // until now
+	require.NoError(t, requireResult(t, blocked))
+}
+
+// TestASlowGroupDelaysNoOther: a group gets everything while another has read nothing.
+func TestASlowGroupDelaysNoOther(t *testing.T) {
+	h := newHouse(t, pool.ManagerConfig{})
+	slow := subscribe(t, h.newSubscriber(t, inGroup("slow")), h.topic("a"))
+	fast := subscribe(t, h.newSubscriber(t, inGroup("fast")), h.topic("a"))
+	require.NoError(t, h.newPublisher(t, nil).Publish(h.topic("a"), newMessages(1000)...))
+	require.Equal(t, payloads(newMessages(1000)), receiveAcked(t, fast, 1000))
+	require.Equal(t, payloads(newMessages(1000)), receiveAcked(t, slow, 1000))
+}
+
+// TestGroupsOverSeveralAddresses: a route leads to two listeners, each with two groups, and every group gets everything.
+func TestGroupsOverSeveralAddresses(t *testing.T) {
+	var addresses []string
+	var channels []<-chan *message.Message
+	for range 2 {
+		h := newHouse(t, pool.ManagerConfig{})
+		h.subscriber.ListenAddress = h.address
+		addresses = append(addresses, h.address)
+		for _, group := range []string{"one", "two"} {
+			channels = append(channels, subscribe(t, h.newSubscriber(t, inGroup(group)), "orders"))
+		}
+	}
+	pub := routed(t, buffstreams.Route{Addresses: addresses, Policy: buffstreams.All})
+	require.NoError(t, pub.Publish("orders", newMessages(100)...))
+	for _, messages := range channels {
+		require.Equal(t, payloads(newMessages(100)), receiveAcked(t, messages, 100))
+	}
+}
+
+// TestAGroupThatIsAwayHoldsMessagesForItsReturn, and its owner can drop it.
+func TestAGroupThatIsAway(t *testing.T) {
+	h := newHouse(t, pool.ManagerConfig{Acked: pool.AckedConfig{WindowMessages: 8}})
+	away, here := h.newSubscriber(t, inGroup("away")), h.newSubscriber(t, inGroup("here"))
+	require.NoError(t, away.SubscribeInitialize(h.topic("a")))
+	messages := subscribe(t, here, h.topic("a"))
+	pub := h.newPublisher(t, nil)
+	blocked := later(func() error { return pub.Publish(h.topic("a"), newMessages(100)...) })
+	receiveAcked(t, messages, 8) // as many as the window holds for the absent group
+	select {
+	case <-blocked:
+		require.Fail(t, "an absent group must hold the publisher back within its bound")
+	case <-messages:
+		require.Fail(t, "more than the window")
+	default:
+	}
+	require.NoError(t, here.DropGroup(h.topic("a"), "away"))
+	receiveAcked(t, messages, 92)
+	require.NoError(t, requireResult(t, blocked))
+}
