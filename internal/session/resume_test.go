@@ -292,9 +292,17 @@ func TestInboundClosesWhatTheSenderClosed(t *testing.T) {
 	require.Equal(t, uint64(9), first)
 	require.Equal(t, Amount{Messages: 1, Bytes: 2}, dup)
 	require.Equal(t, 1, in.Unsettled())
+	in.Grant(Amount{Messages: 5, Bytes: 100})
+	_, first, _, err = in.Accept(&PublishFrame{Handle: 1, First: 15, Gap: true, Messages: [][]byte{nil}, Bytes: 2})
+	require.NoError(t, err)
+	require.Equal(t, uint64(15), first)
+	require.Equal(t, 2, in.Unsettled(), "what lies in the gap is closed")
+	in.Settle(15)
+	in.Settle(9)
+	require.True(t, in.Idle())
 	opened, _ = in.Attach(2, 3) // an older base changes nothing
-	require.Equal(t, uint64(10), opened.Next)
-	require.Equal(t, []uint64{3, 8}, opened.Settled)
+	require.Equal(t, uint64(16), opened.Next)
+	require.Equal(t, []uint64{3, 15}, opened.Settled)
 }
 
 func TestInboundDropsDuplicates(t *testing.T) {
@@ -323,4 +331,49 @@ func TestInboundDropsDuplicates(t *testing.T) {
 	in.Settle(4)
 	in.Settle(4)
 	require.Equal(t, 7, in.Unsettled())
+}
+
+// The receiver is bounded by the credit it gave, whatever a sender does; what is over it changes nothing.
+func TestInboundRefusesMoreThanItsCredit(t *testing.T) {
+	publish := func(first uint64, n, size int) *PublishFrame {
+		f := &PublishFrame{Handle: 1, First: first, Bytes: n * EncodedSize(size)}
+		for range n {
+			f.Messages = append(f.Messages, make([]byte, size))
+		}
+		return f
+	}
+	in := NewInbound(1)
+	in.Attach(1, 1)
+	refused := func(f *PublishFrame) {
+		t.Helper()
+		next, left := in.Next(), in.Outstanding()
+		_, _, _, err := in.Accept(f)
+		requireViolation(t, err)
+		require.Equal(t, next, in.Next())
+		require.Equal(t, left, in.Outstanding())
+	}
+	refused(publish(1, 1, 0))
+	in.Grant(Amount{Messages: 3, Bytes: 3 * EncodedSize(10)})
+	refused(publish(1, 4, 1))
+	refused(publish(1, 1, 40))
+	refused(publish(0, 1, 1))
+	refused(publish(^uint64(0), 1, 1))
+	_, _, _, err := in.Accept(publish(1, 2, 10))
+	require.NoError(t, err)
+	refused(publish(3, 2, 1))
+	refused(publish(1, 2, 1)) // duplicates use credit as well
+	returned, ok := in.Return(2)
+	require.False(t, ok, "the sender did not know of the third: %+v", returned)
+	returned, ok = in.Return(3)
+	require.True(t, ok)
+	require.Equal(t, Amount{Messages: 1, Bytes: EncodedSize(10)}, returned)
+	refused(publish(3, 1, 1))
+	in.Grant(Amount{Messages: 0, Bytes: 100})
+	refused(publish(3, 1, 1))
+	in.Grant(Amount{Messages: 1, Bytes: EncodedSize(10)})
+	_, _, _, err = in.Accept(publish(3, 1, 10))
+	require.NoError(t, err)
+	in.Grant(Amount{Messages: 1, Bytes: 100})
+	in.Detach()
+	refused(publish(4, 1, 1))
 }

@@ -44,7 +44,6 @@ func TestPeersThatBreakTheProtocol(t *testing.T) {
 		"ack of an unknown stream":        func(p *pair) error { return p.sayAck(AckFrame{Handle: 77, Next: 1}) },
 		"reject of what was not sent":     reject(handle, 7),
 		"reject of what there is not":     reject(handle, 1<<60),
-		"reject of the sequence zero":     reject(handle, 0),
 		"reject of an unknown stream":     reject(77, 1),
 		"second opened":                   say(&wire.Frame{Body: &wire.Frame_Opened{Opened: &wire.Opened{Handle: handle, Next: 7}}}),
 		"opened unasked":                  say(&wire.Frame{Body: &wire.Frame_Opened{Opened: &wire.Opened{Handle: 77, Next: 1}}}),
@@ -194,6 +193,42 @@ func TestOpenedWithARefusal(t *testing.T) {
 	p.connect()
 	p.flow()
 	require.Zero(t, p.client.Unreceived())
+}
+
+// A reject of sequence zero is of the whole stream: nothing more comes for it.
+func TestAStreamCanBeRefusedLater(t *testing.T) {
+	p := newPair(t, roomy, muchRoom)
+	p.connect()
+	p.enqueue("a", many(5)...)
+	p.enqueue("b", 1)
+	p.flow()
+	s := p.remote.stream("a")
+	p.remote.settle(s, 2)
+	p.flow()
+	old, w := p.client.Stream("a"), p.wait("a", Handled, 1, 5)
+	p.enqueue("a", many(2)...)
+	gone := &wire.Reject{Handle: 1, Code: wire.Code_CODE_TOPIC_GONE, Reason: "gone"}
+	require.NoError(t, p.say(&wire.Frame{Body: &wire.Frame_Reject{Reject: gone}}))
+	require.True(t, done(w))
+	requireRefusal(wire.Code_CODE_TOPIC_GONE)(t, w.Err)
+	requireRefusal(wire.Code_CODE_TOPIC_GONE)(t, old.Err())
+	var seqs []uint64
+	for _, r := range p.client.Refused() {
+		seqs = append(seqs, r.Sequence)
+	}
+	require.Equal(t, []uint64{1, 3, 4, 5, 6, 7}, seqs)
+	require.Equal(t, 1, p.client.Pending(), "the other stream's")
+	require.NoError(t, p.sayAck(AckFrame{Handle: 1, Settled: []uint64{1, 1}, Messages: 100, Bytes: 1000}), "it crossed the end")
+	require.NoError(t, p.say(&wire.Frame{Body: &wire.Frame_Reject{Reject: &wire.Reject{Handle: 1, Sequence: 3}}}), "so did this")
+	require.NotSame(t, old, p.client.Stream("a"))
+	control, segments, _ := p.client.Output(nil, 1<<20)
+	require.Empty(t, segments)
+	require.Len(t, payloads(t, p.enc, control), 1)
+	released, err := p.enc.Open(payload(t, p.enc, control))
+	require.NoError(t, err)
+	frame, err := Decode(released)
+	require.NoError(t, err)
+	require.Equal(t, uint64(1), frame.(*wire.Release).Handle)
 }
 
 func TestSilenceIsPingedThenGivenUp(t *testing.T) {

@@ -416,6 +416,45 @@ func TestProtocolAStreamHasOneConnectionOneEpochAndOneSecret(t *testing.T) {
 	third.sync()
 }
 
+func TestProtocolReceiverEndsAStream(t *testing.T) {
+	h := newHouse(t, pool.ManagerConfig{})
+	ctx, cancel := context.WithCancel(context.Background())
+	sub := h.newSubscriber(t, ephemeral)
+	_, err := sub.Subscribe(ctx, h.topic("a"))
+	require.NoError(t, err)
+	s := greetedPeer(t, h.address).opens(opening(nil)).credited()
+	cancel()
+	s.until(func() bool { return len(s.rejects) == 1 })
+	require.Zero(t, s.rejects[0].Sequence)
+	require.Equal(t, wire.Code_CODE_TOPIC_GONE, s.rejects[0].Code)
+	s.publish(1, false, envelope(t, "late")) // what crosses is ignored
+	s.send(&wire.Release{Handle: s.handle})
+	s.send(opening(nil))
+	require.Equal(t, wire.Code_CODE_TOPIC_GONE, take[*wire.Opened](s.wirePeer).Code)
+	s.sync()
+}
+
+func TestProtocolSenderTakesTheEndOfAStream(t *testing.T) {
+	ln, topic := listenPeer(t)
+	pub := senderOf(t, pool.AckedConfig{}, buffstreams.ConfirmHandled)
+	result := later(func() error { return pub.Publish(topic, newMessages(2)...) })
+	d := acceptDesk(t, ln)
+	d.grant(1, 1000)
+	d.collect(1)
+	d.wanted(1)
+	d.send(&wire.Reject{Handle: d.open.Handle, Code: wire.Code_CODE_TOPIC_GONE})
+	require.Equal(t, d.open.Handle, take[*wire.Release](d.wirePeer).Handle)
+	require.ErrorIs(t, requireResult(t, result), buffstreams.ErrTopicGone)
+	again := later(func() error { return pub.Publish(topic, newMessage("again")) })
+	open := take[*wire.Open](d.wirePeer)
+	require.NotEqual(t, d.open.Stream, open.Stream)
+	require.NotEqual(t, d.open.Handle, open.Handle)
+	d.send(&wire.Opened{Handle: open.Handle, Code: wire.Code_CODE_FORBIDDEN})
+	var refused *buffstreams.PeerError
+	require.ErrorAs(t, requireResult(t, again), &refused)
+	require.Equal(t, wire.Code_CODE_FORBIDDEN, refused.Code)
+}
+
 // memory is a DedupeStore that knows one stream.
 type memory struct{ settled []pool.Range }
 

@@ -1,0 +1,55 @@
+package session
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
+	wire "github.com/buffstreams/watermill-buffstreams/proto"
+)
+
+// TestStuckMessagesPinOnlyThemselves: one message in five hundred is never settled. The window counts these, not the
+// chunks that they came in, and after a restart of the receiver exactly they are sent again.
+func TestStuckMessagesPinOnlyThemselves(t *testing.T) {
+	const stride, rounds = 500, 2000
+	budget := dispatch.NewBudget(8 << 20)
+	o := newOutbound(Identity{}, 1, 1, "a", Window{Messages: 16384, Bytes: 4 << 20, Budget: budget}, 1)
+	o.state, o.credit = open, credit{messages: 1 << 40, bytes: 1 << 40}
+	var batch Batch
+	for range stride {
+		_, ok, err := batch.Append(1000, func(dst []byte) ([]byte, error) { return append(dst, make([]byte, 110)...), nil })
+		require.True(t, ok)
+		require.NoError(t, err)
+	}
+	for r := range uint64(rounds) {
+		require.Equal(t, stride, o.enqueue(&batch, 0), "the window froze in round %d", r)
+		for {
+			if _, ok := o.segment(); !ok {
+				break
+			}
+		}
+		first := r*stride + 1
+		require.NoError(t, o.acked(&AckFrame{Next: o.sent, Settled: []uint64{first + 1, first + stride - 1}}))
+	}
+	require.Equal(t, rounds, o.Pending())
+	require.Less(t, o.bytes, rounds*113+2*chunkBytes)
+	require.True(t, budget.Take(8<<20-o.bytes), "the budget counts the same")
+	budget.Release(8<<20 - o.bytes)
+	require.LessOrEqual(t, len(o.chunks), 2*rounds+1)
+
+	o.disconnect()
+	require.NoError(t, o.opened(&wire.Opened{Next: 1}))
+	o.credit = credit{messages: 1 << 40, bytes: 1 << 40}
+	for r := range uint64(rounds) {
+		s, ok := o.segment()
+		require.True(t, ok)
+		require.Equal(t, r*stride+1, s.First)
+		require.Len(t, s.Body, 112)
+		require.Equal(t, r > 0, s.Gap)
+	}
+	require.NoError(t, o.acked(&AckFrame{Next: o.sent, Settled: []uint64{1, o.sent - 1}}))
+	require.Zero(t, o.Pending())
+	require.Zero(t, o.bytes)
+	require.True(t, budget.Take(8<<20))
+}
