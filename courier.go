@@ -123,8 +123,6 @@ func (c *courier) relay(s outbox.Stream) error {
 	defer r.End()
 	if s.Pending > 0 {
 		r.Announce(s.Next) // the receiver may have any of them already
-	} else if err := p.await(r, s.First); err != nil {
-		return err
 	}
 	return p.feed(r)
 }
@@ -142,9 +140,15 @@ const readBytes = 64 << 10
 // feed reads messages as the peer wants them.
 func (p *parcel) feed(r *pool.Relay) error {
 	for {
-		from, generation, err := r.Next(p.courier.ctx)
+		from, generation, ok, err := r.Next(p.courier.ctx)
 		if err != nil {
 			return err
+		}
+		if !ok { // nobody is dialed for a stream that holds nothing
+			if err := p.awaitQuiet(r); err != nil {
+				return err
+			}
+			continue
 		}
 		batch, err := p.read(from, readBytes)
 		if err != nil {
@@ -165,6 +169,15 @@ func (p *parcel) read(from uint64, size int) (outbox.Batch, error) {
 	p.reading.Lock()
 	defer p.reading.Unlock()
 	return p.courier.outbox.Read(p.key, from, size)
+}
+
+// awaitQuiet waits until there is something to deliver.
+func (p *parcel) awaitQuiet(r *pool.Relay) error {
+	next, quiet := r.Quiet()
+	if !quiet {
+		return nil
+	}
+	return p.await(r, next)
 }
 
 // await waits until message seq is durable, or something else is wanted, and announces it.

@@ -3,6 +3,7 @@ package buffstreams
 import (
 	"fmt"
 	"slices"
+	"unicode/utf8"
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -35,7 +36,11 @@ const (
 )
 
 // Marshal implements Marshaler. Metadata is written in order of its keys, so that equal messages have equal bytes.
+// UUID, keys and values must be valid UTF-8, as protobuf strings are; put other bytes into the payload.
 func (EnvelopeMarshaler) Marshal(dst []byte, _ string, msg *message.Message) ([]byte, error) {
+	if err := checkText(msg); err != nil {
+		return dst, err
+	}
 	if msg.UUID != "" {
 		dst = protowire.AppendTag(dst, envelopeUUID, protowire.BytesType)
 		dst = protowire.AppendString(dst, msg.UUID)
@@ -61,6 +66,18 @@ func (EnvelopeMarshaler) Marshal(dst []byte, _ string, msg *message.Message) ([]
 		}
 	}
 	return dst, nil
+}
+
+func checkText(msg *message.Message) error {
+	if !utf8.ValidString(msg.UUID) {
+		return fmt.Errorf("buffstreams: the UUID %.100q is not valid UTF-8", msg.UUID)
+	}
+	for k, v := range msg.Metadata {
+		if !utf8.ValidString(k) || !utf8.ValidString(v) {
+			return fmt.Errorf("buffstreams: the metadata entry %.100q is not valid UTF-8; put binary data into the payload", k)
+		}
+	}
+	return nil
 }
 
 func appendEntry(dst []byte, k, v string) []byte {

@@ -32,6 +32,9 @@ func (p *Publisher) route(topic string, messages []*message.Message) error {
 
 // place is where a topic with an address leads.
 func (p *Publisher) place(topic string, d destination) (published, error) {
+	if err := checkName(d.name); err != nil {
+		return published{}, err
+	}
 	if p.courier != nil {
 		return published{topic: topic, peer: formatAddress(d.target), name: d.name}, nil
 	}

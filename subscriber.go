@@ -119,6 +119,9 @@ func (s *Subscriber) destination(topic string) (destination, error) {
 		}
 		d = destination{target, topic}
 	}
+	if err := checkName(d.name); err != nil {
+		return d, err
+	}
 	if s.cfg.Wire == WireBuffStreams && d.name != "" {
 		return d, fmt.Errorf("%w: the plain wire has no topic names, so that %.200q cannot be told from others; use host:port", ErrBadTopic, topic)
 	}

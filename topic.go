@@ -5,6 +5,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/buffstreams/watermill-buffstreams/pool"
 )
@@ -62,6 +63,17 @@ func parseAddress(address string) (pool.Target, error) {
 		return pool.Target{}, fmt.Errorf("%w: %.200q is not an address; use host:port, tls://host:port or unix:///path", ErrBadTopic, address)
 	}
 	return d.target, nil
+}
+
+// maxName is the longest topic name that a peer takes, in bytes.
+const maxName = 1024
+
+// checkName refuses what cannot travel as a topic name.
+func checkName(name string) error {
+	if len(name) > maxName || !utf8.ValidString(name) {
+		return fmt.Errorf("%w: the name %.100q must be valid UTF-8 of at most %d bytes", ErrBadTopic, name, maxName)
+	}
+	return nil
 }
 
 // formatAddress is the reverse of parseAddress.

@@ -148,3 +148,19 @@ func TestForeignEntriesAreNotTakenForOurs(t *testing.T) {
 	o = open(t, d.restart(1).configWith(cfg))
 	assert.EqualValues(t, 1, o.Streams()[0].Pending)
 }
+
+func TestMessagesThatNoSegmentHoldsAreReported(t *testing.T) {
+	cfg := newMemDisk(1).config()
+	cfg.CacheBytes = -1
+	o := open(t, cfg)
+	fill(t, o, orders, 1, 1000, 10)
+	o.mu.Lock()
+	s := o.streams[orders]
+	lost := s.extents[2]
+	s.detach(lost)
+	o.mu.Unlock()
+	var damage *CorruptError
+	_, err := o.Read(orders, lost.first, 1)
+	require.ErrorAs(t, err, &damage)
+	assert.Equal(t, Range{lost.first, lost.last}, Range{damage.From, damage.Through})
+}

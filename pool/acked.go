@@ -8,6 +8,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -59,8 +60,9 @@ type AckedConfig struct {
 	// DefaultRetryConfig.
 	Retry *RetryConfig
 
-	// MaxConnections, MaxTopics and MaxPublishers bound what one endpoint keeps; 0 means 16,384, 65,536 and 65,536.
-	MaxConnections, MaxTopics, MaxPublishers int
+	// MaxConnections, MaxTopics, MaxPublishers and MaxStreams bound what one endpoint keeps; 0 means 16,384 connections and
+	// 65,536 of each of the others. A stream is one publisher's flow to one topic.
+	MaxConnections, MaxTopics, MaxPublishers, MaxStreams int
 }
 
 func (c *AckedConfig) setDefaults() {
@@ -76,6 +78,7 @@ func (c *AckedConfig) setDefaults() {
 	setDefault(&c.MaxConnections, 16384)
 	setDefault(&c.MaxTopics, 65536)
 	setDefault(&c.MaxPublishers, 65536)
+	setDefault(&c.MaxStreams, 65536)
 	retry := RetryConfig{}
 	if c.Retry != nil {
 		retry = *c.Retry
@@ -120,6 +123,7 @@ type acked struct {
 	cfg      AckedConfig
 	manager  ManagerConfig
 	identity session.Identity
+	streams  atomic.Uint64    // the number given last: all links share the identity
 	held     *dispatch.Budget // by the endpoints
 	kept     *dispatch.Budget // by the links
 	stop     chan struct{}
@@ -201,7 +205,8 @@ func (a *acked) link(t Target) (*Link, error) {
 
 func (a *acked) linkConfig(t Target) (linkConfig, error) {
 	cfg := linkConfig{
-		AckedConfig: a.cfg, target: t, dial: a.manager.Dial, identity: a.identity, budget: a.kept, logger: a.manager.Logger,
+		AckedConfig: a.cfg, target: t, dial: a.manager.Dial, identity: a.identity,
+		nextStream: func() uint64 { return a.streams.Add(1) }, budget: a.kept, logger: a.manager.Logger,
 	}
 	if !t.TLS {
 		return cfg, nil
@@ -292,7 +297,7 @@ func (a *acked) listen(t Target) (*Endpoint, error) {
 	if !t.TLS && !a.cfg.Insecure && boundOutside(ln.Addr()) {
 		return nil, errors.Join(&InsecureAddressError{Address: t.Address}, ln.Close())
 	}
-	return newEndpoint(cfg, ln), nil
+	return newEndpoint(cfg, ln)
 }
 
 func (a *acked) closeEndpoint(ctx context.Context, t Target) error {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill"
 
+	"github.com/buffstreams/watermill-buffstreams/framing"
 	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 )
@@ -33,38 +34,48 @@ func (c *endpointConfig) window() dispatch.Amount {
 // mu guards the maps and closing. Locks are taken in this order: the Endpoint's, a stream's, then a connection's or a
 // topic's.
 type Endpoint struct {
-	cfg   endpointConfig
-	ln    net.Listener
-	wg    sync.WaitGroup // accept loop and connections
-	saver *saver         // nil without a DedupeStore
-	stop  chan struct{}  // closed by Drain
-	done  chan struct{}  // closed by Close
-	bare  *Listener      // instead of ln, for plain peers
+	cfg       endpointConfig
+	ln        net.Listener
+	wg        sync.WaitGroup // accept loop and connections
+	codec     framing.Codec  // of every frame after the greeting
+	saver     *saver         // nil without a DedupeStore
+	stop      chan struct{}  // closed by Drain
+	abandoned chan struct{}  // closed when Close begins
+	done      chan struct{}  // closed when Close is through
+	bare      *Listener      // instead of ln, for plain peers
+	source    *plainSource   // of bare
 
 	mu         sync.Mutex
 	topics     map[string]*dispatch.Topic
 	publishers map[[16]byte]*publisher
+	streams    map[*dispatch.Topic]map[*stream]struct{} // of each topic
+	count      int                                      // of streams
 	gone       tombstones
 	conns      map[*endpointConn]struct{}
 	closing    bool
 }
 
 // newEndpoint serves a listening socket, which is its own from now on.
-func newEndpoint(cfg endpointConfig, ln net.Listener) *Endpoint {
+func newEndpoint(cfg endpointConfig, ln net.Listener) (*Endpoint, error) {
+	codec, err := ackedCodec(cfg.MaxMessageSize)
+	if err != nil {
+		return nil, errors.Join(err, ln.Close())
+	}
 	e := emptyEndpoint(cfg)
-	e.ln = ln
+	e.ln, e.codec = ln, codec
 	if cfg.Dedupe != nil {
 		e.saver = newSaver(cfg.Dedupe, cfg.logger)
 	}
 	e.wg.Go(e.accept) // ends when Drain closes the socket
-	return e
+	return e, nil
 }
 
 func emptyEndpoint(cfg endpointConfig) *Endpoint {
 	return &Endpoint{
-		cfg: cfg, stop: make(chan struct{}), done: make(chan struct{}),
+		cfg: cfg, stop: make(chan struct{}), abandoned: make(chan struct{}), done: make(chan struct{}),
 		topics:     map[string]*dispatch.Topic{},
 		publishers: map[[16]byte]*publisher{},
+		streams:    map[*dispatch.Topic]map[*stream]struct{}{},
 		conns:      map[*endpointConn]struct{}{},
 	}
 }
@@ -163,6 +174,9 @@ func (e *Endpoint) forget(c *endpointConn) {
 // Held is the number of unsettled messages of which this endpoint may hold the only copy: those whose publisher has not
 // answered Drain.
 func (e *Endpoint) Held() (n int) {
+	if e.source != nil {
+		return int(e.source.held.Load())
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, p := range e.publishers {
@@ -173,7 +187,8 @@ func (e *Endpoint) Held() (n int) {
 	return n
 }
 
-// Drain tells every publisher to send nothing more, and takes no new connection. Acks still flow.
+// Drain tells every publisher to send nothing more, and takes no new connection. Acks still flow. Plain peers cannot be
+// told: what they have sent by then is taken, for which consumers may have to make room, and their connections are closed.
 func (e *Endpoint) Drain() {
 	e.mu.Lock()
 	first := !e.closing
@@ -185,6 +200,13 @@ func (e *Endpoint) Drain() {
 	close(e.stop)
 	if e.ln != nil {
 		_ = e.ln.Close()
+	}
+	if e.bare != nil {
+		if err := e.bare.Close(); err != nil {
+			e.cfg.logger.Error("What plain peers were sending was cut", err, watermill.LogFields{
+				"provider": provider, "address": e.cfg.target.Address,
+			})
+		}
 	}
 	for _, c := range e.connections() {
 		c.goaway()
@@ -204,6 +226,7 @@ func (e *Endpoint) connections() []*endpointConn {
 // Close drains, writes the acks that are due, and closes every connection; ctx bounds the writing. Publishers keep what
 // was not handled.
 func (e *Endpoint) Close(ctx context.Context) error {
+	close(e.abandoned) // nobody makes room any more
 	e.Drain()
 	defer close(e.done)
 	for _, c := range e.connections() {
@@ -212,9 +235,6 @@ func (e *Endpoint) Close(ctx context.Context) error {
 	e.wg.Wait()
 	if e.saver != nil {
 		e.saver.close()
-	}
-	if e.bare != nil {
-		return e.bare.Close()
 	}
 	return nil
 }

@@ -30,6 +30,9 @@ type endpointConn struct {
 	out      []byte             // the flusher's
 
 	mu      sync.Mutex
+	greeted bool      // the peer was welcomed
+	leaving bool      // a goaway was sent
+	failing bool      // a failure was sent: nothing may follow it
 	vouched bool      // the peer has answered the goaway: it lives, and keeps what is not settled
 	control []byte    // frames to write before the acks
 	dirty   []*stream // streams that have something to tell
@@ -40,6 +43,7 @@ func newEndpointConn(e *Endpoint, nc net.Conn) *endpointConn {
 		nc = tls.Server(nc, e.cfg.tls) // the handshake is made by the first read
 	}
 	c := &endpointConn{endpoint: e, nc: nc, handles: map[uint64]*stream{}}
+	c.enc = session.Encoder{Codec: e.codec, Checksum: e.cfg.tls == nil}
 	c.flusher = newFlusher(c.flush)
 	return c
 }
@@ -74,23 +78,18 @@ func (c *endpointConn) serve() {
 
 func (c *endpointConn) talk() error {
 	cfg := &c.endpoint.cfg
-	if err := c.nc.SetDeadline(time.Now().Add(cfg.HandshakeTimeout)); err != nil {
+	if err := c.nc.SetReadDeadline(time.Now().Add(cfg.HandshakeTimeout)); err != nil {
 		return err
 	}
 	small, err := greetingCodec()
 	if err != nil {
 		return err
 	}
-	codec, err := ackedCodec(cfg.MaxMessageSize)
-	if err != nil {
-		return err
-	}
-	c.enc = session.Encoder{Codec: codec, Checksum: cfg.tls == nil}
 	r := framing.NewReader(c.nc, small)
 	if err := c.greet(r); err != nil {
 		return err
 	}
-	r.SetCodec(codec)
+	r.SetCodec(c.endpoint.codec)
 	return c.read(r)
 }
 
@@ -116,20 +115,21 @@ func (c *endpointConn) greet(r *framing.Reader) error {
 	case hello.MaxFrame < session.MinFrame:
 		return &session.ProtocolError{Rule: "max_frame of the hello is too small"}
 	}
-	c.send(&wire.Frame{Body: &wire.Frame_Welcome{Welcome: &wire.Welcome{
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.greeted = true
+	c.append(&wire.Frame{Body: &wire.Frame_Welcome{Welcome: &wire.Welcome{
 		Version:    session.Version,
 		MaxFrame:   uint64(session.MaxFrame(c.endpoint.cfg.MaxMessageSize)),
 		MaxMessage: uint64(c.endpoint.cfg.MaxMessageSize),
 	}}})
+	c.flusher.kick()
 	return nil
 }
 
 // read takes frames until the connection ends.
 func (c *endpointConn) read(r *framing.Reader) error {
 	var extended time.Time
-	if err := c.nc.SetDeadline(time.Time{}); err != nil {
-		return err
-	}
 	for {
 		if now := time.Now(); now.Sub(extended) > c.endpoint.cfg.DeadAfter/8 {
 			extended = now
@@ -185,10 +185,10 @@ func (c *endpointConn) handle(frame any) error {
 		c.send(&wire.Frame{Body: &wire.Frame_Pong{Pong: &wire.Pong{Id: f.Id}}})
 	case *wire.Pong:
 		c.mu.Lock()
-		c.vouched = f.Id == goawayPing || c.vouched
+		c.vouched = c.vouched || c.leaving && f.Id == goawayPing
 		c.mu.Unlock()
 	case *wire.Failure:
-		return &session.PeerError{Code: f.Code, Reason: f.Reason}
+		return fmt.Errorf("the peer gave up: %w", &peerFailure{f.Code, f.Reason})
 	default:
 		return &session.ProtocolError{Rule: fmt.Sprintf("unexpected %T", frame)}
 	}
@@ -205,9 +205,17 @@ func (c *endpointConn) release(handle uint64) {
 	case s.forgettableBy(c):
 		delete(c.handles, handle)
 		s.detach(c)
-		c.endpoint.release(s)
+		c.endpoint.erase(s)
 	}
 }
+
+// peerFailure is what the peer says of why it ends the connection. It is not answered.
+type peerFailure struct {
+	code   wire.Code
+	reason string
+}
+
+func (e *peerFailure) Error() string { return fmt.Sprintf("%s: %.200q", e.code, e.reason) }
 
 func unknownHandle(h uint64) error {
 	return &session.ProtocolError{Rule: fmt.Sprintf("no stream is open with handle %d", h)}
@@ -227,6 +235,9 @@ func (c *endpointConn) open(f *wire.Open) error {
 		}}})
 		return nil
 	}
+	if s.on(c) {
+		return &session.ProtocolError{Rule: "the stream is open already, with another handle"}
+	}
 	c.handles[f.Handle] = s
 	s.attach(c, f)
 	return nil
@@ -240,11 +251,14 @@ func (c *endpointConn) send(f *wire.Frame) {
 	c.flusher.kick()
 }
 
-// append encodes a control frame; its size is bounded, so that this cannot fail. c.mu is held.
+// append encodes a control frame. One that cannot be encoded ends the connection. c.mu is held.
 func (c *endpointConn) append(f *wire.Frame) {
-	if out, err := c.enc.AppendControl(c.control, f); err == nil {
-		c.control = out
+	out, err := c.enc.AppendControl(c.control, f)
+	if err != nil {
+		_ = c.nc.Close()
+		return
 	}
+	c.control = out
 }
 
 // mark notes that a stream has something to tell.
@@ -261,6 +275,9 @@ func (c *endpointConn) flush() {
 	out := append(c.out[:0], c.control...)
 	dirty := c.dirty
 	c.control, c.dirty = c.control[:0], nil
+	if c.failing {
+		dirty = nil
+	}
 	c.mu.Unlock()
 	for _, s := range dirty {
 		out = s.appendAcks(c, out)
@@ -282,17 +299,30 @@ func (c *endpointConn) flush() {
 
 // fail tells the peer why the connection ends.
 func (c *endpointConn) fail(code wire.Code, reason string) {
-	c.send(&wire.Frame{Body: &wire.Frame_Failure{Failure: &wire.Failure{Code: code, Reason: reason}}})
+	c.mu.Lock()
+	c.append(&wire.Frame{Body: &wire.Frame_Failure{Failure: &wire.Failure{Code: code, Reason: cut(reason, 512)}}})
+	c.failing = true
+	c.mu.Unlock()
+	c.flusher.kick()
 	c.flusher.close()
 }
 
 // goawayPing is the id of the ping behind a goaway.
 const goawayPing = 1
 
-// goaway asks the peer to send nothing more, and to say that it heard.
+// goaway asks the peer to send nothing more, and to say that it heard. One that was not welcomed yet will not be.
 func (c *endpointConn) goaway() {
-	c.send(&wire.Frame{Body: &wire.Frame_Goaway{Goaway: &wire.Goaway{Reason: "the listener closes"}}})
-	c.send(&wire.Frame{Body: &wire.Frame_Ping{Ping: &wire.Ping{Id: goawayPing}}})
+	c.mu.Lock()
+	if !c.greeted {
+		c.mu.Unlock()
+		_ = c.nc.Close()
+		return
+	}
+	c.leaving = true
+	c.append(&wire.Frame{Body: &wire.Frame_Goaway{Goaway: &wire.Goaway{Reason: "the listener closes"}}})
+	c.append(&wire.Frame{Body: &wire.Frame_Ping{Ping: &wire.Ping{Id: goawayPing}}})
+	c.mu.Unlock()
+	c.flusher.kick()
 }
 
 // keeps tells whether the peer is known to live and to keep what is not settled, though the listener goes away.

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"bytes"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -27,7 +28,7 @@ func (m *Manager) newPlainEndpoint(t Target, maxMessageSize int) (*Endpoint, err
 	if err != nil {
 		return nil, err
 	}
-	e.bare = l
+	e.bare, e.source = l, source
 	return e, l.StartListeningAsync()
 }
 
@@ -35,6 +36,7 @@ func (m *Manager) newPlainEndpoint(t Target, maxMessageSize int) (*Endpoint, err
 type plainSource struct {
 	endpoint *Endpoint
 	topic    *dispatch.Topic
+	held     atomic.Int64 // messages not settled: they exist nowhere else
 }
 
 // receive is the listener's callback. It blocks while the window is full, or while no consumer exists yet.
@@ -43,6 +45,7 @@ func (p *plainSource) receive(data []byte) error {
 	if !p.reserve(room) {
 		return ErrClosed
 	}
+	p.held.Add(1)
 	p.topic.Append(p, 0, [][]byte{bytes.Clone(data)}, time.Now())
 	return nil
 }
@@ -61,7 +64,7 @@ func (p *plainSource) reserve(room dispatch.Amount) bool {
 	select {
 	case <-granted:
 		return true
-	case <-p.endpoint.stop:
+	case <-p.endpoint.abandoned:
 	}
 	w.Cancel(claim)
 	select {
@@ -73,10 +76,11 @@ func (p *plainSource) reserve(room dispatch.Amount) bool {
 }
 
 // Settled implements dispatch.Source.
-func (p *plainSource) Settled(uint64) {}
+func (p *plainSource) Settled(uint64) { p.held.Add(-1) }
 
 // Refused implements dispatch.Source.
 func (p *plainSource) Refused(_ uint64, r dispatch.Refusal) {
+	p.held.Add(-1)
 	p.endpoint.cfg.logger.Error("Message lost: it was refused, and a plain peer cannot be told", nil, watermill.LogFields{
 		"provider": provider, "address": p.endpoint.cfg.target.Address, "reason": r.Reason,
 	})

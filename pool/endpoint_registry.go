@@ -48,6 +48,9 @@ func (e *Endpoint) open(f *wire.Open) (*stream, *session.PeerError) {
 	if e.gone.has(f.Topic, time.Now()) {
 		return nil, &session.PeerError{Code: wire.Code_CODE_TOPIC_GONE, Reason: "the topic's last subscription ended"}
 	}
+	if e.count >= e.cfg.MaxStreams && !e.evict() {
+		return nil, &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: "too many streams"}
+	}
 	if e.topics[f.Topic] == nil && len(e.topics) >= e.cfg.MaxTopics {
 		return nil, &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: "too many topics"}
 	}
@@ -57,7 +60,7 @@ func (e *Endpoint) open(f *wire.Open) (*stream, *session.PeerError) {
 			"provider": provider, "address": e.cfg.target.Address, "topic": fmt.Sprintf("%.100q", f.Topic),
 		})
 	}
-	p.streams[key] = s
+	e.add(p, key, s)
 	return s, nil
 }
 
@@ -109,53 +112,73 @@ func (e *Endpoint) publisher(f *wire.Open, stored StreamState, known bool) (*pub
 	return p, nil
 }
 
-// evict forgets publishers of which nothing is connected and nothing unsettled; it returns false when there is none.
-// e.mu is held.
+// add files a stream. e.mu is held.
+func (e *Endpoint) add(p *publisher, key streamKey, s *stream) {
+	p.streams[key] = s
+	if e.streams[s.topic] == nil {
+		e.streams[s.topic] = map[*stream]struct{}{}
+	}
+	e.streams[s.topic][s] = struct{}{}
+	e.count++
+}
+
+// remove takes a stream out, and its topic if nobody wants that. The publisher's epoch and secret stay. e.mu is held.
+func (e *Endpoint) remove(s *stream) {
+	if _, filed := e.streams[s.topic][s]; !filed {
+		return
+	}
+	if p := e.publishers[s.id.Publisher]; p != nil {
+		delete(p.streams, streamKey{s.id.Stream, s.id.Topic})
+	}
+	e.count--
+	if delete(e.streams[s.topic], s); len(e.streams[s.topic]) > 0 {
+		return
+	}
+	delete(e.streams, s.topic)
+	if e.topics[s.id.Topic] == s.topic && s.topic.Deserted() {
+		delete(e.topics, s.id.Topic)
+	}
+}
+
+// evict forgets streams of which nothing is connected and nothing unsettled, and publishers without streams; it returns
+// false when there are none. e.mu is held.
 func (e *Endpoint) evict() bool {
-	before := len(e.publishers)
+	streams, publishers := e.count, len(e.publishers)
 	for id, p := range e.publishers {
-		idle := true
 		for _, s := range p.streams {
-			idle = idle && s.forgettable()
+			if s.forgettable() {
+				e.remove(s)
+			}
 		}
-		if idle {
+		if len(p.streams) == 0 {
 			delete(e.publishers, id)
 		}
 	}
-	return len(e.publishers) < before
+	if e.count < streams || len(e.publishers) < publishers {
+		e.cfg.logger.Info("Too many publishers: idle ones were forgotten, and may duplicate when they return", watermill.LogFields{
+			"provider": provider, "address": e.cfg.target.Address, "streams": streams - e.count,
+		})
+		return true
+	}
+	return false
 }
 
-// release forgets a stream that is over, and its topic if nobody wants that.
+// release forgets a stream that is over.
 func (e *Endpoint) release(s *stream) {
 	e.mu.Lock()
-	if p := e.publishers[s.id.Publisher]; p != nil {
-		delete(p.streams, streamKey{s.id.Stream, s.id.Topic})
-		if len(p.streams) == 0 {
-			delete(e.publishers, s.id.Publisher)
-		}
-	}
-	if s.topic.Deserted() && e.topics[s.id.Topic] == s.topic && !e.used(s.topic) {
-		delete(e.topics, s.id.Topic)
-	}
+	e.remove(s)
 	e.mu.Unlock()
+}
+
+// erase forgets a stream that its sender has ended, also in the DedupeStore.
+func (e *Endpoint) erase(s *stream) {
+	e.release(s)
 	if e.cfg.Dedupe == nil {
 		return
 	}
 	if err := e.cfg.Dedupe.Forget(s.id); err != nil {
 		e.cfg.logger.Info("The dedupe store cannot forget a stream", watermill.LogFields{"provider": provider, "err": err})
 	}
-}
-
-// used tells whether a stream leads to the topic. e.mu is held.
-func (e *Endpoint) used(t *dispatch.Topic) bool {
-	for _, p := range e.publishers {
-		for _, s := range p.streams {
-			if s.topic == t {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // end ends the streams of an ephemeral topic whose last subscription ended.
@@ -166,12 +189,8 @@ func (e *Endpoint) end(t *dispatch.Topic, dropped int) {
 		e.gone.add(t.Name(), time.Now(), e.cfg.ForgetAfter, e.cfg.MaxTopics)
 	}
 	var streams []*stream
-	for _, p := range e.publishers {
-		for _, s := range p.streams {
-			if s.topic == t {
-				streams = append(streams, s)
-			}
-		}
+	for s := range e.streams[t] {
+		streams = append(streams, s)
 	}
 	e.mu.Unlock()
 	for _, s := range streams {

@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"strings"
 	"sync"
 	"time"
 
@@ -89,13 +90,25 @@ func (s *stream) giveBack(claim *dispatch.Claim, a dispatch.Amount) {
 	}
 }
 
-// fence ends the connection of a stream whose epoch is over.
+// fence takes the stream off a connection whose epoch is over, and ends that.
 func (s *stream) fence(epoch uint64) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.conn != nil && s.epoch < epoch {
-		_ = s.conn.nc.Close()
+	c := s.conn
+	if c == nil || s.epoch >= epoch {
+		s.mu.Unlock()
+		return
 	}
+	claim, returned := s.letGo()
+	s.mu.Unlock()
+	_ = c.nc.Close()
+	s.giveBack(claim, returned)
+}
+
+// on tells whether the stream is open on a connection.
+func (s *stream) on(c *endpointConn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.conn == c
 }
 
 // end ends the stream for good and tells its sender.
@@ -275,6 +288,9 @@ func (s *stream) Refused(seq uint64, r dispatch.Refusal) {
 
 // reject tells the sender that a message will not be handled. mu is held.
 func (s *stream) reject(seq uint64, code wire.Code, reason string) {
+	if s.conn != nil && s.in.Rejected() >= s.conn.endpoint.cfg.WindowMessages {
+		_ = s.conn.nc.Close() // a peer that confirms no rejection would have them pile up here
+	}
 	f := s.in.Reject(seq, &session.PeerError{Code: code, Reason: cut(reason, 512)})
 	if s.conn != nil {
 		s.tell()
@@ -282,11 +298,12 @@ func (s *stream) reject(seq uint64, code wire.Code, reason string) {
 	}
 }
 
+// cut makes text fit for a frame.
 func cut(s string, n int) string {
 	if len(s) > n {
-		return s[:n]
+		s = s[:n]
 	}
-	return s
+	return strings.ToValidUTF8(s, "\uFFFD")
 }
 
 func (s *stream) rejectSeen(seq uint64) {

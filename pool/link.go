@@ -21,12 +21,13 @@ var ErrTimeout = errors.New("pool: timed out waiting for the peer")
 // linkConfig sets up a Link.
 type linkConfig struct {
 	AckedConfig
-	target   Target
-	tls      *tls.Config // nil: plaintext with checksums
-	dial     DialFunc
-	identity session.Identity
-	budget   *dispatch.Budget
-	logger   watermill.LoggerAdapter
+	target     Target
+	tls        *tls.Config // nil: plaintext with checksums
+	dial       DialFunc
+	identity   session.Identity
+	nextStream func() uint64
+	budget     *dispatch.Budget
+	logger     watermill.LoggerAdapter
 }
 
 // Link is the sending side to one address: it dials when there is something to send, sends again what was not handled
@@ -59,7 +60,7 @@ func newLink(cfg linkConfig) *Link {
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &Link{cfg: cfg, ctx: ctx, cancel: cancel, work: make(chan struct{}, 1)}
 	l.client = session.NewClient(session.ClientConfig{
-		Identity: cfg.identity,
+		Identity: cfg.identity, NextStream: cfg.nextStream,
 		Window:   session.Window{Messages: cfg.WindowMessages, Bytes: cfg.WindowBytes, Budget: cfg.budget},
 		MaxFrame: session.MaxFrame(cfg.MaxMessageSize), PingAfter: cfg.PingAfter, DeadAfter: cfg.DeadAfter,
 		IdleCredit: idleCredit, ForgetAfter: cfg.ForgetAfter, Agent: "watermill-buffstreams",

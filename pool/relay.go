@@ -64,26 +64,33 @@ func (r *Relay) Announce(next uint64) {
 	r.link.kick()
 }
 
+// Quiet tells that there is no connection and nothing waits, as far as was announced: Next would wait until the message
+// with the returned sequence is.
+func (r *Relay) Quiet() (next uint64, quiet bool) {
+	r.link.mu.Lock()
+	defer r.link.mu.Unlock()
+	return r.o.Quiet()
+}
+
 // Next waits until messages are wanted, and returns the sequence of the first. generation goes with them into Feed.
-func (r *Relay) Next(ctx context.Context) (from, generation uint64, err error) {
+// It returns ok false when the relay has gone quiet.
+func (r *Relay) Next(ctx context.Context) (from, generation uint64, ok bool, err error) {
 	for {
 		r.link.mu.Lock()
-		if err := r.o.Err(); err != nil {
-			r.link.mu.Unlock()
-			return 0, 0, err
-		}
+		err := r.o.Err()
 		from, generation, ok := r.o.Wants()
+		_, quiet := r.o.Quiet()
 		room := r.o.Room()
 		r.link.mu.Unlock()
-		if ok {
-			return from, generation, nil
+		if err != nil || ok || quiet {
+			return from, generation, ok, err
 		}
 		select {
 		case <-room:
 		case <-ctx.Done():
-			return 0, 0, ctx.Err()
+			return 0, 0, false, ctx.Err()
 		case <-r.link.ctx.Done():
-			return 0, 0, ErrClosed
+			return 0, 0, false, ErrClosed
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 // ClientConfig sets up a Client. All fields are required but Token and Agent.
 type ClientConfig struct {
 	Identity    Identity
+	NextStream  func() uint64 // a number that no other stream of the Identity has
 	Window      Window
 	MaxFrame    int           // largest frame payload accepted, in bytes
 	PingAfter   time.Duration // of silence
@@ -39,20 +40,27 @@ type Client struct {
 	handles map[uint64]*Outbound
 	last    uint64 // handle given last
 
-	phase    phase
-	maxFrame int         // largest frame payload the peer accepts
-	ready    []*Outbound // streams that may have something to send
-	control  []byte      // encoded frames to send before the segments
-	heard    time.Time
-	pinged   bool
-	ticked   time.Time
-	refused  []Refused
-	news     []*Outbound // relays with events
+	phase      phase
+	maxFrame   int         // largest frame payload the peer accepts
+	ready      []*Outbound // streams that may have something to send
+	control    []byte      // encoded frames to send before the segments
+	heard      time.Time
+	pinged     time.Time
+	ticked     time.Time
+	refused    []Refused
+	unsendable error // a control frame could not be encoded
+	spoke      bool  // something was sent since the last Tick
+	spokeAt    time.Time
+	news       []*Outbound // relays with events
 }
 
 // NewClient returns a Client without a connection.
 func NewClient(cfg ClientConfig) *Client {
-	return &Client{cfg: cfg, streams: map[string]*Outbound{}, handles: map[uint64]*Outbound{}}
+	c := &Client{cfg: cfg, streams: map[string]*Outbound{}, handles: map[uint64]*Outbound{}}
+	if c.cfg.NextStream == nil {
+		c.cfg.NextStream = func() uint64 { return c.last }
+	}
+	return c
 }
 
 // Stream returns the stream to a topic, and makes it where there is none.
@@ -60,7 +68,7 @@ func (c *Client) Stream(topic string) *Outbound {
 	o := c.streams[topic]
 	if o == nil {
 		c.last++
-		o = newOutbound(c.cfg.Identity, c.last, c.last, topic, c.cfg.Window, 1)
+		o = newOutbound(c.cfg.Identity, c.cfg.NextStream(), c.last, topic, c.cfg.Window, 1)
 		c.streams[topic] = o
 		c.handles[o.handle] = o
 	}
@@ -133,16 +141,19 @@ func (c *Client) open(o *Outbound) {
 	}}})
 }
 
-// send queues a control frame. Its size is bounded by what the configuration allows, so that encoding cannot fail.
+// send queues a control frame. One that cannot be encoded ends the connection at the next Receive or Tick.
 func (c *Client) send(f *wire.Frame) {
-	if out, err := c.enc.AppendControl(c.control, f); err == nil {
-		c.control = out
+	out, err := c.enc.AppendControl(c.control, f)
+	if err != nil {
+		c.unsendable = err
+		return
 	}
+	c.control = out
 }
 
 // Connect starts the conversation on a new connection.
 func (c *Client) Connect(enc Encoder, now time.Time) {
-	c.enc, c.phase, c.heard, c.pinged = enc, greeting, now, false
+	c.enc, c.phase, c.heard, c.spokeAt, c.unsendable = enc, greeting, now, now, nil
 	c.control, c.ready = nil, nil
 	c.send(&wire.Frame{Body: &wire.Frame_Hello{Hello: &wire.Hello{
 		Version: Version, MaxFrame: uint64(c.cfg.MaxFrame), Token: c.cfg.Token, Agent: c.cfg.Agent,
@@ -172,6 +183,7 @@ func (c *Client) Draining() bool { return c.phase == draining }
 // turns, so that none waits for another. more tells that there is more to send.
 func (c *Client) Output(segments []Segment, limit int) (control []byte, out []Segment, more bool) {
 	control, c.control = c.control, nil
+	c.spoke = c.spoke || len(control) > 0 || len(c.ready) > 0
 	for size := 0; len(c.ready) > 0 && c.phase == ready; {
 		if size >= limit {
 			return control, segments, true
@@ -184,7 +196,7 @@ func (c *Client) Output(segments []Segment, limit int) (control []byte, out []Se
 			c.ask(o)
 			continue
 		}
-		if c.maxFrame > 0 && len(s.Body) > c.maxFrame-frameOverhead {
+		if c.maxFrame > 0 && len(s.Body) > c.maxFrame-publishOverhead {
 			// Only a single message can be so large: smaller ones are cut at chunkBytes, which every peer takes.
 			o.unsend(len(s.Body))
 			c.refuse(o, s.First, &PeerError{Code: wire.Code_CODE_LIMIT, Reason: "message larger than the peer's limit"})
@@ -235,6 +247,9 @@ func (c *Client) Tick(now time.Time, timeout error) error {
 	}
 	for _, o := range c.handles {
 		o.expire(now, timeout)
+		if o.state == unopened { // refused for a while
+			c.schedule(o)
+		}
 		if o.relay == nil {
 			o.release() // who waits for the process's budget is not told when it frees
 		}
@@ -251,12 +266,19 @@ func (c *Client) Tick(now time.Time, timeout error) error {
 	if c.phase == down {
 		return nil
 	}
-	silence := now.Sub(c.heard)
-	if silence >= c.cfg.DeadAfter {
+	if c.unsendable != nil {
+		return c.unsendable
+	}
+	if now.Sub(c.heard) >= c.cfg.DeadAfter {
 		return ErrSilent
 	}
-	if silence >= c.cfg.PingAfter && !c.pinged {
-		c.pinged = true
+	if c.spoke {
+		c.spoke, c.spokeAt = false, now
+	}
+	// The peer ends a connection from which it hears nothing, so that silence of either side calls for a ping.
+	silence := max(now.Sub(c.heard), now.Sub(c.spokeAt))
+	if silence >= c.cfg.PingAfter && c.phase >= ready && now.Sub(c.pinged) >= c.cfg.PingAfter {
+		c.pinged = now
 		c.send(&wire.Frame{Body: &wire.Frame_Ping{Ping: &wire.Ping{}}})
 	}
 	return nil

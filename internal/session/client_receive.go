@@ -13,7 +13,7 @@ func (c *Client) Receive(payload []byte, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	c.heard, c.pinged = now, false
+	c.heard = now
 	switch f := frame.(type) {
 	case *wire.Welcome:
 		return c.welcomed(f)
@@ -71,6 +71,10 @@ func (c *Client) opened(f *wire.Opened) error {
 	o := c.handles[f.Handle]
 	if o == nil || o.state != opening {
 		return violation("opened a stream that was not asked for")
+	}
+	if f.Code == wire.Code_CODE_LIMIT { // it may pass
+		o.state = unopened
+		return nil
 	}
 	if f.Code != wire.Code_CODE_UNSPECIFIED {
 		c.fail(o, &PeerError{Code: f.Code, Reason: f.Reason})

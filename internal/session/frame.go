@@ -19,7 +19,10 @@ const Version = 1
 // MaxBatchMessages is the most messages that one Publish may carry.
 const MaxBatchMessages = 4096
 
-// frameOverhead bounds what a Publish frame adds to its messages: tags, lengths, stream, sequence and checksum.
+// publishOverhead bounds what a Publish frame adds to its encoded messages: tags, lengths, stream, sequence, checksum.
+const publishOverhead = 40
+
+// frameOverhead bounds what a Publish frame adds to a single message, whose own tag and length come on top.
 const frameOverhead = 64
 
 // MinFrame is the least frame payload that a peer must accept: a chunk of small messages.

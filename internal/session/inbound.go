@@ -104,8 +104,10 @@ func (in *Inbound) Accept(f *PublishFrame) (fresh [][]byte, first uint64, dup Am
 		in.settled.Add(in.next, f.First-1)
 		in.next = f.First
 	}
-	if free, last := in.settled.Hole(f.First); f.First >= in.next && (free > f.First || last < f.First+count-1) {
-		return nil, 0, dup, violation("publish of %d to %d, of which some is settled", f.First, f.First+count-1)
+	if from, end := max(f.First, in.next), f.First+count; from < end {
+		if free, last := in.settled.Hole(from); free > from || last < end-1 {
+			return nil, 0, dup, violation("publish of %d to %d, of which some is settled", f.First, end-1)
+		}
 	}
 	in.got.messages += count
 	in.got.bytes += uint64(f.Bytes)
@@ -120,7 +122,23 @@ func (in *Inbound) Accept(f *PublishFrame) (fresh [][]byte, first uint64, dup Am
 }
 
 // Unsettled is the number of messages received and not settled.
-func (in *Inbound) Unsettled() int { return int(in.next-in.settled.Next()) - in.settled.Above() }
+func (in *Inbound) Unsettled() (n int) {
+	for seq := in.settled.Next(); seq < in.next; {
+		first, last := in.settled.Hole(seq)
+		if first >= in.next {
+			break
+		}
+		n += int(min(last, in.next-1) - first + 1)
+		if last >= in.next {
+			break
+		}
+		seq = last + 1
+	}
+	return n - len(in.rejected)
+}
+
+// Rejected is the number of rejections that the sender has not confirmed.
+func (in *Inbound) Rejected() int { return len(in.rejected) }
 
 // Settle marks a message as handled.
 func (in *Inbound) Settle(seq uint64) {
@@ -193,7 +211,7 @@ func (in *Inbound) Ack() (a AckFrame, ok bool) {
 		a.Settled = append(a.Settled, r.First, r.Last)
 	}
 	in.fresh = in.fresh[:copy(in.fresh, in.fresh[n:])]
-	if in.tell {
+	if in.tell && len(in.fresh) == 0 { // what frees room is told before the room is given
 		a.Messages, a.Bytes, in.tell = in.granted.messages, in.granted.bytes, false
 	}
 	return a, true

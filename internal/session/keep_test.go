@@ -36,7 +36,7 @@ func TestStuckMessagesPinOnlyThemselves(t *testing.T) {
 	require.Less(t, o.bytes, rounds*113+2*chunkBytes)
 	require.True(t, budget.Take(8<<20-o.bytes), "the budget counts the same")
 	budget.Release(8<<20 - o.bytes)
-	require.LessOrEqual(t, len(o.chunks), 2*rounds+1)
+	require.LessOrEqual(t, len(o.chunks), 3*rounds+1) // each with what is free around it
 
 	o.disconnect()
 	require.NoError(t, o.opened(&wire.Opened{Next: 1}))

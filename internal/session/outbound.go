@@ -220,6 +220,9 @@ func (o *Outbound) acked(a *AckFrame) error {
 	if err := o.settleRanges(a.Settled, o.received); err != nil {
 		return err
 	}
+	if (a.Messages == 0) != (a.Bytes == 0) {
+		return violation("credit of stream %q names messages or bytes alone", o.Topic)
+	}
 	if a.Messages < o.credit.messages && a.Messages != 0 || a.Bytes < o.credit.bytes && a.Bytes != 0 {
 		return violation("credit of stream %q shrank", o.Topic)
 	}

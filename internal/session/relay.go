@@ -28,7 +28,7 @@ const relayWindow = 256 << 10
 // Relay makes a stream whose messages are fetched. Everything below base is settled.
 func (c *Client) Relay(id Identity, stream uint64, topic string, base uint64) *Outbound {
 	c.last++
-	o := newOutbound(id, stream, c.last, topic, c.cfg.Window, max(base, 1))
+	o := newOutbound(id, stream, c.last, topic, Window{}, max(base, 1)) // relayWindow bounds it, not the budget
 	o.relay = &relay{tail: o.next}
 	c.handles[o.handle] = o
 	return o
@@ -50,6 +50,12 @@ func (c *Client) Announce(o *Outbound, tail uint64) {
 // Room tells when to ask again.
 func (o *Outbound) Wants() (from, generation uint64, ok bool) {
 	return o.next, o.relay.generation, o.state == open && o.bytes < relayWindow
+}
+
+// Quiet tells that nothing is on its way and nothing is known to wait: the stream will not be opened before the message
+// with the returned sequence is announced.
+func (o *Outbound) Quiet() (next uint64, quiet bool) {
+	return o.known(), o.state != open && o.waits() == 0
 }
 
 // Feed takes fetched messages, the first of them with sequence first; between it and the last one fed, all are settled.

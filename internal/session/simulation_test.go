@@ -43,6 +43,7 @@ func TestSimulation(t *testing.T) {
 type simulation struct {
 	*pair
 	rng     *rand.Rand
+	scale   int // of the messages' sizes
 	topics  []string
 	waiting []*simWaiter
 	up      bool
@@ -59,12 +60,17 @@ type simWaiter struct {
 
 func simulate(t *testing.T, seed uint64) error {
 	rng := rand.New(rand.NewPCG(seed, 2))
-	memory := 1000 + rng.IntN(100_000)
+	scale := 1
+	if seed%8 == 0 { // messages so large that there are many chunks
+		scale = 60
+	}
+	memory := scale * (1000 + rng.IntN(100_000))
 	budget := dispatch.NewBudget(memory)
-	room := Amount{Messages: 1 + rng.IntN(60), Bytes: 300 + rng.IntN(8000)}
-	window := Window{Messages: 1 + rng.IntN(80), Bytes: 100 + rng.IntN(10_000), Budget: budget}
+	room := Amount{Messages: 1 + rng.IntN(60), Bytes: scale * (300 + rng.IntN(8000))}
+	window := Window{Messages: 1 + rng.IntN(80), Bytes: scale * (100 + rng.IntN(10_000)), Budget: budget}
 	s := &simulation{
-		pair: newPair(t, window, room), rng: rng, room: room, budget: budget, memory: memory, total: map[string]uint64{},
+		pair: newPair(t, window, room), rng: rng, scale: scale, room: room, budget: budget, memory: memory,
+		total: map[string]uint64{},
 	}
 	s.pair.limit = 1 + rng.IntN(5000)
 	for i := range 1 + rng.IntN(3) {
@@ -125,6 +131,7 @@ func (s *simulation) enqueueSome() {
 		if sizes[i] = s.rng.IntN(60); s.rng.IntN(200) == 0 {
 			sizes[i] = 250
 		}
+		sizes[i] *= s.scale
 	}
 	topic := s.topic()
 	s.total[topic] += uint64(s.enqueue(topic, sizes...))
@@ -153,7 +160,7 @@ func (s *simulation) handleSome() {
 // topUp gives credit that nobody asked for.
 func (s *simulation) topUp() {
 	in := s.remote.stream(s.topic())
-	a := Amount{Messages: 1 + s.rng.IntN(5), Bytes: 1 + s.rng.IntN(300)}
+	a := Amount{Messages: 1 + s.rng.IntN(5), Bytes: s.scale * (1 + s.rng.IntN(300))}
 	if in.online && a.Messages <= s.remote.room.Messages && a.Bytes <= s.remote.room.Bytes {
 		s.remote.grant(in, a)
 	}

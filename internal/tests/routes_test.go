@@ -210,3 +210,22 @@ func TestRouterRetriesAndPoisons(t *testing.T) {
 	require.NoError(t, router.Close())
 	require.NoError(t, requireResult(t, running))
 }
+
+// TestAPlainSubscriberHandlesWhatItHasRead: plain peers keep nothing, so Close must not drop what was received.
+func TestAPlainSubscriberHandlesWhatItHasRead(t *testing.T) {
+	address := freeAddress(t)
+	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{Wire: buffstreams.WireBuffStreams}, nil)
+	require.NoError(t, err)
+	messages := subscribe(t, sub, address)
+	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+		Wire: buffstreams.WireBuffStreams, Confirm: buffstreams.ConfirmEnqueued,
+	}, nil)
+	require.NoError(t, err)
+	msgs := newMessages(3000)
+	require.NoError(t, pub.Publish(address, msgs...))
+	require.NoError(t, pub.Close())
+	require.Equal(t, "0", string(receiveAcked(t, messages, 1)[0]))
+	closed := later(sub.Close)
+	require.Equal(t, payloads(msgs[1:]), receiveAcked(t, messages, 2999))
+	require.NoError(t, requireResult(t, closed))
+}

@@ -1,0 +1,273 @@
+package pipe
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/pool"
+)
+
+// PubOptions say what to publish.
+type PubOptions struct {
+	Options
+	Confirm buffstreams.Confirm
+	// Timeout bounds how long a message may take to be confirmed, and the wait at the end for what is not handled yet.
+	Timeout time.Duration
+	// Wait is how long nobody may listen at the address when the command starts.
+	Wait time.Duration
+	// File is published as one message instead of In line by line.
+	File string
+	In   io.Reader
+	// Receipts, if not nil, gets a line of JSON for each message that was confirmed.
+	Receipts io.Writer
+	// Warn is told what is worth knowing but no error.
+	Warn io.Writer
+}
+
+// ErrInterrupted means that the input was not read to its end, because ctx was done. What was read is confirmed.
+var ErrInterrupted = errors.New("interrupted")
+
+// Publish sends the input and returns nil when all of it is confirmed. When ctx is done it stops to read, and sees that
+// what it has taken is confirmed.
+func Publish(ctx context.Context, o PubOptions) error {
+	address, err := o.check()
+	if err != nil {
+		return err
+	}
+	var in *input
+	if o.File != "" {
+		if in, err = wholeFile(o.File, o.MaxMessageSize); err != nil {
+			return err
+		}
+	}
+	conn, err := AwaitListener(ctx, address.Target, o.Wait)
+	if err != nil {
+		return err
+	}
+	s, err := newSender(o, address, conn)
+	if err != nil {
+		return err
+	}
+	if in == nil {
+		in = readLines(ctx, o.In, o.MaxMessageSize)
+	}
+	sendErr := s.sendAll(ctx, in)
+	var settleErr error
+	if !s.broken {
+		settleErr = s.settle()
+	}
+	closeErr := s.close()
+	if settleErr != nil && (sendErr == nil || errors.Is(sendErr, ErrInterrupted)) {
+		return settleErr
+	}
+	return cmp.Or(sendErr, closeErr)
+}
+
+// sender publishes batches.
+type sender struct {
+	o         PubOptions
+	address   Address
+	manager   *pool.Manager
+	publisher *buffstreams.Publisher
+	broken    bool // Publish failed: waiting for more would be in vain
+
+	mu       sync.Mutex
+	failures int
+	failed   error // the first
+}
+
+// newSender owns conn, the proof that somebody listens. On the plain wire it becomes the connection that is written to: a
+// peer may well take only one. The acked protocol greets when there is something to send, which can be too late for it.
+func newSender(o PubOptions, address Address, conn net.Conn) (*sender, error) {
+	plain := o.Wire == buffstreams.WireBuffStreams
+	cfg := pool.ManagerConfig{Logger: o.Logger, Acked: AckedConfig(o.MaxMessageSize)}
+	if plain {
+		cfg.Dial = dialAfter(conn)
+	} else if err := conn.Close(); err != nil {
+		return nil, err
+	}
+	manager, err := pool.NewManager(cfg)
+	if err != nil {
+		return nil, err
+	}
+	s := &sender{o: o, address: address, manager: manager}
+	pubCfg := buffstreams.PublisherConfig{
+		Manager: manager, Wire: o.Wire, Confirm: o.Confirm, PublishTimeout: o.Timeout,
+		CloseTimeout: 100 * time.Millisecond, // settle does the waiting
+		OnFailure:    s.fail,
+	}
+	if plain {
+		pubCfg.MaxMessageSize = o.MaxMessageSize
+	}
+	if s.publisher, err = buffstreams.NewPublisher(pubCfg, o.Logger); err != nil {
+		return nil, errors.Join(err, manager.Close())
+	}
+	return s, nil
+}
+
+// dialAfter returns conn the first time.
+func dialAfter(conn net.Conn) pool.DialFunc {
+	var once sync.Once
+	return func(ctx context.Context, network, address string) (c net.Conn, err error) {
+		once.Do(func() { c = conn })
+		if c != nil {
+			return c, nil
+		}
+		return (&net.Dialer{}).DialContext(ctx, network, address)
+	}
+}
+
+// fail is called for messages that are lost for good.
+func (s *sender) fail(_ string, _ []byte, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failures++; s.failed == nil {
+		s.failed = err
+	}
+}
+
+func (s *sender) sendAll(ctx context.Context, in *input) error {
+	for {
+		batch, ok := in.gather(ctx)
+		if !ok {
+			break
+		}
+		if err := s.send(batch); err != nil {
+			return err
+		}
+		if err := s.lost(); err != nil { // more of the same would not fare better
+			return err
+		}
+	}
+	if ctx.Err() != nil {
+		return ErrInterrupted
+	}
+	return in.err
+}
+
+func (s *sender) send(batch []line) error {
+	messages := make([]*message.Message, len(batch))
+	for i, l := range batch {
+		messages[i] = message.NewMessage(watermill.NewUUID(), l.payload)
+	}
+	err := s.publisher.Publish(s.o.Topic, messages...)
+	unconfirmed := map[*message.Message]bool{}
+	var partly *buffstreams.PublishError
+	if errors.As(err, &partly) {
+		for _, m := range append(partly.NotSent, partly.Unknown...) {
+			unconfirmed[m] = true
+		}
+		err = s.explain(partly)
+	}
+	s.broken = err != nil
+	if err != nil && partly == nil { // several errors, or none that says of which messages it is
+		return err
+	}
+	return errors.Join(err, s.receipts(batch, messages, unconfirmed))
+}
+
+// receipt is a line of Receipts.
+type receipt struct {
+	Line int    `json:"line"`
+	UUID string `json:"uuid"`
+}
+
+func (s *sender) receipts(batch []line, messages []*message.Message, unconfirmed map[*message.Message]bool) error {
+	if s.o.Receipts == nil {
+		return nil
+	}
+	enc := json.NewEncoder(s.o.Receipts)
+	for i, m := range messages {
+		if unconfirmed[m] {
+			continue
+		}
+		if err := enc.Encode(receipt{batch[i].number, m.UUID}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// explain says in one line what became of a batch.
+func (s *sender) explain(e *buffstreams.PublishError) error {
+	counts := fmt.Sprintf("%d not sent, %d in flight and unconfirmed", len(e.NotSent), len(e.Unknown))
+	if errors.Is(e.Err, buffstreams.ErrTimeout) {
+		return fmt.Errorf("no confirmation for topic %q from %s within %v (is somebody subscribed to it?): %s",
+			s.address.Name, s.address.Target.Address, s.o.Timeout, counts)
+	}
+	return fmt.Errorf("publishing to %s failed: %w (%s)", s.address.Target.Address, e.Err, counts)
+}
+
+// settle waits until nothing depends on this process any more: the sending side is the keeper of what was received but
+// not handled yet. Peers of the plain wire tell nothing, so that there it is enough that the kernel has it all.
+func (s *sender) settle() error {
+	ctx, cancel := context.WithTimeout(context.Background(), s.o.Timeout)
+	defer cancel()
+	if err := s.publisher.Flush(ctx); err != nil && s.lost() == nil {
+		return fmt.Errorf("not everything reached %s within %v: %w", s.address.Target.Address, s.o.Timeout, err)
+	}
+	if s.o.Wire == buffstreams.WireAcked {
+		if err := s.linger(ctx); err != nil {
+			return err
+		}
+	}
+	return s.lost()
+}
+
+// linger waits until all is handled. That a connected peer takes longer is for it to deal with: it has the messages.
+func (s *sender) linger(ctx context.Context) error {
+	link, err := s.manager.Link(s.address.Target)
+	if err != nil {
+		return err
+	}
+	poll := time.NewTicker(2 * time.Millisecond)
+	defer poll.Stop()
+	for link.Pending() > 0 {
+		select {
+		case <-poll.C:
+			continue
+		case <-ctx.Done():
+		}
+		if !link.Connected() {
+			return fmt.Errorf("%s went away with %d messages that it had received but not handled", s.address.Target.Address, link.Pending())
+		}
+		_, err := fmt.Fprintf(s.o.Warn, "buffstreams: %d messages were received by %s, but not handled within %v\n",
+			link.Pending(), s.address.Target.Address, s.o.Timeout)
+		return err
+	}
+	return nil
+}
+
+// lost is an error if messages were refused by the peer or given up.
+func (s *sender) lost() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failures == 0 {
+		return nil
+	}
+	var refused *buffstreams.PeerError
+	if errors.As(s.failed, &refused) {
+		return fmt.Errorf("%s refused %d messages: %.200q", s.address.Target.Address, s.failures, refused.Reason)
+	}
+	return fmt.Errorf("%d messages did not reach %s: %w", s.failures, s.address.Target.Address, cause(s.failed))
+}
+
+// close ends the connection, on the plain wire after everything was written.
+func (s *sender) close() error {
+	err := errors.Join(s.publisher.Close(), s.manager.Close())
+	if lost := s.lost(); lost != nil {
+		return lost
+	}
+	return err
+}

@@ -1,0 +1,163 @@
+package session
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
+	wire "github.com/buffstreams/watermill-buffstreams/proto"
+)
+
+// store is what a relay's messages are fetched from: all up to tail, but for those that are settled.
+type store struct {
+	p       *pair
+	o       *Outbound
+	tail    uint64
+	settled map[uint64]bool
+	refused map[uint64]wire.Code
+	broken  *PeerError
+}
+
+func newStore(p *pair, base uint64) *store {
+	return &store{
+		p: p, o: p.client.Relay(Identity{Publisher: [16]byte{9}, Epoch: 1}, 7, "a", base),
+		tail: base, settled: map[uint64]bool{}, refused: map[uint64]wire.Code{},
+	}
+}
+
+// add makes n further messages known.
+func (s *store) add(n uint64) {
+	s.tail += n
+	s.p.client.Announce(s.o, s.tail)
+}
+
+// feed gives the relay what it wants, until it wants no more.
+func (s *store) feed() {
+	for {
+		from, generation, ok := s.o.Wants()
+		for ; s.settled[from]; from++ {
+		}
+		if !ok || from >= s.tail {
+			return
+		}
+		end := from
+		var messages [][]byte
+		for ; end < s.tail && !s.settled[end] && end < from+5; end++ {
+			messages = append(messages, content("a", end, 5000))
+		}
+		s.p.client.Feed(s.o, generation, from, messages)
+	}
+}
+
+// note writes the news down.
+func (s *store) note() {
+	for _, o := range s.p.client.Relays() {
+		for _, e := range o.Events() {
+			switch {
+			case e.First == 0:
+				s.broken = e.Err
+			case e.Err != nil:
+				s.refused[e.First] = e.Err.Code
+			}
+			for seq := e.First; seq > 0 && seq <= e.Last; seq++ {
+				s.settled[seq] = true
+			}
+		}
+	}
+}
+
+// flow moves frames and messages until nothing is left to move.
+func (s *store) flow() {
+	for range 50 {
+		s.feed()
+		s.p.flow()
+		s.note()
+	}
+}
+
+func TestRelayFetchesAgainWhatTheReceiverLacks(t *testing.T) {
+	for name, restart := range map[string]func(*remote){
+		"lived on":  func(*remote) {},
+		"restarted": func(r *remote) { r.restart(false) },
+		"durable":   func(r *remote) { r.restart(true) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPair(t, roomy, muchRoom)
+			s, in := newStore(p, 1), p.remote.stream("a")
+			s.add(100)
+			p.connect()
+			s.flow()
+			require.Equal(t, upTo(100), in.order)
+			require.Zero(t, memory(s.o), "what was sent is not kept")
+			require.Zero(t, p.client.Unreceived())
+			p.remote.settle(in, 1, 2, 3, 50, 99)
+			s.flow()
+			require.Len(t, s.settled, 5)
+			s.add(10)
+			p.cut()
+			p.remote.settle(in, 60) // told at the next connection
+			restart(p.remote)
+			p.connect()
+			s.flow()
+			require.Equal(t, 110, int(in.next-1))
+			p.remote.reject(in, 70)
+			p.remote.settle(in, upTo(110)...)
+			s.flow()
+			require.Len(t, s.settled, 110)
+			require.Equal(t, map[uint64]wire.Code{70: wire.Code_CODE_UNDECODABLE}, s.refused)
+			require.Zero(t, s.o.waits())
+			for seq := uint64(1); seq <= 110; seq++ {
+				require.True(t, in.finished[seq] || in.refused[seq])
+			}
+		})
+	}
+}
+
+func TestRelayTakesNothingOfAnOlderGeneration(t *testing.T) {
+	p := newPair(t, roomy, muchRoom)
+	s, in := newStore(p, 5), p.remote.stream("a")
+	s.add(10)
+	_, _, ok := s.o.Wants()
+	require.False(t, ok, "not before the receiver has said where it stands")
+	p.client.Feed(s.o, 0, 5, [][]byte{content("a", 5, 0)})
+	p.connect()
+	p.flow()
+	from, old, ok := s.o.Wants()
+	require.True(t, ok)
+	require.Equal(t, uint64(5), from)
+	p.cut()
+	p.client.Feed(s.o, old, 5, [][]byte{[]byte("late")})
+	p.connect()
+	p.flow()
+	p.client.Feed(s.o, old, 5, [][]byte{[]byte("late")})
+	s.flow()
+	require.Equal(t, []uint64{5, 6, 7, 8, 9, 10, 11, 12, 13, 14}, in.order)
+}
+
+// What a relay fetches is bounded by itself: it takes nothing of the budget, and must not give anything to it.
+func TestRelayLeavesTheBudgetAlone(t *testing.T) {
+	for name, end := range map[string]func(*pair, *store){
+		"ended":   func(p *pair, s *store) { p.client.EndRelay(s.o) },
+		"aborted": func(p *pair, _ *store) { p.client.Abort(errLate) },
+		"refused": func(p *pair, _ *store) {
+			gone := &wire.Reject{Handle: 1, Code: wire.Code_CODE_TOPIC_GONE}
+			require.NoError(t, p.say(&wire.Frame{Body: &wire.Frame_Reject{Reject: gone}}))
+		},
+		"cut": func(p *pair, s *store) { p.cut() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			budget := dispatch.NewBudget(1000)
+			p := newPair(t, Window{Messages: 100, Bytes: 1000, Budget: budget}, smallRoom)
+			s := newStore(p, 1)
+			s.add(100)
+			p.connect()
+			s.flow()
+			require.NotZero(t, memory(s.o), "it waits for credit")
+			require.LessOrEqual(t, s.o.bytes, relayWindow+5*EncodedSize(5000))
+			end(p, s)
+			require.True(t, budget.Take(1000))
+			require.False(t, budget.Take(1))
+		})
+	}
+}
