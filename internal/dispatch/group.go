@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"bytes"
 	"slices"
 	"time"
 )
@@ -37,6 +38,20 @@ func (d Delivery) Received() time.Time { return d.node.at }
 
 // Shared tells whether another group gets the same bytes.
 func (d Delivery) Shared() bool { return d.node.left != nil }
+
+// own returns the delivery with bytes of its own: a message that waits while others pass would otherwise keep the whole
+// run that it arrived in. One that other groups get as well stays where it is, as they share its count.
+func (d Delivery) own() Delivery {
+	if d.node.left != nil || len(d.node.msgs) == 1 {
+		return d
+	}
+	d.node = &node{
+		source: d.node.source, first: d.node.first + uint64(d.index), pos: d.pos(), at: d.node.at,
+		msgs: [][]byte{bytes.Clone(d.Message())},
+	}
+	d.index = 0
+	return d
+}
 
 func (d Delivery) pos() uint64 { return d.node.pos + uint64(d.index) }
 
@@ -195,7 +210,7 @@ func (g *Group) giveBack(d Delivery) []settled {
 		}
 		return nil
 	}
-	g.returned = insert(g.returned, d)
+	g.returned = insert(g.returned, d.own())
 	g.wake(1)
 	return nil
 }

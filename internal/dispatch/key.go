@@ -27,7 +27,7 @@ func (m *Member) Claim(d *Delivery, key string) bool {
 		g.keys[key] = q
 	}
 	if q.holder != d.pos() {
-		q.waiting = insert(q.waiting, *d)
+		q.waiting = insert(q.waiting, d.own())
 		return false
 	}
 	d.key = q

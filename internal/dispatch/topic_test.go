@@ -77,8 +77,12 @@ func TestReturnedMessagesComeAgainInTheirPlace(t *testing.T) {
 	for _, i := range []int{0, 2, 3, 4} {
 		d, ok := m.Take()
 		require.True(t, ok)
-		require.Equal(t, held[i].node, d.node)
-		require.Equal(t, held[i].index, d.index)
+		require.Equal(t, held[i].pos(), d.pos())
+		require.Equal(t, held[i].Message(), d.Message())
+		source, seq := d.Origin()
+		wantSource, wantSeq := held[i].Origin()
+		require.Same(t, wantSource, source)
+		require.Equal(t, wantSeq, seq)
 		require.Equal(t, i+1, d.Attempt, "attempts are remembered")
 		m.Settle(d)
 	}
