@@ -36,7 +36,7 @@ const (
 )
 
 // Marshal implements Marshaler. Metadata is written in order of its keys, so that equal messages have equal bytes.
-// UUID, keys and values must be valid UTF-8, as protobuf strings are; put other bytes into the payload.
+// UUID and keys must be valid UTF-8, as protobuf strings are; values may be any bytes.
 func (EnvelopeMarshaler) Marshal(dst []byte, _ string, msg *message.Message) ([]byte, error) {
 	if err := checkText(msg); err != nil {
 		return dst, err
@@ -72,9 +72,9 @@ func checkText(msg *message.Message) error {
 	if !utf8.ValidString(msg.UUID) {
 		return fmt.Errorf("buffstreams: the UUID %.100q is not valid UTF-8", msg.UUID)
 	}
-	for k, v := range msg.Metadata {
-		if !utf8.ValidString(k) || !utf8.ValidString(v) {
-			return fmt.Errorf("buffstreams: the metadata entry %.100q is not valid UTF-8; put binary data into the payload", k)
+	for k := range msg.Metadata {
+		if !utf8.ValidString(k) {
+			return fmt.Errorf("buffstreams: the metadata key %.100q is not valid UTF-8", k)
 		}
 	}
 	return nil

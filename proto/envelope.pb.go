@@ -27,7 +27,7 @@ type Envelope struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Uuid          string                 `protobuf:"bytes,1,opt,name=uuid,proto3" json:"uuid,omitempty"`
 	Payload       []byte                 `protobuf:"bytes,2,opt,name=payload,proto3" json:"payload,omitempty"`
-	Metadata      map[string]string      `protobuf:"bytes,3,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Metadata      map[string][]byte      `protobuf:"bytes,3,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // values are mostly text, but need not be
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -76,7 +76,7 @@ func (x *Envelope) GetPayload() []byte {
 	return nil
 }
 
-func (x *Envelope) GetMetadata() map[string]string {
+func (x *Envelope) GetMetadata() map[string][]byte {
 	if x != nil {
 		return x.Metadata
 	}
@@ -94,7 +94,7 @@ const file_envelope_proto_rawDesc = "" +
 	"\bmetadata\x18\x03 \x03(\v2&.buffstreams.v1.Envelope.MetadataEntryR\bmetadata\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B9Z7github.com/buffstreams/watermill-buffstreams/proto;wireb\x06proto3"
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01B9Z7github.com/buffstreams/watermill-buffstreams/proto;wireb\x06proto3"
 
 var (
 	file_envelope_proto_rawDescOnce sync.Once

@@ -1,0 +1,107 @@
+package buffstreams
+
+import (
+	"testing"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+
+	wire "github.com/buffstreams/watermill-buffstreams/proto"
+)
+
+func sample() *message.Message {
+	msg := message.NewMessage("id-1", []byte("payload"))
+	msg.Metadata.Set("b", "2")
+	msg.Metadata.Set("a", "any \xff bytes")
+	msg.Metadata.Set("empty", "")
+	return msg
+}
+
+// TestEnvelopeIsTheProtobufMessage: what another language makes of envelope.proto is what we read and write.
+func TestEnvelopeIsTheProtobufMessage(t *testing.T) {
+	msg := sample()
+	data, err := EnvelopeMarshaler{}.Marshal(nil, "", msg)
+	require.NoError(t, err)
+	var envelope wire.Envelope
+	require.NoError(t, proto.Unmarshal(data, &envelope))
+	require.Equal(t, msg.UUID, envelope.Uuid)
+	require.Equal(t, []byte(msg.Payload), envelope.Payload)
+	require.Len(t, envelope.Metadata, 3)
+	require.Equal(t, "any \xff bytes", string(envelope.Metadata["a"]))
+
+	data, err = proto.Marshal(&envelope)
+	require.NoError(t, err)
+	got, err := EnvelopeMarshaler{}.Unmarshal("", data)
+	require.NoError(t, err)
+	require.True(t, msg.Equals(got))
+}
+
+func TestEnvelopeRefusesKeysThatAreNoText(t *testing.T) {
+	msg := sample()
+	msg.Metadata.Set("\xff", "x")
+	_, err := EnvelopeMarshaler{}.Marshal(nil, "", msg)
+	require.ErrorContains(t, err, `"\xff"`)
+	_, err = EnvelopeMarshaler{}.Marshal(nil, "", message.NewMessage("\xff", nil))
+	require.ErrorContains(t, err, "UUID")
+}
+
+func TestEveryTruncatedEnvelopeIsAnErrorOrAnother(t *testing.T) {
+	data, err := EnvelopeMarshaler{}.Marshal(nil, "", sample())
+	require.NoError(t, err)
+	for n := range data {
+		msg, err := EnvelopeMarshaler{}.Unmarshal("", data[:n])
+		if err == nil { // cut between two fields
+			require.False(t, sample().Equals(msg), "prefix of %d", n)
+		}
+	}
+}
+
+func FuzzEnvelope(f *testing.F) {
+	data, _ := EnvelopeMarshaler{}.Marshal(nil, "", sample())
+	f.Add(data)
+	f.Add([]byte{0x1a, 0x02, 0x0a, 0x00})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		msg, err := EnvelopeMarshaler{}.Unmarshal("", data)
+		if err != nil {
+			return
+		}
+		again, err := EnvelopeMarshaler{}.Marshal(nil, "", msg)
+		if err != nil { // not text where text must be
+			return
+		}
+		got, err := EnvelopeMarshaler{}.Unmarshal("", again)
+		require.NoError(t, err)
+		require.True(t, msg.Equals(got))
+	})
+}
+
+func TestTopics(t *testing.T) {
+	for topic, want := range map[string]struct {
+		address, name string
+		tls           bool
+	}{
+		"127.0.0.1:5031":               {"127.0.0.1:5031", "", false},
+		"127.0.0.1:5031/orders":        {"127.0.0.1:5031", "orders", false},
+		":5031/orders/eu":              {":5031", "orders/eu", false},
+		"tcp://[::1]:5031/orders":      {"[::1]:5031", "orders", false},
+		"tls://example.com:443/orders": {"example.com:443", "orders", true},
+		"unix:///run/s.sock#orders":    {"/run/s.sock", "orders", false},
+	} {
+		d, ok, err := parseTopic(topic)
+		require.NoError(t, err, topic)
+		require.True(t, ok, topic)
+		require.Equal(t, want.address, d.target.Address, topic)
+		require.Equal(t, want.name, d.name, topic)
+		require.Equal(t, want.tls, d.target.TLS, topic)
+	}
+	for _, topic := range []string{"orders", "orders/eu", "orders:created", "example.com", "a:b:1"} {
+		_, ok, err := parseTopic(topic)
+		require.NoError(t, err, topic)
+		require.False(t, ok, topic)
+	}
+	for _, topic := range []string{"tcp://orders", "http://a:1/x", "unix://a#b", "tls://:x"} {
+		_, _, err := parseTopic(topic)
+		require.ErrorIs(t, err, ErrBadTopic, topic)
+	}
+}
