@@ -98,12 +98,13 @@ type emission struct {
 // next takes the next message and emits it. ok is false when the subscription closes.
 func (s *subscription) next() (dispatch.Delivery, emission, bool) {
 	for {
-		d, ok := s.take()
+		p, ok := s.take()
 		if !ok {
-			return d, emission{}, false
+			return p.delivery, emission{}, false
 		}
-		e, ok := s.decode(d)
-		if !ok || !s.claim(&d, e) {
+		d := p.delivery
+		e, ok := s.prepare(p)
+		if !ok {
 			continue
 		}
 		switch s.emit(e, s.ready) {
@@ -120,27 +121,47 @@ func (s *subscription) next() (dispatch.Delivery, emission, bool) {
 	}
 }
 
-// claim asks for the turn of the message's key.
-func (s *subscription) claim(d *dispatch.Delivery, e emission) bool {
-	key := s.subscriber.cfg.Key
-	return key == nil || s.member.Claim(d, key(e.msg))
+// taken is a delivery and what the Unmarshaler made of it.
+type taken struct {
+	delivery dispatch.Delivery
+	msg      *message.Message
+	err      error
 }
 
-// take waits for a message.
-func (s *subscription) take() (dispatch.Delivery, bool) {
+// take waits for a message whose turn it is.
+func (s *subscription) take() (taken, bool) {
 	for {
 		select {
 		case <-s.closing:
-			return dispatch.Delivery{}, false
+			return taken{}, false
 		default:
 		}
-		if d, ok := s.member.Take(); ok {
-			return d, true
+		p, found, its := s.draw()
+		if found && its {
+			return p, true
 		}
-		if !s.wait() {
-			return dispatch.Delivery{}, false
+		if !found && !s.wait() {
+			return taken{}, false
 		}
 	}
+}
+
+// draw takes the group's next message, if one is found, and tells whether its key lets it be handled now.
+func (s *subscription) draw() (p taken, found, its bool) {
+	key := s.subscriber.cfg.Key
+	if key != nil {
+		turn := s.member.Turn()
+		turn.Lock()
+		defer turn.Unlock()
+	}
+	if p.delivery, found = s.member.Take(); !found {
+		return p, false, false
+	}
+	p.msg, p.err = s.unmarshal(p.delivery)
+	if key == nil || p.err != nil && !s.subscriber.cfg.EmitUndecodable {
+		return p, true, true
+	}
+	return p, true, s.member.Claim(&p.delivery, key(p.msg))
 }
 
 // wait waits until there may be a message. It returns false when the subscription closes.
@@ -153,15 +174,14 @@ func (s *subscription) wait() bool {
 	}
 }
 
-// decode makes a message of a delivery, or ends the delivery where it cannot be decoded.
-func (s *subscription) decode(d dispatch.Delivery) (emission, bool) {
-	msg, err := s.unmarshal(d)
-	if err != nil && !s.subscriber.cfg.EmitUndecodable {
-		s.fail(d, msg, &UndecodableError{err})
+// prepare makes a message ready for emission, or ends the delivery where it cannot be decoded.
+func (s *subscription) prepare(p taken) (emission, bool) {
+	if p.err != nil && !s.subscriber.cfg.EmitUndecodable {
+		s.fail(p.delivery, p.msg, &UndecodableError{p.err})
 		return emission{}, false
 	}
-	e := emission{msg: msg, ctx: &messageContext{parent: s.base, delivery: d}}
-	msg.SetContext(e.ctx)
+	e := emission{msg: p.msg, ctx: &messageContext{parent: s.base, delivery: p.delivery}}
+	p.msg.SetContext(e.ctx)
 	return e, true
 }
 
@@ -245,8 +265,9 @@ func (s *subscription) see(d dispatch.Delivery, e emission) {
 			s.member.Return(d)
 			return
 		}
+		msg, err := s.unmarshal(d)
 		var ok bool
-		if e, ok = s.decode(d); !ok {
+		if e, ok = s.prepare(taken{d, msg, err}); !ok {
 			return
 		}
 		if s.emit(e, nil) != emitted {

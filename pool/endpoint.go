@@ -236,5 +236,10 @@ func (e *Endpoint) Close(ctx context.Context) error {
 	if e.saver != nil {
 		e.saver.close()
 	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, t := range e.topics {
+		t.Window().Close()
+	}
 	return nil
 }

@@ -73,50 +73,77 @@ func newLink(cfg linkConfig) *Link {
 // Publish hands the messages of b to the stream of topic and, with a level, waits until they have come so far. It returns
 // how many were enqueued: only those will be sent. A zero deadline waits for ever; ctx bounds the wait besides.
 func (l *Link) Publish(ctx context.Context, topic string, b *session.Batch, level session.Level, deadline time.Time) (int, error) {
-	var runs [1]session.Range
-	ranges := runs[:0]
 	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return 0, ErrClosed
+	}
+	o := l.client.Stream(topic)
+	var few [1]*session.Waiter
+	waits := few[:0]
 	enqueued := 0
 	for {
-		if l.closed {
-			l.mu.Unlock()
-			return enqueued, ErrClosed
-		}
-		o := l.client.Stream(topic)
 		n, first, err := l.client.Enqueue(o, b, enqueued)
-		if err != nil {
-			l.mu.Unlock()
-			return enqueued, err
+		enqueued += n
+		if n > 0 && level != 0 {
+			waits = l.register(waits, o, level, session.Range{First: first, Last: first + uint64(n) - 1}, deadline)
 		}
-		if n > 0 {
-			ranges = addRun(ranges, first, uint64(n))
-			enqueued += n
+		var room <-chan struct{}
+		if enqueued < b.Len() && err == nil {
+			room = o.Room()
 		}
-		if enqueued == b.Len() {
-			break
-		}
-		room := o.Room()
 		l.mu.Unlock()
 		l.kick()
-		if err := l.await(ctx, room, deadline); err != nil {
+		if room != nil {
+			err = l.await(ctx, room, deadline)
+		}
+		if room == nil || err != nil {
+			if failed := l.confirm(ctx, o, waits, err != nil); err == nil {
+				err = failed
+			}
 			return enqueued, err
 		}
 		l.mu.Lock()
 	}
-	if level == 0 {
-		l.mu.Unlock()
-		l.kick()
-		return enqueued, nil
-	}
-	return enqueued, l.confirm(ctx, topic, level, ranges, deadline)
 }
 
-func addRun(ranges []session.Range, first, n uint64) []session.Range {
-	if k := len(ranges); k > 0 && ranges[k-1].Last+1 == first {
-		ranges[k-1].Last += n
-		return ranges
+var waiters = sync.Pool{New: func() any { return &session.Waiter{Done: make(chan struct{}, 1)} }}
+
+// register begins to wait for a run of messages. What is received is a prefix, so that of several runs the last stands for
+// all. mu is held.
+func (l *Link) register(waits []*session.Waiter, o *session.Outbound, level session.Level, r session.Range, deadline time.Time) []*session.Waiter {
+	w := waiters.Get().(*session.Waiter)
+	w.Level, w.First, w.Last, w.Deadline, w.Err = level, r.First, r.Last, deadline, nil
+	l.client.Await(o, w)
+	return append(waits, w)
+}
+
+// confirm waits for every waiter, or only collects them, and returns the first error.
+func (l *Link) confirm(ctx context.Context, o *session.Outbound, waits []*session.Waiter, abandon bool) (failed error) {
+	for _, w := range waits {
+		if abandon {
+			l.abandon(o, w)
+			continue
+		}
+		select {
+		case <-w.Done:
+		case <-ctx.Done():
+			l.abandon(o, w)
+		}
+		if failed == nil {
+			failed = w.Err
+		}
+		waiters.Put(w)
 	}
-	return append(ranges, session.Range{First: first, Last: first + n - 1})
+	return failed
+}
+
+// abandon ends a wait.
+func (l *Link) abandon(o *session.Outbound, w *session.Waiter) {
+	l.mu.Lock()
+	o.Cancel(w)
+	l.mu.Unlock()
+	<-w.Done
 }
 
 // await waits for room in a window.
@@ -139,41 +166,6 @@ func (l *Link) await(ctx context.Context, room <-chan struct{}, deadline time.Ti
 	}
 }
 
-var waiters = sync.Pool{New: func() any { return &session.Waiter{Done: make(chan struct{}, 1)} }}
-
-// confirm waits until the ranges have reached level. It is called with mu held and gives it back.
-func (l *Link) confirm(ctx context.Context, topic string, level session.Level, ranges []session.Range, deadline time.Time) error {
-	o := l.client.Stream(topic)
-	if level == session.Received { // what was received is received up to there
-		ranges = ranges[len(ranges)-1:]
-	}
-	ws := make([]*session.Waiter, len(ranges))
-	for i, r := range ranges {
-		w := waiters.Get().(*session.Waiter)
-		w.Level, w.First, w.Last, w.Deadline, w.Err = level, r.First, r.Last, deadline, nil
-		ws[i] = w
-		l.client.Await(o, w)
-	}
-	l.mu.Unlock()
-	l.kick()
-	var failed error
-	for _, w := range ws {
-		select {
-		case <-w.Done:
-		case <-ctx.Done():
-			l.mu.Lock()
-			o.Cancel(w)
-			l.mu.Unlock()
-			<-w.Done
-		}
-		if failed == nil {
-			failed = w.Err
-		}
-		waiters.Put(w)
-	}
-	return failed
-}
-
 // Flush waits until everything enqueued so far for a topic was received, or ctx is done.
 func (l *Link) Flush(ctx context.Context, topic string) error {
 	l.mu.Lock()
@@ -186,7 +178,10 @@ func (l *Link) Flush(ctx context.Context, topic string) error {
 		return nil
 	}
 	last := o.Last()
-	return l.confirm(ctx, topic, session.Received, []session.Range{{First: last, Last: last}}, time.Time{})
+	waits := l.register(nil, o, session.Received, session.Range{First: last, Last: last}, time.Time{})
+	l.mu.Unlock()
+	l.kick()
+	return l.confirm(ctx, o, waits, false)
 }
 
 // Unreceived is the number of messages for a topic that the peer is not known to have.

@@ -3,6 +3,7 @@ package dispatch
 import (
 	"bytes"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -17,6 +18,8 @@ type Group struct {
 	idle     []*Member // whose last Take found nothing
 	keys     map[string]*keyQueue
 	gone     bool
+
+	turn sync.Mutex // not guarded by the topic's mutex, but above it: see Member.Turn
 }
 
 // Delivery is one message given to a member, which has to Settle, Refuse or Return it.
@@ -181,6 +184,7 @@ func (m *Member) Leave() {
 			t.window.Release(Amount{1, t.size(len(d.node.msgs[d.index]))})
 		}
 		t.onEnd(len(dropped))
+		t.window.Close()
 	}
 }
 

@@ -1,5 +1,7 @@
 package dispatch
 
+import "sync"
+
 // keyQueue keeps the messages of one key in order: one of them, the holder, may be handled; the others wait here, in the
 // order of the log. It exists while there is a holder.
 type keyQueue struct {
@@ -7,6 +9,10 @@ type keyQueue struct {
 	holder  uint64 // position in the log
 	waiting []Delivery
 }
+
+// Turn is the group's lock for whoever takes a delivery and claims its key: the two must be one step in the whole group,
+// or a later message of the key could come first.
+func (m *Member) Turn() sync.Locker { return &m.group.turn }
 
 // Claim asks whether a delivery may be handled now, given its key: not while another of the same key is. Then it is
 // taken back and comes up again, ahead of what is behind it, when its turn has come. Whoever claimed and then Settles or

@@ -99,6 +99,7 @@ type Window struct {
 	mu      sync.Mutex
 	free    Amount
 	ready   bool // nothing is given before
+	closed  bool
 	waiting []*Claim
 }
 
@@ -145,21 +146,37 @@ func (w *Window) Release(a Amount) {
 	if a == (Amount{}) {
 		return
 	}
-	w.budget.release(a.Bytes)
 	w.mu.Lock()
+	if w.closed {
+		w.mu.Unlock()
+		return
+	}
 	w.free.Messages += a.Messages
 	w.free.Bytes += a.Bytes
 	idle := len(w.waiting) == 0
 	w.mu.Unlock()
+	w.budget.release(a.Bytes)
 	if !idle {
 		w.serve()
 	}
 }
 
+// Close gives back to the budget whatever the window holds. Nothing is granted any more, and Release has no effect.
+func (w *Window) Close() {
+	w.mu.Lock()
+	held := w.size.Bytes - w.free.Bytes
+	if w.closed {
+		held = 0
+	}
+	w.closed, w.ready, w.waiting = true, false, nil
+	w.mu.Unlock()
+	w.budget.release(held)
+}
+
 // Open makes the window ready.
 func (w *Window) Open() {
 	w.mu.Lock()
-	w.ready = true
+	w.ready = !w.closed
 	w.mu.Unlock()
 	w.serve()
 }

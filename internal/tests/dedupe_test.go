@@ -4,9 +4,13 @@ import (
 	"context"
 	"net"
 	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill"
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
@@ -77,4 +81,59 @@ func TestPositionIsTheStreams(t *testing.T) {
 	}
 	_, ok := buffstreams.PositionFromContext(context.Background())
 	require.False(t, ok)
+}
+
+// infoLog keeps what was said at level Info.
+type infoLog struct {
+	watermill.NopLogger
+	mu    sync.Mutex
+	lines []string
+}
+
+func (l *infoLog) Info(msg string, _ watermill.LogFields) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, msg)
+}
+
+func (l *infoLog) With(watermill.LogFields) watermill.LoggerAdapter { return l }
+
+func (l *infoLog) said(text string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.ContainsFunc(l.lines, func(line string) bool { return strings.Contains(line, text) })
+}
+
+// TestWhatIsForgottenIsSaid: the receiver's memory of publishers is bounded; when it forgets one, and when a forgotten one
+// returns, its log says so.
+func TestWhatIsForgottenIsSaid(t *testing.T) {
+	logger := &infoLog{}
+	h := newHouse(t, pool.ManagerConfig{Logger: logger, Acked: pool.AckedConfig{MaxPublishers: 1}})
+	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
+	wires := newNetwork(t, 0, 0)
+	outsider := func(dial pool.DialFunc) *buffstreams.Publisher {
+		pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+			Confirm:       buffstreams.ConfirmHandled,
+			ManagerConfig: pool.ManagerConfig{Dial: dial, Acked: quick(pool.AckedConfig{})},
+		}, nil)
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = pub.Close() })
+		return pub
+	}
+	publish := func(pub *buffstreams.Publisher) {
+		result := later(func() error { return pub.Publish(h.topic("a"), newMessage("x")) })
+		receiveAcked(t, messages, 1)
+		require.NoError(t, requireResult(t, result))
+	}
+	first := outsider(wires.dial)
+	publish(first)
+	wires.cut() // the first is idle now, and away
+	second := outsider(nil)
+	publish(second)
+	require.True(t, logger.said("were forgotten"))
+	require.NoError(t, second.Close())
+	wires.restore()
+	require.False(t, logger.said("is not remembered"))
+	publish(first)
+	require.True(t, logger.said("is not remembered"))
 }
