@@ -2,7 +2,7 @@
 MODULES := ./... ./cmd/... ./benchmarks/...
 GOBIN := $(CURDIR)/bin
 
-.PHONY: up test test_v test_short test_race test_stress test_reconnect bench fmt vet lint fuzz generate demo
+.PHONY: up test test_v test_short test_race test_stress test_reconnect crash crash_outbox soak_suite bench fmt vet lint fuzz generate demo
 
 up: ## nothing to start: there is no broker
 
@@ -22,6 +22,17 @@ test_reconnect: ## the universal suite over a network that is cut; see the test 
 
 test_stress: ## the universal suite, many times side by side: STRESS_TEST_COUNT
 	go test -tags stress -race -timeout 30m -run TestPubSubStress ./internal/tests
+
+KILLS ?= 200
+crash: ## kill -9 of publishers and subscribers, KILLS of them, and an account that must be exact
+	KILLS=$(KILLS) go test -count=1 -timeout 30m -v -run TestCrash ./internal/tests/crash
+
+CRASHES ?= 20000
+crash_outbox: ## recoveries of an outbox whose disk lost what was not synced
+	go test -count=1 -timeout 30m -run TestRandomCrashes ./outbox -outbox.crashes=$(CRASHES)
+
+soak_suite: ## the universal suite ten times in a row, under the race detector
+	go test -race -count=10 -timeout 30m -run 'TestPubSub' ./internal/tests
 
 bench: ## this transport alone; benchmarks/ compares
 	go test -run xxx -bench . ./framing ./pool ./internal/tests
