@@ -3,7 +3,9 @@ package buffstreams
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -185,10 +187,7 @@ func (s *Subscriber) Close() error {
 	s.mu.Lock()
 	first := !s.closed
 	s.closed = true
-	subs := make([]*subscription, 0, len(s.subs))
-	for sub := range s.subs {
-		subs = append(subs, sub)
-	}
+	subs := slices.Collect(maps.Keys(s.subs))
 	s.mu.Unlock()
 	if !first {
 		<-s.done
@@ -215,7 +214,7 @@ func (s *Subscriber) drain() {
 	deadline := time.After(s.cfg.CloseTimeout)
 	poll := time.NewTicker(5 * time.Millisecond)
 	defer poll.Stop()
-	for e := range s.endpoints {
+	for _, e := range s.opened() {
 		e.Drain()
 	}
 	for s.held() > 0 {
@@ -228,10 +227,17 @@ func (s *Subscriber) drain() {
 }
 
 func (s *Subscriber) held() (n int) {
-	for e := range s.endpoints {
+	for _, e := range s.opened() {
 		n += e.Held()
 	}
 	return n
+}
+
+// opened returns the endpoints that this subscriber has used.
+func (s *Subscriber) opened() []*pool.Endpoint {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Keys(s.endpoints))
 }
 
 // abandon closes the private Manager. Messages that have no publisher to return to are lost, which is said.

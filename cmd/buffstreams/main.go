@@ -1,4 +1,5 @@
-// Command buffstreams shows the transport at work (demo), and connects topics with standard input and output (pub, sub).
+// Command buffstreams shows the transport at work (demo), connects topics with standard input and output (pub, sub), and
+// lists what waits on disk (outbox).
 package main
 
 import (
@@ -50,6 +51,6 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newDemo(), newDemoPublisher(), newPub(), newSub())
+	root.AddCommand(newDemo(), newDemoPublisher(), newPub(), newSub(), newOutbox())
 	return root
 }

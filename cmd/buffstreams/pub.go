@@ -25,23 +25,40 @@ On the acked wire it stays at the end until all is handled, for at most --timeou
 need again after a crash. On the buffstreams wire, which knows no acks, it is enqueued, and at the end of the input all
 is written to the socket.
 
-An interrupt ends the reading; what was read is confirmed, then the command returns 130. A second one ends it at once.`
+An interrupt ends the reading; what was read is confirmed, then the command returns 130. A second one ends it at once.
+
+With --outbox DIR a line is confirmed, and its --json receipt printed, when it is on disk in the outbox DIR, whether or not
+anybody listens. It is delivered in the background, in order, and again after a crash until it was handled; a subscriber
+drops what it has already. At the end of the input the command waits until the outbox is empty, also of what earlier
+commands left, and returns 0; --timeout bounds that wait, which otherwise has no end. When it ends early, by an interrupt
+(130) or an error (1), it says how many messages are left: they stay in DIR, for the next command with this outbox.
+  --drain   takes no input and no TOPIC: delivers what is left in DIR and returns 0 when it is empty
+One process at a time can use an outbox. It takes up to 1 GiB for a destination, and refuses lines beyond that.
+'buffstreams outbox ls DIR' shows what waits.`
 
 type pubFlags struct {
 	wireFlags
-	file, confirm string
-	timeout, wait time.Duration
-	json          bool
+	file, confirm, outbox string
+	timeout, wait         time.Duration
+	json, drain           bool
 }
 
 func newPub() *cobra.Command {
 	var f pubFlags
 	cmd := &cobra.Command{
-		Use: "pub TOPIC", Short: "Publish lines of standard input, or a file", Long: pubHelp, Args: cobra.ExactArgs(1),
+		Use: "pub TOPIC", Short: "Publish lines of standard input, or a file", Long: pubHelp,
+		Args: f.args,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			o, err := f.options(cmd, args[0])
+			topic := ""
+			if !f.drain {
+				topic = args[0]
+			}
+			o, err := f.options(cmd, topic)
 			if err != nil {
 				return err
+			}
+			if f.drain {
+				return pipe.Drain(cmd.Context(), o)
 			}
 			return pipe.Publish(cmd.Context(), o)
 		},
@@ -50,22 +67,63 @@ func newPub() *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&f.file, "file", "", "publish this file as one message")
 	flags.StringVar(&f.confirm, "confirm", "received", "enqueued, received or handled; on the buffstreams wire only enqueued")
-	flags.DurationVar(&f.timeout, "timeout", 30*time.Second, "how long a confirmation may take")
+	flags.DurationVar(&f.timeout, "timeout", 30*time.Second, "how long a confirmation may take; with --outbox how long to wait at the end (default: no end)")
 	flags.DurationVar(&f.wait, "wait", 5*time.Second, "how long to wait at the start for somebody to listen at the address")
 	flags.BoolVar(&f.json, "json", false, "print a line {line, uuid} for each message that was confirmed")
+	flags.StringVar(&f.outbox, "outbox", "", "confirm a message when it is on disk in this directory, and deliver it from there")
+	flags.BoolVar(&f.drain, "drain", false, "with --outbox: take no input, deliver what earlier commands left")
 	return cmd
 }
 
+// args demands a topic for the input.
+func (f *pubFlags) args(cmd *cobra.Command, args []string) error {
+	if f.drain && len(args) > 0 {
+		return fmt.Errorf("--drain delivers whatever the outbox has, and takes no input: leave the topic %.200q out", args[0])
+	}
+	if f.drain {
+		return nil
+	}
+	return cobra.ExactArgs(1)(cmd, args)
+}
+
+// checkOutbox refuses flags that contradict each other; with an outbox it makes the wait endless unless told otherwise.
+func (f *pubFlags) checkOutbox(cmd *cobra.Command) error {
+	given := cmd.Flags().Changed
+	switch {
+	case f.drain && f.outbox == "":
+		return errors.New("--drain needs --outbox DIR")
+	case given("outbox") && f.outbox == "":
+		return errors.New("--outbox is empty")
+	case f.outbox == "":
+		return nil
+	case f.wire != "acked":
+		return fmt.Errorf("--outbox is not possible with --wire %s: only the acked wire tells what was delivered", f.wire)
+	case given("confirm"):
+		return errors.New("--confirm and --outbox exclude each other: a message is confirmed when it is in the outbox")
+	case given("wait"):
+		return errors.New("--wait and --outbox exclude each other: nobody needs to listen; --timeout bounds the wait at the end")
+	case f.drain && (given("file") || f.json):
+		return errors.New("--drain takes no input: --file and --json have no meaning with it")
+	}
+	if !given("timeout") {
+		f.timeout = 0
+	}
+	return nil
+}
+
 func (f *pubFlags) options(cmd *cobra.Command, topic string) (pipe.PubOptions, error) {
+	if err := f.checkOutbox(cmd); err != nil {
+		return pipe.PubOptions{}, err
+	}
 	common, err := f.wireFlags.options(cmd, topic)
-	o := pipe.PubOptions{Options: common, Timeout: f.timeout, Wait: f.wait, File: f.file, In: os.Stdin, Warn: os.Stderr}
+	o := pipe.PubOptions{Options: common, Outbox: f.outbox, Timeout: f.timeout, Wait: f.wait, File: f.file, In: os.Stdin, Warn: os.Stderr}
 	if err != nil {
 		return o, err
 	}
 	if !f.verbose { // all that matters shows in its error
 		o.Logger = watermill.NopLogger{}
 	}
-	if f.timeout <= 0 {
+	if f.timeout < 0 || f.timeout == 0 && f.outbox == "" {
 		return o, fmt.Errorf("--timeout %v is not positive", f.timeout)
 	}
 	if f.wait < 0 {

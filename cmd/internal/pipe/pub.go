@@ -1,6 +1,7 @@
 package pipe
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -22,7 +23,10 @@ import (
 type PubOptions struct {
 	Options
 	Confirm buffstreams.Confirm
-	// Timeout bounds how long a message may take to be confirmed, and the wait at the end for what is not handled yet.
+	// Outbox is the directory of the outbox that confirms messages; empty means none.
+	Outbox string
+	// Timeout bounds how long a message may take to be confirmed, and the wait at the end for what is not handled yet. With
+	// an Outbox it bounds only that wait, and 0 means for ever.
 	Timeout time.Duration
 	// Wait is how long nobody may listen at the address when the command starts.
 	Wait time.Duration
@@ -50,6 +54,9 @@ func Publish(ctx context.Context, o PubOptions) error {
 		if in, err = wholeFile(o.File, o.MaxMessageSize); err != nil {
 			return err
 		}
+	}
+	if o.Outbox != "" {
+		return publishStored(ctx, o, in)
 	}
 	conn, err := AwaitListener(ctx, address.Target, o.Wait)
 	if err != nil {
@@ -80,7 +87,8 @@ type sender struct {
 	address   Address
 	manager   *pool.Manager
 	publisher *buffstreams.Publisher
-	broken    bool // Publish failed: waiting for more would be in vain
+	store     *store // nil without an outbox
+	broken    bool   // Publish failed: waiting for more would be in vain
 
 	mu       sync.Mutex
 	failures int
@@ -168,7 +176,11 @@ func (s *sender) send(batch []line) error {
 		for _, m := range append(partly.NotSent, partly.Unknown...) {
 			unconfirmed[m] = true
 		}
-		err = s.explain(partly)
+		if s.store != nil {
+			err = s.store.explain(batch, partly)
+		} else {
+			err = s.explain(partly)
+		}
 	}
 	s.broken = err != nil
 	if err != nil && partly == nil { // several errors, or none that says of which messages it is
@@ -187,7 +199,8 @@ func (s *sender) receipts(batch []line, messages []*message.Message, unconfirmed
 	if s.o.Receipts == nil {
 		return nil
 	}
-	enc := json.NewEncoder(s.o.Receipts)
+	var lines bytes.Buffer
+	enc := json.NewEncoder(&lines)
 	for i, m := range messages {
 		if unconfirmed[m] {
 			continue
@@ -196,7 +209,8 @@ func (s *sender) receipts(batch []line, messages []*message.Message, unconfirmed
 			return err
 		}
 	}
-	return nil
+	_, err := s.o.Receipts.Write(lines.Bytes())
+	return err
 }
 
 // explain says in one line what became of a batch.
