@@ -47,8 +47,9 @@ vet:
 	go vet $(MODULES)
 	@test -z "$$(gofmt -l $$(git ls-files '*.go' ':!*.pb.go'))" || { echo "run make fmt"; exit 1; }
 
-lint: vet ## golangci-lint besides, where it is installed
-	golangci-lint run
+lint: vet ## and the direction of imports, and staticcheck
+	go test -run TestImportsPointDown ./internal/tests
+	go run honnef.co/go/tools/cmd/staticcheck@v0.7.0 $(MODULES)
 
 T ?= 1m
 fuzz: ## every fuzz target for T
