@@ -24,8 +24,8 @@ test_stress: ## the universal suite, many times side by side: STRESS_TEST_COUNT
 	go test -tags stress -race -timeout 30m -run TestPubSubStress ./internal/tests
 
 KILLS ?= 200
-crash: ## kill -9 of publishers and subscribers, KILLS of them, and an account that must be exact
-	KILLS=$(KILLS) go test -count=1 -timeout 30m -v -run TestCrash ./internal/tests/crash
+crash: ## processes killed at KILLS random moments, and an account that must be exact; SEED repeats a schedule
+	KILLS=$(KILLS) go test -run TestCrash -count=1 -timeout 30m ./internal/tests/crash -v
 
 CRASHES ?= 20000
 crash_outbox: ## recoveries of an outbox whose disk lost what was not synced

@@ -35,7 +35,8 @@ type StreamState struct {
 // subscription) are delivered twice.
 //
 // Where the handler itself stores PositionFromContext in the transaction of its effect, Load reads that back and Save can
-// do nothing: then not even those have their effect twice.
+// do nothing: then not even those have their effect twice. Such a Load leaves Epoch and Secret empty, as a Position does
+// not have them all; that a predecessor of the publisher is fenced is then forgotten with the listener.
 //
 // Load may be called concurrently with Save; Save is called by one goroutine at a time.
 type DedupeStore interface {

@@ -110,16 +110,19 @@ func (m *Member) Refuse(d Delivery, r Refusal) { m.end(d, &r) }
 
 func (m *Member) end(d Delivery, r *Refusal) {
 	t := m.group.topic
-	if d.node.left == nil && d.key == nil { // nobody else has a say: no lock is needed
-		t.report(settled{node: d.node, index: d.index, refusal: r})
-		return
+	s, ok := settled{node: d.node, index: d.index, refusal: r}, true
+	if d.node.left != nil { // other groups have a say as well
+		t.mu.Lock()
+		s, ok = d.settle(r)
+		t.mu.Unlock()
 	}
-	t.mu.Lock()
-	s, ok := d.settle(r)
-	m.group.unclaim(d)
-	t.mu.Unlock()
 	if ok {
 		t.report(s)
+	}
+	if d.key != nil { // only now: what the report makes safe cannot come again together with the key's next
+		t.mu.Lock()
+		m.group.unclaim(d)
+		t.mu.Unlock()
 	}
 }
 

@@ -139,6 +139,21 @@ func TestOutboxWithRestartingSubscriber(t *testing.T) {
 	t.Logf("%d duplicates at %d restarts", seen.duplicates, restarts)
 }
 
+// TestOutboxAfterTheSubscriberOfAQuietStreamReturns: the connection is lost while nothing waits, and messages come later.
+func TestOutboxAfterTheSubscriberOfAQuietStreamReturns(t *testing.T) {
+	topic := freeAddress(t) + "/a"
+	pub := stored(t, openOutbox(t, t.TempDir()), nil)
+	for i := range 5 {
+		sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{CloseTimeout: 20 * time.Millisecond, ConsumerGroup: "g"}, nil)
+		require.NoError(t, err)
+		messages := subscribe(t, sub, topic)
+		require.NoError(t, pub.Publish(topic, newMessages(i+1)...))
+		require.Equal(t, payloads(newMessages(i+1)), receiveAcked(t, messages, i+1))
+		drain(t, pub)
+		require.NoError(t, sub.Close())
+	}
+}
+
 func TestOutboxHandsRefusedMessagesToOnFailure(t *testing.T) {
 	h := newHouse(t, pool.ManagerConfig{})
 	refused := make(chan string, 1)
