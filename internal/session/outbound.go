@@ -117,7 +117,7 @@ func (o *Outbound) reached() uint64 {
 
 // idleFor tells how long nothing has been on its way, as far as Tick has seen.
 func (o *Outbound) idleFor(now time.Time) time.Duration {
-	if o.touched || o.pending > 0 || len(o.waitReceived)+len(o.waitHandled) > 0 {
+	if o.touched || o.pending > 0 || o.room != nil || len(o.waitReceived)+len(o.waitHandled) > 0 {
 		o.idle = time.Time{}
 		return 0
 	}
