@@ -2,7 +2,7 @@
 MODULES := ./... ./cmd/... ./benchmarks/...
 GOBIN := $(CURDIR)/bin
 
-.PHONY: up test test_v test_short test_race test_stress test_reconnect crash crash_outbox soak_suite bench fmt vet lint fuzz generate demo
+.PHONY: up test test_v test_short test_race test_stress test_reconnect crash crash_outbox soak_suite build wait bench fmt vet lint fuzz generate demo
 
 up: ## nothing to start: there is no broker
 
@@ -33,6 +33,11 @@ crash_outbox: ## recoveries of an outbox whose disk lost what was not synced
 
 soak_suite: ## the universal suite ten times in a row, under the race detector
 	go test -race -count=10 -timeout 30m -run 'TestPubSub' ./internal/tests
+
+build:
+	go build $(MODULES)
+
+wait: ## nothing to wait for: there is no broker
 
 bench: ## this transport alone; benchmarks/ compares
 	go test -run xxx -bench . ./framing ./pool ./internal/tests
