@@ -108,6 +108,7 @@ func madeUpSource(t *testing.T) string {
 }
 
 func TestDemoAccountsForEveryFile(t *testing.T) {
+	t.Parallel()
 	dir := madeUpSource(t)
 	files, bad, tooLarge := count(t, dir, 100_000)
 	require.Equal(t, []int{14, 5, 1}, []int{files, bad, tooLarge})
@@ -118,6 +119,7 @@ func TestDemoAccountsForEveryFile(t *testing.T) {
 }
 
 func TestDemoFollowsALinkToItsSource(t *testing.T) {
+	t.Parallel()
 	link := filepath.Join(t.TempDir(), "link")
 	require.NoError(t, os.Symlink(madeUpSource(t), link))
 	stdout, _, code := runCommand(t, "", "demo", "--source", link, "--json", "--max-message-size", "100000")
@@ -126,6 +128,7 @@ func TestDemoFollowsALinkToItsSource(t *testing.T) {
 }
 
 func TestDemoOnGoSources(t *testing.T) {
+	t.Parallel()
 	source := filepath.Join(runtime.GOROOT(), "src", "go")
 	files, bad, _ := count(t, source, 16<<20)
 	require.Positive(t, bad)
@@ -136,6 +139,7 @@ func TestDemoOnGoSources(t *testing.T) {
 }
 
 func TestDemoForReaders(t *testing.T) {
+	t.Parallel()
 	stdout, stderr, code := runCommand(t, "", "demo", "--source", madeUpSource(t), "-v", "--max-message-size", "100000")
 	require.Zero(t, code)
 	for _, text := range []string{
@@ -152,12 +156,14 @@ func TestDemoForReaders(t *testing.T) {
 }
 
 func TestDemoOfNothing(t *testing.T) {
+	t.Parallel()
 	stdout, _, code := runCommand(t, "", "demo", "--source", t.TempDir(), "--json")
 	require.Zero(t, code)
 	require.Contains(t, stdout, `"published":0`)
 }
 
 func TestDemoErrors(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	write(t, dir, "file.go", "package file")
 	for _, args := range [][]string{
@@ -184,6 +190,7 @@ func manyFiles(t *testing.T) string {
 
 // An interrupt goes to both processes, as a terminal sends it.
 func TestDemoInterrupted(t *testing.T) {
+	t.Parallel()
 	p := start(t, nil, "demo", "--source", manyFiles(t), "--json", "-v", "--max-message-size", "1000000")
 	p.awaitLine("poisoned a.go")
 	for _, pid := range append(children(t, p.cmd.Process.Pid), p.cmd.Process.Pid) {
@@ -201,6 +208,7 @@ func TestDemoInterrupted(t *testing.T) {
 
 // The account holds for what the publisher had reported before it died.
 func TestDemoWhosePublisherIsKilled(t *testing.T) {
+	t.Parallel()
 	p := start(t, nil, "demo", "--source", manyFiles(t), "--json", "-v", "--max-message-size", "1000000")
 	p.awaitLine("poisoned a.go")
 	pids := children(t, p.cmd.Process.Pid)

@@ -65,6 +65,7 @@ func noise(n int) []byte {
 const plainLimit = 4096
 
 func TestPlainClientToSub(t *testing.T) {
+	t.Parallel()
 	sub, at := startSub(t, nil, anyPort, "--wire", "buffstreams", "--json", "--count", fmt.Sprint(plainLimit+1))
 	conn, err := net.Dial("tcp", at)
 	require.NoError(t, err)
@@ -87,6 +88,7 @@ func TestPlainClientToSub(t *testing.T) {
 }
 
 func TestHostileHeadersEndOnlyTheirConnection(t *testing.T) {
+	t.Parallel()
 	sub, at := startSub(t, nil, anyPort, "--wire", "buffstreams", "--count", "2")
 	good, err := net.Dial("tcp", at)
 	require.NoError(t, err)
@@ -147,6 +149,7 @@ func plainServer(t *testing.T) (address string, payloads func() [][]byte) {
 
 // Lines cannot have newlines in them; everything else they can.
 func TestPubToPlainServer(t *testing.T) {
+	t.Parallel()
 	var want [][]byte
 	var input []byte
 	for n := range plainLimit + 1 {
@@ -165,6 +168,7 @@ func TestPubToPlainServer(t *testing.T) {
 }
 
 func TestPubFileToPlainServer(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "payload")
 	for _, n := range []int{0, 1, 63, 64, 127, 128, 4095, 4096} {
 		require.NoError(t, os.WriteFile(path, noise(n), 0o600))
@@ -179,6 +183,7 @@ func TestPubFileToPlainServer(t *testing.T) {
 
 // A peer that goes away for good ends the command, however much there is still to send.
 func TestPubToPlainServerThatDies(t *testing.T) {
+	t.Parallel()
 	ln, err := net.Listen("tcp", anyPort)
 	require.NoError(t, err)
 	pub := start(t, nil, "pub", ln.Addr().String(), "--wire", "buffstreams")

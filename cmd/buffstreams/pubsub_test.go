@@ -29,6 +29,7 @@ func sequence(n, m int) string {
 }
 
 func TestLinesArriveInOrder(t *testing.T) {
+	t.Parallel()
 	long := strings.Repeat("long", 100_000)
 	input := "first\n\n\n" + long + "\n\r\n" + sequence(0, 5000) + "last, without a newline"
 	for _, confirm := range []string{"enqueued", "received", "handled"} {
@@ -54,6 +55,7 @@ type object struct {
 }
 
 func TestFileArrivesExactly(t *testing.T) {
+	t.Parallel()
 	payload := []byte("two\nlines\x00\xff")
 	path := filepath.Join(t.TempDir(), "f")
 	require.NoError(t, os.WriteFile(path, payload, 0o600))
@@ -81,6 +83,7 @@ func TestFileArrivesExactly(t *testing.T) {
 }
 
 func TestJSONHasTextAndReceiptsNameTheSameMessage(t *testing.T) {
+	t.Parallel()
 	sub, at := startSub(t, nil, anyPort+"/t", "--count", "2", "--json", "--group", "g")
 	receipts, _, code := runCommand(t, "<ü>\n\n", "pub", at+"/t", "--json")
 	require.Zero(t, code)
@@ -102,6 +105,7 @@ func TestJSONHasTextAndReceiptsNameTheSameMessage(t *testing.T) {
 }
 
 func TestUnixSocket(t *testing.T) {
+	t.Parallel()
 	topic := "unix://" + filepath.Join(t.TempDir(), "s") + "#name"
 	sub, _ := startSub(t, nil, topic, "--count", "1")
 	_, stderr, code := runCommand(t, "hello", "pub", topic)
@@ -120,6 +124,7 @@ func freeAddress(t *testing.T) string {
 }
 
 func TestPublisherMayBeFirst(t *testing.T) {
+	t.Parallel()
 	address := freeAddress(t)
 	for _, wire := range []string{"acked", "buffstreams"} {
 		pub := start(t, nil, "pub", address, "--wire", wire, "--wait", "30s")
@@ -135,6 +140,7 @@ func TestPublisherMayBeFirst(t *testing.T) {
 }
 
 func TestErrorsAreOneLine(t *testing.T) {
+	t.Parallel()
 	nobody := freeAddress(t)
 	_, listening := startSub(t, nil, anyPort)
 	big := filepath.Join(t.TempDir(), "big")
@@ -180,6 +186,7 @@ func TestErrorsAreOneLine(t *testing.T) {
 }
 
 func TestLinesBeforeOneOverTheLimitArrive(t *testing.T) {
+	t.Parallel()
 	sub, at := startSub(t, nil, anyPort, "--count", "1000")
 	_, stderr, code := runCommand(t, sequence(0, 1000)+strings.Repeat("x", 2<<20), "pub", at)
 	require.Equal(t, 1, code)
@@ -190,6 +197,7 @@ func TestLinesBeforeOneOverTheLimitArrive(t *testing.T) {
 
 // The limits are about payloads: what is exactly as long passes, whatever surrounds it on the wire.
 func TestLimitIsExact(t *testing.T) {
+	t.Parallel()
 	for _, wire := range []string{"acked", "buffstreams"} {
 		sub, at := startSub(t, nil, anyPort, "--count", "1", "--wire", wire, "--max-message-size", "2000000")
 		text := strings.Repeat("x", 2_000_000)
@@ -201,6 +209,7 @@ func TestLimitIsExact(t *testing.T) {
 }
 
 func TestRefusalByTheSubscriberFailsThePublisher(t *testing.T) {
+	t.Parallel()
 	for _, size := range []int{200, 200_000} { // over its payload limit; over what it takes of any kind
 		sub, at := startSub(t, nil, anyPort, "--max-message-size", "100")
 		_, stderr, code := runCommand(t, "ok\n"+strings.Repeat("x", size), "pub", at, "--timeout", "10s")
@@ -214,6 +223,7 @@ func TestRefusalByTheSubscriberFailsThePublisher(t *testing.T) {
 // A subscriber that is killed loses nothing of what was confirmed: the publisher sends it again to its successor. Nobody
 // reads its output, so that it has messages in every state when it dies: written, taken but not written, and only received.
 func TestKilledSubscriberMissesNothingConfirmed(t *testing.T) {
+	t.Parallel()
 	const all = 30_000
 	for confirm, before := range map[string]int{"received": 20_000, "handled": 5000} {
 		t.Run(confirm, func(t *testing.T) {
@@ -268,6 +278,7 @@ func missing(n int, outputs ...[]byte) (lines []int) {
 }
 
 func TestInterruptDrainsSub(t *testing.T) {
+	t.Parallel()
 	for _, wire := range []string{"acked", "buffstreams"} {
 		t.Run(wire, func(t *testing.T) {
 			sub, at := startSub(t, nil, anyPort, "--wire", wire)
@@ -283,6 +294,7 @@ func TestInterruptDrainsSub(t *testing.T) {
 }
 
 func TestInterruptedPubConfirmsWhatItRead(t *testing.T) {
+	t.Parallel()
 	sub, at := startSub(t, nil, anyPort)
 	pub := start(t, nil, "pub", at, "--json")
 	_, err := io.WriteString(pub.stdin, sequence(0, 1000))
@@ -299,6 +311,7 @@ func TestInterruptedPubConfirmsWhatItRead(t *testing.T) {
 }
 
 func TestSubEndsWithItsReader(t *testing.T) {
+	t.Parallel()
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
 	sub, at := startSub(t, w, anyPort+"/t", "--group", "g")
@@ -325,6 +338,7 @@ func TestSubEndsWithItsReader(t *testing.T) {
 
 // What the subscriber had received went with it, and nobody came back: the publisher does not call that a success.
 func TestPubTellsOfAPeerThatWentAway(t *testing.T) {
+	t.Parallel()
 	r, w, err := os.Pipe() // never read, so that sub gets stuck
 	require.NoError(t, err)
 	defer func() { _ = r.Close() }()

@@ -1,0 +1,234 @@
+package pipe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/outbox"
+	"github.com/buffstreams/watermill-buffstreams/pool"
+)
+
+// store is an open outbox and the publisher that fills and delivers it.
+type store struct {
+	o         PubOptions
+	box       *outbox.Outbox
+	witness   witness
+	manager   *pool.Manager
+	publisher *buffstreams.Publisher
+	whole     context.Context // ends when a part of the outbox turns out to be damaged
+
+	mu      sync.Mutex
+	refused int
+	damaged map[outbox.Key]*outbox.CorruptError // the last of each stream
+}
+
+// publishStored puts the input into the outbox and delivers it. What was stored stays there whatever happens next, so that
+// nothing is waited for after an error of the input, or once ctx is done.
+func publishStored(ctx context.Context, o PubOptions, in *input) error {
+	if o.MaxMessageSize > largestStored {
+		return fmt.Errorf("--max-message-size %d is over %d, the limit with --outbox", o.MaxMessageSize, largestStored)
+	}
+	s, err := openStore(o, true)
+	if err != nil {
+		return err
+	}
+	if in == nil {
+		in = readLines(ctx, o.In, o.MaxMessageSize)
+	}
+	filler := &sender{o: o, publisher: s.publisher, store: s}
+	if err = filler.sendAll(ctx, in); err == nil {
+		err = s.deliver(ctx)
+	}
+	return s.close(err)
+}
+
+// Drain delivers what an earlier process left in the outbox. Of the options it needs no Topic.
+func Drain(ctx context.Context, o PubOptions) error {
+	s, err := openStore(o, false)
+	if err != nil {
+		return err
+	}
+	return s.close(s.deliver(ctx))
+}
+
+// openStore begins to deliver what the outbox has.
+func openStore(o PubOptions, create bool) (s *store, err error) {
+	s = &store{o: o, damaged: map[outbox.Key]*outbox.CorruptError{}}
+	var hurt context.CancelFunc
+	s.whole, hurt = context.WithCancel(context.Background())
+	s.witness = newWitness(o.Logger, o.Warn, func(damage *outbox.CorruptError) {
+		s.note(damage)
+		hurt()
+	})
+	if s.box, err = openOutbox(o.Outbox, create); err != nil {
+		return nil, err
+	}
+	cfg := pool.ManagerConfig{Logger: s.witness, Acked: AckedConfig(outbox.MaxAppendBytes)} // whatever was stored
+	if s.manager, err = pool.NewManager(cfg); err != nil {
+		return nil, errors.Join(err, s.box.Close())
+	}
+	s.publisher, err = buffstreams.NewPublisher(buffstreams.PublisherConfig{
+		Manager: s.manager, Outbox: s.box, OnFailure: s.refuse,
+	}, s.witness)
+	if err != nil {
+		return nil, errors.Join(err, s.manager.Close(), s.box.Close())
+	}
+	return s, nil
+}
+
+func (s *store) note(damage *outbox.CorruptError) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.damaged[damage.Key] = damage
+}
+
+// refuse is called for messages that their subscriber will never take. The outbox does not keep them.
+func (s *store) refuse(topic string, encoded []byte, err error) {
+	s.mu.Lock()
+	s.refused++
+	s.mu.Unlock()
+	id := "of unknown id"
+	if m, err := (buffstreams.EnvelopeMarshaler{}).Unmarshal(topic, encoded); err == nil && m.UUID != "" {
+		id = printable(m.UUID)
+	}
+	why := err.Error()
+	var refused *buffstreams.PeerError
+	if errors.As(err, &refused) {
+		why = fmt.Sprintf("%.200q", refused.Reason)
+	}
+	_, _ = fmt.Fprintf(s.o.Warn, "buffstreams: message %.200s for topic %.200q was refused: %s\n", id, topic, why)
+}
+
+// explain says what became of lines that could not be stored.
+func (s *store) explain(batch []line, e *buffstreams.PublishError) error {
+	lines := fmt.Sprintf("line %d", batch[0].number)
+	if n := len(batch); n > 1 {
+		lines = fmt.Sprintf("lines %d to %d", batch[0].number, batch[n-1].number)
+	}
+	if len(e.Unknown) > 0 {
+		return fmt.Errorf("it is unknown whether %s came into the outbox: %w", lines, e.Err)
+	}
+	return fmt.Errorf("%s did not come into the outbox: %w", lines, e.Err)
+}
+
+// deliver waits until the outbox is empty, for at most Timeout.
+func (s *store) deliver(ctx context.Context) error {
+	bounded := ctx
+	if s.o.Timeout > 0 {
+		var cancel context.CancelFunc
+		bounded, cancel = context.WithTimeout(ctx, s.o.Timeout)
+		defer cancel()
+	}
+	until, cancel := context.WithCancel(bounded)
+	defer cancel()
+	defer context.AfterFunc(s.whole, cancel)()
+	err := s.publisher.Drain(until)
+	if err != nil && s.whole.Err() != nil {
+		err = s.deliverUndamaged(bounded)
+	}
+	switch {
+	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
+		return ErrInterrupted
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("not everything was delivered within %v", s.o.Timeout)
+	}
+	return err
+}
+
+// damagePatience is how long nothing of a damaged stream may be delivered before its command ends.
+const damagePatience = 6 * time.Second
+
+// errDamaged ends a delivery that can deliver nothing more.
+var errDamaged = errors.New("the outbox is damaged: the messages that were named are lost, and those behind them are kept")
+
+// deliverUndamaged waits until only messages are left that are lost in the outbox, or follow such. What comes before them
+// has to get on.
+func (s *store) deliverUndamaged(ctx context.Context) error {
+	poll := time.NewTicker(20 * time.Millisecond)
+	defer poll.Stop()
+	var before uint64
+	since := time.Now()
+	for {
+		sound, ahead := s.deliverable()
+		if ahead != before {
+			before, since = ahead, time.Now()
+		}
+		if !sound && (ahead == 0 || time.Since(since) > damagePatience) {
+			return errDamaged
+		}
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if err := s.box.Err(); err != nil {
+			return err
+		}
+	}
+}
+
+// deliverable says whether streams without damage have anything left, and how many sequences lie ahead of damage.
+func (s *store) deliverable() (sound bool, ahead uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, stream := range s.box.Streams() {
+		switch damage := s.damaged[stream.Key]; {
+		case damage == nil:
+			sound = sound || stream.Pending > 0
+		case stream.First < damage.From:
+			ahead += damage.From - stream.First
+		}
+	}
+	return sound, ahead
+}
+
+// close ends the delivery and returns err with what it has left.
+func (s *store) close(err error) error {
+	failure := s.box.Err()
+	closeErr := s.publisher.Close()
+	if err != nil && failure == nil {
+		err = waiting(s.o.Outbox, s.box.Streams(), s.why, err)
+	}
+	closeErr = errors.Join(closeErr, s.manager.Close(), s.box.Close())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.refused > 0 {
+		err = errors.Join(err, fmt.Errorf("messages were refused, and are not kept: %d", s.refused))
+	}
+	if err == nil {
+		err = closeErr
+	}
+	return err
+}
+
+// why says what keeps messages from being delivered to a destination, as far as that is known.
+func (s *store) why(destination string) string {
+	s.mu.Lock()
+	for key := range s.damaged {
+		if key.Destination == destination {
+			s.mu.Unlock()
+			return "damaged"
+		}
+	}
+	s.mu.Unlock()
+	address, err := ParseTopic(destination)
+	if err != nil {
+		return ""
+	}
+	if link, err := s.manager.Link(address.Target); err == nil && link.Connected() {
+		return "connected; is somebody subscribed to the topic?"
+	}
+	switch err := s.witness.lastError(address.Target.Address); {
+	case err == nil:
+		return ""
+	case errors.Is(err, io.EOF):
+		return "the peer ends the connection"
+	default:
+		return cause(err).Error()
+	}
+}
