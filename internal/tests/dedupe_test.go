@@ -2,7 +2,6 @@ package tests
 
 import (
 	"context"
-	"net"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -34,10 +33,7 @@ func TestAcksThatTheRestartSwallowed(t *testing.T) {
 
 // afterSwallowedAcks returns the first n messages that the restarted subscriber gets.
 func afterSwallowedAcks(t *testing.T, store pool.DedupeStore, n int) []string {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	topic := ln.Addr().String() + "/a"
-	require.NoError(t, ln.Close())
+	topic := freeAddress(t) + "/a"
 	wires := newNetwork(t, 0, 0)
 	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
 		ManagerConfig: pool.ManagerConfig{Dial: wires.dial, Acked: quick(pool.AckedConfig{})},

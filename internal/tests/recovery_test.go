@@ -3,7 +3,6 @@ package tests
 import (
 	"context"
 	"fmt"
-	"net"
 	"sync"
 	"testing"
 	"time"
@@ -92,45 +91,45 @@ func TestCutsNeitherLoseNorDuplicateNorReorder(t *testing.T) {
 	}
 }
 
-// TestRestartedSubscriberGetsWhatWasNotHandled: a subscriber with its own listener goes and comes back in mid-stream.
-func TestRestartedSubscriberGetsWhatWasNotHandled(t *testing.T) {
-	const goroutines, count, restarts = 4, 1000, 8
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	topic := ln.Addr().String() + "/a"
-	require.NoError(t, ln.Close())
-
-	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
-		ManagerConfig: pool.ManagerConfig{Acked: quick(pool.AckedConfig{})},
-	}, nil)
-	require.NoError(t, err)
-	publishers := publishNumbered(t, pub, topic, goroutines, count)
+// receiveThroughRestarts receives and acks total numbered messages with subscribers that have a listener of their own and
+// come and go. atEnd is called before the last one closes.
+func receiveThroughRestarts(t *testing.T, topic string, total, restarts int, atEnd func()) {
 	var seen order
-	for i := 0; i < goroutines*count; {
+	for i := 0; i < total; {
 		sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{CloseTimeout: 20 * time.Millisecond, ConsumerGroup: "g"}, nil)
 		require.NoError(t, err)
 		messages := subscribe(t, sub, topic)
-		for n := 0; n < goroutines*count/restarts && i < goroutines*count; n++ {
+		for n := 0; n < total/restarts && i < total; n++ {
 			msg := receive(t, messages)
 			if seen.see(t, string(msg.Payload)) {
 				i++
 			}
 			require.True(t, msg.Ack())
 		}
+		if i == total {
+			atEnd()
+		}
 		require.NoError(t, sub.Close())
 	}
-	publishers.Wait()
-	// An ack that the publisher had not read when the listener closed is repeated to nobody: at most the messages of one
-	// window's acks on their way, here those of one flush, can come again.
+	// Acks that were on their way when a listener closed reach nobody: what they were for can come again.
 	t.Logf("%d duplicates at %d restarts", seen.duplicates, restarts)
+}
+
+// TestRestartedSubscriberGetsWhatWasNotHandled: a subscriber with its own listener goes and comes back in mid-stream.
+func TestRestartedSubscriberGetsWhatWasNotHandled(t *testing.T) {
+	const goroutines, count = 4, 1000
+	topic := freeAddress(t) + "/a"
+	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+		ManagerConfig: pool.ManagerConfig{Acked: quick(pool.AckedConfig{})},
+	}, nil)
+	require.NoError(t, err)
+	publishers := publishNumbered(t, pub, topic, goroutines, count)
+	receiveThroughRestarts(t, topic, goroutines*count, 8, publishers.Wait)
 	require.NoError(t, pub.Close())
 }
 
 func TestPrivateSubscriberHandlesWhatItAloneHas(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	topic := ln.Addr().String() + "/a"
-	require.NoError(t, ln.Close())
+	topic := freeAddress(t) + "/a"
 	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{}, nil)
 	require.NoError(t, err)
 	messages, err := sub.Subscribe(context.Background(), topic)
