@@ -81,13 +81,18 @@ func (c *courier) deliver(id uint64) {
 		if c.ctx.Err() != nil || errors.Is(err, outbox.ErrClosed) {
 			return
 		}
-		c.logger.Error("Messages of an outbox cannot be delivered; they are kept", err, watermill.LogFields{
-			"provider": "buffstreams", "address": s.Key.Destination, "topic": s.Key.Topic,
-		})
-		select {
-		case <-time.After(refusedPause):
-		case <-c.ctx.Done():
-		}
+		c.complain(s.Key, err)
+	}
+}
+
+// complain says why a stream does not go on, and waits before the next attempt.
+func (c *courier) complain(key outbox.Key, err error) {
+	c.logger.Error("Messages of an outbox cannot be delivered; they are kept", err, watermill.LogFields{
+		"provider": "buffstreams", "address": key.Destination, "topic": key.Topic,
+	})
+	select {
+	case <-time.After(refusedPause):
+	case <-c.ctx.Done():
 	}
 }
 
@@ -151,6 +156,11 @@ func (p *parcel) feed(r *pool.Relay) error {
 			continue
 		}
 		batch, err := p.read(from, readBytes)
+		if damage := (*outbox.CorruptError)(nil); errors.As(err, &damage) {
+			// What was read before it stays on its way; who settles the damaged range lets the stream go on.
+			p.courier.complain(p.key, err)
+			continue
+		}
 		if err != nil {
 			return err
 		}

@@ -7,8 +7,8 @@ import (
 	"go/token"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -129,7 +129,9 @@ func TestDemoFollowsALinkToItsSource(t *testing.T) {
 
 func TestDemoOnGoSources(t *testing.T) {
 	t.Parallel()
-	source := filepath.Join(runtime.GOROOT(), "src", "go")
+	root, err := exec.Command("go", "env", "GOROOT").Output()
+	require.NoError(t, err)
+	source := filepath.Join(strings.TrimSpace(string(root)), "src", "go")
 	files, bad, _ := count(t, source, 16<<20)
 	require.Positive(t, bad)
 	stdout, stderr, code := runCommand(t, "", "demo", "--source", source, "--json")

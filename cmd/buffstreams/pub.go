@@ -32,7 +32,7 @@ anybody listens. It is delivered in the background, in order, and again after a 
 drops what it has already. At the end of the input the command waits until the outbox is empty, also of what earlier
 commands left, and returns 0; --timeout bounds that wait, which otherwise has no end. When it ends early, by an interrupt
 (130) or an error (1), it says how many messages are left: they stay in DIR, for the next command with this outbox.
-  --drain   takes no input and no TOPIC: delivers what is left in DIR and returns 0 when it is empty
+  --drain   takes no input: delivers what is left in DIR, for whatever topic, and returns 0 when it is empty
 One process at a time can use an outbox. It takes up to 1 GiB for a destination, and refuses lines beyond that.
 'buffstreams outbox ls DIR' shows what waits.`
 
@@ -67,7 +67,7 @@ func newPub() *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&f.file, "file", "", "publish this file as one message")
 	flags.StringVar(&f.confirm, "confirm", "received", "enqueued, received or handled; on the buffstreams wire only enqueued")
-	flags.DurationVar(&f.timeout, "timeout", 30*time.Second, "how long a confirmation may take; with --outbox how long to wait at the end (default: no end)")
+	flags.DurationVar(&f.timeout, "timeout", 30*time.Second, "how long a confirmation may take; with --outbox how long to wait at the end (default there: 0, no end)")
 	flags.DurationVar(&f.wait, "wait", 5*time.Second, "how long to wait at the start for somebody to listen at the address")
 	flags.BoolVar(&f.json, "json", false, "print a line {line, uuid} for each message that was confirmed")
 	flags.StringVar(&f.outbox, "outbox", "", "confirm a message when it is on disk in this directory, and deliver it from there")
@@ -77,11 +77,8 @@ func newPub() *cobra.Command {
 
 // args demands a topic for the input.
 func (f *pubFlags) args(cmd *cobra.Command, args []string) error {
-	if f.drain && len(args) > 0 {
-		return fmt.Errorf("--drain delivers whatever the outbox has, and takes no input: leave the topic %.200q out", args[0])
-	}
-	if f.drain {
-		return nil
+	if f.drain { // a topic is of no meaning: whatever the outbox has is delivered
+		return cobra.MaximumNArgs(1)(cmd, args)
 	}
 	return cobra.ExactArgs(1)(cmd, args)
 }

@@ -21,6 +21,7 @@ type store struct {
 	manager   *pool.Manager
 	publisher *buffstreams.Publisher
 	whole     context.Context // ends when a part of the outbox turns out to be damaged
+	complete  bool            // all input is in the outbox
 
 	mu      sync.Mutex
 	refused int
@@ -116,8 +117,9 @@ func (s *store) explain(batch []line, e *buffstreams.PublishError) error {
 	return fmt.Errorf("%s did not come into the outbox: %w", lines, e.Err)
 }
 
-// deliver waits until the outbox is empty, for at most Timeout.
+// deliver waits, after the end of the input, until the outbox is empty, for at most Timeout.
 func (s *store) deliver(ctx context.Context) error {
+	s.complete = true
 	bounded := ctx
 	if s.o.Timeout > 0 {
 		var cancel context.CancelFunc
@@ -192,7 +194,12 @@ func (s *store) close(err error) error {
 	failure := s.box.Err()
 	closeErr := s.publisher.Close()
 	if err != nil && failure == nil {
-		err = waiting(s.o.Outbox, s.box.Streams(), s.why, err)
+		left := waiting(s.o.Outbox, s.box.Streams(), s.why)
+		if left.Err = err; left.Messages > 0 {
+			err = left
+		} else if s.complete { // the last message was handled when nobody waited any more
+			err = nil
+		}
 	}
 	closeErr = errors.Join(closeErr, s.manager.Close(), s.box.Close())
 	s.mu.Lock()

@@ -48,9 +48,9 @@ func (e *WaitingError) Error() string {
 
 func (e *WaitingError) Unwrap() error { return e.Err }
 
-// waiting adds what is left in the outbox to an error; without anything left it is the error itself.
-func waiting(dir string, streams []outbox.Stream, why func(destination string) string, err error) error {
-	e := &WaitingError{Dir: dir, Err: err}
+// waiting counts what is left in an outbox.
+func waiting(dir string, streams []outbox.Stream, why func(destination string) string) *WaitingError {
+	e := &WaitingError{Dir: dir}
 	at := map[string]int{}
 	for _, s := range streams {
 		if s.Pending == 0 {
@@ -64,9 +64,6 @@ func waiting(dir string, streams []outbox.Stream, why func(destination string) s
 		}
 		e.Where[i].Messages += s.Pending
 		e.Messages += s.Pending
-	}
-	if e.Messages == 0 {
-		return err
 	}
 	return e
 }
