@@ -144,7 +144,7 @@ const readBytes = 64 << 10
 
 // feed reads messages as the peer wants them.
 func (p *parcel) feed(r *pool.Relay) error {
-	for {
+	for p.courier.ctx.Err() == nil {
 		from, generation, ok, err := r.Next(p.courier.ctx)
 		if err != nil {
 			return err
@@ -172,6 +172,7 @@ func (p *parcel) feed(r *pool.Relay) error {
 			return err
 		}
 	}
+	return p.courier.ctx.Err()
 }
 
 // read is for one goroutine at a time.
