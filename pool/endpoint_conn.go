@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"sync"
 	"time"
@@ -235,8 +236,8 @@ func (c *endpointConn) open(f *wire.Open) error {
 		}}})
 		return nil
 	}
-	if s.on(c) {
-		return &session.ProtocolError{Rule: "the stream is open already, with another handle"}
+	if s.on(c) { // somebody else of the same identity carries on
+		maps.DeleteFunc(c.handles, func(_ uint64, other *stream) bool { return other == s })
 	}
 	c.handles[f.Handle] = s
 	s.attach(c, f)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -64,9 +65,24 @@ func TestOutboxDeliversAfterARestart(t *testing.T) {
 }
 
 func TestAnotherPublisherOnTheOutboxCarriesOn(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{})
-	ob := openOutbox(t, t.TempDir())
-	first, second := stored(t, ob, nil), stored(t, ob, nil)
+	t.Run("with a connection of its own", func(t *testing.T) {
+		ob := openOutbox(t, t.TempDir())
+		carryOn(t, newHouse(t, pool.ManagerConfig{}), stored(t, ob, nil), stored(t, ob, nil))
+	})
+	t.Run("on the same connection", func(t *testing.T) {
+		var dials atomic.Int32
+		h := newHouse(t, pool.ManagerConfig{Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+			dials.Add(1)
+			return (&net.Dialer{}).DialContext(ctx, network, address)
+		}})
+		h.publisher.Outbox = openOutbox(t, t.TempDir())
+		carryOn(t, h, h.newPublisher(t, nil), h.newPublisher(t, nil))
+		require.EqualValues(t, 1, dials.Load())
+	})
+}
+
+// carryOn closes the first of two publishers on an outbox in the midst of its messages.
+func carryOn(t *testing.T, h *house, first, second *buffstreams.Publisher) {
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	msgs := newMessages(100)
 	require.NoError(t, first.Publish(h.topic("a"), msgs[:50]...))
