@@ -54,7 +54,10 @@ func (e *Endpoint) open(f *wire.Open) (*stream, *session.PeerError) {
 	if e.topics[f.Topic] == nil && len(e.topics) >= e.cfg.MaxTopics {
 		return nil, &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: "too many topics"}
 	}
-	s = &stream{id: id, topic: e.topic(f.Topic), saver: e.saver, secret: p.secret, in: session.RestoreInbound(stored.Settled, f.Base)}
+	s = &stream{id: id, topic: e.topic(f.Topic), secret: p.secret, in: session.RestoreInbound(stored.Settled, f.Base)}
+	if !s.topic.IsEphemeral() { // what ends with its subscription has no place on disk
+		s.saver = e.saver
+	}
 	if f.Base > 1 && !known {
 		e.cfg.logger.Info("A publisher returns and what it sent is not remembered: duplicates are possible", watermill.LogFields{
 			"provider": provider, "address": e.cfg.target.Address, "topic": fmt.Sprintf("%.100q", f.Topic),
@@ -115,6 +118,7 @@ func (e *Endpoint) publisher(f *wire.Open, stored StreamState, known bool) (*pub
 // add files a stream. e.mu is held.
 func (e *Endpoint) add(p *publisher, key streamKey, s *stream) {
 	p.streams[key] = s
+	e.publishers[s.id.Publisher] = p // making room may have evicted it, as it had no stream yet
 	if e.streams[s.topic] == nil {
 		e.streams[s.topic] = map[*stream]struct{}{}
 	}

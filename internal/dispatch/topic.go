@@ -277,6 +277,13 @@ func (t *Topic) Ephemeral(onEnd func(dropped int)) {
 	t.ephemeral, t.onEnd = true, onEnd
 }
 
+// IsEphemeral tells whether the topic ends with its last member.
+func (t *Topic) IsEphemeral() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.ephemeral
+}
+
 // Deserted tells whether nobody has ever asked for the topic's messages.
 func (t *Topic) Deserted() bool {
 	t.mu.Lock()

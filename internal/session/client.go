@@ -6,10 +6,10 @@ import (
 	wire "github.com/buffstreams/watermill-buffstreams/proto"
 )
 
-// ClientConfig sets up a Client. All fields are required but Token and Agent.
+// ClientConfig sets up a Client. All fields are required but NextStream, Token and Agent.
 type ClientConfig struct {
 	Identity    Identity
-	NextStream  func() uint64 // a number that no other stream of the Identity has
+	NextStream  func() uint64 // a number that no other stream of the Identity has; nil: this is its only Client
 	Window      Window
 	MaxFrame    int           // largest frame payload accepted, in bytes
 	PingAfter   time.Duration // of silence
@@ -31,7 +31,7 @@ const (
 )
 
 // Client is the sending side of one destination: its streams, which outlive connections, and the state of the current
-// connection. It does no I/O: frames come in through Receive, go out through Control and Segments. It is not safe for
+// connection. It does no I/O: frames come in through Receive and go out through Output. It is not safe for
 // concurrent use.
 type Client struct {
 	cfg     ClientConfig

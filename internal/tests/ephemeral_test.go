@@ -40,6 +40,25 @@ func TestAnEphemeralTopicEndsWithItsLastSubscription(t *testing.T) {
 	require.Equal(t, []string{"again"}, receiveAcked(t, again, 1))
 }
 
+// noStore is a DedupeStore that nothing may be put into.
+type noStore struct{ t *testing.T }
+
+func (s noStore) Load(pool.StreamID) (pool.StreamState, bool, error) {
+	return pool.StreamState{}, false, nil
+}
+func (s noStore) Save(map[pool.StreamID]pool.StreamState) error {
+	s.t.Error("an ephemeral topic was saved")
+	return nil
+}
+func (s noStore) Forget(pool.StreamID) error { return nil }
+
+func TestAnEphemeralTopicLeavesNothingOnDisk(t *testing.T) {
+	h := newHouse(t, pool.ManagerConfig{Acked: pool.AckedConfig{Dedupe: noStore{t}}})
+	messages := subscribe(t, h.newSubscriber(t, ephemeral), h.topic("reply"))
+	require.NoError(t, h.newPublisher(t, nil).Publish(h.topic("reply"), newMessage("x")))
+	receiveAcked(t, messages, 1)
+}
+
 // replies is how many reply topics come and go.
 const replies = 100_000
 
