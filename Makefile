@@ -1,12 +1,12 @@
 # The modules of go.work.
-MODULES := ./... ./cmd/... ./benchmarks/...
+MODULES := ./... ./cmd/... ./benchmarks/... ./internal/tests/chaos/...
 GOBIN := $(CURDIR)/bin
 
-.PHONY: up test test_v test_short test_race test_stress test_reconnect crash crash_outbox soak_suite build wait bench fmt vet lint fuzz generate demo
+.PHONY: up test test_v test_short test_race test_faults test_stress test_reconnect guard sim crash crash_outbox chaos hostile resources churn soak soak_suite mutants build wait bench bench_quick bench_self fmt vet lint fuzz generate demo
 
 up: ## nothing to start: there is no broker
 
-test: vet test_race test_reconnect ## everything that CI runs
+test: vet test_race test_reconnect test_faults guard ## everything that CI runs; docs/reliability.md has its budget
 
 test_v:
 	go test -race -v $(MODULES)
@@ -19,6 +19,35 @@ test_race:
 
 test_reconnect: ## the universal suite over a network that is cut; see the test for why not under -race
 	go test -timeout 5m -run "TestPubSub.*Reconnect" ./internal/tests
+
+test_faults: ## what is too long for the race detector: simulation, chaos, hostile peers, files and resources that fail
+	go test -p 1 -timeout 12m ./pool ./outbox ./dedupe ./internal/tests/hostile ./internal/tests/resources ./internal/tests/chaos
+
+guard: ## no regression by half, by ratios to GoChannel and to one write a message
+	go test -count=1 -v ./benchmarks/guard
+
+SEEDS ?= 50000
+sim: ## SEEDS worlds of publishers, receivers and faults; SIM_SEED repeats one
+	SEEDS=$(SEEDS) go test -count=1 -timeout 24h -run 'TestSimulation$$' ./pool
+
+FAULTS ?= 5000
+MESSAGES ?= 5000000
+chaos: ## real sockets, and a network that does everything networks do; CHAOS_SEED repeats a schedule
+	CHAOS_FAULTS=$(FAULTS) CHAOS_MESSAGES=$(MESSAGES) go test -count=1 -v -timeout 60m -run 'TestChaos|TestLinks' ./internal/tests/chaos
+
+soak: ## SOAK=30m of traffic and faults, with a line a minute
+	SOAK=$(or $(SOAK),30m) go test -count=1 -v -timeout 24h -run TestSoak ./internal/tests/chaos
+
+HOSTILE ?= 100000
+hostile: ## HOSTILE connections of hostile peers beside an honest one
+	HOSTILE=$(HOSTILE) go test -count=1 -v -timeout 60m ./internal/tests/hostile
+
+resources: ## no descriptors, no disk, slow consumers, 10,000 connections
+	go test -count=1 -v -timeout 10m ./internal/tests/resources
+
+CHURN ?= 1000000
+churn: ## CHURN connects and closes
+	CHURN=$(CHURN) go test -count=1 -v -timeout 60m -run TestChurn ./internal/tests/resources
 
 test_stress: ## the universal suite, many times side by side: STRESS_TEST_COUNT
 	go test -tags stress -race -timeout 30m -run TestPubSubStress ./internal/tests
@@ -39,7 +68,13 @@ build:
 
 wait: ## nothing to wait for: there is no broker
 
-bench: ## this transport alone; benchmarks/ compares
+bench: ## beside what users would pick instead: writes docs/benchmarks.md, .json and .svg, about 20 minutes
+	go run ./benchmarks/compare --out docs
+
+bench_quick: ## the same in two minutes, printed only
+	go run ./benchmarks/compare --quick
+
+bench_self: ## this transport alone
 	go test -run xxx -bench . ./framing ./pool ./internal/tests
 
 demo: ## the main job, on the Go sources

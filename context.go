@@ -14,7 +14,9 @@ import (
 // context of the standard library, which children can attach to without a goroutine.
 type messageContext struct {
 	parent   context.Context
-	delivery dispatch.Delivery
+	delivery dispatch.Delivery // zero once it has ended, so that a message that is kept does not keep others
+	source   dispatch.Source
+	sequence uint64
 
 	mu     sync.Mutex
 	ended  bool
@@ -32,15 +34,16 @@ func PositionFromContext(ctx context.Context) (p pool.Position, ok bool) {
 }
 
 func (c *messageContext) position() any {
-	source, seq := c.delivery.Origin()
-	if s, ok := source.(interface{ Position(uint64) pool.Position }); ok {
-		return s.Position(seq)
+	if s, ok := c.source.(interface{ Position(uint64) pool.Position }); ok {
+		return s.Position(c.sequence)
 	}
 	return nil
 }
 
-// end cancels the context.
-func (c *messageContext) end() {
+// end cancels the context and returns its delivery.
+func (c *messageContext) end() dispatch.Delivery {
+	d := c.delivery
+	c.delivery = dispatch.Delivery{}
 	c.mu.Lock()
 	c.ended = true
 	cancel := c.cancel
@@ -48,6 +51,7 @@ func (c *messageContext) end() {
 	if cancel != nil {
 		cancel()
 	}
+	return d
 }
 
 func (c *messageContext) Deadline() (time.Time, bool) { return c.parent.Deadline() }

@@ -2,6 +2,8 @@ package buffstreams
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
 	"errors"
 	"sync"
 	"time"
@@ -117,9 +119,8 @@ func (c *courier) relay(s outbox.Stream) error {
 		return err
 	}
 	p := &parcel{courier: c, key: s.Key}
-	identity := pool.Identity{Publisher: c.outbox.ID(), Epoch: c.outbox.Epoch(), Secret: c.outbox.Secret()}
 	r, err := link.Relay(pool.RelayConfig{
-		Identity: identity, Stream: s.ID, Topic: s.Key.Topic, Base: s.First,
+		Identity: c.identity(s.Key.Destination), Stream: s.ID, Topic: s.Key.Topic, Base: s.First,
 		OnSettled: p.settled, OnRefused: p.refused,
 	})
 	if err != nil {
@@ -130,6 +131,16 @@ func (c *courier) relay(s outbox.Stream) error {
 		r.Announce(s.Next) // the receiver may have any of them already
 	}
 	return p.feed(r)
+}
+
+// identity is what a destination knows the outbox by: a receiver that shared it with another could pose as this side there.
+func (c *courier) identity(destination string) (id pool.Identity) {
+	secret, publisher := c.outbox.Secret(), c.outbox.ID()
+	mac := hmac.New(sha256.New, secret[:])
+	mac.Write(publisher[:])
+	mac.Write([]byte(destination))
+	sum := mac.Sum(nil)
+	return pool.Identity{Publisher: [16]byte(sum[:16]), Epoch: c.outbox.Epoch(), Secret: [16]byte(sum[16:])}
 }
 
 // parcel is one stream on its way.

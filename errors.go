@@ -21,6 +21,14 @@ var (
 	// ErrTopicGone is matched by the *PeerError of an ephemeral topic whose last subscription ended: nobody will come for
 	// the messages, and they were dropped.
 	ErrTopicGone = session.ErrTopicGone
+	// ErrUnauthenticated is matched by the *PeerError of a listener that did not let this side in: its token or certificate
+	// was refused. What was published stays in the window or outbox, and is sent when it is let in.
+	ErrUnauthenticated = pool.ErrUnauthenticated
+	// ErrForbidden is matched by the *PeerError of a topic that this side may not publish to; what was published to it goes
+	// to OnFailure, or stays in the outbox. It is matched by the error of Subscribe too, where AckedConfig.Authorize refuses it.
+	ErrForbidden = pool.ErrForbidden
+	// ErrDialDenied is matched by the *pool.DialDeniedError of an address that ManagerConfig.DialAllow does not allow.
+	ErrDialDenied = pool.ErrDialDenied
 	// ErrTooLarge is matched by every *TooLargeError.
 	ErrTooLarge = errors.New("buffstreams: message too large")
 	// ErrUndelivered is matched by every *UndeliveredError.

@@ -56,7 +56,8 @@ func (EnvelopeMarshaler) Marshal(dst []byte, _ string, msg *message.Message) ([]
 			dst = appendEntry(dst, k, v)
 		}
 	default:
-		keys := make([]string, 0, len(msg.Metadata))
+		var few [8]string
+		keys := few[:0]
 		for k := range msg.Metadata {
 			keys = append(keys, k)
 		}
@@ -93,63 +94,70 @@ func appendEntry(dst []byte, k, v string) []byte {
 // Unmarshal implements Unmarshaler. Fields that it does not know are passed over.
 func (EnvelopeMarshaler) Unmarshal(_ string, data []byte) (*message.Message, error) {
 	msg := message.NewMessage("", nil)
-	err := eachField(data, func(num protowire.Number, value []byte) error {
+	var text string // the rest of the envelope from the first metadata on: one string for all keys and values
+	for len(data) > 0 {
+		num, value, rest, err := nextField(data)
+		if err != nil {
+			return nil, err
+		}
 		switch num {
 		case envelopeUUID:
 			msg.UUID = string(value)
 		case envelopePayload:
 			msg.Payload = value[:len(value):len(value)]
 		case envelopeMetadata:
-			return unmarshalEntry(msg.Metadata, value)
+			if text == "" {
+				text = string(data)
+			}
+			at := len(text) - len(rest) - len(value)
+			if err := unmarshalEntry(msg.Metadata, value, text[at:at+len(value)]); err != nil {
+				return nil, err
+			}
 		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
+		data = rest
 	}
 	return msg, nil
 }
 
-func unmarshalEntry(m message.Metadata, data []byte) error {
+// unmarshalEntry reads one entry of the metadata. text is data as a string.
+func unmarshalEntry(m message.Metadata, data []byte, text string) error {
 	var k, v string
-	err := eachField(data, func(num protowire.Number, value []byte) error {
-		switch num {
-		case entryKey:
-			k = string(value)
-		case entryValue:
-			v = string(value)
-		}
-		return nil
-	})
-	m[k] = v
-	return err
-}
-
-// eachField calls f for every length-delimited field of a protobuf message.
-func eachField(data []byte, f func(protowire.Number, []byte) error) error {
 	for len(data) > 0 {
-		num, typ, n := protowire.ConsumeTag(data)
-		if n < 0 {
-			return fmt.Errorf("buffstreams: not an envelope: %w", protowire.ParseError(n))
-		}
-		data = data[n:]
-		if typ != protowire.BytesType {
-			if n = protowire.ConsumeFieldValue(num, typ, data); n < 0 {
-				return fmt.Errorf("buffstreams: not an envelope: %w", protowire.ParseError(n))
-			}
-			data = data[n:]
-			continue
-		}
-		value, n := protowire.ConsumeBytes(data)
-		if n < 0 {
-			return fmt.Errorf("buffstreams: not an envelope: %w", protowire.ParseError(n))
-		}
-		if err := f(num, value); err != nil {
+		num, value, rest, err := nextField(data)
+		if err != nil {
 			return err
 		}
-		data = data[n:]
+		at := len(text) - len(rest) - len(value)
+		switch num {
+		case entryKey:
+			k = text[at : at+len(value)]
+		case entryValue:
+			v = text[at : at+len(value)]
+		}
+		data = rest
 	}
+	m[k] = v
 	return nil
+}
+
+// nextField takes the first field off a protobuf message. Of one that is not length-delimited the number is 0.
+func nextField(data []byte) (num protowire.Number, value, rest []byte, err error) {
+	num, typ, n := protowire.ConsumeTag(data)
+	if n < 0 {
+		return 0, nil, nil, fmt.Errorf("buffstreams: not an envelope: %w", protowire.ParseError(n))
+	}
+	if typ == protowire.BytesType {
+		value, m := protowire.ConsumeBytes(data[n:])
+		if m < 0 {
+			return 0, nil, nil, fmt.Errorf("buffstreams: not an envelope: %w", protowire.ParseError(m))
+		}
+		return num, value, data[n+m:], nil
+	}
+	m := protowire.ConsumeFieldValue(num, typ, data[n:])
+	if m < 0 {
+		return 0, nil, nil, fmt.Errorf("buffstreams: not an envelope: %w", protowire.ParseError(m))
+	}
+	return 0, nil, data[n+m:], nil
 }
 
 // RawMarshaler sends the payload alone, for peers that speak plain BuffStreams. UUID and metadata are not sent; received

@@ -28,23 +28,14 @@ type Publisher struct {
 
 	ctx    context.Context // ends the waits of Publish when Close has waited long enough
 	cancel context.CancelFunc
-	turn   atomic.Uint64             // of round robin
-	recent atomic.Pointer[published] // where the last message went
+	turn   atomic.Uint64 // of round robin
 
 	mu     sync.Mutex
 	closed bool
-	calls  sync.WaitGroup // Publish calls that run
-	used   map[published]struct{}
-	links  map[*pool.Link]bool // those that used has had
-	prune  int                 // size at which used is looked through
-}
-
-// published is a place that messages went to.
-type published struct {
-	topic string
-	link  *pool.Link
-	peer  string
-	name  string
+	calls  sync.WaitGroup      // Publish calls that run
+	roads  map[string]*road    // by topic
+	links  map[*pool.Link]bool // that any road has had
+	prune  int                 // number of roads at which they are looked through
 }
 
 // NewPublisher returns a Publisher. It dials when there is something to send.
@@ -66,7 +57,7 @@ func NewPublisher(config PublisherConfig, logger watermill.LoggerAdapter) (*Publ
 			config.MaxMessageSize = manager.MaxMessageSize()
 		}
 	}
-	p := &Publisher{cfg: config, logger: logger, manager: manager, owned: owned, used: map[published]struct{}{}, links: map[*pool.Link]bool{}}
+	p := &Publisher{cfg: config, logger: logger, manager: manager, owned: owned, roads: map[string]*road{}, links: map[*pool.Link]bool{}}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	if config.Wire == WireBuffStreams {
 		p.plain = newPlainPublisher(p)
@@ -97,36 +88,57 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 	if len(messages) == 0 {
 		return nil
 	}
-	if err := p.begin(); err != nil {
+	r, err := p.begin(topic)
+	if err != nil {
 		return err
 	}
-	defer p.calls.Done()
+	defer p.end(r)
 	if p.plain != nil {
 		return p.plain.publish(topic, messages)
 	}
-	if at := p.recent.Load(); at != nil && at.topic == topic {
-		return p.send(*at, messages)
+	w, err := p.way(r, topic)
+	if err != nil {
+		return &PublishError{Topic: topic, NotSent: messages, Err: err}
 	}
-	return p.route(topic, messages)
+	return p.spread(w, messages)
 }
 
-func (p *Publisher) begin() error {
+// begin begins a Publish call, on the topic's road.
+func (p *Publisher) begin(topic string) (*road, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
-		return ErrPublisherClosed
+		return nil, ErrPublisherClosed
 	}
 	p.calls.Add(1)
-	return nil
+	r := p.roads[topic]
+	if r == nil {
+		r = p.newRoad(topic)
+	}
+	r.calls.Add(1)
+	return r, nil
+}
+
+func (p *Publisher) end(r *road) {
+	r.calls.Add(-1)
+	p.calls.Done()
 }
 
 var batches = sync.Pool{New: func() any { return new(session.Batch) }}
 
-// levels maps what the user asked for to what the session waits for.
-var levels = map[Confirm]session.Level{ConfirmReceived: session.Received, ConfirmHandled: session.Handled}
+// level is what the session waits for; 0 for nothing.
+func (c Confirm) level() session.Level {
+	switch c {
+	case ConfirmReceived:
+		return session.Received
+	case ConfirmHandled:
+		return session.Handled
+	}
+	return 0
+}
 
 // send encodes the messages and hands them to the link.
-func (p *Publisher) send(at published, messages []*message.Message) error {
+func (p *Publisher) send(at *place, messages []*message.Message) error {
 	batch := batches.Get().(*session.Batch)
 	defer func() {
 		batch.Reset()
@@ -149,7 +161,7 @@ func (p *Publisher) send(at published, messages []*message.Message) error {
 	if p.cfg.PublishTimeout > 0 {
 		deadline = time.Now().Add(p.cfg.PublishTimeout)
 	}
-	sent, err := at.link.Publish(ctx, at.name, batch, levels[p.cfg.Confirm], deadline)
+	sent, err := at.link.Publish(ctx, at.name, batch, p.cfg.Confirm.level(), deadline)
 	if err == nil {
 		return nil
 	}
@@ -160,11 +172,12 @@ func (p *Publisher) send(at published, messages []*message.Message) error {
 }
 
 // store puts the messages into the outbox.
-func (p *Publisher) store(at published, batch *session.Batch, messages []*message.Message) error {
+func (p *Publisher) store(at *place, batch *session.Batch, messages []*message.Message) error {
 	key := outbox.Key{Destination: at.peer, Topic: at.name}
 	if _, err := p.cfg.Outbox.Append(p.ctx, key, batch.Messages()...); err != nil {
 		failed := &PublishError{Topic: at.topic, Peer: at.peer, NotSent: messages, Err: err}
-		if unconfirmed := (*outbox.UnconfirmedError)(nil); errors.As(err, &unconfirmed) {
+		// What a failed write left on the disk is only seen when the outbox is opened anew.
+		if unconfirmed := (*outbox.UnconfirmedError)(nil); errors.As(err, &unconfirmed) || errors.Is(err, outbox.ErrFailed) {
 			failed.NotSent, failed.Unknown = nil, messages
 		}
 		return failed
@@ -183,13 +196,11 @@ func (p *Publisher) Drain(ctx context.Context) error {
 // encode fills the batch, or leaves an error before anything was sent.
 func (p *Publisher) encode(batch *session.Batch, topic string, messages []*message.Message) error {
 	for _, msg := range messages {
-		size, ok, err := batch.Append(p.cfg.MaxMessageSize, func(dst []byte) ([]byte, error) {
-			return p.cfg.Marshaler.Marshal(dst, topic, msg)
-		})
+		full, err := p.cfg.Marshaler.Marshal(batch.Begin(len(msg.Payload)), topic, msg)
 		if err != nil {
 			return fmt.Errorf("buffstreams: cannot marshal message %q: %w", msg.UUID, err)
 		}
-		if !ok {
+		if size, ok := batch.End(full, p.cfg.MaxMessageSize); !ok {
 			return &TooLargeError{UUID: msg.UUID, Size: size, Limit: p.cfg.MaxMessageSize}
 		}
 	}
@@ -201,22 +212,11 @@ func (p *Publisher) Flush(ctx context.Context) error {
 	if p.plain != nil {
 		return p.plain.flush(ctx)
 	}
-	for _, at := range p.places() {
-		if err := at.link.Flush(ctx, at.name); err != nil {
-			return err
-		}
+	var errs []error
+	for _, at := range p.busy() { // one that is refused must not keep the others from being flushed
+		errs = append(errs, at.link.Flush(ctx, at.name))
 	}
-	return nil
-}
-
-func (p *Publisher) places() []published {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	places := make([]published, 0, len(p.used))
-	for at := range p.used {
-		places = append(places, at)
-	}
-	return places
+	return errors.Join(errs...)
 }
 
 // Close refuses further messages and waits up to CloseTimeout until those of this publisher have reached their confirm
@@ -246,10 +246,10 @@ func (p *Publisher) Close() error {
 	err := p.Flush(ctx)
 	p.cancel()
 	undelivered := 0
-	for _, at := range p.places() {
-		undelivered += at.link.Unreceived(at.name)
+	for _, at := range p.busy() {
+		undelivered += at.unreceived()
 	}
-	for link := range p.links {
+	for link := range p.links { // nobody publishes any more
 		link.OnRefused(p, nil)
 	}
 	if p.owned {

@@ -2,7 +2,6 @@ package buffstreams
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"sync"
@@ -90,8 +89,8 @@ func (p *plainPublisher) writeFirst(targets []pool.Target, data []byte) error {
 
 // write hands one message to the address's writer, which it dials the first time.
 func (p *plainPublisher) write(t pool.Target, data []byte) error {
-	m := p.publisher.manager
-	_, err := m.Write(t.Address, data)
+	m, key := p.publisher.manager, formatAddress(t) // tells TLS from plaintext
+	_, err := m.Write(key, data)
 	if !errors.Is(err, pool.ErrNotOpened) {
 		return err
 	}
@@ -104,30 +103,32 @@ func (p *plainPublisher) write(t pool.Target, data []byte) error {
 	p.mu.Unlock()
 	turn.Lock()
 	defer turn.Unlock()
-	if _, err = m.Write(t.Address, data); !errors.Is(err, pool.ErrNotOpened) {
+	if _, err = m.Write(key, data); !errors.Is(err, pool.ErrNotOpened) {
 		return err
 	}
-	if err = m.Dial(p.config(t)); err != nil && !errors.Is(err, pool.ErrAlreadyOpened) {
+	cfg, err := p.config(t)
+	if err != nil {
 		return err
 	}
-	_, err = m.Write(t.Address, data)
+	if err = m.Dial(cfg); err != nil && !errors.Is(err, pool.ErrAlreadyOpened) {
+		return err
+	}
+	_, err = m.Write(key, data)
 	return err
 }
 
-func (p *plainPublisher) config(t pool.Target) pool.WriterConfig {
-	cfg := pool.WriterConfig{
-		Network: t.Network, Address: t.Address, MaxMessageSize: p.publisher.cfg.MaxMessageSize,
+func (p *plainPublisher) config(t pool.Target) (cfg pool.WriterConfig, err error) {
+	cfg = pool.WriterConfig{
+		Network: t.Network, Address: t.Address, Key: formatAddress(t), MaxMessageSize: p.publisher.cfg.MaxMessageSize,
 		CloseTimeout: p.publisher.cfg.CloseTimeout,
 	}
-	if t.TLS {
-		if cfg.TLSConfig = p.publisher.cfg.ManagerConfig.Acked.ClientTLS; cfg.TLSConfig == nil {
-			cfg.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS13}
-		}
+	if cfg.TLSConfig, err = p.publisher.manager.ClientTLS(t); err != nil {
+		return cfg, err
 	}
 	if f := p.publisher.cfg.OnFailure; f != nil {
 		cfg.OnFailure = func(failed pool.Failure) { f(failed.Address, failed.Payload, failed.Err) }
 	}
-	return cfg
+	return cfg, nil
 }
 
 // flush waits until everything written so far is with the kernel: a plain peer says no more.
@@ -140,7 +141,7 @@ func (p *plainPublisher) flush(ctx context.Context) error {
 	p.mu.Unlock()
 	var errs []error
 	for _, t := range targets {
-		if err := p.publisher.manager.Flush(ctx, t.Address); err != nil && !errors.Is(err, pool.ErrNotOpened) {
+		if err := p.publisher.manager.Flush(ctx, formatAddress(t)); err != nil && !errors.Is(err, pool.ErrNotOpened) {
 			errs = append(errs, err)
 		}
 	}

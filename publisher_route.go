@@ -3,125 +3,221 @@ package buffstreams
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"sync/atomic"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
-// route finds the places that the messages go to.
-func (p *Publisher) route(topic string, messages []*message.Message) error {
-	d, ok, err := parseTopic(topic)
-	if err != nil {
-		return &PublishError{Topic: topic, NotSent: messages, Err: err}
+// place is a stream's far end: where messages of a topic go to.
+type place struct {
+	topic string
+	link  *pool.Link // nil with an outbox
+	peer  string
+	name  string // of the topic on the wire
+}
+
+// unreceived is the number of messages that it is not known to have.
+func (at *place) unreceived() int {
+	if at.link == nil {
+		return 0
 	}
-	if ok {
-		at, err := p.place(topic, d)
-		if err != nil {
-			return &PublishError{Topic: topic, NotSent: messages, Err: err}
+	return at.link.Unreceived(at.name)
+}
+
+// way is where a topic led when it was looked up last. It never changes.
+type way struct {
+	logical bool // the Resolver has to be asked each time
+	route   Route
+	places  []*place
+}
+
+// road is what a Publisher remembers of a topic.
+type road struct {
+	calls  atomic.Int32 // Publish calls that are on it; it grows under the Publisher's mutex only
+	way    atomic.Pointer[way]
+	former []*place // of earlier ways. The Publisher's mutex guards it.
+}
+
+// newRoad makes the road of a topic. Those on which nothing is under way are forgotten now and then. p.mu is held.
+func (p *Publisher) newRoad(topic string) *road {
+	if len(p.roads) >= p.prune {
+		for old, r := range p.roads {
+			if r.calls.Load() == 0 && len(r.busy()) == 0 {
+				delete(p.roads, old)
+			}
 		}
-		p.recent.Store(&at)
-		return p.send(at, messages)
+		p.prune = 2*len(p.roads) + 64
 	}
-	route, places, err := p.resolve(topic)
+	r := &road{}
+	p.roads[topic] = r
+	return r
+}
+
+// busy returns the places that are not known to have received everything. p.mu is held.
+func (r *road) busy() (places []*place) {
+	all := r.former
+	if w := r.way.Load(); w != nil {
+		all = append(all[:len(all):len(all)], w.places...)
+	}
+	for _, at := range all {
+		if at.unreceived() > 0 {
+			places = append(places, at)
+		}
+	}
+	return places
+}
+
+// busy returns the places that are not known to have received everything, each once.
+func (p *Publisher) busy() (places []*place) {
+	type stream struct {
+		link *pool.Link
+		name string
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	seen := map[stream]bool{}
+	for _, r := range p.roads {
+		for _, at := range r.busy() {
+			if s := (stream{at.link, at.name}); !seen[s] {
+				seen[s] = true
+				places = append(places, at)
+			}
+		}
+	}
+	return places
+}
+
+// way returns where the topic of a road leads now.
+func (p *Publisher) way(r *road, topic string) (*way, error) {
+	last := r.way.Load()
+	if last != nil && !last.logical {
+		return last, nil
+	}
+	w := &way{logical: true}
+	var addressed destination
+	if last == nil {
+		d, ok, err := parseTopic(topic)
+		if err != nil {
+			return nil, err
+		}
+		addressed, w.logical = d, !ok
+	}
+	if !w.logical {
+		at, err := p.place(topic, addressed)
+		if err != nil {
+			return nil, err
+		}
+		w.places = []*place{at}
+		p.keep(r, w)
+		return w, nil
+	}
+	route, err := p.resolve(topic)
 	if err != nil {
-		return &PublishError{Topic: topic, NotSent: messages, Err: err}
+		return nil, err
 	}
-	return p.spread(route, places, messages)
+	if last != nil && last.route.equal(route) {
+		return last, nil
+	}
+	w.route = route
+	w.route.Addresses = slices.Clone(route.Addresses) // a Resolver may write to its own
+	if w.places, err = p.destinations(topic, route); err != nil {
+		return nil, err
+	}
+	p.keep(r, w)
+	return w, nil
+}
+
+// keep makes w the way of a road. Flush and Close go on to look at the earlier one's places.
+func (p *Publisher) keep(r *road, w *way) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r.former = r.busy()
+	r.way.Store(w)
+	for _, at := range w.places {
+		if at.link == nil || p.links[at.link] {
+			continue
+		}
+		p.links[at.link] = true
+		if p.cfg.OnFailure != nil {
+			at.link.OnRefused(p, func(r pool.Refused) { p.cfg.OnFailure(r.Topic, r.Message, r.Err) })
+		}
+	}
 }
 
 // place is where a topic with an address leads.
-func (p *Publisher) place(topic string, d destination) (published, error) {
+func (p *Publisher) place(topic string, d destination) (*place, error) {
 	if err := checkName(d.name); err != nil {
-		return published{}, err
+		return nil, err
 	}
 	if p.courier != nil {
-		return published{topic: topic, peer: formatAddress(d.target), name: d.name}, nil
+		return &place{topic: topic, peer: formatAddress(d.target), name: d.name}, nil
 	}
 	link, err := p.manager.Link(d.target)
 	if err != nil {
-		return published{}, err
+		return nil, err
 	}
-	at := published{topic: topic, link: link, peer: d.target.Address, name: d.name}
-	p.use(at)
-	return at, nil
-}
-
-// use notes where messages went, for Flush and Close. Places from which everything was received are forgotten now and then.
-func (p *Publisher) use(at published) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if _, known := p.used[at]; known {
-		return
-	}
-	if p.cfg.OnFailure != nil && !p.links[at.link] {
-		at.link.OnRefused(p, func(r pool.Refused) { p.cfg.OnFailure(r.Topic, r.Message, r.Err) })
-	}
-	p.links[at.link] = true
-	if len(p.used) >= p.prune {
-		for old := range p.used {
-			if old.link.Unreceived(old.name) == 0 {
-				delete(p.used, old)
-			}
-		}
-		p.prune = 2*len(p.used) + 64
-	}
-	p.used[at] = struct{}{}
+	return &place{topic: topic, link: link, peer: d.target.Address, name: d.name}, nil
 }
 
 // resolve asks the Resolver for the route of a logical topic.
-func (p *Publisher) resolve(topic string) (Route, []published, error) {
+func (p *Publisher) resolve(topic string) (Route, error) {
 	if p.cfg.Resolver == nil {
-		return Route{}, nil, fmt.Errorf("%w: %.200q is not an address; set PublisherConfig.Resolver", ErrBadTopic, topic)
+		return Route{}, fmt.Errorf("%w: %.200q is not an address; set PublisherConfig.Resolver", ErrBadTopic, topic)
 	}
 	route, err := p.cfg.Resolver.Resolve(topic)
-	if err != nil {
-		return route, nil, err
+	if err == nil && len(route.Addresses) == 0 {
+		err = fmt.Errorf("%w: the route of %.200q has no address", ErrBadTopic, topic)
 	}
-	if len(route.Addresses) == 0 {
-		return route, nil, fmt.Errorf("%w: the route of %.200q has no address", ErrBadTopic, topic)
-	}
+	return route, err
+}
+
+// destinations are the places of a route.
+func (p *Publisher) destinations(topic string, route Route) ([]*place, error) {
 	name := route.Name
 	if name == "" {
 		name = topic
 	}
-	places := make([]published, len(route.Addresses))
+	places := make([]*place, len(route.Addresses))
 	for i, address := range route.Addresses {
 		target, err := parseAddress(address)
 		if err != nil {
-			return route, nil, err
+			return nil, err
 		}
 		if places[i], err = p.place(topic, destination{target, name}); err != nil {
-			return route, nil, err
+			return nil, err
 		}
 	}
-	return route, places, nil
+	return places, nil
 }
 
-// spread sends the messages along a route.
-func (p *Publisher) spread(route Route, places []published, messages []*message.Message) error {
+// spread sends the messages along a way.
+func (p *Publisher) spread(w *way, messages []*message.Message) error {
+	places := w.places
 	switch {
 	case len(places) == 1:
 		return p.send(places[0], messages)
-	case route.Policy == All:
+	case w.route.Policy == All:
 		var errs []error
 		for _, at := range places {
 			errs = append(errs, p.send(at, messages))
 		}
 		return errors.Join(errs...)
-	case route.Policy == Failover && p.courier == nil:
+	case w.route.Policy == Failover && p.courier == nil:
 		for _, at := range places {
 			if at.link.Connected() {
 				return p.send(at, messages)
 			}
 		}
 		return p.send(places[0], messages)
-	case route.Policy == Failover: // whoever is away gets it when it returns
+	case w.route.Policy == Failover: // whoever is away gets it when it returns
 		return p.send(places[0], messages)
 	}
 	shares := make([][]*message.Message, len(places))
 	for _, msg := range messages {
-		i := route.pick(msg, p.turn.Add(1)-1)
+		i := w.route.pick(msg, p.turn.Add(1)-1)
 		shares[i] = append(shares[i], msg)
 	}
 	var errs []error

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -82,6 +83,11 @@ func SRV(service, proto, name string, policy Policy) Resolver {
 		}
 		return route, nil
 	})
+}
+
+// equal tells whether two routes are the same.
+func (r Route) equal(o Route) bool {
+	return r.Name == o.Name && r.Policy == o.Policy && r.HashKey == o.HashKey && slices.Equal(r.Addresses, o.Addresses)
 }
 
 // hashIndex maps a key to one of n addresses.

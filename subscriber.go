@@ -60,6 +60,9 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	if err != nil {
 		return nil, err
 	}
+	if err := e.Allows(d.name); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -160,6 +163,9 @@ func (s *Subscriber) topic(topic string) (*dispatch.Topic, error) {
 	}
 	e, err := s.endpoint(d)
 	if err != nil {
+		return nil, err
+	}
+	if err := e.Allows(d.name); err != nil {
 		return nil, err
 	}
 	return s.of(e, d.name), nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -12,36 +13,64 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
 )
 
-// subscription emits the messages of a topic. It has MaxInFlight lanes: each is a goroutine that takes the next message,
-// emits it and stays with it until it is acked. They take turns in taking and emitting, so that messages are emitted in
-// order.
+// subscription emits the messages of a topic, up to MaxInFlight at a time: see pump. Those whose handlers take their time
+// have a tender each.
 type subscription struct {
 	subscriber *Subscriber
 	topic      string
 	member     *dispatch.Member
 	out        chan *message.Message
 
-	turn    sync.Mutex      // held by the lane that takes and emits
-	ready   chan struct{}   // tells that lane that there may be a message
+	wake    chan struct{}   // tells the pump that there may be something to do
 	closing chan struct{}   // closed: no further message
 	once    sync.Once       // closes closing
 	base    context.Context // parent of the messages' contexts
 	cut     context.CancelFunc
-	lanes   sync.WaitGroup
-	done    chan struct{} // closed when all is over
+	busy    sync.WaitGroup   // the pump and the tenders
+	tended  atomic.Int32     // messages that have a tender, or are in repeats
+	done    chan struct{}    // closed when all is over
+	slab    []messageContext // the pump's: contexts to come
+
+	mu      sync.Mutex
+	repeats []dispatch.Delivery // for the pump to emit again
+	ended   bool                // the pump has
+}
+
+// flight is one message on its way through a handler.
+type flight struct {
+	msg *message.Message
+	ctx *messageContext
+}
+
+// acked tells whether the handler has acked.
+func (f flight) acked() bool {
+	select {
+	case <-f.msg.Acked():
+		return true
+	default:
+		return false
+	}
+}
+
+// nacked tells whether the handler has nacked.
+func (f flight) nacked() bool {
+	select {
+	case <-f.msg.Nacked():
+		return true
+	default:
+		return false
+	}
 }
 
 func newSubscription(ctx context.Context, s *Subscriber, topic string, t *dispatch.Topic, gone <-chan struct{}) *subscription {
 	sub := &subscription{
 		subscriber: s, topic: topic,
-		out:   make(chan *message.Message),
-		ready: make(chan struct{}, 1), closing: make(chan struct{}), done: make(chan struct{}),
+		out:  make(chan *message.Message, s.cfg.MaxInFlight),
+		wake: make(chan struct{}, 1), closing: make(chan struct{}), done: make(chan struct{}),
 	}
 	sub.base, sub.cut = context.WithCancel(context.WithoutCancel(ctx)) // handlers may end before they are cut
 	sub.member = t.Join(s.cfg.ConsumerGroup, sub.notify)
-	for range s.cfg.MaxInFlight {
-		sub.lanes.Go(sub.lane) // ends after close
-	}
+	sub.busy.Go((&pump{subscription: sub}).run) // ends after close
 	stop := context.AfterFunc(ctx, sub.close)
 	go sub.finish(stop, gone) // ends after close, at most CloseTimeout later
 	return sub
@@ -50,13 +79,16 @@ func newSubscription(ctx context.Context, s *Subscriber, topic string, t *dispat
 // notify is called with a lock held: it must not block.
 func (s *subscription) notify() {
 	select {
-	case s.ready <- struct{}{}:
+	case s.wake <- struct{}{}:
 	default:
 	}
 }
 
 // close asks for the end; done tells when it has come.
-func (s *subscription) close() { s.once.Do(func() { close(s.closing) }) }
+func (s *subscription) close() {
+	s.once.Do(func() { close(s.closing) })
+	s.notify()
+}
 
 // finish ends the subscription when it is asked to.
 func (s *subscription) finish(stop func() bool, gone <-chan struct{}) {
@@ -67,7 +99,7 @@ func (s *subscription) finish(stop func() bool, gone <-chan struct{}) {
 	}
 	stop()
 	timer := time.AfterFunc(s.subscriber.cfg.CloseTimeout, s.cut)
-	s.lanes.Wait()
+	s.busy.Wait()
 	timer.Stop()
 	s.cut()
 	s.member.Leave()
@@ -76,113 +108,53 @@ func (s *subscription) finish(stop func() bool, gone <-chan struct{}) {
 	close(s.done)
 }
 
-// lane handles one message at a time until the subscription closes.
-func (s *subscription) lane() {
-	for {
-		s.turn.Lock()
-		d, e, ok := s.next()
-		s.turn.Unlock()
-		if !ok {
-			return
-		}
-		s.see(d, e)
-	}
-}
-
-// emission is one message on its way through a handler.
-type emission struct {
-	msg *message.Message
-	ctx *messageContext
-}
-
-// next takes the next message and emits it. ok is false when the subscription closes.
-func (s *subscription) next() (dispatch.Delivery, emission, bool) {
-	for {
-		p, ok := s.take()
-		if !ok {
-			return p.delivery, emission{}, false
-		}
-		d := p.delivery
-		e, ok := s.prepare(p)
-		if !ok {
-			continue
-		}
-		switch s.emit(e, s.ready) {
-		case emitted:
-			return d, e, true
-		case closed:
-			s.member.Return(d)
-			return d, e, false
-		}
-		s.member.Pass(d)
-		if !s.wait() {
-			return d, e, false
-		}
-	}
-}
-
-// taken is a delivery and what the Unmarshaler made of it.
-type taken struct {
-	delivery dispatch.Delivery
-	msg      *message.Message
-	err      error
-}
-
-// take waits for a message whose turn it is.
-func (s *subscription) take() (taken, bool) {
-	for {
-		select {
-		case <-s.closing:
-			return taken{}, false
-		default:
-		}
-		p, found, its := s.draw()
-		if found && its {
-			return p, true
-		}
-		if !found && !s.wait() {
-			return taken{}, false
-		}
-	}
-}
-
 // draw takes the group's next message, if one is found, and tells whether its key lets it be handled now.
-func (s *subscription) draw() (p taken, found, its bool) {
+func (s *subscription) draw(from func() (dispatch.Delivery, bool)) (d dispatch.Delivery, msg *message.Message, err error, found, its bool) {
 	key := s.subscriber.cfg.Key
 	if key != nil {
 		turn := s.member.Turn()
 		turn.Lock()
 		defer turn.Unlock()
 	}
-	if p.delivery, found = s.member.Take(); !found {
-		return p, false, false
+	if d, found = from(); !found {
+		return d, nil, nil, false, false
 	}
-	p.msg, p.err = s.unmarshal(p.delivery)
-	if key == nil || p.err != nil && !s.subscriber.cfg.EmitUndecodable {
-		return p, true, true
+	msg, err = s.unmarshal(d)
+	if key == nil || err != nil && !s.subscriber.cfg.EmitUndecodable {
+		return d, msg, err, true, true
 	}
-	return p, true, s.member.Claim(&p.delivery, key(p.msg))
-}
-
-// wait waits until there may be a message. It returns false when the subscription closes.
-func (s *subscription) wait() bool {
-	select {
-	case <-s.ready:
-		return true
-	case <-s.closing:
-		return false
-	}
+	its = s.member.Claim(&d, key(msg))
+	return d, msg, err, true, its
 }
 
 // prepare makes a message ready for emission, or ends the delivery where it cannot be decoded.
-func (s *subscription) prepare(p taken) (emission, bool) {
-	if p.err != nil && !s.subscriber.cfg.EmitUndecodable {
-		s.fail(p.delivery, p.msg, &UndecodableError{p.err})
-		return emission{}, false
+func (s *subscription) prepare(d dispatch.Delivery, msg *message.Message, err error) (flight, bool) {
+	if err != nil && !s.subscriber.cfg.EmitUndecodable {
+		s.tended.Add(1)
+		s.busy.Go(func() { // ends with the failure, which gives up when the subscription closes
+			s.fail(d, msg, &UndecodableError{err})
+			s.free()
+		})
+		return flight{}, false
 	}
-	e := emission{msg: p.msg, ctx: &messageContext{parent: s.base, delivery: p.delivery}}
-	p.msg.SetContext(e.ctx)
-	return e, true
+	f := flight{msg, s.newContext(d)}
+	msg.SetContext(f.ctx)
+	return f, true
+}
+
+// contextSlab is how many contexts are made at a time. A message that the application keeps keeps as many.
+const contextSlab = 8
+
+// newContext is called by the pump only.
+func (s *subscription) newContext(d dispatch.Delivery) *messageContext {
+	if len(s.slab) == 0 {
+		s.slab = make([]messageContext, contextSlab)
+	}
+	c := &s.slab[0]
+	s.slab = s.slab[1:]
+	c.parent, c.delivery = s.base, d
+	c.source, c.sequence = d.Origin()
+	return c
 }
 
 // unmarshal returns a message in any case: with an error, it has the raw bytes as payload.
@@ -205,80 +177,80 @@ func (s *subscription) fields(more watermill.LogFields) watermill.LogFields {
 	}.Add(more)
 }
 
-// rotation is how long a message is offered to a reader that does not take it, while another member of the group waits.
-const rotation = 50 * time.Millisecond
+// tend gives a message a tender, which stays with it until the delivery is over or has to be repeated.
+func (s *subscription) tend(f flight) {
+	s.tended.Add(1)
+	s.busy.Go(func() { s.see(f) }) // ends with the handler's word, or when the contexts are cut
+}
 
-// offer is what became of a message that was offered to the channel's reader.
-type offer int
-
-const (
-	emitted offer = iota
-	closed        // the subscription closes
-	crowded       // nobody took it, and another member of the group waits
-)
-
-// emit offers a message to the channel's reader. Whoever has the turn passes ready, which tells as well that the group
-// has grown; others must leave that to it.
-func (s *subscription) emit(e emission, ready <-chan struct{}) offer {
-	for {
-		select {
-		case s.out <- e.msg:
-			return emitted
-		case <-s.closing:
-			return closed
-		default:
-		}
-		var rotate <-chan time.Time
-		if ready == nil || !s.member.Alone() {
-			rotate = time.After(rotation)
-		}
-		select {
-		case s.out <- e.msg:
-			return emitted
-		case <-s.closing:
-			return closed
-		case <-ready: // it may not be alone any more
-		case <-rotate:
-			if s.member.Crowded() {
-				return crowded
-			}
-		}
+// see is a tender: the delivery is settled, refused, repeated or returned to the group.
+func (s *subscription) see(f flight) {
+	acked := s.outcome(f)
+	d := f.ctx.end()
+	if acked {
+		s.member.Settle(d)
+		s.free()
+		return
+	}
+	d.Attempt++
+	if reason := s.spent(d); reason != nil {
+		msg, _ := s.unmarshal(d)
+		s.fail(d, msg, reason)
+		s.free()
+		return
+	}
+	if !s.pause(s.delay(d.Attempt)) || s.member.Crowded() || !s.repeat(d) {
+		s.member.Return(d)
+		s.free()
 	}
 }
 
-// see stays with a delivery until it is over: acked, refused, or returned to the group.
-func (s *subscription) see(d dispatch.Delivery, e emission) {
-	for {
-		acked := s.outcome(e)
-		e.ctx.end()
-		if acked {
-			s.member.Settle(d)
-			return
-		}
-		d.Attempt++
-		if reason := s.spent(d); reason != nil {
-			msg, _ := s.unmarshal(d)
-			s.fail(d, msg, reason)
-			return
-		}
-		if !s.pause(s.delay(d.Attempt)) || s.member.Crowded() {
-			s.member.Return(d)
-			return
-		}
-		msg, err := s.unmarshal(d)
-		var ok bool
-		if e, ok = s.prepare(taken{d, msg, err}); !ok {
-			return
-		}
-		if s.emit(e, nil) != emitted {
-			s.member.Return(d)
-			return
-		}
+// free makes room for a further message.
+func (s *subscription) free() {
+	s.tended.Add(-1)
+	s.notify()
+}
+
+// repeat has the pump emit a message once more, unless it has ended.
+func (s *subscription) repeat(d dispatch.Delivery) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return false
 	}
+	s.repeats = append(s.repeats, d)
+	s.notify()
+	return true
+}
+
+// repeated is the next message to emit once more. Its room is the caller's.
+func (s *subscription) repeated() (f flight, ok bool) {
+	for s.tended.Load() > 0 && !ok {
+		s.mu.Lock()
+		if len(s.repeats) == 0 {
+			s.mu.Unlock()
+			return f, false
+		}
+		d := s.repeats[0]
+		s.repeats = s.repeats[1:]
+		s.mu.Unlock()
+		msg, err := s.unmarshal(d)
+		f, ok = s.prepare(d, msg, err)
+		s.tended.Add(-1)
+	}
+	return f, ok
+}
+
+// endRepeats refuses further repeats and returns those that are left.
+func (s *subscription) endRepeats() []dispatch.Delivery {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+	return s.repeats
 }
 
 // outcome waits for the handler's word. It returns false for a Nack, and when the time for an answer is over.
-func (s *subscription) outcome(e emission) (acked bool) {
+func (s *subscription) outcome(f flight) (acked bool) {
 	var late <-chan time.Time
 	if t := s.subscriber.cfg.AckWaitTimeout; t > 0 {
 		timer := time.NewTimer(t)
@@ -286,15 +258,15 @@ func (s *subscription) outcome(e emission) (acked bool) {
 		late = timer.C
 	}
 	select {
-	case <-e.msg.Acked():
+	case <-f.msg.Acked():
 		return true
-	case <-e.msg.Nacked():
+	case <-f.msg.Nacked():
 		return false
 	case <-late:
 	case <-s.base.Done():
 	}
 	select {
-	case <-e.msg.Acked():
+	case <-f.msg.Acked():
 		return true
 	default:
 		return false

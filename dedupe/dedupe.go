@@ -2,70 +2,105 @@
 package dedupe
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
 
+	"github.com/buffstreams/watermill-buffstreams/internal/boltfile"
 	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
-// ErrLocked means that another process has the file open.
-var ErrLocked = errors.New("dedupe: the file is in use: only one process can open it at a time")
+var (
+	// ErrLocked means that another process has the file open.
+	ErrLocked = errors.New("dedupe: the file is in use: only one process can open it at a time")
+	// ErrFailed is wrapped, with its cause, by every call after a write or an fsync failed. What the disk holds then is not
+	// known, so the store never tries again: open it anew once the cause is gone.
+	ErrFailed = errors.New("dedupe: stopped after a failed write")
+)
 
-// CorruptError says that a record of the file cannot be read.
-type CorruptError struct{ Stream pool.StreamID }
+// CorruptError says why the file cannot be trusted. What it remembers is lost: without it, and with a new one in its place,
+// publishers that resend bring messages again that were handled.
+type CorruptError struct {
+	Path   string
+	Reason string
+	Err    error // cause, may be nil
+}
 
 func (e *CorruptError) Error() string {
-	return fmt.Sprintf("dedupe: the record of stream %d to %.100q is damaged", e.Stream.Stream, e.Stream.Topic)
+	text := fmt.Sprintf("dedupe: %s is damaged: %s", e.Path, e.Reason)
+	if e.Err != nil {
+		text += ": " + e.Err.Error()
+	}
+	return text + " (with the file moved away a new one is begun, and messages that were handled may come again)"
 }
+
+func (e *CorruptError) Unwrap() error { return e.Err }
 
 // Store is a pool.DedupeStore in one file. It is safe for concurrent use; listeners may share it.
 //
-// The file is a bbolt database: what Save has returned for survives a crash, and a torn write leaves the state before it.
-type Store struct{ db *bolt.DB }
+// The file is a bbolt database. What Save has returned for survives a crash; of a Save that a crash or an error
+// interrupted, all is there or nothing. Every record has a checksum, and all of them together have: Open fails with a
+// *CorruptError rather than with some forgotten. One thing looks like a Save that a crash interrupted: the very last one, if
+// its bits rot after a crash and before the next Open.
+type Store struct {
+	db   *boltfile.DB
+	path string
+
+	writing sync.Mutex
+	mu      sync.Mutex
+	failed  error // wraps ErrFailed
+}
 
 var _ pool.DedupeStore = (*Store)(nil)
-
-var bucket = []byte("streams")
 
 // lockPatience is how long Open waits for a process that is about to end.
 const lockPatience = time.Second
 
-// Open opens the file, or makes it, readable by its owner only.
+// Open opens the file, or makes it, readable by its owner only. It reads all of it once.
 func Open(path string) (*Store, error) {
-	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: lockPatience})
-	if errors.Is(err, berrors.ErrTimeout) {
+	db, err := boltfile.Open(path, lockPatience, begin)
+	switch {
+	case errors.Is(err, boltfile.ErrLocked):
 		return nil, ErrLocked
-	}
-	if err != nil {
+	case isDamage(err):
+		return nil, &CorruptError{Path: path, Reason: "its tree", Err: err}
+	case err != nil:
 		return nil, fmt.Errorf("dedupe: cannot open %s: %w", path, err)
 	}
-	err = db.Update(func(tx *bolt.Tx) error {
-		_, err := tx.CreateBucketIfNotExists(bucket)
-		return err
-	})
-	if err != nil {
+	s := &Store{db: db, path: path}
+	if err := s.view(verify); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	return &Store{db: db}, nil
+	return s, nil
 }
 
 // Close closes the file. Listeners that still use the store ack nothing more.
-func (s *Store) Close() error { return s.db.Close() }
+func (s *Store) Close() error {
+	var err error
+	if s.failure() == nil {
+		// bbolt falls back from a damaged commit to the one before: let that be the same.
+		err = s.update(func(*bolt.Tx) error { return nil })
+		if errors.Is(err, berrors.ErrDatabaseNotOpen) {
+			return nil // closed before
+		}
+	}
+	return errors.Join(err, s.db.Close())
+}
 
 // Load implements pool.DedupeStore.
 func (s *Store) Load(id pool.StreamID) (state pool.StreamState, ok bool, err error) {
-	err = s.db.View(func(tx *bolt.Tx) error {
-		value := tx.Bucket(bucket).Get(key(id))
+	err = s.view(func(tx *bolt.Tx) error {
+		k := key(id)
+		value := tx.Bucket(bucket).Get(k)
 		if value == nil {
 			return nil
 		}
-		if state, ok = decode(value); !ok {
-			return &CorruptError{Stream: id}
+		if state, ok = decode(k, value); !ok {
+			return damaged("the record of stream %d to %.100q", id.Stream, id.Topic)
 		}
 		return nil
 	})
@@ -74,67 +109,90 @@ func (s *Store) Load(id pool.StreamID) (state pool.StreamState, ok bool, err err
 
 // Save implements pool.DedupeStore.
 func (s *Store) Save(states map[pool.StreamID]pool.StreamState) error {
-	return s.db.Update(func(tx *bolt.Tx) error {
+	return s.update(func(tx *bolt.Tx) error {
+		t, err := readTotals(tx)
+		if err != nil {
+			return err
+		}
 		b := tx.Bucket(bucket)
 		for id, state := range states {
-			if err := b.Put(key(id), encode(state)); err != nil {
+			k := key(id)
+			t.remove(k, b.Get(k))
+			v := encode(k, state)
+			if err := b.Put(k, v); err != nil {
 				return err
 			}
+			t.add(k, v)
 		}
-		return nil
+		return t.write(tx)
 	})
 }
 
 // Forget implements pool.DedupeStore.
 func (s *Store) Forget(id pool.StreamID) error {
-	return s.db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucket).Delete(key(id)) })
+	return s.update(func(tx *bolt.Tx) error {
+		t, err := readTotals(tx)
+		if err != nil {
+			return err
+		}
+		b, k := tx.Bucket(bucket), key(id)
+		t.remove(k, b.Get(k))
+		if err := b.Delete(k); err != nil {
+			return err
+		}
+		return t.write(tx)
+	})
 }
 
-// key is publisher, stream in big-endian, topic: the streams of a publisher lie together.
-func key(id pool.StreamID) []byte {
-	k := append([]byte(nil), id.Publisher[:]...)
-	k = binary.BigEndian.AppendUint64(k, id.Stream)
-	return append(k, id.Topic...)
+// view reads, unless the store failed.
+func (s *Store) view(f func(*bolt.Tx) error) error {
+	if err := s.failure(); err != nil {
+		return err
+	}
+	return s.name(s.db.View(f))
 }
 
-// A value is epoch, secret, then the settled ranges: first and last, each as the distance from the number before it.
-func encode(state pool.StreamState) []byte {
-	v := binary.AppendUvarint(nil, state.Epoch)
-	v = append(v, state.Secret[:]...)
-	at := uint64(0)
-	for _, r := range state.Settled {
-		v = binary.AppendUvarint(v, r.First-at)
-		v = binary.AppendUvarint(v, r.Last-r.First)
-		at = r.Last
-	}
-	return v
+func (s *Store) failure() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failed
 }
 
-func decode(v []byte) (state pool.StreamState, ok bool) {
-	next := func() (n uint64) {
-		n, width := binary.Uvarint(v)
-		if ok = width > 0; ok {
-			v = v[width:]
-		}
-		return n
+// update writes and fsyncs. The first time that this fails is the last: bbolt would build the next commit on one that the
+// system shows although it is not on the disk.
+func (s *Store) update(f func(*bolt.Tx) error) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if err := s.failure(); err != nil {
+		return err
 	}
-	state.Epoch = next()
-	if !ok || len(v) < len(state.Secret) {
-		return state, false
+	err := s.name(s.db.Update(f))
+	if err == nil || errors.Is(err, berrors.ErrDatabaseNotOpen) {
+		return err
 	}
-	v = v[copy(state.Secret[:], v):]
-	at := uint64(0)
-	for len(v) > 0 {
-		first := at + next()
-		if !ok || len(v) == 0 {
-			return state, false
-		}
-		last := first + next()
-		if !ok || last < first || first <= at {
-			return state, false
-		}
-		state.Settled = append(state.Settled, pool.Range{First: first, Last: last})
-		at = last
+	err = fmt.Errorf("%w: %w", ErrFailed, err)
+	s.mu.Lock()
+	s.failed = err
+	s.mu.Unlock()
+	return err
+}
+
+// name makes an error one of this package.
+func (s *Store) name(err error) error {
+	var known *CorruptError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &known):
+		known.Path = s.path
+		return known
+	case isDamage(err):
+		return &CorruptError{Path: s.path, Reason: "its tree", Err: err}
 	}
-	return state, true
+	return fmt.Errorf("dedupe: %s: %w", s.path, err)
+}
+
+func isDamage(err error) bool {
+	var damage *boltfile.DamageError
+	return errors.As(err, &damage)
 }

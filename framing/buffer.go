@@ -7,26 +7,60 @@ import (
 
 // fill reads once from the source, into all the room that the buffer has.
 func (r *Reader) fill() error {
+	if r.srcErr == nil { // nothing comes after it
+		r.makeRoom()
+	}
+	n, err := r.read(r.buf[r.w:])
+	r.w += n
+	return err
+}
+
+// read returns what the source has, at least one byte without an error. One
+// that came with bytes is returned the next time.
+func (r *Reader) read(free []byte) (int, error) {
 	if err := r.srcErr; err != nil {
 		r.srcErr = nil
-		return err
+		return 0, err
 	}
-	r.makeRoom()
 	for range maxEmptyReads {
-		free := r.buf[r.w:]
 		n, err := r.src.Read(free)
 		if n < 0 || n > len(free) {
-			return errBadRead
+			return 0, errBadRead
 		}
-		if r.w += n; n > 0 {
+		if n > 0 {
 			r.srcErr = err
-			return nil
+			return n, nil
 		}
 		if err != nil {
-			return err
+			return 0, err
 		}
 	}
-	return io.ErrNoProgress
+	return 0, io.ErrNoProgress
+}
+
+// direct reports whether the frame in progress, which is not whole, goes into
+// memory of its own, and begins that.
+func (r *Reader) direct() bool {
+	if r.own != nil {
+		return true
+	}
+	if r.width == 0 || r.length < minDirect || r.length > r.largest || r.srcErr != nil {
+		return false
+	}
+	r.own = make([]byte, r.length)
+	r.got = copy(r.own, r.buf[r.r+r.width:r.w])
+	r.r, r.w = 0, 0
+	if len(r.buf) > startSize {
+		r.buf = make([]byte, startSize) // of the next one only the header comes here, and little more
+	}
+	return true
+}
+
+// fillOwn reads once from the source, at most to the end of the payload.
+func (r *Reader) fillOwn() error {
+	n, err := r.read(r.own[r.got:])
+	r.got += n
+	return err
 }
 
 // makeRoom moves what is held to the front of a buffer that is not full. A

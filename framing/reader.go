@@ -6,13 +6,17 @@ import (
 )
 
 const (
-	startSize  = 4 << 10   // of a new reader's buffer
+	startSize  = 512       // of a new reader's buffer
 	modestSize = 64 << 10  // what follows a buffer that was above streamSize
 	streamSize = 256 << 10 // above this only a frame that needs it grows the buffer
 
 	// minHandOver is the smallest payload for which Take gives the buffer
 	// away: below it a copy is cheaper than a new buffer.
 	minHandOver = 16 << 10
+
+	// minDirect is the smallest payload that is read into memory of its own, as
+	// soon as the connection has brought one as large before.
+	minDirect = 32 << 10
 
 	// shrinkAfter is how many rounds in a row have to leave three quarters of
 	// the buffer unused before it is replaced by a small one.
@@ -25,14 +29,18 @@ var errBadRead = errors.New("framing: source reported an impossible count of rea
 
 // Reader cuts a byte stream into frames. It is not safe for concurrent use.
 //
-// Its buffer starts at 4 KiB and about doubles only when it is full, so it never
+// Its buffer starts at 512 bytes and about doubles only when it is full, so it never
 // exceeds 9/4 of the bytes received, whatever lengths are declared. Reads that
 // fill it let it grow up to 256 KiB; only a frame that is larger than that
 // makes it grow further, while its bytes arrive, and after that frame it
 // falls back to 64 KiB.
 //
+// A payload of 32 KiB or more that is no larger than one before it is read into
+// memory of its own, which Take hands over: what a peer has sent once, it may
+// declare. So the reader never holds more than 13/4 of the bytes received.
+//
 // An idle connection does not keep a big buffer: after four rounds in a row
-// that used at most a quarter of it (pings, say) it is 4 KiB again, and a Read
+// that used at most a quarter of it (pings, say) it is 512 bytes again, and a Read
 // that fails while no frame has begun, as with a read deadline, frees it at
 // once until the next call of Next.
 type Reader struct {
@@ -42,9 +50,12 @@ type Reader struct {
 	buf  []byte
 	r, w int // buf[r:w] is received and not yet returned
 
-	width, length int // of the frame in progress; width 0: its header is not known yet
-	start, end    int // buf[start:end] is the payload of the last Next; start < 0: none
-	small         int // rounds in a row that left most of the buffer unused
+	width, length int    // of the frame in progress; width 0: its header is not known yet
+	start, end    int    // buf[start:end] is the payload of the last Next; start < 0: none
+	own           []byte // the payload of the frame in progress, or of the last Next, where that is not in buf
+	got           int    // own[:got] is received; the frame is in progress while width > 0
+	largest       int    // payload so far
+	small         int    // rounds in a row that left most of the buffer unused
 
 	srcErr error // came together with bytes; returned when these are used up
 	err    error // the codec refused a header: the stream is out of step for good
@@ -85,6 +96,9 @@ func (r *Reader) Next() ([]byte, error) {
 // nextSlow reads until a frame is whole.
 func (r *Reader) nextSlow() ([]byte, error) {
 	r.start = -1 // reading moves the buffer
+	if r.width == 0 {
+		r.own = nil
+	}
 	for r.err == nil {
 		if r.width == 0 {
 			r.parseHeader()
@@ -92,10 +106,18 @@ func (r *Reader) nextSlow() ([]byte, error) {
 		if r.err != nil {
 			break
 		}
-		if r.width > 0 && r.length <= r.w-r.r-r.width {
+		if r.own == nil && r.width > 0 && r.length <= r.w-r.r-r.width {
 			return r.emit(r.width, r.length), nil
 		}
-		if err := r.fill(); err != nil {
+		if r.own != nil && r.got == r.length {
+			r.width = 0
+			return r.own, nil
+		}
+		read := r.fill
+		if r.direct() {
+			read = r.fillOwn
+		}
+		if err := read(); err != nil {
 			return nil, r.sourceError(err)
 		}
 	}
@@ -121,6 +143,8 @@ func (r *Reader) parseHeader() {
 
 // emit wants a whole frame at r.
 func (r *Reader) emit(width, length int) []byte {
+	r.own = nil
+	r.largest = max(r.largest, length)
 	r.start = r.r + width
 	r.end = r.start + length
 	r.r, r.width = r.end, 0
@@ -130,7 +154,7 @@ func (r *Reader) emit(width, length int) []byte {
 // sourceError tells the three ends of a stream apart, and frees the buffer of
 // a reader that waits for nothing.
 func (r *Reader) sourceError(err error) error {
-	if r.r == r.w {
+	if r.r == r.w && r.own == nil {
 		if len(r.buf) > startSize {
 			r.buf, r.r, r.w, r.small = nil, 0, 0, 0
 		}
@@ -150,6 +174,10 @@ func (r *Reader) sourceError(err error) error {
 // of which the reader then starts a new one. It returns nil if there is no such
 // payload: before the first Next, after an error, after another Take.
 func (r *Reader) Take() []byte {
+	if own := r.own; own != nil && r.width == 0 {
+		r.own = nil
+		return own
+	}
 	if r.start < 0 {
 		return nil
 	}

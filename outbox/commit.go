@@ -21,7 +21,10 @@ func (o *Outbox) run() {
 		}
 		err := o.turn()
 		if err == nil && closing {
-			err = o.saveStreams()
+			// Twice: if the last commit of the meta store rots, it falls back to the one before.
+			if err = o.saveStreams(); err == nil {
+				err = o.saveStreams()
+			}
 		}
 		if err != nil {
 			o.fail(err)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/hashicorp/raft-wal/metadb"
 	"github.com/hashicorp/raft-wal/types"
 )
 
@@ -101,5 +100,5 @@ func openDisk(dir string) (storage, error) {
 	if err != nil {
 		return storage{}, err
 	}
-	return storage{fs: diskFS{}, meta: &metadb.BoltMetaDB{}, lock: lock}, nil
+	return storage{fs: diskFS{osSystem{}}, meta: &diskMeta{}, lock: lock}, nil
 }

@@ -3,6 +3,7 @@ package outbox
 import (
 	"bytes"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -123,6 +124,7 @@ func TestLostPartsAreReportedByOpen(t *testing.T) {
 		"end of log":     func(d *memDisk) { f := d.files[d.names()[len(d.names())-1]]; f.current = f.current[:100] },
 		"summary":        func(d *memDisk) { delete(d.meta.stable, keySummary(d.meta.state.Segments[0].ID)) },
 		"summary's bits": func(d *memDisk) { d.meta.stable[keySummary(d.meta.state.Segments[0].ID)][3] ^= 1 },
+		"streams":        func(d *memDisk) { delete(d.meta.stable, keyStreams) },
 		"streams' bits":  func(d *memDisk) { d.meta.stable[keyStreams][3] ^= 1 },
 		"identity":       func(d *memDisk) { delete(d.meta.stable, keyIdentity) },
 		"identity bits":  func(d *memDisk) { d.meta.stable[keyIdentity][20] ^= 1 },
@@ -133,6 +135,32 @@ func TestLostPartsAreReportedByOpen(t *testing.T) {
 		var damage *CorruptError
 		require.ErrorAs(t, err, &damage, what)
 	}
+}
+
+// The meta store falls back by a commit when the newest rots. That must not go
+// for an outbox whose newest segment, or whose streams, never were.
+func TestAnOlderMetaStoreIsReportedByOpen(t *testing.T) {
+	d := newMemDisk(1)
+	o := open(t, d.config())
+	fill(t, o, orders, 1, 1000, 10)
+	killed := d.next(1)
+	require.NoError(t, o.Close())
+	state := &killed.meta.state
+	state.Segments = state.Segments[:len(state.Segments)-1]
+	state.NextSegmentID--
+	tail := &state.Segments[len(state.Segments)-1]
+	tail.SealTime, tail.MaxIndex, tail.IndexStart = time.Time{}, 0, 0
+	_, err := Open(killed.config())
+	var damage *CorruptError
+	require.ErrorAs(t, err, &damage)
+	t.Log(err)
+
+	o = open(t, d.config()) // and its tail remains empty
+	require.NoError(t, o.Close())
+	delete(d.meta.stable, keyStreams)
+	_, err = Open(d.config())
+	require.ErrorAs(t, err, &damage)
+	t.Log(err)
 }
 
 func TestForeignEntriesAreNotTakenForOurs(t *testing.T) {

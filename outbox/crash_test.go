@@ -272,7 +272,7 @@ func TestACrashAtEveryOperation(t *testing.T) {
 	ops := w.disk.ops
 	w.crash(0)
 	stride := 1
-	if testing.Short() {
+	if testing.Short() || sparse {
 		stride = 7
 	}
 	t.Logf("%d operations", ops)
@@ -291,7 +291,7 @@ func TestACrashAtEveryOperation(t *testing.T) {
 // the next.
 func TestRandomCrashes(t *testing.T) {
 	left := *crashes
-	if testing.Short() {
+	if testing.Short() || sparse {
 		left /= 5
 	}
 	for seed := uint64(1); left > 0 && !t.Failed(); seed++ {

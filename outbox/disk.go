@@ -3,17 +3,21 @@ package outbox
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"sync/atomic"
 
+	"github.com/hashicorp/raft-wal/metadb"
 	"github.com/hashicorp/raft-wal/types"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/boltfile"
 )
 
 // makeDir creates dir or closes it to everybody else: it holds messages and the
-// secret that the outbox's id is bound to.
+// secret that the outbox's id is bound to. Its name is durable when it returns.
 func makeDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := boltfile.MakeDir(dir); err != nil {
 		return fmt.Errorf("outbox: %w", err)
 	}
 	if err := os.Chmod(dir, 0o700); err != nil {
@@ -22,13 +26,28 @@ func makeDir(dir string) error {
 	return nil
 }
 
-// diskFS is the engine's view of the file system. It differs from the engine's
-// own in the mode of its files and in syncing data without their times.
-type diskFS struct{}
+// system is what diskFS asks of the operating system.
+type system interface {
+	List(dir string) ([]string, error)
+	Open(path string, flag int) (file, error)
+	Remove(path string) error
+	SyncDir(dir string) error
+}
 
-var _ types.VFS = diskFS{}
+type file interface {
+	io.ReaderAt
+	io.WriterAt
+	io.Closer
+	// Allocate makes the file size bytes long and reserves the space, if the
+	// file system can.
+	Allocate(size int64) error
+	// SyncData makes contents and length durable.
+	SyncData() error
+}
 
-func (diskFS) ListDir(dir string) ([]string, error) {
+type osSystem struct{}
+
+func (osSystem) List(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	names := make([]string, 0, len(entries))
 	for _, e := range entries {
@@ -39,58 +58,95 @@ func (diskFS) ListDir(dir string) ([]string, error) {
 	return names, err
 }
 
-func (diskFS) Create(dir, name string, size uint64) (types.WritableFile, error) {
-	f, err := os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+func (osSystem) Open(path string, flag int) (file, error) {
+	f, err := os.OpenFile(path, flag, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if err := preallocate(f, int64(size)); err != nil {
+	return osFile{f}, nil
+}
+
+func (osSystem) Remove(path string) error { return os.Remove(path) }
+func (osSystem) SyncDir(dir string) error { return boltfile.SyncDir(dir) }
+
+type osFile struct{ *os.File }
+
+func (f osFile) Allocate(size int64) error { return preallocate(f.File, size) }
+func (f osFile) SyncData() error           { return syncData(f.File) }
+
+// diskFS is the engine's view of the file system. It differs from the engine's
+// own in the mode of its files and in syncing data without their times.
+type diskFS struct{ sys system }
+
+var _ types.VFS = diskFS{}
+
+func (fs diskFS) ListDir(dir string) ([]string, error) { return fs.sys.List(dir) }
+
+func (fs diskFS) Create(dir, name string, size uint64) (types.WritableFile, error) {
+	f, err := fs.sys.Open(filepath.Join(dir, name), os.O_CREATE|os.O_EXCL|os.O_RDWR)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Allocate(int64(size)); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return &newFile{File: f, dir: dir}, nil
+	return &newFile{file: f, sys: fs.sys, dir: dir}, nil
 }
 
-func (diskFS) Delete(dir, name string) error {
-	if err := os.Remove(filepath.Join(dir, name)); err != nil {
+func (fs diskFS) Delete(dir, name string) error {
+	if err := fs.sys.Remove(filepath.Join(dir, name)); err != nil {
 		return err
 	}
-	return syncDir(dir)
+	return fs.sys.SyncDir(dir)
 }
 
-func (diskFS) OpenReader(dir, name string) (types.ReadableFile, error) {
-	return os.Open(filepath.Join(dir, name))
+func (fs diskFS) OpenReader(dir, name string) (types.ReadableFile, error) {
+	return fs.sys.Open(filepath.Join(dir, name), os.O_RDONLY)
 }
 
-func (diskFS) OpenWriter(dir, name string) (types.WritableFile, error) {
-	return os.OpenFile(filepath.Join(dir, name), os.O_RDWR, 0)
+func (fs diskFS) OpenWriter(dir, name string) (types.WritableFile, error) {
+	f, err := fs.sys.Open(filepath.Join(dir, name), os.O_RDWR)
+	if err != nil {
+		return nil, err
+	}
+	return &newFile{file: f, sys: fs.sys, dir: dir}, nil
 }
 
 // newFile makes its name durable with its first Sync, so that creating a
 // segment costs nothing until something is in it.
 type newFile struct {
-	*os.File
+	file
+	sys   system
 	dir   string
 	named atomic.Bool
 }
 
 func (f *newFile) Sync() error {
-	if err := syncData(f.File); err != nil {
+	if err := f.SyncData(); err != nil {
 		return err
 	}
 	if f.named.Load() {
 		return nil
 	}
-	if err := syncDir(f.dir); err != nil {
+	if err := f.sys.SyncDir(f.dir); err != nil {
 		return err
 	}
 	f.named.Store(true)
 	return nil
 }
 
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
+// diskMeta is the engine's meta store, over a file that was looked through
+// first: its B-tree trusts what it reads.
+type diskMeta struct{ metadb.BoltMetaDB }
+
+func (m *diskMeta) Load(dir string) (state types.PersistentState, err error) {
+	err = boltfile.Prepare(filepath.Join(dir, metadb.FileName))
+	var damage *boltfile.DamageError
+	if errors.As(err, &damage) {
+		return state, &CorruptError{File: metadb.FileName, Reason: "meta store", Err: err}
 	}
-	return errors.Join(d.Sync(), d.Close())
+	if err != nil {
+		return state, err
+	}
+	return m.BoltMetaDB.Load(dir)
 }

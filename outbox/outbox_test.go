@@ -10,14 +10,15 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
 )
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("OUTBOX_TEST_LOCK"); dir != "" {
 		os.Exit(lockChild(dir))
 	}
-	goleak.VerifyTestMain(m)
+	leaktest.Main(m)
 }
 
 var (

@@ -12,7 +12,7 @@ import (
 // segment and the next epoch. Only the last segment is read: the summaries of
 // the others say what they hold.
 func (o *Outbox) recover(fs types.VFS) error {
-	l := &segmentLog{filer: segment.NewFiler(o.cfg.Dir, fs), meta: o.meta, segmentBytes: o.cfg.SegmentBytes}
+	l := &segmentLog{filer: segment.NewFiler(o.cfg.Dir, fs), dir: o.cfg.Dir, fs: fs, meta: o.meta, segmentBytes: o.cfg.SegmentBytes}
 	o.log = l
 	var err error
 	if l.state, err = o.meta.Load(o.cfg.Dir); err != nil {
@@ -23,10 +23,16 @@ func (o *Outbox) recover(fs types.VFS) error {
 	if err != nil {
 		return damaged(err, "", "list of segments")
 	}
+	for id, base := range files {
+		if id >= l.state.NextSegmentID {
+			// The manifest is committed before a segment is made: it has rotted and an older one took its place.
+			return &CorruptError{File: segment.FileName(types.SegmentInfo{ID: id, BaseIndex: base}), Reason: "the manifest is older than the log"}
+		}
+	}
 	if err := o.loadIdentity(len(l.state.Segments) > 0); err != nil {
 		return err
 	}
-	saved, err := o.loadStreams()
+	saved, err := o.loadStreams(len(l.state.Segments) > 0)
 	if err != nil {
 		return err
 	}
@@ -69,8 +75,11 @@ func (o *Outbox) loadIdentity(expected bool) error {
 	return nil
 }
 
-func (o *Outbox) loadStreams() (saved uint64, err error) {
+func (o *Outbox) loadStreams(expected bool) (saved uint64, err error) {
 	b, err := o.meta.get(keyStreams)
+	if err == nil && b == nil && expected {
+		err = &CorruptError{Reason: "table of streams is missing"}
+	}
 	if err != nil || b == nil {
 		return 0, err
 	}
@@ -126,7 +135,7 @@ func (o *Outbox) replay(f *segmentFile, fs types.VFS, saved uint64) error {
 	if !f.info.SealTime.IsZero() {
 		return &CorruptError{File: f.name, Reason: "the manifest has no open segment"}
 	}
-	w, err := o.log.filer.RecoverTail(f.info)
+	w, err := o.log.recoverTail(f.info)
 	if err != nil {
 		return damaged(err, f.name, "segment")
 	}
@@ -135,6 +144,11 @@ func (o *Outbox) replay(f *segmentFile, fs types.VFS, saved uint64) error {
 	f.last = max(w.LastIndex(), f.info.BaseIndex-1)
 	if err := o.checkCut(f, fs); err != nil {
 		return err
+	}
+	if f.last > saved {
+		if err := o.settleTail(f, fs); err != nil {
+			return damaged(err, f.name, "segment")
+		}
 	}
 	grown := map[extentKey]*extent{}
 	for index := f.info.BaseIndex; index <= f.last; index++ {

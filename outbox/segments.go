@@ -68,7 +68,9 @@ func (h *handle) ensureOpen() error {
 		return nil
 	}
 	r, err := h.open()
-	h.r = r
+	if err == nil {
+		h.r = r
+	}
 	return err
 }
 
@@ -94,6 +96,8 @@ func (h *handle) reset(open func() (types.SegmentReader, error)) error {
 // and remains of a torn write could be taken for entries later.
 type segmentLog struct {
 	filer        *segment.Filer
+	dir          string
+	fs           types.VFS
 	meta         types.MetaStore
 	segmentBytes int
 
@@ -133,7 +137,7 @@ func (l *segmentLog) start(base uint64, sealed *types.SegmentInfo) (*segmentFile
 	if err := l.commit(next); err != nil {
 		return nil, err
 	}
-	w, err := l.filer.Create(info)
+	w, err := l.create(info)
 	if err != nil {
 		return nil, err
 	}
@@ -159,9 +163,15 @@ func (l *segmentLog) rotate() error {
 // opener returns how to read a segment that takes no more entries.
 func (l *segmentLog) opener(info types.SegmentInfo) func() (types.SegmentReader, error) {
 	if info.SealTime.IsZero() {
-		return func() (types.SegmentReader, error) { return l.filer.RecoverTail(info) }
+		return func() (types.SegmentReader, error) {
+			w, err := l.recoverTail(info)
+			if err != nil {
+				return nil, err
+			}
+			return w, nil
+		}
 	}
-	return func() (types.SegmentReader, error) { return l.filer.Open(info) }
+	return func() (types.SegmentReader, error) { return l.openSealed(info) }
 }
 
 // forget takes segments out of the manifest; their files follow with discard.

@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,10 +36,29 @@ type AckedConfig struct {
 	// MemoryLimit bounds in bytes what all topics of all endpoints hold together, and as much again what all links keep;
 	// 0 means 256 MiB.
 	MemoryLimit int
-	// ClientTLS is used for tls:// addresses that are dialed, ServerTLS for those that are listened at.
+	// ClientTLS is used for tls:// addresses that are dialed, ServerTLS for those that are listened at. Both speak TLS 1.3
+	// or later, whatever their MinVersion; a listener resumes no sessions. Certificates that come from GetCertificate,
+	// GetConfigForClient or GetClientCertificate are asked for at every handshake; TLSFiles makes such configurations of
+	// files. ServerTLS with ClientAuth tls.RequireAndVerifyClientCert makes it mutual.
 	ClientTLS, ServerTLS *tls.Config
-	// Insecure permits plaintext at an address that is not loopback.
+	// Insecure permits plaintext at an address that is not loopback, and Token to be sent over plaintext or to a peer whose
+	// certificate is not verified.
 	Insecure bool
+
+	// Authenticate tells who a peer is that connects to an endpoint, from its certificate or token: see Tokens and
+	// CertificateName. Publisher ids then belong to their principal. An error refuses the connection, and is logged here but
+	// not told to the peer; one that wraps ErrUnavailable makes the peer come back. ctx ends with HandshakeTimeout. It is
+	// called concurrently. Nil means that everybody who can connect is let in.
+	Authenticate func(ctx context.Context, p Peer) (principal string, err error)
+	// Authorize allows (nil) or refuses what a principal, or this process, does with a topic: see Action. Errors are treated
+	// as those of Authenticate. The connection that it is about is not read meanwhile, so it should be quick; ctx ends after
+	// HandshakeTimeout. It is called concurrently. Nil means that everything is allowed.
+	Authorize func(ctx context.Context, a Access) error
+	// Token returns what to show to the Authenticate hook at t, or an empty string for nothing: see StaticToken. It is called
+	// for every connection, so that tokens can be renewed. Mind that t can come from a topic: a token for all targets goes to
+	// whichever the application publishes to. One that would go over plaintext TCP is refused (*InsecureTokenError) unless
+	// Insecure is set. At most 3 KiB.
+	Token func(ctx context.Context, t Target) (string, error)
 	// Groups declares the consumer groups of topics, by topic: no credit is given before all of them exist, so that a
 	// restarted process gives none of them less than it confirmed.
 	Groups map[string][]string
@@ -61,8 +79,10 @@ type AckedConfig struct {
 	Retry *RetryConfig
 
 	// MaxConnections, MaxTopics, MaxPublishers and MaxStreams bound what one endpoint keeps; 0 means 16,384 connections and
-	// 65,536 of each of the others. A stream is one publisher's flow to one topic.
-	MaxConnections, MaxTopics, MaxPublishers, MaxStreams int
+	// 65,536 of each of the others. A stream is one publisher's flow to one topic. MaxConnectionsPerHost bounds the
+	// connections from one IP address, or one /64 of IPv6; 0 means a quarter of MaxConnections, Unlimited none. Who comes
+	// when a bound is reached is told so, and can come back.
+	MaxConnections, MaxConnectionsPerHost, MaxTopics, MaxPublishers, MaxStreams int
 }
 
 func (c *AckedConfig) setDefaults() {
@@ -76,6 +96,7 @@ func (c *AckedConfig) setDefaults() {
 	setDefault(&c.DeadAfter, 30*time.Second)
 	setDefault(&c.ForgetAfter, 5*time.Minute)
 	setDefault(&c.MaxConnections, 16384)
+	setDefault(&c.MaxConnectionsPerHost, max(1, c.MaxConnections/4))
 	setDefault(&c.MaxTopics, 65536)
 	setDefault(&c.MaxPublishers, 65536)
 	setDefault(&c.MaxStreams, 65536)
@@ -91,6 +112,9 @@ func (c *AckedConfig) setDefaults() {
 func (c AckedConfig) Validate() error {
 	c.setDefaults()
 	const name = "AckedConfig."
+	if err := c.validateTrust(); err != nil {
+		return err
+	}
 	switch largest := session.EncodedSize(c.MaxMessageSize); {
 	case c.MaxMessageSize < 0 || c.MaxMessageSize > 1<<30:
 		return configError(name+"MaxMessageSize", "%d is not between 1 and 1 GiB", c.MaxMessageSize)
@@ -108,6 +132,26 @@ func (c AckedConfig) Validate() error {
 	return c.Retry.validate()
 }
 
+// validateTrust is the part of Validate that is about strangers.
+func (c *AckedConfig) validateTrust() error {
+	const name = "AckedConfig."
+	if err := checkTLS(name+"ClientTLS", c.ClientTLS); err != nil {
+		return err
+	}
+	if err := checkTLS(name+"ServerTLS", c.ServerTLS); err != nil {
+		return err
+	}
+	switch {
+	case c.Token != nil && !c.Insecure && !verifies(c.ClientTLS):
+		return configError(name+"Token", "ClientTLS has InsecureSkipVerify: anybody could pose as the peer and get the token; verify, or set Insecure")
+	case min(c.MaxConnections, c.MaxTopics, c.MaxPublishers, c.MaxStreams) < 0:
+		return configError(name+"MaxConnections, MaxTopics, MaxPublishers, MaxStreams", "must not be negative")
+	case c.MaxConnectionsPerHost < Unlimited:
+		return configError(name+"MaxConnectionsPerHost", "%d is negative; use Unlimited for none", c.MaxConnectionsPerHost)
+	}
+	return nil
+}
+
 // ackedCodec frames what carries messages of up to maxMessage bytes: four bytes of length, big-endian.
 func ackedCodec(maxMessage int) (framing.Codec, error) {
 	return framing.NewFixed(4, binary.BigEndian, session.MaxFrame(maxMessage))
@@ -120,14 +164,13 @@ func greetingCodec() (framing.Codec, error) { return framing.NewFixed(4, binary.
 //
 // mu guards the maps and closed; it is not held while anything is opened or closed.
 type acked struct {
-	cfg      AckedConfig
-	manager  ManagerConfig
-	identity session.Identity
-	streams  atomic.Uint64    // the number given last: all links share the identity
-	held     *dispatch.Budget // by the endpoints
-	kept     *dispatch.Budget // by the links
-	stop     chan struct{}
-	wg       sync.WaitGroup
+	cfg     AckedConfig
+	manager ManagerConfig
+	streams atomic.Uint64    // the number given last
+	held    *dispatch.Budget // by the endpoints
+	kept    *dispatch.Budget // by the links
+	stop    chan struct{}
+	wg      sync.WaitGroup
 
 	mu        sync.Mutex
 	links     map[Target]*Link
@@ -153,10 +196,15 @@ func newAcked(cfg ManagerConfig) *acked {
 	}
 	a.cfg.setDefaults()
 	a.held, a.kept = dispatch.NewBudget(a.cfg.MemoryLimit), dispatch.NewBudget(a.cfg.MemoryLimit)
-	a.identity.Epoch = 1
-	_, _ = rand.Read(a.identity.Publisher[:]) // never fails: see crypto/rand
-	_, _ = rand.Read(a.identity.Secret[:])
 	return a
+}
+
+// newIdentity is a link's: a receiver that shared it with another could pose as this side there.
+func newIdentity() session.Identity {
+	id := session.Identity{Epoch: 1}
+	_, _ = rand.Read(id.Publisher[:]) // never fails: see crypto/rand
+	_, _ = rand.Read(id.Secret[:])
+	return id
 }
 
 // Link returns the link to a target, and makes it where there is none. It belongs to the Manager.
@@ -190,6 +238,11 @@ func (a *acked) link(t Target) (*Link, error) {
 	if l != nil {
 		return l, nil
 	}
+	if a.manager.direct {
+		if err := a.manager.DialAllow.literal(t); err != nil {
+			return nil, err
+		}
+	}
 	cfg, err := a.linkConfig(t)
 	if err != nil {
 		return nil, err
@@ -205,24 +258,15 @@ func (a *acked) link(t Target) (*Link, error) {
 
 func (a *acked) linkConfig(t Target) (linkConfig, error) {
 	cfg := linkConfig{
-		AckedConfig: a.cfg, target: t, dial: a.manager.Dial, identity: a.identity,
+		AckedConfig: a.cfg, target: t, dial: a.manager.Dial, identity: newIdentity(),
 		nextStream: func() uint64 { return a.streams.Add(1) }, budget: a.kept, logger: a.manager.Logger,
 	}
 	if !t.TLS {
 		return cfg, nil
 	}
-	cfg.tls = &tls.Config{MinVersion: tls.VersionTLS13}
-	if a.cfg.ClientTLS != nil {
-		cfg.tls = a.cfg.ClientTLS.Clone()
-	}
-	if cfg.tls.ServerName == "" {
-		host, _, err := net.SplitHostPort(t.Address)
-		if err != nil {
-			return cfg, err
-		}
-		cfg.tls.ServerName = host
-	}
-	return cfg, nil
+	var err error
+	cfg.tls, err = clientTLS(a.cfg.ClientTLS, t.Address)
+	return cfg, err
 }
 
 // tick keeps the links' time.
@@ -286,7 +330,7 @@ func (a *acked) listen(t Target) (*Endpoint, error) {
 	case t.TLS && a.cfg.ServerTLS == nil:
 		return nil, configError("AckedConfig.ServerTLS", "is needed to listen at tls://%s", t.Address)
 	case t.TLS:
-		cfg.tls = a.cfg.ServerTLS
+		cfg.tls = serverTLS(a.cfg.ServerTLS)
 	case !a.cfg.Insecure && reachableFromOutside(t.Network, t.Address):
 		return nil, &InsecureAddressError{Address: t.Address}
 	}

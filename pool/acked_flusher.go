@@ -13,6 +13,10 @@ const (
 	flushClosed
 )
 
+// yields is how often a flusher steps back before it flushes: fewer make more and smaller writes, more delay them for
+// nothing. See docs/performance.md.
+const yields = 3
+
 // flusher runs a flush function in a goroutine that exists only while there is something to flush: an idle connection
 // costs none, and kicks that arrive while it runs cost one atomic load.
 type flusher struct {
@@ -47,8 +51,10 @@ func (f *flusher) kick() {
 
 func (f *flusher) run() {
 	for {
-		// Whoever is about to produce more goes first: it then rides on the same write.
-		runtime.Gosched()
+		// Whoever is about to produce more goes first: it then rides on the same write. Where nobody is, this is no wait.
+		for range yields {
+			runtime.Gosched()
+		}
 		f.state.Store(flushRunning)
 		f.flush()
 		if f.state.CompareAndSwap(flushRunning, flushIdle) {

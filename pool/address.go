@@ -2,6 +2,7 @@ package pool
 
 import (
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 )
@@ -37,16 +38,32 @@ func reachableFromOutside(network, address string) bool {
 
 // boundOutside is reachableFromOutside for a socket that exists.
 func boundOutside(addr net.Addr) bool {
-	tcp, ok := addr.(*net.TCPAddr)
-	return ok && !tcp.IP.IsLoopback()
+	if tcp, ok := addr.(*net.TCPAddr); ok {
+		return !tcp.IP.IsLoopback()
+	}
+	if !strings.HasPrefix(addr.Network(), "tcp") {
+		return false
+	}
+	at, err := netip.ParseAddrPort(addr.String()) // of a listener that is wrapped
+	return err != nil || !at.Addr().Unmap().IsLoopback()
 }
 
-// hostOf is the part of a peer's address that its connections share.
+// hostOf is the part of a peer's address that its connections share: of IPv6 the /64, as each host has a whole one.
 func hostOf(addr net.Addr) string {
-	if tcp, ok := addr.(*net.TCPAddr); ok {
-		return tcp.IP.String()
+	if addr == nil {
+		return ""
 	}
-	return addr.Network()
+	tcp, ok := addr.(*net.TCPAddr)
+	if !ok {
+		return addr.Network()
+	}
+	ip := tcp.AddrPort().Addr().WithZone("").Unmap()
+	if ip.Is6() && !ip.IsLoopback() {
+		if p, err := ip.Prefix(64); err == nil {
+			return p.String()
+		}
+	}
+	return ip.String()
 }
 
 // maxLoggedAddress bounds what a log line or error repeats of an address.
@@ -58,4 +75,27 @@ func quoteAddress(address string) string {
 		address = address[:maxLoggedAddress] + "…"
 	}
 	return strconv.Quote(address)
+}
+
+// peerText is an address as logs show it: the peer chose that of its Unix socket.
+func peerText(addr net.Addr) string {
+	if addr == nil {
+		return ""
+	}
+	return printable(addr.String())
+}
+
+// maxLoggedText bounds what a log line repeats of text that may be a peer's.
+const maxLoggedText = 300
+
+// printable makes text that may be a peer's safe for a log line or an error: cut, on one line, without control characters.
+func printable(text string) string {
+	if len(text) > maxLoggedText {
+		text = strings.ToValidUTF8(text[:maxLoggedText], "") + "…"
+	}
+	if strings.IndexFunc(text, func(r rune) bool { return !strconv.IsPrint(r) }) < 0 {
+		return text
+	}
+	quoted := strconv.Quote(text)
+	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
 }

@@ -49,14 +49,23 @@ type ManagerConfig struct {
 	// test, or a socket that was handed over. Nil means package net.
 	Dial   DialFunc
 	Listen ListenFunc
+	// DialAllow limits where everything of this Manager connects to, also through a Dial. Nil means no limit. Set it where
+	// topics or routes come from elsewhere than the configuration.
+	DialAllow *DialAllow
 	// Logger takes what nobody else is told of. Nil means watermill.NopLogger.
 	Logger watermill.LoggerAdapter
 	// Acked configures the acked protocol: the Manager's links and endpoints.
 	Acked AckedConfig
+
+	direct bool // there is a DialAllow, and no Dial of the user's
 }
 
 func (c *ManagerConfig) setDefaults() {
-	if c.Dial == nil {
+	switch {
+	case c.DialAllow != nil:
+		c.direct = c.Dial == nil
+		c.Dial = c.DialAllow.dial(c.Dial)
+	case c.Dial == nil:
 		c.Dial = (&net.Dialer{}).DialContext
 	}
 	if c.Listen == nil {
@@ -77,14 +86,17 @@ type WriterConfig struct {
 	// stream network of package net; empty means "tcp".
 	Address string
 	Network string
+	// Key replaces Address as the key, where the same address is reached in
+	// several ways, such as with TLS and without.
+	Key string
 	// MaxMessageSize is the limit of one message in bytes; 0 means
 	// DefaultMaxMessageSize. A BuffStreams peer must have the same limit, as the
 	// width of the header follows from it.
 	MaxMessageSize int
 	// Codec frames the messages. Nil means BuffStreams of MaxMessageSize.
 	Codec framing.Codec
-	// TLSConfig, when set, makes TLS begin with the first byte. An empty
-	// ServerName is taken from Address.
+	// TLSConfig, when set, makes TLS begin with the first byte: 1.3 or later,
+	// whatever its MinVersion. An empty ServerName is taken from Address.
 	TLSConfig *tls.Config
 
 	// BufferSize bounds in bytes what waits for the connection; 0 means 1 MiB.
@@ -148,6 +160,8 @@ func (c WriterConfig) Validate() error {
 		return configError("WriterConfig.DialTimeout", "%v is negative", c.DialTimeout)
 	case c.CloseTimeout < 0:
 		return configError("WriterConfig.CloseTimeout", "%v is negative", c.CloseTimeout)
+	case checkTLS("WriterConfig.TLSConfig", c.TLSConfig) != nil:
+		return checkTLS("WriterConfig.TLSConfig", c.TLSConfig)
 	case c.OnFailure != nil && c.Failures != nil:
 		return configError("WriterConfig.Failures", "OnFailure is set as well; choose one")
 	}
@@ -178,7 +192,8 @@ type ListenerConfig struct {
 	// It is never closed here, and nothing is sent on it after Close returned.
 	Messages chan<- []byte
 
-	// TLSConfig, when set, makes TLS begin with the first byte.
+	// TLSConfig, when set, makes TLS begin with the first byte: 1.3 or later,
+	// whatever its MinVersion. Sessions are not resumed.
 	TLSConfig *tls.Config
 	// Insecure permits plaintext on an address that is not loopback.
 	Insecure bool
@@ -206,6 +221,9 @@ type ListenerConfig struct {
 	// Listen and Logger are the Manager's where they are nil.
 	Listen ListenFunc
 	Logger watermill.LoggerAdapter
+
+	// admit decides on a connection before anything is read, after its TLS handshake.
+	admit func(context.Context, net.Conn) error
 }
 
 func (c *ListenerConfig) setDefaults() {
@@ -240,6 +258,9 @@ func (c ListenerConfig) Validate() error {
 		return configError("ListenerConfig.HandshakeTimeout", "%v is negative", c.HandshakeTimeout)
 	case c.CloseTimeout < 0:
 		return configError("ListenerConfig.CloseTimeout", "%v is negative", c.CloseTimeout)
+	}
+	if err := checkTLS("ListenerConfig.TLSConfig", c.TLSConfig); err != nil {
+		return err
 	}
 	if c.TLSConfig == nil && !c.Insecure && reachableFromOutside(c.Network, c.Address) {
 		return &InsecureAddressError{Address: c.Address}

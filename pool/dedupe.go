@@ -42,7 +42,8 @@ type StreamState struct {
 type DedupeStore interface {
 	// Load returns what is known of a stream; ok is false when that is nothing.
 	Load(StreamID) (state StreamState, ok bool, err error)
-	// Save makes the states durable, all of them together. After an error the listener acks nothing more.
+	// Save makes the states durable, all of them together. After an error the listener acks nothing more until it is opened
+	// anew: what it goes on to deliver meanwhile, up to the credit that it has given, then comes again.
 	Save(map[StreamID]StreamState) error
 	// Forget drops a stream that has ended.
 	Forget(StreamID) error

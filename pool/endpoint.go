@@ -41,18 +41,25 @@ type Endpoint struct {
 	saver     *saver         // nil without a DedupeStore
 	stop      chan struct{}  // closed by Drain
 	abandoned chan struct{}  // closed when Close begins
-	done      chan struct{}  // closed when Close is through
-	bare      *Listener      // instead of ln, for plain peers
-	source    *plainSource   // of bare
+	ctx       context.Context
+	cancel    context.CancelFunc // called when Close begins: the hooks of the user end
+	guard     guard
+	done      chan struct{} // closed when Close is through
+	bare      *Listener     // instead of ln, for plain peers
+	source    *plainSource  // of bare
 
-	mu         sync.Mutex
-	topics     map[string]*dispatch.Topic
-	publishers map[[16]byte]*publisher
-	streams    map[*dispatch.Topic]map[*stream]struct{} // of each topic
-	count      int                                      // of streams
-	gone       tombstones
-	conns      map[*endpointConn]struct{}
-	closing    bool
+	mu            sync.Mutex
+	topics        map[string]*dispatch.Topic
+	publishers    map[[16]byte]*publisher
+	streams       map[*dispatch.Topic]map[*stream]struct{} // of each topic
+	count         int                                      // of streams
+	gone          tombstones
+	forgotten     int // publishers that returned and were not known, since that was said
+	forgottenSaid time.Time
+	fullUntil     time.Time // nothing can be forgotten before
+	conns         map[*endpointConn]struct{}
+	crowd         crowd // of conns
+	closing       bool
 }
 
 // newEndpoint serves a listening socket, which is its own from now on.
@@ -71,8 +78,11 @@ func newEndpoint(cfg endpointConfig, ln net.Listener) (*Endpoint, error) {
 }
 
 func emptyEndpoint(cfg endpointConfig) *Endpoint {
+	ctx, cancel := context.WithCancel(context.Background())
 	return &Endpoint{
-		cfg: cfg, stop: make(chan struct{}), abandoned: make(chan struct{}), done: make(chan struct{}),
+		ctx: ctx, cancel: cancel, guard: newGuard(&cfg.AckedConfig, cfg.target, cfg.logger),
+		crowd: crowd{perHost: map[string]int{}},
+		cfg:   cfg, stop: make(chan struct{}), abandoned: make(chan struct{}), done: make(chan struct{}),
 		topics:     map[string]*dispatch.Topic{},
 		publishers: map[[16]byte]*publisher{},
 		streams:    map[*dispatch.Topic]map[*stream]struct{}{},
@@ -144,33 +154,6 @@ func (e *Endpoint) accept() {
 	}
 }
 
-// admit starts a connection unless the endpoint is full or closing.
-func (e *Endpoint) admit(nc net.Conn) {
-	c := newEndpointConn(e, nc)
-	e.mu.Lock()
-	full := len(e.conns) >= e.cfg.MaxConnections
-	if full || e.closing {
-		e.mu.Unlock()
-		_ = nc.Close()
-		if full {
-			e.cfg.logger.Info("Connection refused: too many", watermill.LogFields{
-				"provider": provider, "address": e.cfg.target.Address, "limit": e.cfg.MaxConnections,
-			})
-		}
-		return
-	}
-	e.conns[c] = struct{}{}
-	e.wg.Go(c.serve) // ends when the peer or Close closes the connection
-	e.mu.Unlock()
-}
-
-// forget takes a connection off the list.
-func (e *Endpoint) forget(c *endpointConn) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	delete(e.conns, c)
-}
-
 // Held is the number of unsettled messages of which this endpoint may hold the only copy: those whose publisher has not
 // answered Drain.
 func (e *Endpoint) Held() (n int) {
@@ -227,6 +210,7 @@ func (e *Endpoint) connections() []*endpointConn {
 // was not handled.
 func (e *Endpoint) Close(ctx context.Context) error {
 	close(e.abandoned) // nobody makes room any more
+	e.cancel()
 	e.Drain()
 	defer close(e.done)
 	for _, c := range e.connections() {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,7 +29,13 @@ type endpointConn struct {
 	enc      session.Encoder
 	flusher  *flusher
 	handles  map[uint64]*stream // the reader's
-	out      []byte             // the flusher's
+	host     string             // that MaxConnectionsPerHost counts
+	refusal  error              // why the peer will not be welcomed, known before it says a word
+	pings    pingBudget         // the reader's
+	written  chan struct{}      // receives when control frames went out
+
+	principal string // set by greet
+	out       []byte // the flusher's
 
 	mu      sync.Mutex
 	greeted bool      // the peer was welcomed
@@ -40,18 +47,20 @@ type endpointConn struct {
 }
 
 func newEndpointConn(e *Endpoint, nc net.Conn) *endpointConn {
+	c := &endpointConn{endpoint: e, nc: nc, host: hostOf(nc.RemoteAddr()), handles: map[uint64]*stream{}, written: make(chan struct{}, 1)}
 	if e.cfg.tls != nil {
-		nc = tls.Server(nc, e.cfg.tls) // the handshake is made by the first read
+		c.nc = tls.Server(nc, e.cfg.tls)
 	}
-	c := &endpointConn{endpoint: e, nc: nc, handles: map[uint64]*stream{}}
 	c.enc = session.Encoder{Codec: e.codec, Checksum: e.cfg.tls == nil}
 	c.flusher = newFlusher(c.flush)
 	return c
 }
 
 // serve reads frames until the connection ends, then detaches its streams.
-func (c *endpointConn) serve() {
-	err := c.talk()
+func (c *endpointConn) serve() { c.end(c.talk()) }
+
+// end tells the peer why the connection ends, where it is its fault, and detaches the streams.
+func (c *endpointConn) end(err error) {
 	var refused *session.PeerError
 	var broken *session.ProtocolError
 	switch {
@@ -62,24 +71,30 @@ func (c *endpointConn) serve() {
 	}
 	_ = c.nc.Close()
 	c.flusher.close()
-	for _, s := range c.handles {
+	for _, h := range slices.Sorted(maps.Keys(c.handles)) { // in an order that a simulation can repeat
+		s := c.handles[h]
 		s.detach(c)
 		if s.topic.Deserted() {
 			c.endpoint.release(s)
 		}
 	}
 	c.endpoint.forget(c)
-	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+	if err != nil && c.refusal == nil && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
 		c.endpoint.cfg.logger.Info("Connection ended", watermill.LogFields{
-			"provider": provider, "address": c.endpoint.cfg.target.Address, "peer": c.nc.RemoteAddr().String(),
-			"err": fmt.Sprintf("%.300s", err),
+			"provider": provider, "address": c.endpoint.cfg.target.Address, "peer": peerText(c.nc.RemoteAddr()),
+			"err": printable(err.Error()),
 		})
 	}
 }
 
 func (c *endpointConn) talk() error {
-	cfg := &c.endpoint.cfg
-	if err := c.nc.SetReadDeadline(time.Now().Add(cfg.HandshakeTimeout)); err != nil {
+	deadline := time.Now().Add(c.endpoint.cfg.HandshakeTimeout) // of all of it: a peer gains nothing by being slow
+	if err := c.nc.SetDeadline(deadline); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithDeadline(c.endpoint.ctx, deadline)
+	defer cancel()
+	if err := c.secure(ctx); err != nil {
 		return err
 	}
 	small, err := greetingCodec()
@@ -87,7 +102,7 @@ func (c *endpointConn) talk() error {
 		return err
 	}
 	r := framing.NewReader(c.nc, small)
-	if err := c.greet(r); err != nil {
+	if err := c.greet(ctx, r); err != nil {
 		return err
 	}
 	r.SetCodec(c.endpoint.codec)
@@ -95,7 +110,7 @@ func (c *endpointConn) talk() error {
 }
 
 // greet takes the Hello and answers it.
-func (c *endpointConn) greet(r *framing.Reader) error {
+func (c *endpointConn) greet(ctx context.Context, r *framing.Reader) error {
 	payload, err := r.Next()
 	if err != nil {
 		return err
@@ -115,6 +130,9 @@ func (c *endpointConn) greet(r *framing.Reader) error {
 		return &session.PeerError{Code: wire.Code_CODE_VERSION, Reason: "this listener speaks version 1"}
 	case hello.MaxFrame < session.MinFrame:
 		return &session.ProtocolError{Rule: "max_frame of the hello is too small"}
+	}
+	if err := c.welcome(ctx, hello); err != nil {
+		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -155,6 +173,11 @@ func (c *endpointConn) read(r *framing.Reader) error {
 		if err := c.handle(frame); err != nil {
 			return err
 		}
+		if !session.IsPublish(payload) {
+			if err := c.holdBack(); err != nil {
+				return err
+			}
+		}
 	}
 }
 
@@ -183,6 +206,9 @@ func (c *endpointConn) handle(frame any) error {
 	case *wire.Release:
 		c.release(f.Handle)
 	case *wire.Ping:
+		if !c.pings.spend(time.Now()) {
+			return &session.ProtocolError{Rule: "too many pings"}
+		}
 		c.send(&wire.Frame{Body: &wire.Frame_Pong{Pong: &wire.Pong{Id: f.Id}}})
 	case *wire.Pong:
 		c.mu.Lock()
@@ -229,7 +255,11 @@ func (c *endpointConn) open(f *wire.Open) error {
 	if len(c.handles) >= c.endpoint.cfg.MaxTopics {
 		return &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: "too many streams"}
 	}
-	s, refused := c.endpoint.open(f)
+	refused := c.may(f.Topic)
+	var s *stream
+	if refused == nil {
+		s, refused = c.endpoint.open(f, c.principal)
+	}
 	if refused != nil {
 		c.send(&wire.Frame{Body: &wire.Frame_Opened{Opened: &wire.Opened{
 			Handle: f.Handle, Code: refused.Code, Reason: refused.Reason,
@@ -276,6 +306,10 @@ func (c *endpointConn) flush() {
 	out := append(c.out[:0], c.control...)
 	dirty := c.dirty
 	c.control, c.dirty = c.control[:0], nil
+	select {
+	case c.written <- struct{}{}: // for holdBack
+	default:
+	}
 	if c.failing {
 		dirty = nil
 	}
@@ -306,6 +340,7 @@ func (c *endpointConn) fail(code wire.Code, reason string) {
 	c.mu.Unlock()
 	c.flusher.kick()
 	c.flusher.close()
+	c.linger()
 }
 
 // goawayPing is the id of the ping behind a goaway.
@@ -335,9 +370,8 @@ func (c *endpointConn) keeps() bool {
 
 // shut closes the connection after the acks that are due were written, or ctx is done.
 func (c *endpointConn) shut(ctx context.Context) {
-	stop := context.AfterFunc(ctx, func() { _ = c.nc.Close() })
+	defer context.AfterFunc(ctx, c.cut)()
 	c.flusher.kick()
 	c.flusher.close()
-	stop()
 	_ = c.nc.Close()
 }

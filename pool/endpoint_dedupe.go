@@ -98,14 +98,14 @@ func (s *stream) state() StreamState {
 	return StreamState{Epoch: s.epoch, Secret: s.secret, Settled: s.in.Settled(s.unsaved)}
 }
 
-// persist makes a settled message durable before anybody is told of it.
-func (s *stream) persist(v *saver, seq uint64) error {
+// persist makes settled messages durable before anybody is told of them.
+func (s *stream) persist(v *saver, r Range) error {
 	s.mu.Lock()
-	s.unsaved = append(s.unsaved, seq)
+	s.unsaved = append(s.unsaved, r)
 	s.mu.Unlock()
 	err := v.save(s)
 	s.mu.Lock()
-	s.unsaved = slices.DeleteFunc(s.unsaved, func(u uint64) bool { return u == seq })
+	s.unsaved = slices.DeleteFunc(s.unsaved, func(u Range) bool { return u == r })
 	s.mu.Unlock()
 	return err
 }

@@ -16,7 +16,8 @@ func (m *Manager) newPlainEndpoint(t Target, maxMessageSize int) (*Endpoint, err
 	source := &plainSource{endpoint: e, topic: e.Topic("")}
 	cfg := ListenerConfig{
 		Network: t.Network, Address: t.Address, MaxMessageSize: maxMessageSize, Callback: source.receive,
-		Insecure: e.cfg.Insecure, MaxConnections: e.cfg.MaxConnections,
+		Insecure: e.cfg.Insecure, MaxConnections: e.cfg.MaxConnections, MaxConnectionsPerHost: e.cfg.MaxConnectionsPerHost,
+		HandshakeTimeout: e.cfg.HandshakeTimeout, admit: e.admitPlain,
 		Listen: m.cfg.Listen, Logger: m.cfg.Logger,
 	}
 	if t.TLS {
@@ -76,7 +77,7 @@ func (p *plainSource) reserve(room dispatch.Amount) bool {
 }
 
 // Settled implements dispatch.Source.
-func (p *plainSource) Settled(uint64) { p.held.Add(-1) }
+func (p *plainSource) Settled(first, last uint64) { p.held.Add(-int64(last - first + 1)) }
 
 // Refused implements dispatch.Source.
 func (p *plainSource) Refused(_ uint64, r dispatch.Refusal) {

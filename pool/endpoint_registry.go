@@ -1,8 +1,12 @@
 package pool
 
 import (
+	"cmp"
 	"crypto/subtle"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -14,9 +18,10 @@ import (
 
 // publisher is what an Endpoint remembers of one publisher id.
 type publisher struct {
-	epoch   uint64
-	secret  [16]byte
-	streams map[streamKey]*stream
+	epoch     uint64
+	secret    [16]byte
+	principal string // empty without authentication
+	streams   map[streamKey]*stream
 }
 
 type streamKey struct {
@@ -24,8 +29,14 @@ type streamKey struct {
 	topic  string
 }
 
-// open finds or makes the stream that an Open names, and tells who may not have it.
-func (e *Endpoint) open(f *wire.Open) (*stream, *session.PeerError) {
+// compare orders a publisher's streams, so that a simulation can repeat what is done to all of them.
+func (s *stream) compare(other *stream) int {
+	return cmp.Or(cmp.Compare(s.id.Stream, other.id.Stream), strings.Compare(s.id.Topic, other.id.Topic))
+}
+
+// open finds or makes the stream that an Open names, and tells who may not have it. Whoever gets the stream attaches it:
+// until then nobody else makes the endpoint forget it.
+func (e *Endpoint) open(f *wire.Open, principal string) (*stream, *session.PeerError) {
 	if len(f.Publisher) != 16 || len(f.Secret) != 16 || len(f.Topic) > maxTopicName {
 		return nil, &session.PeerError{Code: wire.Code_CODE_PROTOCOL, Reason: "malformed open"}
 	}
@@ -36,19 +47,20 @@ func (e *Endpoint) open(f *wire.Open) (*stream, *session.PeerError) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	p, refused := e.publisher(f, stored, known)
+	p, refused := e.publisher(f, principal, stored, known)
 	if refused != nil {
 		return nil, refused
 	}
 	key := streamKey{f.Stream, f.Topic}
 	s := p.streams[key]
 	if s != nil {
+		s.claimed()
 		return s, nil
 	}
 	if e.gone.has(f.Topic, time.Now()) {
 		return nil, &session.PeerError{Code: wire.Code_CODE_TOPIC_GONE, Reason: "the topic's last subscription ended"}
 	}
-	if e.count >= e.cfg.MaxStreams && !e.evict() {
+	if !e.makeRoom(func() bool { return e.count < e.cfg.MaxStreams }) {
 		return nil, &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: "too many streams"}
 	}
 	if e.topics[f.Topic] == nil && len(e.topics) >= e.cfg.MaxTopics {
@@ -59,12 +71,23 @@ func (e *Endpoint) open(f *wire.Open) (*stream, *session.PeerError) {
 		s.saver = e.saver
 	}
 	if f.Base > 1 && !known {
-		e.cfg.logger.Info("A publisher returns and what it sent is not remembered: duplicates are possible", watermill.LogFields{
-			"provider": provider, "address": e.cfg.target.Address, "topic": fmt.Sprintf("%.100q", f.Topic),
-		})
+		e.sayForgotten(f.Topic)
 	}
 	e.add(p, key, s)
+	s.claimed()
 	return s, nil
+}
+
+// sayForgotten says that a publisher knows more of a stream than the endpoint does: once in a while, as a peer can claim
+// that as often as it likes. e.mu is held.
+func (e *Endpoint) sayForgotten(topic string) {
+	e.forgotten++
+	if now := time.Now(); now.Sub(e.forgottenSaid) >= time.Second {
+		e.cfg.logger.Info("A publisher returns and what it sent is not remembered: duplicates are possible", watermill.LogFields{
+			"provider": provider, "address": e.cfg.target.Address, "topic": fmt.Sprintf("%.100q", topic), "count": e.forgotten,
+		})
+		e.forgotten, e.forgottenSaid = 0, now
+	}
 }
 
 // recall asks the DedupeStore for a stream that is not in memory.
@@ -87,32 +110,41 @@ func (e *Endpoint) recall(id StreamID) (state StreamState, known bool, err error
 }
 
 // publisher finds or makes the publisher that an Open names, and fences older epochs and strangers. e.mu is held.
-func (e *Endpoint) publisher(f *wire.Open, stored StreamState, known bool) (*publisher, *session.PeerError) {
+func (e *Endpoint) publisher(f *wire.Open, principal string, stored StreamState, known bool) (*publisher, *session.PeerError) {
 	id := [16]byte(f.Publisher)
 	p := e.publishers[id]
 	if p == nil {
-		if len(e.publishers) >= e.cfg.MaxPublishers && !e.evict() {
+		if !e.makeRoom(func() bool { return len(e.publishers) < e.cfg.MaxPublishers }) {
 			return nil, &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: "too many publishers"}
 		}
-		p = &publisher{epoch: f.Epoch, secret: [16]byte(f.Secret), streams: map[streamKey]*stream{}}
+		p = &publisher{epoch: f.Epoch, secret: [16]byte(f.Secret), principal: principal, streams: map[streamKey]*stream{}}
 		if known && stored.Epoch > 0 {
 			p.epoch, p.secret = stored.Epoch, stored.Secret
 		}
 		e.publishers[id] = p
 	}
-	if subtle.ConstantTimeCompare(p.secret[:], f.Secret) != 1 {
+	if stored.Epoch > p.epoch { // another of its streams came first, and an earlier life of this listener had heard more
+		p.secret = stored.Secret
+		p.raise(stored.Epoch)
+	}
+	if subtle.ConstantTimeCompare(p.secret[:], f.Secret) != 1 || p.principal != principal {
 		return nil, &session.PeerError{Code: wire.Code_CODE_FENCED, Reason: "the publisher id belongs to somebody else"}
 	}
 	if f.Epoch < p.epoch {
 		return nil, &session.PeerError{Code: wire.Code_CODE_FENCED, Reason: "a newer epoch of this publisher was seen"}
 	}
 	if f.Epoch > p.epoch {
-		p.epoch = f.Epoch
-		for _, s := range p.streams {
-			s.fence(f.Epoch)
-		}
+		p.raise(f.Epoch)
 	}
 	return p, nil
+}
+
+// raise begins a newer epoch. The Endpoint's mu is held.
+func (p *publisher) raise(epoch uint64) {
+	p.epoch = epoch
+	for _, s := range slices.SortedFunc(maps.Values(p.streams), (*stream).compare) {
+		s.fence(epoch)
+	}
 }
 
 // add files a stream. e.mu is held.
@@ -144,13 +176,31 @@ func (e *Endpoint) remove(s *stream) {
 	}
 }
 
-// evict forgets streams of which nothing is connected and nothing unsettled, and publishers without streams; it returns
-// false when there are none. e.mu is held.
-func (e *Endpoint) evict() bool {
+// makeRoom forgets, until there is room, streams of which nothing is connected and nothing unsettled, and publishers
+// without streams; then also streams whose absent publishers have not confirmed rejections: who never does would otherwise
+// keep its place for good. It returns false when all of that was not enough, and then does not look again for ten times as
+// long as it took: whoever asks in vain must not keep the endpoint busy. e.mu is held.
+func (e *Endpoint) makeRoom(enough func() bool) bool {
+	begin := time.Now()
+	if enough() || begin.Before(e.fullUntil) {
+		return enough()
+	}
+	for _, gone := range []func(*stream) bool{(*stream).forgettable, (*stream).abandoned} {
+		if e.evict(gone); enough() {
+			return true
+		}
+	}
+	now := time.Now()
+	e.fullUntil = now.Add(10 * now.Sub(begin))
+	return false
+}
+
+// evict forgets the streams that are gone, and publishers without streams. e.mu is held.
+func (e *Endpoint) evict(gone func(*stream) bool) {
 	streams, publishers := e.count, len(e.publishers)
 	for id, p := range e.publishers {
 		for _, s := range p.streams {
-			if s.forgettable() {
+			if gone(s) {
 				e.remove(s)
 			}
 		}
@@ -158,26 +208,27 @@ func (e *Endpoint) evict() bool {
 			delete(e.publishers, id)
 		}
 	}
-	if e.count < streams || len(e.publishers) < publishers {
+	if e.count < streams || len(e.publishers) < publishers-1 { // the one that asks may have no stream yet
 		e.cfg.logger.Info("Too many publishers: idle ones were forgotten, and may duplicate when they return", watermill.LogFields{
 			"provider": provider, "address": e.cfg.target.Address, "streams": streams - e.count,
 		})
-		return true
 	}
-	return false
 }
 
-// release forgets a stream that is over.
-func (e *Endpoint) release(s *stream) {
+// release forgets a stream that is over, unless another connection has it, or is about to.
+func (e *Endpoint) release(s *stream) (released bool) {
 	e.mu.Lock()
+	defer e.mu.Unlock()
+	if s.wanted() {
+		return false
+	}
 	e.remove(s)
-	e.mu.Unlock()
+	return true
 }
 
 // erase forgets a stream that its sender has ended, also in the DedupeStore.
 func (e *Endpoint) erase(s *stream) {
-	e.release(s)
-	if e.cfg.Dedupe == nil {
+	if !e.release(s) || e.cfg.Dedupe == nil {
 		return
 	}
 	if err := e.cfg.Dedupe.Forget(s.id); err != nil {

@@ -22,9 +22,10 @@ type stream struct {
 	mu      sync.Mutex
 	epoch   uint64
 	secret  [16]byte
-	unsaved []uint64 // settled, and on their way to the saver
+	unsaved []Range // settled, and on their way to the saver
 	in      *session.Inbound
 	conn    *endpointConn // nil while its publisher is away
+	claims  int           // Opens that have found it and have not attached it yet
 	ended   bool          // with its topic: what still arrives is ignored
 	dirty   bool          // conn knows that there is something to tell
 	claim   *dispatch.Claim
@@ -37,12 +38,16 @@ var initialTarget = dispatch.Amount{Messages: 256, Bytes: 64 << 10}
 // attach binds the stream to a connection. An older connection that still has it is dead and does not know it yet.
 func (s *stream) attach(c *endpointConn, f *wire.Open) {
 	s.mu.Lock()
+	s.claims--
 	if s.ended { // in this very moment
 		s.mu.Unlock()
 		c.send(&wire.Frame{Body: &wire.Frame_Opened{Opened: &wire.Opened{Handle: f.Handle, Code: wire.Code_CODE_TOPIC_GONE}}})
 		return
 	}
 	old := s.conn
+	if old == nil {
+		s.topic.Window().Share(1)
+	}
 	returned := s.in.Outstanding()
 	opened, rejects := s.in.Attach(f.Handle, f.Base)
 	s.conn, s.dirty, s.target, s.epoch = c, false, initialTarget, f.Epoch
@@ -55,7 +60,7 @@ func (s *stream) attach(c *endpointConn, f *wire.Open) {
 	s.tell()
 	s.mu.Unlock()
 	if old != nil && old != c {
-		_ = old.nc.Close()
+		old.cut()
 	}
 	s.topic.Window().Release(returned)
 	s.want(c, 0, f.WantMessages, f.WantBytes, f.LeastBytes)
@@ -77,6 +82,9 @@ func (s *stream) detach(c *endpointConn) {
 // letGo forgets the connection and returns what the window gets back. mu is held.
 func (s *stream) letGo() (*dispatch.Claim, dispatch.Amount) {
 	claim, returned := s.claim, s.in.Outstanding()
+	if s.conn != nil {
+		s.topic.Window().Share(-1)
+	}
 	s.in.Detach()
 	s.conn, s.claim = nil, nil
 	return claim, returned
@@ -100,7 +108,7 @@ func (s *stream) fence(epoch uint64) {
 	}
 	claim, returned := s.letGo()
 	s.mu.Unlock()
-	_ = c.nc.Close()
+	c.cut()
 	s.giveBack(claim, returned)
 }
 
@@ -181,13 +189,12 @@ func (s *stream) append(msgs [][]byte, first uint64, free dispatch.Amount) dispa
 
 // topUp gives more credit when half of it is used, without waiting in line. mu is held.
 func (s *stream) topUp() {
-	left := s.in.Outstanding()
-	if s.claim != nil || left.Messages > s.target.Messages/2 && left.Bytes > s.target.Bytes/2 {
+	left, idle := s.in.Outstanding(), s.topic.Window().Idle()
+	target := dispatch.Amount{Messages: min(s.target.Messages, idle.Messages), Bytes: min(s.target.Bytes, idle.Bytes)}
+	if s.claim != nil || left.Messages > target.Messages/2 && left.Bytes > target.Bytes/2 {
 		return
 	}
-	more := dispatch.Amount{
-		Messages: max(0, s.target.Messages-left.Messages), Bytes: max(0, s.target.Bytes-left.Bytes),
-	}
+	more := dispatch.Amount{Messages: max(0, target.Messages-left.Messages), Bytes: max(0, target.Bytes-left.Bytes)}
 	s.in.Grant(s.topic.Window().Take(more))
 }
 
@@ -221,14 +228,15 @@ func (s *stream) want(c *endpointConn, seen, messages, bytes, least uint64) {
 // newClaim is for what the sender has waiting, up to an eighth of the window, so that many streams find room. A grant of
 // much less than can be used would be spent in tiny frames. mu is held.
 func (s *stream) newClaim(messages, bytes, least uint64) *dispatch.Claim {
-	size := s.conn.endpoint.cfg.window()
+	size, idle := s.conn.endpoint.cfg.window(), s.topic.Window().Idle()
 	share := dispatch.Amount{Messages: max(1, size.Messages/8), Bytes: max(1, size.Bytes/8)}
 	s.target.Messages = min(2*s.target.Messages, share.Messages)
 	s.target.Bytes = min(2*s.target.Bytes, share.Bytes)
 	wanted := dispatch.Amount{Messages: clamp(messages, share.Messages), Bytes: clamp(bytes, share.Bytes)}
 	claim := &dispatch.Claim{
 		Want: dispatch.Amount{
-			Messages: max(wanted.Messages, s.target.Messages), Bytes: max(wanted.Bytes, s.target.Bytes),
+			Messages: max(wanted.Messages, min(s.target.Messages, idle.Messages)),
+			Bytes:    max(wanted.Bytes, min(s.target.Bytes, idle.Bytes)),
 		},
 		Least: dispatch.Amount{Messages: wanted.Messages, Bytes: max(wanted.Bytes, clamp(least, size.Bytes))},
 	}
@@ -258,12 +266,12 @@ func (s *stream) granted(claim *dispatch.Claim, a dispatch.Amount) {
 }
 
 // Settled implements dispatch.Source.
-func (s *stream) Settled(seq uint64) {
-	if s.saver != nil && s.persist(s.saver, seq) != nil {
+func (s *stream) Settled(first, last uint64) {
+	if s.saver != nil && s.persist(s.saver, Range{First: first, Last: last}) != nil {
 		return // it was said in the log; the publisher keeps the message
 	}
 	s.mu.Lock()
-	s.in.Settle(seq)
+	s.in.Settle(first, last)
 	s.tell()
 	s.mu.Unlock()
 }
@@ -289,7 +297,7 @@ func (s *stream) Refused(seq uint64, r dispatch.Refusal) {
 // reject tells the sender that a message will not be handled. mu is held.
 func (s *stream) reject(seq uint64, code wire.Code, reason string) {
 	if s.conn != nil && s.in.Rejected() >= s.conn.endpoint.cfg.WindowMessages {
-		_ = s.conn.nc.Close() // a peer that confirms no rejection would have them pile up here
+		s.conn.cut() // a peer that confirms no rejection would have them pile up here
 	}
 	f := s.in.Reject(seq, &session.PeerError{Code: code, Reason: cut(reason, 512)})
 	if s.conn != nil {
@@ -348,7 +356,29 @@ func (s *stream) appendAcks(c *endpointConn, dst []byte) []byte {
 func (s *stream) forgettable() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.conn == nil && s.in.Idle()
+	return s.conn == nil && s.claims == 0 && s.in.Idle()
+}
+
+// abandoned tells whether nothing would be lost but rejections that an absent publisher has not confirmed: it can have the
+// messages refused once more.
+func (s *stream) abandoned() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.conn == nil && s.claims == 0 && s.in.Unsettled() == 0
+}
+
+// claimed notes that an Open has found the stream. The endpoint's mu is held, and attach follows.
+func (s *stream) claimed() {
+	s.mu.Lock()
+	s.claims++
+	s.mu.Unlock()
+}
+
+// wanted tells whether a connection has the stream, or is about to.
+func (s *stream) wanted() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.ended && (s.conn != nil || s.claims > 0)
 }
 
 func (s *stream) forgettableBy(c *endpointConn) bool {

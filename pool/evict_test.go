@@ -14,8 +14,9 @@ func TestEvictionSparesThePublisherThatNeedsTheRoom(t *testing.T) {
 	open := func(id byte) *stream {
 		publisher := make([]byte, 16)
 		publisher[0] = id
-		s, refused := e.open(&wire.Open{Publisher: publisher, Secret: make([]byte, 16), Epoch: 1, Stream: 1, Topic: "a", Base: 1})
+		s, refused := e.open(&wire.Open{Publisher: publisher, Secret: make([]byte, 16), Epoch: 1, Stream: 1, Topic: "a", Base: 1}, "")
 		require.Nil(t, refused)
+		s.claims = 0 // as if it had been attached, and its publisher had gone
 		return s
 	}
 	open(1)

@@ -20,15 +20,15 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
 )
 
-// noLeaks fails the test if it leaves goroutines behind. Call it first: it runs
-// after every other cleanup.
+// noLeaks fails the test if it leaves goroutines or descriptors behind. Call it
+// first: it runs after every other cleanup.
 func noLeaks(t *testing.T) {
 	t.Helper()
-	before := goleak.IgnoreCurrent()
-	t.Cleanup(func() { goleak.VerifyNone(t, before) })
+	leaktest.Check(t)
 }
 
 // startListener listens on a port of the system's choice and accepts.

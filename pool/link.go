@@ -48,11 +48,15 @@ type Link struct {
 	enc    session.Encoder
 	closed bool
 
+	late    *TimeoutError // why there is no connection; nil once the peer has welcomed one
+	refusal error         // the same, if trying again is of no use for now
+
 	onRefused map[any]func(Refused) // never changed, only replaced
 	relays    map[*session.Outbound]*Relay
 
 	segments []session.Segment // the flusher's
 	out      []byte            // the flusher's
+	parts    net.Buffers       // the flusher's
 }
 
 // newLink returns a Link that has not dialed yet. Its owner calls tick a few times a second, and close.
@@ -83,7 +87,7 @@ func (l *Link) Publish(ctx context.Context, topic string, b *session.Batch, leve
 	waits := few[:0]
 	enqueued := 0
 	for {
-		n, first, err := l.client.Enqueue(o, b, enqueued)
+		n, first, err := l.enqueue(o, b, enqueued)
 		enqueued += n
 		if n > 0 && level != 0 {
 			waits = l.register(waits, o, level, session.Range{First: first, Last: first + uint64(n) - 1}, deadline)
@@ -104,6 +108,9 @@ func (l *Link) Publish(ctx context.Context, topic string, b *session.Batch, leve
 			return enqueued, err
 		}
 		l.mu.Lock()
+		if !l.closed {
+			o = l.client.Current(o)
+		}
 	}
 }
 
@@ -158,7 +165,9 @@ func (l *Link) await(ctx context.Context, room <-chan struct{}, deadline time.Ti
 	case <-room:
 		return nil
 	case <-expired:
-		return ErrTimeout
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.overdue()
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-l.ctx.Done():
@@ -231,13 +240,15 @@ func (l *Link) kick() {
 // tick does what is due.
 func (l *Link) tick(now time.Time) {
 	l.mu.Lock()
-	err := l.client.Tick(now, ErrTimeout)
-	conn := l.conn
+	err := l.client.Tick(now, l.overdue())
+	conn, due := l.conn, l.client.Due()
 	l.mu.Unlock()
 	if err != nil && conn != nil {
 		_ = conn.Close() // the read loop ends with it
 	}
-	l.flusher.kick()
+	if due {
+		l.flusher.kick()
+	}
 }
 
 // close ends the link at once: what is not received is lost to it. Publish calls that wait return ErrClosed.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"time"
@@ -26,16 +27,17 @@ func (l *Link) run() {
 		if !l.awaitWork() {
 			return
 		}
-		conn, err := l.dial()
+		conn, token, err := l.dial()
 		if err == nil {
-			err = l.serve(conn, backoff.Reset)
+			err = l.serve(conn, token, backoff.Reset)
 		}
 		if l.ctx.Err() != nil {
 			return
 		}
+		l.disconnected(err)
 		delay := backoff.NextBackOff()
 		l.cfg.logger.Info("Connection lost, reconnecting", watermill.LogFields{
-			"provider": provider, "address": l.cfg.target.Address, "err": err, "delay": delay,
+			"provider": provider, "address": l.cfg.target.Address, "err": printable(fmt.Sprint(err)), "delay": delay,
 		})
 		select {
 		case <-time.After(delay):
@@ -61,22 +63,27 @@ func (l *Link) awaitWork() bool {
 	}
 }
 
-func (l *Link) dial() (net.Conn, error) {
+// dial connects, and fetches the token to show.
+func (l *Link) dial() (net.Conn, []byte, error) {
 	ctx, cancel := context.WithTimeout(l.ctx, l.cfg.HandshakeTimeout)
 	defer cancel()
+	token, err := l.cfg.token(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
 	conn, err := l.cfg.dial(ctx, l.cfg.target.Network, l.cfg.target.Address)
 	if err != nil || l.cfg.tls == nil {
-		return conn, err
+		return conn, token, err
 	}
 	secure := tls.Client(conn, l.cfg.tls)
 	if err := secure.HandshakeContext(ctx); err != nil {
-		return nil, errors.Join(err, conn.Close())
+		return nil, nil, errors.Join(err, conn.Close())
 	}
-	return secure, nil
+	return secure, token, nil
 }
 
 // serve speaks with the peer until the connection ends, and says why it ended.
-func (l *Link) serve(conn net.Conn, welcomed func()) error {
+func (l *Link) serve(conn net.Conn, token []byte, welcomed func()) error {
 	codec, err := ackedCodec(l.cfg.MaxMessageSize)
 	if err != nil {
 		return errors.Join(err, conn.Close())
@@ -88,6 +95,7 @@ func (l *Link) serve(conn net.Conn, welcomed func()) error {
 	}
 	l.conn = conn
 	l.enc = session.Encoder{Codec: codec, Checksum: l.cfg.tls == nil}
+	l.client.SetToken(token)
 	l.client.Connect(l.enc, time.Now())
 	l.mu.Unlock()
 	l.flusher.kick()
@@ -98,7 +106,7 @@ func (l *Link) serve(conn net.Conn, welcomed func()) error {
 	l.conn = nil
 	l.client.Disconnect()
 	l.mu.Unlock()
-	if errors.Is(err, io.EOF) || closeErr == nil {
+	if errors.Is(err, io.EOF) || closeErr == nil || errors.Is(closeErr, net.ErrClosed) { // closed by whoever failed to write
 		return err
 	}
 	return errors.Join(err, closeErr)
@@ -121,6 +129,9 @@ func (l *Link) read(conn net.Conn, r *framing.Reader, welcomed func()) error {
 		l.mu.Lock()
 		err = l.client.Receive(payload, time.Now())
 		up := l.client.Established()
+		if up && l.late != nil {
+			l.established()
+		}
 		refused, hooks := l.client.Refused(), l.onRefused
 		news := l.news()
 		l.mu.Unlock()
@@ -187,17 +198,37 @@ func (l *Link) flush() {
 	}
 }
 
+// largeBody is the size from which on a body is written from where it is. Below it a copy costs less.
+const largeBody = 16 << 10
+
 func (l *Link) write(conn net.Conn, enc session.Encoder, control []byte, segments []session.Segment) (err error) {
-	out := append(l.out[:0], control...)
+	out, from := append(l.out[:0], control...), 0
+	parts := l.parts[:0]
 	for _, s := range segments {
-		if out, err = enc.AppendPublish(out, s); err != nil {
+		if len(s.Body) < largeBody {
+			if out, err = enc.AppendPublish(out, s); err != nil {
+				return err
+			}
+			continue
+		}
+		var at int
+		if out, at, err = enc.AppendAround(out, s); err != nil {
 			return err
 		}
+		parts = append(parts, out[from:at], s.Body) // where out grows, the parts keep its old memory
+		from = at
 	}
 	if err = conn.SetWriteDeadline(time.Now().Add(l.cfg.WriteTimeout)); err != nil {
 		return err
 	}
-	_, err = conn.Write(out)
+	if len(parts) == 0 {
+		_, err = conn.Write(out)
+	} else {
+		parts = append(parts, out[from:])
+		l.parts = parts
+		_, err = parts.WriteTo(conn)
+		clear(l.parts)
+	}
 	if l.out = out; cap(out) > 2*flushBytes {
 		l.out = nil
 	}

@@ -32,6 +32,7 @@ const (
 // concurrent use.
 type Listener struct {
 	cfg         ListenerConfig
+	tls         *tls.Config // nil: plaintext
 	codec       framing.Codec
 	headerWidth int // 0: depends on the length
 	socket      net.Listener
@@ -78,7 +79,12 @@ func ListenTCP(cfg ListenerConfig) (*Listener, error) {
 		_ = socket.Close() // the refusal is the error
 		return nil, &InsecureAddressError{Address: socket.Addr().String()}
 	}
+	var secured *tls.Config
+	if cfg.TLSConfig != nil {
+		secured = serverTLS(cfg.TLSConfig)
+	}
 	return &Listener{
+		tls: secured,
 		cfg: cfg, codec: codec, headerWidth: width, socket: socket,
 		closing: make(chan struct{}), abort: make(chan struct{}), idle: make(chan struct{}),
 		conns: make(map[*inbound]struct{}), perHost: make(map[string]int),
@@ -183,7 +189,7 @@ func (l *Listener) sleep(d time.Duration) bool {
 func (l *Listener) admit(raw net.Conn) {
 	in := &inbound{l: l, raw: raw, conn: raw, host: hostOf(raw.RemoteAddr())}
 	if l.cfg.TLSConfig != nil {
-		in.conn = tls.Server(raw, l.cfg.TLSConfig)
+		in.conn = tls.Server(raw, l.tls)
 	}
 	refusal, first := l.enter(in)
 	if refusal == "" {

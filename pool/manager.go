@@ -17,6 +17,9 @@ type Manager struct {
 
 // NewManager returns a Manager that holds nothing yet.
 func NewManager(cfg ManagerConfig) (*Manager, error) {
+	if err := cfg.DialAllow.validate(); err != nil {
+		return nil, err
+	}
 	cfg.setDefaults()
 	if err := cfg.Acked.Validate(); err != nil {
 		return nil, err
@@ -29,13 +32,20 @@ func NewManager(cfg ManagerConfig) (*Manager, error) {
 // is being opened or closed, and ErrClosed if the address or the Manager was
 // closed meanwhile.
 func (m *Manager) Dial(cfg WriterConfig) error {
-	if cfg.Dial == nil {
+	switch {
+	case cfg.Dial == nil:
 		cfg.Dial = m.cfg.Dial
+	case m.cfg.DialAllow != nil:
+		cfg.Dial = m.cfg.DialAllow.dial(cfg.Dial)
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = m.cfg.Logger
 	}
-	return m.writers.open(cfg.Address, func(ctx context.Context) (*Writer, error) {
+	key := cfg.Key
+	if key == "" {
+		key = cfg.Address
+	}
+	return m.writers.open(key, func(ctx context.Context) (*Writer, error) {
 		return dialWriter(ctx, cfg)
 	})
 }

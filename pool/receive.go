@@ -104,16 +104,17 @@ func (in *inbound) receive() error {
 }
 
 func (in *inbound) handshake() error {
-	secured, ok := in.conn.(*tls.Conn)
-	if !ok {
-		return nil
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), in.l.cfg.HandshakeTimeout)
 	defer cancel()
-	if err := secured.HandshakeContext(ctx); err != nil {
-		return fmt.Errorf("pool: TLS handshake: %w", err)
+	if secured, ok := in.conn.(*tls.Conn); ok {
+		if err := secured.HandshakeContext(ctx); err != nil {
+			return fmt.Errorf("pool: TLS handshake: %s", printable(err.Error()))
+		}
 	}
-	return nil
+	if in.l.cfg.admit == nil {
+		return nil
+	}
+	return in.l.cfg.admit(ctx, in.conn)
 }
 
 // offer puts a message into the channel and waits for room.

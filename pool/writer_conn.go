@@ -132,12 +132,10 @@ func (w *Writer) dial(ctx context.Context) (net.Conn, error) {
 }
 
 func clientHandshake(ctx context.Context, conn net.Conn, cfg WriterConfig) (net.Conn, error) {
-	config := cfg.TLSConfig
-	if config.ServerName == "" && !config.InsecureSkipVerify {
-		config = config.Clone()
-		if host, _, err := net.SplitHostPort(cfg.Address); err == nil {
-			config.ServerName = host
-		}
+	config, err := clientTLS(cfg.TLSConfig, cfg.Address)
+	if err != nil {
+		_ = conn.Close() // that error says more
+		return nil, err
 	}
 	secured := tls.Client(conn, config)
 	if err := secured.HandshakeContext(ctx); err != nil {

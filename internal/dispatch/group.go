@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -15,7 +16,8 @@ type Group struct {
 	index    int
 	returned []Delivery // given back, in order of the log; they come before the cursor
 	members  []*Member
-	idle     []*Member // whose last Take found nothing
+	size     atomic.Int32 // of members, for those who do not hold the mutex
+	idle     []*Member    // whose last Take found nothing
 	keys     map[string]*keyQueue
 	gone     bool
 
@@ -86,43 +88,67 @@ type Member struct {
 	left    bool
 }
 
-// Take returns the group's next message. When there is none, notify will be called.
+// Take returns the group's next message. When there is none, the member is idle until notify is called. It must be able
+// to Take then: another member is not notified of the same message.
 func (m *Member) Take() (Delivery, bool) {
 	g := m.group
 	g.topic.mu.Lock()
 	defer g.topic.mu.Unlock()
-	if m.left || g.gone {
-		return Delivery{}, false
-	}
-	d, ok := g.pop()
-	if !ok && !m.waiting {
+	d, ok := m.pop()
+	if !ok && !m.waiting && !m.left && !g.gone {
 		m.waiting = true
 		g.idle = append(g.idle, m)
 	}
 	return d, ok
 }
 
+// TryTake is Take for a member that has no use for a message yet: it does not become idle.
+func (m *Member) TryTake() (Delivery, bool) {
+	m.group.topic.mu.Lock()
+	defer m.group.topic.mu.Unlock()
+	return m.pop()
+}
+
+func (m *Member) pop() (Delivery, bool) {
+	if m.left || m.group.gone {
+		return Delivery{}, false
+	}
+	return m.group.pop()
+}
+
 // Settle ends a delivery: the message was handled.
-func (m *Member) Settle(d Delivery) { m.end(d, nil) }
+func (m *Member) Settle(d Delivery) { m.end([]Delivery{d}, nil) }
+
+// SettleAll ends deliveries: the messages were handled.
+func (m *Member) SettleAll(ds []Delivery) { m.end(ds, nil) }
 
 // Refuse ends a delivery: the message will not be handled.
-func (m *Member) Refuse(d Delivery, r Refusal) { m.end(d, &r) }
+func (m *Member) Refuse(d Delivery, r Refusal) { m.end([]Delivery{d}, &r) }
 
-func (m *Member) end(d Delivery, r *Refusal) {
+func (m *Member) end(ds []Delivery, r *Refusal) {
 	t := m.group.topic
-	s, ok := settled{node: d.node, index: d.index, refusal: r}, true
-	if d.node.left != nil { // other groups have a say as well
-		t.mu.Lock()
-		s, ok = d.settle(r)
-		t.mu.Unlock()
+	var few [4]settled
+	done, keyed := few[:0], false
+	for _, d := range ds {
+		keyed = keyed || d.key != nil
+		s, ok := settled{node: d.node, index: d.index, refusal: r}, true
+		if d.node.left != nil { // other groups have a say as well
+			t.mu.Lock()
+			s, ok = d.settle(r)
+			t.mu.Unlock()
+		}
+		if ok {
+			done = append(done, s)
+		}
 	}
-	if ok {
-		t.report(s)
+	t.report(done...)
+	if !keyed {
+		return
 	}
-	if d.key != nil { // only now: what the report makes safe cannot come again together with the key's next
-		t.mu.Lock()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, d := range ds { // only now: what the report makes safe cannot come again together with the key's next
 		m.group.unclaim(d)
-		t.mu.Unlock()
 	}
 }
 
@@ -135,26 +161,29 @@ func (m *Member) Return(d Delivery) {
 	g.topic.report(done...)
 }
 
-// Pass gives a delivery back for another member that waits, and gets in line behind it: notify tells when to Take again,
+// Pass gives deliveries back for other members that wait, and gets in line behind them: notify tells when to Take again,
 // at once if nobody waits any more.
-func (m *Member) Pass(d Delivery) {
+func (m *Member) Pass(ds ...Delivery) {
 	g := m.group
 	g.topic.mu.Lock()
-	if !m.waiting && !m.left {
-		m.waiting = true
+	g.idle = slices.DeleteFunc(g.idle, func(o *Member) bool { return o == m }) // the others come first
+	alone := len(g.idle) == 0
+	var done []settled
+	for _, d := range ds {
+		done = append(done, g.giveBack(d)...)
+	}
+	if m.waiting = !m.left; m.waiting {
 		g.idle = append(g.idle, m)
 	}
-	done := g.giveBack(d)
+	if alone {
+		g.wake(1)
+	}
 	g.topic.mu.Unlock()
 	g.topic.report(done...)
 }
 
 // Alone tells whether the group has no other member. When that changes, notify is called.
-func (m *Member) Alone() bool {
-	m.group.topic.mu.Lock()
-	defer m.group.topic.mu.Unlock()
-	return len(m.group.members) <= 1
-}
+func (m *Member) Alone() bool { return m.group.size.Load() <= 1 }
 
 // Crowded tells whether another member of the group waits for a message.
 func (m *Member) Crowded() bool {
@@ -173,6 +202,7 @@ func (m *Member) Leave() {
 		m.left = true
 		g.idle = slices.DeleteFunc(g.idle, func(o *Member) bool { return o == m })
 		g.members = slices.DeleteFunc(g.members, func(o *Member) bool { return o == m })
+		g.size.Store(int32(len(g.members)))
 		if g.name == "" {
 			done = t.leave(g)
 		} else {

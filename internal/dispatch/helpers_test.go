@@ -21,11 +21,13 @@ func newSource() *source {
 	return &source{settled: map[uint64]int{}, refused: map[uint64][]Refusal{}}
 }
 
-func (s *source) Settled(seq uint64) {
+func (s *source) Settled(first, last uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.settled[seq]++
-	s.order = append(s.order, seq)
+	for seq := first; seq <= last; seq++ {
+		s.settled[seq]++
+		s.order = append(s.order, seq)
+	}
 }
 
 func (s *source) Refused(seq uint64, r Refusal) {

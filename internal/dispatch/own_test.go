@@ -11,7 +11,7 @@ import (
 // silent is a source that nobody asks.
 type silent struct{}
 
-func (silent) Settled(uint64)          {}
+func (silent) Settled(uint64, uint64)  {}
 func (silent) Refused(uint64, Refusal) {}
 
 // arrive appends n messages that lie in one buffer, and tells when nothing refers to that any more.

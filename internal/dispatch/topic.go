@@ -15,10 +15,11 @@ type Refusal struct {
 	Reason      string
 }
 
-// Source is where messages come from. Each message is reported back once, when every group has settled it.
+// Source is where messages come from. Each message is reported back once, when every group has settled it, in runs from
+// first to last where there are any.
 // Its methods are called with no lock of this package held, from any goroutine.
 type Source interface {
-	Settled(seq uint64)
+	Settled(first, last uint64)
 	Refused(seq uint64, r Refusal)
 }
 
@@ -140,10 +141,12 @@ func (t *Topic) Join(group string, notify func()) *Member {
 		g = t.newGroup("")
 	}
 	m := &Member{group: g, notify: notify}
-	for _, other := range g.members {
+	others := g.members
+	g.members = append(g.members, m)
+	g.size.Store(int32(len(g.members)))
+	for _, other := range others {
 		other.notify() // it is not alone any more
 	}
-	g.members = append(g.members, m)
 	ready := t.complete()
 	t.mu.Unlock()
 	if ready {
@@ -258,15 +261,32 @@ type settled struct {
 
 // report tells sources and the window of settled messages. t.mu is not held.
 func (t *Topic) report(done ...settled) {
-	for _, s := range done {
-		seq := s.node.first + uint64(s.index)
+	for len(done) > 0 {
+		s, n := done[0], streak(done)
+		first := s.node.first + uint64(s.index)
 		if s.refusal != nil {
-			s.node.source.Refused(seq, *s.refusal)
+			s.node.source.Refused(first, *s.refusal)
 		} else {
-			s.node.source.Settled(seq)
+			s.node.source.Settled(first, first+uint64(n)-1)
 		}
-		t.window.Release(Amount{1, t.size(len(s.node.msgs[s.index]))})
+		freed := Amount{Messages: n}
+		for _, m := range s.node.msgs[s.index : s.index+n] {
+			freed.Bytes += t.size(len(m))
+		}
+		t.window.Release(freed)
+		done = done[n:]
 	}
+}
+
+// streak is how many of done, from the first on, follow each other in one node and were handled.
+func streak(done []settled) int {
+	n := 1
+	for s := done[0]; s.refusal == nil && n < len(done); n++ {
+		if next := done[n]; next.node != s.node || next.index != s.index+n || next.refusal != nil {
+			break
+		}
+	}
+	return n
 }
 
 // Ephemeral makes the topic end with its last member: what is pending then is dropped, and onEnd, called with no lock

@@ -96,6 +96,8 @@ type Window struct {
 	size   Amount
 	budget *Budget
 
+	sharers atomic.Int64
+
 	mu      sync.Mutex
 	free    Amount
 	ready   bool // nothing is given before
@@ -106,6 +108,16 @@ type Window struct {
 // NewWindow returns a window that is not ready. Its room counts against budget as well.
 func NewWindow(size Amount, budget *Budget) *Window {
 	return &Window{size: size, free: size, budget: budget}
+}
+
+// Share notes that one more, or with −1 one less, gets room from the window.
+func (w *Window) Share(n int) { w.sharers.Add(int64(n)) }
+
+// Idle is how much each of those who share the window may hold without using it: all of them together half of it, so that
+// there is room for those who have something to send.
+func (w *Window) Idle() Amount {
+	n := 2 * max(1, int(w.sharers.Load()))
+	return Amount{w.size.Messages / n, w.size.Bytes / n}
 }
 
 // Take reserves up to want at once, without waiting in line. It gives nothing while others wait.

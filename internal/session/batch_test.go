@@ -45,8 +45,8 @@ func TestBatchEncodesMessagesOfEveryWidthOfLength(t *testing.T) {
 			add(t, &b, m)
 			want = append(want, body(m)...)
 			require.Equal(t, i+1, b.Len())
-			require.Equal(t, len(want), b.ends[i])
-			require.Equal(t, len(want)-EncodedSize(n), b.start(i))
+			require.Equal(t, len(want), b.entries[i].end)
+			require.Equal(t, len(want)-EncodedSize(n), b.entries[i].start)
 		}
 		require.True(t, bytes.Equal(want, b.buf), "round %d", round)
 	}

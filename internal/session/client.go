@@ -1,12 +1,13 @@
 package session
 
 import (
+	"slices"
 	"time"
 
 	wire "github.com/buffstreams/watermill-buffstreams/proto"
 )
 
-// ClientConfig sets up a Client. All fields are required but NextStream, Token and Agent.
+// ClientConfig sets up a Client. All fields are required but NextStream and Agent.
 type ClientConfig struct {
 	Identity    Identity
 	NextStream  func() uint64 // a number that no other stream of the Identity has; nil: this is its only Client
@@ -16,7 +17,6 @@ type ClientConfig struct {
 	DeadAfter   time.Duration // of silence
 	ForgetAfter time.Duration // a stream that was idle for so long is ended; 0: never
 	IdleCredit  time.Duration // a stream that sent nothing for so long gives its credit back
-	Token       []byte
 	Agent       string
 }
 
@@ -35,15 +35,19 @@ const (
 // concurrent use.
 type Client struct {
 	cfg     ClientConfig
+	token   []byte
 	enc     Encoder
 	streams map[string]*Outbound // by topic
 	handles map[uint64]*Outbound
-	last    uint64 // handle given last
+	order   []*Outbound // of handles, and some that are gone: see inOrder
+	last    uint64      // handle given last
 
 	phase      phase
 	maxFrame   int         // largest frame payload the peer accepts
+	largest    uint64      // message that it accepts, as credit counts it; 0: it has not said
 	ready      []*Outbound // streams that may have something to send
 	control    []byte      // encoded frames to send before the segments
+	pongs      int         // of these
 	heard      time.Time
 	pinged     time.Time
 	ticked     time.Time
@@ -52,6 +56,7 @@ type Client struct {
 	spoke      bool  // something was sent since the last Tick
 	spokeAt    time.Time
 	news       []*Outbound // relays with events
+	yard       yard
 }
 
 // NewClient returns a Client without a connection.
@@ -69,10 +74,23 @@ func (c *Client) Stream(topic string) *Outbound {
 	if o == nil {
 		c.last++
 		o = newOutbound(c.cfg.Identity, c.cfg.NextStream(), c.last, topic, c.cfg.Window, 1)
+		o.yard = &c.yard
 		c.streams[topic] = o
-		c.handles[o.handle] = o
+		c.add(o)
 	}
 	return o
+}
+
+func (c *Client) add(o *Outbound) {
+	c.handles[o.handle] = o
+	c.order = append(c.order, o)
+}
+
+// inOrder returns the streams from the oldest to the newest: what a run of the simulation does must not hang on the order of a
+// map. Streams may end meanwhile.
+func (c *Client) inOrder() []*Outbound {
+	c.order = slices.DeleteFunc(c.order, func(o *Outbound) bool { return c.handles[o.handle] != o })
+	return c.order
 }
 
 // Find returns the stream to a topic, or nil.
@@ -151,12 +169,15 @@ func (c *Client) send(f *wire.Frame) {
 	c.control = out
 }
 
+// SetToken sets what is shown to the peer from the next Connect on.
+func (c *Client) SetToken(token []byte) { c.token = token }
+
 // Connect starts the conversation on a new connection.
 func (c *Client) Connect(enc Encoder, now time.Time) {
 	c.enc, c.phase, c.heard, c.spokeAt, c.unsendable = enc, greeting, now, now, nil
-	c.control, c.ready = nil, nil
+	c.control, c.ready, c.pongs = nil, nil, 0
 	c.send(&wire.Frame{Body: &wire.Frame_Hello{Hello: &wire.Hello{
-		Version: Version, MaxFrame: uint64(c.cfg.MaxFrame), Token: c.cfg.Token, Agent: c.cfg.Agent,
+		Version: Version, MaxFrame: uint64(c.cfg.MaxFrame), Token: c.token, Agent: c.cfg.Agent,
 	}}})
 }
 
@@ -179,10 +200,11 @@ func (c *Client) Established() bool { return c.phase >= ready }
 // Draining tells whether the peer has said that it goes away.
 func (c *Client) Draining() bool { return c.phase == draining }
 
-// Output returns the control frames to send, and as many segments as are ready, up to about limit bytes. Streams take
+// Output ends the use of the segments that the last Output returned. It returns the control frames to send, and as many segments as are ready, up to about limit bytes. Streams take
 // turns, so that none waits for another. more tells that there is more to send.
 func (c *Client) Output(segments []Segment, limit int) (control []byte, out []Segment, more bool) {
-	control, c.control = c.control, nil
+	c.yard.recycle() // the segments of the last Output were written
+	control, c.control, c.pongs = c.control, nil, 0
 	c.spoke = c.spoke || len(control) > 0 || len(c.ready) > 0
 	for size := 0; len(c.ready) > 0 && c.phase == ready; {
 		if size >= limit {
@@ -220,12 +242,23 @@ func (c *Client) Output(segments []Segment, limit int) (control []byte, out []Se
 	return control, segments, false
 }
 
+// Due tells whether Output may have something.
+func (c *Client) Due() bool { return len(c.control) > 0 || len(c.ready) > 0 || len(c.yard.retired) > 0 }
+
 // ask asks for credit where the stream has something to send and cannot.
 func (c *Client) ask(o *Outbound) {
 	if o.state != open || o.wanting {
 		return
 	}
-	if messages, bytes, least := o.want(); messages > 0 {
+	messages, bytes, least := o.want()
+	switch {
+	case messages == 0:
+	case c.largest > 0 && least > c.largest: // there may never be credit for it
+		c.refuse(o, o.sent, &PeerError{Code: wire.Code_CODE_LIMIT, Reason: "message larger than the peer's limit"})
+		o.skip()
+		o.wake()
+		c.schedule(o)
+	default:
 		c.want(o, messages, bytes, least)
 		o.wanting = true
 	}
@@ -245,13 +278,10 @@ func (c *Client) Tick(now time.Time, timeout error) error {
 	if idle {
 		c.ticked = now
 	}
-	for _, o := range c.handles {
+	for _, o := range c.inOrder() {
 		o.expire(now, timeout)
 		if o.state == unopened { // refused for a while
 			c.schedule(o)
-		}
-		if o.relay == nil {
-			o.release() // who waits for the process's budget is not told when it frees
 		}
 		if messages, bytes := o.credit.left(); idle && o.state == open {
 			if !o.touched && messages+bytes > 0 && !o.unsent() {
@@ -261,6 +291,9 @@ func (c *Client) Tick(now time.Time, timeout error) error {
 				c.forget(o)
 			}
 			o.touched = false
+		}
+		if o.relay == nil { // behind the look at who is idle: whoever waits is not
+			o.release() // who waits for the process's budget is not told when it frees
 		}
 	}
 	if c.phase == down {
@@ -289,6 +322,22 @@ func (c *Client) forget(o *Outbound) {
 	c.send(&wire.Frame{Body: &wire.Frame_Release{Release: &wire.Release{Handle: o.handle}}})
 	delete(c.handles, o.handle)
 	delete(c.streams, o.Topic)
+	o.state, o.cause = broken, ErrEnded
+}
+
+// Current returns the stream to use in o's place: o, unless it was forgotten while its user waited for room.
+func (c *Client) Current(o *Outbound) *Outbound {
+	if o.cause == ErrEnded {
+		return c.Stream(o.Topic)
+	}
+	return o
+}
+
+// Interrupt ends every wait with cause. The messages stay, and are sent when there is a connection.
+func (c *Client) Interrupt(cause error) {
+	for _, o := range c.handles {
+		o.interrupt(cause)
+	}
 }
 
 // Abort breaks every stream: waiters get cause, nothing is sent any more.

@@ -31,6 +31,9 @@ func (c *Client) Receive(payload []byte, now time.Time) error {
 	case *wire.Reject:
 		return c.rejected(f)
 	case *wire.Ping:
+		if c.pongs++; c.pongs > maxPongs {
+			return violation("%d pings while none was answered yet", c.pongs)
+		}
 		c.send(&wire.Frame{Body: &wire.Frame_Pong{Pong: &wire.Pong{Id: f.Id}}})
 	case *wire.Pong:
 	case *wire.Goaway:
@@ -40,6 +43,9 @@ func (c *Client) Receive(payload []byte, now time.Time) error {
 	}
 	return nil
 }
+
+// maxPongs is how many answers to pings may wait to be sent.
+const maxPongs = 1024
 
 func (c *Client) welcomed(f *wire.Welcome) error {
 	if c.phase != greeting {
@@ -51,8 +57,11 @@ func (c *Client) welcomed(f *wire.Welcome) error {
 	if f.MaxFrame < MinFrame {
 		return violation("frames of %d bytes are not enough, the least is %d", f.MaxFrame, MinFrame)
 	}
-	c.phase, c.maxFrame = ready, int(min(f.MaxFrame, math.MaxInt32))
-	for _, o := range c.handles {
+	c.phase, c.maxFrame, c.largest = ready, int(min(f.MaxFrame, math.MaxInt32)), 0
+	if f.MaxMessage > 0 {
+		c.largest = uint64(EncodedSize(int(min(f.MaxMessage, math.MaxInt32))))
+	}
+	for _, o := range c.inOrder() {
 		c.schedule(o)
 	}
 	return nil
@@ -90,7 +99,7 @@ func (c *Client) opened(f *wire.Opened) error {
 
 func (c *Client) acked(f *AckFrame) error {
 	if c.ended(f.Handle) {
-		return nil
+		return c.decline(f)
 	}
 	o := c.handles[f.Handle]
 	if o == nil || o.state != open {

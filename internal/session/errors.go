@@ -14,15 +14,36 @@ type PeerError struct {
 }
 
 func (e *PeerError) Error() string {
-	return fmt.Sprintf("session: peer refused: %s: %.200q", e.Code, e.Reason)
+	return fmt.Sprintf("session: peer refused: %s: %.200q%s", e.Code, e.Reason, advice[e.Code])
+}
+
+// advice says what the refused side can do.
+var advice = map[wire.Code]string{
+	wire.Code_CODE_UNAUTHENTICATED: "; check AckedConfig.Token, and the client certificate in ClientTLS",
+	wire.Code_CODE_FORBIDDEN:       "; the receiver's AckedConfig.Authorize has to allow this principal",
+	wire.Code_CODE_FENCED:          "; a copy of this publisher runs elsewhere, or its outbox was opened under another principal",
 }
 
 // ErrTopicGone is matched by a PeerError of a topic whose last subscription ended.
 var ErrTopicGone = errors.New("session: topic is gone")
 
-// Is matches ErrTopicGone.
+// ErrUnauthenticated is matched by a PeerError of a listener that does not know this side.
+var ErrUnauthenticated = errors.New("session: not authenticated")
+
+// ErrForbidden is matched by a PeerError of a topic that this side may not publish to.
+var ErrForbidden = errors.New("session: not allowed")
+
+// Is matches the sentinel of the code.
 func (e *PeerError) Is(target error) bool {
-	return target == ErrTopicGone && e.Code == wire.Code_CODE_TOPIC_GONE
+	switch e.Code {
+	case wire.Code_CODE_TOPIC_GONE:
+		return target == ErrTopicGone
+	case wire.Code_CODE_UNAUTHENTICATED:
+		return target == ErrUnauthenticated
+	case wire.Code_CODE_FORBIDDEN:
+		return target == ErrForbidden
+	}
+	return false
 }
 
 // Refused is a message that the receiver settled without handling it.

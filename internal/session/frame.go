@@ -98,12 +98,32 @@ func (e Encoder) AppendControl(dst []byte, f *wire.Frame) ([]byte, error) {
 // AppendPublish appends a whole Publish frame.
 func (e Encoder) AppendPublish(dst []byte, s Segment) ([]byte, error) {
 	var fields [32]byte
-	head := protowire.AppendVarint(append(fields[:0], 0x08), s.Handle)
-	head = protowire.AppendVarint(append(head, 0x10), s.First)
-	if s.Gap {
-		head = append(head, 0x18, 1)
+	return e.appendBody(dst, publishTag, s.appendFields(fields[:0]), s.Body)
+}
+
+// AppendAround appends what stands before and behind a segment's body in its Publish frame: the body, which is large,
+// can then be written from where it is. It goes in at the returned offset.
+func (e Encoder) AppendAround(dst []byte, s Segment) (out []byte, at int, err error) {
+	var fields [32]byte
+	out, start, err := e.appendHead(dst, publishTag, s.appendFields(fields[:0]), len(s.Body))
+	if err != nil {
+		return dst, 0, err
 	}
-	return e.appendBody(dst, publishTag, head, s.Body)
+	at = len(out)
+	if e.Checksum {
+		out = appendChecksum(out, crc32.Update(crc32.Checksum(out[start:], castagnoli), castagnoli, s.Body))
+	}
+	return out, at, nil
+}
+
+// appendFields appends the fields that stand before the messages.
+func (s Segment) appendFields(dst []byte) []byte {
+	dst = protowire.AppendVarint(append(dst, 0x08), s.Handle)
+	dst = protowire.AppendVarint(append(dst, 0x10), s.First)
+	if s.Gap {
+		dst = append(dst, 0x18, 1)
+	}
+	return dst
 }
 
 // AppendAck appends a whole Ack frame.
@@ -133,15 +153,23 @@ func appendUint(dst []byte, n protowire.Number, v uint64) []byte {
 
 // appendBody frames a body that is given in two parts, so that a large second part is copied only once.
 func (e Encoder) appendBody(dst []byte, tag byte, head, tail []byte) ([]byte, error) {
-	size := len(head) + len(tail)
-	dst, err := e.Codec.AppendHeader(dst, 1+protowire.SizeVarint(uint64(size))+size+e.trailer())
+	dst, start, err := e.appendHead(dst, tag, head, len(tail))
 	if err != nil {
 		return dst, err
 	}
-	start := len(dst)
+	return e.seal(append(dst, tail...), start), nil
+}
+
+// appendHead appends a frame up to the last n bytes of its body. The payload begins at start.
+func (e Encoder) appendHead(dst []byte, tag byte, head []byte, n int) (out []byte, start int, err error) {
+	size := len(head) + n
+	dst, err = e.Codec.AppendHeader(dst, 1+protowire.SizeVarint(uint64(size))+size+e.trailer())
+	if err != nil {
+		return dst, 0, err
+	}
+	start = len(dst)
 	dst = protowire.AppendVarint(append(dst, tag), uint64(size))
-	dst = append(append(dst, head...), tail...)
-	return e.seal(dst, start), nil
+	return append(dst, head...), start, nil
 }
 
 func (e Encoder) trailer() int {
@@ -155,7 +183,10 @@ func (e Encoder) seal(dst []byte, start int) []byte {
 	if !e.Checksum {
 		return dst
 	}
-	sum := crc32.Checksum(dst[start:], castagnoli)
+	return appendChecksum(dst, crc32.Checksum(dst[start:], castagnoli))
+}
+
+func appendChecksum(dst []byte, sum uint32) []byte {
 	return binary.LittleEndian.AppendUint32(append(dst, crcTag), sum)
 }
 

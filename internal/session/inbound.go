@@ -1,6 +1,9 @@
 package session
 
 import (
+	"maps"
+	"slices"
+
 	wire "github.com/buffstreams/watermill-buffstreams/proto"
 )
 
@@ -39,10 +42,10 @@ func RestoreInbound(settled []Range, base uint64) *Inbound {
 }
 
 // Settled returns every settled sequence, and those in more, as ranges.
-func (in *Inbound) Settled(more []uint64) (ranges []Range) {
+func (in *Inbound) Settled(more []Range) (ranges []Range) {
 	all := in.settled.Clone()
-	for _, seq := range more {
-		all.Add(seq, seq)
+	for _, r := range more {
+		all.Add(r.First, r.Last)
 	}
 	pairs := all.AppendPairs(nil, 1)
 	for i := 0; i < len(pairs); i += 2 {
@@ -67,8 +70,8 @@ func (in *Inbound) Attach(handle, base uint64) (*wire.Opened, []*wire.Reject) {
 	in.handle, in.told = handle, in.next
 	in.granted, in.got, in.fresh, in.tell = amount{}, amount{}, nil, false
 	var rejects []*wire.Reject
-	for seq, err := range in.rejected {
-		rejects = append(rejects, reject(handle, seq, err))
+	for _, seq := range slices.Sorted(maps.Keys(in.rejected)) {
+		rejects = append(rejects, reject(handle, seq, in.rejected[seq]))
 	}
 	pairs := in.settled.AppendPairs(nil, max(base, 1))
 	for i := 2 * maxRanges; i < len(pairs); i += 2 { // the rest goes out as acks
@@ -140,16 +143,16 @@ func (in *Inbound) Unsettled() (n int) {
 // Rejected is the number of rejections that the sender has not confirmed.
 func (in *Inbound) Rejected() int { return len(in.rejected) }
 
-// Settle marks a message as handled.
-func (in *Inbound) Settle(seq uint64) {
-	if in.settled.Add(seq, seq) == 0 {
+// Settle marks the messages from first to last as handled.
+func (in *Inbound) Settle(first, last uint64) {
+	if in.settled.Add(first, last) == 0 {
 		return
 	}
-	if n := len(in.fresh); n > 0 && in.fresh[n-1].Last+1 == seq {
-		in.fresh[n-1].Last = seq
+	if n := len(in.fresh); n > 0 && in.fresh[n-1].Last+1 == first {
+		in.fresh[n-1].Last = last
 		return
 	}
-	in.fresh = append(in.fresh, Range{seq, seq})
+	in.fresh = append(in.fresh, Range{first, last})
 }
 
 // Reject marks a message as settled without being handled, and returns the frame that says so.

@@ -6,14 +6,27 @@ import "slices"
 func (o *Outbound) enqueue(b *Batch, i int) (taken int) {
 	for ; i+taken < b.Len(); taken++ {
 		at := i + taken
-		entry := b.buf[b.start(at):b.ends[at]]
+		entry := b.entry(at)
 		if o.pending >= o.window.Messages || o.pending > 0 && o.bytes+len(entry) > o.window.Bytes ||
 			!o.window.Budget.Take(len(entry)) {
 			break
 		}
+		if b.entries[at].own != nil {
+			o.adopt(entry)
+			b.entries[at].own = nil // it is the stream's now
+			continue
+		}
 		o.append(entry)
 	}
 	return taken
+}
+
+// adopt adds one encoded message with the memory that it is in.
+func (o *Outbound) adopt(entry []byte) {
+	o.chunks = append(o.chunks, &chunk{first: o.next, count: 1, live: 1, buf: entry, alone: true})
+	o.bytes += len(entry)
+	o.pending++
+	o.next++
 }
 
 // append adds one encoded message.
@@ -34,7 +47,9 @@ func (o *Outbound) tail(n int) *chunk {
 		if last.buf != nil && last.takes(n) && last.end() == o.next {
 			return last
 		}
-		o.hint = cap(last.buf)
+		if !last.alone {
+			o.hint = cap(last.buf)
+		}
 	}
 	c := &chunk{first: o.next, buf: make([]byte, 0, max(n, chunkInitial, min(o.hint, chunkBytes)))}
 	o.chunks = append(o.chunks, c)
@@ -68,6 +83,14 @@ func (o *Outbound) seek() bool {
 		o.sentOff = 0
 	}
 	return true
+}
+
+// skip moves the sending position past a message that was settled there.
+func (o *Outbound) skip() {
+	o.seek()
+	if o.relay != nil {
+		o.relay.sentChunk(o)
+	}
 }
 
 // seekTo sets the sending position.
@@ -216,7 +239,12 @@ func (o *Outbound) join(i int) int {
 func (o *Outbound) free(c *chunk) {
 	o.window.Budget.Release(len(c.buf))
 	o.bytes -= len(c.buf)
-	o.hint = len(c.buf)
+	switch {
+	case !c.alone:
+		o.hint = len(c.buf)
+	case o.yard != nil:
+		o.yard.retired = append(o.yard.retired, c.buf)
+	}
 	c.buf = nil
 }
 

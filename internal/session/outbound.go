@@ -47,6 +47,7 @@ type Outbound struct {
 	pending int      // messages not settled
 	bytes   int      // encoded size of the chunks that are kept
 	hint    int      // size of the last chunk: a busy stream fills the next one as well
+	yard    *yard    // gets the memory of large messages that are settled; nil: the collector does
 
 	state    streamState
 	sent     uint64 // next sequence to send on this connection

@@ -30,14 +30,38 @@ func (c *Client) Relay(id Identity, stream uint64, topic string, base uint64) *O
 	c.last++
 	o := newOutbound(id, stream, c.last, topic, Window{}, max(base, 1)) // relayWindow bounds it, not the budget
 	o.relay = &relay{tail: o.next}
-	c.handles[o.handle] = o
+	c.add(o)
 	return o
 }
 
 // EndRelay forgets a relay. What its receiver says of it later is ignored.
 func (c *Client) EndRelay(o *Outbound) {
+	if messages, bytes := o.credit.left(); o.state == open && (o.wanting || messages+bytes > 0) {
+		c.want(o, 0, 0, 0) // the topic's other streams can use what it had
+	}
 	o.fail(ErrEnded)
 	o.queued = true // never again in line
+}
+
+// decline gives back credit that comes for a relay that has ended, unless its successor on this connection has the stream: the
+// peer has forgotten the handle then, and its credit with it.
+func (c *Client) decline(a *AckFrame) error {
+	o := c.handles[a.Handle]
+	if o == nil || o.relay == nil || a.Messages == 0 {
+		return nil
+	}
+	for _, other := range c.handles {
+		if other != o && other.stream == o.stream && other.Topic == o.Topic && other.id.Publisher == o.id.Publisher &&
+			(other.state == opening || other.state == open) {
+			return nil
+		}
+	}
+	if c.pongs++; c.pongs > maxPongs {
+		return violation("%d grants to a stream that has ended", c.pongs)
+	}
+	o.credit.messages, o.credit.bytes = a.Messages, a.Bytes
+	c.want(o, 0, 0, 0)
+	return nil
 }
 
 // Announce says that the messages below tail can be fetched.
@@ -93,16 +117,20 @@ func (r *relay) clear(o *Outbound) {
 	o.chunks, o.pending, o.bytes, o.sentAt, o.sentOff = nil, 0, 0, 0, 0
 }
 
-// sentChunk forgets the first chunk once it was sent whole.
+// sentChunk forgets the chunks that are behind the sending position as a whole.
 func (r *relay) sentChunk(o *Outbound) {
-	c := o.chunks[0]
-	if o.sent < c.end() {
+	n := 0
+	for ; n < len(o.chunks) && o.sent >= o.chunks[n].end(); n++ {
+		o.bytes -= len(o.chunks[n].buf)
+		o.pending -= o.chunks[n].count
+	}
+	if n == 0 {
 		return
 	}
-	o.bytes -= len(c.buf)
-	o.pending -= c.count
-	o.chunks = o.chunks[1:]
-	o.sentAt, o.sentOff = 0, 0
+	o.chunks = o.chunks[n:]
+	if o.sentAt -= n; o.sentAt < 0 {
+		o.sentAt, o.sentOff = 0, 0
+	}
 	o.release()
 }
 

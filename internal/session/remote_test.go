@@ -240,7 +240,7 @@ func (r *remote) settle(s *inflow, seqs ...uint64) {
 		if size, ok := s.held[seq]; ok {
 			delete(s.held, seq)
 			s.finished[seq] = true
-			s.in.Settle(seq)
+			s.in.Settle(seq, seq)
 			r.giveBack(Amount{Messages: 1, Bytes: size})
 		}
 	}

@@ -297,8 +297,8 @@ func TestInboundClosesWhatTheSenderClosed(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, uint64(15), first)
 	require.Equal(t, 2, in.Unsettled(), "what lies in the gap is closed")
-	in.Settle(15)
-	in.Settle(9)
+	in.Settle(15, 15)
+	in.Settle(9, 9)
 	require.True(t, in.Idle())
 	opened, _ = in.Attach(2, 3) // an older base changes nothing
 	require.Equal(t, uint64(16), opened.Next)
@@ -328,8 +328,8 @@ func TestInboundDropsDuplicates(t *testing.T) {
 	require.Equal(t, uint64(6), first)
 	require.Equal(t, Amount{Messages: 3, Bytes: 6}, dup)
 	require.Equal(t, 8, in.Unsettled())
-	in.Settle(4)
-	in.Settle(4)
+	in.Settle(4, 4)
+	in.Settle(4, 4)
 	require.Equal(t, 7, in.Unsettled())
 }
 

@@ -93,6 +93,17 @@ func expired(ws []*Waiter, now time.Time, err error) []*Waiter {
 	return kept
 }
 
+// interrupt fails every waiter, and has those look again who wait for room.
+func (o *Outbound) interrupt(cause error) {
+	for _, waiting := range [...][]*Waiter{o.waitReceived, o.waitHandled} {
+		for _, w := range waiting {
+			w.finish(cause)
+		}
+	}
+	o.waitReceived, o.waitHandled = nil, nil
+	o.release()
+}
+
 // Cancel finishes w if it still waits.
 func (o *Outbound) Cancel(w *Waiter) {
 	remove := func(ws []*Waiter) []*Waiter {

@@ -85,3 +85,17 @@ func TestAGroupThatIsAway(t *testing.T) {
 	receiveAcked(t, messages, 92)
 	require.NoError(t, requireResult(t, blocked))
 }
+
+// TestReadersThatDoNotReadHoldUpNoSibling: what nobody takes goes to a member of the group that waits for it.
+func TestReadersThatDoNotReadHoldUpNoSibling(t *testing.T) {
+	for _, inFlight := range []int{1, 8} {
+		h := newHouse(t, pool.ManagerConfig{})
+		member := func(c *buffstreams.SubscriberConfig) { c.ConsumerGroup, c.MaxInFlight = "g", inFlight }
+		for range 3 {
+			subscribe(t, h.newSubscriber(t, member), h.topic("a"))
+		}
+		reads := subscribe(t, h.newSubscriber(t, member), h.topic("a"))
+		require.NoError(t, h.newPublisher(t, nil).Publish(h.topic("a"), newMessages(50)...))
+		require.ElementsMatch(t, payloads(newMessages(50)), receiveAcked(t, reads, 50))
+	}
+}

@@ -11,7 +11,7 @@ import (
 
 // rooms are the packages of the library from top to bottom: each imports only what stands below it.
 var rooms = []string{
-	"", "/outbox", "/pool", "/internal/session", "/internal/dispatch", "/framing", "/proto",
+	"", "/outbox", "/pool", "/internal/session", "/internal/dispatch", "/framing", "/proto", "/internal/buffers",
 }
 
 // forbidden says what a room must know nothing of, besides the rooms above it.

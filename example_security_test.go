@@ -1,0 +1,83 @@
+package buffstreams_test
+
+import (
+	"context"
+	"errors"
+	"log"
+	"net/netip"
+	"os"
+	"strings"
+
+	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/pool"
+)
+
+// A subscriber that lets in only peers with a certificate of its own authority, and each of them only to its own topics.
+func Example_mutualTLS() {
+	server, err := pool.TLSFiles{
+		Certificate: "/etc/billing/tls.crt", Key: "/etc/billing/tls.key", // read again when they change
+		CA: "/etc/billing/clients.crt", // demands client certificates
+	}.Server()
+	if err != nil {
+		log.Fatal(err)
+	}
+	subscriber, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{
+		ListenAddress: "tls://:5031",
+		ConsumerGroup: "billing",
+		ManagerConfig: pool.ManagerConfig{Acked: pool.AckedConfig{
+			ServerTLS:    server,
+			Authenticate: pool.CertificateName, // the principal is the certificate's common name
+			Authorize: func(_ context.Context, a pool.Access) error {
+				if a.Action == pool.Publish && !strings.HasPrefix(a.Topic, a.Principal+".") {
+					return errors.New("not a topic of this principal")
+				}
+				return nil
+			},
+		}},
+	}, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer func() { _ = subscriber.Close() }()
+
+	client, err := pool.TLSFiles{
+		Certificate: "/etc/shop/tls.crt", Key: "/etc/shop/tls.key", CA: "/etc/shop/servers.crt",
+	}.Client()
+	if err != nil {
+		log.Fatal(err)
+	}
+	publisher, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+		Resolver: buffstreams.To("tls://billing.internal:5031"),
+		ManagerConfig: pool.ManagerConfig{
+			Acked:     pool.AckedConfig{ClientTLS: client},
+			DialAllow: &pool.DialAllow{Prefixes: []netip.Prefix{netip.MustParsePrefix("10.20.0.0/16")}},
+		},
+	}, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer func() { _ = publisher.Close() }()
+}
+
+// Tokens in place of client certificates. The listener's own certificate is needed all the same: a token is not sent
+// without it.
+func Example_tokens() {
+	server, err := pool.TLSFiles{Certificate: "/etc/billing/tls.crt", Key: "/etc/billing/tls.key"}.Server()
+	if err != nil {
+		log.Fatal(err)
+	}
+	receiver := pool.ManagerConfig{Acked: pool.AckedConfig{
+		ServerTLS:    server,
+		Authenticate: pool.Tokens(map[string]string{os.Getenv("SHOP_TOKEN"): "shop"}),
+	}}
+	sender := pool.ManagerConfig{Acked: pool.AckedConfig{
+		Token: func(_ context.Context, t pool.Target) (string, error) { // asked at every connect
+			if t.Address != "billing.internal:5031" {
+				return "", nil // no other peer gets to see it
+			}
+			token, err := os.ReadFile("/run/secrets/billing-token")
+			return strings.TrimSpace(string(token)), err
+		},
+	}}
+	_, _ = receiver, sender
+}

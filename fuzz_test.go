@@ -1,0 +1,84 @@
+package buffstreams
+
+import (
+	"testing"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/stretchr/testify/require"
+)
+
+// FuzzTopicName reads names as topics. What is an address says so in one way only: written out again it is the same, and
+// what it names can travel.
+func FuzzTopicName(f *testing.F) {
+	for _, seed := range []string{
+		"127.0.0.1:5031", ":5031/orders/eu", "tcp://[::1]:5031/orders", "tls://example.com:443/a", "unix:///run/s.sock#orders",
+		"orders", "a:b:1", "http://a:1/x", "unix://a#b", "tls://:x", "tcp://a:1/\xff", "://", ":0", "[::1]:70000", "x:1/\r\nGET",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, topic string) {
+		d, ok, err := parseTopic(topic)
+		if err != nil {
+			require.ErrorIs(t, err, ErrBadTopic)
+			require.False(t, ok)
+			require.Less(t, len(err.Error()), 1200, "a name of any length makes a short error")
+			return
+		}
+		target, err := parseAddress(topic)
+		require.Equal(t, ok && d.name == "", err == nil)
+		if !ok {
+			return
+		}
+		address := formatAddress(d.target)
+		again, err := parseAddress(address)
+		if d.target.Network == "unix" || d.target.Network == "tcp" {
+			require.NoError(t, err, "%q comes from %q", address, topic)
+			require.Equal(t, d.target, again)
+		}
+		if d.name == "" {
+			require.Equal(t, d.target, target)
+		}
+		if checkName(d.name) == nil {
+			require.LessOrEqual(t, len(d.name), maxName)
+		}
+	})
+}
+
+// FuzzRoute resolves topics and picks an address of the route: the same one for the same key, and always one there is.
+func FuzzRoute(f *testing.F) {
+	f.Add("orders", "key", uint8(3), uint64(7))
+	f.Add("", "", uint8(0), ^uint64(0))
+	f.Fuzz(func(t *testing.T, topic, key string, addresses uint8, turn uint64) {
+		route := Route{Policy: Hash, HashKey: "k"}
+		for range int(addresses) + 1 {
+			route.Addresses = append(route.Addresses, "a:1")
+		}
+		_, err := StaticResolver{}.Resolve(topic)
+		require.ErrorIs(t, err, ErrBadTopic)
+		got, err := StaticResolver{"*": {Name: "any"}, topic: route}.Resolve(topic)
+		require.NoError(t, err)
+		require.Equal(t, route, got)
+		msg := message.NewMessage("", nil)
+		msg.Metadata.Set("k", key)
+		i := got.pick(msg, turn)
+		require.Less(t, i, len(got.Addresses))
+		require.Equal(t, i, got.pick(msg, turn+1))
+		got.Policy = RoundRobin
+		require.Less(t, got.pick(msg, turn), len(got.Addresses))
+	})
+}
+
+// FuzzRaw is the plain wire's marshaler: bytes in, the same bytes out.
+func FuzzRaw(f *testing.F) {
+	f.Add([]byte{}, []byte("payload"))
+	f.Fuzz(func(t *testing.T, before, payload []byte) {
+		before = before[:len(before):len(before)] // what is behind it is not the marshaler's
+		out, err := RawMarshaler{}.Marshal(before, "t", message.NewMessage("id", payload))
+		require.NoError(t, err)
+		require.Equal(t, append(append([]byte{}, before...), payload...), append([]byte{}, out...))
+		msg, err := RawMarshaler{}.Unmarshal("t", payload)
+		require.NoError(t, err)
+		require.Equal(t, payload, []byte(msg.Payload))
+		require.NotEmpty(t, msg.UUID)
+	})
+}

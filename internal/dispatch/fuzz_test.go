@@ -1,0 +1,356 @@
+package dispatch
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// script is a fuzzer's input as a source of decisions; after its end all of them are 0.
+type script []byte
+
+func (s *script) next(n int) int {
+	if len(*s) == 0 || n <= 0 {
+		return 0
+	}
+	b := int((*s)[0])
+	*s = (*s)[1:]
+	return b % n
+}
+
+const maxScript = 1000
+
+// FuzzTopic runs members of several groups over a topic as the bytes say, beside a model: each group's messages that are
+// not with a member, in the log's order. Take gives the first of them, and each message is reported once, when every group
+// that had to has settled it.
+func FuzzTopic(f *testing.F) {
+	f.Add([]byte{0, 0, 1, 5, 2, 0, 2, 0, 3, 0, 0, 4, 0, 0})
+	f.Add([]byte{0, 0, 0, 1, 0, 2, 1, 9, 2, 0, 2, 1, 5, 0, 0, 6, 1, 0, 7, 1, 3, 1, 0, 8, 2})
+	f.Add([]byte{0, 0, 0, 1, 0, 2, 2, 0, 0, 2, 0, 0, 2, 0, 0, 7, 0, 0, 0, 0, 7, 0, 0, 0, 0, 2, 0, 0, 2, 0, 0})
+	f.Add([]byte{0, 2, 0, 3, 1, 4, 6, 0, 1, 3, 6, 0, 0, 3, 1, 2, 2, 0})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if len(data) > maxScript {
+			t.Skip("long")
+		}
+		m := newTopicModel(t)
+		for in := script(data); len(in) > 0; {
+			m.step(&in)
+			m.check()
+		}
+		m.finish()
+	})
+}
+
+// topicModel keeps, for each group, what it has still to settle: waiting, and with members.
+type topicModel struct {
+	t      *testing.T
+	topic  *Topic
+	source *source
+	total  uint64
+	groups map[string]*modelGroup
+	left   map[uint64]int // groups that have not settled a message
+	bad    map[uint64]bool
+}
+
+type modelGroup struct {
+	name    string
+	waiting map[uint64]bool
+	members []*modelMember
+}
+
+type modelMember struct {
+	member *Member
+	taken  []Delivery
+}
+
+func newTopicModel(t *testing.T) *topicModel {
+	topic, source := newTestTopic()
+	return &topicModel{
+		t: t, topic: topic, source: source, groups: map[string]*modelGroup{}, left: map[uint64]int{}, bad: map[uint64]bool{},
+	}
+}
+
+func (m *topicModel) step(in *script) {
+	op := in.next(9)
+	g := m.groups[fmt.Sprint("g", in.next(3))]
+	switch {
+	case op == 0:
+		m.join(fmt.Sprint("g", in.next(3)))
+	case op == 1 && len(m.groups) > 0:
+		m.append(1 + in.next(6))
+	case g == nil || len(g.members) == 0:
+	case op < 4:
+		m.take(g, g.members[in.next(len(g.members))])
+	case op == 8:
+		m.leave(g, in.next(len(g.members)))
+	default:
+		m.end(g, g.members[in.next(len(g.members))], op, in)
+	}
+}
+
+func (m *topicModel) join(name string) {
+	g := m.groups[name]
+	if g == nil {
+		g = &modelGroup{name: name, waiting: map[uint64]bool{}}
+		m.groups[name] = g
+	}
+	g.members = append(g.members, &modelMember{member: m.topic.Join(name, quiet)})
+}
+
+// append keeps to the window, as its user must.
+func (m *topicModel) append(n int) {
+	got := m.topic.window.Take(Amount{Messages: n, Bytes: n * each})
+	n = min(got.Messages, got.Bytes/each)
+	m.topic.window.Release(Amount{Messages: got.Messages - n, Bytes: got.Bytes - n*each})
+	var msgs [][]byte
+	for i := range n {
+		seq := m.total + 1 + uint64(i)
+		msgs = append(msgs, fmt.Appendf(nil, "%d", seq))
+		m.left[seq] = len(m.groups)
+		for _, g := range m.groups {
+			g.waiting[seq] = true
+		}
+	}
+	m.topic.Append(m.source, m.total+1, msgs, topicTime)
+	m.total += uint64(n)
+}
+
+func (m *topicModel) take(g *modelGroup, member *modelMember) {
+	d, ok := member.member.Take()
+	require.Equal(m.t, len(g.waiting) > 0, ok, "%s has %d waiting", g.name, len(g.waiting))
+	if !ok {
+		return
+	}
+	for seq := range g.waiting {
+		require.LessOrEqual(m.t, seqOf(d), seq, "taken out of order")
+	}
+	require.True(m.t, g.waiting[seqOf(d)], "%d was not there to take", seqOf(d))
+	require.Equal(m.t, fmt.Sprint(seqOf(d)), string(d.Message()))
+	delete(g.waiting, seqOf(d))
+	member.taken = append(member.taken, d)
+}
+
+// end settles, refuses or gives back one delivery of a member.
+func (m *topicModel) end(g *modelGroup, member *modelMember, op int, in *script) {
+	if len(member.taken) == 0 {
+		return
+	}
+	i := in.next(len(member.taken))
+	d := member.taken[i]
+	member.taken = append(member.taken[:i], member.taken[i+1:]...)
+	seq := seqOf(d)
+	switch op {
+	case 4, 5:
+		member.member.Settle(d)
+		m.left[seq]--
+	case 6:
+		member.member.Refuse(d, Refusal{Reason: "no"})
+		m.left[seq]--
+		m.bad[seq] = true
+	default:
+		if in.next(2) == 0 {
+			member.member.Return(d)
+		} else {
+			member.member.Pass(d)
+		}
+		g.waiting[seq] = true
+	}
+}
+
+func (m *topicModel) leave(g *modelGroup, i int) {
+	member := g.members[i]
+	for _, d := range member.taken {
+		member.member.Return(d)
+		g.waiting[seqOf(d)] = true
+	}
+	member.member.Leave()
+	_, ok := member.member.Take()
+	require.False(m.t, ok)
+	g.members = append(g.members[:i], g.members[i+1:]...)
+}
+
+// drop ends a group: what it had not been given is settled for it.
+func (m *topicModel) drop(g *modelGroup) {
+	for len(g.members) > 0 {
+		m.leave(g, 0)
+	}
+	m.topic.Drop(g.name)
+	for seq := range g.waiting {
+		m.left[seq]--
+	}
+	delete(m.groups, g.name)
+}
+
+func (m *topicModel) check() {
+	reported := 0
+	for seq := uint64(1); seq <= m.total; seq++ {
+		settled, refused := m.source.settled[seq], len(m.source.refused[seq])
+		done := m.left[seq] == 0
+		require.Equal(m.t, done && !m.bad[seq], settled == 1, "%d: %d groups left, settled %d times", seq, m.left[seq], settled)
+		require.Equal(m.t, done && m.bad[seq], refused == 1, "%d: %d groups left, refused %d times", seq, m.left[seq], refused)
+		reported += settled + refused
+	}
+	require.Len(m.t, m.source.order, reported)
+	for name, g := range m.groups {
+		require.Equal(m.t, len(g.waiting), m.topic.Backlog(name))
+	}
+	w := m.topic.window
+	held := (int(m.total) - reported) * each
+	require.Equal(m.t, w.size.Bytes-held, w.free.Bytes)
+}
+
+func (m *topicModel) finish() {
+	for _, g := range m.groups {
+		m.drop(g)
+		m.check()
+	}
+	requireFull(m.t, m.topic)
+}
+
+// FuzzWindow lets claims wait in several windows of one budget. Room is neither lost nor given twice, what is granted is
+// what was asked for, and claims of a window are served in their order.
+func FuzzWindow(f *testing.F) {
+	f.Add([]byte{40, 0, 5, 9, 0, 0, 7, 0, 1, 1, 3, 2, 0, 2, 1, 1, 1})
+	f.Add([]byte{10, 1, 9, 200, 1, 1, 9, 200, 1, 2, 2, 0, 3, 0})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if len(data) > maxScript {
+			t.Skip("long")
+		}
+		in := script(data)
+		m := &windowModel{t: t, memory: 20 + in.next(200)}
+		m.budget = NewBudget(m.memory)
+		for range 3 {
+			w := NewWindow(amount(10, 100), m.budget)
+			w.Open()
+			m.windows = append(m.windows, w)
+		}
+		m.lines = make([][]*modelClaim, 3)
+		for len(in) > 0 {
+			m.step(&in)
+			m.check()
+		}
+		m.finish()
+	})
+}
+
+type windowModel struct {
+	t       *testing.T
+	budget  *Budget
+	memory  int
+	windows []*Window
+	lines   [][]*modelClaim // of each window, those that wait
+	held    []holding
+}
+
+type modelClaim struct {
+	*Claim
+	want, least Amount
+}
+
+type holding struct {
+	window int
+	Amount
+}
+
+func (m *windowModel) step(in *script) {
+	i := in.next(3)
+	w := m.windows[i]
+	switch in.next(5) {
+	case 0:
+		want := amount(in.next(12), in.next(120))
+		if got := w.Take(want); got != (Amount{}) {
+			require.Empty(m.t, m.lines[i], "others wait")
+			m.got(i, got, amount(1, 1), want)
+		}
+	case 1, 2:
+		m.wait(i, amount(in.next(12), in.next(120)), amount(in.next(6), in.next(60)))
+	case 3:
+		if n := len(m.lines[i]); n > 0 {
+			at := in.next(n)
+			c := m.lines[i][at]
+			m.lines[i] = append(m.lines[i][:at], m.lines[i][at+1:]...)
+			w.Cancel(c.Claim)
+		}
+	case 4:
+		m.release(in)
+	}
+}
+
+func (m *windowModel) wait(i int, want, least Amount) {
+	c := &modelClaim{Claim: &Claim{Want: want, Least: least}}
+	c.Grant = func(a Amount) {
+		require.NotEmpty(m.t, m.lines[i])
+		require.Same(m.t, c, m.lines[i][0], "out of line")
+		m.lines[i] = m.lines[i][1:]
+		m.got(i, a, c.Least, c.Want)
+	}
+	m.lines[i] = append(m.lines[i], c)
+	m.windows[i].Wait(c.Claim)
+}
+
+func (m *windowModel) got(i int, a, least, want Amount) {
+	require.GreaterOrEqual(m.t, a.Messages, least.Messages)
+	require.GreaterOrEqual(m.t, a.Bytes, least.Bytes)
+	require.LessOrEqual(m.t, a.Messages, want.Messages)
+	require.LessOrEqual(m.t, a.Bytes, want.Bytes)
+	m.held = append(m.held, holding{i, a})
+}
+
+// release gives back a holding, or a part of it.
+func (m *windowModel) release(in *script) {
+	if len(m.held) == 0 {
+		return
+	}
+	k := in.next(len(m.held))
+	h := m.held[k]
+	part := amount(min(h.Messages, in.next(12)), min(h.Bytes, in.next(120)))
+	if in.next(2) == 0 {
+		part = h.Amount
+	}
+	m.held[k].Messages -= part.Messages
+	m.held[k].Bytes -= part.Bytes
+	m.windows[h.window].Release(part)
+}
+
+func (m *windowModel) check() {
+	bytes := 0
+	sums := make([]Amount, 3)
+	for _, h := range m.held {
+		sums[h.window].Messages += h.Messages
+		sums[h.window].Bytes += h.Bytes
+		bytes += h.Bytes
+	}
+	require.Equal(m.t, int64(m.memory-bytes), m.budget.free.Load())
+	for i, w := range m.windows {
+		require.Equal(m.t, amount(10-sums[i].Messages, 100-sums[i].Bytes), w.free)
+		require.Len(m.t, w.waiting, len(m.lines[i]))
+		if len(w.waiting) == 0 {
+			continue
+		}
+		least, free := w.waiting[0].Least, amount(w.free.Messages, min(w.free.Bytes, m.memory-bytes))
+		require.True(m.t, free.Messages < least.Messages || free.Bytes < least.Bytes, "%+v waits and %+v is free", least, free)
+	}
+}
+
+// finish gives everything back until nobody waits who could ever be served.
+func (m *windowModel) finish() {
+	for range maxScript {
+		if len(m.held) == 0 {
+			break
+		}
+		h := m.held[0]
+		m.held = m.held[1:]
+		m.windows[h.window].Release(h.Amount)
+	}
+	m.check()
+	for _, line := range m.lines {
+		if len(line) > 0 { // whom the budget could never serve holds up those behind
+			require.Greater(m.t, line[0].Least.Bytes, m.memory, "nothing is held and it still waits")
+		}
+	}
+	for _, w := range m.windows {
+		w.Close()
+	}
+	require.Equal(m.t, int64(m.memory), m.budget.free.Load())
+}

@@ -1,0 +1,70 @@
+package session
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A Publish waits for the budget of the process while its stream has nothing on its way: the stream is not idle, and if it
+// was forgotten all the same, nothing is enqueued to what nobody sends. Found by the simulation.
+func TestAStreamIsNotForgottenUnderItsPublisher(t *testing.T) {
+	p := newPair(t, roomy, muchRoom)
+	p.client.cfg.ForgetAfter = time.Second
+	p.connect()
+	require.Equal(t, 1, p.enqueue("a", 1))
+	p.flow()
+	p.remote.settle(p.remote.stream("a"), 1)
+	p.flow()
+	o := p.client.Stream("a")
+	require.Zero(t, o.Pending())
+	for range 50 {
+		room := o.Room()
+		p.now = p.now.Add(300 * time.Millisecond)
+		require.NoError(t, p.client.Tick(p.now, errLate))
+		p.flow()
+		<-room // it looks whether there is room, and waits again
+	}
+	require.Same(t, o, p.client.Find("a"))
+
+	for range 10 {
+		p.now = p.now.Add(300 * time.Millisecond)
+		require.NoError(t, p.client.Tick(p.now, errLate))
+	}
+	require.Nil(t, p.client.Find("a"))
+	var b Batch
+	add(t, &b, []byte("late"))
+	_, _, err := p.client.Enqueue(o, &b, 0)
+	require.ErrorIs(t, err, ErrEnded)
+	now := p.client.Current(o)
+	require.NotSame(t, o, now)
+	n, first, err := p.client.Enqueue(now, &b, 0)
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
+	require.Equal(t, uint64(1), first)
+}
+
+// A relay that ends on a connection that goes on gives its credit back, also what is granted to it later. Found by the
+// simulation.
+func TestARelayThatEndsKeepsNoCredit(t *testing.T) {
+	for _, late := range []bool{false, true} {
+		p := newPair(t, roomy, muchRoom)
+		s := newStore(p, 1)
+		s.add(1)
+		p.connect()
+		if !late {
+			p.flow()
+			require.NotEqual(t, muchRoom, p.remote.room)
+		} else {
+			for !p.remote.stream("a").online { // the grant is on its way when the relay ends
+				p.output()
+				require.NoError(t, p.deliverUp(1))
+				require.NoError(t, p.deliverDown(1))
+			}
+		}
+		p.client.EndRelay(s.o)
+		p.flow()
+		require.Equal(t, muchRoom, p.remote.room)
+	}
+}

@@ -1,0 +1,6 @@
+//go:build race
+
+package resources
+
+// raceEnabled: everything is ten times slower.
+const raceEnabled = true

@@ -1,0 +1,9 @@
+package buffstreams
+
+import (
+	"testing"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
+)
+
+func TestMain(m *testing.M) { leaktest.Main(m) }

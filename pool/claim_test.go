@@ -1,0 +1,101 @@
+package pool
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
+	"github.com/buffstreams/watermill-buffstreams/internal/session"
+	wire "github.com/buffstreams/watermill-buffstreams/proto"
+)
+
+// openOf is an Open of a publisher that has only one stream.
+func openOf(publisher byte) *wire.Open {
+	id := make([]byte, 16)
+	id[0] = publisher
+	return &wire.Open{
+		Handle: 1, Publisher: id, Secret: make([]byte, 16), Epoch: 1, Stream: 1, Topic: "a", Base: 1,
+		WantMessages: 1, WantBytes: 100, LeastBytes: 1,
+	}
+}
+
+// opens is what a connection does with an Open.
+func opens(t *testing.T, e *Endpoint, o *wire.Open) *endpointConn {
+	t.Helper()
+	c := newEndpointConn(e, newScriptedConn(nil))
+	e.mu.Lock()
+	e.conns[c] = struct{}{}
+	require.Empty(t, e.crowd.enter(c.host, &e.cfg.AckedConfig))
+	e.mu.Unlock()
+	require.NoError(t, c.open(o))
+	return c
+}
+
+// Between the moment at which an Open finds its stream and that at which it has it, somebody else may need room: the
+// stream would be forgotten, and what it receives would come again at the next connection.
+func TestAStreamThatIsBeingOpenedIsNotEvicted(t *testing.T) {
+	_, _, e, _ := newPair(t, AckedConfig{MaxStreams: 1})
+	s, refused := e.open(openOf(1), "")
+	require.Nil(t, refused)
+	_, refused = e.open(openOf(2), "")
+	require.NotNil(t, refused)
+	require.Equal(t, wire.Code_CODE_LIMIT, refused.Code)
+	again, refused := e.open(openOf(1), "")
+	require.Nil(t, refused)
+	require.Same(t, s, again)
+}
+
+// A publisher comes back before its old connection is known to be dead, to a topic that nobody has asked for yet. When
+// somebody does, it gets credit: the end of the old connection must not have taken the stream along.
+func TestAStreamThatWasTakenOverOutlivesItsOldConnection(t *testing.T) {
+	_, _, e, _ := newPair(t, AckedConfig{})
+	old := opens(t, e, openOf(1))
+	now := opens(t, e, openOf(1))
+	old.end(nil)
+	e.Topic("a").Join("g", func() {})
+	s := now.handles[1]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	require.NotZero(t, s.in.Outstanding(), "credit")
+}
+
+// A peer that never confirms a rejection, and goes, must not keep its place from others for ever.
+func TestUnconfirmedRejectionsKeepNoPlaceForGood(t *testing.T) {
+	_, _, e, _ := newPair(t, AckedConfig{MaxPublishers: 1})
+	m := e.Topic("a").Join("g", func() {})
+	c := opens(t, e, openOf(1))
+	require.NoError(t, c.handles[1].publish(c, &session.PublishFrame{Handle: 1, First: 1, Messages: [][]byte{{1}}, Bytes: 3}))
+	d, ok := m.Take()
+	require.True(t, ok)
+	_, refused := e.open(openOf(2), "")
+	require.NotNil(t, refused, "what is not handled is kept")
+	c.end(nil)
+	_, refused = e.open(openOf(2), "")
+	require.NotNil(t, refused, "what is not handled is kept")
+	m.Refuse(d, dispatch.Refusal{Undecodable: true})
+	require.Eventually(t, func() bool { // it does not look at every Open
+		_, refused := e.open(openOf(2), "")
+		return refused == nil
+	}, 10*time.Second, time.Millisecond)
+}
+
+// With every place taken by somebody who is there, finding out that nobody can go must not be the cost of each refusal: the
+// endpoint looks again only after a while.
+func TestARefusalIsNotLookedIntoEachTime(t *testing.T) {
+	_, _, e, _ := newPair(t, AckedConfig{MaxPublishers: 1})
+	s, refused := e.open(openOf(1), "")
+	require.Nil(t, refused)
+	begin := time.Now()
+	_, refused = e.open(openOf(2), "")
+	require.NotNil(t, refused)
+	require.True(t, e.fullUntil.After(begin))
+	s.claims = 0 // it could be forgotten now
+	e.fullUntil = begin.Add(time.Hour)
+	_, refused = e.open(openOf(2), "")
+	require.NotNil(t, refused)
+	e.fullUntil = begin
+	_, refused = e.open(openOf(2), "")
+	require.Nil(t, refused)
+}

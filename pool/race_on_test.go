@@ -1,0 +1,6 @@
+//go:build race
+
+package pool
+
+// raceEnabled: everything is ten times slower.
+const raceEnabled = true
