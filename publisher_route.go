@@ -96,36 +96,35 @@ func (p *Publisher) way(r *road, topic string) (*way, error) {
 	if last != nil && !last.logical {
 		return last, nil
 	}
-	w := &way{logical: true}
-	var addressed destination
 	if last == nil {
 		d, ok, err := parseTopic(topic)
 		if err != nil {
 			return nil, err
 		}
-		addressed, w.logical = d, !ok
-	}
-	if !w.logical {
-		at, err := p.place(topic, addressed)
-		if err != nil {
-			return nil, err
+		if ok {
+			return p.addressed(r, topic, d)
 		}
-		w.places = []*place{at}
-		p.keep(r, w)
-		return w, nil
 	}
 	route, err := p.resolve(topic)
-	if err != nil {
-		return nil, err
+	if err != nil || last != nil && last.route.equal(route) {
+		return last, err
 	}
-	if last != nil && last.route.equal(route) {
-		return last, nil
-	}
-	w.route = route
+	w := &way{logical: true, route: route}
 	w.route.Addresses = slices.Clone(route.Addresses) // a Resolver may write to its own
 	if w.places, err = p.destinations(topic, route); err != nil {
 		return nil, err
 	}
+	p.keep(r, w)
+	return w, nil
+}
+
+// addressed makes the way of a topic that names its address.
+func (p *Publisher) addressed(r *road, topic string, d destination) (*way, error) {
+	at, err := p.place(topic, d)
+	if err != nil {
+		return nil, err
+	}
+	w := &way{places: []*place{at}}
 	p.keep(r, w)
 	return w, nil
 }

@@ -169,6 +169,7 @@ type acked struct {
 	streams atomic.Uint64    // the number given last
 	held    *dispatch.Budget // by the endpoints
 	kept    *dispatch.Budget // by the links
+	crew    *crew            // of all flushers
 	stop    chan struct{}
 	wg      sync.WaitGroup
 
@@ -191,7 +192,7 @@ type Refused = session.Refused
 
 func newAcked(cfg ManagerConfig) *acked {
 	a := &acked{
-		cfg: cfg.Acked, manager: cfg, stop: make(chan struct{}),
+		cfg: cfg.Acked, manager: cfg, crew: newCrew(), stop: make(chan struct{}),
 		links: map[Target]*Link{}, endpoints: map[Target]*opening{},
 	}
 	a.cfg.setDefaults()
@@ -259,7 +260,7 @@ func (a *acked) link(t Target) (*Link, error) {
 func (a *acked) linkConfig(t Target) (linkConfig, error) {
 	cfg := linkConfig{
 		AckedConfig: a.cfg, target: t, dial: a.manager.Dial, identity: newIdentity(),
-		nextStream: func() uint64 { return a.streams.Add(1) }, budget: a.kept, logger: a.manager.Logger,
+		nextStream: func() uint64 { return a.streams.Add(1) }, budget: a.kept, crew: a.crew, logger: a.manager.Logger,
 	}
 	if !t.TLS {
 		return cfg, nil
@@ -325,7 +326,7 @@ func (a *acked) open(t Target, build func() (*Endpoint, error)) (*Endpoint, erro
 }
 
 func (a *acked) listen(t Target) (*Endpoint, error) {
-	cfg := endpointConfig{AckedConfig: a.cfg, target: t, budget: a.held, logger: a.manager.Logger}
+	cfg := endpointConfig{AckedConfig: a.cfg, target: t, budget: a.held, crew: a.crew, logger: a.manager.Logger}
 	switch {
 	case t.TLS && a.cfg.ServerTLS == nil:
 		return nil, configError("AckedConfig.ServerTLS", "is needed to listen at tls://%s", t.Address)
@@ -382,6 +383,9 @@ func (a *acked) close(ctx context.Context) error {
 		l.close()
 	}
 	a.wg.Wait()
+	if first {
+		a.crew.close()
+	}
 	return errors.Join(errs...)
 }
 

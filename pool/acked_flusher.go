@@ -17,17 +17,18 @@ const (
 // nothing. See docs/performance.md.
 const yields = 3
 
-// flusher runs a flush function in a goroutine that exists only while there is something to flush: an idle connection
+// flusher runs a flush function in a goroutine that it has only while there is something to flush: an idle connection
 // costs none, and kicks that arrive while it runs cost one atomic load.
 type flusher struct {
 	flush   func()
+	crew    *crew
 	state   atomic.Int32
 	closing atomic.Bool
 	done    chan struct{} // closed with flushClosed
 }
 
-func newFlusher(flush func()) *flusher {
-	return &flusher{flush: flush, done: make(chan struct{})}
+func newFlusher(crew *crew, flush func()) *flusher {
+	return &flusher{flush: flush, crew: crew, done: make(chan struct{})}
 }
 
 // kick makes sure that flush begins after this call.
@@ -42,7 +43,7 @@ func (f *flusher) kick() {
 			}
 		case flushIdle:
 			if f.state.CompareAndSwap(flushIdle, flushAgain) {
-				go f.run() // ends by itself when nothing is left to flush; close waits for that
+				f.crew.run(f)
 				return
 			}
 		}

@@ -169,6 +169,19 @@ func nameReply(query []byte, answer func() netip.Addr) []byte {
 	return reply
 }
 
+// twins listen at the same port of two addresses.
+func twins(t *testing.T) (second, first peerServer, port string) {
+	for {
+		second = newPeerServer(t, "127.0.0.2:0")
+		_, port, err := net.SplitHostPort(second.address())
+		require.NoError(t, err)
+		if ln, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
+			t.Cleanup(func() { _ = ln.Close() })
+			return second, peerServer{ln}, port
+		}
+	}
+}
+
 // A name that first leads to an allowed address and later to another is the attack that a check of names would miss.
 func TestANameThatIsReboundIsDeniedWhenItIsConnectedTo(t *testing.T) {
 	var rebound atomic.Bool
@@ -181,10 +194,7 @@ func TestANameThatIsReboundIsDeniedWhenItIsConnectedTo(t *testing.T) {
 	})}
 	t.Cleanup(func() { net.DefaultResolver = old })
 
-	inside := newPeerServer(t, "127.0.0.2:0") // what the attacker is after
-	_, port, err := net.SplitHostPort(inside.address())
-	require.NoError(t, err)
-	allowed := newPeerServer(t, "127.0.0.1:"+port)
+	inside, allowed, port := twins(t) // the attacker is after the first
 	m := newTestManager(t, ManagerConfig{DialAllow: &DialAllow{Prefixes: prefixes("127.0.0.1/32")}})
 	address := "orders.example:" + port
 	require.NoError(t, m.Dial(WriterConfig{Address: address}))

@@ -21,6 +21,7 @@ type endpointConfig struct {
 	target Target
 	tls    *tls.Config // nil: plaintext with checksums
 	budget *dispatch.Budget
+	crew   *crew
 	logger watermill.LoggerAdapter
 }
 

@@ -103,7 +103,7 @@ func (e *Endpoint) until(n int) {
 		if now == n {
 			return
 		}
-		time.Sleep(time.Millisecond) // there is nothing to wait on
+		<-time.After(time.Millisecond) // nothing tells of it
 	}
 }
 

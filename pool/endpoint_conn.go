@@ -52,7 +52,7 @@ func newEndpointConn(e *Endpoint, nc net.Conn) *endpointConn {
 		c.nc = tls.Server(nc, e.cfg.tls)
 	}
 	c.enc = session.Encoder{Codec: e.codec, Checksum: e.cfg.tls == nil}
-	c.flusher = newFlusher(c.flush)
+	c.flusher = newFlusher(e.cfg.crew, c.flush)
 	return c
 }
 

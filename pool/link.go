@@ -27,6 +27,7 @@ type linkConfig struct {
 	identity   session.Identity
 	nextStream func() uint64
 	budget     *dispatch.Budget
+	crew       *crew
 	logger     watermill.LoggerAdapter
 }
 
@@ -69,7 +70,7 @@ func newLink(cfg linkConfig) *Link {
 		MaxFrame: session.MaxFrame(cfg.MaxMessageSize), PingAfter: cfg.PingAfter, DeadAfter: cfg.DeadAfter,
 		IdleCredit: idleCredit, ForgetAfter: cfg.ForgetAfter, Agent: "watermill-buffstreams",
 	})
-	l.flusher = newFlusher(l.flush)
+	l.flusher = newFlusher(cfg.crew, l.flush)
 	l.wg.Go(l.run) // ends when ctx is cancelled by close
 	return l
 }

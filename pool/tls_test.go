@@ -197,18 +197,18 @@ func TestLessThanTLS13IsNotSpoken(t *testing.T) {
 func TestCertificatesAreRenewedWithoutARestart(t *testing.T) {
 	servers, clients := newAuthority(t), newAuthority(t)
 	serverFiles, clientFiles := newFiles(t, servers, clients, "server"), newFiles(t, clients, servers, "orders")
-	complaints := make(chan error, 10)
+	complaints := make(chan error, 1<<16)
 	serverFiles.OnError = func(err error) { complaints <- err }
 	server, err := serverFiles.Server()
 	require.NoError(t, err)
 	client, err := clientFiles.Client()
 	require.NoError(t, err)
-	seen := make(chan *x509.Certificate, 10)
+	seen := make(chan *x509.Certificate, 1<<16)
 	receiver, target := listenTLS(t, AckedConfig{ServerTLS: server, Authenticate: func(ctx context.Context, p Peer) (string, error) {
 		seen <- p.Certificate()
 		return CertificateName(ctx, p)
 	}})
-	dialed := make(chan net.Conn, 10)
+	dialed := make(chan net.Conn, 1<<16) // more than are dialed until time is out
 	sender := newTestManager(t, ManagerConfig{
 		Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
 			conn, err := (&net.Dialer{}).DialContext(ctx, network, address)

@@ -1,0 +1,194 @@
+package mutants
+
+// mutant is a mistake put into the code on purpose, and the tests that have to notice.
+type mutant struct {
+	name     string
+	file     string // from the root of the repository
+	old, new string // old occurs once in file
+	probe    probe
+}
+
+// probe is what runs: it passes with the code as it is, and fails with the mutant.
+type probe struct {
+	pkg string // from the root of the repository
+	run string // as for -run
+	env string // name=value, or empty
+}
+
+// simulation finds most in its first seeds; the seeds bound how long it looks.
+var simulation = probe{"pool", "^TestSimulation$", "SEEDS=300"}
+
+// Short texts that say what the line does fit longest: one that fits no more fails TestMutantsFit.
+var mutants = []mutant{
+	// What the receiver says of a message.
+	{
+		"ack before the handler", "pool/endpoint_stream.go",
+		"dup = s.append(fresh, first, dup)\n",
+		"dup = s.append(fresh, first, dup)\nif len(fresh) > 0 {\ns.in.Settle(first, first+uint64(len(fresh))-1)\n}\n",
+		simulation,
+	},
+	{
+		"a group's ack counts for all", "internal/dispatch/group.go",
+		"n.left[d.index]--; n.left[d.index] > 0 {", "n.left[d.index]--; n.left[d.index] > 99 {",
+		probe{"internal/dispatch", "^TestARefusalOfOneGroupIsReportedWhenAllAreDone$|^TestEveryGroupGetsEveryMessage$", ""},
+	},
+	{
+		"ack what was not received", "internal/session/inbound.go",
+		"a.Next, in.told = in.next, in.next", "a.Next, in.told = in.next+1, in.next",
+		simulation,
+	},
+	{
+		"Publish returns when it was sent", "internal/session/outbound.go",
+		"first, _ := o.settled.Hole(o.received)\n\treturn first", "first, _ := o.settled.Hole(o.sent)\n\treturn first",
+		simulation,
+	},
+	{
+		"handled means received", "internal/session/waiter.go",
+		"if o.settled.Covers(w.First, w.Last) {\n\t\t\tw.finish", "if w.Last < o.reached() {\n\t\t\tw.finish",
+		simulation,
+	},
+	{
+		"a rejection is told once", "internal/session/inbound.go",
+		"slices.Sorted(maps.Keys(in.rejected)) {", "slices.Sorted(maps.Keys(in.rejected))[:0] {",
+		probe{"internal/session", "^TestRejectionsAreRepeatedUntilSeen$", ""},
+	},
+
+	// No message twice, none left out, all in order.
+	{
+		"forget the dedupe", "internal/session/inbound.go",
+		"skip := min(in.next-f.First, count)", "skip := min(0, count)",
+		simulation,
+	},
+	{
+		"forget the dedupe: a stream that reconnects is new", "internal/session/inbound.go",
+		"in.handle, in.told = handle, in.next\n",
+		"in.next, in.settled = max(base, 1), NewWatermark(base)\nin.handle, in.told = handle, in.next\n",
+		simulation,
+	},
+	{
+		"forget the dedupe: what was stored is not read", "pool/endpoint_registry.go",
+		"session.RestoreInbound(stored.Settled, f.Base)", "session.RestoreInbound(nil, f.Base)",
+		simulation,
+	},
+	{
+		"skip the resume", "internal/session/outbound.go",
+		"o.seekTo(o.received)\n\to.wake()", "o.seekTo(max(o.received, o.farthest))\n\to.wake()",
+		simulation,
+	},
+	{
+		"a gap is let through", "internal/session/inbound.go",
+		"if !f.Gap {", "if f.First > in.next+99999 {",
+		probe{"internal/session", "^TestPeersThatBreakTheProtocol$|^TestInboundClosesWhatTheSenderClosed$", ""},
+	},
+	{
+		"reset a sequence: one stream number for all", "internal/session/client.go",
+		"newOutbound(c.cfg.Identity, c.cfg.NextStream(), c.last", "newOutbound(c.cfg.Identity, min(1, c.cfg.NextStream()), c.last",
+		simulation,
+	},
+	{
+		"reset a sequence: an outbox begins at 1", "internal/session/relay.go",
+		"max(base, 1)) // relayWindow", "max(1, 1)) // relayWindow",
+		simulation,
+	},
+	{
+		"ignore keys", "internal/dispatch/key.go",
+		"if q.holder != d.pos() {", "if q.holder != d.pos() && q.holder == 1<<62 {",
+		probe{"internal/dispatch", "^TestMessagesOfAKeyComeOneAtATimeInOrder$", ""},
+	},
+	{
+		"what is given back goes to the end", "internal/dispatch/group.go",
+		"if a.pos() < b.pos() {", "if a.pos() > b.pos() {",
+		probe{"internal/dispatch", "^TestReturnedMessagesComeAgainInTheirPlace$", ""},
+	},
+
+	// What was promised is on the disk.
+	{
+		"skip the outbox's fsync", "outbox/disk.go",
+		"if err := f.SyncData(); err != nil {", "if err := error(nil); err != nil {",
+		probe{"outbox", "^TestRandomCrashes$", ""},
+	},
+	{
+		"an outbox keeps its epoch", "outbox/recover.go",
+		"o.who.epoch++", "",
+		probe{"outbox", "^TestIdentityStaysAndEpochGrows$", ""},
+	},
+	{
+		"no checksum on an outbox's entries", "outbox/record.go",
+		"if crc32.Update(seed, castagnoli, data[8:size]) !=", "if false && crc32.Update(seed, castagnoli, data[8:size]) !=",
+		probe{"outbox", "^TestDamageInASealedSegmentIsReportedByRead$|^TestForeignEntriesAreNotTakenForOurs$", ""},
+	},
+	{
+		"skip the dedupe store's fsync", "internal/boltfile/open.go",
+		"given := &bolt.Options{", "given := &bolt.Options{NoSync: true, ",
+		probe{"dedupe", "^TestEveryFaultAtEveryWrite$", ""},
+	},
+	{
+		"ack without the dedupe store", "pool/endpoint_dedupe.go",
+		"err := v.save(s)\n", "var err error\n_ = v.save\n",
+		simulation,
+	},
+	{
+		"ack before the dedupe store's fsync", "pool/endpoint_stream.go",
+		"if s.saver != nil && s.persist", "s.mu.Lock()\ns.in.Settle(first, last)\ns.tell()\ns.mu.Unlock()\nif s.saver != nil && s.persist",
+		simulation,
+	},
+
+	// Nobody is flooded, and nobody waits for good.
+	{
+		"the sender ignores credit", "internal/session/outbound.go",
+		"messages, bytes := o.credit.left()\n\tif run", "messages, bytes := o.credit.left()\nmessages, bytes = messages+1, bytes+300\nif run",
+		simulation,
+	},
+	{
+		"the receiver ignores credit", "internal/session/inbound.go",
+		"if count > in.granted.messages-in.got.messages || uint64(f.Bytes) > in.granted.bytes-in.got.bytes {", "if count < 0 {",
+		probe{"internal/session", "^TestInboundRefusesMoreThanItsCredit$", ""},
+	},
+	{
+		"the receiver grants more than it has", "internal/dispatch/window.go",
+		"w.free.Messages -= a.Messages\n", "w.free.Messages -= a.Messages / 2\n",
+		probe{"internal/dispatch", "^TestTakeGivesUpToWhatIsFree$|^TestWindowsKeepTheirBooks$", ""},
+	},
+	{
+		"a wake-up is lost", "internal/dispatch/group.go",
+		"g.returned = insert(g.returned, d.own())\n\tg.wake(1)", "g.returned = insert(g.returned, d.own())",
+		simulation,
+	},
+	{
+		"what nobody took is not given back", "pump.go",
+		"p.member.Pass(p.retract()...)", "p.retract()",
+		probe{"internal/tests", "^TestASubscriberThatReadsNothingGivesItsMessageToAnIdleOne$", ""},
+	},
+
+	// Strangers and predecessors stay outside.
+	{
+		"let an old epoch through", "pool/endpoint_registry.go",
+		"if f.Epoch < p.epoch {", "if f.Epoch+99 < p.epoch {",
+		simulation,
+	},
+	{
+		"a predecessor that is connected stays", "pool/endpoint_stream.go",
+		"if c == nil || s.epoch >= epoch {", "if c == nil || s.epoch+99 >= epoch {",
+		probe{"pool", "^TestTheStoreFencesWhoCameFirst$", ""},
+	},
+	{
+		"let a stranger through", "pool/endpoint_registry.go",
+		"if subtle.ConstantTimeCompare(p.secret[:], f.Secret) != 1 ||", "if subtle.ConstantTimeCompare(p.secret[:], f.Secret) == 7 ||",
+		simulation,
+	},
+	{
+		"no checksum on frames", "internal/session/frame.go",
+		"if crc32.Checksum(payload[:n], castagnoli) !=", "if false && crc32.Checksum(payload[:n], castagnoli) !=",
+		probe{"internal/session", "^TestEveryFlippedBitIsNoticed$", ""},
+	},
+	{
+		"no handshake deadline", "pool/endpoint_conn.go",
+		"if err := c.nc.SetDeadline(deadline); err != nil {", "if err := error(nil); err != nil {",
+		probe{"pool", "^TestASlowPeerIsEnded$", ""},
+	},
+	{
+		"accept without authentication", "pool/auth.go",
+		"if g.authenticate == nil {", "if true {",
+		probe{"internal/tests", "^TestNobodyIsLetInWithoutAToken$", ""},
+	},
+}
