@@ -53,6 +53,8 @@ func (p *pump) ends() bool {
 	select {
 	case <-p.closing:
 		return true
+	case <-p.asked: // close is on its way
+		return true
 	default:
 		return false
 	}

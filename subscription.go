@@ -22,6 +22,7 @@ type subscription struct {
 	out        chan *message.Message
 
 	wake    chan struct{}   // tells the pump that there may be something to do
+	asked   <-chan struct{} // closed: no further message, says who subscribed
 	closing chan struct{}   // closed: no further message
 	once    sync.Once       // closes closing
 	base    context.Context // parent of the messages' contexts
@@ -65,7 +66,7 @@ func (f flight) nacked() bool {
 func newSubscription(ctx context.Context, s *Subscriber, topic string, t *dispatch.Topic, gone <-chan struct{}) *subscription {
 	sub := &subscription{
 		subscriber: s, topic: topic,
-		out:  make(chan *message.Message, s.cfg.MaxInFlight),
+		out: make(chan *message.Message, s.cfg.MaxInFlight), asked: ctx.Done(),
 		wake: make(chan struct{}, 1), closing: make(chan struct{}), done: make(chan struct{}),
 	}
 	sub.base, sub.cut = context.WithCancel(context.WithoutCancel(ctx)) // handlers may end before they are cut

@@ -88,6 +88,20 @@ func peerText(addr net.Addr) string {
 // maxLoggedText bounds what a log line repeats of text that may be a peer's.
 const maxLoggedText = 300
 
+// printableError is an error whose text may be a peer's, for a log line.
+type printableError struct{ error }
+
+func (e printableError) Error() string { return printable(e.error.Error()) }
+
+func (e printableError) Unwrap() error { return e.error }
+
+func sanitized(err error) error {
+	if err == nil {
+		return nil
+	}
+	return printableError{err}
+}
+
 // printable makes text that may be a peer's safe for a log line or an error: cut, on one line, without control characters.
 func printable(text string) string {
 	if len(text) > maxLoggedText {

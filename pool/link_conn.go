@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"time"
@@ -37,7 +36,7 @@ func (l *Link) run() {
 		l.disconnected(err)
 		delay := backoff.NextBackOff()
 		l.cfg.logger.Info("Connection lost, reconnecting", watermill.LogFields{
-			"provider": provider, "address": l.cfg.target.Address, "err": printable(fmt.Sprint(err)), "delay": delay,
+			"provider": provider, "address": l.cfg.target.Address, "err": sanitized(err), "delay": delay,
 		})
 		select {
 		case <-time.After(delay):

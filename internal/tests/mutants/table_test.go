@@ -30,7 +30,7 @@ var mutants = []mutant{
 	{
 		"a group's ack counts for all", "internal/dispatch/group.go",
 		"n.left[d.index]--; n.left[d.index] > 0 {", "n.left[d.index]--; n.left[d.index] > 99 {",
-		probe{"internal/dispatch", "^TestARefusalOfOneGroupIsReportedWhenAllAreDone$|^TestEveryGroupGetsEveryMessage$", ""},
+		probe{"internal/dispatch", "^TestEveryGroupGetsEveryMessage$", ""},
 	},
 	{
 		"ack what was not received", "internal/session/inbound.go",
@@ -57,7 +57,7 @@ var mutants = []mutant{
 	{
 		"forget the dedupe", "internal/session/inbound.go",
 		"skip := min(in.next-f.First, count)", "skip := min(0, count)",
-		simulation,
+		probe{"internal/session", "^TestInboundDropsDuplicates$", ""},
 	},
 	{
 		"forget the dedupe: a stream that reconnects is new", "internal/session/inbound.go",
@@ -78,7 +78,7 @@ var mutants = []mutant{
 	{
 		"a gap is let through", "internal/session/inbound.go",
 		"if !f.Gap {", "if f.First > in.next+99999 {",
-		probe{"internal/session", "^TestPeersThatBreakTheProtocol$|^TestInboundClosesWhatTheSenderClosed$", ""},
+		probe{"internal/session", "^TestInboundClosesWhatTheSenderClosed$", ""},
 	},
 	{
 		"reset a sequence: one stream number for all", "internal/session/client.go",
@@ -115,7 +115,7 @@ var mutants = []mutant{
 	{
 		"no checksum on an outbox's entries", "outbox/record.go",
 		"if crc32.Update(seed, castagnoli, data[8:size]) !=", "if false && crc32.Update(seed, castagnoli, data[8:size]) !=",
-		probe{"outbox", "^TestDamageInASealedSegmentIsReportedByRead$|^TestForeignEntriesAreNotTakenForOurs$", ""},
+		probe{"outbox", "^TestDamageInTheTailIsReportedByOpen$", ""},
 	},
 	{
 		"skip the dedupe store's fsync", "internal/boltfile/open.go",
@@ -147,7 +147,7 @@ var mutants = []mutant{
 	{
 		"the receiver grants more than it has", "internal/dispatch/window.go",
 		"w.free.Messages -= a.Messages\n", "w.free.Messages -= a.Messages / 2\n",
-		probe{"internal/dispatch", "^TestTakeGivesUpToWhatIsFree$|^TestWindowsKeepTheirBooks$", ""},
+		probe{"internal/dispatch", "^TestTakeGivesUpToWhatIsFree$", ""},
 	},
 	{
 		"a wake-up is lost", "internal/dispatch/group.go",
