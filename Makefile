@@ -49,6 +49,9 @@ CHURN ?= 1000000
 churn: ## CHURN connects and closes
 	CHURN=$(CHURN) go test -count=1 -v -timeout 60m -run TestChurn ./internal/tests/resources
 
+mutants: ## mistakes put into the code one at a time, each of which must turn a test red
+	MUTANTS=1 go test -count=1 -v -timeout 60m -run TestMutants ./internal/tests/mutants
+
 test_stress: ## the universal suite, many times side by side: STRESS_TEST_COUNT
 	go test -tags stress -race -timeout 30m -run TestPubSubStress ./internal/tests
 
@@ -68,7 +71,7 @@ build:
 
 wait: ## nothing to wait for: there is no broker
 
-bench: ## beside what users would pick instead: writes docs/benchmarks.md, .json and .svg, about 20 minutes
+bench: ## beside what users would pick instead: writes docs/benchmarks.md, .json and .svg, about 10 minutes
 	go run ./benchmarks/compare --out docs
 
 bench_quick: ## the same in two minutes, printed only

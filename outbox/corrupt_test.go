@@ -34,7 +34,7 @@ func TestDamageInASealedSegmentIsReportedByRead(t *testing.T) {
 	o = open(t, cfg)
 	var got []uint64
 	b, err := o.Read(orders, 1, 1000)
-	for ; err == nil; b, err = o.Read(orders, b.Next(), 1000) {
+	for ; err == nil && len(got) <= 10_000; b, err = o.Read(orders, b.Next(), 1000) {
 		got = append(got, sequence(b.First, b.Next()-1)...)
 	}
 	require.Equal(t, sequence(1, 100), got, "all before the damage")

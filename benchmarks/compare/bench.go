@@ -26,7 +26,7 @@ func planFor(quick bool) plan {
 	if quick {
 		return plan{Rounds: 3, Turn: 200 * time.Millisecond, RareRounds: 1, RareTurn: 500 * time.Millisecond}
 	}
-	return plan{Rounds: 13, Turn: 800 * time.Millisecond, RareRounds: 5, RareTurn: 2 * time.Second}
+	return plan{Rounds: 9, Turn: 500 * time.Millisecond, RareRounds: 3, RareTurn: 1500 * time.Millisecond}
 }
 
 // bench measures everything that is wanted.
