@@ -225,7 +225,8 @@ func TestRefusalByTheSubscriberFailsThePublisher(t *testing.T) {
 func TestKilledSubscriberMissesNothingConfirmed(t *testing.T) {
 	t.Parallel()
 	const all = 30_000
-	for confirm, before := range map[string]int{"received": 20_000, "handled": 5000} {
+	// Half of a pipe's 64 KiB at least takes what is handled: a write that does not fit into the last page begins a new one.
+	for confirm, before := range map[string]int{"received": 20_000, "handled": 2000} {
 		t.Run(confirm, func(t *testing.T) {
 			r, w, err := os.Pipe()
 			require.NoError(t, err)
