@@ -1,5 +1,7 @@
 # The modules of go.work.
 MODULES := ./... ./cmd/... ./benchmarks/... ./internal/tests/chaos/...
+# Those to run under the race detector: not what only compares peers, whose dependencies take minutes to compile for it.
+RACED := ./... ./cmd/... ./benchmarks/outbox/... ./benchmarks/internal/durable ./benchmarks/internal/measure ./benchmarks/internal/recovery ./internal/tests/chaos/...
 GOBIN := $(CURDIR)/bin
 
 .PHONY: up test test_v test_short test_race test_faults test_stress test_reconnect guard sim crash crash_outbox chaos hostile resources churn soak soak_suite mutants build wait bench bench_quick bench_self fmt vet lint fuzz generate demo
@@ -15,7 +17,7 @@ test_short:
 	go test -short $(MODULES)
 
 test_race:
-	go test -race -timeout 10m $(MODULES)
+	go test -race -timeout 10m $(RACED)
 
 test_reconnect: ## the universal suite over a network that is cut; see the test for why not under -race
 	go test -timeout 5m -run "TestPubSub.*Reconnect" ./internal/tests
@@ -24,6 +26,7 @@ test_faults: ## what is too long for the race detector: simulation, chaos, hosti
 	go test -p 1 -timeout 12m ./pool ./outbox ./dedupe ./internal/tests/hostile ./internal/tests/resources ./internal/tests/chaos
 
 guard: ## no regression by half, by ratios to GoChannel and to one write a message
+	go test -p 1 ./benchmarks/compare ./benchmarks/internal/drive
 	go test -count=1 -v ./benchmarks/guard
 
 SEEDS ?= 50000
