@@ -5,6 +5,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/buffstreams/watermill-buffstreams/internal/session"
 	wire "github.com/buffstreams/watermill-buffstreams/proto"
 )
 
@@ -35,4 +36,28 @@ func TestTheStoreFencesWhoCameFirst(t *testing.T) {
 	f.Epoch = 2
 	_, refused = e.open(f, "")
 	require.Nil(t, refused)
+}
+
+// A stream of a topic without a consumer moves to a second connection, is forgotten with that, and is opened on a third. The
+// late end of the first, which still knows the stream as it was, takes nothing from what the third has received. Found by
+// the simulation, whose model was wrong.
+func TestALateEndForgetsNoSuccessor(t *testing.T) {
+	_, _, e, _ := newPair(t, AckedConfig{})
+	open := func(epoch uint64) *endpointConn {
+		f := openOf(1)
+		f.Epoch = epoch
+		return opens(t, e, f)
+	}
+	old := open(1)
+	open(2).end(nil)
+	now := open(2)
+	s := now.handles[1]
+	require.NotSame(t, old.handles[1], s, "it was forgotten once")
+
+	e.Topic("a").Join("g", func() {})
+	require.NoError(t, s.publish(now, &session.PublishFrame{Handle: 1, First: 1, Messages: [][]byte{{1}}, Bytes: 3}))
+	old.end(nil)
+	now.end(nil)
+	require.Same(t, s, open(2).handles[1])
+	require.Equal(t, uint64(2), s.in.Next(), "what it has is not asked for again")
 }

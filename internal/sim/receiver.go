@@ -227,7 +227,9 @@ func (l *life) detached(c *conn) {
 		if in.conn == c {
 			in.letGo()
 		}
-		if in.conn == nil && len(in.rt.groups) == 0 { // nobody has ever asked for the topic: nothing was received, and nothing is remembered
+		// Nobody has ever asked for the topic: nothing was received, and nothing is remembered. A connection that had lost the
+		// flow to another may end long after that one: what was opened anew meanwhile is not forgotten with it.
+		if in.conn == nil && len(in.rt.groups) == 0 && l.flows[in.flow] == in {
 			delete(l.flows, in.flow)
 		}
 	}

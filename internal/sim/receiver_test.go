@@ -1,0 +1,30 @@
+package sim
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A flow was forgotten with its second connection and opened on a third when the first, which had lost it to the second, ends.
+// The node keeps the flow (TestALateEndForgetsNoSuccessor in package pool), and so must the model.
+func TestALateEndForgetsNoSuccessor(t *testing.T) {
+	l := &life{flows: map[*flow]*inflow{}}
+	fl, rt := &flow{}, &rtopic{life: l}
+	open := func(on ...*conn) *inflow { // the last one has it
+		in := &inflow{flow: fl, rt: rt, conn: on[len(on)-1]}
+		for _, c := range on {
+			c.ins[1] = in
+		}
+		l.flows[fl] = in
+		return in
+	}
+	first, second, third := &conn{ins: map[uint64]*inflow{}}, &conn{ins: map[uint64]*inflow{}}, &conn{ins: map[uint64]*inflow{}}
+	open(first, second)
+	l.detached(second)
+	require.Empty(t, l.flows, "nobody has asked for the topic")
+
+	in := open(third)
+	l.detached(first)
+	require.Same(t, in, l.flows[fl])
+}
