@@ -13,14 +13,17 @@ import (
 // the channel and its ties to the parent are made only when somebody does. From then on everything is answered by a
 // context of the standard library, which children can attach to without a goroutine.
 type messageContext struct {
-	parent   context.Context
-	delivery dispatch.Delivery // zero once it has ended, so that a message that is kept does not keep others
-	source   dispatch.Source
-	sequence uint64
+	of       *subscription // whose base is the parent
+	delivery dispatch.Delivery
 
-	mu     sync.Mutex
-	ended  bool
-	inner  context.Context // nil until Done was called
+	mu    sync.Mutex
+	ended bool
+	asked *cancelContext // nil until Done was called
+}
+
+// cancelContext is what context.WithCancel returns.
+type cancelContext struct {
+	context.Context
 	cancel context.CancelFunc
 }
 
@@ -34,38 +37,37 @@ func PositionFromContext(ctx context.Context) (p pool.Position, ok bool) {
 }
 
 func (c *messageContext) position() any {
-	if s, ok := c.source.(interface{ Position(uint64) pool.Position }); ok {
-		return s.Position(c.sequence)
+	source, sequence := c.delivery.Origin()
+	if s, ok := source.(interface{ Position(uint64) pool.Position }); ok {
+		return s.Position(sequence)
 	}
 	return nil
 }
 
 // end cancels the context and returns its delivery.
 func (c *messageContext) end() dispatch.Delivery {
-	d := c.delivery
-	c.delivery = dispatch.Delivery{}
 	c.mu.Lock()
 	c.ended = true
-	cancel := c.cancel
+	asked := c.asked
 	c.mu.Unlock()
-	if cancel != nil {
-		cancel()
+	if asked != nil {
+		asked.cancel()
 	}
-	return d
+	return c.delivery
 }
 
-func (c *messageContext) Deadline() (time.Time, bool) { return c.parent.Deadline() }
+func (c *messageContext) Deadline() (time.Time, bool) { return c.of.base.Deadline() }
 
 func (c *messageContext) Done() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.inner == nil {
-		c.inner, c.cancel = context.WithCancel(c.parent)
-		if c.ended {
-			c.cancel()
+	if c.asked == nil {
+		ctx, cancel := context.WithCancel(c.of.base)
+		if c.asked = (&cancelContext{ctx, cancel}); c.ended {
+			cancel()
 		}
 	}
-	return c.inner.Done()
+	return c.asked.Done()
 }
 
 func (c *messageContext) Err() error {
@@ -74,7 +76,7 @@ func (c *messageContext) Err() error {
 	if c.ended {
 		return context.Canceled
 	}
-	return c.parent.Err()
+	return c.of.base.Err()
 }
 
 func (c *messageContext) Value(key any) any {
@@ -82,10 +84,10 @@ func (c *messageContext) Value(key any) any {
 		return c.position()
 	}
 	c.mu.Lock()
-	inner := c.inner
+	asked := c.asked
 	c.mu.Unlock()
-	if inner != nil {
-		return inner.Value(key)
+	if asked != nil {
+		return asked.Value(key)
 	}
-	return c.parent.Value(key)
+	return c.of.base.Value(key)
 }

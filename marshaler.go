@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"unicode/utf8"
+	"unsafe"
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -91,10 +92,18 @@ func appendEntry(dst []byte, k, v string) []byte {
 	return protowire.AppendString(dst, v)
 }
 
-// Unmarshal implements Unmarshaler. Fields that it does not know are passed over.
+// stringsFrom is the size of an envelope from which on its strings are copied: whoever keeps only those would otherwise keep
+// much more with them.
+const stringsFrom = 1 << 10
+
+// Unmarshal implements Unmarshaler. Fields that it does not know are passed over. UUID and metadata of a small message are
+// views of data, as the payload always is.
 func (EnvelopeMarshaler) Unmarshal(_ string, data []byte) (*message.Message, error) {
 	msg := message.NewMessage("", nil)
-	var text string // the rest of the envelope from the first metadata on: one string for all keys and values
+	var text string // the envelope, or the rest of it from the first metadata on, for all its strings
+	if len(data) < stringsFrom {
+		text = unsafe.String(unsafe.SliceData(data), len(data)) // nobody writes to it, but for the user to the payload
+	}
 	for len(data) > 0 {
 		num, value, rest, err := nextField(data)
 		if err != nil {
@@ -102,21 +111,30 @@ func (EnvelopeMarshaler) Unmarshal(_ string, data []byte) (*message.Message, err
 		}
 		switch num {
 		case envelopeUUID:
-			msg.UUID = string(value)
+			if text == "" {
+				msg.UUID = string(value)
+			} else {
+				msg.UUID = cut(text, value, rest)
+			}
 		case envelopePayload:
 			msg.Payload = value[:len(value):len(value)]
 		case envelopeMetadata:
 			if text == "" {
 				text = string(data)
 			}
-			at := len(text) - len(rest) - len(value)
-			if err := unmarshalEntry(msg.Metadata, value, text[at:at+len(value)]); err != nil {
+			if err := unmarshalEntry(msg.Metadata, value, cut(text, value, rest)); err != nil {
 				return nil, err
 			}
 		}
 		data = rest
 	}
 	return msg, nil
+}
+
+// cut returns value, which stands before rest at the end of text, as a part of text.
+func cut(text string, value, rest []byte) string {
+	end := len(text) - len(rest)
+	return text[end-len(value) : end]
 }
 
 // unmarshalEntry reads one entry of the metadata. text is data as a string.
@@ -127,12 +145,11 @@ func unmarshalEntry(m message.Metadata, data []byte, text string) error {
 		if err != nil {
 			return err
 		}
-		at := len(text) - len(rest) - len(value)
 		switch num {
 		case entryKey:
-			k = text[at : at+len(value)]
+			k = cut(text, value, rest)
 		case entryValue:
-			v = text[at : at+len(value)]
+			v = cut(text, value, rest)
 		}
 		data = rest
 	}

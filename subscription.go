@@ -1,7 +1,6 @@
 package buffstreams
 
 import (
-	"bytes"
 	"context"
 	"sync"
 	"sync/atomic"
@@ -153,17 +152,13 @@ func (s *subscription) newContext(d dispatch.Delivery) *messageContext {
 	}
 	c := &s.slab[0]
 	s.slab = s.slab[1:]
-	c.parent, c.delivery = s.base, d
-	c.source, c.sequence = d.Origin()
+	c.of, c.delivery = s, d
 	return c
 }
 
 // unmarshal returns a message in any case: with an error, it has the raw bytes as payload.
 func (s *subscription) unmarshal(d dispatch.Delivery) (*message.Message, error) {
 	data := d.Message()
-	if d.Shared() { // a handler of another group may write to it
-		data = bytes.Clone(data)
-	}
 	msg, err := s.subscriber.cfg.Unmarshaler.Unmarshal(s.topic, data)
 	if err != nil {
 		msg = message.NewMessage(watermill.NewUUID(), data)

@@ -15,8 +15,9 @@ const (
 	minHandOver = 16 << 10
 
 	// minDirect is the smallest payload that is read into memory of its own, as
-	// soon as the connection has brought one as large before.
-	minDirect = 32 << 10
+	// soon as the connection has brought one as large before: Take need not copy
+	// it. Smaller ones may be many messages, of which each is copied anyway.
+	minDirect = 64 << 10
 
 	// shrinkAfter is how many rounds in a row have to leave three quarters of
 	// the buffer unused before it is replaced by a small one.
@@ -35,7 +36,7 @@ var errBadRead = errors.New("framing: source reported an impossible count of rea
 // makes it grow further, while its bytes arrive, and after that frame it
 // falls back to 64 KiB.
 //
-// A payload of 32 KiB or more that is no larger than one before it is read into
+// A payload of 64 KiB or more that is no larger than one before it is read into
 // memory of its own, which Take hands over: what a peer has sent once, it may
 // declare. So the reader never holds more than 13/4 of the bytes received.
 //

@@ -164,31 +164,55 @@ func (c *endpointConn) read(r *framing.Reader) error {
 			return err
 		}
 		if session.IsPublish(payload) {
-			payload = r.Take()[:len(payload)] // its messages are kept
+			err = c.publish(r, payload)
+		} else {
+			err = c.takeControl(payload)
 		}
-		frame, err := session.Decode(payload)
 		if err != nil {
 			return err
-		}
-		if err := c.handle(frame); err != nil {
-			return err
-		}
-		if !session.IsPublish(payload) {
-			if err := c.holdBack(); err != nil {
-				return err
-			}
 		}
 	}
 }
 
+// publishes are used again: all of a busy connection's messages pass through one.
+var publishes = sync.Pool{New: func() any { return new(session.PublishFrame) }}
+
+// ownFrom is the size of a message from which on the memory that it was read into is kept. Below it a copy costs less.
+const ownFrom = 16 << 10
+
+// publish takes messages.
+func (c *endpointConn) publish(r *framing.Reader, payload []byte) error {
+	f := publishes.Get().(*session.PublishFrame)
+	defer publishes.Put(f)
+	defer f.Release()
+	if err := f.Decode(payload); err != nil {
+		return err
+	}
+	if size := len(f.Messages[0]); len(f.Messages) == 1 && size >= ownFrom {
+		own := r.Take()[:len(payload)]
+		f.Messages[0], f.Owned = own[len(own)-size:len(own):len(own)], true
+	}
+	s := c.handles[f.Handle]
+	if s == nil {
+		return unknownHandle(f.Handle)
+	}
+	return s.publish(c, f)
+}
+
+// takeControl takes a frame without messages.
+func (c *endpointConn) takeControl(payload []byte) error {
+	frame, err := session.Decode(payload)
+	if err != nil {
+		return err
+	}
+	if err := c.handle(frame); err != nil {
+		return err
+	}
+	return c.holdBack()
+}
+
 func (c *endpointConn) handle(frame any) error {
 	switch f := frame.(type) {
-	case *session.PublishFrame:
-		s := c.handles[f.Handle]
-		if s == nil {
-			return unknownHandle(f.Handle)
-		}
-		return s.publish(c, f)
 	case *wire.Open:
 		return c.open(f)
 	case *wire.Want:

@@ -1,7 +1,6 @@
 package pool
 
 import (
-	"bytes"
 	"sync/atomic"
 	"time"
 
@@ -47,7 +46,7 @@ func (p *plainSource) receive(data []byte) error {
 		return ErrClosed
 	}
 	p.held.Add(1)
-	p.topic.Append(p, 0, [][]byte{bytes.Clone(data)}, time.Now())
+	p.topic.Append(p, 0, [][]byte{data}, time.Now(), false)
 	return nil
 }
 

@@ -159,7 +159,7 @@ func (s *stream) publish(c *endpointConn, f *session.PublishFrame) error {
 		s.mu.Unlock()
 		return err
 	}
-	dup = s.append(fresh, first, dup)
+	dup = s.append(fresh, first, f.Owned, dup)
 	s.topUp()
 	s.tell()
 	s.mu.Unlock()
@@ -169,7 +169,7 @@ func (s *stream) publish(c *endpointConn, f *session.PublishFrame) error {
 
 // append puts messages into the log, except those over the limit, which are rejected. It returns free with the room of
 // these added. mu is held.
-func (s *stream) append(msgs [][]byte, first uint64, free dispatch.Amount) dispatch.Amount {
+func (s *stream) append(msgs [][]byte, first uint64, own bool, free dispatch.Amount) dispatch.Amount {
 	now := time.Now()
 	limit := s.conn.endpoint.cfg.MaxMessageSize
 	from := 0
@@ -177,13 +177,13 @@ func (s *stream) append(msgs [][]byte, first uint64, free dispatch.Amount) dispa
 		if len(m) <= limit {
 			continue
 		}
-		s.topic.Append(s, first+uint64(from), msgs[from:i], now)
+		s.topic.Append(s, first+uint64(from), msgs[from:i], now, own)
 		s.reject(first+uint64(i), wire.Code_CODE_LIMIT, "message larger than the limit")
 		free.Messages++
 		free.Bytes += session.EncodedSize(len(m))
 		from = i + 1
 	}
-	s.topic.Append(s, first+uint64(from), msgs[from:], now)
+	s.topic.Append(s, first+uint64(from), msgs[from:], now, own)
 	return free
 }
 

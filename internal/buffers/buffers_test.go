@@ -2,23 +2,96 @@ package buffers
 
 import (
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
 
-func TestGetHasRoom(t *testing.T) {
-	for _, n := range []int{1, least - 1, least, least + 1, 64 << 10, 1<<20 + 1} {
-		for range 3 {
-			buf := Get(n)
-			require.Empty(t, buf)
-			require.GreaterOrEqual(t, cap(buf), n)
-			require.Less(t, cap(buf), 2*n+1)
-			Put(append(buf, "used"...))
-		}
+func TestGetHasRoomAndWastesLittle(t *testing.T) {
+	for _, n := range []int{0, 1, least - 1, least, least + 1, 5<<10 + 1, 64<<10 - 1, 64 << 10, 64<<10 + 1, 1<<20 + 1} {
+		buf := Get(n)
+		require.Empty(t, buf)
+		require.GreaterOrEqual(t, cap(buf), n)
+		require.LessOrEqual(t, cap(buf), n+n/4+1)
 	}
 }
 
+func TestEverySizeHasAShelfOfItsOwn(t *testing.T) {
+	seen := map[int]int{}
+	for n := least; n < 1<<20; n += 512 {
+		size, class := fit(n)
+		require.GreaterOrEqual(t, size, n)
+		again, same := fit(size)
+		require.Equal(t, []int{size, class}, []int{again, same})
+		if other, ok := seen[class]; ok {
+			require.Equal(t, other, size)
+		}
+		seen[class] = size
+	}
+}
+
+// stored puts a buffer of n bytes into a store and returns what is kept.
+func stored(s *store, n int) int {
+	size, class := fit(n)
+	s.put(make([]byte, 0, size), class)
+	return s.kept()
+}
+
+func (s *store) kept() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.bytes
+}
+
+func TestWhatIsPutIsUsedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s store
+		size, class := fit(64 << 10)
+		buf := make([]byte, 1, size)
+		s.put(buf[:0], class)
+		got := s.get(class)
+		require.Same(t, &buf[0], &got[:1][0])
+		require.Nil(t, s.get(class))
+		require.Zero(t, s.kept())
+		time.Sleep(2 * idleTime)
+	})
+}
+
+func TestWhatIsNotNeededIsDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s store
+		stored(&s, least)
+		stored(&s, least)
+		_, class := fit(least)
+		for range 5 {
+			time.Sleep(idleTime) // one of both is needed
+			synctest.Wait()
+			buf := s.get(class)
+			require.NotNil(t, buf)
+			s.put(buf, class)
+		}
+		require.Equal(t, least, s.kept())
+		time.Sleep(3 * idleTime)
+		require.Zero(t, s.kept())
+		require.Equal(t, least, stored(&s, least), "it can begin anew")
+		time.Sleep(3 * idleTime)
+	})
+}
+
+func TestOnlySoMuchIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s store
+		for range 20 {
+			require.LessOrEqual(t, stored(&s, 1<<20), most)
+		}
+		time.Sleep(3 * idleTime)
+	})
+}
+
 func TestPutLeavesOthers(t *testing.T) {
-	Put(make([]byte, 0, least+1)) // would be given to somebody who needs twice as much
-	require.GreaterOrEqual(t, cap(Get(least+1)), 2*least)
+	before := free.kept()
+	Put(make([]byte, 0, least+1)) // would be given to somebody who needs more
+	Put(make([]byte, 0, least-1))
+	require.Equal(t, before, free.kept())
 }

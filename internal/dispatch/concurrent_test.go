@@ -121,7 +121,7 @@ func comeAndGo(t *testing.T, seed uint64, groups []string) {
 		want := amount(int(last-first+1), int(last-first+1)*each)
 		topic.window.Wait(&Claim{Want: want, Least: want, Grant: func(Amount) { close(room) }})
 		<-room
-		topic.Append(s, first, make([][]byte, want.Messages), topicTime)
+		topic.Append(s, first, make([][]byte, want.Messages), topicTime, false)
 		first = last + 1
 	}
 	<-all

@@ -112,7 +112,7 @@ func (m *topicModel) append(n int) {
 			g.waiting[seq] = true
 		}
 	}
-	m.topic.Append(m.source, m.total+1, msgs, topicTime)
+	m.topic.Append(m.source, m.total+1, msgs, topicTime, false)
 	m.total += uint64(n)
 }
 

@@ -1,7 +1,6 @@
 package dispatch
 
 import (
-	"bytes"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -27,13 +26,15 @@ type Group struct {
 // Delivery is one message given to a member, which has to Settle, Refuse or Return it.
 type Delivery struct {
 	node    *node
-	index   int
+	index   int32
+	fresh   bool      // data is a view of the node's memory
+	data    []byte    // the message
 	key     *keyQueue // that it has claimed
 	Attempt int       // deliveries before this one that ended without an ack
 }
 
-// Message is the message's bytes. They are shared: do not write to them.
-func (d Delivery) Message() []byte { return d.node.msgs[d.index] }
+// Message is the message's bytes. Nobody else has them.
+func (d Delivery) Message() []byte { return d.data }
 
 // Origin is where the message came from, and its sequence there.
 func (d Delivery) Origin() (Source, uint64) { return d.node.source, d.node.first + uint64(d.index) }
@@ -41,43 +42,41 @@ func (d Delivery) Origin() (Source, uint64) { return d.node.source, d.node.first
 // Received is when the message arrived.
 func (d Delivery) Received() time.Time { return d.node.at }
 
-// Shared tells whether another group gets the same bytes.
-func (d Delivery) Shared() bool { return d.node.left != nil }
+// fetch gives a delivery that comes out of the log memory of its own. No lock need be held.
+func (d *Delivery) fetch() {
+	if d.fresh {
+		d.fresh, d.data = false, d.node.take(d.data)
+	}
+}
 
-// own returns the delivery with bytes of its own: a message that waits while others pass would otherwise keep the whole
-// run that it arrived in. One that other groups get as well stays where it is, as they share its count.
-func (d Delivery) own() Delivery {
-	if d.node.left != nil || len(d.node.msgs) == 1 {
-		return d
+// skip lets go of the log's memory without taking the message.
+func (d *Delivery) skip() {
+	if d.fresh {
+		d.fresh, d.data = false, nil
+		d.node.pass()
 	}
-	d.node = &node{
-		source: d.node.source, first: d.node.first + uint64(d.index), pos: d.pos(), at: d.node.at,
-		msgs: [][]byte{bytes.Clone(d.Message())},
-	}
-	d.index = 0
-	return d
 }
 
 func (d Delivery) pos() uint64 { return d.node.pos + uint64(d.index) }
 
-// settle counts one group less; ok is true when it was the last one.
-func (d Delivery) settle(r *Refusal) (s settled, ok bool) {
-	n := d.node
+// settle counts one group less; ok is true when it was the last one. t.mu is held, unless there is only one group.
+func (t *Topic) settle(d Delivery, r *Refusal) (s settled, ok bool) {
+	n, i := d.node, int(d.index)
 	if n.left != nil {
 		if r != nil {
 			if n.refusal == nil {
 				n.refusal = map[int]Refusal{}
 			}
-			n.refusal[d.index] = *r
+			n.refusal[i] = *r
 		}
-		if n.left[d.index]--; n.left[d.index] > 0 {
+		if n.left[i]--; n.left[i] > 0 {
 			return s, false
 		}
-		if earlier, refused := n.refusal[d.index]; refused {
+		if earlier, refused := n.refusal[i]; refused {
 			r = &earlier
 		}
 	}
-	return settled{node: n, index: d.index, refusal: r}, true
+	return settled{node: n, index: i, count: 1, bytes: t.size(len(d.data)), refusal: r}, true
 }
 
 // Member is one consumer of a group. Its methods are safe for concurrent use.
@@ -93,20 +92,23 @@ type Member struct {
 func (m *Member) Take() (Delivery, bool) {
 	g := m.group
 	g.topic.mu.Lock()
-	defer g.topic.mu.Unlock()
 	d, ok := m.pop()
 	if !ok && !m.waiting && !m.left && !g.gone {
 		m.waiting = true
 		g.idle = append(g.idle, m)
 	}
+	g.topic.mu.Unlock()
+	d.fetch()
 	return d, ok
 }
 
 // TryTake is Take for a member that has no use for a message yet: it does not become idle.
 func (m *Member) TryTake() (Delivery, bool) {
 	m.group.topic.mu.Lock()
-	defer m.group.topic.mu.Unlock()
-	return m.pop()
+	d, ok := m.pop()
+	m.group.topic.mu.Unlock()
+	d.fetch()
+	return d, ok
 }
 
 func (m *Member) pop() (Delivery, bool) {
@@ -131,14 +133,16 @@ func (m *Member) end(ds []Delivery, r *Refusal) {
 	done, keyed := few[:0], false
 	for _, d := range ds {
 		keyed = keyed || d.key != nil
-		s, ok := settled{node: d.node, index: d.index, refusal: r}, true
-		if d.node.left != nil { // other groups have a say as well
+		shared := d.node.left != nil // other groups have a say as well
+		if shared {
 			t.mu.Lock()
-			s, ok = d.settle(r)
+		}
+		s, ok := t.settle(d, r)
+		if shared {
 			t.mu.Unlock()
 		}
 		if ok {
-			done = append(done, s)
+			done = join(done, s)
 		}
 	}
 	t.report(done...)
@@ -213,10 +217,12 @@ func (m *Member) Leave() {
 	t.mu.Unlock()
 	t.report(done...)
 	if over {
-		for _, d := range dropped {
-			t.window.Release(Amount{1, t.size(len(d.node.msgs[d.index]))})
+		n := 0
+		for _, s := range dropped {
+			n += s.count
+			t.window.Release(Amount{s.count, s.bytes})
 		}
-		t.onEnd(len(dropped))
+		t.onEnd(n)
 		t.window.Close()
 	}
 }
@@ -233,8 +239,8 @@ func (g *Group) pop() (Delivery, bool) {
 	if n == nil {
 		return Delivery{}, false
 	}
-	d := Delivery{node: n, index: g.index}
-	if g.index++; g.index == len(n.msgs) {
+	d := Delivery{node: n, index: int32(g.index), fresh: true, data: n.message(g.index)}
+	if g.index++; g.index == n.count() {
 		g.at, g.index = g.at.next, 0
 	}
 	return d, true
@@ -242,12 +248,12 @@ func (g *Group) pop() (Delivery, bool) {
 
 func (g *Group) giveBack(d Delivery) []settled {
 	if g.gone {
-		if s, ok := d.settle(nil); ok {
+		if s, ok := g.topic.settle(d, nil); ok {
 			return []settled{s}
 		}
 		return nil
 	}
-	g.returned = insert(g.returned, d.own())
+	g.returned = insert(g.returned, d)
 	g.wake(1)
 	return nil
 }
@@ -279,7 +285,7 @@ func (g *Group) backlog() int {
 		n += len(q.waiting)
 	}
 	for at, index := g.at, g.index; at.node != nil; at, index = at.next, 0 {
-		n += len(at.node.msgs) - index
+		n += at.node.count() - index
 	}
 	return n
 }

@@ -33,7 +33,7 @@ func (m *Member) Claim(d *Delivery, key string) bool {
 		g.keys[key] = q
 	}
 	if q.holder != d.pos() {
-		q.waiting = insert(q.waiting, d.own())
+		q.waiting = insert(q.waiting, *d)
 		return false
 	}
 	d.key = q

@@ -23,7 +23,7 @@ func flood(t *testing.T, topic *Topic, s Source, m *Member, n int, again bool) i
 		alive.Add(1)
 		runtime.AddCleanup(&msg[0], func(struct{}) { alive.Add(-1) }, struct{}{})
 		require.NotZero(t, topic.window.Take(Amount{Messages: 1, Bytes: each}))
-		topic.Append(s, uint64(100+seq), [][]byte{msg}, topicTime)
+		topic.Append(s, uint64(100+seq), [][]byte{msg}, topicTime, true)
 		if !again {
 			take(m.Settle)
 		}

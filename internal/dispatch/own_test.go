@@ -1,68 +1,51 @@
 package dispatch
 
 import (
-	"runtime"
-	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 )
 
-// silent is a source that nobody asks.
-type silent struct{}
-
-func (silent) Settled(uint64, uint64)  {}
-func (silent) Refused(uint64, Refusal) {}
-
-// arrive appends n messages that lie in one buffer, and tells when nothing refers to that any more.
-func arrive(topic *Topic, n int) (freed *atomic.Bool) {
-	freed = &atomic.Bool{}
-	buffer := make([]byte, n*100)
-	runtime.AddCleanup(&buffer[0], func(b *atomic.Bool) { b.Store(true) }, freed)
-	msgs := make([][]byte, n)
-	for i := range msgs {
-		msgs[i] = buffer[i*100 : i*100+100]
+// TestATakenMessageKeepsOnlyItself: the memory in which a run arrived is free when every group has taken all of it, whatever
+// happens to its messages then.
+func TestATakenMessageKeepsOnlyItself(t *testing.T) {
+	topic, s := newTestTopic()
+	a, b := topic.Join("a", quiet), topic.Join("b", quiet)
+	feed(t, topic, s, 1, 3)
+	var held []Delivery
+	for seq := uint64(1); seq <= 3; seq++ {
+		held = append(held, take(t, a, seq), take(t, b, seq))
+		require.Equal(t, seq == 3, held[0].node.buf == nil, "seq %d", seq)
 	}
-	topic.Append(silent{}, 1, msgs, topicTime)
-	return freed
+	a.Return(held[0])
+	require.True(t, b.Claim(&held[1], "key"))
+	require.False(t, b.Claim(&held[3], "key"))
+	require.Equal(t, "1", string(take(t, a, 1).Message()))
+	require.Equal(t, "2", string(held[3].Message()))
 }
 
-// TestAWaitingMessageKeepsOnlyItself: of a run that arrived in one buffer, a message that was returned, or that waits for
-// its key, keeps a copy and not the buffer.
-func TestAWaitingMessageKeepsOnlyItself(t *testing.T) {
-	for name, wait := range map[string]func(*Member, Delivery){
-		"returned":            func(m *Member, d Delivery) { m.Return(d) },
-		"waiting for its key": func(m *Member, d Delivery) { m.Claim(&d, "key") },
-	} {
-		t.Run(name, func(t *testing.T) {
-			topic := NewTopic("a", NewWindow(Amount{1000, 1 << 20}, NewBudget(1<<20)), func(int) int { return 1 })
-			m := topic.Join("g", func() {})
-			topic.Append(silent{}, 1, [][]byte{[]byte("1")}, topicTime)
-			holder := take(t, m, 1)
-			require.True(t, m.Claim(&holder, "key"))
-			freed := arrive(topic, 100)
-			var taken []Delivery
-			for range 100 {
-				d, ok := m.Take()
-				require.True(t, ok)
-				taken = append(taken, d)
-			}
-			for i, d := range taken {
-				if i%50 == 0 {
-					wait(m, d)
-				} else {
-					m.Settle(d)
-				}
-			}
-			taken = nil
-			for range 100 {
-				if runtime.GC(); freed.Load() {
-					break
-				}
-				runtime.Gosched()
-			}
-			require.True(t, freed.Load())
-			runtime.KeepAlive(topic)
-		})
-	}
+// TestADroppedGroupLetsGoOfTheMemory: what it had not taken, nobody will take for it.
+func TestADroppedGroupLetsGoOfTheMemory(t *testing.T) {
+	topic, s := newTestTopic()
+	a := topic.Join("a", quiet)
+	topic.Initialize("b")
+	feed(t, topic, s, 1, 2)
+	take(t, a, 1)
+	d := take(t, a, 2)
+	require.NotNil(t, d.node.buf)
+	topic.Drop("b")
+	require.Nil(t, d.node.buf)
+}
+
+// TestASingleMessageIsNotCopied: what the caller has no use for any more is kept as it is.
+func TestASingleMessageIsNotCopied(t *testing.T) {
+	topic, s := newTestTopic()
+	m := topic.Join("a", quiet)
+	msg := []byte("1")
+	topic.Append(s, 1, [][]byte{msg}, topicTime, true)
+	d := take(t, m, 1)
+	require.Same(t, &msg[0], &d.Message()[0])
+	topic.Append(s, 2, [][]byte{[]byte("2")}, topicTime, false)
+	d = take(t, m, 2)
+	require.Equal(t, "2", string(d.Message()))
 }

@@ -30,17 +30,6 @@ type link struct {
 	next *link
 }
 
-// node is a run of messages.
-type node struct {
-	source  Source
-	first   uint64 // sequence of the first message in its stream
-	pos     uint64 // its position in the log
-	at      time.Time
-	msgs    [][]byte
-	left    []int32         // groups that have not settled each message; nil: there is one group
-	refusal map[int]Refusal // of messages that some group refused and others have not settled
-}
-
 // Topic is the log of one topic and its groups.
 type Topic struct {
 	name   string
@@ -78,27 +67,23 @@ func (t *Topic) Name() string { return t.name }
 // Window is what bounds the topic.
 func (t *Topic) Window() *Window { return t.window }
 
-// Append adds consecutive messages of a source, received at at, whose room was reserved in the window. msgs is kept.
-func (t *Topic) Append(source Source, first uint64, msgs [][]byte, at time.Time) {
+// Append adds consecutive messages of a source, received at at, whose room was reserved in the window. They are copied; with
+// own, the memory of a single one is kept instead.
+func (t *Topic) Append(source Source, first uint64, msgs [][]byte, at time.Time, own bool) {
 	if len(msgs) == 0 {
 		return
 	}
-	n := &node{source: source, first: first, msgs: msgs, at: at}
+	n := newNode(source, first, msgs, at, own)
 	t.mu.Lock()
 	if t.ended {
 		t.mu.Unlock()
-		t.discard(n)
+		t.discard(msgs)
 		return
 	}
 	if len(t.groups) == 0 { // all were dropped after credit was given
 		t.vacate(t.newGroup(""))
 	}
-	if len(t.groups) > 1 {
-		n.left = make([]int32, len(msgs))
-		for i := range n.left {
-			n.left[i] = int32(len(t.groups))
-		}
-	}
+	n.shared(len(t.groups))
 	n.pos = t.pos
 	t.pos += uint64(len(msgs))
 	t.tail.node, t.tail.next = n, &link{}
@@ -237,8 +222,8 @@ func (t *Topic) remove(g *Group) (done []settled) {
 	}
 	g.gone = true
 	for _, d := range g.parked() {
-		if s, ok := d.settle(nil); ok {
-			done = append(done, s)
+		if s, ok := t.settle(d, nil); ok {
+			done = join(done, s)
 		}
 	}
 	for {
@@ -246,47 +231,45 @@ func (t *Topic) remove(g *Group) (done []settled) {
 		if !ok {
 			return done
 		}
-		if s, ok := d.settle(nil); ok {
-			done = append(done, s)
+		if s, ok := t.settle(d, nil); ok {
+			done = join(done, s)
 		}
+		d.skip()
 	}
 }
 
-// settled is a message that every group has settled.
+// settled is a run of messages of a node that every group has settled; a refused one is alone.
 type settled struct {
-	node    *node
-	index   int
-	refusal *Refusal
+	node         *node
+	index, count int
+	bytes        int // as the window counts them
+	refusal      *Refusal
+}
+
+// join appends a run, or lengthens the last one by it.
+func join(done []settled, s settled) []settled {
+	if n := len(done); n > 0 {
+		last := &done[n-1]
+		if last.node == s.node && last.index+last.count == s.index && last.refusal == nil && s.refusal == nil {
+			last.count += s.count
+			last.bytes += s.bytes
+			return done
+		}
+	}
+	return append(done, s)
 }
 
 // report tells sources and the window of settled messages. t.mu is not held.
 func (t *Topic) report(done ...settled) {
-	for len(done) > 0 {
-		s, n := done[0], streak(done)
+	for _, s := range done {
 		first := s.node.first + uint64(s.index)
 		if s.refusal != nil {
 			s.node.source.Refused(first, *s.refusal)
 		} else {
-			s.node.source.Settled(first, first+uint64(n)-1)
+			s.node.source.Settled(first, first+uint64(s.count)-1)
 		}
-		freed := Amount{Messages: n}
-		for _, m := range s.node.msgs[s.index : s.index+n] {
-			freed.Bytes += t.size(len(m))
-		}
-		t.window.Release(freed)
-		done = done[n:]
+		t.window.Release(Amount{Messages: s.count, Bytes: s.bytes})
 	}
-}
-
-// streak is how many of done, from the first on, follow each other in one node and were handled.
-func streak(done []settled) int {
-	n := 1
-	for s := done[0]; s.refusal == nil && n < len(done); n++ {
-		if next := done[n]; next.node != s.node || next.index != s.index+n || next.refusal != nil {
-			break
-		}
-	}
-	return n
 }
 
 // Ephemeral makes the topic end with its last member: what is pending then is dropped, and onEnd, called with no lock
@@ -329,8 +312,8 @@ func (t *Topic) expire() (dropped []settled, over bool) {
 }
 
 // discard frees the room of messages that arrived too late.
-func (t *Topic) discard(n *node) {
-	for i := range n.msgs {
-		t.window.Release(Amount{1, t.size(len(n.msgs[i]))})
+func (t *Topic) discard(msgs [][]byte) {
+	for _, m := range msgs {
+		t.window.Release(Amount{1, t.size(len(m))})
 	}
 }

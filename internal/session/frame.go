@@ -26,10 +26,10 @@ const publishOverhead = 40
 const frameOverhead = 64
 
 // MinFrame is the least frame payload that a peer must accept: a chunk of small messages.
-const MinFrame = chunkBytes + frameOverhead
+const MinFrame = 64<<10 + frameOverhead
 
 // MaxFrame is the frame payload that carries any message of up to maxMessage bytes.
-func MaxFrame(maxMessage int) int { return max(maxMessage, chunkBytes) + frameOverhead }
+func MaxFrame(maxMessage int) int { return max(maxMessage, MinFrame-frameOverhead) + frameOverhead }
 
 const (
 	crcSize = 5    // one byte of tag, four of checksum
@@ -65,7 +65,8 @@ type PublishFrame struct {
 	Handle, First uint64
 	Gap           bool
 	Messages      [][]byte
-	Bytes         int // as credit counts them: tag and length of each message included
+	Bytes         int  // as credit counts them: tag and length of each message included
+	Owned         bool // the frame was read into memory that whoever takes the messages may keep
 }
 
 // AckFrame is an Ack. A zero field has not changed.
@@ -220,7 +221,11 @@ func Decode(payload []byte) (any, error) {
 			return nil, violation("malformed frame")
 		}
 		if payload[0] == publishTag {
-			return decodePublish(body)
+			p := &PublishFrame{}
+			if err := p.decode(body); err != nil {
+				return nil, err
+			}
+			return p, nil
 		}
 		return decodeAck(body)
 	}
@@ -261,17 +266,26 @@ func decodeControl(payload []byte) (any, error) {
 	return nil, violation("unknown frame")
 }
 
-// decodePublish expects the fields in ascending order, as every encoder writes them: the messages then are the tail.
-func decodePublish(body []byte) (*PublishFrame, error) {
-	p := &PublishFrame{}
+// Decode parses the payload of a Publish into p, and uses the memory of its messages again. After an error p is useless.
+func (p *PublishFrame) Decode(payload []byte) error {
+	body, n := protowire.ConsumeBytes(payload[1:])
+	if n < 0 || n+1 != len(payload) {
+		return violation("malformed frame")
+	}
+	return p.decode(body)
+}
+
+// decode expects the fields in ascending order, as every encoder writes them: the messages then are the tail.
+func (p *PublishFrame) decode(body []byte) error {
+	*p = PublishFrame{Messages: p.Messages[:0]}
 	for len(body) > 0 && body[0] != entryTag {
 		num, typ, n := protowire.ConsumeTag(body)
 		if n < 0 || !num.IsValid() || typ != protowire.VarintType {
-			return nil, violation("malformed publish")
+			return violation("malformed publish")
 		}
 		v, m := protowire.ConsumeVarint(body[n:])
 		if m < 0 {
-			return nil, violation("malformed publish")
+			return violation("malformed publish")
 		}
 		switch num {
 		case 1:
@@ -283,49 +297,51 @@ func decodePublish(body []byte) (*PublishFrame, error) {
 		}
 		body = body[n+m:]
 	}
-	count, err := countEntries(body)
-	if err != nil {
-		return nil, err
-	}
-	p.Messages = make([][]byte, count)
-	for i := range p.Messages {
-		msg, n := protowire.ConsumeBytes(body[1:])
-		p.Messages[i] = msg[:len(msg):len(msg)]
-		p.Bytes += EncodedSize(len(msg)) // not what it took: a peer may pad its lengths
-		body = body[1+n:]
-	}
-	return p, nil
+	return p.entries(body)
 }
 
-// countEntries checks the messages of a Publish before anything is allocated for them.
-func countEntries(body []byte) (int, error) {
-	count := 0
+// entries parses the messages.
+func (p *PublishFrame) entries(body []byte) error {
 	for len(body) > 0 {
-		size := entrySize(body)
-		if size < 0 {
-			return 0, violation("malformed publish")
+		start, end := entryBounds(body)
+		if start < 0 {
+			return violation("malformed publish")
 		}
-		if count++; count > MaxBatchMessages {
-			return 0, violation("more than %d messages in one publish", MaxBatchMessages)
+		if len(p.Messages) == MaxBatchMessages {
+			return violation("more than %d messages in one publish", MaxBatchMessages)
 		}
-		body = body[size:]
+		p.Messages = append(p.Messages, body[start:end:end])
+		p.Bytes += EncodedSize(end - start) // not what it took: a peer may pad its lengths
+		body = body[end:]
 	}
-	if count == 0 {
-		return 0, violation("publish without messages")
+	if len(p.Messages) == 0 {
+		return violation("publish without messages")
 	}
-	return count, nil
+	return nil
+}
+
+// Release lets go of what the messages are views of, so that p can be decoded into again.
+func (p *PublishFrame) Release() {
+	clear(p.Messages)
+	p.Messages = p.Messages[:0]
+}
+
+// entryBounds is where the message of the encoded entry at the front of body begins and ends; −1 if it is malformed.
+func entryBounds(body []byte) (start, end int) {
+	if body[0] != entryTag {
+		return -1, -1
+	}
+	length, n := protowire.ConsumeVarint(body[1:])
+	if n < 0 || length > uint64(len(body)-1-n) {
+		return -1, -1
+	}
+	return 1 + n, 1 + n + int(length)
 }
 
 // entrySize is the size of the encoded message at the front of body, tag and length included; −1 if it is malformed.
 func entrySize(body []byte) int {
-	if body[0] != entryTag {
-		return -1
-	}
-	length, n := protowire.ConsumeVarint(body[1:])
-	if n < 0 || length > uint64(len(body)-1-n) {
-		return -1
-	}
-	return 1 + n + int(length)
+	_, end := entryBounds(body)
+	return end
 }
 
 func decodeAck(body []byte) (*AckFrame, error) {

@@ -10,12 +10,19 @@ import (
 	wire "github.com/buffstreams/watermill-buffstreams/proto"
 )
 
+// entriesOf counts the messages of a segment.
+func entriesOf(body []byte) (int, error) {
+	var f PublishFrame
+	err := f.entries(body)
+	return len(f.Messages), err
+}
+
 // sequences lists what segments carry.
 func sequences(t *testing.T, segments []Segment) []uint64 {
 	t.Helper()
 	out := []uint64{}
 	for _, s := range segments {
-		n, err := countEntries(s.Body)
+		n, err := entriesOf(s.Body)
 		require.NoError(t, err)
 		for i := range uint64(n) {
 			out = append(out, s.First+i)
@@ -133,7 +140,7 @@ func TestResumeToARestartedReceiver(t *testing.T) {
 				if expected > 0 {
 					require.Equal(t, segment.First > expected, segment.Gap, "segment at %d after %d", segment.First, expected)
 				}
-				n, err := countEntries(segment.Body)
+				n, err := entriesOf(segment.Body)
 				require.NoError(t, err)
 				expected = segment.First + uint64(n)
 			}

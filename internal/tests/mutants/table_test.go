@@ -23,13 +23,13 @@ var mutants = []mutant{
 	// What the receiver says of a message.
 	{
 		"ack before the handler", "pool/endpoint_stream.go",
-		"dup = s.append(fresh, first, dup)\n",
-		"dup = s.append(fresh, first, dup)\nif len(fresh) > 0 {\ns.in.Settle(first, first+uint64(len(fresh))-1)\n}\n",
+		"dup = s.append(fresh, first, f.Owned, dup)\n",
+		"dup = s.append(fresh, first, f.Owned, dup)\nif len(fresh) > 0 {\ns.in.Settle(first, first+uint64(len(fresh))-1)\n}\n",
 		simulation,
 	},
 	{
 		"a group's ack counts for all", "internal/dispatch/group.go",
-		"n.left[d.index]--; n.left[d.index] > 0 {", "n.left[d.index]--; n.left[d.index] > 99 {",
+		"n.left[i]--; n.left[i] > 0 {", "n.left[i]--; n.left[i] > 99 {",
 		probe{"internal/dispatch", "^TestEveryGroupGetsEveryMessage$", ""},
 	},
 	{
@@ -151,7 +151,7 @@ var mutants = []mutant{
 	},
 	{
 		"a wake-up is lost", "internal/dispatch/group.go",
-		"g.returned = insert(g.returned, d.own())\n\tg.wake(1)", "g.returned = insert(g.returned, d.own())",
+		"g.returned = insert(g.returned, d)\n\tg.wake(1)", "g.returned = insert(g.returned, d.own())",
 		simulation,
 	},
 	{
