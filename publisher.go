@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -157,11 +156,7 @@ func (p *Publisher) send(at *place, messages []*message.Message) error {
 		defer context.AfterFunc(p.ctx, cancel)()
 		ctx = merged
 	}
-	var deadline time.Time
-	if p.cfg.PublishTimeout > 0 {
-		deadline = time.Now().Add(p.cfg.PublishTimeout)
-	}
-	sent, err := at.link.Publish(ctx, at.name, batch, p.cfg.Confirm.level(), deadline)
+	sent, err := at.link.Publish(ctx, at.name, batch, p.cfg.Confirm.level(), p.cfg.PublishTimeout)
 	if err == nil {
 		return nil
 	}

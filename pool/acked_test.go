@@ -62,7 +62,7 @@ func TestARefusalBeforeTheWholeBatchWasEnqueued(t *testing.T) {
 	c := newConsumer(e, "a")
 	result := make(chan error, 1)
 	go func() {
-		_, err := l.Publish(context.Background(), "a", batchOf(t, "1", "2", "3", "4"), session.Handled, time.Now().Add(10*time.Second))
+		_, err := l.Publish(context.Background(), "a", batchOf(t, "1", "2", "3", "4"), session.Handled, 10*time.Second)
 		result <- err
 	}()
 	c.member.Refuse(c.take(), dispatch.Refusal{Reason: "no"})
@@ -78,7 +78,7 @@ func TestARefusalBeforeTheWholeBatchWasEnqueued(t *testing.T) {
 func TestAClosedEndpointGivesTheBudgetBack(t *testing.T) {
 	m, l, e, target := newPair(t, AckedConfig{})
 	c := newConsumer(e, "a")
-	_, err := l.Publish(context.Background(), "a", batchOf(t, "1", "2", "3"), session.Received, time.Now().Add(10*time.Second))
+	_, err := l.Publish(context.Background(), "a", batchOf(t, "1", "2", "3"), session.Received, 10*time.Second)
 	require.NoError(t, err)
 	c.member.Return(c.take())
 	c.member.Leave()

@@ -86,7 +86,7 @@ func TestDialAllowIsValidated(t *testing.T) {
 // publishOne publishes one message over a link and waits for it to be received.
 func publishOne(t *testing.T, l *Link, payload string) (enqueued int, err error) {
 	t.Helper()
-	return l.Publish(context.Background(), "a", batchOf(t, payload), session.Received, time.Now().Add(10*time.Second))
+	return l.Publish(context.Background(), "a", batchOf(t, payload), session.Received, 10*time.Second)
 }
 
 func linkTo(t *testing.T, m *Manager, target Target) *Link {

@@ -399,7 +399,7 @@ func FuzzLink(f *testing.F) {
 		l, err := m.Link(Target{Network: "tcp", Address: "127.0.0.1:1"})
 		require.NoError(t, err)
 		for _, topic := range []string{"a", "b"} {
-			_, err = l.Publish(context.Background(), topic, batchOf(t, "one", "two", "three"), 0, time.Time{})
+			_, err = l.Publish(context.Background(), topic, batchOf(t, "one", "two", "three"), 0, 0)
 			if err != nil { // the connection has ended the stream already
 				var refused *session.PeerError
 				require.ErrorAs(t, err, &refused)

@@ -76,25 +76,46 @@ func newLink(cfg linkConfig) *Link {
 }
 
 // Publish hands the messages of b to the stream of topic and, with a level, waits until they have come so far. It returns
-// how many were enqueued: only those will be sent. A zero deadline waits for ever; ctx bounds the wait besides.
-func (l *Link) Publish(ctx context.Context, topic string, b *session.Batch, level session.Level, deadline time.Time) (int, error) {
+// how many were enqueued: only those will be sent. It waits for timeout, or without an end if that is 0; ctx bounds the wait
+// besides.
+func (l *Link) Publish(ctx context.Context, topic string, b *session.Batch, level session.Level, timeout time.Duration) (int, error) {
 	l.mu.Lock()
 	if l.closed {
 		l.mu.Unlock()
 		return 0, ErrClosed
 	}
 	o := l.client.Stream(topic)
+	n, first, err := l.enqueue(o, b, 0)
+	if n == b.Len() && level == 0 { // needs neither the time nor a wait
+		l.mu.Unlock()
+		l.kick()
+		return n, err
+	}
+	var deadline time.Time
+	if timeout > 0 {
+		deadline = time.Now().Add(timeout)
+	}
+	return l.publish(ctx, o, b, run{n, first, err}, level, deadline)
+}
+
+// run is what Enqueue returned.
+type run struct {
+	n     int
+	first uint64
+	err   error
+}
+
+// publish goes on after the first run was enqueued. mu is held, and released.
+func (l *Link) publish(ctx context.Context, o *session.Outbound, b *session.Batch, r run, level session.Level, deadline time.Time) (enqueued int, err error) {
 	var few [1]*session.Waiter
 	waits := few[:0]
-	enqueued := 0
 	for {
-		n, first, err := l.enqueue(o, b, enqueued)
-		enqueued += n
-		if n > 0 && level != 0 {
-			waits = l.register(waits, o, level, session.Range{First: first, Last: first + uint64(n) - 1}, deadline)
+		enqueued += r.n
+		if r.n > 0 && level != 0 {
+			waits = l.register(waits, o, level, session.Range{First: r.first, Last: r.first + uint64(r.n) - 1}, deadline)
 		}
 		var room <-chan struct{}
-		if enqueued < b.Len() && err == nil {
+		if err = r.err; enqueued < b.Len() && err == nil {
 			room = o.Room()
 		}
 		l.mu.Unlock()
@@ -112,6 +133,7 @@ func (l *Link) Publish(ctx context.Context, topic string, b *session.Batch, leve
 		if !l.closed {
 			o = l.client.Current(o)
 		}
+		r.n, r.first, r.err = l.enqueue(o, b, enqueued)
 	}
 }
 

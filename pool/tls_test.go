@@ -219,7 +219,7 @@ func TestCertificatesAreRenewedWithoutARestart(t *testing.T) {
 	})
 	l := linkTo(t, sender, target)
 	send := func() *x509.Certificate { // over a new connection
-		_, err := l.Publish(context.Background(), "a", batchOf(t, "x"), session.Handled, time.Now().Add(20*time.Second))
+		_, err := l.Publish(context.Background(), "a", batchOf(t, "x"), session.Handled, 20*time.Second)
 		require.NoError(t, err)
 		certificate := receive(t, seen)
 		for l.Connected() { // nothing is pending: it does not come back by itself
@@ -257,7 +257,7 @@ func TestCertificatesAreRenewedWithoutARestart(t *testing.T) {
 
 	clients = newAuthority(t) // the old one is not trusted any more
 	serverFiles.write(serverFiles.CA, clients.pem())
-	_, err = l.Publish(context.Background(), "a", batchOf(t, "late"), 1, time.Now().Add(time.Millisecond))
+	_, err = l.Publish(context.Background(), "a", batchOf(t, "late"), 1, time.Millisecond)
 	require.ErrorIs(t, err, ErrTimeout)
 	clientFiles.renew(clients, "orders") // the same principal: another would not get the publisher's id
 	require.NoError(t, send().CheckSignatureFrom(clients.cert))

@@ -107,8 +107,8 @@ const (
 	chunkInitial  = 512
 )
 
-// chunk is a run of consecutive messages of a stream, kept until all are settled. buf is only ever appended to, so that
-// a part of it can be written to a socket while more is added.
+// chunk is a run of consecutive messages of a stream, kept until all are settled. buf is only ever appended to, and never
+// moves, so that a part of it can be written to a socket while more is added.
 type chunk struct {
 	first uint64
 	count int
@@ -121,7 +121,7 @@ func (c *chunk) end() uint64 { return c.first + uint64(c.count) }
 
 // takes tells whether the chunk has room for a further message of n bytes.
 func (c *chunk) takes(n int) bool {
-	return !c.alone && c.count < chunkMessages && len(c.buf)+n <= chunkBytes
+	return !c.alone && c.count < chunkMessages && len(c.buf)+n <= min(cap(c.buf), chunkBytes)
 }
 
 // skip returns the offset behind the first n messages at or after offset.

@@ -1,6 +1,10 @@
 package session
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/buffers"
+)
 
 // enqueue takes as many messages of b, from index i on, as the window has room for.
 func (o *Outbound) enqueue(b *Batch, i int) (taken int) {
@@ -48,10 +52,10 @@ func (o *Outbound) tail(n int) *chunk {
 			return last
 		}
 		if !last.alone {
-			o.hint = cap(last.buf)
+			o.hint = 2 * len(last.buf)
 		}
 	}
-	c := &chunk{first: o.next, buf: make([]byte, 0, max(n, chunkInitial, min(o.hint, chunkBytes)))}
+	c := &chunk{first: o.next, buf: buffers.Get(max(n, chunkInitial, min(o.hint, chunkBytes)))}
 	o.chunks = append(o.chunks, c)
 	return c
 }
@@ -239,10 +243,10 @@ func (o *Outbound) join(i int) int {
 func (o *Outbound) free(c *chunk) {
 	o.window.Budget.Release(len(c.buf))
 	o.bytes -= len(c.buf)
-	switch {
-	case !c.alone:
+	if !c.alone {
 		o.hint = len(c.buf)
-	case o.yard != nil:
+	}
+	if o.yard != nil {
 		o.yard.retired = append(o.yard.retired, c.buf)
 	}
 	c.buf = nil

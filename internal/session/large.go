@@ -9,7 +9,7 @@ const largeMessage = 16 << 10
 // takeLarge returns memory for a message of about n bytes.
 func takeLarge(n int) []byte { return buffers.Get(n + lengthGuess + 128) } // what metadata may need
 
-// yard holds the memory of large messages that are settled while segments may have views of it.
+// yard holds the memory of messages that are settled while segments may have views of it.
 type yard struct{ retired [][]byte }
 
 // recycle lets that memory be used again. Nobody may have a segment any more.

@@ -46,8 +46,8 @@ type Outbound struct {
 	chunks  []*chunk // those with messages that are not settled, and what lies between them
 	pending int      // messages not settled
 	bytes   int      // encoded size of the chunks that are kept
-	hint    int      // size of the last chunk: a busy stream fills the next one as well
-	yard    *yard    // gets the memory of large messages that are settled; nil: the collector does
+	hint    int      // at the size of the next chunk: a busy stream fills it as it did the last one
+	yard    *yard    // gets the memory of chunks that are settled; nil: the collector does
 
 	state    streamState
 	sent     uint64 // next sequence to send on this connection
