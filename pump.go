@@ -16,6 +16,10 @@ const (
 	rotation = 50 * time.Millisecond
 	// offered is how many messages are in the channel at most while the group has other members, who could have them.
 	offered = 16
+	// stocked is how many messages are taken at a time while the group has no other member.
+	stocked = 16
+	// settled is how many acks are told at a time while so many messages wait that nobody waits for the acks.
+	settled = 32
 )
 
 // pump emits a subscription's messages and collects their acks, in the order of emission and in one goroutine: what a
@@ -24,10 +28,13 @@ const (
 // The channel has room for MaxInFlight messages, so that emitting never blocks.
 type pump struct {
 	*subscription
-	flying   []flight // emitted and without a tender, oldest first; the last of them may still be in the channel
-	ahead    flight   // the next to be emitted, if hasAhead: only while its group has no other member
+	flying   []flight            // emitted and without a tender, oldest first; the last of them may still be in the channel
+	done     []dispatch.Delivery // acked, and to be settled
+	busy     bool                // more messages wait than anybody who waits for acks could have sent
+	stock    []dispatch.Delivery // taken: only while the group has no other member
+	store    [stocked]dispatch.Delivery
+	ahead    flight // ready to be emitted before what is in stock, if hasAhead
 	hasAhead bool
-	done     []dispatch.Delivery // for its memory
 
 	timer    *time.Timer   // of the patience with flying[0]
 	armed    bool          // it runs
@@ -83,7 +90,7 @@ func (p *pump) land(f flight) bool {
 	return true
 }
 
-// drop forgets the first n messages, which have landed or got a tender, and settles those that were acked.
+// drop forgets the first n messages, which have landed or got a tender.
 func (p *pump) drop(n int) {
 	if n == 0 {
 		return
@@ -91,6 +98,16 @@ func (p *pump) drop(n int) {
 	left := copy(p.flying, p.flying[n:])
 	clear(p.flying[left:])
 	p.flying = p.flying[:left]
+	if !p.busy || len(p.done) >= settled {
+		p.settle()
+	}
+}
+
+// settle tells of what was acked.
+func (p *pump) settle() {
+	if len(p.done) == 0 {
+		return
+	}
 	p.member.SettleAll(p.done)
 	clear(p.done)
 	p.done = p.done[:0]
@@ -109,11 +126,13 @@ func (p *pump) fill() {
 		p.out <- f.msg
 		p.flying = append(p.flying, f)
 	}
-	switch alone := p.member.Alone(); {
-	case !p.hasAhead && alone:
-		p.ahead, p.hasAhead = p.take(p.member.TryTake)
-	case p.hasAhead && !alone:
-		p.giveBackAhead()
+	if !p.member.Alone() {
+		p.giveBack()
+	} else if !p.hasAhead {
+		p.ahead, p.hasAhead = p.take(false)
+	}
+	if !p.busy {
+		p.settle()
 	}
 }
 
@@ -123,25 +142,31 @@ func (p *pump) next() (flight, bool) {
 		p.hasAhead = false
 		return p.ahead, true
 	}
-	return p.take(p.member.Take)
+	return p.take(true)
 }
 
-// giveBackAhead returns the message that was prepared.
-func (p *pump) giveBackAhead() {
+// giveBack returns the messages that were taken and not emitted.
+func (p *pump) giveBack() {
 	if p.hasAhead {
 		p.hasAhead = false
 		p.member.Return(p.ahead.ctx.end())
 	}
+	for _, d := range p.stock {
+		p.member.Return(d)
+	}
+	clear(p.store[:])
+	p.stock, p.busy = nil, false
 }
 
 func (p *pump) room() bool {
 	return !p.passed && len(p.flying)+int(p.tended.Load()) < cap(p.out) && (len(p.out) < offered || p.member.Alone())
 }
 
-// take takes the next message of the group whose turn it is. ok is false while there is none.
-func (p *pump) take(from func() (dispatch.Delivery, bool)) (f flight, ok bool) {
+// take takes the next message of the group whose turn it is. ok is false while there is none: with idle, the pump is then told
+// when there is one.
+func (p *pump) take(idle bool) (f flight, ok bool) {
 	for {
-		d, msg, err, found, its := p.draw(from)
+		d, msg, err, found, its := p.draw(idle)
 		if !found {
 			return f, false
 		}
@@ -152,6 +177,55 @@ func (p *pump) take(from func() (dispatch.Delivery, bool)) (f flight, ok bool) {
 			return f, true
 		}
 	}
+}
+
+// draw takes the group's next message, if one is found, and tells whether its key lets it be handled now.
+func (p *pump) draw(idle bool) (d dispatch.Delivery, msg *message.Message, err error, found, its bool) {
+	key := p.subscriber.cfg.Key
+	if key == nil {
+		if d, found = p.pick(idle); found {
+			msg, err = p.unmarshal(d)
+		}
+		return d, msg, err, found, true
+	}
+	turn := p.member.Turn()
+	turn.Lock()
+	defer turn.Unlock()
+	if d, found = p.pickOne(idle); !found {
+		return d, nil, nil, false, false
+	}
+	msg, err = p.unmarshal(d)
+	if err != nil && !p.subscriber.cfg.EmitUndecodable {
+		return d, msg, err, true, true
+	}
+	its = p.member.Claim(&d, key(msg))
+	return d, msg, err, true, its
+}
+
+// pickOne returns the group's next message.
+func (p *pump) pickOne(idle bool) (d dispatch.Delivery, found bool) {
+	ds, _ := p.member.TakeUpTo(p.store[:0], 1, idle)
+	if len(ds) == 0 {
+		return d, false
+	}
+	return ds[0], true
+}
+
+// pick returns the group's next message, and takes several while the group has no other member.
+func (p *pump) pick(idle bool) (d dispatch.Delivery, found bool) {
+	if len(p.stock) == 0 {
+		n := 1
+		if p.member.Alone() {
+			n = stocked
+		}
+		if p.stock, p.busy = p.member.TakeUpTo(p.store[:0], n, idle); len(p.stock) == 0 {
+			return d, false
+		}
+	}
+	d = p.stock[0]
+	p.stock[0] = dispatch.Delivery{}
+	p.stock = p.stock[1:]
+	return d, true
 }
 
 // rest waits until something has happened.
@@ -173,9 +247,14 @@ func (p *pump) rest() {
 	}
 }
 
-// arm starts the timer, unless nobody could do anything when it has run down.
+// hopeless tells that nobody could do anything about a message that is not acked.
+func (p *pump) hopeless() bool {
+	return cap(p.out) == 1 && p.subscriber.cfg.AckWaitTimeout == 0 && p.member.Alone()
+}
+
+// arm starts the timer, unless there would be nothing to do when it has run down.
 func (p *pump) arm() {
-	if p.armed || cap(p.out) == 1 && p.subscriber.cfg.AckWaitTimeout == 0 && p.member.Alone() {
+	if p.armed || len(p.done) == 0 && p.hopeless() {
 		return
 	}
 	p.armed, p.progress = true, false
@@ -186,8 +265,10 @@ func (p *pump) arm() {
 // lose ends the patience: messages that a handler has get tenders. Those that nobody takes go back to the group when
 // another member waits for them.
 func (p *pump) lose() {
+	p.settle()
 	taken := len(p.flying) - len(p.out)
 	switch {
+	case p.hopeless():
 	case p.progress:
 		p.wait = patience
 	case taken > 0:
@@ -231,7 +312,7 @@ func (p *pump) retract() (back []dispatch.Delivery) {
 
 // end gives back what no handler has, and the rest to tenders.
 func (p *pump) end() {
-	p.giveBackAhead()
+	p.giveBack()
 	for _, d := range p.retract() {
 		p.member.Return(d)
 	}
@@ -241,6 +322,7 @@ func (p *pump) end() {
 		}
 	}
 	p.drop(len(p.flying))
+	p.settle()
 	for _, d := range p.endRepeats() {
 		p.member.Return(d)
 	}

@@ -108,25 +108,6 @@ func (s *subscription) finish(stop func() bool, gone <-chan struct{}) {
 	close(s.done)
 }
 
-// draw takes the group's next message, if one is found, and tells whether its key lets it be handled now.
-func (s *subscription) draw(from func() (dispatch.Delivery, bool)) (d dispatch.Delivery, msg *message.Message, err error, found, its bool) {
-	key := s.subscriber.cfg.Key
-	if key != nil {
-		turn := s.member.Turn()
-		turn.Lock()
-		defer turn.Unlock()
-	}
-	if d, found = from(); !found {
-		return d, nil, nil, false, false
-	}
-	msg, err = s.unmarshal(d)
-	if key == nil || err != nil && !s.subscriber.cfg.EmitUndecodable {
-		return d, msg, err, true, true
-	}
-	its = s.member.Claim(&d, key(msg))
-	return d, msg, err, true, its
-}
-
 // prepare makes a message ready for emission, or ends the delivery where it cannot be decoded.
 func (s *subscription) prepare(d dispatch.Delivery, msg *message.Message, err error) (flight, bool) {
 	if err != nil && !s.subscriber.cfg.EmitUndecodable {

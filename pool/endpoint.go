@@ -120,6 +120,9 @@ func (e *Endpoint) topic(name string) *dispatch.Topic {
 	if t == nil {
 		w := dispatch.NewWindow(e.cfg.window(), e.cfg.budget)
 		t = dispatch.NewTopic(name, w, e.size, e.cfg.Groups[name]...)
+		if e.cfg.Dedupe != nil { // it bounds what comes twice by what is in flight
+			t.Prompt()
+		}
 		e.topics[name] = t
 	}
 	return t

@@ -90,25 +90,38 @@ type Member struct {
 // Take returns the group's next message. When there is none, the member is idle until notify is called. It must be able
 // to Take then: another member is not notified of the same message.
 func (m *Member) Take() (Delivery, bool) {
-	g := m.group
+	var one [1]Delivery
+	if ds, _ := m.TakeUpTo(one[:0], 1, true); len(ds) > 0 {
+		return ds[0], true
+	}
+	return Delivery{}, false
+}
+
+// plenty is how many messages have to wait for nobody to run dry because an ack comes late.
+const plenty = 64
+
+// TakeUpTo appends up to n of the group's next messages. When there is none, and idle is set, the member is idle until notify
+// is called. busy tells that so many more wait that acks are not urgent.
+func (m *Member) TakeUpTo(ds []Delivery, n int, idle bool) (out []Delivery, busy bool) {
+	g, from := m.group, len(ds)
 	g.topic.mu.Lock()
-	d, ok := m.pop()
-	if !ok && !m.waiting && !m.left && !g.gone {
+	for len(ds)-from < n {
+		d, ok := m.pop()
+		if !ok {
+			break
+		}
+		ds = append(ds, d)
+	}
+	if len(ds) == from && idle && !m.waiting && !m.left && !g.gone {
 		m.waiting = true
 		g.idle = append(g.idle, m)
 	}
+	busy = !g.topic.prompt && g.behind() >= plenty
 	g.topic.mu.Unlock()
-	d.fetch()
-	return d, ok
-}
-
-// TryTake is Take for a member that has no use for a message yet: it does not become idle.
-func (m *Member) TryTake() (Delivery, bool) {
-	m.group.topic.mu.Lock()
-	d, ok := m.pop()
-	m.group.topic.mu.Unlock()
-	d.fetch()
-	return d, ok
+	for i := range ds[from:] {
+		ds[from+i].fetch()
+	}
+	return ds, busy
 }
 
 func (m *Member) pop() (Delivery, bool) {
@@ -279,13 +292,20 @@ func (g *Group) wake(n int) {
 	}
 }
 
-func (g *Group) backlog() int {
+// behind is the number of messages that are the group's next ones.
+func (g *Group) behind() int {
 	n := len(g.returned)
+	if first := g.at.node; first != nil {
+		n += int(g.topic.pos-first.pos) - g.index
+	}
+	return n
+}
+
+// backlog is the number of messages that nobody has.
+func (g *Group) backlog() int {
+	n := g.behind()
 	for _, q := range g.keys {
 		n += len(q.waiting)
-	}
-	for at, index := g.at, g.index; at.node != nil; at, index = at.next, 0 {
-		n += at.node.count() - index
 	}
 	return n
 }

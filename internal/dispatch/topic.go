@@ -42,6 +42,7 @@ type Topic struct {
 	groups   []*Group // named ones, those of single subscriptions, and vacant
 	vacant   *Group   // holds what waits for the next subscription without a group
 	declared map[string]bool
+	prompt   bool // acks are always urgent
 
 	onEnd     func(dropped int)
 	ephemeral bool // it ends with its last member
@@ -59,6 +60,13 @@ func NewTopic(name string, window *Window, size func(n int) int, declared ...str
 		t.declared[g] = true
 	}
 	return t
+}
+
+// Prompt makes acks urgent at all times: what was acked and is not reported yet would come again after a crash.
+func (t *Topic) Prompt() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.prompt = true
 }
 
 // Name is the topic's name on the wire.
