@@ -3,6 +3,8 @@ package framing
 import (
 	"io"
 	"math"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/buffers"
 )
 
 // fill reads once from the source, into all the room that the buffer has.
@@ -51,6 +53,7 @@ func (r *Reader) direct() bool {
 	r.got = copy(r.own, r.buf[r.r+r.width:r.w])
 	r.r, r.w = 0, 0
 	if len(r.buf) > startSize {
+		r.drop()
 		r.buf = make([]byte, startSize) // of the next one only the header comes here, and little more
 	}
 	return true
@@ -67,7 +70,9 @@ func (r *Reader) fillOwn() error {
 // frame is moved at most once per buffer: afterwards it starts at 0.
 func (r *Reader) makeRoom() {
 	if size := r.nextSize(); size != len(r.buf) {
+		old := r.buf
 		r.replace(size)
+		buffers.Put(old)
 		return
 	}
 	if r.r > 0 {
@@ -80,9 +85,16 @@ func (r *Reader) makeRoom() {
 // new one has at least size bytes and room for more than what is held.
 func (r *Reader) replace(size int) {
 	held := r.buf[r.r:r.w]
-	buf := make([]byte, max(size, len(held)+1))
+	size = max(size, len(held)+1)
+	buf := buffers.Get(size)[:size]
 	r.r, r.w = 0, copy(buf, held)
 	r.buf, r.small = buf, 0
+}
+
+// drop lets go of the buffer, of which nobody has a view.
+func (r *Reader) drop() {
+	buffers.Put(r.buf)
+	r.buf, r.r, r.w, r.small = nil, 0, 0, 0
 }
 
 // nextSize decides which size the buffer has for the next read. Invariant: at

@@ -157,7 +157,7 @@ func (r *Reader) emit(width, length int) []byte {
 func (r *Reader) sourceError(err error) error {
 	if r.r == r.w && r.own == nil {
 		if len(r.buf) > startSize {
-			r.buf, r.r, r.w, r.small = nil, 0, 0, 0
+			r.drop()
 		}
 		return err
 	}

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"math/bits"
 	"slices"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/buffers"
@@ -243,9 +244,6 @@ func (o *Outbound) join(i int) int {
 func (o *Outbound) free(c *chunk) {
 	o.window.Budget.Release(len(c.buf))
 	o.bytes -= len(c.buf)
-	if !c.alone {
-		o.hint = len(c.buf)
-	}
 	if o.yard != nil {
 		o.yard.retired = append(o.yard.retired, c.buf)
 	}
@@ -275,6 +273,9 @@ func (o *Outbound) dropFront() {
 		return
 	}
 	if last := o.chunks[n-1]; last.buf != nil { // drained: an idle stream keeps no memory
+		if !last.alone {
+			o.hint = 1 << bits.Len(uint(len(last.buf)-1)) // few sizes, so that freed ones suit
+		}
 		o.free(last)
 	}
 	clear(o.chunks[:n])
