@@ -205,6 +205,9 @@ func (s *stream) want(c *endpointConn, seen, messages, bytes, least uint64) {
 		s.mu.Unlock()
 		return
 	}
+	if messages > 0 {
+		s.grow()
+	}
 	returned, ok := s.in.Return(seen)
 	if !ok { // a grant crossed it: the sender will see that and ask again if it has to
 		s.mu.Unlock()
@@ -225,13 +228,18 @@ func (s *stream) want(c *endpointConn, seen, messages, bytes, least uint64) {
 	}
 }
 
+// grow has more credit kept topped up, as the sender had to ask. mu is held.
+func (s *stream) grow() {
+	size := s.conn.endpoint.cfg.window()
+	s.target.Messages = max(1, min(2*s.target.Messages, size.Messages/2))
+	s.target.Bytes = max(1, min(2*s.target.Bytes, size.Bytes/2))
+}
+
 // newClaim is for what the sender has waiting, up to an eighth of the window, so that many streams find room. A grant of
 // much less than can be used would be spent in tiny frames. mu is held.
 func (s *stream) newClaim(messages, bytes, least uint64) *dispatch.Claim {
 	size, idle := s.conn.endpoint.cfg.window(), s.topic.Window().Idle()
 	share := dispatch.Amount{Messages: max(1, size.Messages/8), Bytes: max(1, size.Bytes/8)}
-	s.target.Messages = min(2*s.target.Messages, share.Messages)
-	s.target.Bytes = min(2*s.target.Bytes, share.Bytes)
 	wanted := dispatch.Amount{Messages: clamp(messages, share.Messages), Bytes: clamp(bytes, share.Bytes)}
 	claim := &dispatch.Claim{
 		Want: dispatch.Amount{

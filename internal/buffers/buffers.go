@@ -14,7 +14,7 @@ import (
 
 const (
 	least    = 4 << 10     // the smallest buffer that is kept
-	most     = 8 << 20     // what is kept of all of them
+	most     = 32 << 20    // what is kept of all of them: as much as two full windows
 	idleTime = time.Second // what was not needed for so long is dropped
 
 	// Buffers have one of four sizes between a power of two and the next, so that hardly more than a quarter is wasted.

@@ -82,7 +82,7 @@ func TestWhatIsNotNeededIsDropped(t *testing.T) {
 func TestOnlySoMuchIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s store
-		for range 20 {
+		for range 50 {
 			require.LessOrEqual(t, stored(&s, 1<<20), most)
 		}
 		time.Sleep(3 * idleTime)

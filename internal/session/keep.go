@@ -55,6 +55,10 @@ func (o *Outbound) tail(n int) *chunk {
 		if !last.alone {
 			o.hint = 2 * len(last.buf)
 		}
+		if last.live == 0 && last.buf != nil { // it was kept for the messages that it has no room for
+			o.free(last)
+			o.join(k - 1)
+		}
 	}
 	c := &chunk{first: o.next, buf: buffers.Get(max(n, chunkInitial, min(o.hint, chunkBytes)))}
 	o.chunks = append(o.chunks, c)

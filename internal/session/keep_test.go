@@ -53,3 +53,26 @@ func TestStuckMessagesPinOnlyThemselves(t *testing.T) {
 	require.Zero(t, o.bytes)
 	require.True(t, budget.Take(8<<20))
 }
+
+// TestAnOpenChunkThatIsFollowedIsFreed: the last chunk is kept though all of it is settled, as it takes more messages. One that
+// does not fit begins the next chunk, and nobody else would free the one before.
+func TestAnOpenChunkThatIsFollowedIsFreed(t *testing.T) {
+	budget := dispatch.NewBudget(1 << 20)
+	o := newOutbound(Identity{}, 1, 1, "a", Window{Messages: 100, Bytes: 1 << 20, Budget: budget}, 1)
+	add := func(size int) {
+		var b Batch
+		_, ok, err := b.Append(1<<20, func(dst []byte) ([]byte, error) { return append(dst, make([]byte, size)...), nil })
+		require.NoError(t, err)
+		require.True(t, ok)
+		require.Equal(t, 1, o.enqueue(&b, 0))
+		o.sent = o.next
+	}
+	add(chunkInitial)      // stuck, in a chunk of its own
+	add(chunkInitial)      // the next one
+	o.settle(2, 2)         // which stays, for more
+	add(16 * chunkInitial) // but not for this
+	o.settle(3, 3)
+	o.settle(1, 1)
+	require.Zero(t, o.bytes)
+	require.True(t, budget.Take(1<<20), "the budget has everything back")
+}

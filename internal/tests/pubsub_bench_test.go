@@ -45,17 +45,27 @@ func BenchmarkThroughput(b *testing.B) {
 		for _, inFlight := range []int{1, 256} {
 			for _, batch := range []int{1, 100} {
 				b.Run(name+"/inflight="+strconv.Itoa(inFlight)+"/batch="+strconv.Itoa(batch), func(b *testing.B) {
-					benchThroughput(b, newPubSub(b, confirm, inFlight), batch)
+					benchThroughput(b, newPubSub(b, confirm, inFlight), batch, 110)
 				})
 			}
 		}
 	}
 }
 
-func benchThroughput(b *testing.B, ps *buffstreams.PubSub, batch int) {
+// BenchmarkLarge counts large messages from Publish to Ack, one publishing goroutine that uses one buffer again.
+func BenchmarkLarge(b *testing.B) {
+	for _, size := range []int{16 << 10, 64 << 10, 1<<20 - 100} {
+		b.Run(strconv.Itoa(size>>10)+"KiB", func(b *testing.B) {
+			b.SetBytes(int64(size))
+			benchThroughput(b, newPubSub(b, buffstreams.ConfirmEnqueued, 256), 1, size)
+		})
+	}
+}
+
+func benchThroughput(b *testing.B, ps *buffstreams.PubSub, batch, size int) {
 	messages, err := ps.Subscribe(context.Background(), "bench")
 	require.NoError(b, err)
-	payload := make([]byte, 110)
+	payload := make([]byte, size)
 	began := cpuTime()
 	b.ReportAllocs()
 	b.ResetTimer()
