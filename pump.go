@@ -30,6 +30,7 @@ type pump struct {
 	*subscription
 	flying   []flight            // emitted and without a tender, oldest first; the last of them may still be in the channel
 	done     []dispatch.Delivery // acked, and to be settled
+	prompt   bool                // at once: before anything else is emitted
 	busy     bool                // more messages wait than anybody who waits for acks could have sent
 	stock    []dispatch.Delivery // taken: only while the group has no other member
 	store    [stocked]dispatch.Delivery
@@ -98,7 +99,7 @@ func (p *pump) drop(n int) {
 	left := copy(p.flying, p.flying[n:])
 	clear(p.flying[left:])
 	p.flying = p.flying[:left]
-	if !p.busy || len(p.done) >= settled {
+	if p.prompt || len(p.done) >= settled {
 		p.settle()
 	}
 }
@@ -108,7 +109,7 @@ func (p *pump) settle() {
 	if len(p.done) == 0 {
 		return
 	}
-	p.member.SettleAll(p.done)
+	p.member.SettleAll(p.done, len(p.flying) == 0 && !p.hasAhead && len(p.stock) == 0)
 	clear(p.done)
 	p.done = p.done[:0]
 }

@@ -70,7 +70,8 @@ func newSubscription(ctx context.Context, s *Subscriber, topic string, t *dispat
 	}
 	sub.base, sub.cut = context.WithCancel(context.WithoutCancel(ctx)) // handlers may end before they are cut
 	sub.member = t.Join(s.cfg.ConsumerGroup, sub.notify)
-	sub.busy.Go((&pump{subscription: sub}).run) // ends after close
+	p := &pump{subscription: sub, prompt: s.cfg.Key != nil || sub.member.Prompt()}
+	sub.busy.Go(p.run) // ends after close
 	stop := context.AfterFunc(ctx, sub.close)
 	go sub.finish(stop, gone) // ends after close, at most CloseTimeout later
 	return sub

@@ -3,51 +3,103 @@ package pool
 import (
 	"runtime"
 	"sync/atomic"
+	"time"
 )
 
 // The states of a flusher.
 const (
 	flushIdle    int32 = iota
-	flushRunning       // its goroutine lives
-	flushAgain         // its goroutine lives and has been kicked since it last began
+	flushLate          // idle, and a timer will kick it
+	flushRunning       // somebody flushes
+	flushAgain         // somebody flushes, and it has been kicked since that last began
 	flushClosed
 )
 
-// yields is how often a flusher steps back before it flushes: fewer make more and smaller writes, more delay them for
-// nothing. See docs/performance.md.
-const yields = 3
+const (
+	// yields is how often a flusher steps back before it flushes: fewer make more and smaller writes, more delay them for
+	// nothing. See docs/performance.md.
+	yields = 3
+	// lateBy is how long a flush waits that nobody waits for.
+	lateBy = time.Millisecond
+)
 
 // flusher runs a flush function in a goroutine that it has only while there is something to flush: an idle connection
 // costs none, and kicks that arrive while it runs cost one atomic load.
+//
+// Whoever waits for the outcome, and knows that nobody else is about to add to it, flushes itself, with direct.
 type flusher struct {
 	flush   func()
+	atOnce  func() (left bool) // flushes without blocking, and tells whether something is left; nil: that cannot be done
 	crew    *crew
 	state   atomic.Int32
+	timer   *time.Timer // of whoever changes idle to late
 	closing atomic.Bool
 	done    chan struct{} // closed with flushClosed
 }
 
-func newFlusher(crew *crew, flush func()) *flusher {
-	return &flusher{flush: flush, crew: crew, done: make(chan struct{})}
+func newFlusher(crew *crew, flush func(), atOnce func() (left bool)) *flusher {
+	return &flusher{flush: flush, atOnce: atOnce, crew: crew, done: make(chan struct{})}
 }
 
 // kick makes sure that flush begins after this call.
 func (f *flusher) kick() {
 	for {
-		switch f.state.Load() {
+		switch s := f.state.Load(); s {
 		case flushAgain, flushClosed:
 			return
 		case flushRunning:
 			if f.state.CompareAndSwap(flushRunning, flushAgain) {
 				return
 			}
-		case flushIdle:
-			if f.state.CompareAndSwap(flushIdle, flushAgain) {
+		case flushIdle, flushLate:
+			if f.state.CompareAndSwap(s, flushAgain) {
 				f.crew.run(f)
 				return
 			}
 		}
 	}
+}
+
+// later makes sure that flush begins within lateBy. One caller at a time.
+func (f *flusher) later() {
+	if !f.state.CompareAndSwap(flushIdle, flushLate) {
+		f.state.CompareAndSwap(flushRunning, flushAgain)
+		return
+	}
+	if f.timer == nil {
+		f.timer = time.AfterFunc(lateBy, f.overdue)
+		return
+	}
+	f.timer.Reset(lateBy)
+}
+
+func (f *flusher) overdue() {
+	if f.state.Load() == flushLate {
+		f.kick()
+	}
+}
+
+// direct flushes in the caller's goroutine, without blocking. Where that cannot be done it is a kick.
+func (f *flusher) direct() {
+	if f.atOnce == nil || !f.state.CompareAndSwap(flushIdle, flushRunning) && !f.state.CompareAndSwap(flushLate, flushRunning) {
+		f.kick()
+		return
+	}
+	if left := f.atOnce(); left || !f.rest() {
+		f.state.Store(flushAgain)
+		f.crew.run(f)
+	}
+}
+
+// rest ends a flush, unless there was another kick.
+func (f *flusher) rest() bool {
+	if !f.state.CompareAndSwap(flushRunning, flushIdle) {
+		return false
+	}
+	if f.closing.Load() {
+		f.end()
+	}
+	return true
 }
 
 func (f *flusher) run() {
@@ -58,18 +110,15 @@ func (f *flusher) run() {
 		}
 		f.state.Store(flushRunning)
 		f.flush()
-		if f.state.CompareAndSwap(flushRunning, flushIdle) {
-			break
+		if f.rest() {
+			return
 		}
-	}
-	if f.closing.Load() {
-		f.end()
 	}
 }
 
 // end closes a flusher that is idle.
 func (f *flusher) end() {
-	if f.state.CompareAndSwap(flushIdle, flushClosed) {
+	if f.state.CompareAndSwap(flushIdle, flushClosed) || f.state.CompareAndSwap(flushLate, flushClosed) {
 		close(f.done)
 	}
 }

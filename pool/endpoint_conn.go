@@ -34,8 +34,12 @@ type endpointConn struct {
 	pings    pingBudget         // the reader's
 	written  chan struct{}      // receives when control frames went out
 
+	once    *tryWriter // of nc; nil: it has none
+	waiting bool       // the reader's: the peer waits for an ack
+
 	principal string // set by greet
 	out       []byte // the flusher's
+	left      []byte // the flusher's: what flushAtOnce has not written of out
 
 	mu      sync.Mutex
 	greeted bool      // the peer was welcomed
@@ -52,7 +56,10 @@ func newEndpointConn(e *Endpoint, nc net.Conn) *endpointConn {
 		c.nc = tls.Server(nc, e.cfg.tls)
 	}
 	c.enc = session.Encoder{Codec: e.codec, Checksum: e.cfg.tls == nil}
-	c.flusher = newFlusher(e.cfg.crew, c.flush)
+	c.flusher = newFlusher(e.cfg.crew, c.flush, nil)
+	if c.once = newTryWriter(c.nc); c.once != nil {
+		c.flusher.atOnce = c.flushAtOnce
+	}
 	return c
 }
 
@@ -155,6 +162,10 @@ func (c *endpointConn) read(r *framing.Reader) error {
 			if err := c.nc.SetReadDeadline(now.Add(c.endpoint.cfg.DeadAfter)); err != nil {
 				return err
 			}
+		}
+		if c.waiting && !r.Buffered() {
+			c.waiting = false
+			c.flusher.direct()
 		}
 		payload, err := r.Next()
 		if err != nil {
@@ -321,13 +332,61 @@ func (c *endpointConn) mark(s *stream) {
 	c.mu.Lock()
 	c.dirty = append(c.dirty, s)
 	c.mu.Unlock()
-	c.flusher.kick()
 }
 
 // flush writes what is due. It is the flusher's.
 func (c *endpointConn) flush() {
+	out := c.due()
+	if len(out) == 0 {
+		return
+	}
+	err := c.nc.SetWriteDeadline(time.Now().Add(c.endpoint.cfg.WriteTimeout))
+	if err == nil {
+		_, err = c.nc.Write(out)
+	}
+	if err != nil {
+		_ = c.nc.Close() // a half-written frame ends the connection; the reader ends with it
+	}
+	c.keep(out)
+}
+
+// flushAtOnce is flush for a caller that may not wait for the socket. left tells that there is something for flush.
+func (c *endpointConn) flushAtOnce() (left bool) {
+	if len(c.left) > 0 {
+		return true
+	}
+	out := c.due()
+	if len(out) == 0 {
+		return false
+	}
+	n, err := 0, c.nc.SetWriteDeadline(time.Now().Add(c.endpoint.cfg.WriteTimeout))
+	if err == nil {
+		n, err = c.once.write(out)
+	}
+	if err != nil {
+		_ = c.nc.Close() // a half-written frame ends the connection; the reader ends with it
+		return false
+	}
+	if n < len(out) {
+		c.left, c.out = out[n:], nil
+		return true
+	}
+	c.keep(out)
+	return false
+}
+
+// keep keeps the flusher's buffer for the next time.
+func (c *endpointConn) keep(out []byte) {
+	if c.out = out; cap(out) > 4<<10 {
+		c.out = nil // an idle connection keeps no large buffer
+	}
+}
+
+// due takes what is to be written. It is the flusher's.
+func (c *endpointConn) due() []byte {
 	c.mu.Lock()
-	out := append(c.out[:0], c.control...)
+	out := append(append(c.out[:0], c.left...), c.control...)
+	c.left = nil
 	dirty := c.dirty
 	c.control, c.dirty = c.control[:0], nil
 	select {
@@ -341,19 +400,7 @@ func (c *endpointConn) flush() {
 	for _, s := range dirty {
 		out = s.appendAcks(c, out)
 	}
-	if len(out) == 0 {
-		return
-	}
-	err := c.nc.SetWriteDeadline(time.Now().Add(c.endpoint.cfg.WriteTimeout))
-	if err == nil {
-		_, err = c.nc.Write(out)
-	}
-	if err != nil {
-		_ = c.nc.Close() // a half-written frame ends the connection; the reader ends with it
-	}
-	if c.out = out; cap(out) > 4<<10 {
-		c.out = nil // an idle connection keeps no large buffer
-	}
+	return out
 }
 
 // fail tells the peer why the connection ends.

@@ -27,7 +27,7 @@ type saving struct {
 
 func newSaver(store DedupeStore, logger watermill.LoggerAdapter) *saver {
 	v := &saver{store: store, logger: logger}
-	v.flusher = newFlusher(nil, v.flush)
+	v.flusher = newFlusher(nil, v.flush, nil)
 	return v
 }
 

@@ -76,7 +76,7 @@ func (p *plainSource) reserve(room dispatch.Amount) bool {
 }
 
 // Settled implements dispatch.Source.
-func (p *plainSource) Settled(first, last uint64) { p.held.Add(-int64(last - first + 1)) }
+func (p *plainSource) Settled(first, last uint64, _ bool) { p.held.Add(-int64(last - first + 1)) }
 
 // Refused implements dispatch.Source.
 func (p *plainSource) Refused(_ uint64, r dispatch.Refusal) {

@@ -160,9 +160,17 @@ func (s *stream) publish(c *endpointConn, f *session.PublishFrame) error {
 		return err
 	}
 	dup = s.append(fresh, first, f.Owned, dup)
-	s.topUp()
-	s.tell()
+	s.mark()
+	granted := s.topUp()
 	s.mu.Unlock()
+	switch {
+	case granted:
+		c.flusher.kick()
+	case f.Prompt:
+		c.waiting = true
+	default: // whoever settles them will tell both
+		c.flusher.later()
+	}
 	s.topic.Window().Release(dup)
 	return nil
 }
@@ -187,15 +195,17 @@ func (s *stream) append(msgs [][]byte, first uint64, own bool, free dispatch.Amo
 	return free
 }
 
-// topUp gives more credit when half of it is used, without waiting in line. mu is held.
-func (s *stream) topUp() {
+// topUp gives more credit when half of it is used, without waiting in line, and tells whether it did. mu is held.
+func (s *stream) topUp() bool {
 	left, idle := s.in.Outstanding(), s.topic.Window().Idle()
 	target := dispatch.Amount{Messages: min(s.target.Messages, idle.Messages), Bytes: min(s.target.Bytes, idle.Bytes)}
 	if s.claim != nil || left.Messages > target.Messages/2 && left.Bytes > target.Bytes/2 {
-		return
+		return false
 	}
 	more := dispatch.Amount{Messages: max(0, target.Messages-left.Messages), Bytes: max(0, target.Bytes-left.Bytes)}
-	s.in.Grant(s.topic.Window().Take(more))
+	given := s.topic.Window().Take(more)
+	s.in.Grant(given)
+	return given.Messages > 0
 }
 
 // want returns the unused credit and asks for more, in line with the topic's other streams.
@@ -274,14 +284,22 @@ func (s *stream) granted(claim *dispatch.Claim, a dispatch.Amount) {
 }
 
 // Settled implements dispatch.Source.
-func (s *stream) Settled(first, last uint64) {
+func (s *stream) Settled(first, last uint64, quiet bool) {
 	if s.saver != nil && s.persist(s.saver, Range{First: first, Last: last}) != nil {
 		return // it was said in the log; the publisher keeps the message
 	}
 	s.mu.Lock()
 	s.in.Settle(first, last)
-	s.tell()
+	s.mark()
+	c := s.conn
 	s.mu.Unlock()
+	switch {
+	case c == nil:
+	case quiet:
+		c.flusher.direct()
+	default:
+		c.flusher.kick()
+	}
 }
 
 // Position is where one of its messages stands.
@@ -328,17 +346,20 @@ func (s *stream) rejectSeen(seq uint64) {
 	s.mu.Unlock()
 }
 
-// tell puts the stream on its connection's list of those that have something to tell. mu is held.
+// tell has what the stream has to tell go out. mu is held.
 func (s *stream) tell() {
-	if s.conn == nil {
-		return
-	}
-	if s.dirty {
+	if s.conn != nil {
+		s.mark()
 		s.conn.flusher.kick()
-		return
 	}
-	s.dirty = true
-	s.conn.mark(s)
+}
+
+// mark puts the stream on its connection's list of those that have something to tell. mu is held.
+func (s *stream) mark() {
+	if s.conn != nil && !s.dirty {
+		s.dirty = true
+		s.conn.mark(s)
+	}
 }
 
 // appendAcks appends what the sender has not been told.

@@ -170,7 +170,7 @@ func (s *frames) sender() {
 		}}})
 	case 2, 3, 4:
 		s.control(&wire.Frame{Body: &wire.Frame_Publish{Publish: &wire.Publish{
-			Handle: s.number(), First: s.number(), Gap: s.byte()%3 == 0, Messages: s.messages(),
+			Handle: s.number(), First: s.number(), Flags: uint32(s.byte()) % 4, Messages: s.messages(),
 		}}})
 	case 5:
 		s.control(&wire.Frame{Body: &wire.Frame_Want{Want: &wire.Want{

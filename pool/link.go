@@ -55,8 +55,12 @@ type Link struct {
 	onRefused map[any]func(Refused) // never changed, only replaced
 	relays    map[*session.Outbound]*Relay
 
+	once *tryWriter // of conn; nil: it has none
+
 	segments []session.Segment // the flusher's
 	out      []byte            // the flusher's
+	left     []byte            // the flusher's: what flushAtOnce has not written of out
+	leftFor  net.Conn          // the flusher's: to which it belongs
 	parts    net.Buffers       // the flusher's
 }
 
@@ -70,7 +74,7 @@ func newLink(cfg linkConfig) *Link {
 		MaxFrame: session.MaxFrame(cfg.MaxMessageSize), PingAfter: cfg.PingAfter, DeadAfter: cfg.DeadAfter,
 		IdleCredit: idleCredit, ForgetAfter: cfg.ForgetAfter, Agent: "watermill-buffstreams",
 	})
-	l.flusher = newFlusher(cfg.crew, l.flush)
+	l.flusher = newFlusher(cfg.crew, l.flush, l.flushAtOnce)
 	l.wg.Go(l.run) // ends when ctx is cancelled by close
 	return l
 }
@@ -118,8 +122,13 @@ func (l *Link) publish(ctx context.Context, o *session.Outbound, b *session.Batc
 		if err = r.err; enqueued < b.Len() && err == nil {
 			room = o.Room()
 		}
+		alone := enqueued == b.Len() && o.Pending() == enqueued
 		l.mu.Unlock()
-		l.kick()
+		if alone { // nobody else's message would ride along
+			l.flusher.direct()
+		} else {
+			l.kick()
+		}
 		if room != nil {
 			err = l.await(ctx, room, deadline)
 		}
@@ -264,7 +273,7 @@ func (l *Link) kick() {
 func (l *Link) tick(now time.Time) {
 	l.mu.Lock()
 	err := l.client.Tick(now, l.overdue())
-	conn, due := l.conn, l.client.Due()
+	conn, due := l.conn, l.client.Due() || l.client.Untidy()
 	l.mu.Unlock()
 	if err != nil && conn != nil {
 		_ = conn.Close() // the read loop ends with it

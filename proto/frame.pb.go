@@ -710,7 +710,7 @@ type Publish struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Handle        uint64                 `protobuf:"varint,1,opt,name=handle,proto3" json:"handle,omitempty"`
 	First         uint64                 `protobuf:"varint,2,opt,name=first,proto3" json:"first,omitempty"`
-	Gap           bool                   `protobuf:"varint,3,opt,name=gap,proto3" json:"gap,omitempty"` // the sender closed every sequence between the last one it sent and first
+	Flags         uint32                 `protobuf:"varint,3,opt,name=flags,proto3" json:"flags,omitempty"` // 1, gap: the sender closed every sequence between the last one it sent and first; 2, prompt: somebody waits for the Ack
 	Messages      [][]byte               `protobuf:"bytes,4,rep,name=messages,proto3" json:"messages,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -760,11 +760,11 @@ func (x *Publish) GetFirst() uint64 {
 	return 0
 }
 
-func (x *Publish) GetGap() bool {
+func (x *Publish) GetFlags() uint32 {
 	if x != nil {
-		return x.Gap
+		return x.Flags
 	}
-	return false
+	return 0
 }
 
 func (x *Publish) GetMessages() [][]byte {
@@ -1334,11 +1334,11 @@ const file_frame_proto_rawDesc = "" +
 	"\x04code\x18\x02 \x01(\x0e2\x14.buffstreams.v1.CodeR\x04code\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x12\n" +
 	"\x04next\x18\x04 \x01(\x04R\x04next\x12\x18\n" +
-	"\asettled\x18\x05 \x03(\x04R\asettled\"e\n" +
+	"\asettled\x18\x05 \x03(\x04R\asettled\"i\n" +
 	"\aPublish\x12\x16\n" +
 	"\x06handle\x18\x01 \x01(\x04R\x06handle\x12\x14\n" +
-	"\x05first\x18\x02 \x01(\x04R\x05first\x12\x10\n" +
-	"\x03gap\x18\x03 \x01(\bR\x03gap\x12\x1a\n" +
+	"\x05first\x18\x02 \x01(\x04R\x05first\x12\x14\n" +
+	"\x05flags\x18\x03 \x01(\rR\x05flags\x12\x1a\n" +
 	"\bmessages\x18\x04 \x03(\fR\bmessages\"\x97\x01\n" +
 	"\x03Ack\x12\x16\n" +
 	"\x06handle\x18\x01 \x01(\x04R\x06handle\x12\x12\n" +

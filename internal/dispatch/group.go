@@ -132,15 +132,15 @@ func (m *Member) pop() (Delivery, bool) {
 }
 
 // Settle ends a delivery: the message was handled.
-func (m *Member) Settle(d Delivery) { m.end([]Delivery{d}, nil) }
+func (m *Member) Settle(d Delivery) { m.end([]Delivery{d}, nil, false) }
 
-// SettleAll ends deliveries: the messages were handled.
-func (m *Member) SettleAll(ds []Delivery) { m.end(ds, nil) }
+// SettleAll ends deliveries: the messages were handled. quiet tells that the member has no others.
+func (m *Member) SettleAll(ds []Delivery, quiet bool) { m.end(ds, nil, quiet) }
 
 // Refuse ends a delivery: the message will not be handled.
-func (m *Member) Refuse(d Delivery, r Refusal) { m.end([]Delivery{d}, &r) }
+func (m *Member) Refuse(d Delivery, r Refusal) { m.end([]Delivery{d}, &r, false) }
 
-func (m *Member) end(ds []Delivery, r *Refusal) {
+func (m *Member) end(ds []Delivery, r *Refusal, quiet bool) {
 	t := m.group.topic
 	var few [4]settled
 	done, keyed := few[:0], false
@@ -158,7 +158,7 @@ func (m *Member) end(ds []Delivery, r *Refusal) {
 			done = join(done, s)
 		}
 	}
-	t.report(done...)
+	t.report(done, quiet)
 	if !keyed {
 		return
 	}
@@ -175,7 +175,7 @@ func (m *Member) Return(d Delivery) {
 	g.topic.mu.Lock()
 	done := g.giveBack(d)
 	g.topic.mu.Unlock()
-	g.topic.report(done...)
+	g.topic.report(done, false)
 }
 
 // Pass gives deliveries back for other members that wait, and gets in line behind them: notify tells when to Take again,
@@ -196,8 +196,11 @@ func (m *Member) Pass(ds ...Delivery) {
 		g.wake(1)
 	}
 	g.topic.mu.Unlock()
-	g.topic.report(done...)
+	g.topic.report(done, false)
 }
+
+// Prompt tells whether acks are always urgent.
+func (m *Member) Prompt() bool { return m.group.topic.prompt }
 
 // Alone tells whether the group has no other member. When that changes, notify is called.
 func (m *Member) Alone() bool { return m.group.size.Load() <= 1 }
@@ -228,7 +231,7 @@ func (m *Member) Leave() {
 	}
 	dropped, over := t.expire()
 	t.mu.Unlock()
-	t.report(done...)
+	t.report(done, false)
 	if over {
 		n := 0
 		for _, s := range dropped {

@@ -17,9 +17,10 @@ type Refusal struct {
 
 // Source is where messages come from. Each message is reported back once, when every group has settled it, in runs from
 // first to last where there are any.
+// quiet tells that nothing more is under way in that consumer's hands, so that there is nothing to wait for with the report.
 // Its methods are called with no lock of this package held, from any goroutine.
 type Source interface {
-	Settled(first, last uint64)
+	Settled(first, last uint64, quiet bool)
 	Refused(seq uint64, r Refusal)
 }
 
@@ -62,12 +63,9 @@ func NewTopic(name string, window *Window, size func(n int) int, declared ...str
 	return t
 }
 
-// Prompt makes acks urgent at all times: what was acked and is not reported yet would come again after a crash.
-func (t *Topic) Prompt() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.prompt = true
-}
+// Prompt makes acks urgent at all times: what was acked and is not reported yet would come again after a crash. It is called
+// before the first Join.
+func (t *Topic) Prompt() { t.prompt = true }
 
 // Name is the topic's name on the wire.
 func (t *Topic) Name() string { return t.name }
@@ -159,7 +157,7 @@ func (t *Topic) Drop(group string) {
 		}
 	}
 	t.mu.Unlock()
-	t.report(done...)
+	t.report(done, false)
 }
 
 // Backlog is the number of messages that the named group has not been given, or has given back.
@@ -268,13 +266,13 @@ func join(done []settled, s settled) []settled {
 }
 
 // report tells sources and the window of settled messages. t.mu is not held.
-func (t *Topic) report(done ...settled) {
+func (t *Topic) report(done []settled, quiet bool) {
 	for _, s := range done {
 		first := s.node.first + uint64(s.index)
 		if s.refusal != nil {
 			s.node.source.Refused(first, *s.refusal)
 		} else {
-			s.node.source.Settled(first, first+uint64(s.count)-1)
+			s.node.source.Settled(first, first+uint64(s.count)-1, quiet)
 		}
 		t.window.Release(Amount{Messages: s.count, Bytes: s.bytes})
 	}

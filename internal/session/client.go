@@ -242,8 +242,11 @@ func (c *Client) Output(segments []Segment, limit int) (control []byte, out []Se
 	return control, segments, false
 }
 
-// Due tells whether Output may have something.
-func (c *Client) Due() bool { return len(c.control) > 0 || len(c.ready) > 0 || len(c.yard.retired) > 0 }
+// Due tells whether Output may have something to send.
+func (c *Client) Due() bool { return len(c.control) > 0 || len(c.ready) > 0 }
+
+// Untidy tells whether Output would let memory be used again.
+func (c *Client) Untidy() bool { return len(c.yard.retired) > 0 }
 
 // ask asks for credit where the stream has something to send and cannot.
 func (c *Client) ask(o *Outbound) {

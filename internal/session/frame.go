@@ -38,6 +38,9 @@ const (
 	publishTag = 0x2a // Frame.publish
 	ackTag     = 0x32 // Frame.ack
 	entryTag   = 0x22 // Publish.messages
+
+	flagGap    = 1 // Publish.flags
+	flagPrompt = 2
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -63,7 +66,7 @@ type Encoder struct {
 // PublishFrame is a decoded Publish. Messages are views of the frame that was decoded.
 type PublishFrame struct {
 	Handle, First uint64
-	Gap           bool
+	Gap, Prompt   bool
 	Messages      [][]byte
 	Bytes         int  // as credit counts them: tag and length of each message included
 	Owned         bool // the frame was read into memory that whoever takes the messages may keep
@@ -79,7 +82,7 @@ type AckFrame struct {
 // Segment is a run of encoded messages, ready to be framed. Body is never written again.
 type Segment struct {
 	Handle, First uint64
-	Gap           bool
+	Gap, Prompt   bool
 	Body          []byte
 }
 
@@ -121,8 +124,15 @@ func (e Encoder) AppendAround(dst []byte, s Segment) (out []byte, at int, err er
 func (s Segment) appendFields(dst []byte) []byte {
 	dst = protowire.AppendVarint(append(dst, 0x08), s.Handle)
 	dst = protowire.AppendVarint(append(dst, 0x10), s.First)
+	var flags byte
 	if s.Gap {
-		dst = append(dst, 0x18, 1)
+		flags |= flagGap
+	}
+	if s.Prompt {
+		flags |= flagPrompt
+	}
+	if flags != 0 {
+		dst = append(dst, 0x18, flags)
 	}
 	return dst
 }
@@ -293,7 +303,7 @@ func (p *PublishFrame) decode(body []byte) error {
 		case 2:
 			p.First = v
 		case 3:
-			p.Gap = v != 0
+			p.Gap, p.Prompt = v&flagGap != 0, v&flagPrompt != 0
 		}
 		body = body[n+m:]
 	}

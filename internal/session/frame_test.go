@@ -76,9 +76,10 @@ func everyControl() []*wire.Frame {
 
 var publishes = []*wire.Publish{
 	{Handle: 1, First: 1, Messages: [][]byte{[]byte("m")}},
-	{Handle: 1, First: 1, Gap: true, Messages: [][]byte{{}, []byte("m"), {}}},
+	{Handle: 1, First: 1, Flags: flagGap, Messages: [][]byte{{}, []byte("m"), {}}},
 	{Handle: 1 << 63, First: ^uint64(0) - 2, Messages: [][]byte{pattern(127), pattern(128), pattern(16383), pattern(16384)}},
-	{Handle: 300, First: 70000, Gap: true, Messages: [][]byte{pattern(70000)}},
+	{Handle: 300, First: 70000, Flags: flagGap | flagPrompt, Messages: [][]byte{pattern(70000)}},
+	{Handle: 2, First: 7, Flags: flagPrompt, Messages: [][]byte{pattern(5)}},
 	{First: 5, Messages: [][]byte{pattern(5)}}, // absent fields are zero
 }
 
@@ -91,7 +92,17 @@ var acks = []*wire.Ack{
 }
 
 func segmentOf(p *wire.Publish) Segment {
-	return Segment{Handle: p.Handle, First: p.First, Gap: p.Gap, Body: body(p.Messages...)}
+	return Segment{Handle: p.Handle, First: p.First, Gap: p.Flags&flagGap != 0, Prompt: p.Flags&flagPrompt != 0, Body: body(p.Messages...)}
+}
+
+func flagsOf(p *PublishFrame) (flags uint32) {
+	if p.Gap {
+		flags |= flagGap
+	}
+	if p.Prompt {
+		flags |= flagPrompt
+	}
+	return flags
 }
 
 func ackOf(a *wire.Ack) AckFrame {
@@ -104,7 +115,7 @@ func requirePublish(t *testing.T, want *wire.Publish, payload []byte) {
 	require.NoError(t, err)
 	p, ok := got.(*PublishFrame)
 	require.True(t, ok, "%T", got)
-	require.Equal(t, []any{want.Handle, want.First, want.Gap}, []any{p.Handle, p.First, p.Gap})
+	require.Equal(t, []any{want.Handle, want.First, want.Flags & (flagGap | flagPrompt)}, []any{p.Handle, p.First, flagsOf(p)})
 	require.Equal(t, len(want.Messages), len(p.Messages))
 	size := 0
 	for i, m := range want.Messages {

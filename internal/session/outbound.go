@@ -156,7 +156,7 @@ func (o *Outbound) segment() (s Segment, ok bool) {
 	if count == 0 {
 		return s, false
 	}
-	s = Segment{Handle: o.handle, First: o.sent, Gap: o.gap, Body: c.buf[o.sentOff : o.sentOff+size]}
+	s = Segment{Handle: o.handle, First: o.sent, Gap: o.gap, Prompt: len(o.waitReceived) > 0, Body: c.buf[o.sentOff : o.sentOff+size]}
 	o.credit.usedMessages += count
 	o.credit.usedBytes += uint64(size)
 	o.sent += count

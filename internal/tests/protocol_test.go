@@ -252,9 +252,22 @@ func (s *script) credited() *script {
 	return s
 }
 
+// Flags of a Publish.
+const (
+	flagGap    = 1
+	flagPrompt = 2
+)
+
+func flags(gap bool) uint32 {
+	if gap {
+		return flagGap | flagPrompt
+	}
+	return flagPrompt
+}
+
 func (s *script) publish(first uint64, gap bool, messages ...[]byte) {
 	s.t.Helper()
-	s.send(&wire.Publish{Handle: s.handle, First: first, Gap: gap, Messages: messages})
+	s.send(&wire.Publish{Handle: s.handle, First: first, Flags: flags(gap), Messages: messages})
 }
 
 // cut ends the connection without a word.
@@ -561,7 +574,7 @@ func (d *desk) collect(n int) (messages [][]byte) {
 	for len(messages) < n {
 		f := take[*wire.Publish](d.wirePeer)
 		require.Equal(d.t, d.open.Handle, f.Handle)
-		require.Equal(d.t, f.First > d.next, f.Gap, "gap flag at %d, expected %d", f.First, d.next)
+		require.Equal(d.t, f.First > d.next, f.Flags&flagGap != 0, "gap flag at %d, expected %d", f.First, d.next)
 		require.GreaterOrEqual(d.t, f.First, d.next)
 		for _, msg := range f.Messages {
 			d.used++
@@ -765,7 +778,7 @@ func faults(t *testing.T) []fault {
 		{"Publish beyond the credit", opened(&wire.Publish{First: 1, Messages: [][]byte{make([]byte, 1<<20-1)}})}, // in bytes
 		{"sequences missing without the gap flag", opened(&wire.Publish{First: 1, Messages: many(1)}, &wire.Publish{First: 3, Messages: many(1)})},
 		{"sequence 0 or beyond 2^64−2", opened(&wire.Publish{First: 0, Messages: many(1)})},
-		{"sequence 0 or beyond 2^64−2", opened(&wire.Publish{First: 1<<64 - 1, Gap: true, Messages: many(1)})},
+		{"sequence 0 or beyond 2^64−2", opened(&wire.Publish{First: 1<<64 - 1, Flags: flagGap, Messages: many(1)})},
 		{"Publish of no message or of more than 4,096", opened(&wire.Publish{First: 1})},
 		{"Publish of no message or of more than 4,096", opened(&wire.Publish{First: 1, Messages: make([][]byte, 4097)})},
 		{"Publish whose messages are not its last fields", greeted(publishOf(0x22, 0x01, 'x', 0x08, 0x07))},

@@ -82,7 +82,11 @@ func (p *peer) envelope(seq int) []byte {
 }
 
 func (p *peer) publish(first uint64, gap bool, messages ...[]byte) {
-	p.send(&wire.Publish{Handle: 1, First: first, Gap: gap, Messages: messages})
+	flags := uint32(2) // prompt
+	if gap {
+		flags |= 1
+	}
+	p.send(&wire.Publish{Handle: 1, First: first, Flags: flags, Messages: messages})
 }
 
 // welcomed is an attack that begins behind the greeting.

@@ -1,0 +1,51 @@
+//go:build unix
+
+package pool
+
+import (
+	"errors"
+	"net"
+	"syscall"
+)
+
+// tryWriter writes to a socket what that takes at once. It is not safe for concurrent use.
+type tryWriter struct {
+	raw  syscall.RawConn
+	once func(fd uintptr) bool // made once, as it escapes
+
+	buf []byte
+	n   int
+	err error
+}
+
+// newTryWriter returns nil for a connection that is not a bare socket, such as one under TLS.
+func newTryWriter(conn net.Conn) *tryWriter {
+	socket, ok := conn.(syscall.Conn)
+	if !ok {
+		return nil
+	}
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	w := &tryWriter{raw: raw}
+	w.once = func(fd uintptr) bool {
+		w.n, w.err = syscall.Write(int(fd), w.buf)
+		return true
+	}
+	return w
+}
+
+// write returns how much of buf was written. Less than all of it is no error.
+func (w *tryWriter) write(buf []byte) (int, error) {
+	w.buf, w.n, w.err = buf, 0, nil
+	err := w.raw.Write(w.once)
+	w.buf = nil
+	if err == nil {
+		err = w.err
+	}
+	if errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EINTR) {
+		return 0, nil
+	}
+	return max(w.n, 0), err
+}
