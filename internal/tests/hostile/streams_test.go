@@ -205,7 +205,10 @@ func opens(v victim) []attack {
 		fenced("publisher of others, another stream", func(o *wire.Open) { o.Stream, o.Topic = 1<<40, desertedTopic }),
 		fenced("publisher of others, forged base", func(o *wire.Open) { o.Base = math.MaxUint64 }),
 		fenced("publisher of others, its secret and an old epoch", func(o *wire.Open) { o.Secret, o.Epoch = v.Secret, v.Epoch-1 }),
-		fenced("publisher of others, half of its secret", func(o *wire.Open) { copy(o.Secret, v.Secret[:15]) }),
+		fenced("publisher of others, nearly its secret", func(o *wire.Open) {
+			copy(o.Secret, v.Secret)
+			o.Secret[15] ^= 1
+		}),
 		welcomed("topic that is no text", protocolFault, says(sealed([]byte("\x1a\x03\x32\x01\xff")))),
 		welcomed("ugly topic", lives, func(p *peer) { p.send(p.own(ugly + "/../../etc/passwd")) }),
 		welcomed("old epoch of its own", refused(wire.Code_CODE_FENCED), func(p *peer) {
@@ -277,7 +280,7 @@ func publishes() []attack {
 		}),
 		streaming("more bytes than credit", protocolFault, func(p *peer) {
 			half := int(p.limit.CreditBytes / 2)
-			if half > 64<<10 || half < maxMessage { // what others left of the window
+			if half != 64<<10 { // others have much of the window: less than half of the usual credit would be topped up at once
 				p.publish(0, false, p.envelope(1))
 				return
 			}
