@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -74,4 +75,17 @@ func TestDropEndsWhatWaitsForItsKey(t *testing.T) {
 	m.Settle(d1)
 	require.Equal(t, []uint64{2, 4, 3, 1}, s.reported())
 	requireFull(t, topic)
+}
+
+// What a group ends with is reported in the order of the log, whichever keys it waits for, and so in few runs.
+func TestDropReportsInOrderOfTheLog(t *testing.T) {
+	const keys = 16 // a map of so many does not come in order by chance
+	topic, s := newTestTopic()
+	m := topic.Join("g", quiet)
+	feed(t, topic, s, 1, 4*keys)
+	for seq := uint64(1); seq <= 3*keys; seq++ {
+		claim(t, m, take(t, m, seq), fmt.Sprint(seq%keys), seq <= keys)
+	}
+	topic.Drop("g")
+	require.Equal(t, run(keys+1, 4*keys), s.reported())
 }

@@ -227,11 +227,7 @@ func (t *Topic) remove(g *Group) (done []settled) {
 		}
 	}
 	g.gone = true
-	for _, d := range g.parked() {
-		if s, ok := t.settle(d, nil); ok {
-			done = join(done, s)
-		}
-	}
+	g.unpark()
 	for {
 		d, ok := g.pop()
 		if !ok {

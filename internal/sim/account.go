@@ -22,7 +22,7 @@ func (w *world) drained(counts func(*flow) bool) string {
 				}
 			}
 		}
-		for _, h := range s.proc.heads {
+		for _, h := range s.proc.order {
 			if n := h.out.Pending(); h.flow.box == nil && n > 0 && counts(h.flow) {
 				return fmt.Sprintf("%d messages are not settled: %s", n, w.describe(h.flow))
 			}

@@ -135,7 +135,7 @@ func (c *parcel) begin(epoch uint64) {
 	who := session.Identity{Publisher: b.publisher, Secret: b.secret, Epoch: epoch}
 	c.o = c.link.client.Relay(who, c.s.flow.id.Stream, c.s.flow.id.Topic, base)
 	c.head.out = c.o
-	p.heads[c.o] = c.head
+	p.keep(c.head)
 	c.fetched = nil
 	if c.s.durable > base {
 		c.link.client.Announce(c.o, c.s.durable)
@@ -145,7 +145,7 @@ func (c *parcel) begin(epoch uint64) {
 // end takes a relay off its link.
 func (c *parcel) end() {
 	c.link.client.EndRelay(c.o)
-	delete(c.link.proc.heads, c.o)
+	c.link.proc.forget(c.head)
 	c.o = nil
 }
 

@@ -18,6 +18,7 @@ type process struct {
 	budget   *dispatch.Budget
 	links    []*link
 	heads    map[*session.Outbound]*head
+	order    []*head // of heads: what a violation says must not hang on the order of a map
 	calls    []*call
 	waits    []*wait
 	box      *outbox // nil: none, or it has gone to a successor
@@ -60,7 +61,7 @@ func (w *world) newProcess() *process {
 // headOf finds what the process knows of a stream.
 func (p *process) headOf(to *receiver, id StreamID) *head {
 	f := p.w.flows[flowKey{to.n, id}]
-	for _, h := range p.heads {
+	for _, h := range p.order {
 		if f != nil && h.flow == f {
 			return h
 		}
@@ -77,8 +78,18 @@ func (p *process) head(l *link, topic string) *head {
 	}
 	f := p.w.newFlow(l.to, StreamID{p.identity.Publisher, p.streams, topic}, p.identity.Secret)
 	h := &head{flow: f, proc: p, out: o, next: 1}
-	p.heads[o] = h
+	p.keep(h)
 	return h
+}
+
+func (p *process) keep(h *head) {
+	p.heads[h.out] = h
+	p.order = append(p.order, h)
+}
+
+func (p *process) forget(h *head) {
+	delete(p.heads, h.out)
+	p.order = slices.DeleteFunc(p.order, func(o *head) bool { return o == h })
 }
 
 // publish begins a Publish of some messages.
@@ -158,8 +169,8 @@ func (p *process) work() {
 // look checks what is true whenever something was heard, and the waits that are over.
 func (p *process) look() {
 	w := p.w
-	for o, h := range p.heads {
-		if h.flow.box == nil && !h.released && o.Pending() != int(h.next)-1-h.settled {
+	for _, h := range p.order {
+		if o := h.out; h.flow.box == nil && !h.released && o.Pending() != int(h.next)-1-h.settled {
 			w.fail(ruleAcked, "flow %d: its sender keeps %d messages, of %d enqueued %d are settled",
 				h.flow.n, o.Pending(), h.next-1, h.settled)
 			return
@@ -212,7 +223,7 @@ func (p *process) die() {
 			c.up.cut(at)
 		}
 	}
-	for _, h := range p.heads {
+	for _, h := range p.order {
 		if h.flow.box == nil {
 			h.flow.dead = true
 		}
