@@ -151,7 +151,7 @@ var mutants = []mutant{
 	},
 	{
 		"a wake-up is lost", "internal/dispatch/group.go",
-		"g.returned = insert(g.returned, d)\n\tg.wake(1)", "g.returned = insert(g.returned, d.own())",
+		"g.returned = insert(g.returned, d)\n\tg.wake(1)", "g.returned = insert(g.returned, d)",
 		simulation,
 	},
 	{
