@@ -17,9 +17,6 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 )
 
-// tickInterval is how often links look for what is due: it is the precision of their time-outs.
-const tickInterval = 100 * time.Millisecond
-
 // Target says where to dial or listen.
 type Target struct {
 	Network string // "tcp" or "unix"
@@ -170,6 +167,7 @@ type acked struct {
 	held    *dispatch.Budget // by the endpoints
 	kept    *dispatch.Budget // by the links
 	crew    *crew            // of all flushers
+	clock   *clock           // of all links
 	stop    chan struct{}
 	wg      sync.WaitGroup
 
@@ -196,6 +194,7 @@ func newAcked(cfg ManagerConfig) *acked {
 		links: map[Target]*Link{}, endpoints: map[Target]*opening{},
 	}
 	a.cfg.setDefaults()
+	a.clock = newClock(a.cfg.PingAfter)
 	a.held, a.kept = dispatch.NewBudget(a.cfg.MemoryLimit), dispatch.NewBudget(a.cfg.MemoryLimit)
 	return a
 }
@@ -252,7 +251,7 @@ func (a *acked) link(t Target) (*Link, error) {
 	a.links[t] = l
 	if !a.ticking {
 		a.ticking = true
-		a.wg.Go(a.tick) // ends when stop is closed
+		a.wg.Go(func() { a.clock.run(a.stop, a.tick) }) // ends when stop is closed
 	}
 	return l, nil
 }
@@ -260,7 +259,7 @@ func (a *acked) link(t Target) (*Link, error) {
 func (a *acked) linkConfig(t Target) (linkConfig, error) {
 	cfg := linkConfig{
 		AckedConfig: a.cfg, target: t, dial: a.manager.Dial, identity: newIdentity(),
-		nextStream: func() uint64 { return a.streams.Add(1) }, budget: a.kept, crew: a.crew, logger: a.manager.Logger,
+		nextStream: func() uint64 { return a.streams.Add(1) }, budget: a.kept, crew: a.crew, clock: a.clock, logger: a.manager.Logger,
 	}
 	if !t.TLS {
 		return cfg, nil
@@ -271,19 +270,11 @@ func (a *acked) linkConfig(t Target) (linkConfig, error) {
 }
 
 // tick keeps the links' time.
-func (a *acked) tick() {
-	ticker := time.NewTicker(tickInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case now := <-ticker.C:
-			for _, l := range a.allLinks() {
-				l.tick(now)
-			}
-		case <-a.stop:
-			return
-		}
+func (a *acked) tick(now time.Time) (busy bool) {
+	for _, l := range a.allLinks() {
+		busy = l.tick(now) || busy
 	}
+	return busy
 }
 
 func (a *acked) allLinks() []*Link {

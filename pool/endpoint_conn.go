@@ -95,25 +95,34 @@ func (c *endpointConn) end(err error) {
 }
 
 func (c *endpointConn) talk() error {
+	r, err := c.handshake()
+	if err != nil {
+		return err
+	}
+	return c.read(r)
+}
+
+// handshake returns a reader of what comes behind the greeting.
+func (c *endpointConn) handshake() (*framing.Reader, error) {
 	deadline := time.Now().Add(c.endpoint.cfg.HandshakeTimeout) // of all of it: a peer gains nothing by being slow
 	if err := c.nc.SetDeadline(deadline); err != nil {
-		return err
+		return nil, err
 	}
 	ctx, cancel := context.WithDeadline(c.endpoint.ctx, deadline)
 	defer cancel()
 	if err := c.secure(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	small, err := greetingCodec()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	r := framing.NewReader(c.nc, small)
 	if err := c.greet(ctx, r); err != nil {
-		return err
+		return nil, err
 	}
 	r.SetCodec(c.endpoint.codec)
-	return c.read(r)
+	return r, nil
 }
 
 // greet takes the Hello and answers it.

@@ -28,6 +28,7 @@ type linkConfig struct {
 	nextStream func() uint64
 	budget     *dispatch.Budget
 	crew       *crew
+	clock      *clock
 	logger     watermill.LoggerAdapter
 }
 
@@ -125,6 +126,7 @@ func (l *Link) publish(ctx context.Context, o *session.Outbound, b *session.Batc
 		alone := enqueued == b.Len() && o.Pending() == enqueued
 		l.mu.Unlock()
 		if alone { // nobody else's message would ride along
+			l.cfg.clock.wake()
 			l.flusher.direct()
 		} else {
 			l.kick()
@@ -266,14 +268,16 @@ func (l *Link) Connected() bool {
 
 // kick gets going whoever has to send: the flusher, or run where there is no connection.
 func (l *Link) kick() {
+	l.cfg.clock.wake()
 	l.flusher.kick()
 }
 
-// tick does what is due.
-func (l *Link) tick(now time.Time) {
+// tick does what is due, and tells whether something is under way.
+func (l *Link) tick(now time.Time) (busy bool) {
 	l.mu.Lock()
 	err := l.client.Tick(now, l.overdue())
 	conn, due := l.conn, l.client.Due() || l.client.Untidy()
+	busy = l.client.Busy()
 	l.mu.Unlock()
 	if err != nil && conn != nil {
 		_ = conn.Close() // the read loop ends with it
@@ -281,6 +285,7 @@ func (l *Link) tick(now time.Time) {
 	if due {
 		l.flusher.kick()
 	}
+	return busy
 }
 
 // close ends the link at once: what is not received is lost to it. Publish calls that wait return ErrClosed.

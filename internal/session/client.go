@@ -53,6 +53,7 @@ type Client struct {
 	ticked     time.Time
 	refused    []Refused
 	unsendable error // a control frame could not be encoded
+	busy       bool  // as the last Tick saw it
 	spoke      bool  // something was sent since the last Tick
 	spokeAt    time.Time
 	news       []*Outbound // relays with events
@@ -281,7 +282,9 @@ func (c *Client) Tick(now time.Time, timeout error) error {
 	if idle {
 		c.ticked = now
 	}
+	c.busy = len(c.yard.retired) > 0
 	for _, o := range c.inOrder() {
+		c.busy = c.busy || o.busy()
 		o.expire(now, timeout)
 		if o.state == unopened { // refused for a while
 			c.schedule(o)
@@ -319,6 +322,9 @@ func (c *Client) Tick(now time.Time, timeout error) error {
 	}
 	return nil
 }
+
+// Busy tells whether anything but silence may be due before long, as the last Tick saw it.
+func (c *Client) Busy() bool { return c.busy }
 
 // forget ends a stream that has been idle for long, at both ends.
 func (c *Client) forget(o *Outbound) {

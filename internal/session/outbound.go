@@ -128,6 +128,12 @@ func (o *Outbound) idleFor(now time.Time) time.Duration {
 	return now.Sub(o.idle)
 }
 
+// busy tells whether something is on its way, or awaited, or held that should be given back.
+func (o *Outbound) busy() bool {
+	messages, bytes := o.credit.left()
+	return o.touched || o.waits() > 0 || o.room != nil || len(o.waitReceived)+len(o.waitHandled) > 0 || messages+bytes > 0
+}
+
 // Err is the reason why the stream is broken for good, or nil.
 func (o *Outbound) Err() error { return o.cause }
 
