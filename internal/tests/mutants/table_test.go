@@ -53,6 +53,28 @@ var mutants = []mutant{
 		probe{"internal/session", "^TestRejectionsAreRepeatedUntilSeen$", ""},
 	},
 
+	// Memory that is used again.
+	{
+		"the log's memory is used again while a group needs it", "internal/dispatch/node.go",
+		"if n.unread.Add(-1) == 0 {", "if n.unread.Add(-1) <= int64(n.count()) {",
+		probe{"internal/dispatch", "^TestATakenMessageKeepsOnlyItself$", ""},
+	},
+	{
+		"a chunk's memory is used again while it is written", "internal/session/keep.go",
+		"o.yard.retired = append(o.yard.retired, c.buf)", "buffers.Put(c.buf)",
+		probe{"internal/session", "^TestMemoryThatIsBeingWrittenIsNotUsedAgain$", ""},
+	},
+	{
+		"what a socket did not take at once is lost", "pool/endpoint_conn.go",
+		"c.left, c.out = out[n:], nil", "c.left, c.out = nil, nil",
+		probe{"pool", "^TestWhatASocketDoesNotTakeAtOnceFollows$", ""},
+	},
+	{
+		"an ack that nobody waits for is never told", "pool/acked_flusher.go",
+		"f.timer = time.AfterFunc(lateBy, f.overdue)", "f.timer = time.AfterFunc(time.Hour, f.overdue)",
+		probe{"pool", "^TestALateFlushComes$", ""},
+	},
+
 	// No message twice, none left out, all in order.
 	{
 		"forget the dedupe", "internal/session/inbound.go",
