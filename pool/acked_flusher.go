@@ -32,7 +32,8 @@ type flusher struct {
 	atOnce  func() (left bool) // flushes without blocking, and tells whether something is left; nil: that cannot be done
 	crew    *crew
 	state   atomic.Int32
-	timer   *time.Timer // of whoever changes idle to late
+	timer   *time.Timer // of whoever has changed armed
+	armed   atomic.Bool // the timer runs
 	closing atomic.Bool
 	done    chan struct{} // closed with flushClosed
 }
@@ -66,6 +67,9 @@ func (f *flusher) later() {
 		f.state.CompareAndSwap(flushRunning, flushAgain)
 		return
 	}
+	if !f.armed.CompareAndSwap(false, true) { // for an earlier flush, which has come: to start it anew can cost a system call
+		return
+	}
 	if f.timer == nil {
 		f.timer = time.AfterFunc(lateBy, f.overdue)
 		return
@@ -74,6 +78,7 @@ func (f *flusher) later() {
 }
 
 func (f *flusher) overdue() {
+	f.armed.Store(false)
 	if f.state.Load() == flushLate {
 		f.kick()
 	}

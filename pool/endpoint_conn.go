@@ -34,8 +34,7 @@ type endpointConn struct {
 	pings    pingBudget         // the reader's
 	written  chan struct{}      // receives when control frames went out
 
-	once    *tryWriter // of nc; nil: it has none
-	waiting bool       // the reader's: the peer waits for an ack
+	once *tryWriter // of nc; nil: it has none
 
 	principal string // set by greet
 	out       []byte // the flusher's
@@ -171,10 +170,6 @@ func (c *endpointConn) read(r *framing.Reader) error {
 			if err := c.nc.SetReadDeadline(now.Add(c.endpoint.cfg.DeadAfter)); err != nil {
 				return err
 			}
-		}
-		if c.waiting && !r.Buffered() {
-			c.waiting = false
-			c.flusher.direct()
 		}
 		payload, err := r.Next()
 		if err != nil {

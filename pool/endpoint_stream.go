@@ -163,12 +163,9 @@ func (s *stream) publish(c *endpointConn, f *session.PublishFrame) error {
 	s.mark()
 	granted := s.topUp()
 	s.mu.Unlock()
-	switch {
-	case granted:
+	if granted || f.Prompt {
 		c.flusher.kick()
-	case f.Prompt:
-		c.waiting = true
-	default: // whoever settles them will tell both
+	} else { // whoever settles them will tell both
 		c.flusher.later()
 	}
 	s.topic.Window().Release(dup)

@@ -56,12 +56,8 @@ type Link struct {
 	onRefused map[any]func(Refused) // never changed, only replaced
 	relays    map[*session.Outbound]*Relay
 
-	once *tryWriter // of conn; nil: it has none
-
 	segments []session.Segment // the flusher's
 	out      []byte            // the flusher's
-	left     []byte            // the flusher's: what flushAtOnce has not written of out
-	leftFor  net.Conn          // the flusher's: to which it belongs
 	parts    net.Buffers       // the flusher's
 }
 
@@ -75,7 +71,7 @@ func newLink(cfg linkConfig) *Link {
 		MaxFrame: session.MaxFrame(cfg.MaxMessageSize), PingAfter: cfg.PingAfter, DeadAfter: cfg.DeadAfter,
 		IdleCredit: idleCredit, ForgetAfter: cfg.ForgetAfter, Agent: "watermill-buffstreams",
 	})
-	l.flusher = newFlusher(cfg.crew, l.flush, l.flushAtOnce)
+	l.flusher = newFlusher(cfg.crew, l.flush, nil)
 	l.wg.Go(l.run) // ends when ctx is cancelled by close
 	return l
 }
@@ -123,14 +119,8 @@ func (l *Link) publish(ctx context.Context, o *session.Outbound, b *session.Batc
 		if err = r.err; enqueued < b.Len() && err == nil {
 			room = o.Room()
 		}
-		alone := enqueued == b.Len() && o.Pending() == enqueued
 		l.mu.Unlock()
-		if alone { // nobody else's message would ride along
-			l.cfg.clock.wake()
-			l.flusher.direct()
-		} else {
-			l.kick()
-		}
+		l.kick()
 		if room != nil {
 			err = l.await(ctx, room, deadline)
 		}

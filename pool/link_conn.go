@@ -15,9 +15,8 @@ import (
 )
 
 const (
-	flushBytes  = 128 << 10              // a flush gathers about so much before it writes
-	directBytes = 8 << 10                // and one at once about so much
-	idleCredit  = 250 * time.Millisecond // a stream that is idle for so long gives its credit back
+	flushBytes = 128 << 10              // a flush gathers about so much before it writes
+	idleCredit = 250 * time.Millisecond // a stream that is idle for so long gives its credit back
 )
 
 // run keeps the link connected while it has messages that are not settled.
@@ -93,7 +92,7 @@ func (l *Link) serve(conn net.Conn, token []byte, welcomed func()) error {
 		l.mu.Unlock()
 		return conn.Close()
 	}
-	l.conn, l.once = conn, newTryWriter(conn)
+	l.conn = conn
 	l.enc = session.Encoder{Codec: codec, Checksum: l.cfg.tls == nil}
 	l.client.SetToken(token)
 	l.client.Connect(l.enc, time.Now())
@@ -103,7 +102,7 @@ func (l *Link) serve(conn net.Conn, token []byte, welcomed func()) error {
 	err = l.read(conn, framing.NewReader(conn, codec), welcomed)
 	closeErr := conn.Close()
 	l.mu.Lock()
-	l.conn, l.once = nil, nil
+	l.conn = nil
 	l.client.Disconnect()
 	l.mu.Unlock()
 	if errors.Is(err, io.EOF) || closeErr == nil || errors.Is(closeErr, net.ErrClosed) { // closed by whoever failed to write
@@ -184,11 +183,10 @@ func (l *Link) flush() {
 		}
 		control, segments, more := l.client.Output(l.segments[:0], flushBytes)
 		l.mu.Unlock()
-		left := l.takeLeft(conn)
-		if len(left) == 0 && len(control) == 0 && len(segments) == 0 {
+		if len(control) == 0 && len(segments) == 0 {
 			return
 		}
-		err := l.write(conn, enc, left, control, segments)
+		err := l.write(conn, enc, control, segments)
 		clear(segments)
 		l.segments = segments
 		if err != nil {
@@ -201,74 +199,11 @@ func (l *Link) flush() {
 	}
 }
 
-// takeLeft returns what flushAtOnce has not written to this connection.
-func (l *Link) takeLeft(conn net.Conn) []byte {
-	left, of := l.left, l.leftFor
-	l.left, l.leftFor = nil, nil
-	if of != conn {
-		return nil
-	}
-	return left
-}
-
-// flushAtOnce is flush for a caller that may not wait for the socket. left tells that there is something for flush.
-func (l *Link) flushAtOnce() (left bool) {
-	l.mu.Lock()
-	conn, once, enc := l.conn, l.once, l.enc
-	if conn == nil || once == nil || len(l.left) > 0 {
-		l.mu.Unlock()
-		return true
-	}
-	control, segments, more := l.client.Output(l.segments[:0], directBytes)
-	l.mu.Unlock()
-	if len(control) == 0 && len(segments) == 0 {
-		return more
-	}
-	out, err := l.frame(enc, control, segments)
-	clear(segments)
-	l.segments, l.out = segments, out
-	if err == nil {
-		err = conn.SetWriteDeadline(time.Now().Add(l.cfg.WriteTimeout))
-	}
-	n := 0
-	if err == nil {
-		n, err = once.write(out)
-	}
-	if err != nil {
-		_ = conn.Close() // a half-written frame ends the connection; the read loop ends with it
-		return false
-	}
-	if n < len(out) {
-		l.left, l.leftFor, l.out = out[n:], conn, nil
-		return true
-	}
-	l.keep(out)
-	return more
-}
-
-// frame frames all of it in one buffer.
-func (l *Link) frame(enc session.Encoder, control []byte, segments []session.Segment) (out []byte, err error) {
-	out = append(l.out[:0], control...)
-	for _, s := range segments {
-		if out, err = enc.AppendPublish(out, s); err != nil {
-			return out, err
-		}
-	}
-	return out, nil
-}
-
-// keep keeps the flusher's buffer for the next time.
-func (l *Link) keep(out []byte) {
-	if l.out = out; cap(out) > 2*flushBytes {
-		l.out = nil
-	}
-}
-
 // largeBody is the size from which on a body is written from where it is. Below it a copy costs less.
 const largeBody = 16 << 10
 
-func (l *Link) write(conn net.Conn, enc session.Encoder, left, control []byte, segments []session.Segment) (err error) {
-	out, from := append(append(l.out[:0], left...), control...), 0
+func (l *Link) write(conn net.Conn, enc session.Encoder, control []byte, segments []session.Segment) (err error) {
+	out, from := append(l.out[:0], control...), 0
 	parts := l.parts[:0]
 	for _, s := range segments {
 		if len(s.Body) < largeBody {
@@ -295,6 +230,8 @@ func (l *Link) write(conn net.Conn, enc session.Encoder, left, control []byte, s
 		_, err = parts.WriteTo(conn)
 		clear(l.parts)
 	}
-	l.keep(out)
+	if l.out = out; cap(out) > 2*flushBytes {
+		l.out = nil
+	}
 	return err
 }
