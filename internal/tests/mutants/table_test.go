@@ -65,7 +65,7 @@ var mutants = []mutant{
 		probe{"internal/session", "^TestMemoryThatIsBeingWrittenIsNotUsedAgain$", ""},
 	},
 	{
-		"what a socket did not take at once is lost", "pool/endpoint_conn.go",
+		"what a socket did not take at once is lost", "pool/endpoint_write.go",
 		"c.left, c.out = out[n:], nil", "c.left, c.out = nil, nil",
 		probe{"pool", "^TestWhatASocketDoesNotTakeAtOnceFollows$", ""},
 	},
