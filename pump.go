@@ -83,6 +83,9 @@ func (p *pump) land(f flight) bool {
 	case f.acked():
 		p.done = append(p.done, f.ctx.end())
 		p.progress = true
+		if p.wait > patience { // whoever reads the channel is back
+			p.wait, p.armed = patience, false
+		}
 	case f.nacked():
 		p.tend(f)
 	default:

@@ -36,6 +36,24 @@ func TestASlowTopicDelaysNoOther(t *testing.T) {
 	require.NoError(t, requireResult(t, blocked))
 }
 
+// TestAcksAreToldThoughTheNextMessageIsStuck: while many messages wait acks are told in runs, but not for longer than a moment.
+func TestAcksAreToldThoughTheNextMessageIsStuck(t *testing.T) {
+	h := newHouse(t, pool.ManagerConfig{})
+	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
+	enqueued := func(c *buffstreams.PublisherConfig) { c.Confirm = buffstreams.ConfirmEnqueued }
+	handled := func(c *buffstreams.PublisherConfig) { c.Confirm = buffstreams.ConfirmHandled }
+	crowd, waiting := h.newPublisher(t, enqueued), h.newPublisher(t, handled)
+	confirmed := later(func() error { return waiting.Publish(h.topic("a"), newMessage("the one")) })
+	one := receive(t, messages)
+	require.NoError(t, crowd.Publish(h.topic("a"), newMessages(200)...))
+	require.NoError(t, crowd.Flush(t.Context()))
+	one.Ack()
+	stuck := receive(t, messages)
+	require.NoError(t, requireResult(t, confirmed)) // before PublishTimeout
+	stuck.Ack()
+	require.Equal(t, payloads(newMessages(200))[1:], receiveAcked(t, messages, 199))
+}
+
 // TestASlowGroupDelaysNoOther: a group gets everything while another has read nothing.
 func TestASlowGroupDelaysNoOther(t *testing.T) {
 	h := newHouse(t, pool.ManagerConfig{})

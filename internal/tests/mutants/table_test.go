@@ -53,6 +53,12 @@ var mutants = []mutant{
 		probe{"internal/session", "^TestRejectionsAreRepeatedUntilSeen$", ""},
 	},
 
+	{
+		"acks wait for the next handler", "pump.go",
+		"if p.armed || len(p.done) == 0 && p.hopeless() {", "if p.armed || p.hopeless() {",
+		probe{"internal/tests", "^TestAcksAreToldThoughTheNextMessageIsStuck$", ""},
+	},
+
 	// Memory that is used again.
 	{
 		"the log's memory is used again while a group needs it", "internal/dispatch/node.go",
