@@ -53,7 +53,9 @@ func newLane(t testing.TB, w *world, id int) *lane {
 	require.NoError(t, err)
 	w.atEnd(l.manager.Close)
 	for i := range 2 {
-		f := &flow{lane: l, id: uint32(2*id + i), name: fmt.Sprintf("flow-%d", i), mode: modes[(id+i)%len(modes)]}
+		// No two lanes have a topic of one name: a dial can reach a port that has just become another lane's proxy.
+		n := 2*id + i
+		f := &flow{lane: l, id: uint32(n), name: fmt.Sprintf("flow-%d", n), mode: modes[(id+i)%len(modes)]}
 		f.subscribe(t, receiver, i == 0)
 		l.flows = append(l.flows, f)
 	}
