@@ -88,6 +88,7 @@ func TestWhatASocketDoesNotTakeAtOnceFollows(t *testing.T) {
 	defer near.Close()
 	far, err := ln.Accept()
 	require.NoError(t, err)
+	defer far.Close()
 	e := emptyEndpoint(endpointConfig{AckedConfig: AckedConfig{WriteTimeout: 10 * time.Second}})
 	c := newEndpointConn(e, near)
 	require.NotNil(t, c.once, "a TCP socket can be tried")
