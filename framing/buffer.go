@@ -86,7 +86,12 @@ func (r *Reader) makeRoom() {
 func (r *Reader) replace(size int) {
 	held := r.buf[r.r:r.w]
 	size = max(size, len(held)+1)
-	buf := buffers.Get(size)[:size]
+	var buf []byte
+	if size&(size-1) == 0 && size <= streamSize { // of these none has room to spare, which would count as well
+		buf = buffers.Get(size)[:size]
+	} else {
+		buf = make([]byte, size)
+	}
 	r.r, r.w = 0, copy(buf, held)
 	r.buf, r.small = buf, 0
 }

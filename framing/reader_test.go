@@ -417,7 +417,7 @@ func TestIdleReaderGivesItsBufferBack(t *testing.T) {
 		r := NewReader(src, c)
 		_, err := r.Next()
 		require.NoError(t, err)
-		assert.InDelta(t, 3<<20+4, cap(r.buf), 3<<18, "the frame and at most a quarter more")
+		assert.Equal(t, 3<<20+4, cap(r.buf), "exactly the frame")
 		_, err = r.Next()
 		require.NoError(t, err)
 		assert.Equal(t, modestSize, cap(r.buf))
