@@ -90,8 +90,8 @@ func (w *world) describe(f *flow) string {
 		s += fmt.Sprintf("; received below %d, granted %+v, got %+v, connected %v", in.next, in.granted, in.got, in.conn != nil)
 	}
 	for _, rt := range f.to.life.order {
-		s += fmt.Sprintf("; topic %s holds %+v, granted %+v of %+v, %d of %d groups, stuck %v",
-			rt.name, rt.held, rt.credit, f.to.cfg.Window, len(rt.groups), len(rt.plan.groups), rt.stuck)
+		s += fmt.Sprintf("; topic %s holds %+v, granted %+v of %+v, %d named groups missing, stuck %v",
+			rt.name, rt.held, rt.credit, f.to.cfg.Window, rt.missing(), rt.stuck)
 	}
 	return s
 }

@@ -42,7 +42,7 @@ type flight struct {
 	nacked  bool
 }
 
-// groupFor finds or makes the model's side of a group. It is nil when a life has had too many.
+// groupFor finds or makes the model's side of a group. It is nil when a life has had too many without a name.
 func (w *world) groupFor(s *seat) *group {
 	rt := s.rt
 	if s.plan.name == "" && rt.vacant != nil {
@@ -55,7 +55,7 @@ func (w *world) groupFor(s *seat) *group {
 			return g
 		}
 	}
-	if len(rt.groups) == maxGroups {
+	if s.plan.name == "" && len(rt.groups)+rt.missing() >= maxGroups {
 		return nil
 	}
 	g := &group{
@@ -65,6 +65,19 @@ func (w *world) groupFor(s *seat) *group {
 	rt.groups = append(rt.groups, g)
 	rt.alive |= 1 << g.bit
 	return g
+}
+
+// missing is the number of named groups that do not exist. Each has to find its place: the topic gives no credit while one
+// that is declared does not exist.
+func (rt *rtopic) missing() (n int) {
+	for i := range rt.plan.groups {
+		name := rt.plan.groups[i].name
+		exists := slices.ContainsFunc(rt.groups, func(g *group) bool { return g.name == name && !g.gone })
+		if name != "" && !exists {
+			n++
+		}
+	}
+	return n
 }
 
 // topic returns the real topic.
@@ -126,7 +139,7 @@ func (w *world) drop(s *seat) {
 			others++
 		}
 	}
-	if others == 0 || g.gone || g.name == "" || len(rt.groups) == maxGroups {
+	if others == 0 || g.gone || g.name == "" || len(rt.groups)+rt.missing() >= maxGroups {
 		return
 	}
 	w.note("drop", rt.life.recv.n, int(g.bit), 0)

@@ -28,3 +28,16 @@ func TestALateEndForgetsNoSuccessor(t *testing.T) {
 	l.detached(first)
 	require.Same(t, in, l.flows[fl])
 }
+
+// Groups without a name had taken all of a life's places before a declared group came: the topic gave no credit ever after
+// (found as seed 42968).
+func TestNamelessGroupsLeaveRoomForNamedOnes(t *testing.T) {
+	single := groupPlan{}
+	plan := &topicPlan{groups: []groupPlan{{name: "declared"}, single}}
+	rt, w := &rtopic{plan: plan}, &world{}
+	for range maxGroups - 1 {
+		require.NotNil(t, w.groupFor(&seat{rt: rt, plan: &single}))
+	}
+	require.Nil(t, w.groupFor(&seat{rt: rt, plan: &single}), "the last place is the declared group's")
+	require.NotNil(t, w.groupFor(&seat{rt: rt, plan: &plan.groups[0]}))
+}
