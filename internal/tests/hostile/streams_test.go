@@ -280,7 +280,7 @@ func publishes() []attack {
 		}),
 		streaming("more bytes than credit", protocolFault, func(p *peer) {
 			half := int(p.limit.CreditBytes / 2)
-			if half != 64<<10 { // others have much of the window: less than half of the usual credit would be topped up at once
+			if half != 64<<10 || p.limit.CreditMessages != 512 { // others have much of the window: when they leave, more is topped up
 				p.publish(0, false, p.envelope(1))
 				return
 			}
