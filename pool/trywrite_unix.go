@@ -18,13 +18,19 @@ type tryWriter struct {
 	err error
 }
 
-// newTryWriter returns nil for a connection that is not a bare socket, such as one under TLS.
+// newTryWriter returns nil for a connection that is not a bare socket, such as one under TLS, or one of the user's that
+// embeds a socket and has a Write of its own.
 func newTryWriter(conn net.Conn) *tryWriter {
-	socket, ok := conn.(syscall.Conn)
-	if !ok {
+	var raw syscall.RawConn
+	var err error
+	switch socket := conn.(type) {
+	case *net.TCPConn:
+		raw, err = socket.SyscallConn()
+	case *net.UnixConn:
+		raw, err = socket.SyscallConn()
+	default:
 		return nil
 	}
-	raw, err := socket.SyscallConn()
 	if err != nil {
 		return nil
 	}

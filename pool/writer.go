@@ -14,8 +14,9 @@ import (
 
 // A Writer sends messages to one address. All methods are safe for concurrent use.
 //
-// Write only queues; one goroutine sends what has gathered, in order and never
-// interleaved. When the connection breaks, a message of which a part may not
+// Write queues. What has gathered is sent in order and never interleaved, by a
+// goroutine, or, where messages come so fast that they fill 64 KiB in no time,
+// by the Write that has filled them, as far as the socket takes it at once. When the connection breaks, a message of which a part may not
 // have left this process is sent again, whole, on the next connection, with all
 // that follow it. What the kernel had taken before is not: TCP does not tell
 // whether the peer has read it. For more than that use the acked protocol.
@@ -36,11 +37,14 @@ type Writer struct {
 	mu      sync.Mutex
 	pending []byte    // whole frames that sendLoop has not taken yet
 	room    sync.Cond // of mu: pending was taken, or the Writer closed
+	bound   int       // of pending: BufferSize, or less for a moment
 	waiting int       // Writes that wait for room
-	idle    bool      // sendLoop waits for wake
-	notable bool      // Write has to look at closed and losses
+	turn    turn
+	streams bool // a chunk was sent since the last tick, to a socket that Writes can write to
+	notable bool // Write has to look at closed and losses
 	closed  bool
-	conn    net.Conn // nil while there is none
+	conn    net.Conn   // nil while there is none
+	try     *tryWriter // of conn; nil where there is none, or it is no bare socket
 	reopens []chan error
 	flushes []*flushWait
 	queued  uint64 // bytes of frames ever queued
@@ -50,11 +54,13 @@ type Writer struct {
 	closeOnce sync.Once
 	closeErr  error
 
-	// The rest belongs to sendLoop.
+	// The rest belongs to whoever has the turn.
 	_        [64]byte // keeps its writes off the cache lines of the above
 	batch    []byte   // whole frames on their way
 	unsent   int      // batch[unsent:] is not known to be sent, and begins a frame
-	attempts int      // to connect, since the last progress
+	partly   int      // bytes behind unsent that this connection has taken, less than a frame
+	ticks    *time.Timer
+	attempts int // to connect, since the last progress
 	backoff  backoff.BackOff
 	openedAt time.Time
 	lastErr  error // why there is no connection
@@ -90,7 +96,7 @@ func dialWriter(ctx context.Context, cfg WriterConfig) (*Writer, error) {
 		lastErr: errPeerClosed, // until there is something more precise
 		cfg:     cfg, codec: codec, limit: codec.MaxLength(), maxHeader: len(widest),
 		wake: make(chan struct{}, 1), stopped: make(chan struct{}),
-		backoff: cfg.Retry.BackOff(),
+		backoff: cfg.Retry.BackOff(), bound: cfg.BufferSize, ticks: time.NewTimer(tick),
 	}
 	w.room.L = &w.mu
 	w.failures.init(w)
@@ -107,7 +113,8 @@ func dialWriter(ctx context.Context, cfg WriterConfig) (*Writer, error) {
 
 // Write queues one message and returns len(data), without waiting for the
 // network unless the buffer is full: then it blocks until there is room. data
-// is the caller's again when it returns.
+// is the caller's again when it returns. It is sent at once, or, in the midst of
+// many, when 64 KiB have gathered or a millisecond has passed.
 //
 // On an error nothing of data was queued and 0 is returned: a
 // *framing.LengthError for a message over the limit, ErrClosed, or, without a
@@ -118,8 +125,8 @@ func (w *Writer) Write(data []byte) (int, error) {
 		return 0, &framing.LengthError{Length: uint64(len(data)), Limit: w.limit}
 	}
 	most := w.maxHeader + len(data)
-	w.mu.Lock()
-	if w.notable || (len(w.pending)+most > w.cfg.BufferSize && len(w.pending) > 0) {
+	w.lock()
+	if w.notable || (len(w.pending)+most > w.bound && len(w.pending) > 0) {
 		if err := w.awaitRoom(most); err != nil {
 			w.mu.Unlock()
 			return 0, err
@@ -129,12 +136,13 @@ func (w *Writer) Write(data []byte) (int, error) {
 		w.mu.Unlock()
 		return 0, err
 	}
-	wake := w.idle
-	w.idle = false
-	w.mu.Unlock()
-	if wake {
-		w.wakeUp()
+	switch {
+	case w.turn == resting:
+		w.handBack()
+	case w.turn == writing && len(w.pending) >= filledChunk:
+		w.sendChunk()
 	}
+	w.mu.Unlock()
 	return len(data), nil
 }
 
@@ -171,10 +179,13 @@ func (w *Writer) awaitRoom(most int) error {
 			return ErrClosed
 		case w.losses.unreported() > 0:
 			return w.takeLosses(w.losses.count)
-		case len(w.pending) == 0 || len(w.pending)+most <= w.cfg.BufferSize:
+		case len(w.pending) == 0 || len(w.pending)+most <= w.bound:
 			return nil
 		}
 		w.waiting++
+		if w.turn == writing { // a large message, or a small buffer: no chunk will be filled
+			w.handBack()
+		}
 		w.room.Wait()
 		w.waiting--
 	}
@@ -190,6 +201,7 @@ func (w *Writer) Flush(ctx context.Context) error {
 	if w.settled < w.queued {
 		wait := &flushWait{target: w.queued, done: make(chan struct{})}
 		w.flushes = append(w.flushes, wait)
+		w.wakeUp()
 		w.mu.Unlock()
 		var err error
 		select {
@@ -218,9 +230,8 @@ func (w *Writer) Reopen() error {
 		return ErrClosed
 	}
 	old := w.conn
-	w.conn = nil
+	w.conn, w.try = nil, nil
 	w.reopens = append(w.reopens, done)
-	w.idle = false
 	w.mu.Unlock()
 	if old != nil {
 		breakOff(old)
@@ -241,7 +252,7 @@ func (w *Writer) Close() error {
 func (w *Writer) shutDown() error {
 	w.mu.Lock()
 	lostBefore := w.losses.count
-	w.closed, w.notable, w.idle = true, true, false
+	w.closed, w.notable = true, true
 	w.room.Broadcast()
 	w.mu.Unlock()
 	w.wakeUp()

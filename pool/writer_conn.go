@@ -147,9 +147,9 @@ func clientHandshake(ctx context.Context, conn net.Conn, cfg WriterConfig) (net.
 
 // adopt makes conn the connection, which answers every Reopen, and starts its watcher.
 func (w *Writer) adopt(conn net.Conn) {
-	w.openedAt = time.Now()
+	w.openedAt, w.partly = time.Now(), 0
 	w.mu.Lock()
-	w.conn = conn
+	w.conn, w.try = conn, newTryWriter(conn)
 	w.answer(nil)
 	w.mu.Unlock()
 	w.wg.Add(1)
@@ -196,7 +196,7 @@ func (w *Writer) forget(conn net.Conn) net.Conn {
 	if conn != nil && conn != w.conn {
 		return nil
 	}
-	conn, w.conn = w.conn, nil
+	conn, w.conn, w.try = w.conn, nil, nil
 	return conn
 }
 

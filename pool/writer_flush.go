@@ -18,17 +18,19 @@ const (
 	provider = "buffstreams" // the log field of that name
 )
 
-// sendLoop owns the connection: it alone writes and replaces it.
+// sendLoop owns the connection: it alone replaces it, and writes unless it lent
+// that to a Write.
 func (w *Writer) sendLoop() {
 	defer w.wg.Done()
 	defer close(w.stopped)
+	defer w.ticks.Stop()
 	for w.nextBatch() {
 		conn, err := w.connection()
 		switch {
 		case err != nil:
 			w.failPending(err)
 		case conn != nil:
-			w.send(conn)
+			w.send(conn, conn.Write)
 		}
 	}
 	w.answerReopens(ErrClosed)
@@ -37,40 +39,12 @@ func (w *Writer) sendLoop() {
 	}
 }
 
-// nextBatch waits until there is something to send, or a connection to open,
-// and returns false when the Writer is closed and nothing is left.
-func (w *Writer) nextBatch() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for {
-		switch {
-		case w.unsent < len(w.batch):
-			return true
-		case len(w.pending) > 0:
-			w.batch, w.pending = w.pending, w.batch[:0]
-			w.unsent = 0
-			if w.waiting > 0 {
-				w.room.Broadcast()
-			}
-			return true
-		case w.closed:
-			return false
-		case len(w.reopens) > 0:
-			return true
-		}
-		w.idle = true
-		w.mu.Unlock()
-		<-w.wake
-		w.mu.Lock()
-	}
-}
-
-// send writes the batch. When it fails half way, what is left of the batch
-// begins with the frame that was cut.
-func (w *Writer) send(conn net.Conn) {
-	sent := w.unsent
+// send writes the batch, until write takes less than it was given. When it
+// fails half way, what is left of the batch begins with the frame that was cut.
+func (w *Writer) send(conn net.Conn, write func([]byte) (int, error)) {
+	sent := w.unsent + w.partly
 	var err error
-	for sent < len(w.batch) && err == nil {
+	for full := false; sent < len(w.batch) && err == nil && !full; {
 		if err = w.ctx.Err(); err != nil {
 			break // Close gave up, perhaps before this connection was known to it
 		}
@@ -79,18 +53,21 @@ func (w *Writer) send(conn net.Conn) {
 			_ = conn.SetWriteDeadline(time.Now().Add(w.cfg.WriteTimeout)) // a failure shows in Write
 		}
 		var n int
-		n, err = conn.Write(chunk)
+		n, err = write(chunk)
 		sent += n
+		full = n < len(chunk)
 	}
 	whole := len(w.batch) - w.unsent
-	if err != nil {
+	if sent < len(w.batch) {
 		whole = forEachFrame(w.codec, w.batch[w.unsent:sent], func([]byte) bool { return true })
 	}
 	w.unsent += whole
+	w.partly = sent - w.unsent
 	if whole > 0 {
 		w.restartAttempts()
 	}
 	w.mu.Lock()
+	w.streams = w.streams || whole >= filledChunk && w.try != nil
 	w.settle(whole)
 	w.mu.Unlock()
 	if err != nil {

@@ -1,0 +1,196 @@
+//go:build unix
+
+package pool
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/framing"
+)
+
+// dialSmall dials sockets that hold little, so that they are full now and then.
+func dialSmall(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return conn, conn.(*net.TCPConn).SetWriteBuffer(128 << 10)
+}
+
+// afterChunk puts a Writer that has nothing to send in the state that it is in after a Write has sent a chunk, but that
+// sendLoop does not look at the clock.
+func afterChunk(t *testing.T, w *Writer) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.turn != resting {
+			return false
+		}
+		w.turn, w.streams = writing, true
+		return true
+	}, 10*time.Second, time.Millisecond)
+}
+
+// numbered is message n of a goroutine.
+func numbered(goroutine, n, size int) []byte {
+	m := make([]byte, size)
+	binary.BigEndian.PutUint32(m, uint32(goroutine))
+	binary.BigEndian.PutUint32(m[4:], uint32(n))
+	m[size-1] = byte(n)
+	return m
+}
+
+func parseNumbered(t *testing.T, m []byte, size int) (goroutine, n int) {
+	t.Helper()
+	if len(m) == size {
+		goroutine, n = int(binary.BigEndian.Uint32(m)), int(binary.BigEndian.Uint32(m[4:]))
+	}
+	if len(m) != size || m[size-1] != byte(n) {
+		require.FailNow(t, "a damaged message", "%d bytes", len(m))
+	}
+	return goroutine, n
+}
+
+func TestWritesThatSendKeepOrderAndLeaveNothing(t *testing.T) {
+	codec, err := framing.NewVarint(1 << 20)
+	require.NoError(t, err)
+	for name, c := range map[string]struct{ goroutines, messages, size, buffer int }{
+		"one goroutine":            {1, 200_000, 110, 0},
+		"many":                     {8, 30_000, 110, 0},
+		"a small buffer":           {4, 5_000, 3_000, 8 << 10},
+		"messages like chunks":     {4, 500, filledChunk, 0},
+		"messages over the buffer": {4, 300, 100_000, 64 << 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			noLeaks(t)
+			server := newPeerServer(t, "127.0.0.1:0")
+			w := dialTest(t, WriterConfig{
+				Address: server.address(), MaxMessageSize: codec.MaxLength(), BufferSize: c.buffer, Dial: dialSmall, Codec: codec,
+			})
+			conn := server.accept(t)
+			var wg sync.WaitGroup
+			defer wg.Wait()
+			for g := range c.goroutines {
+				wg.Go(func() { // ends when all is written
+					for n := range c.messages {
+						if _, err := w.Write(numbered(g, n, c.size)); !assert.NoError(t, err) {
+							return
+						}
+					}
+				})
+			}
+			in, next := framing.NewReader(conn, codec), make([]int, c.goroutines)
+			for i := range c.goroutines * c.messages { // neither Flush nor Close hurries the last ones
+				if i%20_000 == 10_000 {
+					time.Sleep(5 * time.Millisecond) // the socket fills
+				}
+				m, err := in.Next()
+				if err != nil {
+					require.NoError(t, err)
+				}
+				g, n := parseNumbered(t, m, c.size)
+				if next[g] != n {
+					require.Equal(t, next[g], n)
+				}
+				next[g]++
+			}
+		})
+	}
+}
+
+// A peer that hangs up in the middle loses what the kernel had. All else arrives, whole and in order.
+func TestWritesThatSendBeginEachConnectionWithAFrame(t *testing.T) {
+	noLeaks(t)
+	const size, messages = 110, 400_000
+	server := newPeerServer(t, "127.0.0.1:0")
+	w := dialTest(t, WriterConfig{Address: server.address(), Dial: dialSmall, Retry: &RetryConfig{InitialInterval: time.Millisecond}})
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { // ends when all is written
+		for n := range messages {
+			if _, err := w.Write(numbered(0, n, size)); !assert.NoError(t, err) {
+				return
+			}
+		}
+	})
+	next, conns := 0, 0
+	for ; next < messages; conns++ {
+		conn := server.accept(t)
+		in := io.Reader(conn)
+		if conns < 20 {
+			in = io.LimitReader(conn, int64(1_000_003*(conns%3)+300_007))
+		}
+		r := bufio.NewReader(in)
+		for first := true; next < messages; first = false {
+			m, err := peerRead(r, width4096)
+			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+				break
+			}
+			require.NoError(t, err)
+			_, n := parseNumbered(t, m, size)
+			require.True(t, n == next || first && n > next, "%d came where %d was due", n, next)
+			next = n + 1
+		}
+		require.NoError(t, conn.Close())
+	}
+	assert.Greater(t, conns, 10)
+}
+
+func TestTheWriteThatFillsAChunkSendsIt(t *testing.T) {
+	server := newPeerServer(t, "127.0.0.1:0")
+	w := dialTest(t, WriterConfig{Address: server.address()})
+	in := bufio.NewReader(server.accept(t))
+	afterChunk(t, w)
+	const size = 1000
+	for n := range filledChunk/size + 1 {
+		_, err := w.Write(numbered(0, n, size))
+		require.NoError(t, err)
+	}
+	w.mu.Lock()
+	assert.Empty(t, w.pending)
+	assert.Equal(t, w.queued, w.settled)
+	assert.Equal(t, writing, w.turn)
+	w.mu.Unlock()
+	for n := range filledChunk/size + 1 {
+		m, err := peerRead(in, width4096)
+		require.NoError(t, err)
+		require.Equal(t, numbered(0, n, size), m)
+	}
+}
+
+func TestAFlushDoesNotWaitForAChunk(t *testing.T) {
+	server := newPeerServer(t, "127.0.0.1:0")
+	w := dialTest(t, WriterConfig{Address: server.address()})
+	conn := server.accept(t)
+	go func() { _, _ = io.Copy(io.Discard, conn) }() // ends with conn
+	afterChunk(t, w)
+	_, err := w.Write([]byte("little"))
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	require.NoError(t, w.Flush(ctx))
+}
+
+// wrapped has a Write of its own, which nothing may go past.
+type wrapped struct{ *net.TCPConn }
+
+func TestOnlyABareSocketIsWrittenToDirectly(t *testing.T) {
+	server := newPeerServer(t, "127.0.0.1:0")
+	conn, err := net.Dial("tcp", server.address())
+	require.NoError(t, err)
+	defer func() { _ = conn.Close() }()
+	assert.NotNil(t, newTryWriter(conn))
+	assert.Nil(t, newTryWriter(wrapped{conn.(*net.TCPConn)}))
+}
