@@ -205,7 +205,7 @@ var sizes = []struct {
 }{{"16 KiB", 16 << 10}, {"64 KiB", 64 << 10}, {"1 MiB", 1 << 20}}
 
 func (s *stage) payloads() (all []contest) {
-	l := drive.Load{Reuse: true}
+	l := drive.Load{Reuse: true, WarmUp: 256 << 20}
 	for _, size := range sizes {
 		all = append(all, contest{name: "payload-" + size.name, title: size.name, contestants: []contestant{
 			s.stream(ours256, peers.Enqueued, peers.Setup{Size: size.bytes, InFlight: 256}, l),

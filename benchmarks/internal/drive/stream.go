@@ -78,7 +78,7 @@ func (e endpoints) run(ctx context.Context, l Load, d time.Duration) (Figures, e
 		}
 	}
 	p := e.start(l)
-	e.warmUp(ctx, p, l.Patience, d/5)
+	e.warmUp(ctx, p, l, d/5)
 	first, allocs, sent := e.count.progress(), allocations(), e.tally.Sent()
 	last := first
 	stuck := func() bool { return last.Arrived == first.Arrived || e.tally.Sent() == sent }
@@ -96,10 +96,10 @@ func (e endpoints) run(ctx context.Context, l Load, d time.Duration) (Figures, e
 	return between(first, last, grown, published), nil
 }
 
-// warmUp waits for the first message, and then a while.
-func (e endpoints) warmUp(ctx context.Context, p *pressure, patience, d time.Duration) {
-	began := time.Now()
-	for e.count.progress().Arrived == 0 && len(p.failed) == 0 && ctx.Err() == nil && time.Since(began) < patience {
+// warmUp waits for the first messages, and then a while.
+func (e endpoints) warmUp(ctx context.Context, p *pressure, l Load, d time.Duration) {
+	began, enough := time.Now(), max(1, l.WarmUp/uint64(e.tally.Size()))
+	for e.count.progress().Arrived < enough && len(p.failed) == 0 && ctx.Err() == nil && time.Since(began) < l.Patience {
 		time.Sleep(time.Millisecond)
 	}
 	pause(ctx, d)
