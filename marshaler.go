@@ -3,6 +3,7 @@ package buffstreams
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"unicode/utf8"
 	"unsafe"
 
@@ -39,7 +40,12 @@ const (
 // Marshal implements Marshaler. Metadata is written in order of its keys, so that equal messages have equal bytes.
 // UUID and keys must be valid UTF-8, as protobuf strings are; values may be any bytes.
 func (EnvelopeMarshaler) Marshal(dst []byte, _ string, msg *message.Message) ([]byte, error) {
-	if err := checkText(msg); err != nil {
+	if !utf8.ValidString(msg.UUID) {
+		return dst, fmt.Errorf("buffstreams: the UUID %.100q is not valid UTF-8", msg.UUID)
+	}
+	var few [8]entry
+	entries, err := sortedEntries(few[:0], msg.Metadata)
+	if err != nil {
 		return dst, err
 	}
 	if msg.UUID != "" {
@@ -50,46 +56,38 @@ func (EnvelopeMarshaler) Marshal(dst []byte, _ string, msg *message.Message) ([]
 		dst = protowire.AppendTag(dst, envelopePayload, protowire.BytesType)
 		dst = protowire.AppendBytes(dst, msg.Payload)
 	}
-	switch len(msg.Metadata) {
-	case 0:
-	case 1:
-		for k, v := range msg.Metadata {
-			dst = appendEntry(dst, k, v)
-		}
-	default:
-		var few [8]string
-		keys := few[:0]
-		for k := range msg.Metadata {
-			keys = append(keys, k)
-		}
-		slices.Sort(keys)
-		for _, k := range keys {
-			dst = appendEntry(dst, k, msg.Metadata[k])
-		}
+	for _, e := range entries {
+		dst = appendEntry(dst, e)
 	}
 	return dst, nil
 }
 
-func checkText(msg *message.Message) error {
-	if !utf8.ValidString(msg.UUID) {
-		return fmt.Errorf("buffstreams: the UUID %.100q is not valid UTF-8", msg.UUID)
+// entry is one of a message's metadata.
+type entry struct{ key, value string }
+
+// sortedEntries appends metadata in order of its keys.
+func sortedEntries(dst []entry, metadata message.Metadata) ([]entry, error) {
+	if len(metadata) == 0 { // to go through a map costs more than all else here
+		return dst, nil
 	}
-	for k := range msg.Metadata {
+	for k, v := range metadata {
 		if !utf8.ValidString(k) {
-			return fmt.Errorf("buffstreams: the metadata key %.100q is not valid UTF-8", k)
+			return nil, fmt.Errorf("buffstreams: the metadata key %.100q is not valid UTF-8", k)
 		}
+		dst = append(dst, entry{k, v})
 	}
-	return nil
+	slices.SortFunc(dst, func(a, b entry) int { return strings.Compare(a.key, b.key) })
+	return dst, nil
 }
 
-func appendEntry(dst []byte, k, v string) []byte {
-	size := 2 + protowire.SizeBytes(len(k)) + protowire.SizeBytes(len(v))
+func appendEntry(dst []byte, e entry) []byte {
+	size := 2 + protowire.SizeBytes(len(e.key)) + protowire.SizeBytes(len(e.value))
 	dst = protowire.AppendTag(dst, envelopeMetadata, protowire.BytesType)
 	dst = protowire.AppendVarint(dst, uint64(size))
 	dst = protowire.AppendTag(dst, entryKey, protowire.BytesType)
-	dst = protowire.AppendString(dst, k)
+	dst = protowire.AppendString(dst, e.key)
 	dst = protowire.AppendTag(dst, entryValue, protowire.BytesType)
-	return protowire.AppendString(dst, v)
+	return protowire.AppendString(dst, e.value)
 }
 
 // stringsFrom is the size of an envelope from which on its strings are copied: whoever keeps only those would otherwise keep
@@ -159,6 +157,12 @@ func unmarshalEntry(m message.Metadata, data []byte, text string) error {
 
 // nextField takes the first field off a protobuf message. Of one that is not length-delimited the number is 0.
 func nextField(data []byte) (num protowire.Number, value, rest []byte, err error) {
+	// The usual field: one byte for number and type, one for a length. For all others there is protowire.
+	if len(data) > 1 && data[0] < 0x80 && data[0] > 7 && protowire.Type(data[0]&7) == protowire.BytesType &&
+		data[1] < 0x80 && len(data)-2 >= int(data[1]) {
+		end := 2 + int(data[1])
+		return protowire.Number(data[0] >> 3), data[2:end], data[end:], nil
+	}
 	num, typ, n := protowire.ConsumeTag(data)
 	if n < 0 {
 		return 0, nil, nil, fmt.Errorf("buffstreams: not an envelope: %w", protowire.ParseError(n))
