@@ -43,6 +43,12 @@ func afterChunk(t *testing.T, w *Writer) {
 	}, 10*time.Second, time.Millisecond)
 }
 
+// closeAndWait ends goroutines that may wait for a peer which nobody reads any more.
+func closeAndWait(w *Writer, wg *sync.WaitGroup) {
+	_ = w.Close() // a test that got all it wanted does not depend on it
+	wg.Wait()
+}
+
 // numbered is message n of a goroutine.
 func numbered(goroutine, n, size int) []byte {
 	m := make([]byte, size)
@@ -81,7 +87,7 @@ func TestWritesThatSendKeepOrderAndLeaveNothing(t *testing.T) {
 			})
 			conn := server.accept(t)
 			var wg sync.WaitGroup
-			defer wg.Wait()
+			defer closeAndWait(w, &wg)
 			for g := range c.goroutines {
 				wg.Go(func() { // ends when all is written
 					for n := range c.messages {
@@ -117,7 +123,7 @@ func TestWritesThatSendBeginEachConnectionWithAFrame(t *testing.T) {
 	server := newPeerServer(t, "127.0.0.1:0")
 	w := dialTest(t, WriterConfig{Address: server.address(), Dial: dialSmall, Retry: &RetryConfig{InitialInterval: time.Millisecond}})
 	var wg sync.WaitGroup
-	defer wg.Wait()
+	defer closeAndWait(w, &wg)
 	wg.Go(func() { // ends when all is written
 		for n := range messages {
 			if _, err := w.Write(numbered(0, n, size)); !assert.NoError(t, err) {
@@ -167,6 +173,29 @@ func TestTheWriteThatFillsAChunkSendsIt(t *testing.T) {
 		m, err := peerRead(in, width4096)
 		require.NoError(t, err)
 		require.Equal(t, numbered(0, n, size), m)
+	}
+}
+
+func TestWhatTheSocketHasNoRoomForFollows(t *testing.T) {
+	server := newPeerServer(t, "127.0.0.1:0")
+	w := dialTest(t, WriterConfig{Address: server.address(), Dial: dialSmall})
+	conn := server.accept(t)
+	afterChunk(t, w)
+	const size = 1000
+	n := 0
+	for full := false; !full; n++ { // nobody reads
+		_, err := w.Write(numbered(0, n, size))
+		require.NoError(t, err)
+		w.mu.Lock()
+		full = w.settled+uint64(len(w.pending)) < w.queued // something is left of a chunk
+		w.mu.Unlock()
+	}
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
+	in := bufio.NewReader(conn)
+	for i := range n {
+		m, err := peerRead(in, width4096)
+		require.NoError(t, err)
+		require.Equal(t, numbered(0, i, size), m)
 	}
 }
 

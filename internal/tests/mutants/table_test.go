@@ -80,6 +80,21 @@ var mutants = []mutant{
 		"f.timer = time.AfterFunc(lateBy, f.overdue)", "f.timer = time.AfterFunc(time.Hour, f.overdue)",
 		probe{"pool", "^TestALateFlushComes$", ""},
 	},
+	{
+		"what a connection took of a frame is sent once more", "pool/writer_flush.go",
+		"sent := w.unsent + w.partly", "sent := w.unsent",
+		probe{"pool", "^TestWhatTheSocketHasNoRoomForFollows$", ""},
+	},
+	{
+		"the next connection goes on in the middle of a frame", "pool/writer_conn.go",
+		"w.openedAt, w.partly = time.Now(), 0", "w.openedAt = time.Now()",
+		probe{"pool", "^TestWritesThatSendBeginEachConnectionWithAFrame$", ""},
+	},
+	{
+		"what a Write could not send waits for the next one", "pool/writer_turn.go",
+		"if w.unsent < len(w.batch) || w.hurried() {", "if w.hurried() {",
+		probe{"pool", "^TestWhatTheSocketHasNoRoomForFollows$", ""},
+	},
 
 	// No message twice, none left out, all in order.
 	{
