@@ -229,8 +229,7 @@ func (w *Writer) Reopen() error {
 		w.mu.Unlock()
 		return ErrClosed
 	}
-	old := w.conn
-	w.conn, w.try = nil, nil
+	old := w.detach()
 	w.reopens = append(w.reopens, done)
 	w.mu.Unlock()
 	if old != nil {

@@ -196,7 +196,12 @@ func (w *Writer) forget(conn net.Conn) net.Conn {
 	if conn != nil && conn != w.conn {
 		return nil
 	}
-	conn, w.conn, w.try = w.conn, nil, nil
+	return w.detach()
+}
+
+// detach leaves the Writer without a connection, and returns the one it had. It wants mu.
+func (w *Writer) detach() (conn net.Conn) {
+	conn, w.conn, w.try, w.streams = w.conn, nil, nil, false
 	return conn
 }
 
