@@ -31,7 +31,7 @@ guard: ## no regression by half, by ratios to GoChannel and to one write a messa
 
 SEEDS ?= 50000
 sim: ## SEEDS worlds of publishers, receivers and faults; SIM_SEED repeats one
-	SEEDS=$(SEEDS) go test -count=1 -timeout 24h -run 'TestSimulation$$' ./pool
+	SEEDS=$(SEEDS) go test -count=1 -v -timeout 24h -run 'TestSimulation$$' ./pool
 
 FAULTS ?= 5000
 MESSAGES ?= 5000000

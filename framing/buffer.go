@@ -10,6 +10,9 @@ import (
 // fill reads once from the source, into all the room that the buffer has.
 func (r *Reader) fill() error {
 	if r.srcErr == nil { // nothing comes after it
+		if r.patient != nil && r.r == r.w {
+			return r.fillPatiently()
+		}
 		r.makeRoom()
 	}
 	n, err := r.read(r.buf[r.w:])
@@ -39,6 +42,39 @@ func (r *Reader) read(free []byte) (int, error) {
 	}
 	return 0, io.ErrNoProgress
 }
+
+// fillPatiently is fill for a source that can be waited for without a buffer, while nothing is held.
+func (r *Reader) fillPatiently() error {
+	r.size = r.nextSize()
+	if r.size != len(r.buf) {
+		r.drop()
+	}
+	r.r, r.w = 0, 0
+	n, err := r.patient.ReadPatiently((*memory)(r))
+	if n < 0 || n > len(r.buf) {
+		return errBadRead
+	}
+	r.w = n
+	if n > 0 {
+		r.srcErr, err = err, nil
+	} else if err == nil {
+		err = io.ErrNoProgress
+	}
+	return err
+}
+
+// memory is a Reader's buffer, which it has while there is something to read.
+type memory Reader
+
+func (m *memory) Lend() []byte {
+	r := (*Reader)(m)
+	if r.buf == nil {
+		r.buf = newBuffer(r.size)
+	}
+	return r.buf
+}
+
+func (m *memory) Return() { (*Reader)(m).drop() }
 
 // direct reports whether the frame in progress, which is not whole, goes into
 // memory of its own, and begins that.
@@ -85,15 +121,16 @@ func (r *Reader) makeRoom() {
 // new one has at least size bytes and room for more than what is held.
 func (r *Reader) replace(size int) {
 	held := r.buf[r.r:r.w]
-	size = max(size, len(held)+1)
-	var buf []byte
-	if size&(size-1) == 0 && size <= streamSize { // of these none has room to spare, which would count as well
-		buf = buffers.Get(size)[:size]
-	} else {
-		buf = make([]byte, size)
-	}
+	buf := newBuffer(max(size, len(held)+1))
 	r.r, r.w = 0, copy(buf, held)
 	r.buf, r.small = buf, 0
+}
+
+func newBuffer(size int) []byte {
+	if size&(size-1) == 0 && size <= streamSize { // of these none has room to spare, which would count as well
+		return buffers.Get(size)[:size]
+	}
+	return make([]byte, size)
 }
 
 // drop lets go of the buffer, of which nobody has a view.

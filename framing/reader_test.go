@@ -424,6 +424,52 @@ func TestIdleReaderGivesItsBufferBack(t *testing.T) {
 	})
 }
 
+// readPatiently is a PatientSource.
+type readPatiently func(m Memory) (int, error)
+
+func (f readPatiently) Read([]byte) (int, error)            { return 0, errors.New("not used") }
+func (f readPatiently) ReadPatiently(m Memory) (int, error) { return f(m) }
+
+func TestAReaderHasNoBufferWhileNoFrameHasBegun(t *testing.T) {
+	whole := frame(t, fixed4(1000), payloadOf(300, 1))
+	var r *Reader
+	reads := 0
+	r = NewReader(readPatiently(func(m Memory) (int, error) {
+		require.Len(t, m.Lend(), startSize)
+		m.Return()
+		require.Nil(t, r.buf)
+		reads++
+		return copy(m.Lend(), whole), nil
+	}), fixed4(1000))
+	for range 100 {
+		got, err := r.Next()
+		require.NoError(t, err)
+		require.Equal(t, payloadOf(300, 1), got)
+	}
+	require.Equal(t, 100, reads)
+}
+
+func TestAReaderSurvivesBadPatientSources(t *testing.T) {
+	for name, c := range map[string]struct {
+		src  readPatiently
+		want error
+	}{
+		"too much":             {func(m Memory) (int, error) { return len(m.Lend()) + 1, nil }, errBadRead},
+		"less than nothing":    {func(m Memory) (int, error) { m.Lend(); return -1, nil }, errBadRead},
+		"bytes without memory": {func(m Memory) (int, error) { m.Lend(); m.Return(); return 1, nil }, errBadRead},
+		"nothing":              {func(m Memory) (int, error) { return 0, nil }, io.ErrNoProgress},
+		"the end":              {func(m Memory) (int, error) { m.Lend(); return 0, io.EOF }, io.EOF},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := NewReader(c.src, fixed4(1000))
+			for range 3 {
+				_, err := r.Next()
+				require.Equal(t, c.want, err)
+			}
+		})
+	}
+}
+
 func TestReaderSurvivesBadSourcesAndCodecs(t *testing.T) {
 	for name, n := range map[string]int{"negative": -1, "too many": 1 << 20} {
 		r := NewReader(readFunc(func([]byte) (int, error) { return n, nil }), fixed4(100))

@@ -116,7 +116,7 @@ func (c *endpointConn) handshake() (*framing.Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := framing.NewReader(c.nc, small)
+	r := framing.NewReader(patient(c.nc), small)
 	if err := c.greet(ctx, r); err != nil {
 		return nil, err
 	}

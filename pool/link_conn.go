@@ -99,7 +99,7 @@ func (l *Link) serve(conn net.Conn, token []byte, welcomed func()) error {
 	l.mu.Unlock()
 	l.flusher.kick()
 
-	err = l.read(conn, framing.NewReader(conn, codec), welcomed)
+	err = l.read(conn, framing.NewReader(patient(conn), codec), welcomed)
 	closeErr := conn.Close()
 	l.mu.Lock()
 	l.conn = nil

@@ -18,20 +18,10 @@ type tryWriter struct {
 	err error
 }
 
-// newTryWriter returns nil for a connection that is not a bare socket, such as one under TLS, or one of the user's that
-// embeds a socket and has a Write of its own.
+// newTryWriter returns nil for a connection that is not a bare socket.
 func newTryWriter(conn net.Conn) *tryWriter {
-	var raw syscall.RawConn
-	var err error
-	switch socket := conn.(type) {
-	case *net.TCPConn:
-		raw, err = socket.SyscallConn()
-	case *net.UnixConn:
-		raw, err = socket.SyscallConn()
-	default:
-		return nil
-	}
-	if err != nil {
+	raw := rawConn(conn)
+	if raw == nil {
 		return nil
 	}
 	w := &tryWriter{raw: raw}
@@ -54,4 +44,21 @@ func (w *tryWriter) write(buf []byte) (int, error) {
 		return 0, nil
 	}
 	return max(w.n, 0), err
+}
+
+// rawConn returns nil for a connection that is not a bare socket, such as one under TLS, or one of the user's that embeds a
+// socket and has methods of its own.
+func rawConn(conn net.Conn) syscall.RawConn {
+	var raw syscall.RawConn
+	var err error
+	switch socket := conn.(type) {
+	case *net.TCPConn:
+		raw, err = socket.SyscallConn()
+	case *net.UnixConn:
+		raw, err = socket.SyscallConn()
+	}
+	if err != nil {
+		return nil
+	}
+	return raw
 }

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	least    = 4 << 10     // the smallest buffer that is kept
+	least    = 512         // the smallest buffer that is kept
 	most     = 32 << 20    // what is kept of all of them: as much as two full windows
 	idleTime = time.Second // what was not needed for so long is dropped
 
