@@ -74,7 +74,10 @@ func (m *memory) Lend() []byte {
 	return r.buf
 }
 
-func (m *memory) Return() { (*Reader)(m).drop() }
+func (m *memory) Return() {
+	buffers.Put(m.buf)
+	m.buf = nil
+}
 
 // direct reports whether the frame in progress, which is not whole, goes into
 // memory of its own, and begins that.

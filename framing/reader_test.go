@@ -427,8 +427,14 @@ func TestIdleReaderGivesItsBufferBack(t *testing.T) {
 // readPatiently is a PatientSource.
 type readPatiently func(m Memory) (int, error)
 
-func (f readPatiently) Read([]byte) (int, error)            { return 0, errors.New("not used") }
 func (f readPatiently) ReadPatiently(m Memory) (int, error) { return f(m) }
+func (f readPatiently) Read(p []byte) (int, error)          { return f(kept(p)) }
+
+// kept is memory that is there all the time.
+type kept []byte
+
+func (k kept) Lend() []byte { return k }
+func (kept) Return()        {}
 
 func TestAReaderHasNoBufferWhileNoFrameHasBegun(t *testing.T) {
 	whole := frame(t, fixed4(1000), payloadOf(300, 1))
@@ -447,6 +453,29 @@ func TestAReaderHasNoBufferWhileNoFrameHasBegun(t *testing.T) {
 		require.Equal(t, payloadOf(300, 1), got)
 	}
 	require.Equal(t, 100, reads)
+}
+
+func TestALentBufferGetsSmallAgain(t *testing.T) {
+	small := frame(t, fixed4(100_000), payloadOf(10, 1))
+	large := frame(t, fixed4(100_000), payloadOf(50_000, 1))
+	var lent int
+	left := large
+	r := NewReader(readPatiently(func(m Memory) (int, error) {
+		m.Lend()
+		m.Return() // it had to wait
+		lent = len(m.Lend())
+		if len(left) == 0 {
+			left = small
+		}
+		n := copy(m.Lend(), left)
+		left = left[n:]
+		return n, nil
+	}), fixed4(100_000))
+	for range 10 {
+		_, err := r.Next()
+		require.NoError(t, err)
+	}
+	require.Equal(t, startSize, lent)
 }
 
 func TestAReaderSurvivesBadPatientSources(t *testing.T) {
