@@ -14,8 +14,8 @@ import (
 
 // The least ratios, about half of what `go run ./benchmarks/compare` measures. Raise them with the library.
 const (
-	leastOverGoChannel   = 1.2  // ConfirmEnqueued with one unacked message × GoChannel with its defaults
-	leastOverBuffStreams = 12.0 // pool on the plain wire × one write and two reads a message
+	leastOverGoChannel   = 1.4  // ConfirmEnqueued with one unacked message × GoChannel with its defaults
+	leastOverBuffStreams = 18.0 // pool on the plain wire × one write and two reads a message
 )
 
 const (
