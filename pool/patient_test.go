@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -40,30 +41,54 @@ func TestAPatientConnReadsAsTheSocketDoes(t *testing.T) {
 
 			src := patient(near)
 			require.Implements(t, (*framing.PatientSource)(nil), src)
+			waits := whenItWaits(src.(*patientConn))
 			codec, err := framing.NewVarint(100)
 			require.NoError(t, err)
 			r := framing.NewReader(src, codec)
-			require.NoError(t, near.SetReadDeadline(time.Now().Add(10*time.Millisecond)))
-			_, err = r.Next()
+			next := func(meanwhile func()) (string, error) {
+				done := make(chan struct{})
+				go func() { // ends when the Reader has waited
+					defer close(done)
+					<-waits
+					meanwhile()
+				}()
+				got, err := r.Next()
+				<-done
+				return string(got), err
+			}
+			_, err = next(func() { _ = near.SetReadDeadline(time.Unix(1, 0)) })
 			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 			require.NoError(t, near.SetReadDeadline(time.Time{}))
-
-			go func() { // ends when all is written
-				for _, part := range []string{"\x05fi", "rst\x06se", "cond"} {
-					time.Sleep(10 * time.Millisecond)
-					_, _ = far.Write([]byte(part))
-				}
-			}()
-			for _, want := range []string{"first", "second"} {
-				got, err := r.Next()
+			for _, parts := range [][]string{{"\x05first"}, {"\x06se", "cond"}} {
+				got, err := next(func() {
+					for _, part := range parts {
+						_, _ = far.Write([]byte(part))
+					}
+				})
 				require.NoError(t, err)
-				assert.Equal(t, want, string(got))
+				assert.Equal(t, strings.Join(parts, "")[1:], got)
 			}
-			time.AfterFunc(10*time.Millisecond, func() { c.end(near, far) })
-			_, err = r.Next()
+			_, err = next(func() { c.end(near, far) })
 			assert.ErrorIs(t, err, c.want)
 		})
 	}
+}
+
+// whenItWaits returns a channel that receives whenever there was nothing to read.
+func whenItWaits(c *patientConn) <-chan struct{} {
+	waits := make(chan struct{}, 1)
+	once := c.once
+	c.once = func(fd uintptr) bool {
+		read := once(fd)
+		if !read {
+			select {
+			case waits <- struct{}{}:
+			default:
+			}
+		}
+		return read
+	}
+	return waits
 }
 
 func reset(_, far net.Conn) {

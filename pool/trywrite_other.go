@@ -2,10 +2,7 @@
 
 package pool
 
-import (
-	"io"
-	"net"
-)
+import "net"
 
 // tryWriter would write to a socket what that takes at once.
 type tryWriter struct{}
@@ -14,6 +11,3 @@ type tryWriter struct{}
 func newTryWriter(net.Conn) *tryWriter { return nil }
 
 func (*tryWriter) write([]byte) (int, error) { return 0, nil }
-
-// patient returns conn.
-func patient(conn net.Conn) io.Reader { return conn }

@@ -16,10 +16,11 @@ import (
 //
 // Write queues. What has gathered is sent in order and never interleaved, by a
 // goroutine, or, where messages come so fast that they fill 64 KiB in no time,
-// by the Write that has filled them, as far as the socket takes it at once. When the connection breaks, a message of which a part may not
-// have left this process is sent again, whole, on the next connection, with all
-// that follow it. What the kernel had taken before is not: TCP does not tell
-// whether the peer has read it. For more than that use the acked protocol.
+// by the Write that has filled them, as far as the socket takes it at once. When
+// the connection breaks, a message of which a part may not have left this process
+// is sent again, whole, on the next connection, with all that follow it. What the
+// kernel had taken before is not: TCP does not tell whether the peer has read it.
+// For more than that use the acked protocol.
 type Writer struct {
 	cfg       WriterConfig
 	codec     framing.Codec

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -88,8 +89,10 @@ func TestWritesThatSendKeepOrderAndLeaveNothing(t *testing.T) {
 			conn := server.accept(t)
 			var wg sync.WaitGroup
 			defer closeAndWait(w, &wg)
+			var done atomic.Int32 // goroutines
 			for g := range c.goroutines {
 				wg.Go(func() { // ends when all is written
+					defer done.Add(1)
 					for n := range c.messages {
 						if _, err := w.Write(numbered(g, n, c.size)); !assert.NoError(t, err) {
 							return
@@ -97,10 +100,15 @@ func TestWritesThatSendKeepOrderAndLeaveNothing(t *testing.T) {
 					}
 				})
 			}
+			stuck := func() bool { // socket and buffer are full, or there is nothing to fill them
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				return w.waiting > 0 || int(done.Load()) == c.goroutines
+			}
 			in, next := framing.NewReader(conn, codec), make([]int, c.goroutines)
 			for i := range c.goroutines * c.messages { // neither Flush nor Close hurries the last ones
-				if i%20_000 == 10_000 {
-					time.Sleep(5 * time.Millisecond) // the socket fills
+				if i%20_000 == 0 {
+					require.Eventually(t, stuck, 10*time.Second, time.Millisecond)
 				}
 				m, err := in.Next()
 				if err != nil {
