@@ -29,9 +29,9 @@ func (at *place) unreceived() int {
 
 // way is where a topic led when it was looked up last. It never changes.
 type way struct {
-	logical bool // the Resolver has to be asked each time
-	route   Route
-	places  []*place
+	asks   bool // the Resolver has to be asked each time
+	route  Route
+	places []*place
 }
 
 // road is what a Publisher remembers of a topic.
@@ -93,7 +93,7 @@ func (p *Publisher) busy() (places []*place) {
 // way returns where the topic of a road leads now.
 func (p *Publisher) way(r *road, topic string) (*way, error) {
 	last := r.way.Load()
-	if last != nil && !last.logical {
+	if last != nil && !last.asks {
 		return last, nil
 	}
 	if last == nil {
@@ -109,7 +109,8 @@ func (p *Publisher) way(r *road, topic string) (*way, error) {
 	if err != nil || last != nil && last.route.equal(route) {
 		return last, err
 	}
-	w := &way{logical: true, route: route}
+	_, fixed := p.cfg.Resolver.(StaticResolver)
+	w := &way{asks: !fixed, route: route}
 	w.route.Addresses = slices.Clone(route.Addresses) // a Resolver may write to its own
 	if w.places, err = p.destinations(topic, route); err != nil {
 		return nil, err

@@ -38,8 +38,8 @@ type Route struct {
 	Name string
 }
 
-// Resolver finds the route of a logical topic. It is asked at every Publish, so it should be quick, and must be safe for
-// concurrent use.
+// Resolver finds the route of a logical topic. It is asked at every Publish, a StaticResolver at the first one of a topic
+// only, so it should be quick, and must be safe for concurrent use.
 type Resolver interface {
 	Resolve(topic string) (Route, error)
 }
@@ -50,7 +50,8 @@ type ResolverFunc func(topic string) (Route, error)
 // Resolve calls f.
 func (f ResolverFunc) Resolve(topic string) (Route, error) { return f(topic) }
 
-// StaticResolver is a fixed map of topics to routes. The entry "*" is for topics that have none of their own.
+// StaticResolver is a fixed map of topics to routes, not to be changed while a Publisher has it. The entry "*" is for topics
+// that have none of their own.
 type StaticResolver map[string]Route
 
 // Resolve looks the topic up.

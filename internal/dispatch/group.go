@@ -42,11 +42,50 @@ func (d Delivery) Origin() (Source, uint64) { return d.node.source, d.node.first
 // Received is when the message arrived.
 func (d Delivery) Received() time.Time { return d.node.at }
 
-// fetch gives a delivery that comes out of the log memory of its own. No lock need be held.
-func (d *Delivery) fetch() {
-	if d.fresh {
-		d.fresh, d.data = false, d.node.take(d.data)
+// together is how many small messages share memory outside the log at most: whoever keeps one of them keeps as many.
+const (
+	together      = 8
+	togetherBytes = 2 << 10
+)
+
+// fetch gives deliveries that come out of the log memory outside it. No lock need be held.
+func fetch(ds []Delivery) {
+	for len(ds) > 0 {
+		n, size := 1, ds[0].loan()
+		for n < min(len(ds), together) && size+ds[n].loan() <= togetherBytes {
+			size += ds[n].loan()
+			n++
+		}
+		room := make([]byte, 0, size)
+		for i := range ds[:n] {
+			room = ds[i].fetch(room)
+		}
+		ds = ds[n:]
 	}
+}
+
+// loan is how much memory the message needs outside the log.
+func (d *Delivery) loan() int {
+	if !d.fresh || d.node.single() {
+		return 0
+	}
+	return len(d.data)
+}
+
+// fetch moves the message to the memory behind room, and returns the longer slice.
+func (d *Delivery) fetch(room []byte) []byte {
+	if !d.fresh {
+		return room
+	}
+	d.fresh = false
+	if d.node.single() {
+		return room
+	}
+	start := len(room)
+	room = append(room, d.data...)
+	d.data = room[start:len(room):len(room)]
+	d.node.pass()
+	return room
 }
 
 // skip lets go of the log's memory without taking the message.
@@ -118,9 +157,7 @@ func (m *Member) TakeUpTo(ds []Delivery, n int, idle bool) (out []Delivery, busy
 	}
 	busy = !g.topic.prompt && g.behind() >= plenty
 	g.topic.mu.Unlock()
-	for i := range ds[from:] {
-		ds[from+i].fetch()
-	}
+	fetch(ds[from:])
 	return ds, busy
 }
 

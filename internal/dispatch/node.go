@@ -64,15 +64,8 @@ func (n *node) shared(groups int) {
 	}
 }
 
-// take returns one of its messages as memory of its own: whoever keeps it keeps no other, and may write to it.
-func (n *node) take(view []byte) []byte {
-	if n.left == nil && n.count() == 1 { // nobody else will ask for it
-		return view
-	}
-	own := append([]byte(nil), view...)
-	n.pass()
-	return own
-}
+// single tells that nobody else will ask for its memory: a message of it may stay there.
+func (n *node) single() bool { return n.left == nil && n.count() == 1 }
 
 // pass counts one taking. The last one sets the memory free.
 func (n *node) pass() {
