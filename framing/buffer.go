@@ -49,7 +49,7 @@ func (r *Reader) fillPatiently() error {
 	if r.size != len(r.buf) {
 		r.drop()
 	}
-	r.r, r.w = 0, 0
+	r.r, r.w, r.waited = 0, 0, false
 	n, err := r.patient.ReadPatiently((*memory)(r))
 	if n < 0 || n > len(r.buf) {
 		return errBadRead
@@ -64,18 +64,27 @@ func (r *Reader) fillPatiently() error {
 }
 
 // memory is a Reader's buffer, which it has while there is something to read.
+//
+// Where a source tries to read before it waits, a buffer would be made for nothing, and on a stack that need not have room
+// for that.
 type memory Reader
 
 func (m *memory) Lend() []byte {
 	r := (*Reader)(m)
-	if r.buf == nil {
+	switch {
+	case r.buf != nil:
+	case r.waited:
 		r.buf = newBuffer(r.size)
+	default:
+		r.buf = r.tiny[:]
 	}
 	return r.buf
 }
 
 func (m *memory) Return() {
-	buffers.Put(m.buf)
+	if m.waited = true; len(m.buf) > tinySize {
+		buffers.Put(m.buf)
+	}
 	m.buf = nil
 }
 
@@ -147,7 +156,7 @@ func (r *Reader) drop() {
 func (r *Reader) nextSize() int {
 	size, held := len(r.buf), r.w-r.r
 	switch {
-	case size == 0:
+	case size < startSize:
 		return startSize
 	case held == size:
 		return r.grown()

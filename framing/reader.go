@@ -6,6 +6,7 @@ import (
 )
 
 const (
+	tinySize   = 8         // of what a patient source is lent before it knows that there is something to read
 	startSize  = 512       // of a new reader's buffer
 	modestSize = 64 << 10  // what follows a buffer that was above streamSize
 	streamSize = 256 << 10 // above this only a frame that needs it grows the buffer
@@ -44,7 +45,7 @@ var errBadRead = errors.New("framing: source reported an impossible count of rea
 // that used at most a quarter of it (pings, say) it is 512 bytes again, and a Read
 // that fails while no frame has begun, as with a read deadline, frees it at
 // once until the next call of Next. Where the source is a PatientSource, a Reader
-// that waits for a frame to begin has no buffer at all.
+// that waits for a frame to begin has only eight bytes of its own.
 type Reader struct {
 	src     io.Reader
 	patient PatientSource // src, if it is one
@@ -60,6 +61,9 @@ type Reader struct {
 	largest       int    // payload so far
 	small         int    // rounds in a row that left most of the buffer unused
 	size          int    // of the buffer that a patient source gets
+	waited        bool   // it knows that there is something to read
+
+	tiny [tinySize]byte
 
 	srcErr error // came together with bytes; returned when these are used up
 	err    error // the codec refused a header: the stream is out of step for good

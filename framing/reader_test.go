@@ -439,12 +439,14 @@ func (kept) Return()        {}
 func TestAReaderHasNoBufferWhileNoFrameHasBegun(t *testing.T) {
 	whole := frame(t, fixed4(1000), payloadOf(300, 1))
 	var r *Reader
-	reads := 0
+	reads, first := 0, tinySize
 	r = NewReader(readPatiently(func(m Memory) (int, error) {
-		require.Len(t, m.Lend(), startSize)
+		require.Len(t, m.Lend(), first)
+		first = startSize // it stays, for a source that does not have to wait
 		m.Return()
 		require.Nil(t, r.buf)
 		reads++
+		require.Len(t, m.Lend(), startSize)
 		return copy(m.Lend(), whole), nil
 	}), fixed4(1000))
 	for range 100 {
@@ -453,6 +455,17 @@ func TestAReaderHasNoBufferWhileNoFrameHasBegun(t *testing.T) {
 		require.Equal(t, payloadOf(300, 1), got)
 	}
 	require.Equal(t, 100, reads)
+}
+
+func TestAFrameThatIsThereAtOnceBeginsInTheReadersOwnBytes(t *testing.T) {
+	for _, size := range []int{0, 3, 4, 5, 300, 100_000} {
+		src := bytes.NewReader(frame(t, fixed4(100_000), payloadOf(size, 1)))
+		r := NewReader(readPatiently(func(m Memory) (int, error) { return src.Read(m.Lend()) }), fixed4(100_000))
+		r.src = src
+		got, err := r.Next()
+		require.NoError(t, err)
+		require.Equal(t, payloadOf(size, 1), got)
+	}
 }
 
 func TestALentBufferGetsSmallAgain(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -32,6 +33,8 @@ type endpointConn struct {
 	host     string             // that MaxConnectionsPerHost counts
 	refusal  error              // why the peer will not be welcomed, known before it says a word
 	pings    pingBudget         // the reader's
+	heard    time.Time          // the reader's: when a frame came, to an eighth of the silence that matters
+	resting  bool               // the reader's: nothing has come for a while
 	written  chan struct{}      // receives when control frames went out
 
 	once *tryWriter // of nc; nil: it has none
@@ -63,7 +66,24 @@ func newEndpointConn(e *Endpoint, nc net.Conn) *endpointConn {
 }
 
 // serve reads frames until the connection ends, then detaches its streams.
-func (c *endpointConn) serve() { c.end(c.talk()) }
+func (c *endpointConn) serve() {
+	r, err := c.handshake()
+	if err != nil {
+		c.end(err)
+		return
+	}
+	c.listen(r)
+}
+
+// listen reads until the connection ends. When it has been quiet for a while it goes on in a new goroutine: the stack of one
+// that has handled a frame has grown, and does not shrink.
+func (c *endpointConn) listen(r *framing.Reader) {
+	if err := c.read(r); err == nil || !c.rest(err) {
+		c.end(err)
+		return
+	}
+	c.endpoint.wg.Go(func() { c.listen(r) }) // ends with the connection
+}
 
 // end tells the peer why the connection ends, where it is its fault, and detaches the streams.
 func (c *endpointConn) end(err error) {
@@ -93,14 +113,6 @@ func (c *endpointConn) end(err error) {
 	}
 }
 
-func (c *endpointConn) talk() error {
-	r, err := c.handshake()
-	if err != nil {
-		return err
-	}
-	return c.read(r)
-}
-
 // handshake returns a reader of what comes behind the greeting.
 func (c *endpointConn) handshake() (*framing.Reader, error) {
 	deadline := time.Now().Add(c.endpoint.cfg.HandshakeTimeout) // of all of it: a peer gains nothing by being slow
@@ -121,7 +133,7 @@ func (c *endpointConn) handshake() (*framing.Reader, error) {
 		return nil, err
 	}
 	r.SetCodec(c.endpoint.codec)
-	return r, nil
+	return r, c.hear(time.Now())
 }
 
 // greet takes the Hello and answers it.
@@ -161,18 +173,39 @@ func (c *endpointConn) greet(ctx context.Context, r *framing.Reader) error {
 	return nil
 }
 
-// read takes frames until the connection ends.
+// quietAfter is the silence after which a connection rests.
+const quietAfter = 500 * time.Millisecond
+
+// hear notes that a frame came. Silence until the deadline that it sets is a rest, or the end.
+func (c *endpointConn) hear(now time.Time) error {
+	silence := c.endpoint.cfg.DeadAfter
+	if c.once != nil { // under TLS the stack would grow again to read
+		silence = min(quietAfter, silence/2)
+	}
+	if now.Sub(c.heard) < silence/8 {
+		return nil
+	}
+	c.heard, c.resting = now, false
+	return c.nc.SetReadDeadline(now.Add(silence))
+}
+
+// rest tells whether the connection may go on to be silent, where err says that it was.
+func (c *endpointConn) rest(err error) bool {
+	if c.once == nil || c.resting || !errors.Is(err, os.ErrDeadlineExceeded) {
+		return false
+	}
+	c.resting = true
+	return c.nc.SetReadDeadline(c.heard.Add(c.endpoint.cfg.DeadAfter)) == nil
+}
+
+// read takes frames until the connection ends, or is silent.
 func (c *endpointConn) read(r *framing.Reader) error {
-	var extended time.Time
 	for {
-		if now := time.Now(); now.Sub(extended) > c.endpoint.cfg.DeadAfter/8 {
-			extended = now
-			if err := c.nc.SetReadDeadline(now.Add(c.endpoint.cfg.DeadAfter)); err != nil {
-				return err
-			}
-		}
 		payload, err := r.Next()
 		if err != nil {
+			return err
+		}
+		if err := c.hear(time.Now()); err != nil {
 			return err
 		}
 		if payload, err = c.enc.Open(payload); err != nil {
