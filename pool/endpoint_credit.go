@@ -12,6 +12,9 @@ func (s *stream) topUp() bool {
 	if s.claim != nil || left.Messages > target.Messages/2 && left.Bytes > target.Bytes/2 {
 		return false
 	}
+	if idle.Messages < s.asked.Messages || idle.Bytes < s.asked.Bytes { // it would have to ask for the rest all the same
+		return false
+	}
 	more := dispatch.Amount{Messages: max(0, target.Messages-left.Messages), Bytes: max(0, target.Bytes-left.Bytes)}
 	given := s.topic.Window().Take(more)
 	s.in.Grant(given)
@@ -61,6 +64,7 @@ func (s *stream) newClaim(messages, bytes, least uint64) *dispatch.Claim {
 	size, idle := s.conn.endpoint.cfg.window(), s.topic.Window().Idle()
 	share := dispatch.Amount{Messages: max(1, size.Messages/8), Bytes: max(1, size.Bytes/8)}
 	wanted := dispatch.Amount{Messages: clamp(messages, share.Messages), Bytes: clamp(bytes, share.Bytes)}
+	s.asked = dispatch.Amount{Messages: min(wanted.Messages, initialTarget.Messages), Bytes: min(wanted.Bytes, initialTarget.Bytes)}
 	claim := &dispatch.Claim{
 		Want: dispatch.Amount{
 			Messages: max(wanted.Messages, min(s.target.Messages, idle.Messages)),

@@ -30,6 +30,7 @@ type stream struct {
 	dirty   bool          // conn knows that there is something to tell
 	claim   *dispatch.Claim
 	target  dispatch.Amount // credit that is kept topped up; it doubles whenever the sender had to ask
+	asked   dispatch.Amount // what the sender asked for last, up to initialTarget
 }
 
 // attach binds the stream to a connection. An older connection that still has it is dead and does not know it yet.
