@@ -57,7 +57,6 @@ type Link struct {
 	relays    map[*session.Outbound]*Relay
 
 	segments []session.Segment // the flusher's
-	out      []byte            // the flusher's
 	parts    net.Buffers       // the flusher's
 }
 

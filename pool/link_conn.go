@@ -11,6 +11,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
+	"github.com/buffstreams/watermill-buffstreams/internal/buffers"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 )
 
@@ -203,7 +204,9 @@ func (l *Link) flush() {
 const largeBody = 16 << 10
 
 func (l *Link) write(conn net.Conn, enc session.Encoder, control []byte, segments []session.Segment) (err error) {
-	out, from := append(l.out[:0], control...), 0
+	room := buffers.Get(sizeToWrite(control, segments)) // kept by no link: there may be thousands, and a used one is in a cache
+	defer buffers.Put(room)
+	out, from := append(room, control...), 0
 	parts := l.parts[:0]
 	for _, s := range segments {
 		if len(s.Body) < largeBody {
@@ -216,7 +219,7 @@ func (l *Link) write(conn net.Conn, enc session.Encoder, control []byte, segment
 		if out, at, err = enc.AppendAround(out, s); err != nil {
 			return err
 		}
-		parts = append(parts, out[from:at], s.Body) // where out grows, the parts keep its old memory
+		parts = append(parts, out[from:at], s.Body)
 		from = at
 	}
 	if err = conn.SetWriteDeadline(time.Now().Add(l.cfg.WriteTimeout)); err != nil {
@@ -230,8 +233,16 @@ func (l *Link) write(conn net.Conn, enc session.Encoder, control []byte, segment
 		_, err = parts.WriteTo(conn)
 		clear(l.parts)
 	}
-	if l.out = out; cap(out) > 2*flushBytes {
-		l.out = nil
-	}
 	return err
+}
+
+// sizeToWrite bounds what write puts together: all but the large bodies.
+func sizeToWrite(control []byte, segments []session.Segment) int {
+	size := len(control)
+	for _, s := range segments {
+		if size += session.FrameOverhead; len(s.Body) < largeBody {
+			size += len(s.Body)
+		}
+	}
+	return size
 }

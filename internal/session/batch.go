@@ -102,7 +102,7 @@ func (b *Batch) Reset() {
 }
 
 const (
-	chunkBytes    = 64<<10 - frameOverhead // a chunk takes no further message beyond this, so that a stuck one pins little
+	chunkBytes    = 64<<10 - FrameOverhead // a chunk takes no further message beyond this, so that a stuck one pins little
 	chunkMessages = 1024
 	chunkInitial  = 512
 )

@@ -22,14 +22,14 @@ const MaxBatchMessages = 4096
 // publishOverhead bounds what a Publish frame adds to its encoded messages: tags, lengths, stream, sequence, checksum.
 const publishOverhead = 40
 
-// frameOverhead bounds what a Publish frame adds to a single message, whose own tag and length come on top.
-const frameOverhead = 64
+// FrameOverhead bounds what a Publish frame adds to a single message, whose own tag and length come on top.
+const FrameOverhead = 64
 
 // MinFrame is the least frame payload that a peer must accept: a chunk of small messages.
-const MinFrame = 64<<10 + frameOverhead
+const MinFrame = 64<<10 + FrameOverhead
 
 // MaxFrame is the frame payload that carries any message of up to maxMessage bytes.
-func MaxFrame(maxMessage int) int { return max(maxMessage, MinFrame-frameOverhead) + frameOverhead }
+func MaxFrame(maxMessage int) int { return max(maxMessage, MinFrame-FrameOverhead) + FrameOverhead }
 
 const (
 	crcSize = 5    // one byte of tag, four of checksum

@@ -384,10 +384,10 @@ func TestEncodersRefuseFramesOverTheCodecsLimit(t *testing.T) {
 
 func TestFrameOverheadBoundsWhatAPublishAdds(t *testing.T) {
 	e := encoder(t, true)
-	inner := body(pattern(MaxFrame(1<<20) - frameOverhead - 4))
+	inner := body(pattern(MaxFrame(1<<20) - FrameOverhead - 4))
 	frame, err := e.AppendPublish(nil, Segment{Handle: ^uint64(0), First: ^uint64(0), Gap: true, Body: inner})
 	require.NoError(t, err)
-	require.LessOrEqual(t, len(payload(t, e, frame))-len(inner), frameOverhead)
+	require.LessOrEqual(t, len(payload(t, e, frame))-len(inner), FrameOverhead)
 	full := make([]uint64, 2*maxRanges)
 	for i := range full {
 		full[i] = ^uint64(0)
