@@ -173,6 +173,7 @@ type acked struct {
 
 	mu        sync.Mutex
 	links     map[Target]*Link
+	all       []*Link // the same; only ever appended to
 	endpoints map[Target]*opening
 	ticking   bool
 	closed    bool
@@ -249,6 +250,7 @@ func (a *acked) link(t Target) (*Link, error) {
 	}
 	l = newLink(cfg)
 	a.links[t] = l
+	a.all = append(a.all, l)
 	if !a.ticking {
 		a.ticking = true
 		a.wg.Go(func() { a.clock.run(a.stop, a.tick) }) // ends when stop is closed
@@ -280,11 +282,7 @@ func (a *acked) tick(now time.Time) (busy bool) {
 func (a *acked) allLinks() []*Link {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	links := make([]*Link, 0, len(a.links))
-	for _, l := range a.links {
-		links = append(links, l)
-	}
-	return links
+	return a.all
 }
 
 func (a *acked) endpoint(t Target) (*Endpoint, error) {
