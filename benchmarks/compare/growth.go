@@ -12,8 +12,9 @@ import (
 // grown is how many connections and topics there are in the end, with a step between.
 var grown = []int{1, 1_000, 10_000}
 
-// growing is the load of growth: enough goroutines that wait for confirmation to keep both ends busy.
-var growing = drive.Load{Publishers: 16, Batch: 100, Primed: true}
+// growing is the load of growth: enough goroutines that wait for confirmation to keep both ends busy, also where each of them
+// has a connection of its own.
+var growing = drive.Load{Publishers: 64, Batch: 100, Primed: true}
 
 func (s *stage) growth() []contest {
 	connections := contest{name: "connections", title: "connections", rare: true}
@@ -32,7 +33,7 @@ func (s *stage) growth() []contest {
 	return []contest{connections, topics, idle}
 }
 
-// connections lets 16 goroutines go round n connections.
+// connections lets the goroutines go round n connections.
 func (s *stage) connections(n int) turn {
 	return s.with(peers.Received, peers.Setup{}, func(ctx context.Context, setup peers.Setup, d time.Duration) (drive.Figures, error) {
 		return drive.Connections(ctx, peers.Received, setup, n, growing, d)

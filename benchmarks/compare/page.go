@@ -56,7 +56,7 @@ var sections = []section{
 		[]string{"payload-16 KiB", "payload-64 KiB", "payload-1 MiB"}, drive.Rate, ours256, true,
 	},
 	{
-		"P9", "Growth", "`ConfirmReceived`, MaxInFlight 1, 16 goroutines with batches of 100 go round the connections, each of a publisher of its own, " +
+		"P9", "Growth", "`ConfirmReceived`, MaxInFlight 1, 64 goroutines with batches of 100 go round the connections, each of a publisher of its own, " +
 			"or round the topics of one connection. Messages/s.",
 		[]string{"connections", "topics"}, drive.Rate, "1", false,
 	},
