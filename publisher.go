@@ -29,12 +29,14 @@ type Publisher struct {
 	cancel context.CancelFunc
 	turn   atomic.Uint64 // of round robin
 
-	mu     sync.Mutex
-	closed bool
-	calls  sync.WaitGroup      // Publish calls that run
-	roads  map[string]*road    // by topic
-	links  map[*pool.Link]bool // that any road has had
-	prune  int                 // number of roads at which they are looked through
+	closed atomic.Bool          // set under mu
+	idle   chan struct{}        // receives when a road has no more calls and the Publisher is closed
+	last   atomic.Pointer[road] // the road that was looked up last
+
+	mu    sync.Mutex
+	roads map[string]*road    // by topic
+	links map[*pool.Link]bool // that any road has had
+	prune int                 // number of roads at which they are looked through
 }
 
 // NewPublisher returns a Publisher. It dials when there is something to send.
@@ -56,7 +58,7 @@ func NewPublisher(config PublisherConfig, logger watermill.LoggerAdapter) (*Publ
 			config.MaxMessageSize = manager.MaxMessageSize()
 		}
 	}
-	p := &Publisher{cfg: config, logger: logger, manager: manager, owned: owned, roads: map[string]*road{}, links: map[*pool.Link]bool{}}
+	p := &Publisher{cfg: config, logger: logger, manager: manager, owned: owned, idle: make(chan struct{}, 1), roads: map[string]*road{}, links: map[*pool.Link]bool{}}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	if config.Wire == WireBuffStreams {
 		p.plain = newPlainPublisher(p)
@@ -102,25 +104,50 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 	return p.spread(w, messages)
 }
 
-// begin begins a Publish call, on the topic's road.
+// begin begins a Publish call, on the topic's road. Most publishers have one topic, and find it without the mutex.
 func (p *Publisher) begin(topic string) (*road, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		return nil, ErrPublisherClosed
+	for {
+		r := p.last.Load()
+		if r == nil || r.topic != topic {
+			r = p.road(topic)
+		}
+		switch {
+		case !r.enter(): // it is being forgotten
+			p.last.CompareAndSwap(r, nil)
+		case p.closed.Load(): // Close looks at the road after it has closed
+			p.end(r)
+			return nil, ErrPublisherClosed
+		default:
+			return r, nil
+		}
 	}
-	p.calls.Add(1)
-	r := p.roads[topic]
-	if r == nil {
-		r = p.newRoad(topic)
-	}
-	r.calls.Add(1)
-	return r, nil
 }
 
 func (p *Publisher) end(r *road) {
-	r.calls.Add(-1)
-	p.calls.Done()
+	if r.calls.Add(-1) == 0 && p.closed.Load() {
+		select {
+		case p.idle <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// awaitCalls waits for the end of all Publish calls. The Publisher is closed.
+func (p *Publisher) awaitCalls() {
+	for p.calling() {
+		<-p.idle
+	}
+}
+
+func (p *Publisher) calling() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, r := range p.roads {
+		if r.calls.Load() > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 var batches = sync.Pool{New: func() any { return new(session.Batch) }}
@@ -219,17 +246,16 @@ func (p *Publisher) Flush(ctx context.Context) error {
 // It may be called more than once.
 func (p *Publisher) Close() error {
 	p.mu.Lock()
-	if p.closed {
-		p.mu.Unlock()
+	first := p.closed.CompareAndSwap(false, true)
+	p.mu.Unlock()
+	if !first {
 		return nil
 	}
-	p.closed = true
-	p.mu.Unlock()
 
 	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.CloseTimeout)
 	defer cancel()
 	defer context.AfterFunc(ctx, p.cancel)()
-	p.calls.Wait() // ends in time: ctx ends what Publish waits for
+	p.awaitCalls() // ends in time: ctx ends what Publish waits for
 	if p.courier != nil {
 		p.cancel()
 		p.courier.stop()

@@ -3,6 +3,8 @@ package buffstreams
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"math"
 	"slices"
 	"sync/atomic"
 
@@ -36,23 +38,51 @@ type way struct {
 
 // road is what a Publisher remembers of a topic.
 type road struct {
-	calls  atomic.Int32 // Publish calls that are on it; it grows under the Publisher's mutex only
+	topic  string
+	calls  atomic.Int32 // Publish calls that are on it, or forgotten
 	way    atomic.Pointer[way]
 	former []*place // of earlier ways. The Publisher's mutex guards it.
 }
 
-// newRoad makes the road of a topic. Those on which nothing is under way are forgotten now and then. p.mu is held.
-func (p *Publisher) newRoad(topic string) *road {
-	if len(p.roads) >= p.prune {
-		for old, r := range p.roads {
-			if r.calls.Load() == 0 && len(r.busy()) == 0 {
-				delete(p.roads, old)
-			}
-		}
-		p.prune = 2*len(p.roads) + 64
+// forgotten is the number of calls of a road that takes no more.
+const forgotten = math.MinInt32 / 2
+
+// enter begins a call on the road, unless it is forgotten.
+func (r *road) enter() bool {
+	if r.calls.Add(1) > 0 {
+		return true
 	}
-	r := &road{}
-	p.roads[topic] = r
+	r.calls.Add(-1)
+	return false
+}
+
+// forget makes the road take no more calls, unless something is under way on it. p.mu is held.
+func (r *road) forget() bool {
+	if !r.calls.CompareAndSwap(0, forgotten) {
+		return false
+	}
+	if len(r.busy()) > 0 {
+		r.calls.Add(-forgotten)
+		return false
+	}
+	return true
+}
+
+// road returns the road of a topic, and makes it where there is none: roads on which nothing is under way are forgotten now
+// and then.
+func (p *Publisher) road(topic string) *road {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r := p.roads[topic]
+	if r == nil {
+		if len(p.roads) >= p.prune {
+			maps.DeleteFunc(p.roads, func(_ string, r *road) bool { return r.forget() })
+			p.prune = 2*len(p.roads) + 64
+		}
+		r = &road{topic: topic}
+		p.roads[topic] = r
+	}
+	p.last.Store(r)
 	return r
 }
 
