@@ -2,7 +2,7 @@ package buffstreams
 
 import (
 	"context"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
@@ -15,10 +15,7 @@ import (
 type messageContext struct {
 	of       *subscription // whose base is the parent
 	delivery dispatch.Delivery
-
-	mu    sync.Mutex
-	ended bool
-	asked *cancelContext // nil until Done was called
+	asked    atomic.Pointer[cancelContext] // nil until Done was called, or the delivery ended, which is when it is over
 }
 
 // cancelContext is what context.WithCancel returns.
@@ -26,6 +23,18 @@ type cancelContext struct {
 	context.Context
 	cancel context.CancelFunc
 }
+
+func newCancelContext(parent context.Context) *cancelContext {
+	ctx, cancel := context.WithCancel(parent)
+	return &cancelContext{ctx, cancel}
+}
+
+// over stands for a delivery that ended without anybody having asked.
+var over = func() *cancelContext {
+	c := newCancelContext(context.Background())
+	c.cancel()
+	return c
+}()
 
 type positionKey struct{}
 
@@ -46,12 +55,8 @@ func (c *messageContext) position() any {
 
 // end cancels the context and returns its delivery.
 func (c *messageContext) end() dispatch.Delivery {
-	c.mu.Lock()
-	c.ended = true
-	asked := c.asked
-	c.mu.Unlock()
-	if asked != nil {
-		asked.cancel()
+	if !c.asked.CompareAndSwap(nil, over) {
+		c.asked.Load().cancel()
 	}
 	return c.delivery
 }
@@ -59,22 +64,18 @@ func (c *messageContext) end() dispatch.Delivery {
 func (c *messageContext) Deadline() (time.Time, bool) { return c.of.base.Deadline() }
 
 func (c *messageContext) Done() <-chan struct{} {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.asked == nil {
-		ctx, cancel := context.WithCancel(c.of.base)
-		if c.asked = (&cancelContext{ctx, cancel}); c.ended {
-			cancel()
-		}
+	if asked := c.asked.Load(); asked != nil {
+		return asked.Done()
 	}
-	return c.asked.Done()
+	if asked := newCancelContext(c.of.base); !c.asked.CompareAndSwap(nil, asked) {
+		asked.cancel()
+	}
+	return c.asked.Load().Done()
 }
 
 func (c *messageContext) Err() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.ended {
-		return context.Canceled
+	if asked := c.asked.Load(); asked != nil {
+		return asked.Err()
 	}
 	return c.of.base.Err()
 }
@@ -83,10 +84,7 @@ func (c *messageContext) Value(key any) any {
 	if key == (positionKey{}) {
 		return c.position()
 	}
-	c.mu.Lock()
-	asked := c.asked
-	c.mu.Unlock()
-	if asked != nil {
+	if asked := c.asked.Load(); asked != nil && asked != over {
 		return asked.Value(key)
 	}
 	return c.of.base.Value(key)

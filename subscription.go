@@ -124,8 +124,9 @@ func (s *subscription) prepare(d dispatch.Delivery, msg *message.Message, err er
 	return f, true
 }
 
-// contextSlab is how many contexts are made at a time. A message that the application keeps keeps as many.
-const contextSlab = 8
+// contextSlab is how many contexts are made at a time: they fill an allocation of 512 bytes. A message that the application
+// keeps keeps as many.
+const contextSlab = 7
 
 // newContext is called by the pump only.
 func (s *subscription) newContext(d dispatch.Delivery) *messageContext {
