@@ -57,8 +57,9 @@ func (in *Inbound) Settled(more []Range) (ranges []Range) {
 // Next is the lowest sequence not received.
 func (in *Inbound) Next() uint64 { return in.next }
 
-// Idle tells whether every message received is settled and the sender knows of every rejection.
-func (in *Inbound) Idle() bool { return in.settled.Next() == in.next && len(in.rejected) == 0 }
+// Idle tells whether every message received is settled and the sender knows of every rejection. What it remembers from an
+// earlier life as settled can reach beyond what it has received in this one.
+func (in *Inbound) Idle() bool { return in.settled.Next() >= in.next && len(in.rejected) == 0 }
 
 // Attach binds the stream to a new connection, on which the sender has settled everything below base.
 // It returns what Opened has to say, and the rejections to repeat.

@@ -68,3 +68,19 @@ func TestARelayThatEndsKeepsNoCredit(t *testing.T) {
 		require.Equal(t, muchRoom, p.remote.room)
 	}
 }
+
+// A receiver that remembers across a restart that a later message was settled, and gets the one before it again, has
+// settled more than it has received: nothing is left to do, and the state may go. Found by the simulation.
+func TestAStreamThatWasSettledFurtherThanReceivedIsIdle(t *testing.T) {
+	in := RestoreInbound([]Range{{1, 31}, {33, 33}}, 1)
+	in.Attach(4, 32)
+	require.True(t, in.Idle(), "nothing was received that is not settled")
+	in.Grant(Amount{Messages: 1, Bytes: 100})
+	_, first, _, err := in.Accept(&PublishFrame{Handle: 4, First: 32, Messages: [][]byte{{1}}, Bytes: 3})
+	require.NoError(t, err)
+	require.EqualValues(t, 32, first)
+	require.False(t, in.Idle())
+	in.Settle(32, 32)
+	require.Zero(t, in.Unsettled())
+	require.True(t, in.Idle())
+}
