@@ -99,3 +99,34 @@ func TestARefusalIsNotLookedIntoEachTime(t *testing.T) {
 	_, refused = e.open(openOf(2), "")
 	require.Nil(t, refused)
 }
+
+// A stream that shares its topic with many keeps little credit, which would be of no use to one that sends more at a time:
+// it would have to ask all the same, and to send back what it was given.
+func TestNoCreditIsKeptUpForAStreamThatAsksForMore(t *testing.T) {
+	_, _, e, _ := newPair(t, AckedConfig{WindowMessages: 6400})
+	e.Topic("a").Join("g", func() {})
+	for publisher := byte(1); publisher < 16; publisher++ {
+		o := openOf(publisher)
+		o.WantMessages = 0
+		opens(t, e, o)
+	}
+	c := opens(t, e, openOf(16))
+	s, sent := c.handles[1], uint64(0)
+	outstanding := func() int {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.in.Outstanding().Messages
+	}
+	const kept = 6400 / 2 / 16
+	for _, burst := range []uint64{1, kept, kept + 1, 250, 1} {
+		ask := func() { s.want(c, sent+uint64(outstanding()), burst, 10*burst, 10) }
+		for ask(); outstanding() < int(burst); ask() { // a grant may have crossed it
+		}
+		for range outstanding() {
+			sent++
+			require.NoError(t, s.publish(c, &session.PublishFrame{Handle: 1, First: sent, Messages: [][]byte{{1}}, Bytes: 3}))
+		}
+		s.appendAcks(c, nil)
+		require.Equal(t, burst <= kept, outstanding() > 0, "burst %d", burst)
+	}
+}
