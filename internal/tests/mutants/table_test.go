@@ -225,6 +225,16 @@ var mutants = []mutant{
 		probe{"internal/session", "^TestEveryFlippedBitIsNoticed$", ""},
 	},
 	{
+		"a silent peer is ended at once", "pool/endpoint_conn.go",
+		"if c.once == nil || c.resting ||", "if c.once != nil || c.resting ||",
+		probe{"pool", "^TestAQuietConnectionKeepsASmallStack$", ""},
+	},
+	{
+		"Close does not wait for Publish", "publisher.go",
+		"p.awaitCalls() //", "_ = p.awaitCalls //",
+		probe{".", "^TestCloseWaitsForThePublishCallsThatRun$", ""},
+	},
+	{
 		"no handshake deadline", "pool/endpoint_conn.go",
 		"if err := c.nc.SetDeadline(deadline); err != nil {", "if err := error(nil); err != nil {",
 		probe{"pool", "^TestASlowPeerIsEnded$", ""},

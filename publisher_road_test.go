@@ -1,0 +1,117 @@
+package buffstreams
+
+import (
+	"errors"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/stretchr/testify/require"
+)
+
+// nobody is an address at which nobody listens.
+const nobody = "127.0.0.1:1"
+
+func newTestPublisher(t *testing.T, m Marshaler) *Publisher {
+	t.Helper()
+	p, err := NewPublisher(PublisherConfig{Marshaler: m, Resolver: To(nobody), Confirm: ConfirmEnqueued, CloseTimeout: time.Millisecond}, nil)
+	require.NoError(t, err)
+	return p
+}
+
+// blockedMarshaler fails when it may go on.
+type blockedMarshaler chan struct{}
+
+var errBlocked = errors.New("it was blocked")
+
+func (b blockedMarshaler) Marshal(dst []byte, _ string, _ *message.Message) ([]byte, error) {
+	<-b
+	return dst, errBlocked
+}
+
+func TestCloseWaitsForThePublishCallsThatRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		goOn := make(blockedMarshaler)
+		p := newTestPublisher(t, goOn)
+		published, closed := make(chan error, 2), make(chan error, 1)
+		for range 2 {
+			go func() { published <- p.Publish("topic", message.NewMessage("1", nil)) }()
+		}
+		synctest.Wait()
+		go func() { closed <- p.Close() }()
+		for range 2 {
+			synctest.Wait()
+			require.Empty(t, closed)
+			require.ErrorIs(t, p.Publish("topic", message.NewMessage("2", nil)), ErrPublisherClosed)
+			require.ErrorIs(t, p.Publish("other", message.NewMessage("3", nil)), ErrPublisherClosed)
+			goOn <- struct{}{}
+			require.ErrorIs(t, <-published, errBlocked)
+		}
+		require.NoError(t, <-closed)
+	})
+}
+
+// pass begins and ends a call on so many topics.
+func pass(t *testing.T, p *Publisher, topics int) {
+	t.Helper()
+	for i := range topics {
+		r, err := p.begin("passed " + strconv.Itoa(i))
+		require.NoError(t, err)
+		p.end(r)
+	}
+}
+
+func TestARoadIsForgottenOnlyWhenNothingIsOnIt(t *testing.T) {
+	p := newTestPublisher(t, EnvelopeMarshaler{})
+	require.NoError(t, p.Publish("undelivered", message.NewMessage("1", nil)))
+	undelivered := p.road("undelivered")
+	called, err := p.begin("called")
+	require.NoError(t, err)
+	pass(t, p, 1000)
+	require.Less(t, len(p.roads), 300)
+	require.Same(t, undelivered, p.road("undelivered"))
+	require.Same(t, called, p.road("called"))
+
+	p.end(called)
+	pass(t, p, 1000)
+	require.Same(t, undelivered, p.road("undelivered"))
+	require.False(t, called.enter())
+	require.EqualValues(t, forgotten, called.calls.Load())
+	p.last.Store(called) // whoever found it in the last moment
+	again, err := p.begin("called")
+	require.NoError(t, err)
+	require.NotSame(t, called, again)
+	p.end(again)
+	var lost *UndeliveredError
+	require.ErrorAs(t, p.Close(), &lost)
+	require.Equal(t, 1, lost.Count)
+}
+
+func TestRoadsAreForgottenWhileOthersLookForThem(t *testing.T) {
+	p := newTestPublisher(t, EnvelopeMarshaler{})
+	var wg sync.WaitGroup
+	for g := range uint64(8) {
+		wg.Go(func() {
+			dice := rand.New(rand.NewPCG(g, 1))
+			for range 5000 {
+				topic := strconv.Itoa(dice.IntN(300))
+				r, err := p.begin(topic)
+				if err != nil || r.topic != topic {
+					t.Errorf("%q led to %q: %v", topic, r.topic, err)
+					return
+				}
+				p.end(r)
+			}
+		})
+	}
+	wg.Wait()
+	require.False(t, p.calling())
+	for _, r := range p.roads {
+		require.Zero(t, r.calls.Load())
+	}
+	require.NoError(t, p.Close())
+}
