@@ -170,7 +170,7 @@ func (p *pump) room() bool {
 // when there is one.
 func (p *pump) take(idle bool) (f flight, ok bool) {
 	for {
-		d, msg, err, found, its := p.draw(idle)
+		d, msg, found, its, err := p.draw(idle)
 		if !found {
 			return f, false
 		}
@@ -184,26 +184,26 @@ func (p *pump) take(idle bool) (f flight, ok bool) {
 }
 
 // draw takes the group's next message, if one is found, and tells whether its key lets it be handled now.
-func (p *pump) draw(idle bool) (d dispatch.Delivery, msg *message.Message, err error, found, its bool) {
+func (p *pump) draw(idle bool) (d dispatch.Delivery, msg *message.Message, found, its bool, err error) {
 	key := p.subscriber.cfg.Key
 	if key == nil {
 		if d, found = p.pick(idle); found {
 			msg, err = p.unmarshal(d)
 		}
-		return d, msg, err, found, true
+		return d, msg, found, true, err
 	}
 	turn := p.member.Turn()
 	turn.Lock()
 	defer turn.Unlock()
 	if d, found = p.pickOne(idle); !found {
-		return d, nil, nil, false, false
+		return d, nil, false, false, nil
 	}
 	msg, err = p.unmarshal(d)
 	if err != nil && !p.subscriber.cfg.EmitUndecodable {
-		return d, msg, err, true, true
+		return d, msg, true, true, err
 	}
 	its = p.member.Claim(&d, key(msg))
-	return d, msg, err, true, its
+	return d, msg, true, its, err
 }
 
 // pickOne returns the group's next message.

@@ -225,7 +225,7 @@ func FuzzWindow(f *testing.F) {
 			w.Open()
 			m.windows = append(m.windows, w)
 		}
-		m.lines = make([][]*modelClaim, 3)
+		m.lines = make([][]*Claim, 3)
 		for len(in) > 0 {
 			m.step(&in)
 			m.check()
@@ -239,13 +239,8 @@ type windowModel struct {
 	budget  *Budget
 	memory  int
 	windows []*Window
-	lines   [][]*modelClaim // of each window, those that wait
+	lines   [][]*Claim // of each window, those that wait
 	held    []holding
-}
-
-type modelClaim struct {
-	*Claim
-	want, least Amount
 }
 
 type holding struct {
@@ -270,7 +265,7 @@ func (m *windowModel) step(in *script) {
 			at := in.next(n)
 			c := m.lines[i][at]
 			m.lines[i] = append(m.lines[i][:at], m.lines[i][at+1:]...)
-			w.Cancel(c.Claim)
+			w.Cancel(c)
 		}
 	case 4:
 		m.release(in)
@@ -278,7 +273,7 @@ func (m *windowModel) step(in *script) {
 }
 
 func (m *windowModel) wait(i int, want, least Amount) {
-	c := &modelClaim{Claim: &Claim{Want: want, Least: least}}
+	c := &Claim{Want: want, Least: least}
 	c.Grant = func(a Amount) {
 		require.NotEmpty(m.t, m.lines[i])
 		require.Same(m.t, c, m.lines[i][0], "out of line")
@@ -286,7 +281,7 @@ func (m *windowModel) wait(i int, want, least Amount) {
 		m.got(i, a, c.Least, c.Want)
 	}
 	m.lines[i] = append(m.lines[i], c)
-	m.windows[i].Wait(c.Claim)
+	m.windows[i].Wait(c)
 }
 
 func (m *windowModel) got(i int, a, least, want Amount) {

@@ -63,7 +63,7 @@ func route(sub message.Subscriber, topic string, tally *measure.Tally) (func() e
 	if err != nil {
 		return nil, err
 	}
-	router.AddNoPublisherHandler("bench", topic, sub, func(msg *message.Message) error {
+	router.AddConsumerHandler("bench", topic, sub, func(msg *message.Message) error {
 		tally.ArriveAny(msg.Payload)
 		return nil
 	})

@@ -5,9 +5,6 @@ import (
 	"time"
 )
 
-// plainLimit is the message limit of the plain listener: its headers have three bytes.
-const plainLimit = 4096
-
 // plainFrame is a message as BuffStreams frames it: a zigzag varint of the length, zeros up to the width, the message.
 func plainFrame(message []byte) []byte {
 	n := 2 * len(message)
