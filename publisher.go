@@ -29,7 +29,7 @@ type Publisher struct {
 	cancel context.CancelFunc
 	turn   atomic.Uint64 // of round robin
 
-	closed atomic.Bool          // set under mu
+	closed atomic.Bool
 	idle   chan struct{}        // receives when a road has no more calls and the Publisher is closed
 	last   atomic.Pointer[road] // the road that was looked up last
 
@@ -245,10 +245,7 @@ func (p *Publisher) Flush(ctx context.Context) error {
 // level (received, for ConfirmEnqueued). What is in an Outbox it does not wait for: see Drain. It returns an *UndeliveredError with the number of those that did not.
 // It may be called more than once.
 func (p *Publisher) Close() error {
-	p.mu.Lock()
-	first := p.closed.CompareAndSwap(false, true)
-	p.mu.Unlock()
-	if !first {
+	if !p.closed.CompareAndSwap(false, true) {
 		return nil
 	}
 

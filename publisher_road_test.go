@@ -1,24 +1,31 @@
 package buffstreams
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
+	"net"
 	"strconv"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
-// nobody is an address at which nobody listens.
-const nobody = "127.0.0.1:1"
-
+// newTestPublisher returns one whose peers are away.
 func newTestPublisher(t *testing.T, m Marshaler) *Publisher {
 	t.Helper()
-	p, err := NewPublisher(PublisherConfig{Marshaler: m, Resolver: To(nobody), Confirm: ConfirmEnqueued, CloseTimeout: time.Millisecond}, nil)
+	away := func(context.Context, string, string) (net.Conn, error) { return nil, syscall.ECONNREFUSED }
+	p, err := NewPublisher(PublisherConfig{
+		Marshaler: m, Resolver: To("127.0.0.1:1"), ManagerConfig: pool.ManagerConfig{Dial: away},
+		Confirm: ConfirmEnqueued, CloseTimeout: time.Millisecond,
+	}, nil)
 	require.NoError(t, err)
 	return p
 }

@@ -82,10 +82,8 @@ func (m *memory) Lend() []byte {
 }
 
 func (m *memory) Return() {
-	if m.waited = true; len(m.buf) > tinySize {
-		buffers.Put(m.buf)
-	}
-	m.buf = nil
+	buffers.Put(m.buf) // which passes over the few bytes of its own
+	m.buf, m.waited = nil, true
 }
 
 // direct reports whether the frame in progress, which is not whole, goes into

@@ -6,6 +6,8 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -173,7 +175,6 @@ type acked struct {
 
 	mu        sync.Mutex
 	links     map[Target]*Link
-	all       []*Link // the same; only ever appended to
 	endpoints map[Target]*opening
 	ticking   bool
 	closed    bool
@@ -250,7 +251,6 @@ func (a *acked) link(t Target) (*Link, error) {
 	}
 	l = newLink(cfg)
 	a.links[t] = l
-	a.all = append(a.all, l)
 	if !a.ticking {
 		a.ticking = true
 		a.wg.Go(func() { a.clock.run(a.stop, a.tick) }) // ends when stop is closed
@@ -282,7 +282,7 @@ func (a *acked) tick(now time.Time) (busy bool) {
 func (a *acked) allLinks() []*Link {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.all
+	return slices.Collect(maps.Values(a.links))
 }
 
 func (a *acked) endpoint(t Target) (*Endpoint, error) {

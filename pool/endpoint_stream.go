@@ -48,7 +48,7 @@ func (s *stream) attach(c *endpointConn, f *wire.Open) {
 	}
 	returned := s.in.Outstanding()
 	opened, rejects := s.in.Attach(f.Handle, f.Base)
-	s.conn, s.dirty, s.target, s.epoch = c, false, initialTarget, f.Epoch
+	s.conn, s.dirty, s.target, s.asked, s.epoch = c, false, initialTarget, dispatch.Amount{}, f.Epoch
 	c.mu.Lock()
 	c.append(&wire.Frame{Body: &wire.Frame_Opened{Opened: opened}})
 	for _, r := range rejects {

@@ -65,7 +65,7 @@ type simPort struct {
 	greeted bool
 }
 
-// Read is talk, from where it stopped.
+// Read is serve, from where it stopped.
 func (p *simPort) Read() error {
 	if !p.greeted {
 		if err := p.conn.greet(context.Background(), p.reader); err != nil {

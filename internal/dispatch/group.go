@@ -42,7 +42,7 @@ func (d Delivery) Origin() (Source, uint64) { return d.node.source, d.node.first
 // Received is when the message arrived.
 func (d Delivery) Received() time.Time { return d.node.at }
 
-// together is how many small messages share memory outside the log at most: whoever keeps one of them keeps as many.
+// Small messages share memory outside the log: whoever keeps one of them keeps so many, and so much, at most.
 const (
 	together      = 8
 	togetherBytes = 2 << 10
@@ -64,9 +64,12 @@ func fetch(ds []Delivery) {
 	}
 }
 
+// borrowed tells whether the message is in memory that others will ask for.
+func (d *Delivery) borrowed() bool { return d.fresh && !d.node.single() }
+
 // loan is how much memory the message needs outside the log.
 func (d *Delivery) loan() int {
-	if !d.fresh || d.node.single() {
+	if !d.borrowed() {
 		return 0
 	}
 	return len(d.data)
@@ -74,17 +77,13 @@ func (d *Delivery) loan() int {
 
 // fetch moves the message to the memory behind room, and returns the longer slice.
 func (d *Delivery) fetch(room []byte) []byte {
-	if !d.fresh {
-		return room
+	if d.borrowed() {
+		start := len(room)
+		room = append(room, d.data...)
+		d.data = room[start:len(room):len(room)]
+		d.node.pass()
 	}
 	d.fresh = false
-	if d.node.single() {
-		return room
-	}
-	start := len(room)
-	room = append(room, d.data...)
-	d.data = room[start:len(room):len(room)]
-	d.node.pass()
 	return room
 }
 

@@ -1,7 +1,9 @@
 package dispatch
 
 import (
+	"bytes"
 	"testing"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 )
@@ -48,4 +50,33 @@ func TestASingleMessageIsNotCopied(t *testing.T) {
 	topic.Append(s, 2, [][]byte{[]byte("2")}, topicTime, false)
 	d = take(t, m, 2)
 	require.Equal(t, "2", string(d.Message()))
+}
+
+// TestSmallMessagesShareLittleMemory: what is taken together shares memory, so much at most, and one's owner may write to it
+// without changing another's.
+func TestSmallMessagesShareLittleMemory(t *testing.T) {
+	for size, shared := range map[int]int{11: together, togetherBytes/4 - 1: 4, togetherBytes + 1: 1} { // none fills a size class: no two pieces touch
+		topic, s := newTestTopic()
+		m := topic.Join("g", quiet)
+		msgs := make([][]byte, 2*together)
+		for i := range msgs {
+			msgs[i] = bytes.Repeat([]byte{byte(i)}, size)
+		}
+		topic.Append(s, 1, msgs, topicTime, false)
+		ds, _ := m.TakeUpTo(nil, len(msgs), true)
+		require.Len(t, ds, len(msgs))
+		run, longest := 1, 1
+		for i := 1; i < len(ds); i++ {
+			end := unsafe.Add(unsafe.Pointer(unsafe.SliceData(ds[i-1].data)), size)
+			if run++; end != unsafe.Pointer(unsafe.SliceData(ds[i].data)) {
+				run = 1
+			}
+			longest = max(longest, run)
+		}
+		require.Equal(t, shared, longest, "%d bytes", size)
+		for i, d := range ds {
+			require.Equal(t, size, cap(d.data), "whoever appends to it gets memory of its own")
+			require.Equal(t, msgs[i], d.Message())
+		}
+	}
 }
