@@ -19,7 +19,11 @@ func ignore([]byte) error { return nil }
 
 func TestStartListeningBlocksUntilClose(t *testing.T) {
 	noLeaks(t)
-	l, err := ListenTCP(ListenerConfig{Address: "127.0.0.1:0", Callback: ignore})
+	served := make(chan struct{}, 1)
+	l, err := ListenTCP(ListenerConfig{Address: "127.0.0.1:0", Callback: func(payload []byte) error {
+		served <- struct{}{}
+		return ignore(payload)
+	}})
 	require.NoError(t, err)
 	ended := make(chan error, 1)
 	go func() { ended <- l.StartListening() }() // ends with Close
@@ -28,6 +32,7 @@ func TestStartListeningBlocksUntilClose(t *testing.T) {
 	defer conn.Close()
 	_, err = conn.Write(peerFrame(width4096, nil))
 	require.NoError(t, err)
+	<-served // it has started: the kernel takes connections before
 	require.NoError(t, l.Close())
 	assert.NoError(t, <-ended)
 	assert.ErrorIs(t, l.StartListening(), ErrClosed)
