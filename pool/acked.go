@@ -15,6 +15,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
+	"github.com/buffstreams/watermill-buffstreams/internal/buffers"
 	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 )
@@ -374,6 +375,7 @@ func (a *acked) close(ctx context.Context) error {
 	a.wg.Wait()
 	if first {
 		a.crew.close()
+		buffers.Drop()
 	}
 	return errors.Join(errs...)
 }

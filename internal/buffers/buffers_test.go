@@ -50,9 +50,9 @@ func TestWhatIsPutIsUsedAgain(t *testing.T) {
 		size, class := fit(64 << 10)
 		buf := make([]byte, 1, size)
 		s.put(buf[:0], class)
-		got := s.get(class)
+		got := s.get(least, class)
 		require.Same(t, &buf[0], &got[:1][0])
-		require.Nil(t, s.get(class))
+		require.Nil(t, s.get(least, class))
 		require.Zero(t, s.kept())
 		time.Sleep(2 * idleTime)
 	})
@@ -67,7 +67,7 @@ func TestWhatIsNotNeededIsDropped(t *testing.T) {
 		for range 5 {
 			time.Sleep(idleTime) // one of both is needed
 			synctest.Wait()
-			buf := s.get(class)
+			buf := s.get(least, class)
 			require.NotNil(t, buf)
 			s.put(buf, class)
 		}
