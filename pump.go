@@ -58,10 +58,13 @@ func (p *pump) run() {
 }
 
 func (p *pump) ends() bool {
+	return isClosed(p.closing) || isClosed(p.asked) // close is on its way
+}
+
+// isClosed is a select of one channel, which takes no lock.
+func isClosed(c <-chan struct{}) bool {
 	select {
-	case <-p.closing:
-		return true
-	case <-p.asked: // close is on its way
+	case <-c:
 		return true
 	default:
 		return false

@@ -43,24 +43,10 @@ type flight struct {
 }
 
 // acked tells whether the handler has acked.
-func (f flight) acked() bool {
-	select {
-	case <-f.msg.Acked():
-		return true
-	default:
-		return false
-	}
-}
+func (f flight) acked() bool { return isClosed(f.msg.Acked()) }
 
 // nacked tells whether the handler has nacked.
-func (f flight) nacked() bool {
-	select {
-	case <-f.msg.Nacked():
-		return true
-	default:
-		return false
-	}
-}
+func (f flight) nacked() bool { return isClosed(f.msg.Nacked()) }
 
 func newSubscription(ctx context.Context, s *Subscriber, topic string, t *dispatch.Topic, gone <-chan struct{}) *subscription {
 	sub := &subscription{
@@ -244,23 +230,13 @@ func (s *subscription) outcome(f flight) (acked bool) {
 	case <-late:
 	case <-s.base.Done():
 	}
-	select {
-	case <-f.msg.Acked():
-		return true
-	default:
-		return false
-	}
+	return f.acked()
 }
 
 // pause waits before a redelivery. It returns false when the subscription closes.
 func (s *subscription) pause(delay time.Duration) bool {
 	if delay <= 0 {
-		select {
-		case <-s.closing:
-			return false
-		default:
-			return true
-		}
+		return !isClosed(s.closing)
 	}
 	timer := time.NewTimer(delay)
 	defer timer.Stop()

@@ -107,6 +107,7 @@ func (s *stage) contests() []contest {
 	for _, sh := range shapes {
 		all = append(all, s.async(sh))
 	}
+	all = append(all, s.besides())
 	all = append(all, s.apartContests()...)
 	all = append(all, s.router())
 	all = append(all, s.confirmed()...)
@@ -140,6 +141,21 @@ func (s *stage) async(sh shape) contest {
 		s.stream(peers.NATSCore.Name, peers.NATSCore, peers.Setup{}, sh.load),
 		s.stream(peers.NATSGo.Name, peers.NATSGo, peers.Setup{}, sh.load),
 		s.stream(peers.GRPC.Name, peers.GRPC, peers.Setup{}, sh.load),
+	}}
+}
+
+// heap is what an application may hold.
+const heap = 32 << 20
+
+// besides is a contest in which the collector is nobody's: with so much besides it has little to do.
+func (s *stage) besides() contest {
+	one := shapes[0].load
+	return contest{name: "heap", title: "1 publisher, message by message", contestants: []contestant{
+		s.stream(ours1, peers.Enqueued, peers.Setup{Heap: heap}, one),
+		s.stream(ours256, peers.Enqueued, peers.Setup{Heap: heap, InFlight: 256}, one),
+		s.stream(peers.GoChannel.Name, peers.GoChannel, peers.Setup{Heap: heap}, one),
+		s.stream(peers.NATSCore.Name, peers.NATSCore, peers.Setup{Heap: heap}, one),
+		s.stream(peers.NATSGo.Name, peers.NATSGo, peers.Setup{Heap: heap}, one),
 	}}
 }
 

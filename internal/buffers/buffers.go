@@ -17,11 +17,6 @@ const (
 	most     = 32 << 20               // what is kept of all of them: as much as two full windows
 	idleTime = 500 * time.Millisecond // what was not needed for so long is dropped
 
-	// A process that hands out flowBytes within flowTime is busy, and holds the reserve.
-	reserveBytes = 8 << 20
-	flowBytes    = 1 << 20
-	flowTime     = 100 * time.Millisecond
-
 	// Buffers have one of four sizes between a power of two and the next, so that hardly more than a quarter is wasted.
 	steps = 4
 )
@@ -38,14 +33,7 @@ type store struct {
 	shelves [bits.UintSize * steps]shelf
 	bytes   int
 	timer   *time.Timer // to the next look, while there are any, or the reserve
-
-	// reserve is memory that is never written to, nor read. A process that only passes messages on would otherwise have so
-	// small a heap that it is collected hundreds of times a second, for nothing: see docs/performance.md. It costs no page,
-	// but the heap may grow by twice as much before it is collected.
-	reserve []byte
-	flow    int       // handed out since began
-	began   time.Time // when flow began to count
-	busy    bool      // since the last look
+	reserve reserve
 }
 
 var free store
@@ -83,7 +71,9 @@ func fit(n int) (size, class int) {
 func (s *store) get(size, class int) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.count(size)
+	if s.reserve.count(size) {
+		s.watch()
+	}
 	at := &s.shelves[class]
 	n := len(at.buffers)
 	if n == 0 {
@@ -109,19 +99,6 @@ func (s *store) put(buf []byte, class int) {
 	s.watch()
 }
 
-// count notes what is handed out, and takes the reserve where that is much in a short time.
-func (s *store) count(size int) {
-	if s.flow += size; s.flow < flowBytes {
-		return
-	}
-	now := time.Now()
-	if s.busy = s.busy || now.Sub(s.began) < flowTime; s.busy && s.reserve == nil {
-		s.reserve = make([]byte, reserveBytes)
-		s.watch()
-	}
-	s.flow, s.began = 0, now
-}
-
 // watch has what is not needed dropped, until nothing is left.
 func (s *store) watch() {
 	if s.timer == nil {
@@ -143,21 +120,18 @@ func (s *store) look() {
 			at.buffers = nil
 		}
 	}
-	if !s.busy {
-		s.reserve = nil
-	}
-	s.busy = false
-	if s.timer = nil; s.bytes > 0 || s.reserve != nil {
+	held := s.reserve.look()
+	if s.timer = nil; s.bytes > 0 || held {
 		s.watch()
 	}
 }
 
-// Drop lets go of all that is free, for when those who used it have ended. Others take it anew.
+// Drop lets go of all that is free: who had a use for it has ended. Others take it anew.
 func Drop() { free.drop() }
 
 func (s *store) drop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.shelves[:])
-	s.bytes, s.reserve, s.busy = 0, nil, false // the timer ends by itself
+	s.bytes, s.reserve = 0, reserve{}
 }

@@ -95,3 +95,50 @@ func TestPutLeavesOthers(t *testing.T) {
 	Put(make([]byte, 0, least-1))
 	require.Equal(t, before, free.kept())
 }
+
+func TestABusyProcessHoldsTheReserve(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s store
+		held := func() bool {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.reserve.memory != nil
+		}
+		handOut := func(each time.Duration) {
+			for range 3 * flowBytes / (64 << 10) {
+				s.get(64<<10, 0)
+				time.Sleep(each)
+			}
+		}
+		time.Sleep(time.Hour)
+		handOut(flowTime)
+		require.False(t, held(), "so little is handed out that the collector has no work")
+		handOut(0)
+		require.True(t, held())
+		time.Sleep(idleTime)
+		handOut(0)
+		time.Sleep(idleTime / 2)
+		require.True(t, held(), "it goes on being busy")
+		time.Sleep(2 * idleTime)
+		require.False(t, held())
+		handOut(0)
+		require.True(t, held(), "it can begin anew")
+		s.drop()
+		require.False(t, held())
+		time.Sleep(3 * idleTime)
+	})
+}
+
+func TestDropLetsGoOfAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s store
+		stored(&s, least)
+		s.drop()
+		require.Zero(t, s.kept())
+		_, class := fit(least)
+		require.Nil(t, s.get(least, class))
+		require.Equal(t, least, stored(&s, least), "it can begin anew")
+		time.Sleep(3 * idleTime)
+		require.Zero(t, s.kept())
+	})
+}

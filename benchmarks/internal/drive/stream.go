@@ -40,6 +40,8 @@ func (l local) arrivals() (measure.Arrivals, error) { return l.tally.Arrivals(),
 func Stream(ctx context.Context, p peers.Peer, s peers.Setup, l Load, d time.Duration) (Figures, error) {
 	l.setDefaults()
 	s.Senders = l.Lanes
+	besides := make([]byte, s.Heap)
+	defer runtime.KeepAlive(besides)
 	runtime.GC() // what earlier turns left
 	tally := measure.NewTally(l.Lanes, s.Size)
 	to, err := p.Receive(s, tally)

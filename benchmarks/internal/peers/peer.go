@@ -23,6 +23,7 @@ type Setup struct {
 	Name     string `json:"name"`      // of the topic: no two turns share one at a broker
 	Dir      string `json:"dir"`       // for a broker that stores on disk
 	Broker   string `json:"broker"`    // address of one that runs already; empty starts it with the receiving end
+	Heap     int    `json:"heap"`      // what the process holds besides, in bytes
 
 	// Slow is how long the handler of the last of several topics takes until Hurry is closed; 0 means no time.
 	Slow  time.Duration   `json:"slow"`

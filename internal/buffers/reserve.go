@@ -1,0 +1,44 @@
+package buffers
+
+import "time"
+
+const (
+	reserveBytes = 8 << 20
+	// A process that hands out flowBytes within flowTime is busy.
+	flowBytes = 1 << 20
+	flowTime  = 100 * time.Millisecond
+)
+
+// reserve is memory that a busy process holds and nobody uses. One that only passes messages on has a heap of a few MiB: the
+// collector, which begins anew whenever the heap has doubled, would take up to half of its time. The memory is never
+// touched, so that it takes no page; but the heap may grow by as much again.
+type reserve struct {
+	memory []byte
+	flow   int       // handed out since began
+	began  time.Time // when flow began to count
+	busy   bool      // since the last look
+}
+
+// count notes that so many bytes are handed out, and tells whether that makes the process busy.
+func (r *reserve) count(bytes int) (busy bool) {
+	if r.flow += bytes; r.flow < flowBytes {
+		return false
+	}
+	now := time.Now()
+	busy = now.Sub(r.began) < flowTime
+	r.flow, r.began = 0, now
+	if busy && r.memory == nil {
+		r.memory = make([]byte, reserveBytes)
+	}
+	r.busy = r.busy || busy
+	return busy
+}
+
+// look lets go of the memory unless the process was busy since the last time, and tells whether it is held.
+func (r *reserve) look() (held bool) {
+	if !r.busy {
+		r.memory = nil
+	}
+	r.busy = false
+	return r.memory != nil
+}
