@@ -1,6 +1,7 @@
 package buffers
 
 import (
+	"runtime/debug"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -127,6 +128,21 @@ func TestABusyProcessHoldsTheReserve(t *testing.T) {
 		require.False(t, held())
 		time.Sleep(3 * idleTime)
 	})
+}
+
+func TestNoReserveWhereMemoryIsScarce(t *testing.T) {
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(leastLimit - 1))
+	var r reserve
+	for range 3 {
+		r.count(flowBytes)
+	}
+	require.True(t, r.busy)
+	require.False(t, r.look())
+	debug.SetMemoryLimit(leastLimit)
+	for range 3 {
+		r.count(flowBytes)
+	}
+	require.True(t, r.look())
 }
 
 func TestDropLetsGoOfAll(t *testing.T) {

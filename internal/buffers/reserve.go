@@ -1,9 +1,14 @@
 package buffers
 
-import "time"
+import (
+	"runtime/debug"
+	"time"
+)
 
 const (
 	reserveBytes = 8 << 20
+	// leastLimit is the smallest GOMEMLIMIT with which there is a reserve: it counts against that.
+	leastLimit = 256 << 20
 	// A process that hands out flowBytes within flowTime is busy.
 	flowBytes = 1 << 20
 	flowTime  = 100 * time.Millisecond
@@ -27,10 +32,10 @@ func (r *reserve) count(bytes int) (busy bool) {
 	now := time.Now()
 	busy = now.Sub(r.began) < flowTime
 	r.flow, r.began = 0, now
-	if busy && r.memory == nil {
+	r.busy = r.busy || busy
+	if busy && r.memory == nil && debug.SetMemoryLimit(-1) >= leastLimit {
 		r.memory = make([]byte, reserveBytes)
 	}
-	r.busy = r.busy || busy
 	return busy
 }
 

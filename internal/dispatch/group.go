@@ -51,47 +51,42 @@ const (
 // fetch gives deliveries that come out of the log memory outside it. No lock need be held.
 func fetch(ds []Delivery) {
 	for len(ds) > 0 {
-		n, size := 1, ds[0].loan()
-		for n < min(len(ds), together) && size+ds[n].loan() <= togetherBytes {
-			size += ds[n].loan()
-			n++
+		n := 1
+		if d := &ds[0]; d.borrowed() {
+			size := len(d.data)
+			for n < min(len(ds), together) && ds[n].follows(ds[n-1]) && size+len(ds[n].data) <= togetherBytes {
+				size += len(ds[n].data)
+				n++
+			}
+			room := d.node.copy(int(d.index), size)
+			for i := range ds[:n] {
+				ds[i].data, room = carve(room, len(ds[i].data))
+			}
+			d.node.pass(n)
 		}
-		room := make([]byte, 0, size)
 		for i := range ds[:n] {
-			room = ds[i].fetch(room)
+			ds[i].fresh = false
 		}
 		ds = ds[n:]
 	}
 }
 
+// carve cuts n bytes off.
+func carve(room []byte, n int) (piece, rest []byte) { return room[:n:n], room[n:] }
+
 // borrowed tells whether the message is in memory that others will ask for.
 func (d *Delivery) borrowed() bool { return d.fresh && !d.node.single() }
 
-// loan is how much memory the message needs outside the log.
-func (d *Delivery) loan() int {
-	if !d.borrowed() {
-		return 0
-	}
-	return len(d.data)
-}
-
-// fetch moves the message to the memory behind room, and returns the longer slice.
-func (d *Delivery) fetch(room []byte) []byte {
-	if d.borrowed() {
-		start := len(room)
-		room = append(room, d.data...)
-		d.data = room[start:len(room):len(room)]
-		d.node.pass()
-	}
-	d.fresh = false
-	return room
+// follows tells whether the message lies behind the other one in the log's memory.
+func (d *Delivery) follows(other Delivery) bool {
+	return d.fresh && d.node == other.node && d.index == other.index+1
 }
 
 // skip lets go of the log's memory without taking the message.
 func (d *Delivery) skip() {
 	if d.fresh {
 		d.fresh, d.data = false, nil
-		d.node.pass()
+		d.node.pass(1)
 	}
 }
 

@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"bytes"
 	"sync/atomic"
 	"time"
 
@@ -45,11 +46,20 @@ func (n *node) count() int { return len(n.ends) }
 
 // message is a view of one message, until it is taken by all groups.
 func (n *node) message(i int) []byte {
-	start := uint32(0)
-	if i > 0 {
-		start = n.ends[i-1]
+	return n.buf[n.start(i):n.ends[i]:n.ends[i]]
+}
+
+func (n *node) start(i int) uint32 {
+	if i == 0 {
+		return 0
 	}
-	return n.buf[start:n.ends[i]:n.ends[i]]
+	return n.ends[i-1]
+}
+
+// copy is a copy of messages from one on, of so many bytes. Unlike with make, no memory is cleared first.
+func (n *node) copy(i, size int) []byte {
+	start := int(n.start(i))
+	return bytes.Clone(n.buf[start : start+size])
 }
 
 // shared tells for how many groups it is.
@@ -67,9 +77,9 @@ func (n *node) shared(groups int) {
 // single tells that nobody else will ask for its memory: a message of it may stay there.
 func (n *node) single() bool { return n.left == nil && n.count() == 1 }
 
-// pass counts one taking. The last one sets the memory free.
-func (n *node) pass() {
-	if n.unread.Add(-1) == 0 {
+// pass counts so many takings. The last one sets the memory free.
+func (n *node) pass(taken int) {
+	if n.unread.Add(int64(-taken)) == 0 {
 		buffers.Put(n.buf)
 		n.buf, n.ends = nil, nil
 	}
