@@ -145,7 +145,7 @@ func (s *stage) async(sh shape) contest {
 }
 
 // heap is what an application may hold.
-const heap = 32 << 20
+const heap = 64 << 20
 
 // besides is a contest in which the collector is nobody's: with so much besides it has little to do.
 func (s *stage) besides() contest {

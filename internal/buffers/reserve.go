@@ -6,9 +6,9 @@ import (
 )
 
 const (
-	reserveBytes = 8 << 20
+	reserveBytes = 16 << 20 // as much as a topic's window by default
 	// leastLimit is the smallest GOMEMLIMIT with which there is a reserve: it counts against that.
-	leastLimit = 256 << 20
+	leastLimit = 512 << 20
 	// A process that hands out flowBytes within flowTime is busy.
 	flowBytes = 1 << 20
 	flowTime  = 100 * time.Millisecond
