@@ -192,6 +192,7 @@ type opening struct {
 type Refused = session.Refused
 
 func newAcked(cfg ManagerConfig) *acked {
+	buffers.Join() // until close
 	a := &acked{
 		cfg: cfg.Acked, manager: cfg, crew: newCrew(), stop: make(chan struct{}),
 		links: map[Target]*Link{}, endpoints: map[Target]*opening{},
@@ -375,7 +376,7 @@ func (a *acked) close(ctx context.Context) error {
 	a.wg.Wait()
 	if first {
 		a.crew.close()
-		buffers.Drop()
+		buffers.Leave()
 	}
 	return errors.Join(errs...)
 }

@@ -34,6 +34,7 @@ type store struct {
 	bytes   int
 	timer   *time.Timer // to the next look, while there are any, or the reserve
 	reserve reserve
+	users   int
 }
 
 var free store
@@ -126,12 +127,17 @@ func (s *store) look() {
 	}
 }
 
-// Drop lets go of all that is free: who had a use for it has ended. Others take it anew.
-func Drop() { free.drop() }
+// Join says that somebody is about to use buffers for a while, until a call of Leave.
+func Join() { free.join(1) }
 
-func (s *store) drop() {
+// Leave ends a Join. When nobody is left, all that is free is let go of.
+func Leave() { free.join(-1) }
+
+func (s *store) join(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	clear(s.shelves[:])
-	s.bytes, s.reserve = 0, reserve{}
+	if s.users += n; s.users == 0 {
+		clear(s.shelves[:])
+		s.bytes, s.reserve = 0, reserve{}
+	}
 }

@@ -124,7 +124,8 @@ func TestABusyProcessHoldsTheReserve(t *testing.T) {
 		require.False(t, held())
 		handOut(0)
 		require.True(t, held(), "it can begin anew")
-		s.drop()
+		s.join(1)
+		s.join(-1)
 		require.False(t, held())
 		time.Sleep(3 * idleTime)
 	})
@@ -145,11 +146,15 @@ func TestNoReserveWhereMemoryIsScarce(t *testing.T) {
 	require.True(t, r.look())
 }
 
-func TestDropLetsGoOfAll(t *testing.T) {
+func TestTheLastUserLetsGoOfAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s store
+		s.join(1)
+		s.join(1)
 		stored(&s, least)
-		s.drop()
+		s.join(-1)
+		require.Equal(t, least, s.kept(), "somebody else may need it")
+		s.join(-1)
 		require.Zero(t, s.kept())
 		_, class := fit(least)
 		require.Nil(t, s.get(least, class))
