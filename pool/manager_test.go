@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/buffers"
 )
 
 func newTestManager(t *testing.T, cfg ManagerConfig) *Manager {
@@ -121,6 +123,24 @@ func TestADialThatSucceedsAfterItsAddressWasClosedIsUndone(t *testing.T) {
 	assert.Equal(t, io.EOF, err)
 	_, err = m.Write("a:1", nil)
 	assert.ErrorIs(t, err, ErrNotOpened)
+}
+
+func TestTheLastManagerLetsGoOfTheBuffers(t *testing.T) {
+	const size = 3 << 20 // that nothing else needs
+	buf := buffers.Get(size)
+	first, err := NewManager(ManagerConfig{})
+	require.NoError(t, err)
+	last, err := NewManager(ManagerConfig{})
+	require.NoError(t, err)
+	buffers.Put(buf)
+	require.NoError(t, first.Close())
+	require.NoError(t, first.Close())
+	again := buffers.Get(size)
+	require.Same(t, &buf[:1][0], &again[:1][0], "somebody may need it")
+	buffers.Put(again)
+	require.NoError(t, last.Close())
+	again = buffers.Get(size)
+	require.NotSame(t, &buf[:1][0], &again[:1][0])
 }
 
 func TestManagerCloseEndsEverythingAndStaysClosed(t *testing.T) {

@@ -51,16 +51,12 @@ const (
 // fetch gives deliveries that come out of the log memory outside it. No lock need be held.
 func fetch(ds []Delivery) {
 	for len(ds) > 0 {
-		n := 1
+		n, size := piece(ds)
 		if d := &ds[0]; d.borrowed() {
-			size := len(d.data)
-			for n < min(len(ds), together) && ds[n].follows(ds[n-1]) && size+len(ds[n].data) <= togetherBytes {
-				size += len(ds[n].data)
-				n++
-			}
 			room := d.node.copy(int(d.index), size)
 			for i := range ds[:n] {
-				ds[i].data, room = carve(room, len(ds[i].data))
+				k := len(ds[i].data)
+				ds[i].data, room = room[:k:k], room[k:]
 			}
 			d.node.pass(n)
 		}
@@ -71,16 +67,19 @@ func fetch(ds []Delivery) {
 	}
 }
 
-// carve cuts n bytes off.
-func carve(room []byte, n int) (piece, rest []byte) { return room[:n:n], room[n:] }
+// piece is how many of the first deliveries share memory, and their size. They are in the log's order, behind those that were
+// given back, so that what is borrowed from one node lies there in one piece.
+func piece(ds []Delivery) (n, size int) {
+	n, size = 1, len(ds[0].data)
+	for ds[0].borrowed() && n < min(len(ds), together) && ds[n].node == ds[0].node && size+len(ds[n].data) <= togetherBytes {
+		size += len(ds[n].data)
+		n++
+	}
+	return n, size
+}
 
 // borrowed tells whether the message is in memory that others will ask for.
 func (d *Delivery) borrowed() bool { return d.fresh && !d.node.single() }
-
-// follows tells whether the message lies behind the other one in the log's memory.
-func (d *Delivery) follows(other Delivery) bool {
-	return d.fresh && d.node == other.node && d.index == other.index+1
-}
 
 // skip lets go of the log's memory without taking the message.
 func (d *Delivery) skip() {

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"bytes"
+	"strconv"
 	"testing"
 	"unsafe"
 
@@ -52,6 +53,28 @@ func TestASingleMessageIsNotCopied(t *testing.T) {
 	require.Equal(t, "2", string(d.Message()))
 }
 
+// TestMessagesOfSeveralRunsAreTakenTogether: what is copied in one piece lies in one run, and was not given back.
+func TestMessagesOfSeveralRunsAreTakenTogether(t *testing.T) {
+	topic, s := newTestTopic()
+	m := topic.Join("a", quiet)
+	feed(t, topic, s, 1, 4)
+	ds, _ := m.TakeUpTo(nil, 3, true)
+	require.Len(t, ds, 3)
+	m.Return(ds[1])
+	m.Return(ds[2])
+	feed(t, topic, s, 5, 6)
+	feed(t, topic, s, 7, 7)
+	feed(t, topic, s, 8, 9)
+	ds, _ = m.TakeUpTo(ds[:1], 8, true)
+	require.Len(t, ds, 9)
+	for i, d := range ds {
+		_, seq := d.Origin()
+		require.Equal(t, uint64(i+1), seq)
+		require.Equal(t, strconv.Itoa(i+1), string(d.Message()))
+		require.True(t, d.node.buf == nil || d.node.single())
+	}
+}
+
 // TestSmallMessagesShareLittleMemory: what is taken together shares memory, so much at most, and one's owner may write to it
 // without changing another's.
 func TestSmallMessagesShareLittleMemory(t *testing.T) {
@@ -65,6 +88,7 @@ func TestSmallMessagesShareLittleMemory(t *testing.T) {
 		topic.Append(s, 1, msgs, topicTime, false)
 		ds, _ := m.TakeUpTo(nil, len(msgs), true)
 		require.Len(t, ds, len(msgs))
+		require.Nil(t, ds[0].node.buf, "the log's memory is free")
 		run, longest := 1, 1
 		for i := 1; i < len(ds); i++ {
 			end := unsafe.Add(unsafe.Pointer(unsafe.SliceData(ds[i-1].data)), size)

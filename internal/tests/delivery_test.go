@@ -315,6 +315,22 @@ func TestUnackedMessagesGoBackToTheirGroup(t *testing.T) {
 	require.Equal(t, payloads(newMessages(5)), receiveAcked(t, subscribe(t, h.newSubscriber(t, nil), h.topic("a")), 5))
 }
 
+func TestACancelledSubscriptionEmitsNothing(t *testing.T) {
+	h := newHouse(t, pool.ManagerConfig{})
+	sub := h.newSubscriber(t, nil)
+	require.NoError(t, sub.SubscribeInitialize(h.topic("a")))
+	require.NoError(t, h.newPublisher(t, nil).Publish(h.topic("a"), newMessages(5)...))
+	cancelled, cancel := context.WithCancel(context.Background())
+	cancel()
+	for range 200 { // whoever is to close it must not have to win a race
+		messages, err := sub.Subscribe(cancelled, h.topic("a"))
+		require.NoError(t, err)
+		msg, open := <-messages
+		require.False(t, open, "%v", msg)
+	}
+	require.Equal(t, payloads(newMessages(5)), receiveAcked(t, subscribe(t, sub, h.topic("a")), 5))
+}
+
 func TestASubscriberThatReadsNothingGivesItsMessageToAnIdleOne(t *testing.T) {
 	h := newHouse(t, pool.ManagerConfig{})
 	_ = subscribe(t, h.newSubscriber(t, nil), h.topic("a")) // nobody reads this
