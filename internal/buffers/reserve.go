@@ -15,8 +15,8 @@ const (
 )
 
 // reserve is memory that a busy process holds and nobody uses. One that only passes messages on has a heap of a few MiB: the
-// collector, which begins anew whenever the heap has doubled, would take up to half of its time. The memory is never
-// touched, so that it takes no page; but the heap may grow by as much again.
+// collector, which begins anew whenever the heap has doubled, would take up to half of its time. The price is that the heap
+// may grow by as much again.
 type reserve struct {
 	memory []byte
 	flow   int       // handed out since began
