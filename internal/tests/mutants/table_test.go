@@ -62,8 +62,13 @@ var mutants = []mutant{
 	// Memory that is used again.
 	{
 		"the log's memory is used again while a group needs it", "internal/dispatch/node.go",
-		"if n.unread.Add(-1) == 0 {", "if n.unread.Add(-1) <= int64(n.count()) {",
+		"if n.unread.Add(int64(-taken)) == 0 {", "if n.unread.Add(int64(-taken)) <= int64(n.count()) {",
 		probe{"internal/dispatch", "^TestATakenMessageKeepsOnlyItself$", ""},
+	},
+	{
+		"what is taken together is copied as if it were one run", "internal/dispatch/group.go",
+		"ds[n].node == ds[0].node && ", "",
+		probe{"internal/dispatch", "^TestMessagesOfSeveralRunsAreTakenTogether$", ""},
 	},
 	{
 		"a chunk's memory is used again while it is written", "internal/session/keep.go",
