@@ -72,7 +72,7 @@ func fit(n int) (size, class int) {
 func (s *store) get(size, class int) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.reserve.count(size) {
+	if s.reserve.count(size) && s.reserve.flowed(time.Now()) {
 		s.watch()
 	}
 	at := &s.shelves[class]

@@ -97,53 +97,56 @@ func TestPutLeavesOthers(t *testing.T) {
 	require.Equal(t, before, free.kept())
 }
 
+// handOut hands out enough for a look at the time.
+func (r *reserve) handOut(now time.Time) (held bool) {
+	return r.count(flowBytes-1) || r.count(1) && r.flowed(now)
+}
+
 func TestABusyProcessHoldsTheReserve(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var s store
-		held := func() bool {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			return s.reserve.memory != nil
-		}
-		handOut := func(each time.Duration) {
-			for range 3 * flowBytes / (64 << 10) {
-				s.get(64<<10, 0)
-				time.Sleep(each)
-			}
-		}
-		time.Sleep(time.Hour)
-		handOut(flowTime)
-		require.False(t, held(), "so little is handed out that the collector has no work")
-		handOut(0)
-		require.True(t, held())
-		time.Sleep(idleTime)
-		handOut(0)
-		time.Sleep(idleTime / 2)
-		require.True(t, held(), "it goes on being busy")
-		time.Sleep(2 * idleTime)
-		require.False(t, held())
-		handOut(0)
-		require.True(t, held(), "it can begin anew")
-		s.join(1)
-		s.join(-1)
-		require.False(t, held())
-		time.Sleep(3 * idleTime)
-	})
+	var r reserve
+	now := time.Now()
+	require.False(t, r.handOut(now))
+	now = now.Add(flowTime)
+	require.False(t, r.handOut(now), "so little is handed out that the collector has no work")
+	now = now.Add(flowTime - 1)
+	require.True(t, r.handOut(now))
+	require.True(t, r.look(), "it was busy since the last look")
+	require.True(t, r.handOut(now.Add(flowTime-1)))
+	require.True(t, r.look(), "it goes on being busy")
+	require.False(t, r.look())
+	require.True(t, r.handOut(now.Add(flowTime)), "it can begin anew")
 }
 
 func TestNoReserveWhereMemoryIsScarce(t *testing.T) {
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(leastLimit - 1))
 	var r reserve
-	for range 3 {
-		r.count(flowBytes)
-	}
-	require.True(t, r.busy)
-	require.False(t, r.look())
+	now := time.Now()
+	require.False(t, r.handOut(now))
+	require.False(t, r.handOut(now))
 	debug.SetMemoryLimit(leastLimit)
-	for range 3 {
-		r.count(flowBytes)
-	}
-	require.True(t, r.look())
+	require.True(t, r.handOut(now))
+}
+
+func TestAStoreHoldsTheReserveUntilItIsIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // in which handing out takes no time
+		var s store
+		busy := func() {
+			s.get(flowBytes, 0)
+			s.get(flowBytes, 0)
+			require.NotNil(t, s.reserve.memory)
+		}
+		busy()
+		require.NotNil(t, s.timer, "somebody looks after it")
+		s.look()
+		require.NotNil(t, s.timer, "and goes on")
+		s.look()
+		require.Nil(t, s.reserve.memory)
+		require.Nil(t, s.timer)
+		s.join(1)
+		busy()
+		s.join(-1)
+		require.Nil(t, s.reserve.memory)
+	})
 }
 
 func TestTheLastUserLetsGoOfAll(t *testing.T) {
@@ -159,7 +162,5 @@ func TestTheLastUserLetsGoOfAll(t *testing.T) {
 		_, class := fit(least)
 		require.Nil(t, s.get(least, class))
 		require.Equal(t, least, stored(&s, least), "it can begin anew")
-		time.Sleep(3 * idleTime)
-		require.Zero(t, s.kept())
 	})
 }

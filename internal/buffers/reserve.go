@@ -24,19 +24,21 @@ type reserve struct {
 	busy   bool      // since the last look
 }
 
-// count notes that so many bytes are handed out, and tells whether that makes the process busy.
-func (r *reserve) count(bytes int) (busy bool) {
-	if r.flow += bytes; r.flow < flowBytes {
-		return false
-	}
-	now := time.Now()
-	busy = now.Sub(r.began) < flowTime
+// count notes that so many bytes are handed out, and tells whether that calls for a look at the time, with flowed.
+func (r *reserve) count(bytes int) (much bool) {
+	r.flow += bytes
+	return r.flow >= flowBytes
+}
+
+// flowed takes the reserve if what was counted took little time, and tells whether it is held.
+func (r *reserve) flowed(now time.Time) (held bool) {
+	busy := now.Sub(r.began) < flowTime
 	r.flow, r.began = 0, now
 	r.busy = r.busy || busy
 	if busy && r.memory == nil && debug.SetMemoryLimit(-1) >= leastLimit {
 		r.memory = make([]byte, reserveBytes)
 	}
-	return busy
+	return r.memory != nil
 }
 
 // look lets go of the memory unless the process was busy since the last time, and tells whether it is held.
