@@ -107,4 +107,4 @@ fuzz: ## every fuzz target for T
 
 generate: ## the Go code of proto/ (needs protoc 3.21 or later)
 	GOBIN=$(GOBIN) go install google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12
-	PATH=$(GOBIN):$$PATH protoc --proto_path=proto --go_out=proto --go_opt=paths=source_relative proto/*.proto
+	PATH=$(GOBIN):$$PATH protoc --proto_path=proto --go_out=internal/wire --go_opt=paths=source_relative proto/*.proto

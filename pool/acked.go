@@ -16,7 +16,7 @@ import (
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
 	"github.com/buffstreams/watermill-buffstreams/internal/buffers"
-	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 )
 
@@ -167,11 +167,11 @@ func greetingCodec() (framing.Codec, error) { return framing.NewFixed(4, binary.
 type acked struct {
 	cfg     AckedConfig
 	manager ManagerConfig
-	streams atomic.Uint64    // the number given last
-	held    *dispatch.Budget // by the endpoints
-	kept    *dispatch.Budget // by the links
-	crew    *crew            // of all flushers
-	clock   *clock           // of all links
+	streams atomic.Uint64 // the number given last
+	held    *flow.Budget  // by the endpoints
+	kept    *flow.Budget  // by the links
+	crew    *crew         // of all flushers
+	clock   *clock        // of all links
 	stop    chan struct{}
 	wg      sync.WaitGroup
 
@@ -200,7 +200,7 @@ func newAcked(cfg ManagerConfig) *acked {
 	}
 	a.cfg.setDefaults()
 	a.clock = newClock(a.cfg.PingAfter)
-	a.held, a.kept = dispatch.NewBudget(a.cfg.MemoryLimit), dispatch.NewBudget(a.cfg.MemoryLimit)
+	a.held, a.kept = flow.NewBudget(a.cfg.MemoryLimit), flow.NewBudget(a.cfg.MemoryLimit)
 	return a
 }
 

@@ -12,7 +12,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
-	wire "github.com/buffstreams/watermill-buffstreams/proto"
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
 // ErrUnavailable is for Authenticate and Authorize hooks to return, wrapped or not, when they cannot decide now: the peer is

@@ -12,6 +12,7 @@ import (
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
 	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 )
 
@@ -20,13 +21,13 @@ type endpointConfig struct {
 	AckedConfig
 	target Target
 	tls    *tls.Config // nil: plaintext with checksums
-	budget *dispatch.Budget
+	budget *flow.Budget
 	crew   *crew
 	logger watermill.LoggerAdapter
 }
 
-func (c *endpointConfig) window() dispatch.Amount {
-	return dispatch.Amount{Messages: c.WindowMessages, Bytes: c.WindowBytes}
+func (c *endpointConfig) window() flow.Amount {
+	return flow.Amount{Messages: c.WindowMessages, Bytes: c.WindowBytes}
 }
 
 // Endpoint is the receiving side at one address: it accepts connections, keeps the topics that publishers send to, and
@@ -118,7 +119,7 @@ func (e *Endpoint) EphemeralTopic(name string) *dispatch.Topic {
 func (e *Endpoint) topic(name string) *dispatch.Topic {
 	t := e.topics[name]
 	if t == nil {
-		w := dispatch.NewWindow(e.cfg.window(), e.cfg.budget)
+		w := flow.NewWindow(e.cfg.window(), e.cfg.budget)
 		t = dispatch.NewTopic(name, w, e.size, e.cfg.Groups[name]...)
 		if e.cfg.Dedupe != nil { // it bounds what comes twice by what is in flight
 			t.Prompt()

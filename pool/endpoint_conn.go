@@ -17,7 +17,7 @@ import (
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
-	wire "github.com/buffstreams/watermill-buffstreams/proto"
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
 // maxTopicName is the longest topic name that a stream may have.

@@ -1,21 +1,23 @@
 package pool
 
-import "github.com/buffstreams/watermill-buffstreams/internal/dispatch"
+import (
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
+)
 
 // initialTarget suffices for a stream that sends now and then.
-var initialTarget = dispatch.Amount{Messages: 256, Bytes: 64 << 10}
+var initialTarget = flow.Amount{Messages: 256, Bytes: 64 << 10}
 
 // topUp gives more credit when half of it is used, without waiting in line, and tells whether it did. mu is held.
 func (s *stream) topUp() bool {
 	left, idle := s.in.Outstanding(), s.topic.Window().Idle()
-	target := dispatch.Amount{Messages: min(s.target.Messages, idle.Messages), Bytes: min(s.target.Bytes, idle.Bytes)}
+	target := flow.Amount{Messages: min(s.target.Messages, idle.Messages), Bytes: min(s.target.Bytes, idle.Bytes)}
 	if s.claim != nil || left.Messages > target.Messages/2 && left.Bytes > target.Bytes/2 {
 		return false
 	}
 	if idle.Messages < s.asked.Messages || idle.Bytes < s.asked.Bytes { // it would have to ask for the rest all the same
 		return false
 	}
-	more := dispatch.Amount{Messages: max(0, target.Messages-left.Messages), Bytes: max(0, target.Bytes-left.Bytes)}
+	more := flow.Amount{Messages: max(0, target.Messages-left.Messages), Bytes: max(0, target.Bytes-left.Bytes)}
 	given := s.topic.Window().Take(more)
 	s.in.Grant(given)
 	return given.Messages > 0
@@ -60,19 +62,19 @@ func (s *stream) grow() {
 
 // newClaim is for what the sender has waiting, up to an eighth of the window, so that many streams find room. A grant of
 // much less than can be used would be spent in tiny frames. mu is held.
-func (s *stream) newClaim(messages, bytes, least uint64) *dispatch.Claim {
+func (s *stream) newClaim(messages, bytes, least uint64) *flow.Claim {
 	size, idle := s.conn.endpoint.cfg.window(), s.topic.Window().Idle()
-	share := dispatch.Amount{Messages: max(1, size.Messages/8), Bytes: max(1, size.Bytes/8)}
-	wanted := dispatch.Amount{Messages: clamp(messages, share.Messages), Bytes: clamp(bytes, share.Bytes)}
-	s.asked = dispatch.Amount{Messages: min(wanted.Messages, initialTarget.Messages), Bytes: min(wanted.Bytes, initialTarget.Bytes)}
-	claim := &dispatch.Claim{
-		Want: dispatch.Amount{
+	share := flow.Amount{Messages: max(1, size.Messages/8), Bytes: max(1, size.Bytes/8)}
+	wanted := flow.Amount{Messages: clamp(messages, share.Messages), Bytes: clamp(bytes, share.Bytes)}
+	s.asked = flow.Amount{Messages: min(wanted.Messages, initialTarget.Messages), Bytes: min(wanted.Bytes, initialTarget.Bytes)}
+	claim := &flow.Claim{
+		Want: flow.Amount{
 			Messages: max(wanted.Messages, min(s.target.Messages, idle.Messages)),
 			Bytes:    max(wanted.Bytes, min(s.target.Bytes, idle.Bytes)),
 		},
-		Least: dispatch.Amount{Messages: wanted.Messages, Bytes: max(wanted.Bytes, clamp(least, size.Bytes))},
+		Least: flow.Amount{Messages: wanted.Messages, Bytes: max(wanted.Bytes, clamp(least, size.Bytes))},
 	}
-	claim.Grant = func(a dispatch.Amount) { s.granted(claim, a) }
+	claim.Grant = func(a flow.Amount) { s.granted(claim, a) }
 	return claim
 }
 
@@ -84,7 +86,7 @@ func clamp(n uint64, limit int) int {
 }
 
 // granted takes what the window gave for a claim, unless the claim is not the stream's any more.
-func (s *stream) granted(claim *dispatch.Claim, a dispatch.Amount) {
+func (s *stream) granted(claim *flow.Claim, a flow.Amount) {
 	s.mu.Lock()
 	if s.claim != claim {
 		s.mu.Unlock()

@@ -7,6 +7,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 )
 
 // newPlainEndpoint listens for plain BuffStreams peers and puts what they send into one topic.
@@ -41,7 +42,7 @@ type plainSource struct {
 
 // receive is the listener's callback. It blocks while the window is full, or while no consumer exists yet.
 func (p *plainSource) receive(data []byte) error {
-	room := dispatch.Amount{Messages: 1, Bytes: p.endpoint.size(len(data))}
+	room := flow.Amount{Messages: 1, Bytes: p.endpoint.size(len(data))}
 	if !p.reserve(room) {
 		return ErrClosed
 	}
@@ -51,15 +52,15 @@ func (p *plainSource) receive(data []byte) error {
 }
 
 // reserve waits for room in the window; it returns false when the endpoint closes.
-func (p *plainSource) reserve(room dispatch.Amount) bool {
+func (p *plainSource) reserve(room flow.Amount) bool {
 	w := p.topic.Window()
 	if got := w.Take(room); got == room {
 		return true
-	} else if got != (dispatch.Amount{}) {
+	} else if got != (flow.Amount{}) {
 		w.Release(got)
 	}
 	granted := make(chan struct{})
-	claim := &dispatch.Claim{Want: room, Least: room, Grant: func(dispatch.Amount) { close(granted) }}
+	claim := &flow.Claim{Want: room, Least: room, Grant: func(flow.Amount) { close(granted) }}
 	w.Wait(claim)
 	select {
 	case <-granted:

@@ -6,8 +6,9 @@ import (
 	"time"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
-	wire "github.com/buffstreams/watermill-buffstreams/proto"
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
 // stream joins a publisher's stream to its topic: what arrives goes into the topic's log, what is settled there goes
@@ -28,9 +29,9 @@ type stream struct {
 	claims  int           // Opens that have found it and have not attached it yet
 	ended   bool          // with its topic: what still arrives is ignored
 	dirty   bool          // conn knows that there is something to tell
-	claim   *dispatch.Claim
-	target  dispatch.Amount // credit that is kept topped up; it doubles whenever the sender had to ask
-	asked   dispatch.Amount // what the sender asked for last, up to initialTarget
+	claim   *flow.Claim
+	target  flow.Amount // credit that is kept topped up; it doubles whenever the sender had to ask
+	asked   flow.Amount // what the sender asked for last, up to initialTarget
 }
 
 // attach binds the stream to a connection. An older connection that still has it is dead and does not know it yet.
@@ -48,7 +49,7 @@ func (s *stream) attach(c *endpointConn, f *wire.Open) {
 	}
 	returned := s.in.Outstanding()
 	opened, rejects := s.in.Attach(f.Handle, f.Base)
-	s.conn, s.dirty, s.target, s.asked, s.epoch = c, false, initialTarget, dispatch.Amount{}, f.Epoch
+	s.conn, s.dirty, s.target, s.asked, s.epoch = c, false, initialTarget, flow.Amount{}, f.Epoch
 	c.mu.Lock()
 	c.append(&wire.Frame{Body: &wire.Frame_Opened{Opened: opened}})
 	for _, r := range rejects {
@@ -78,7 +79,7 @@ func (s *stream) detach(c *endpointConn) {
 }
 
 // letGo forgets the connection and returns what the window gets back. mu is held.
-func (s *stream) letGo() (*dispatch.Claim, dispatch.Amount) {
+func (s *stream) letGo() (*flow.Claim, flow.Amount) {
 	claim, returned := s.claim, s.in.Outstanding()
 	if s.conn != nil {
 		s.topic.Window().Share(-1)
@@ -89,7 +90,7 @@ func (s *stream) letGo() (*dispatch.Claim, dispatch.Amount) {
 }
 
 // giveBack returns credit and the place in line to the window. mu is not held.
-func (s *stream) giveBack(claim *dispatch.Claim, a dispatch.Amount) {
+func (s *stream) giveBack(claim *flow.Claim, a flow.Amount) {
 	s.topic.Window().Release(a)
 	if claim != nil {
 		s.topic.Window().Cancel(claim)
@@ -172,7 +173,7 @@ func (s *stream) publish(c *endpointConn, f *session.PublishFrame) error {
 
 // append puts messages into the log, except those over the limit, which are rejected. It returns free with the room of
 // these added. mu is held.
-func (s *stream) append(msgs [][]byte, first uint64, own bool, free dispatch.Amount) dispatch.Amount {
+func (s *stream) append(msgs [][]byte, first uint64, own bool, free flow.Amount) flow.Amount {
 	now := time.Now()
 	limit := s.conn.endpoint.cfg.MaxMessageSize
 	from := 0

@@ -3,7 +3,7 @@ package pool
 import (
 	"time"
 
-	wire "github.com/buffstreams/watermill-buffstreams/proto"
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
 // send queues a control frame.

@@ -16,7 +16,7 @@ import (
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
-	wire "github.com/buffstreams/watermill-buffstreams/proto"
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
 // scriptedConn is a connection whose peer has said everything already, then hangs up; what it is told is kept.

@@ -11,7 +11,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill"
 
-	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 )
 
@@ -26,7 +26,7 @@ type linkConfig struct {
 	dial       DialFunc
 	identity   session.Identity
 	nextStream func() uint64
-	budget     *dispatch.Budget
+	budget     *flow.Budget
 	crew       *crew
 	clock      *clock
 	logger     watermill.LoggerAdapter

@@ -6,7 +6,7 @@ import (
 	"fmt"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
-	wire "github.com/buffstreams/watermill-buffstreams/proto"
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
 // TimeoutError is the ErrTimeout of a wait while there was no connection, with the reason for that.

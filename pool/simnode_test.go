@@ -8,7 +8,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
-	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 	"github.com/buffstreams/watermill-buffstreams/internal/sim"
 )
 
@@ -29,7 +29,7 @@ func newSimNode(cfg sim.NodeConfig) sim.Node {
 	}
 	acked.setDefaults()
 	logger := watermill.NopLogger{}
-	e := emptyEndpoint(endpointConfig{AckedConfig: acked, budget: dispatch.NewBudget(cfg.Memory), logger: logger})
+	e := emptyEndpoint(endpointConfig{AckedConfig: acked, budget: flow.NewBudget(cfg.Memory), logger: logger})
 	if acked.Dedupe != nil {
 		e.saver = newSaver(acked.Dedupe, logger)
 	}

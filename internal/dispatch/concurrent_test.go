@@ -8,6 +8,8 @@ import (
 	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 )
 
 // consumer is a member as a subscription uses it: a loop that takes, and waits to be notified when there is nothing.
@@ -118,8 +120,8 @@ func comeAndGo(t *testing.T, seed uint64, groups []string) {
 	for first := uint64(1); first <= total; {
 		last := min(total, first+rng.Uint64N(8))
 		room := make(chan struct{})
-		want := amount(int(last-first+1), int(last-first+1)*each)
-		topic.window.Wait(&Claim{Want: want, Least: want, Grant: func(Amount) { close(room) }})
+		want := flow.Amount{Messages: int(last - first + 1), Bytes: int(last-first+1) * each}
+		topic.window.Wait(&flow.Claim{Want: want, Least: want, Grant: func(flow.Amount) { close(room) }})
 		<-room
 		topic.Append(s, first, make([][]byte, want.Messages), topicTime, false)
 		first = last + 1

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 )
 
 // Group is one reader of a topic's log, shared by its members. The topic's mutex guards it.
@@ -266,7 +268,7 @@ func (m *Member) Leave() {
 		n := 0
 		for _, s := range dropped {
 			n += s.count
-			t.window.Release(Amount{s.count, s.bytes})
+			t.window.Release(flow.Amount{Messages: s.count, Bytes: s.bytes})
 		}
 		t.onEnd(n)
 		t.window.Close()

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 )
 
 // source writes down what it is told. It counts every sequence, so that a message reported twice shows.
@@ -58,10 +60,10 @@ var topicTime = time.Unix(1, 0) // when messages arrive
 func sized(int) int { return each }
 
 // windowRoom is what the windows of these tests hold.
-var windowRoom = Amount{Messages: 1000, Bytes: 1000 * each}
+var windowRoom = flow.Amount{Messages: 1000, Bytes: 1000 * each}
 
 func newTestTopic(declared ...string) (*Topic, *source) {
-	w := NewWindow(windowRoom, NewBudget(windowRoom.Bytes))
+	w := flow.NewWindow(windowRoom, flow.NewBudget(windowRoom.Bytes))
 	return NewTopic("topic", w, sized, declared...), newSource()
 }
 
@@ -72,7 +74,7 @@ func feed(t testing.TB, topic *Topic, s Source, first, last uint64) {
 	for seq := first; seq <= last; seq++ {
 		msgs = append(msgs, fmt.Appendf(nil, "%d", seq))
 	}
-	want := Amount{Messages: len(msgs), Bytes: len(msgs) * each}
+	want := flow.Amount{Messages: len(msgs), Bytes: len(msgs) * each}
 	if got := topic.window.Take(want); got != want {
 		t.Fatalf("the window gave %+v of %+v", got, want)
 	}
@@ -99,11 +101,7 @@ func takeNone(t testing.TB, m *Member) {
 
 func requireFull(t testing.TB, topic *Topic) {
 	t.Helper()
-	w := topic.window
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	require.Equal(t, w.size, w.free, "the window has everything back")
-	require.Equal(t, int64(windowRoom.Bytes), w.budget.free.Load(), "the budget has everything back")
+	require.Zero(t, topic.window.Held(), "the window has everything back, and so has its budget")
 }
 
 func run(first, last uint64) []uint64 {

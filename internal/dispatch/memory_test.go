@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 )
 
 // flood appends and settles n messages, through the hands of m, and returns how many of them are still in memory. With
@@ -22,7 +24,7 @@ func flood(t *testing.T, topic *Topic, s Source, m *Member, n int, again bool) i
 		msg := make([]byte, 1<<10)
 		alive.Add(1)
 		runtime.AddCleanup(&msg[0], func(struct{}) { alive.Add(-1) }, struct{}{})
-		require.NotZero(t, topic.window.Take(Amount{Messages: 1, Bytes: each}))
+		require.NotZero(t, topic.window.Take(flow.Amount{Messages: 1, Bytes: each}))
 		topic.Append(s, uint64(100+seq), [][]byte{msg}, topicTime, true)
 		if !again {
 			take(m.Settle)

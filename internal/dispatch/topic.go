@@ -7,6 +7,8 @@ package dispatch
 import (
 	"sync"
 	"time"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 )
 
 // Refusal says why a message will not be handled.
@@ -34,7 +36,7 @@ type link struct {
 // Topic is the log of one topic and its groups.
 type Topic struct {
 	name   string
-	window *Window
+	window *flow.Window
 	size   func(n int) int // of a message of n bytes, as the window counts it
 
 	mu       sync.Mutex
@@ -52,7 +54,7 @@ type Topic struct {
 
 // NewTopic returns an empty topic whose window opens with its first group, or, where groups are declared, when all of
 // these exist. size tells what a message of n bytes takes of the window.
-func NewTopic(name string, window *Window, size func(n int) int, declared ...string) *Topic {
+func NewTopic(name string, window *flow.Window, size func(n int) int, declared ...string) *Topic {
 	t := &Topic{name: name, window: window, size: size, tail: &link{}}
 	for _, g := range declared {
 		if t.declared == nil {
@@ -71,7 +73,7 @@ func (t *Topic) Prompt() { t.prompt = true }
 func (t *Topic) Name() string { return t.name }
 
 // Window is what bounds the topic.
-func (t *Topic) Window() *Window { return t.window }
+func (t *Topic) Window() *flow.Window { return t.window }
 
 // Append adds consecutive messages of a source, received at at, whose room was reserved in the window. They are copied; with
 // own, the memory of a single one is kept instead.
@@ -270,7 +272,7 @@ func (t *Topic) report(done []settled, quiet bool) {
 		} else {
 			s.node.source.Settled(first, first+uint64(s.count)-1, quiet)
 		}
-		t.window.Release(Amount{Messages: s.count, Bytes: s.bytes})
+		t.window.Release(flow.Amount{Messages: s.count, Bytes: s.bytes})
 	}
 }
 
@@ -316,6 +318,6 @@ func (t *Topic) expire() (dropped []settled, over bool) {
 // discard frees the room of messages that arrived too late.
 func (t *Topic) discard(msgs [][]byte) {
 	for _, m := range msgs {
-		t.window.Release(Amount{1, t.size(len(m))})
+		t.window.Release(flow.Amount{Messages: 1, Bytes: t.size(len(m))})
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 )
 
 func TestEveryGroupGetsEveryMessage(t *testing.T) {
@@ -155,9 +157,9 @@ func TestWaitingRoomOfSubscriptionsWithoutAGroup(t *testing.T) {
 
 func TestDeclaredGroupsHoldTheWindowBack(t *testing.T) {
 	topic, _ := newTestTopic("a", "b")
-	want := Amount{Messages: 1, Bytes: each}
-	var granted []Amount
-	topic.window.Wait(&Claim{Want: want, Least: want, Grant: func(a Amount) { granted = append(granted, a) }})
+	want := flow.Amount{Messages: 1, Bytes: each}
+	var granted []flow.Amount
+	topic.window.Wait(&flow.Claim{Want: want, Least: want, Grant: func(a flow.Amount) { granted = append(granted, a) }})
 	closed := func() {
 		t.Helper()
 		require.Zero(t, topic.window.Take(want))
@@ -174,7 +176,7 @@ func TestDeclaredGroupsHoldTheWindowBack(t *testing.T) {
 	topic.Initialize("b")
 	closed()
 	topic.Join("a", quiet)
-	require.Equal(t, []Amount{want}, granted)
+	require.Equal(t, []flow.Amount{want}, granted)
 	require.Equal(t, want, topic.window.Take(want))
 }
 
@@ -186,7 +188,7 @@ func TestATopicWithoutGroupsGivesNothing(t *testing.T) {
 		"joined ∅": func(topic *Topic) { topic.Join("", quiet) },
 	} {
 		topic, _ := newTestTopic()
-		want := Amount{Messages: 1, Bytes: each}
+		want := flow.Amount{Messages: 1, Bytes: each}
 		require.Zero(t, topic.window.Take(want), name)
 		open(topic)
 		require.Equal(t, want, topic.window.Take(want), name)

@@ -4,7 +4,7 @@ import (
 	"slices"
 	"time"
 
-	wire "github.com/buffstreams/watermill-buffstreams/proto"
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
 // ClientConfig sets up a Client. All fields are required but NextStream and Agent.

@@ -4,7 +4,7 @@ import (
 	"math"
 	"time"
 
-	wire "github.com/buffstreams/watermill-buffstreams/proto"
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
 // Receive takes one frame payload, its checksum already taken off. An error ends the connection.

@@ -6,7 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	wire "github.com/buffstreams/watermill-buffstreams/proto"
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
 // A Want must not overtake the messages that were sent with the credit it gives back.

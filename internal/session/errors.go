@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 
-	wire "github.com/buffstreams/watermill-buffstreams/proto"
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
 // PeerError is a refusal by the peer: of a message, of a stream, or of the whole connection.

@@ -4,7 +4,7 @@ import (
 	"maps"
 	"slices"
 
-	wire "github.com/buffstreams/watermill-buffstreams/proto"
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
 // Inbound is the receiving side of one stream. It outlives connections: what it remembers is what makes a resend after a

@@ -5,15 +5,15 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
-	wire "github.com/buffstreams/watermill-buffstreams/proto"
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
 // TestStuckMessagesPinOnlyThemselves: one message in five hundred is never settled. The window counts these, not the
 // chunks that they came in, and after a restart of the receiver exactly they are sent again.
 func TestStuckMessagesPinOnlyThemselves(t *testing.T) {
 	const stride, rounds = 500, 2000
-	budget := dispatch.NewBudget(8 << 20)
+	budget := flow.NewBudget(8 << 20)
 	o := newOutbound(Identity{}, 1, 1, "a", Window{Messages: 16384, Bytes: 4 << 20, Budget: budget}, 1)
 	o.state, o.credit = open, credit{messages: 1 << 40, bytes: 1 << 40}
 	var batch Batch
@@ -57,7 +57,7 @@ func TestStuckMessagesPinOnlyThemselves(t *testing.T) {
 // TestAnOpenChunkThatIsFollowedIsFreed: the last chunk is kept though all of it is settled, as it takes more messages. One that
 // does not fit begins the next chunk, and nobody else would free the one before.
 func TestAnOpenChunkThatIsFollowedIsFreed(t *testing.T) {
-	budget := dispatch.NewBudget(1 << 20)
+	budget := flow.NewBudget(1 << 20)
 	o := newOutbound(Identity{}, 1, 1, "a", Window{Messages: 100, Bytes: 1 << 20, Budget: budget}, 1)
 	add := func(size int) {
 		var b Batch

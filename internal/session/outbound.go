@@ -3,8 +3,8 @@ package session
 import (
 	"time"
 
-	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
-	wire "github.com/buffstreams/watermill-buffstreams/proto"
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
 // Identity names a publisher across its connections and restarts.
@@ -17,7 +17,7 @@ type Identity struct {
 // Window bounds what a sending side keeps for one stream. Budget bounds what all streams of a process keep together.
 type Window struct {
 	Messages, Bytes int
-	Budget          *dispatch.Budget
+	Budget          *flow.Budget
 }
 
 // streamState is a stream's state on the current connection.

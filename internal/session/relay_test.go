@@ -5,8 +5,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
-	wire "github.com/buffstreams/watermill-buffstreams/proto"
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
 // store is what a relay's messages are fetched from: all up to tail, but for those that are settled.
@@ -147,7 +147,7 @@ func TestRelayLeavesTheBudgetAlone(t *testing.T) {
 		"cut": func(p *pair, s *store) { p.cut() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			budget := dispatch.NewBudget(1000)
+			budget := flow.NewBudget(1000)
 			p := newPair(t, Window{Messages: 100, Bytes: 1000, Budget: budget}, smallRoom)
 			s := newStore(p, 1)
 			s.add(100)

@@ -5,7 +5,7 @@ import (
 	"strconv"
 	"testing"
 
-	wire "github.com/buffstreams/watermill-buffstreams/proto"
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
 // content is the message of a stream with sequence seq: it tells where it belongs, padded to at least size bytes.

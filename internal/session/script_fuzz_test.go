@@ -10,8 +10,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
-	wire "github.com/buffstreams/watermill-buffstreams/proto"
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
 // script is a fuzzer's input as a source of decisions: each takes a byte, and what comes after the last is noise that is
@@ -81,7 +81,7 @@ func FuzzSession(f *testing.F) {
 		in := newScript(data)
 		rng := rand.New(in)
 		memory := 1000 + rng.IntN(100_000)
-		budget := dispatch.NewBudget(memory)
+		budget := flow.NewBudget(memory)
 		room := Amount{Messages: 1 + rng.IntN(60), Bytes: 300 + rng.IntN(8000)}
 		window := Window{Messages: 1 + rng.IntN(80), Bytes: 100 + rng.IntN(10_000), Budget: budget}
 		s := &simulation{
@@ -257,7 +257,7 @@ func FuzzClient(f *testing.F) {
 			t.Skip("long")
 		}
 		in := newScript(data)
-		budget := dispatch.NewBudget(5000)
+		budget := flow.NewBudget(5000)
 		p := newPair(t, Window{Messages: 20, Bytes: 3000, Budget: budget}, muchRoom)
 		p.connect()
 		topics := []string{"a", "b"}

@@ -10,7 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 )
 
 // seedVariable names the environment variable that replays one seed of the simulation. The order of maps is not the
@@ -48,7 +48,7 @@ type simulation struct {
 	waiting []*simWaiter
 	up      bool
 	room    Amount
-	budget  *dispatch.Budget
+	budget  *flow.Budget
 	memory  int
 	total   map[string]uint64 // messages enqueued
 }
@@ -65,7 +65,7 @@ func simulate(t *testing.T, seed uint64) error {
 		scale = 60
 	}
 	memory := scale * (1000 + rng.IntN(100_000))
-	budget := dispatch.NewBudget(memory)
+	budget := flow.NewBudget(memory)
 	room := Amount{Messages: 1 + rng.IntN(60), Bytes: scale * (300 + rng.IntN(8000))}
 	window := Window{Messages: 1 + rng.IntN(80), Bytes: scale * (100 + rng.IntN(10_000)), Budget: budget}
 	s := &simulation{

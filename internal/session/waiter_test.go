@@ -8,7 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	wire "github.com/buffstreams/watermill-buffstreams/proto"
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
 func TestWaitersFinishExactlyWhenTheirMessagesHaveComeSoFar(t *testing.T) {

@@ -5,8 +5,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
-	wire "github.com/buffstreams/watermill-buffstreams/proto"
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
 func TestWindowOfMessagesBlocksAndFrees(t *testing.T) {
@@ -62,7 +62,7 @@ func memory(o *Outbound) (bytes int) {
 }
 
 func TestSettledMessagesAreFreed(t *testing.T) {
-	budget := dispatch.NewBudget(1 << 20)
+	budget := flow.NewBudget(1 << 20)
 	p := newPair(t, Window{Messages: 1 << 20, Bytes: 1 << 20, Budget: budget}, muchRoom)
 	p.connect()
 	for range 20 {
@@ -161,8 +161,8 @@ func TestStuckMessagesAreFoundAmongWhatWasFreed(t *testing.T) {
 
 func TestBudgetIsReturnedHoweverAStreamEnds(t *testing.T) {
 	const size = 1 << 20
-	start := func(t *testing.T) (*pair, *dispatch.Budget) {
-		budget := dispatch.NewBudget(size)
+	start := func(t *testing.T) (*pair, *flow.Budget) {
+		budget := flow.NewBudget(size)
 		p := newPair(t, Window{Messages: 1 << 20, Bytes: 1 << 20, Budget: budget}, muchRoom)
 		p.enqueue("a", 100, 70000, 30000, 30000, 30000, 5)
 		return p, budget

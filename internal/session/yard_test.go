@@ -6,7 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 )
 
 // TestMemoryThatIsBeingWrittenIsNotUsedAgain: a peer may ack what a flusher is still writing, from what Output has returned.
@@ -14,7 +14,7 @@ func TestMemoryThatIsBeingWrittenIsNotUsedAgain(t *testing.T) {
 	for name, size := range map[string]int{"small": 100, "large": 2 * largeMessage} {
 		t.Run(name, func(t *testing.T) {
 			const count = 8 << 10 / 100 // enough small ones for a buffer that would be used again
-			p := newPair(t, Window{Messages: 1000, Bytes: 100 << 20, Budget: dispatch.NewBudget(100 << 20)}, muchRoom)
+			p := newPair(t, Window{Messages: 1000, Bytes: 100 << 20, Budget: flow.NewBudget(100 << 20)}, muchRoom)
 			p.connect()
 			p.flow()
 			sizes := make([]int, count)

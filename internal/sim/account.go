@@ -3,7 +3,7 @@ package sim
 import "fmt"
 
 // drained says what is left of the flows that count, or nothing.
-func (w *world) drained(counts func(*flow) bool) string {
+func (w *world) drained(counts func(*stream) bool) string {
 	for _, s := range w.slots {
 		for _, c := range s.proc.calls {
 			if h := s.proc.heads[c.out]; counts(h.flow) {
@@ -30,7 +30,7 @@ func (w *world) drained(counts func(*flow) bool) string {
 	}
 	for _, r := range w.receivers {
 		for _, rt := range r.life.order {
-			if rt.held.messages > 0 && counts(&flow{id: StreamID{Topic: rt.name}}) {
+			if rt.held.messages > 0 && counts(&stream{id: StreamID{Topic: rt.name}}) {
 				return fmt.Sprintf("topic %s holds %+v", rt.name, rt.held)
 			}
 		}
@@ -81,7 +81,7 @@ func (w *world) account() {
 }
 
 // describe says where a flow stands.
-func (w *world) describe(f *flow) string {
+func (w *world) describe(f *stream) string {
 	s := fmt.Sprintf("flow %d to receiver %d topic %s: %d messages, told below %d", f.n, f.to.n, f.id.Topic, len(f.msgs), f.told.Next())
 	if f.to.life == nil {
 		return s

@@ -2,7 +2,7 @@ package sim
 
 import (
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
-	wire "github.com/buffstreams/watermill-buffstreams/proto"
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
 // fate is what has to become of an Open.

@@ -18,7 +18,7 @@ type group struct {
 
 // orderKey is what order holds within: a flow, or a key in it.
 type orderKey struct {
-	flow *flow
+	flow *stream
 	key  int
 }
 

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"time"
 
-	wire "github.com/buffstreams/watermill-buffstreams/proto"
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
 var errSilence = errors.New("sim: nothing was heard for too long")

@@ -39,10 +39,10 @@ func (w *world) heal() {
 	}
 	if w.shape.ample && len(w.shape.topics) > 1 && w.dice.chance(300) {
 		w.stick(true)
-		w.drain(ruleFair, func(f *flow) bool { return f.id.Topic != w.shape.topics[0] })
+		w.drain(ruleFair, func(f *stream) bool { return f.id.Topic != w.shape.topics[0] })
 		w.stick(false)
 	}
-	w.drain(ruleDrains, func(*flow) bool { return true })
+	w.drain(ruleDrains, func(*stream) bool { return true })
 	if w.violation == nil {
 		w.account()
 	}
@@ -56,7 +56,7 @@ func (w *world) stick(stuck bool) {
 }
 
 // drain lets everything run without a fault until the flows that count have nothing left.
-func (w *world) drain(rule string, counts func(*flow) bool) {
+func (w *world) drain(rule string, counts func(*stream) bool) {
 	for range rounds {
 		if w.violation != nil {
 			return

@@ -3,7 +3,7 @@ package sim
 import (
 	"encoding/binary"
 
-	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 )
 
@@ -26,7 +26,7 @@ const maxGroups = 8 // of a topic in one life
 // message is one message and all that is true of it.
 type message struct {
 	id    uint64
-	flow  *flow
+	flow  *stream
 	seq   uint64
 	size  int
 	key   int
@@ -52,8 +52,8 @@ type gstate struct {
 
 func (m *message) safe() bool { return m.acked || m.rejected }
 
-func (m *message) room() dispatch.Amount {
-	return dispatch.Amount{Messages: 1, Bytes: session.EncodedSize(m.size)}
+func (m *message) room() flow.Amount {
+	return flow.Amount{Messages: 1, Bytes: session.EncodedSize(m.size)}
 }
 
 // body is the message's bytes.
@@ -71,7 +71,7 @@ func (m *message) is(b []byte) bool {
 }
 
 // flow is a stream as the model knows it.
-type flow struct {
+type stream struct {
 	n      int
 	id     StreamID
 	secret [16]byte
@@ -82,7 +82,7 @@ type flow struct {
 	dead   bool       // so that what was not received is lost with it
 }
 
-func (f *flow) message(seq uint64) *message {
+func (f *stream) message(seq uint64) *message {
 	if seq == 0 || seq > uint64(len(f.msgs)) {
 		return nil
 	}
@@ -90,7 +90,7 @@ func (f *flow) message(seq uint64) *message {
 }
 
 // add gives a message the flow's next sequence.
-func (f *flow) add(m *message) {
+func (f *stream) add(m *message) {
 	f.msgs = append(f.msgs, m)
 	m.flow, m.seq = f, uint64(len(f.msgs))
 }
@@ -107,7 +107,7 @@ type amount struct{ messages, bytes uint64 }
 
 // head is what one process knows of a flow: a process and its predecessor that still runs know different things.
 type head struct {
-	flow     *flow
+	flow     *stream
 	proc     *process
 	out      *session.Outbound
 	known    session.Watermark // what it was told is settled
@@ -135,7 +135,7 @@ func (w *world) tell(h *head, first, last uint64, rejected bool) {
 
 // inflow is a flow in one life of its receiver.
 type inflow struct {
-	flow         *flow
+	flow         *stream
 	rt           *rtopic
 	conn         *conn
 	epoch        uint64

@@ -22,7 +22,7 @@ type outbox struct {
 // boxStream is one stream of an outbox. A predecessor that still runs has a view of its own.
 type boxStream struct {
 	box     *outbox
-	flow    *flow
+	flow    *stream
 	durable uint64            // sequence behind what was synced
 	settled session.Watermark // as the process knows
 	saved   session.Watermark // as the disk knows

@@ -3,7 +3,7 @@ package sim
 import (
 	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
-	wire "github.com/buffstreams/watermill-buffstreams/proto"
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
 // receiver is a subscriber's process, through all of its lives.
@@ -37,7 +37,7 @@ type life struct {
 	node   Node
 	topics map[string]*rtopic
 	order  []*rtopic
-	flows  map[*flow]*inflow
+	flows  map[*stream]*inflow
 	bound  map[[16]byte]*binding
 
 	broken bool // its store failed: nothing is acked any more
@@ -69,7 +69,7 @@ type rtopic struct {
 func (w *world) start(r *receiver) {
 	r.lives++
 	l := &life{
-		recv: r, n: r.lives, topics: map[string]*rtopic{}, flows: map[*flow]*inflow{},
+		recv: r, n: r.lives, topics: map[string]*rtopic{}, flows: map[*stream]*inflow{},
 		bound: map[[16]byte]*binding{},
 	}
 	r.life = l

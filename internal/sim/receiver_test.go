@@ -9,8 +9,8 @@ import (
 // A flow was forgotten with its second connection and opened on a third when the first, which had lost it to the second, ends.
 // The node keeps the flow (TestALateEndForgetsNoSuccessor in package pool), and so must the model.
 func TestALateEndForgetsNoSuccessor(t *testing.T) {
-	l := &life{flows: map[*flow]*inflow{}}
-	fl, rt := &flow{}, &rtopic{life: l}
+	l := &life{flows: map[*stream]*inflow{}}
+	fl, rt := &stream{}, &rtopic{life: l}
 	open := func(on ...*conn) *inflow { // the last one has it
 		in := &inflow{flow: fl, rt: rt, conn: on[len(on)-1]}
 		for _, c := range on {

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 )
 
@@ -15,7 +15,7 @@ type process struct {
 	n        int
 	identity session.Identity
 	streams  uint64
-	budget   *dispatch.Budget
+	budget   *flow.Budget
 	links    []*link
 	heads    map[*session.Outbound]*head
 	order    []*head // of heads: what a violation says must not hang on the order of a map
@@ -48,7 +48,7 @@ func (w *world) newProcess() *process {
 	p := &process{
 		w: w, n: w.lastProc, heads: map[*session.Outbound]*head{},
 		identity: session.Identity{Publisher: w.dice.bytes16(), Secret: w.dice.bytes16(), Epoch: 1},
-		budget:   dispatch.NewBudget(w.shape.keepMemory),
+		budget:   flow.NewBudget(w.shape.keepMemory),
 	}
 	for _, r := range w.receivers {
 		p.links = append(p.links, w.newLink(p, r))

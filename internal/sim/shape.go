@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 )
 
@@ -101,7 +101,7 @@ func (w *world) newReceiver(n int) *receiver {
 		bytes += 100_000
 	}
 	r.cfg = NodeConfig{
-		Window:     dispatch.Amount{Messages: 1 + d.n(1+d.n(400)), Bytes: bytes},
+		Window:     flow.Amount{Messages: 1 + d.n(1+d.n(400)), Bytes: bytes},
 		MaxMessage: largest, Groups: map[string][]string{},
 	}
 	r.cfg.Memory = bytes * len(w.shape.topics)

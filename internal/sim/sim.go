@@ -13,6 +13,7 @@ import (
 	"runtime/debug"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 )
 
@@ -39,8 +40,8 @@ type Store interface {
 
 // NodeConfig sets up one life of a receiver.
 type NodeConfig struct {
-	Window     dispatch.Amount // of each topic
-	Memory     int             // of all topics, in bytes
+	Window     flow.Amount // of each topic
+	Memory     int         // of all topics, in bytes
 	MaxMessage int
 	Groups     map[string][]string // declared, by topic
 	Store      Store               // nil: nothing survives

@@ -6,7 +6,7 @@ import (
 	"math/rand/v2"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
-	wire "github.com/buffstreams/watermill-buffstreams/proto"
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
 // dice is the seed's randomness.

@@ -26,8 +26,8 @@ type world struct {
 	conns     []*conn
 	seats     []*seat // that are taken
 
-	flows        map[flowKey]*flow
-	flowsInOrder []*flow
+	flows        map[flowKey]*stream
+	flowsInOrder []*stream
 	messages     []*message // by id, from 1
 	published    int
 	unpublished  int // of these, those that died with their process before they had a sequence, or in its outbox
@@ -51,7 +51,7 @@ type slot struct {
 func newWorld(seed uint64, newNode NewNode) *world {
 	w := &world{
 		seed: seed, dice: newDice(seed), enc: encoder(), newNode: newNode, now: time.Unix(1_000_000, 0), faults: true,
-		seen: Counters{}, flows: map[flowKey]*flow{},
+		seen: Counters{}, flows: map[flowKey]*stream{},
 	}
 	w.shape = newShape(w.dice)
 	for i := range w.dice.between(1, 2) {
@@ -89,8 +89,8 @@ func (w *world) fail(rule, format string, args ...any) {
 	}
 }
 
-func (w *world) newFlow(to *receiver, id StreamID, secret [16]byte) *flow {
-	f := &flow{n: len(w.flowsInOrder), id: id, secret: secret, to: to}
+func (w *world) newFlow(to *receiver, id StreamID, secret [16]byte) *stream {
+	f := &stream{n: len(w.flowsInOrder), id: id, secret: secret, to: to}
 	w.flows[flowKey{to.n, id}] = f
 	w.flowsInOrder = append(w.flowsInOrder, f)
 	return f

@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 	"github.com/buffstreams/watermill-buffstreams/pool"
-	wire "github.com/buffstreams/watermill-buffstreams/proto"
 )
 
 // patience is how long a test waits for what must happen: long enough for a loaded machine.

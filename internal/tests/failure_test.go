@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 	"github.com/buffstreams/watermill-buffstreams/pool"
-	wire "github.com/buffstreams/watermill-buffstreams/proto"
 )
 
 // nackAll nacks every message of the given payload, acks the others, and returns how often it saw each.

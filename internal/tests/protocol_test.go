@@ -23,8 +23,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 	"github.com/buffstreams/watermill-buffstreams/pool"
-	wire "github.com/buffstreams/watermill-buffstreams/proto"
 )
 
 // The peers of this file are written from docs/protocol.md: of the project they share only proto/ with what they test.

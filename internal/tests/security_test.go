@@ -25,9 +25,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 	"github.com/buffstreams/watermill-buffstreams/outbox"
 	"github.com/buffstreams/watermill-buffstreams/pool"
-	wire "github.com/buffstreams/watermill-buffstreams/proto"
 )
 
 // sender is a publisher with a Manager of its own, as another process has.

@@ -16,8 +16,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 	"github.com/buffstreams/watermill-buffstreams/pool"
-	wire "github.com/buffstreams/watermill-buffstreams/proto"
 )
 
 const (

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"time"
 
-	wire "github.com/buffstreams/watermill-buffstreams/proto"
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
 // attack is one way to treat whom one is connected to, and what has to come of it.

@@ -1,4 +1,4 @@
-package dispatch
+package flow
 
 import (
 	"slices"
@@ -138,6 +138,13 @@ func (w *Window) Wait(c *Claim) {
 	w.waiting = append(w.waiting, c)
 	w.mu.Unlock()
 	w.serve()
+}
+
+// Held is what was given and has not come back.
+func (w *Window) Held() Amount {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return Amount{w.size.Messages - w.free.Messages, w.size.Bytes - w.free.Bytes}
 }
 
 // Cancel takes a claim out of line. It may have been granted already.

@@ -1,4 +1,4 @@
-package dispatch
+package flow
 
 import (
 	"math/rand/v2"

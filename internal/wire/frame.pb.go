@@ -1386,7 +1386,7 @@ const file_frame_proto_rawDesc = "" +
 	"\x10CODE_UNDECODABLE\x10\b\x12\x0f\n" +
 	"\vCODE_FAILED\x10\t\x12\x11\n" +
 	"\rCODE_DRAINING\x10\n" +
-	"B9Z7github.com/buffstreams/watermill-buffstreams/proto;wireb\x06proto3"
+	"B<Z:github.com/buffstreams/watermill-buffstreams/internal/wireb\x06proto3"
 
 var (
 	file_frame_proto_rawDescOnce sync.Once

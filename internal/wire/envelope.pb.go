@@ -94,7 +94,7 @@ const file_envelope_proto_rawDesc = "" +
 	"\bmetadata\x18\x03 \x03(\v2&.buffstreams.v1.Envelope.MetadataEntryR\bmetadata\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01B9Z7github.com/buffstreams/watermill-buffstreams/proto;wireb\x06proto3"
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01B<Z:github.com/buffstreams/watermill-buffstreams/internal/wireb\x06proto3"
 
 var (
 	file_envelope_proto_rawDescOnce sync.Once
