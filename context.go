@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
-	"github.com/buffstreams/watermill-buffstreams/pool"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // messageContext is the context of one delivery: cancelled when the delivery ends. Most handlers never ask for Done, so
@@ -39,15 +39,15 @@ var over = func() *cancelContext {
 type positionKey struct{}
 
 // PositionFromContext returns where a received message stands in its publisher's stream, for handlers that store it with
-// their effect: see pool.DedupeStore. ok is false for a context that is not of a message from the acked wire.
-func PositionFromContext(ctx context.Context) (p pool.Position, ok bool) {
-	p, ok = ctx.Value(positionKey{}).(pool.Position)
+// their effect: see store.DedupeStore. ok is false for a context that is not of a message from the acked wire.
+func PositionFromContext(ctx context.Context) (p store.Position, ok bool) {
+	p, ok = ctx.Value(positionKey{}).(store.Position)
 	return p, ok
 }
 
 func (c *messageContext) position() any {
 	source, sequence := c.delivery.Origin()
-	if s, ok := source.(interface{ Position(uint64) pool.Position }); ok {
+	if s, ok := source.(interface{ Position(uint64) store.Position }); ok {
 		return s.Position(sequence)
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 
 	"github.com/buffstreams/watermill-buffstreams/outbox"
 	"github.com/buffstreams/watermill-buffstreams/pool"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // courier delivers what an outbox holds: a goroutine for each of its streams reads messages when the peer wants them, and
@@ -222,7 +223,7 @@ func (p *parcel) await(r *pool.Relay, seq uint64) error {
 	return nil
 }
 
-func (p *parcel) settled(ranges []pool.Range) {
+func (p *parcel) settled(ranges []store.Range) {
 	runs := make([]outbox.Range, len(ranges))
 	for i, r := range ranges {
 		runs[i] = outbox.Range{First: r.First, Last: r.Last}

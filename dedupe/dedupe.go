@@ -11,7 +11,7 @@ import (
 	berrors "go.etcd.io/bbolt/errors"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/boltfile"
-	"github.com/buffstreams/watermill-buffstreams/pool"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 var (
@@ -40,7 +40,7 @@ func (e *CorruptError) Error() string {
 
 func (e *CorruptError) Unwrap() error { return e.Err }
 
-// Store is a pool.DedupeStore in one file. It is safe for concurrent use; listeners may share it.
+// Store is a store.DedupeStore in one file. It is safe for concurrent use; listeners may share it.
 //
 // The file is a bbolt database. What Save has returned for survives a crash; of a Save that a crash or an error
 // interrupted, all is there or nothing. Every record has a checksum, and all of them together have: Open fails with a
@@ -55,7 +55,7 @@ type Store struct {
 	failed  error // wraps ErrFailed
 }
 
-var _ pool.DedupeStore = (*Store)(nil)
+var _ store.DedupeStore = (*Store)(nil)
 
 // lockPatience is how long Open waits for a process that is about to end.
 const lockPatience = time.Second
@@ -91,8 +91,8 @@ func (s *Store) Close() error {
 	return errors.Join(err, s.db.Close())
 }
 
-// Load implements pool.DedupeStore.
-func (s *Store) Load(id pool.StreamID) (state pool.StreamState, ok bool, err error) {
+// Load implements store.DedupeStore.
+func (s *Store) Load(id store.StreamID) (state store.StreamState, ok bool, err error) {
 	err = s.view(func(tx *bolt.Tx) error {
 		k := key(id)
 		value := tx.Bucket(bucket).Get(k)
@@ -107,8 +107,8 @@ func (s *Store) Load(id pool.StreamID) (state pool.StreamState, ok bool, err err
 	return state, ok, err
 }
 
-// Save implements pool.DedupeStore.
-func (s *Store) Save(states map[pool.StreamID]pool.StreamState) error {
+// Save implements store.DedupeStore.
+func (s *Store) Save(states map[store.StreamID]store.StreamState) error {
 	return s.update(func(tx *bolt.Tx) error {
 		t, err := readTotals(tx)
 		if err != nil {
@@ -128,8 +128,8 @@ func (s *Store) Save(states map[pool.StreamID]pool.StreamState) error {
 	})
 }
 
-// Forget implements pool.DedupeStore.
-func (s *Store) Forget(id pool.StreamID) error {
+// Forget implements store.DedupeStore.
+func (s *Store) Forget(id store.StreamID) error {
 	return s.update(func(tx *bolt.Tx) error {
 		t, err := readTotals(tx)
 		if err != nil {

@@ -6,17 +6,17 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/buffstreams/watermill-buffstreams/pool"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 func TestStateSurvives(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "dedupe")
 	s, err := Open(path)
 	require.NoError(t, err)
-	a := pool.StreamID{Publisher: [16]byte{1}, Stream: 1, Topic: "orders"}
-	b := pool.StreamID{Publisher: [16]byte{1}, Stream: 1, Topic: "orders2"}
-	states := map[pool.StreamID]pool.StreamState{
-		a: {Epoch: 3, Secret: [16]byte{9}, Settled: []pool.Range{{First: 1, Last: 1000}, {First: 1002, Last: 1002}, {First: 1 << 40, Last: 1 << 41}}},
+	a := store.StreamID{Publisher: [16]byte{1}, Stream: 1, Topic: "orders"}
+	b := store.StreamID{Publisher: [16]byte{1}, Stream: 1, Topic: "orders2"}
+	states := map[store.StreamID]store.StreamState{
+		a: {Epoch: 3, Secret: [16]byte{9}, Settled: []store.Range{{First: 1, Last: 1000}, {First: 1002, Last: 1002}, {First: 1 << 40, Last: 1 << 41}}},
 		b: {Epoch: 1},
 	}
 	require.NoError(t, s.Save(states))
@@ -41,7 +41,7 @@ func TestStateSurvives(t *testing.T) {
 
 func TestEveryTruncatedRecordIsReported(t *testing.T) {
 	k := []byte("key")
-	full := encode(k, pool.StreamState{Epoch: 300, Settled: []pool.Range{{First: 200, Last: 1000}}})
+	full := encode(k, store.StreamState{Epoch: 300, Settled: []store.Range{{First: 200, Last: 1000}}})
 	for n := range full {
 		_, ok := decode(k, full[:n])
 		require.False(t, ok, "prefix of %d", n)
@@ -54,7 +54,7 @@ func TestEveryTruncatedRecordIsReported(t *testing.T) {
 
 func FuzzDecode(f *testing.F) {
 	k := []byte("key")
-	f.Add(encode(k, pool.StreamState{Epoch: 1, Settled: []pool.Range{{First: 1, Last: 5}}}))
+	f.Add(encode(k, store.StreamState{Epoch: 1, Settled: []store.Range{{First: 1, Last: 5}}}))
 	f.Fuzz(func(t *testing.T, v []byte) {
 		decode(k, v)
 		if state, ok := decode(k, seal(k, v)); ok {

@@ -16,6 +16,7 @@ import (
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/pool"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // alarm tells when the endpoint has said that its store failed.
@@ -31,7 +32,7 @@ func (a *alarm) With(watermill.LogFields) watermill.LoggerAdapter { return a }
 // audit is what handlers saw.
 type audit struct {
 	mu      sync.Mutex
-	at      map[string]pool.Position
+	at      map[string]store.Position
 	handled map[string]int
 }
 
@@ -75,7 +76,7 @@ func failWhileRunning(t *testing.T, f fault) {
 	topic := ln.Addr().String() + "/orders"
 	require.NoError(t, ln.Close())
 
-	books, broken := &audit{at: map[string]pool.Position{}, handled: map[string]int{}}, &alarm{rings: make(chan struct{})}
+	books, broken := &audit{at: map[string]store.Position{}, handled: map[string]int{}}, &alarm{rings: make(chan struct{})}
 	first, firstDone := listen(t, topic, s, broken, books)
 	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
 		Confirm: buffstreams.ConfirmHandled, PublishTimeout: time.Minute,
@@ -128,7 +129,7 @@ func failWhileRunning(t *testing.T, f fault) {
 	}
 }
 
-func covers(state pool.StreamState, seq uint64) bool {
+func covers(state store.StreamState, seq uint64) bool {
 	for _, r := range state.Settled {
 		if r.First <= seq && seq <= r.Last {
 			return true

@@ -13,12 +13,12 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/buffstreams/watermill-buffstreams/pool"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 var thorough = flag.Int("dedupe.rounds", 1, "images of each power cut that TestEveryFaultAtEveryWrite looks at")
 
-type states = map[pool.StreamID]pool.StreamState
+type states = map[store.StreamID]store.StreamState
 
 // life drives a store on a disk with a fault.
 type life struct {
@@ -56,7 +56,7 @@ func equal(a, b states) bool { return fmt.Sprint(a) == fmt.Sprint(b) }
 func (l *life) contents() states {
 	got := states{}
 	for n := range uint64(12) {
-		for _, id := range []pool.StreamID{name(n, "a"), name(n, "b")} {
+		for _, id := range []store.StreamID{name(n, "a"), name(n, "b")} {
 			state, ok, err := l.s.Load(id)
 			require.NoError(l.t, err, l.what)
 			if ok {
@@ -68,23 +68,23 @@ func (l *life) contents() states {
 }
 
 // name names a stream by a long topic, so that few fit a page.
-func name(n uint64, topic string) pool.StreamID {
-	return pool.StreamID{Publisher: [16]byte{byte(n % 3)}, Stream: n, Topic: topic + strings.Repeat("x", 300)}
+func name(n uint64, topic string) store.StreamID {
+	return store.StreamID{Publisher: [16]byte{byte(n % 3)}, Stream: n, Topic: topic + strings.Repeat("x", 300)}
 }
 
 // save moves some streams on.
-func (l *life) save(ids ...pool.StreamID) error {
+func (l *life) save(ids ...store.StreamID) error {
 	change, all := states{}, maps.Clone(l.confirmed)
 	for _, id := range ids {
 		l.n++
-		change[id] = pool.StreamState{Epoch: 1 + l.n/10, Secret: [16]byte{byte(l.n)},
-			Settled: []pool.Range{{First: 1, Last: l.n}, {First: l.n + 2, Last: l.n * 300}}}
+		change[id] = store.StreamState{Epoch: 1 + l.n/10, Secret: [16]byte{byte(l.n)},
+			Settled: []store.Range{{First: 1, Last: l.n}, {First: l.n + 2, Last: l.n * 300}}}
 	}
 	maps.Copy(all, change)
 	return l.did(all, l.s.Save(change))
 }
 
-func (l *life) forget(id pool.StreamID) error {
+func (l *life) forget(id store.StreamID) error {
 	all := maps.Clone(l.confirmed)
 	delete(all, id)
 	return l.did(all, l.s.Forget(id))

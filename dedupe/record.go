@@ -8,7 +8,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
-	"github.com/buffstreams/watermill-buffstreams/pool"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // The file holds a bucket with a record per stream, and one with the totals.
@@ -119,7 +119,7 @@ func unseal(k, v []byte) (content []byte, ok bool) {
 func checksum(k, v []byte) uint32 { return crc32.Update(crc32.Checksum(k, castagnoli), castagnoli, v) }
 
 // key is publisher, stream in big-endian, topic: the streams of a publisher lie together.
-func key(id pool.StreamID) []byte {
+func key(id store.StreamID) []byte {
 	k := append([]byte(nil), id.Publisher[:]...)
 	k = binary.BigEndian.AppendUint64(k, id.Stream)
 	return append(k, id.Topic...)
@@ -127,7 +127,7 @@ func key(id pool.StreamID) []byte {
 
 // A value is epoch, secret, then the settled ranges, first and last, each as the distance from the number before it, and a
 // checksum.
-func encode(k []byte, state pool.StreamState) []byte {
+func encode(k []byte, state store.StreamState) []byte {
 	v := binary.AppendUvarint(nil, state.Epoch)
 	v = append(v, state.Secret[:]...)
 	at := uint64(0)
@@ -139,7 +139,7 @@ func encode(k []byte, state pool.StreamState) []byte {
 	return seal(k, v)
 }
 
-func decode(k, v []byte) (state pool.StreamState, ok bool) {
+func decode(k, v []byte) (state store.StreamState, ok bool) {
 	if v, ok = unseal(k, v); !ok {
 		return state, false
 	}
@@ -165,7 +165,7 @@ func decode(k, v []byte) (state pool.StreamState, ok bool) {
 		if !ok || last < first || first <= at {
 			return state, false
 		}
-		state.Settled = append(state.Settled, pool.Range{First: first, Last: last})
+		state.Settled = append(state.Settled, store.Range{First: first, Last: last})
 		at = last
 	}
 	return state, true

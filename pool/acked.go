@@ -18,6 +18,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/buffers"
 	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // Target says where to dial or listen.
@@ -64,7 +65,7 @@ type AckedConfig struct {
 	// restarted process gives none of them less than it confirmed.
 	Groups map[string][]string
 	// Dedupe remembers across restarts what was settled. Nil means that this lives as long as the listener.
-	Dedupe DedupeStore
+	Dedupe store.DedupeStore
 
 	// HandshakeTimeout bounds connecting, TLS and greeting; 0 means 5 s.
 	HandshakeTimeout time.Duration

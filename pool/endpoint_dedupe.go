@@ -5,11 +5,12 @@ import (
 	"sync"
 
 	"github.com/ThreeDotsLabs/watermill"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // saver writes settled positions to the DedupeStore: all that gather while one write is under way go into the next.
 type saver struct {
-	store   DedupeStore
+	store   store.DedupeStore
 	logger  watermill.LoggerAdapter
 	flusher *flusher
 
@@ -25,8 +26,8 @@ type saving struct {
 	err     error
 }
 
-func newSaver(store DedupeStore, logger watermill.LoggerAdapter) *saver {
-	v := &saver{store: store, logger: logger}
+func newSaver(s store.DedupeStore, logger watermill.LoggerAdapter) *saver {
+	v := &saver{store: s, logger: logger}
 	v.flusher = newFlusher(nil, v.flush, nil)
 	return v
 }
@@ -60,7 +61,7 @@ func (v *saver) flush() {
 		return
 	}
 	if g.err = failed; failed == nil {
-		states := make(map[StreamID]StreamState, len(g.streams))
+		states := make(map[store.StreamID]store.StreamState, len(g.streams))
 		for s := range g.streams {
 			states[s.id] = s.state()
 		}
@@ -92,20 +93,20 @@ func (v *saver) close() {
 }
 
 // state is what has to survive of a stream.
-func (s *stream) state() StreamState {
+func (s *stream) state() store.StreamState {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return StreamState{Epoch: s.epoch, Secret: s.secret, Settled: s.in.Settled(s.unsaved)}
+	return store.StreamState{Epoch: s.epoch, Secret: s.secret, Settled: s.in.Settled(s.unsaved)}
 }
 
 // persist makes settled messages durable before anybody is told of them.
-func (s *stream) persist(v *saver, r Range) error {
+func (s *stream) persist(v *saver, r store.Range) error {
 	s.mu.Lock()
 	s.unsaved = append(s.unsaved, r)
 	s.mu.Unlock()
 	err := v.save(s)
 	s.mu.Lock()
-	s.unsaved = slices.DeleteFunc(s.unsaved, func(u Range) bool { return u == r })
+	s.unsaved = slices.DeleteFunc(s.unsaved, func(u store.Range) bool { return u == r })
 	s.mu.Unlock()
 	return err
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // publisher is what an Endpoint remembers of one publisher id.
@@ -40,7 +41,7 @@ func (e *Endpoint) open(f *wire.Open, principal string) (*stream, *session.PeerE
 	if len(f.Publisher) != 16 || len(f.Secret) != 16 || len(f.Topic) > maxTopicName {
 		return nil, &session.PeerError{Code: wire.Code_CODE_PROTOCOL, Reason: "malformed open"}
 	}
-	id := StreamID{Publisher: [16]byte(f.Publisher), Stream: f.Stream, Topic: f.Topic}
+	id := store.StreamID{Publisher: [16]byte(f.Publisher), Stream: f.Stream, Topic: f.Topic}
 	stored, known, err := e.recall(id)
 	if err != nil {
 		return nil, &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: "the dedupe store cannot be read"}
@@ -91,7 +92,7 @@ func (e *Endpoint) sayForgotten(topic string) {
 }
 
 // recall asks the DedupeStore for a stream that is not in memory.
-func (e *Endpoint) recall(id StreamID) (state StreamState, known bool, err error) {
+func (e *Endpoint) recall(id store.StreamID) (state store.StreamState, known bool, err error) {
 	e.mu.Lock()
 	if p := e.publishers[id.Publisher]; p != nil && p.streams[streamKey{id.Stream, id.Topic}] != nil {
 		known = true
@@ -110,7 +111,7 @@ func (e *Endpoint) recall(id StreamID) (state StreamState, known bool, err error
 }
 
 // publisher finds or makes the publisher that an Open names, and fences older epochs and strangers. e.mu is held.
-func (e *Endpoint) publisher(f *wire.Open, principal string, stored StreamState, known bool) (*publisher, *session.PeerError) {
+func (e *Endpoint) publisher(f *wire.Open, principal string, stored store.StreamState, known bool) (*publisher, *session.PeerError) {
 	id := [16]byte(f.Publisher)
 	p := e.publishers[id]
 	if p == nil {

@@ -9,6 +9,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // stream joins a publisher's stream to its topic: what arrives goes into the topic's log, what is settled there goes
@@ -16,14 +17,14 @@ import (
 //
 // mu guards everything but the first group. The topic's window grants with no lock held.
 type stream struct {
-	id    StreamID
+	id    store.StreamID
 	topic *dispatch.Topic
 	saver *saver // nil: nothing survives the process
 
 	mu      sync.Mutex
 	epoch   uint64
 	secret  [16]byte
-	unsaved []Range // settled, and on their way to the saver
+	unsaved []store.Range // settled, and on their way to the saver
 	in      *session.Inbound
 	conn    *endpointConn // nil while its publisher is away
 	claims  int           // Opens that have found it and have not attached it yet
@@ -193,7 +194,7 @@ func (s *stream) append(msgs [][]byte, first uint64, own bool, free flow.Amount)
 
 // Settled implements dispatch.Source.
 func (s *stream) Settled(first, last uint64, quiet bool) {
-	if s.saver != nil && s.persist(s.saver, Range{First: first, Last: last}) != nil {
+	if s.saver != nil && s.persist(s.saver, store.Range{First: first, Last: last}) != nil {
 		return // it was said in the log; the publisher keeps the message
 	}
 	s.mu.Lock()
@@ -211,10 +212,10 @@ func (s *stream) Settled(first, last uint64, quiet bool) {
 }
 
 // Position is where one of its messages stands.
-func (s *stream) Position(seq uint64) Position {
+func (s *stream) Position(seq uint64) store.Position {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return Position{StreamID: s.id, Epoch: s.epoch, Sequence: seq}
+	return store.Position{StreamID: s.id, Epoch: s.epoch, Sequence: seq}
 }
 
 // Refused implements dispatch.Source.

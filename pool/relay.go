@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // Identity names a publisher across its connections and restarts.
@@ -21,7 +22,7 @@ type RelayConfig struct {
 	// OnSettled is told of runs of messages that need not be kept any longer, OnRefused of single ones that the peer
 	// refused, and, with sequence 0, of the end of the stream: the peer will take no message of it. Both are called from
 	// one goroutine with no lock held; while they block, the link's acks wait.
-	OnSettled func([]Range)
+	OnSettled func([]store.Range)
 	OnRefused func(seq uint64, err *PeerError)
 }
 
@@ -128,12 +129,12 @@ func (l *Link) news() (all []relayNews) {
 
 // deliver calls the relay's hooks. No lock is held.
 func (n relayNews) deliver() {
-	var settled []Range
+	var settled []store.Range
 	for _, e := range n.events {
 		if e.Err != nil {
 			n.relay.cfg.OnRefused(e.First, e.Err)
 		} else {
-			settled = append(settled, Range{First: e.First, Last: e.Last})
+			settled = append(settled, store.Range{First: e.First, Last: e.Last})
 		}
 	}
 	if len(settled) > 0 {

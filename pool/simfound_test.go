@@ -7,23 +7,24 @@ import (
 
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // remembered is a DedupeStore that knows what an earlier life has saved.
-type remembered map[StreamID]StreamState
+type remembered map[store.StreamID]store.StreamState
 
-func (r remembered) Load(id StreamID) (StreamState, bool, error) {
+func (r remembered) Load(id store.StreamID) (store.StreamState, bool, error) {
 	state, ok := r[id]
 	return state, ok, nil
 }
 
-func (r remembered) Save(map[StreamID]StreamState) error { return nil }
-func (r remembered) Forget(StreamID) error               { return nil }
+func (r remembered) Save(map[store.StreamID]store.StreamState) error { return nil }
+func (r remembered) Forget(store.StreamID) error                     { return nil }
 
 // A predecessor comes back first after a restart of the listener, with a stream of which nothing was saved. What was saved of
 // its other streams says that it has a successor. Found by the simulation.
 func TestTheStoreFencesWhoCameFirst(t *testing.T) {
-	known := StreamID{Publisher: [16]byte{1}, Stream: 2, Topic: "b"}
+	known := store.StreamID{Publisher: [16]byte{1}, Stream: 2, Topic: "b"}
 	_, _, e, _ := newPair(t, AckedConfig{Dedupe: remembered{known: {Epoch: 2}}})
 	first := opens(t, e, openOf(1))
 	require.Len(t, first.handles, 1)

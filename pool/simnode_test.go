@@ -10,6 +10,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/framing"
 	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 	"github.com/buffstreams/watermill-buffstreams/internal/sim"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // simNode is an Endpoint as the simulation runs it: without a socket, and without a goroutine of its own. What its
@@ -103,12 +104,12 @@ func (simAddr) String() string  { return "sim" }
 // simStore is a sim.Store as a DedupeStore.
 type simStore struct{ sim.Store }
 
-func (s simStore) Load(id StreamID) (StreamState, bool, error) {
+func (s simStore) Load(id store.StreamID) (store.StreamState, bool, error) {
 	state, ok, err := s.Store.Load(sim.StreamID(id))
-	return StreamState(state), ok, err
+	return store.StreamState(state), ok, err
 }
 
-func (s simStore) Save(states map[StreamID]StreamState) error {
+func (s simStore) Save(states map[store.StreamID]store.StreamState) error {
 	all := make(map[sim.StreamID]sim.StreamState, len(states))
 	for id, state := range states {
 		all[sim.StreamID(id)] = sim.StreamState(state)
@@ -116,4 +117,4 @@ func (s simStore) Save(states map[StreamID]StreamState) error {
 	return s.Store.Save(all)
 }
 
-func (s simStore) Forget(id StreamID) error { return s.Store.Forget(sim.StreamID(id)) }
+func (s simStore) Forget(id store.StreamID) error { return s.Store.Forget(sim.StreamID(id)) }

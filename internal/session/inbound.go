@@ -49,7 +49,7 @@ func (in *Inbound) Settled(more []Range) (ranges []Range) {
 	}
 	pairs := all.AppendPairs(nil, 1)
 	for i := 0; i < len(pairs); i += 2 {
-		ranges = append(ranges, Range{pairs[i], pairs[i+1]})
+		ranges = append(ranges, Range{First: pairs[i], Last: pairs[i+1]})
 	}
 	return ranges
 }
@@ -76,7 +76,7 @@ func (in *Inbound) Attach(handle, base uint64) (*wire.Opened, []*wire.Reject) {
 	}
 	pairs := in.settled.AppendPairs(nil, max(base, 1))
 	for i := 2 * maxRanges; i < len(pairs); i += 2 { // the rest goes out as acks
-		in.fresh = append(in.fresh, Range{pairs[i], pairs[i+1]})
+		in.fresh = append(in.fresh, Range{First: pairs[i], Last: pairs[i+1]})
 	}
 	return &wire.Opened{Handle: handle, Next: in.next, Settled: pairs[:min(len(pairs), 2*maxRanges)]}, rejects
 }
@@ -153,7 +153,7 @@ func (in *Inbound) Settle(first, last uint64) {
 		in.fresh[n-1].Last = last
 		return
 	}
-	in.fresh = append(in.fresh, Range{first, last})
+	in.fresh = append(in.fresh, Range{First: first, Last: last})
 }
 
 // Reject marks a message as settled without being handled, and returns the frame that says so.

@@ -1,9 +1,13 @@
 package session
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/buffstreams/watermill-buffstreams/store"
+)
 
 // Range is a run of sequences, both ends included.
-type Range struct{ First, Last uint64 }
+type Range = store.Range
 
 // Watermark is a set of sequences: everything below Next, and sparse ranges above it.
 // The zero value holds nothing but sequence 0, which no message has.
@@ -72,13 +76,13 @@ func (w *Watermark) Add(first, last uint64) uint64 {
 func (w *Watermark) addSparse(first, last uint64) uint64 {
 	added := last - first + 1
 	from := w.search(first - 1)
-	to, merged := from, Range{first, last}
+	to, merged := from, Range{First: first, Last: last}
 	for ; to < len(w.above) && w.above[to].First <= last+1; to++ {
 		r := w.above[to]
 		if lo, hi := max(r.First, first), min(r.Last, last); lo <= hi {
 			added -= hi - lo + 1
 		}
-		merged = Range{min(merged.First, r.First), max(merged.Last, r.Last)}
+		merged = Range{First: min(merged.First, r.First), Last: max(merged.Last, r.Last)}
 	}
 	w.above = slices.Replace(w.above, from, to, merged)
 	if w.above[0].First == w.Next() {

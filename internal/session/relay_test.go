@@ -9,8 +9,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
-// store is what a relay's messages are fetched from: all up to tail, but for those that are settled.
-type store struct {
+// backlog is what a relay's messages are fetched from: all up to tail, but for those that are settled.
+type backlog struct {
 	p       *pair
 	o       *Outbound
 	tail    uint64
@@ -19,21 +19,21 @@ type store struct {
 	broken  *PeerError
 }
 
-func newStore(p *pair, base uint64) *store {
-	return &store{
+func newBacklog(p *pair, base uint64) *backlog {
+	return &backlog{
 		p: p, o: p.client.Relay(Identity{Publisher: [16]byte{9}, Epoch: 1}, 7, "a", base),
 		tail: base, settled: map[uint64]bool{}, refused: map[uint64]wire.Code{},
 	}
 }
 
 // add makes n further messages known.
-func (s *store) add(n uint64) {
+func (s *backlog) add(n uint64) {
 	s.tail += n
 	s.p.client.Announce(s.o, s.tail)
 }
 
 // feed gives the relay what it wants, until it wants no more.
-func (s *store) feed() {
+func (s *backlog) feed() {
 	for {
 		from, generation, ok := s.o.Wants()
 		for ; s.settled[from]; from++ {
@@ -51,7 +51,7 @@ func (s *store) feed() {
 }
 
 // note writes the news down.
-func (s *store) note() {
+func (s *backlog) note() {
 	for _, o := range s.p.client.Relays() {
 		for _, e := range o.Events() {
 			switch {
@@ -68,7 +68,7 @@ func (s *store) note() {
 }
 
 // flow moves frames and messages until nothing is left to move.
-func (s *store) flow() {
+func (s *backlog) flow() {
 	for range 50 {
 		s.feed()
 		s.p.flow()
@@ -84,7 +84,7 @@ func TestRelayFetchesAgainWhatTheReceiverLacks(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPair(t, roomy, muchRoom)
-			s, in := newStore(p, 1), p.remote.stream("a")
+			s, in := newBacklog(p, 1), p.remote.stream("a")
 			s.add(100)
 			p.connect()
 			s.flow()
@@ -116,7 +116,7 @@ func TestRelayFetchesAgainWhatTheReceiverLacks(t *testing.T) {
 
 func TestRelayTakesNothingOfAnOlderGeneration(t *testing.T) {
 	p := newPair(t, roomy, muchRoom)
-	s, in := newStore(p, 5), p.remote.stream("a")
+	s, in := newBacklog(p, 5), p.remote.stream("a")
 	s.add(10)
 	_, _, ok := s.o.Wants()
 	require.False(t, ok, "not before the receiver has said where it stands")
@@ -137,19 +137,19 @@ func TestRelayTakesNothingOfAnOlderGeneration(t *testing.T) {
 
 // What a relay fetches is bounded by itself: it takes nothing of the budget, and must not give anything to it.
 func TestRelayLeavesTheBudgetAlone(t *testing.T) {
-	for name, end := range map[string]func(*pair, *store){
-		"ended":   func(p *pair, s *store) { p.client.EndRelay(s.o) },
-		"aborted": func(p *pair, _ *store) { p.client.Abort(errLate) },
-		"refused": func(p *pair, _ *store) {
+	for name, end := range map[string]func(*pair, *backlog){
+		"ended":   func(p *pair, s *backlog) { p.client.EndRelay(s.o) },
+		"aborted": func(p *pair, _ *backlog) { p.client.Abort(errLate) },
+		"refused": func(p *pair, _ *backlog) {
 			gone := &wire.Reject{Handle: 1, Code: wire.Code_CODE_TOPIC_GONE}
 			require.NoError(t, p.say(&wire.Frame{Body: &wire.Frame_Reject{Reject: gone}}))
 		},
-		"cut": func(p *pair, s *store) { p.cut() },
+		"cut": func(p *pair, s *backlog) { p.cut() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			budget := flow.NewBudget(1000)
 			p := newPair(t, Window{Messages: 100, Bytes: 1000, Budget: budget}, smallRoom)
-			s := newStore(p, 1)
+			s := newBacklog(p, 1)
 			s.add(100)
 			p.connect()
 			s.flow()

@@ -129,7 +129,7 @@ func FuzzRelaySession(f *testing.F) {
 		in := newScript(data)
 		p := newPair(t, roomy, Amount{Messages: 1 + in.byte()%50, Bytes: 6000 + 500*in.byte()})
 		base := 1 + uint64(in.byte()%4)
-		s, remote := newStore(p, base), p.remote.stream("a")
+		s, remote := newBacklog(p, base), p.remote.stream("a")
 		up, was := false, feeding{}
 		for len(in.data) > 0 {
 			switch in.byte() % 10 {

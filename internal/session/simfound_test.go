@@ -50,7 +50,7 @@ func TestAStreamIsNotForgottenUnderItsPublisher(t *testing.T) {
 func TestARelayThatEndsKeepsNoCredit(t *testing.T) {
 	for _, late := range []bool{false, true} {
 		p := newPair(t, roomy, muchRoom)
-		s := newStore(p, 1)
+		s := newBacklog(p, 1)
 		s.add(1)
 		p.connect()
 		if !late {
@@ -72,7 +72,7 @@ func TestARelayThatEndsKeepsNoCredit(t *testing.T) {
 // A receiver that remembers across a restart that a later message was settled, and gets the one before it again, has
 // settled more than it has received: nothing is left to do, and the state may go. Found by the simulation.
 func TestAStreamThatWasSettledFurtherThanReceivedIsIdle(t *testing.T) {
-	in := RestoreInbound([]Range{{1, 31}, {33, 33}}, 1)
+	in := RestoreInbound([]Range{{First: 1, Last: 31}, {First: 33, Last: 33}}, 1)
 	in.Attach(4, 32)
 	require.True(t, in.Idle(), "nothing was received that is not settled")
 	in.Grant(Amount{Messages: 1, Bytes: 100})

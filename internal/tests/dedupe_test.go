@@ -15,6 +15,7 @@ import (
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/dedupe"
 	"github.com/buffstreams/watermill-buffstreams/pool"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // TestAcksThatTheRestartSwallowed: handlers ack while the network is down, then the subscriber restarts. Its publisher
@@ -32,7 +33,7 @@ func TestAcksThatTheRestartSwallowed(t *testing.T) {
 }
 
 // afterSwallowedAcks returns the first n messages that the restarted subscriber gets.
-func afterSwallowedAcks(t *testing.T, store pool.DedupeStore, n int) []string {
+func afterSwallowedAcks(t *testing.T, store store.DedupeStore, n int) []string {
 	topic := freeAddress(t) + "/a"
 	wires := newNetwork(t, 0, 0)
 	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{

@@ -13,6 +13,7 @@ import (
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/pool"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 func ephemeral(c *buffstreams.SubscriberConfig) { c.Ephemeral, c.ConsumerGroup = true, "" }
@@ -43,14 +44,14 @@ func TestAnEphemeralTopicEndsWithItsLastSubscription(t *testing.T) {
 // noStore is a DedupeStore that nothing may be put into.
 type noStore struct{ t *testing.T }
 
-func (s noStore) Load(pool.StreamID) (pool.StreamState, bool, error) {
-	return pool.StreamState{}, false, nil
+func (s noStore) Load(store.StreamID) (store.StreamState, bool, error) {
+	return store.StreamState{}, false, nil
 }
-func (s noStore) Save(map[pool.StreamID]pool.StreamState) error {
+func (s noStore) Save(map[store.StreamID]store.StreamState) error {
 	s.t.Error("an ephemeral topic was saved")
 	return nil
 }
-func (s noStore) Forget(pool.StreamID) error { return nil }
+func (s noStore) Forget(store.StreamID) error { return nil }
 
 func TestAnEphemeralTopicLeavesNothingOnDisk(t *testing.T) {
 	h := newHouse(t, pool.ManagerConfig{Acked: pool.AckedConfig{Dedupe: noStore{t}}})

@@ -25,6 +25,7 @@ import (
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 	"github.com/buffstreams/watermill-buffstreams/pool"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // The peers of this file are written from docs/protocol.md: of the project they share only proto/ with what they test.
@@ -469,17 +470,17 @@ func TestProtocolSenderTakesTheEndOfAStream(t *testing.T) {
 }
 
 // memory is a DedupeStore that knows one stream.
-type memory struct{ settled []pool.Range }
+type memory struct{ settled []store.Range }
 
-func (m memory) Load(pool.StreamID) (pool.StreamState, bool, error) {
-	return pool.StreamState{Settled: m.settled}, true, nil
+func (m memory) Load(store.StreamID) (store.StreamState, bool, error) {
+	return store.StreamState{Settled: m.settled}, true, nil
 }
-func (memory) Save(map[pool.StreamID]pool.StreamState) error { return nil }
-func (memory) Forget(pool.StreamID) error                    { return nil }
+func (memory) Save(map[store.StreamID]store.StreamState) error { return nil }
+func (memory) Forget(store.StreamID) error                     { return nil }
 
 func TestProtocolReceiverThatRemembersWhatItSettled(t *testing.T) {
 	h := newHouse(t, pool.ManagerConfig{Acked: pool.AckedConfig{
-		Dedupe: memory{settled: []pool.Range{{First: 1, Last: 3}, {First: 6, Last: 7}}},
+		Dedupe: memory{settled: []store.Range{{First: 1, Last: 3}, {First: 6, Last: 7}}},
 	}})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	flow := greetedPeer(t, h.address).opens(opening(nil)).credited()

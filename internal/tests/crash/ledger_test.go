@@ -14,7 +14,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
-	"github.com/buffstreams/watermill-buffstreams/pool"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // ledger is an application's database. A handler's effect and the position of its message go into it in one transaction,
@@ -22,7 +22,7 @@ import (
 // to the position is settled.
 type ledger struct{ db *bolt.DB }
 
-var _ pool.DedupeStore = (*ledger)(nil)
+var _ store.DedupeStore = (*ledger)(nil)
 
 var (
 	effects   = []byte("effects")   // in their order: publisher, topic and number
@@ -63,26 +63,26 @@ func (l *ledger) commit(msg *message.Message, c content) error {
 	})
 }
 
-func streamKey(id pool.StreamID) []byte {
+func streamKey(id store.StreamID) []byte {
 	return fmt.Appendf(nil, "%x %d %s", id.Publisher, id.Stream, id.Topic)
 }
 
-// Load implements pool.DedupeStore.
-func (l *ledger) Load(id pool.StreamID) (state pool.StreamState, ok bool, err error) {
+// Load implements store.DedupeStore.
+func (l *ledger) Load(id store.StreamID) (state store.StreamState, ok bool, err error) {
 	err = l.db.View(func(tx *bolt.Tx) error {
 		if at := tx.Bucket(positions).Get(streamKey(id)); at != nil {
-			state.Settled, ok = []pool.Range{{First: 1, Last: binary.BigEndian.Uint64(at)}}, true
+			state.Settled, ok = []store.Range{{First: 1, Last: binary.BigEndian.Uint64(at)}}, true
 		}
 		return nil
 	})
 	return state, ok, err
 }
 
-// Save implements pool.DedupeStore: commit has done it.
-func (l *ledger) Save(map[pool.StreamID]pool.StreamState) error { return nil }
+// Save implements store.DedupeStore: commit has done it.
+func (l *ledger) Save(map[store.StreamID]store.StreamState) error { return nil }
 
-// Forget implements pool.DedupeStore.
-func (l *ledger) Forget(id pool.StreamID) error {
+// Forget implements store.DedupeStore.
+func (l *ledger) Forget(id store.StreamID) error {
 	return l.db.Update(func(tx *bolt.Tx) error { return tx.Bucket(positions).Delete(streamKey(id)) })
 }
 

@@ -19,6 +19,7 @@ import (
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/dedupe"
 	"github.com/buffstreams/watermill-buffstreams/pool"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // key is what messages are kept in order by where several are in flight.
@@ -45,7 +46,7 @@ func report(_ *message.Message, c content) error {
 }
 
 // remember opens what a subscriber knows of its earlier lives, and the effect that goes with it.
-func remember(a assignment) (store pool.DedupeStore, done io.Closer, do effect, err error) {
+func remember(a assignment) (store store.DedupeStore, done io.Closer, do effect, err error) {
 	switch a.Memory {
 	case inStore:
 		s, err := dedupe.Open(filepath.Join(a.Dir, "dedupe"))
