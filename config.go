@@ -8,7 +8,6 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/buffstreams/watermill-buffstreams/outbox"
-	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
 // Confirm says when Publish returns.
@@ -50,8 +49,8 @@ const (
 type PublisherConfig struct {
 	// Manager owns the connections. Publishers and subscribers that share one share them. Nil means a private one, made
 	// from ManagerConfig and closed with the Publisher.
-	Manager       *pool.Manager
-	ManagerConfig pool.ManagerConfig
+	Manager       *Manager
+	ManagerConfig ManagerConfig
 
 	// Marshaler encodes messages. Nil means EnvelopeMarshaler, or RawMarshaler on the plain wire.
 	Marshaler Marshaler
@@ -121,8 +120,8 @@ func (c PublisherConfig) Validate() error {
 type SubscriberConfig struct {
 	// Manager owns the listeners, which then outlive the Subscriber. Nil means a private one, made from ManagerConfig and
 	// closed with the Subscriber.
-	Manager       *pool.Manager
-	ManagerConfig pool.ManagerConfig
+	Manager       *Manager
+	ManagerConfig ManagerConfig
 
 	// Unmarshaler decodes messages. Nil means EnvelopeMarshaler, or RawMarshaler on the plain wire.
 	Unmarshaler Unmarshaler

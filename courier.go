@@ -10,8 +10,9 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill"
 
+	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
+	"github.com/buffstreams/watermill-buffstreams/internal/session"
 	"github.com/buffstreams/watermill-buffstreams/outbox"
-	"github.com/buffstreams/watermill-buffstreams/pool"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
@@ -19,7 +20,7 @@ import (
 // settles in the outbox what was handled. One courier at a time delivers an outbox.
 type courier struct {
 	outbox    *outbox.Outbox
-	manager   *pool.Manager
+	manager   *Manager
 	logger    watermill.LoggerAdapter
 	onFailure func(topic string, encoded []byte, err error)
 
@@ -115,12 +116,12 @@ func (c *courier) relay(s outbox.Stream) error {
 	if err != nil {
 		return err
 	}
-	link, err := c.manager.Link(target)
+	link, err := c.manager.sender(target)
 	if err != nil {
 		return err
 	}
 	p := &parcel{courier: c, key: s.Key}
-	r, err := link.Relay(pool.RelayConfig{
+	r, err := link.Fetch(sender.FetchConfig{
 		Identity: c.identity(s.Key.Destination), Stream: s.ID, Topic: s.Key.Topic, Base: s.First,
 		OnSettled: p.settled, OnRefused: p.refused,
 	})
@@ -135,13 +136,13 @@ func (c *courier) relay(s outbox.Stream) error {
 }
 
 // identity is what a destination knows the outbox by: a receiver that shared it with another could pose as this side there.
-func (c *courier) identity(destination string) (id pool.Identity) {
+func (c *courier) identity(destination string) (id session.Identity) {
 	secret, publisher := c.outbox.Secret(), c.outbox.ID()
 	mac := hmac.New(sha256.New, secret[:])
 	mac.Write(publisher[:])
 	mac.Write([]byte(destination))
 	sum := mac.Sum(nil)
-	return pool.Identity{Publisher: [16]byte(sum[:16]), Epoch: c.outbox.Epoch(), Secret: [16]byte(sum[16:])}
+	return session.Identity{Publisher: [16]byte(sum[:16]), Epoch: c.outbox.Epoch(), Secret: [16]byte(sum[16:])}
 }
 
 // parcel is one stream on its way.
@@ -155,7 +156,7 @@ type parcel struct {
 const readBytes = 64 << 10
 
 // feed reads messages as the peer wants them.
-func (p *parcel) feed(r *pool.Relay) error {
+func (p *parcel) feed(r *sender.FetchedStream) error {
 	for p.courier.ctx.Err() == nil {
 		from, generation, ok, err := r.Next(p.courier.ctx)
 		if err != nil {
@@ -195,7 +196,7 @@ func (p *parcel) read(from uint64, size int) (outbox.Batch, error) {
 }
 
 // awaitQuiet waits until there is something to deliver.
-func (p *parcel) awaitQuiet(r *pool.Relay) error {
+func (p *parcel) awaitQuiet(r *sender.FetchedStream) error {
 	next, quiet := r.Quiet()
 	if !quiet {
 		return nil
@@ -204,7 +205,7 @@ func (p *parcel) awaitQuiet(r *pool.Relay) error {
 }
 
 // await waits until message seq is durable, or something else is wanted, and announces it.
-func (p *parcel) await(r *pool.Relay, seq uint64) error {
+func (p *parcel) await(r *sender.FetchedStream, seq uint64) error {
 	lost := r.Lost()
 	ready, err := p.courier.outbox.Ready(p.key, seq)
 	if err != nil {
@@ -240,7 +241,7 @@ func (p *parcel) settle(runs ...outbox.Range) {
 }
 
 // refused hands a message that the peer will not take to OnFailure; then it need not be kept.
-func (p *parcel) refused(seq uint64, reason *pool.PeerError) {
+func (p *parcel) refused(seq uint64, reason *PeerError) {
 	if seq == 0 { // of the whole stream: feed ends with the same error
 		return
 	}

@@ -6,6 +6,9 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/buffstreams/watermill-buffstreams/internal/acked/receiver"
+	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 	"github.com/buffstreams/watermill-buffstreams/pool"
 )
@@ -17,18 +20,27 @@ var (
 	// ErrSubscriberClosed is returned by Subscribe after Close.
 	ErrSubscriberClosed = errors.New("buffstreams: subscriber is closed")
 	// ErrTimeout means that messages did not reach their confirm level within PublishTimeout.
-	ErrTimeout = pool.ErrTimeout
+	ErrTimeout = sender.ErrTimeout
 	// ErrTopicGone is matched by the *PeerError of an ephemeral topic whose last subscription ended: nobody will come for
 	// the messages, and they were dropped.
 	ErrTopicGone = session.ErrTopicGone
 	// ErrUnauthenticated is matched by the *PeerError of a listener that did not let this side in: its token or certificate
 	// was refused. What was published stays in the window or outbox, and is sent when it is let in.
-	ErrUnauthenticated = pool.ErrUnauthenticated
+	ErrUnauthenticated = session.ErrUnauthenticated
 	// ErrForbidden is matched by the *PeerError of a topic that this side may not publish to; what was published to it goes
 	// to OnFailure, or stays in the outbox. It is matched by the error of Subscribe too, where AckedConfig.Authorize refuses it.
-	ErrForbidden = pool.ErrForbidden
+	ErrForbidden = session.ErrForbidden
+	// ErrUnavailable is for Authenticate and Authorize hooks to return, wrapped or not, when they cannot decide now: the peer
+	// is told to come back, not that it is refused.
+	ErrUnavailable = receiver.ErrUnavailable
 	// ErrDialDenied is matched by the *pool.DialDeniedError of an address that ManagerConfig.DialAllow does not allow.
 	ErrDialDenied = pool.ErrDialDenied
+	// ErrInsecureAddress is matched by every *InsecureAddressError.
+	ErrInsecureAddress = netio.ErrInsecureAddress
+	// ErrInsecureToken is matched by every *InsecureTokenError.
+	ErrInsecureToken = sender.ErrInsecureToken
+	// ErrManagerClosed is returned by calls that need a Manager which was closed.
+	ErrManagerClosed = errors.New("buffstreams: manager is closed")
 	// ErrTooLarge is matched by every *TooLargeError.
 	ErrTooLarge = errors.New("buffstreams: message too large")
 	// ErrUndelivered is matched by every *UndeliveredError.
@@ -39,6 +51,18 @@ var (
 
 // PeerError is a refusal by the subscriber's side: of a message, of a topic, or of the connection.
 type PeerError = session.PeerError
+
+// TimeoutError is the ErrTimeout of a wait during which there was no connection. Its field Cause, an error, says why there
+// was none.
+type TimeoutError = sender.TimeoutError
+
+// InsecureAddressError refuses to listen without TLS at an address that other machines can reach, where
+// AckedConfig.Insecure is not set. Its field Address, a string, is that address.
+type InsecureAddressError = netio.InsecureAddressError
+
+// InsecureTokenError refuses to send AckedConfig.Token where others could read it. Its field Address, a string, is where it
+// would have gone.
+type InsecureTokenError = sender.InsecureTokenError
 
 // PublishError says what became of the messages of one Publish call. Those in neither list reached their confirm level.
 type PublishError struct {

@@ -14,7 +14,7 @@ import (
 
 // A subscriber that lets in only peers with a certificate of its own authority, and each of them only to its own topics.
 func Example_mutualTLS() {
-	server, err := pool.TLSFiles{
+	server, err := buffstreams.TLSFiles{
 		Certificate: "/etc/billing/tls.crt", Key: "/etc/billing/tls.key", // read again when they change
 		CA: "/etc/billing/clients.crt", // demands client certificates
 	}.Server()
@@ -24,11 +24,11 @@ func Example_mutualTLS() {
 	subscriber, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{
 		ListenAddress: "tls://:5031",
 		ConsumerGroup: "billing",
-		ManagerConfig: pool.ManagerConfig{Acked: pool.AckedConfig{
+		ManagerConfig: buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{
 			ServerTLS:    server,
-			Authenticate: pool.CertificateName, // the principal is the certificate's common name
-			Authorize: func(_ context.Context, a pool.Access) error {
-				if a.Action == pool.Publish && !strings.HasPrefix(a.Topic, a.Principal+".") {
+			Authenticate: buffstreams.CertificateName, // the principal is the certificate's common name
+			Authorize: func(_ context.Context, a buffstreams.Access) error {
+				if a.Action == buffstreams.ActionPublish && !strings.HasPrefix(a.Topic, a.Principal+".") {
 					return errors.New("not a topic of this principal")
 				}
 				return nil
@@ -40,7 +40,7 @@ func Example_mutualTLS() {
 	}
 	defer func() { _ = subscriber.Close() }()
 
-	client, err := pool.TLSFiles{
+	client, err := buffstreams.TLSFiles{
 		Certificate: "/etc/shop/tls.crt", Key: "/etc/shop/tls.key", CA: "/etc/shop/servers.crt",
 	}.Client()
 	if err != nil {
@@ -48,8 +48,8 @@ func Example_mutualTLS() {
 	}
 	publisher, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
 		Resolver: buffstreams.To("tls://billing.internal:5031"),
-		ManagerConfig: pool.ManagerConfig{
-			Acked:     pool.AckedConfig{ClientTLS: client},
+		ManagerConfig: buffstreams.ManagerConfig{
+			Acked:     buffstreams.AckedConfig{ClientTLS: client},
 			DialAllow: &pool.DialAllow{Prefixes: []netip.Prefix{netip.MustParsePrefix("10.20.0.0/16")}},
 		},
 	}, nil)
@@ -62,17 +62,17 @@ func Example_mutualTLS() {
 // Tokens in place of client certificates. The listener's own certificate is needed all the same: a token is not sent
 // without it.
 func Example_tokens() {
-	server, err := pool.TLSFiles{Certificate: "/etc/billing/tls.crt", Key: "/etc/billing/tls.key"}.Server()
+	server, err := buffstreams.TLSFiles{Certificate: "/etc/billing/tls.crt", Key: "/etc/billing/tls.key"}.Server()
 	if err != nil {
 		log.Fatal(err)
 	}
-	receiver := pool.ManagerConfig{Acked: pool.AckedConfig{
+	receiver := buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{
 		ServerTLS:    server,
-		Authenticate: pool.Tokens(map[string]string{os.Getenv("SHOP_TOKEN"): "shop"}),
+		Authenticate: buffstreams.Tokens(map[string]string{os.Getenv("SHOP_TOKEN"): "shop"}),
 	}}
-	sender := pool.ManagerConfig{Acked: pool.AckedConfig{
-		Token: func(_ context.Context, t pool.Target) (string, error) { // asked at every connect
-			if t.Address != "billing.internal:5031" {
+	sender := buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{
+		Token: func(_ context.Context, address string) (string, error) { // asked at every connect
+			if address != "tls://billing.internal:5031" {
 				return "", nil // no other peer gets to see it
 			}
 			token, err := os.ReadFile("/run/secrets/billing-token")

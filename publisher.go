@@ -10,6 +10,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 	"github.com/buffstreams/watermill-buffstreams/outbox"
 	"github.com/buffstreams/watermill-buffstreams/pool"
@@ -20,7 +21,7 @@ import (
 type Publisher struct {
 	cfg     PublisherConfig
 	logger  watermill.LoggerAdapter
-	manager *pool.Manager
+	manager *Manager
 	owned   bool // the manager is private
 	plain   *plainPublisher
 	courier *courier // delivers the outbox
@@ -34,9 +35,9 @@ type Publisher struct {
 	last   atomic.Pointer[road] // the road that was looked up last
 
 	mu    sync.Mutex
-	roads map[string]*road    // by topic
-	links map[*pool.Link]bool // that any road has had
-	prune int                 // number of roads at which they are looked through
+	roads map[string]*road        // by topic
+	links map[*sender.Sender]bool // that any road has had
+	prune int                     // number of roads at which they are looked through
 }
 
 // NewPublisher returns a Publisher. It dials when there is something to send.
@@ -55,10 +56,10 @@ func NewPublisher(config PublisherConfig, logger watermill.LoggerAdapter) (*Publ
 	if config.MaxMessageSize == 0 {
 		config.MaxMessageSize = pool.DefaultMaxMessageSize
 		if config.Wire == WireAcked {
-			config.MaxMessageSize = manager.MaxMessageSize()
+			config.MaxMessageSize = manager.cfg.Acked.MaxMessageSize
 		}
 	}
-	p := &Publisher{cfg: config, logger: logger, manager: manager, owned: owned, idle: make(chan struct{}, 1), roads: map[string]*road{}, links: map[*pool.Link]bool{}}
+	p := &Publisher{cfg: config, logger: logger, manager: manager, owned: owned, idle: make(chan struct{}, 1), roads: map[string]*road{}, links: map[*sender.Sender]bool{}}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	if config.Wire == WireBuffStreams {
 		p.plain = newPlainPublisher(p)
@@ -70,14 +71,14 @@ func NewPublisher(config PublisherConfig, logger watermill.LoggerAdapter) (*Publ
 }
 
 // managerOf returns the user's Manager or a private one.
-func managerOf(m *pool.Manager, cfg pool.ManagerConfig, logger watermill.LoggerAdapter) (*pool.Manager, bool, error) {
+func managerOf(m *Manager, cfg ManagerConfig, logger watermill.LoggerAdapter) (*Manager, bool, error) {
 	if m != nil {
 		return m, false, nil
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = logger
 	}
-	m, err := pool.NewManager(cfg)
+	m, err := NewManager(cfg)
 	return m, true, err
 }
 
@@ -187,7 +188,7 @@ func (p *Publisher) send(at *place, messages []*message.Message) error {
 	if err == nil {
 		return nil
 	}
-	if p.ctx.Err() != nil || errors.Is(err, pool.ErrClosed) {
+	if p.ctx.Err() != nil || errors.Is(err, sender.ErrClosed) {
 		err = ErrPublisherClosed
 	}
 	return &PublishError{Topic: at.topic, Peer: at.peer, NotSent: messages[sent:], Unknown: messages[:sent], Err: err}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
@@ -17,11 +18,11 @@ type plainPublisher struct {
 	publisher *Publisher
 
 	mu      sync.Mutex
-	dialing map[pool.Target]*sync.Mutex // an address is dialed by one Publish at a time
+	dialing map[netio.Target]*sync.Mutex // an address is dialed by one Publish at a time
 }
 
 func newPlainPublisher(p *Publisher) *plainPublisher {
-	return &plainPublisher{publisher: p, dialing: map[pool.Target]*sync.Mutex{}}
+	return &plainPublisher{publisher: p, dialing: map[netio.Target]*sync.Mutex{}}
 }
 
 // publish writes the messages to the topic's address; of a route, to the first that takes them.
@@ -47,7 +48,7 @@ func (p *plainPublisher) publish(topic string, messages []*message.Message) erro
 }
 
 // targets finds the addresses of a topic.
-func (p *plainPublisher) targets(topic string) ([]pool.Target, error) {
+func (p *plainPublisher) targets(topic string) ([]netio.Target, error) {
 	d, ok, err := parseTopic(topic)
 	switch {
 	case err != nil:
@@ -55,7 +56,7 @@ func (p *plainPublisher) targets(topic string) ([]pool.Target, error) {
 	case ok && d.name != "":
 		return nil, fmt.Errorf("%w: the plain wire has no topic names, so that %.200q would reach its address without one; use host:port", ErrBadTopic, topic)
 	case ok:
-		return []pool.Target{d.target}, nil
+		return []netio.Target{d.target}, nil
 	case p.publisher.cfg.Resolver == nil:
 		return nil, fmt.Errorf("%w: %.200q is not an address; set PublisherConfig.Resolver", ErrBadTopic, topic)
 	}
@@ -63,7 +64,7 @@ func (p *plainPublisher) targets(topic string) ([]pool.Target, error) {
 	if err != nil {
 		return nil, err
 	}
-	targets := make([]pool.Target, len(route.Addresses))
+	targets := make([]netio.Target, len(route.Addresses))
 	for i, address := range route.Addresses {
 		if targets[i], err = parseAddress(address); err != nil {
 			return nil, err
@@ -75,7 +76,7 @@ func (p *plainPublisher) targets(topic string) ([]pool.Target, error) {
 	return targets, nil
 }
 
-func (p *plainPublisher) writeFirst(targets []pool.Target, data []byte) error {
+func (p *plainPublisher) writeFirst(targets []netio.Target, data []byte) error {
 	var errs []error
 	for _, t := range targets {
 		err := p.write(t, data)
@@ -88,8 +89,8 @@ func (p *plainPublisher) writeFirst(targets []pool.Target, data []byte) error {
 }
 
 // write hands one message to the address's writer, which it dials the first time.
-func (p *plainPublisher) write(t pool.Target, data []byte) error {
-	m, key := p.publisher.manager, formatAddress(t) // tells TLS from plaintext
+func (p *plainPublisher) write(t netio.Target, data []byte) error {
+	m, key := p.publisher.manager.plain, formatAddress(t) // tells TLS from plaintext
 	_, err := m.Write(key, data)
 	if !errors.Is(err, pool.ErrNotOpened) {
 		return err
@@ -117,12 +118,12 @@ func (p *plainPublisher) write(t pool.Target, data []byte) error {
 	return err
 }
 
-func (p *plainPublisher) config(t pool.Target) (cfg pool.WriterConfig, err error) {
+func (p *plainPublisher) config(t netio.Target) (cfg pool.WriterConfig, err error) {
 	cfg = pool.WriterConfig{
 		Network: t.Network, Address: t.Address, Key: formatAddress(t), MaxMessageSize: p.publisher.cfg.MaxMessageSize,
 		CloseTimeout: p.publisher.cfg.CloseTimeout,
 	}
-	if cfg.TLSConfig, err = p.publisher.manager.ClientTLS(t); err != nil {
+	if cfg.TLSConfig, err = p.publisher.manager.clientTLS(t); err != nil {
 		return cfg, err
 	}
 	if f := p.publisher.cfg.OnFailure; f != nil {
@@ -134,14 +135,14 @@ func (p *plainPublisher) config(t pool.Target) (cfg pool.WriterConfig, err error
 // flush waits until everything written so far is with the kernel: a plain peer says no more.
 func (p *plainPublisher) flush(ctx context.Context) error {
 	p.mu.Lock()
-	targets := make([]pool.Target, 0, len(p.dialing))
+	targets := make([]netio.Target, 0, len(p.dialing))
 	for t := range p.dialing {
 		targets = append(targets, t)
 	}
 	p.mu.Unlock()
 	var errs []error
 	for _, t := range targets {
-		if err := p.publisher.manager.Flush(ctx, formatAddress(t)); err != nil && !errors.Is(err, pool.ErrNotOpened) {
+		if err := p.publisher.manager.plain.Flush(ctx, formatAddress(t)); err != nil && !errors.Is(err, pool.ErrNotOpened) {
 			errs = append(errs, err)
 		}
 	}

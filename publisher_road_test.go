@@ -14,8 +14,6 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/stretchr/testify/require"
-
-	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
 // newTestPublisher returns one whose peers are away.
@@ -23,7 +21,7 @@ func newTestPublisher(t *testing.T, m Marshaler) *Publisher {
 	t.Helper()
 	away := func(context.Context, string, string) (net.Conn, error) { return nil, syscall.ECONNREFUSED }
 	p, err := NewPublisher(PublisherConfig{
-		Marshaler: m, Resolver: To("127.0.0.1:1"), ManagerConfig: pool.ManagerConfig{Dial: away},
+		Marshaler: m, Resolver: To("127.0.0.1:1"), ManagerConfig: ManagerConfig{Dial: away},
 		Confirm: ConfirmEnqueued, CloseTimeout: time.Millisecond,
 	}, nil)
 	require.NoError(t, err)

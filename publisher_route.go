@@ -10,13 +10,14 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
-	"github.com/buffstreams/watermill-buffstreams/pool"
+	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
+	"github.com/buffstreams/watermill-buffstreams/internal/session"
 )
 
 // place is a stream's far end: where messages of a topic go to.
 type place struct {
 	topic string
-	link  *pool.Link // nil with an outbox
+	link  *sender.Sender // nil with an outbox
 	peer  string
 	name  string // of the topic on the wire
 }
@@ -103,7 +104,7 @@ func (r *road) busy() (places []*place) {
 // busy returns the places that are not known to have received everything, each once.
 func (p *Publisher) busy() (places []*place) {
 	type stream struct {
-		link *pool.Link
+		link *sender.Sender
 		name string
 	}
 	p.mu.Lock()
@@ -172,7 +173,7 @@ func (p *Publisher) keep(r *road, w *way) {
 		}
 		p.links[at.link] = true
 		if p.cfg.OnFailure != nil {
-			at.link.OnRefused(p, func(r pool.Refused) { p.cfg.OnFailure(r.Topic, r.Message, r.Err) })
+			at.link.OnRefused(p, func(r session.Refused) { p.cfg.OnFailure(r.Topic, r.Message, r.Err) })
 		}
 	}
 }
@@ -185,7 +186,7 @@ func (p *Publisher) place(topic string, d destination) (*place, error) {
 	if p.courier != nil {
 		return &place{topic: topic, peer: formatAddress(d.target), name: d.name}, nil
 	}
-	link, err := p.manager.Link(d.target)
+	link, err := p.manager.sender(d.target)
 	if err != nil {
 		return nil, err
 	}

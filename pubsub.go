@@ -4,15 +4,13 @@ import (
 	"errors"
 
 	"github.com/ThreeDotsLabs/watermill"
-
-	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
 // PubSubConfig configures a PubSub. The zero value is valid.
 type PubSubConfig struct {
 	// Address is listened at for logical topics; empty means a free port of 127.0.0.1.
 	Address    string
-	Manager    pool.ManagerConfig
+	Manager    ManagerConfig
 	Publisher  PublisherConfig
 	Subscriber SubscriberConfig
 }
@@ -23,7 +21,7 @@ type PubSubConfig struct {
 type PubSub struct {
 	*Publisher
 	*Subscriber
-	manager *pool.Manager
+	manager *Manager
 	address string
 }
 
@@ -43,7 +41,7 @@ func NewPubSub(config PubSubConfig, logger watermill.LoggerAdapter) (*PubSub, er
 	return p, nil
 }
 
-func newPubSub(config PubSubConfig, manager *pool.Manager, logger watermill.LoggerAdapter) (*PubSub, error) {
+func newPubSub(config PubSubConfig, manager *Manager, logger watermill.LoggerAdapter) (*PubSub, error) {
 	config.Subscriber.Manager, config.Subscriber.ListenAddress = manager, config.Address
 	sub, err := NewSubscriber(config.Subscriber, logger)
 	if err != nil {

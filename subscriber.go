@@ -13,20 +13,19 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
-	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
 // Subscriber listens at address topics, and for logical topics at its ListenAddress. It is safe for concurrent use.
 type Subscriber struct {
 	cfg     SubscriberConfig
 	logger  watermill.LoggerAdapter
-	manager *pool.Manager
+	manager *Manager
 	owned   bool // the manager is private
 
 	mu        sync.Mutex
 	closed    bool
 	subs      map[*subscription]struct{}
-	endpoints map[*pool.Endpoint]struct{}
+	endpoints map[listener]struct{}
 	done      chan struct{} // closed when Close is through
 }
 
@@ -45,7 +44,7 @@ func NewSubscriber(config SubscriberConfig, logger watermill.LoggerAdapter) (*Su
 	}
 	return &Subscriber{
 		cfg: config, logger: logger, manager: manager, owned: owned,
-		subs: map[*subscription]struct{}{}, endpoints: map[*pool.Endpoint]struct{}{}, done: make(chan struct{}),
+		subs: map[*subscription]struct{}{}, endpoints: map[listener]struct{}{}, done: make(chan struct{}),
 	}, nil
 }
 
@@ -60,7 +59,7 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	if err != nil {
 		return nil, err
 	}
-	if err := e.Allows(d.name); err != nil {
+	if err := s.manager.allowSubscribe(d.name); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
@@ -133,19 +132,19 @@ func (s *Subscriber) destination(topic string) (destination, error) {
 	return d, nil
 }
 
-func (s *Subscriber) endpoint(d destination) (*pool.Endpoint, error) {
+func (s *Subscriber) endpoint(d destination) (listener, error) {
 	s.mu.Lock()
 	closed := s.closed
 	s.mu.Unlock()
 	if closed {
 		return nil, ErrSubscriberClosed
 	}
-	var e *pool.Endpoint
+	var e listener
 	var err error
 	if s.cfg.Wire == WireBuffStreams {
-		e, err = s.manager.PlainEndpoint(d.target, s.cfg.MaxMessageSize)
+		e, err = s.manager.listenPlain(d.target, s.cfg.MaxMessageSize)
 	} else {
-		e, err = s.manager.Endpoint(d.target)
+		e, err = s.manager.listen(d.target)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("buffstreams: cannot listen at %s: %w", d.target.Address, err)
@@ -165,14 +164,14 @@ func (s *Subscriber) topic(topic string) (*dispatch.Topic, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := e.Allows(d.name); err != nil {
+	if err := s.manager.allowSubscribe(d.name); err != nil {
 		return nil, err
 	}
 	return s.of(e, d.name), nil
 }
 
 // of returns a topic of an endpoint.
-func (s *Subscriber) of(e *pool.Endpoint, name string) *dispatch.Topic {
+func (s *Subscriber) of(e listener, name string) *dispatch.Topic {
 	if s.cfg.Ephemeral {
 		return e.EphemeralTopic(name)
 	}
@@ -234,13 +233,13 @@ func (s *Subscriber) drain() {
 
 func (s *Subscriber) held() (n int) {
 	for _, e := range s.opened() {
-		n += e.Held()
+		n += e.OnlyCopies()
 	}
 	return n
 }
 
 // opened returns the endpoints that this subscriber has used.
-func (s *Subscriber) opened() []*pool.Endpoint {
+func (s *Subscriber) opened() []listener {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Collect(maps.Keys(s.endpoints))

@@ -7,12 +7,12 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/buffstreams/watermill-buffstreams/pool"
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
 
 // destination is a topic that names its address: where to dial or listen, and the name that travels on the wire.
 type destination struct {
-	target pool.Target
+	target netio.Target
 	name   string
 }
 
@@ -32,13 +32,13 @@ func parseTopic(topic string) (d destination, ok bool, err error) {
 			}
 			return d, false, nil
 		}
-		return destination{pool.Target{Network: "tcp", Address: hostPort, TLS: scheme == "tls"}, name}, true, nil
+		return destination{netio.Target{Network: "tcp", Address: hostPort, TLS: scheme == "tls"}, name}, true, nil
 	case "unix":
 		path, name, _ := strings.Cut(rest, "#")
 		if !strings.HasPrefix(path, "/") {
 			return d, false, fmt.Errorf("%w: the path of %.200q is not absolute", ErrBadTopic, topic)
 		}
-		return destination{pool.Target{Network: "unix", Address: path}, name}, true, nil
+		return destination{netio.Target{Network: "unix", Address: path}, name}, true, nil
 	}
 	return d, false, fmt.Errorf("%w: unknown scheme in %.200q; use tcp://, tls:// or unix://", ErrBadTopic, topic)
 }
@@ -54,13 +54,13 @@ func isHostPort(s string) bool {
 }
 
 // parseAddress reads an address without a name, as a Route or ListenAddress has it.
-func parseAddress(address string) (pool.Target, error) {
+func parseAddress(address string) (netio.Target, error) {
 	d, ok, err := parseTopic(address)
 	if err != nil {
-		return pool.Target{}, err
+		return netio.Target{}, err
 	}
 	if !ok || d.name != "" {
-		return pool.Target{}, fmt.Errorf("%w: %.200q is not an address; use host:port, tls://host:port or unix:///path", ErrBadTopic, address)
+		return netio.Target{}, fmt.Errorf("%w: %.200q is not an address; use host:port, tls://host:port or unix:///path", ErrBadTopic, address)
 	}
 	return d.target, nil
 }
@@ -77,7 +77,7 @@ func checkName(name string) error {
 }
 
 // formatAddress is the reverse of parseAddress.
-func formatAddress(t pool.Target) string {
+func formatAddress(t netio.Target) string {
 	switch {
 	case t.Network == "unix":
 		return "unix://" + t.Address

@@ -15,7 +15,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
-	"github.com/buffstreams/watermill-buffstreams/pool"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
@@ -80,8 +79,8 @@ func failWhileRunning(t *testing.T, f fault) {
 	first, firstDone := listen(t, topic, s, broken, books)
 	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
 		Confirm: buffstreams.ConfirmHandled, PublishTimeout: time.Minute,
-		ManagerConfig: pool.ManagerConfig{Acked: pool.AckedConfig{
-			Retry: &pool.RetryConfig{InitialInterval: time.Millisecond, MaxInterval: 20 * time.Millisecond}}},
+		ManagerConfig: buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{
+			Reconnect: &buffstreams.ReconnectConfig{InitialInterval: time.Millisecond, MaxInterval: 20 * time.Millisecond}}},
 	}, nil)
 	require.NoError(t, err)
 	var mu sync.Mutex
@@ -141,7 +140,7 @@ func covers(state store.StreamState, seq uint64) bool {
 func listen(t *testing.T, topic string, s *Store, logger watermill.LoggerAdapter, books *audit) (*buffstreams.Subscriber, <-chan struct{}) {
 	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{
 		ConsumerGroup: "g", CloseTimeout: 50 * time.Millisecond,
-		ManagerConfig: pool.ManagerConfig{Logger: logger, Acked: pool.AckedConfig{Dedupe: s}},
+		ManagerConfig: buffstreams.ManagerConfig{Logger: logger, Acked: buffstreams.AckedConfig{Dedupe: s}},
 	}, nil)
 	require.NoError(t, err)
 	messages, err := sub.Subscribe(t.Context(), topic)

@@ -1,10 +1,11 @@
 package pool
 
 import (
-	"math/rand/v2"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
 
 // RetryConfig says how a Writer comes back after it lost its connection. The
@@ -47,7 +48,7 @@ func (c *RetryConfig) setDefaults() {
 	setDefault(&c.MaxAttempts, d.MaxAttempts)
 	if c.BackOff == nil {
 		initial, limit, multiplier := c.InitialInterval, c.MaxInterval, c.Multiplier
-		c.BackOff = func() backoff.BackOff { return newFullJitter(initial, limit, multiplier) }
+		c.BackOff = func() backoff.BackOff { return netio.NewFullJitter(initial, limit, multiplier) }
 	}
 }
 
@@ -64,26 +65,3 @@ func (c RetryConfig) validate() error {
 	}
 	return nil
 }
-
-// fullJitter waits anything between nothing and an exponentially growing bound,
-// so that many writers that lost one peer do not return in step.
-type fullJitter struct {
-	bound *backoff.ExponentialBackOff
-	rand  func() float64
-}
-
-func newFullJitter(initial, limit time.Duration, multiplier float64) *fullJitter {
-	bound := &backoff.ExponentialBackOff{
-		InitialInterval: initial,
-		Multiplier:      multiplier,
-		MaxInterval:     limit,
-	}
-	bound.Reset()
-	return &fullJitter{bound: bound, rand: rand.Float64}
-}
-
-func (j *fullJitter) NextBackOff() time.Duration {
-	return time.Duration(j.rand() * float64(j.bound.NextBackOff()))
-}
-
-func (j *fullJitter) Reset() { j.bound.Reset() }

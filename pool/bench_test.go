@@ -13,7 +13,7 @@ func benchmarkPlain(b *testing.B, goroutines, size int) {
 	var received atomic.Int64
 	all := make(chan struct{})
 	total := int64(b.N)
-	l := startListener(b, ListenerConfig{Callback: func(m []byte) error {
+	l := StartListener(b, ListenerConfig{Callback: func(m []byte) error {
 		if n := received.Add(1); n == total {
 			close(all)
 		}

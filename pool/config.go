@@ -15,6 +15,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
 
 // DefaultMaxMessageSize is the limit of one message in bytes where a
@@ -54,30 +55,21 @@ type ManagerConfig struct {
 	DialAllow *DialAllow
 	// Logger takes what nobody else is told of. Nil means watermill.NopLogger.
 	Logger watermill.LoggerAdapter
-	// Acked configures the acked protocol: the Manager's links and endpoints.
-	Acked AckedConfig
-
-	direct bool // there is a DialAllow, and no Dial of the user's
 }
 
 func (c *ManagerConfig) setDefaults() {
 	switch {
 	case c.DialAllow != nil:
-		c.direct = c.Dial == nil
-		c.Dial = c.DialAllow.dial(c.Dial)
+		c.Dial = (*netio.DialAllow)(c.DialAllow).Guard(c.Dial)
 	case c.Dial == nil:
 		c.Dial = (&net.Dialer{}).DialContext
 	}
 	if c.Listen == nil {
-		c.Listen = listenNet
+		c.Listen = netio.Listen
 	}
 	if c.Logger == nil {
 		c.Logger = watermill.NopLogger{}
 	}
-}
-
-func listenNet(network, address string) (net.Listener, error) {
-	return (&net.ListenConfig{}).Listen(context.Background(), network, address)
 }
 
 // WriterConfig configures a Writer. Only Address is required.
@@ -160,8 +152,8 @@ func (c WriterConfig) Validate() error {
 		return configError("WriterConfig.DialTimeout", "%v is negative", c.DialTimeout)
 	case c.CloseTimeout < 0:
 		return configError("WriterConfig.CloseTimeout", "%v is negative", c.CloseTimeout)
-	case checkTLS("WriterConfig.TLSConfig", c.TLSConfig) != nil:
-		return checkTLS("WriterConfig.TLSConfig", c.TLSConfig)
+	case netio.CheckTLS(c.TLSConfig) != nil:
+		return configError("WriterConfig.TLSConfig", "%w", netio.CheckTLS(c.TLSConfig))
 	case c.OnFailure != nil && c.Failures != nil:
 		return configError("WriterConfig.Failures", "OnFailure is set as well; choose one")
 	}
@@ -222,8 +214,10 @@ type ListenerConfig struct {
 	Listen ListenFunc
 	Logger watermill.LoggerAdapter
 
-	// admit decides on a connection before anything is read, after its TLS handshake.
-	admit func(context.Context, net.Conn) error
+	// Admit decides on each connection after its TLS handshake, which can be asked of a *tls.Conn, and before any message is
+	// read. An error ends the connection and is logged. It is called on the connection's goroutine, for several connections
+	// at the same time; its context ends with HandshakeTimeout. Nil admits all.
+	Admit func(context.Context, net.Conn) error
 }
 
 func (c *ListenerConfig) setDefaults() {
@@ -235,7 +229,7 @@ func (c *ListenerConfig) setDefaults() {
 	setDefault(&c.HandshakeTimeout, defaultHandshakeTimeout)
 	setDefault(&c.CloseTimeout, defaultCloseTimeout)
 	if c.Listen == nil {
-		c.Listen = listenNet
+		c.Listen = netio.Listen
 	}
 	if c.Logger == nil {
 		c.Logger = watermill.NopLogger{}
@@ -259,11 +253,11 @@ func (c ListenerConfig) Validate() error {
 	case c.CloseTimeout < 0:
 		return configError("ListenerConfig.CloseTimeout", "%v is negative", c.CloseTimeout)
 	}
-	if err := checkTLS("ListenerConfig.TLSConfig", c.TLSConfig); err != nil {
-		return err
+	if err := netio.CheckTLS(c.TLSConfig); err != nil {
+		return configError("ListenerConfig.TLSConfig", "%w", err)
 	}
-	if c.TLSConfig == nil && !c.Insecure && reachableFromOutside(c.Network, c.Address) {
-		return &InsecureAddressError{Address: c.Address}
+	if c.TLSConfig == nil && !c.Insecure && netio.Exposed(c.Network, c.Address) {
+		return &netio.InsecureAddressError{Address: c.Address}
 	}
 	_, err := codecOf("ListenerConfig", c.Codec, c.MaxMessageSize)
 	return err

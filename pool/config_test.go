@@ -1,15 +1,14 @@
 package pool
 
 import (
-	"math/rand/v2"
 	"testing"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
+	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
 )
 
 func TestValidateNamesTheField(t *testing.T) {
@@ -53,15 +52,15 @@ func TestValidateNamesTheField(t *testing.T) {
 }
 
 func TestAnyCodecCanBeChosen(t *testing.T) {
-	noLeaks(t)
+	NoLeaks(t)
 	codec := must(framing.NewVarint(1 << 20))
 	got := make(chan string, 1)
-	l := startListener(t, ListenerConfig{Codec: codec, Callback: collect(got)})
+	l := StartListener(t, ListenerConfig{Codec: codec, Callback: collect(got)})
 	w := dialWriterTo(t, l, WriterConfig{Codec: codec})
 	for _, n := range []int{0, 1, 127, 128, 20000, 1 << 20} {
 		_, err := w.Write(patterned(n))
 		require.NoError(t, err)
-		assert.Equal(t, string(patterned(n)), receive(t, got))
+		assert.Equal(t, string(patterned(n)), nettest.Receive(t, got))
 	}
 }
 
@@ -75,29 +74,4 @@ func TestFormatAddress(t *testing.T) {
 	} {
 		assert.Equal(t, c[2], FormatAddress(c[0], c[1]))
 	}
-}
-
-func TestLoggedAddressesAreQuotedAndCut(t *testing.T) {
-	assert.Equal(t, `"a\nb"`, quoteAddress("a\nb"))
-	assert.LessOrEqual(t, len(quoteAddress(string(make([]byte, 10000)))), 4*maxLoggedAddress+5)
-}
-
-func TestFullJitterStaysWithinAGrowingBound(t *testing.T) {
-	most, seen := newFullJitter(100*time.Millisecond, 10*time.Second, 2), newFullJitter(100*time.Millisecond, 10*time.Second, 2)
-	most.rand = func() float64 { return 1 }
-	seeded := rand.New(rand.NewPCG(1, 2))
-	seen.rand = seeded.Float64
-	bound := 100 * time.Millisecond
-	for range 20 {
-		assert.Equal(t, bound, most.NextBackOff())
-		got := seen.NextBackOff()
-		assert.True(t, got >= 0 && got < bound, "%v of %v", got, bound)
-		bound = min(2*bound, 10*time.Second)
-	}
-	most.Reset()
-	assert.Equal(t, 100*time.Millisecond, most.NextBackOff())
-	least := newFullJitter(time.Second, time.Second, 1)
-	least.rand = func() float64 { return 0 }
-	assert.Zero(t, least.NextBackOff())
-	var _ backoff.BackOff = least
 }

@@ -22,26 +22,9 @@ var (
 	// handler, a reader of a channel) still held on when CloseTimeout was over.
 	ErrCloseTimeout = errors.New("pool: CloseTimeout is over and a callback or channel of the caller is still busy")
 
-	// ErrInsecureAddress is what every *InsecureAddressError matches.
-	ErrInsecureAddress = errors.New("pool: refusing to listen in plaintext beyond loopback")
-
 	// errPeerClosed is the cause reported when the peer ended the connection.
 	errPeerClosed = errors.New("pool: the peer closed the connection")
 )
-
-// InsecureAddressError refuses a listening address that other machines can
-// reach while there is neither TLS nor the user's explicit consent.
-type InsecureAddressError struct {
-	Address string
-}
-
-func (e *InsecureAddressError) Error() string {
-	return fmt.Sprintf("%v: %s is not a loopback address; set TLSConfig, or Insecure: true to accept plaintext from anybody who can reach it",
-		ErrInsecureAddress, quoteAddress(e.Address))
-}
-
-// Unwrap makes errors.Is(err, ErrInsecureAddress) true.
-func (e *InsecureAddressError) Unwrap() error { return ErrInsecureAddress }
 
 // FailedError tells how many accepted messages will not be sent any more, and
 // why. A Writer with a failure handler has handed them to it; without one this

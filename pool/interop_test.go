@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
+	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
 )
 
 func patterned(n int) []byte {
@@ -25,9 +26,9 @@ func patterned(n int) []byte {
 }
 
 func TestListenerTakesEveryLengthFromAPlainPeer(t *testing.T) {
-	noLeaks(t)
+	NoLeaks(t)
 	got := make(chan string, 10)
-	l := startListener(t, ListenerConfig{Callback: collect(got)})
+	l := StartListener(t, ListenerConfig{Callback: collect(got)})
 	peer := newPeerClient(t, l)
 	go func() { // ends after the last message
 		for n := 0; n <= 4096; n++ {
@@ -35,15 +36,15 @@ func TestListenerTakesEveryLengthFromAPlainPeer(t *testing.T) {
 		}
 	}()
 	for n := 0; n <= 4096; n++ {
-		require.Equal(t, string(patterned(n)), receive(t, got), "length %d", n)
+		require.Equal(t, string(patterned(n)), nettest.Receive(t, got), "length %d", n)
 	}
 }
 
 func TestPlainPeerTakesEveryLengthFromAWriter(t *testing.T) {
-	noLeaks(t)
-	server := newPeerServer(t, "127.0.0.1:0")
-	w := dialTest(t, WriterConfig{Address: server.address()})
-	conn := server.accept(t)
+	NoLeaks(t)
+	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	w := dialTest(t, WriterConfig{Address: server.Address()})
+	conn := server.Accept(t)
 	go func() { // ends after the last message
 		for n := 0; n <= 4096; n++ {
 			_, _ = w.Write(patterned(n))
@@ -60,15 +61,15 @@ func TestPlainPeerTakesEveryLengthFromAWriter(t *testing.T) {
 func TestOtherLimitsHaveTheHeaderWidthOfBuffStreams(t *testing.T) {
 	for limit, width := range map[int]int{255: 2, 256: 3, 65535: 3, 65536: 4, 1 << 20: 4} {
 		t.Run(fmt.Sprint(limit), func(t *testing.T) {
-			noLeaks(t)
+			NoLeaks(t)
 			got := make(chan string, 1)
-			l := startListener(t, ListenerConfig{MaxMessageSize: limit, Callback: collect(got)})
+			l := StartListener(t, ListenerConfig{MaxMessageSize: limit, Callback: collect(got)})
 			newPeerClient(t, l).sendRaw(peerFrame(width, patterned(limit)))
-			assert.Equal(t, string(patterned(limit)), receive(t, got))
+			assert.Equal(t, string(patterned(limit)), nettest.Receive(t, got))
 
-			server := newPeerServer(t, "127.0.0.1:0")
-			w := dialTest(t, WriterConfig{Address: server.address(), MaxMessageSize: limit})
-			conn := server.accept(t)
+			server := nettest.NewPeerServer(t, "127.0.0.1:0")
+			w := dialTest(t, WriterConfig{Address: server.Address(), MaxMessageSize: limit})
+			conn := server.Accept(t)
 			_, err := w.Write(patterned(limit))
 			require.NoError(t, err)
 			m, err := peerRead(conn, width)
@@ -95,53 +96,53 @@ func TestAHostileHeaderEndsOnlyItsOwnConnection(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			noLeaks(t)
-			got, log := make(chan string, 10), newPlainLog()
-			l := startListener(t, ListenerConfig{Callback: collect(got), Logger: log})
+			NoLeaks(t)
+			got, log := make(chan string, 10), nettest.NewLog()
+			l := StartListener(t, ListenerConfig{Callback: collect(got), Logger: log})
 			good, bad := newPeerClient(t, l), newPeerClient(t, l)
 			good.send([]byte("before"))
-			require.Equal(t, "before", receive(t, got))
+			require.Equal(t, "before", nettest.Receive(t, got))
 			bad.send([]byte("bad's own"))
-			require.Equal(t, "bad's own", receive(t, got))
+			require.Equal(t, "bad's own", nettest.Receive(t, got))
 
 			bad.sendRaw(c.header)
 			require.NoError(t, closeWrite(bad.conn))
 			bad.ended()
-			line := log.next(t, "error")
+			line := log.Next(t, "error")
 			if want, ok := c.want.(*framing.LengthError); ok {
 				var is *framing.LengthError
-				require.ErrorAs(t, line.err, &is)
+				require.ErrorAs(t, line.Err, &is)
 				assert.Equal(t, want, is)
 			} else {
-				assert.ErrorIs(t, line.err, c.want)
+				assert.ErrorIs(t, line.Err, c.want)
 			}
-			assert.Equal(t, fmt.Sprintf("%q", bad.conn.LocalAddr().String()), line.fields["peer"])
+			assert.Equal(t, fmt.Sprintf("%q", bad.conn.LocalAddr().String()), line.Fields["peer"])
 
 			good.send([]byte("after"))
-			assert.Equal(t, "after", receive(t, got))
+			assert.Equal(t, "after", nettest.Receive(t, got))
 		})
 	}
 }
 
 func TestAnUnmodifiedClientWithALargerLimitEndsOnlyItself(t *testing.T) {
-	noLeaks(t)
+	NoLeaks(t)
 	got := make(chan string, 10)
-	l := startListener(t, ListenerConfig{Callback: collect(got)})
+	l := StartListener(t, ListenerConfig{Callback: collect(got)})
 	good, bad := newPeerClient(t, l), newPeerClient(t, l)
 	bad.send(make([]byte, 4096))
-	require.Len(t, receive(t, got), 4096)
+	require.Len(t, nettest.Receive(t, got), 4096)
 	bad.send(make([]byte, 4097)) // the width is the same, so only the length gives it away
 	bad.ended()
 	good.send([]byte("still here"))
-	assert.Equal(t, "still here", receive(t, got))
+	assert.Equal(t, "still here", nettest.Receive(t, got))
 }
 
 func TestConcurrentWritesNeverInterleaveAndKeepTheirOrder(t *testing.T) {
-	noLeaks(t)
+	NoLeaks(t)
 	const writers, each = 16, 2000
-	server := newPeerServer(t, "127.0.0.1:0")
-	w := dialTest(t, WriterConfig{Address: server.address(), BufferSize: 64 << 10})
-	conn := server.accept(t)
+	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	w := dialTest(t, WriterConfig{Address: server.Address(), BufferSize: 64 << 10})
+	conn := server.Accept(t)
 	var wg sync.WaitGroup
 	for id := range writers {
 		wg.Go(func() { // ends after its messages

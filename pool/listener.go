@@ -12,6 +12,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
 
 // ListenCallback is called with each message, without its header. The bytes are
@@ -72,16 +73,16 @@ func ListenTCP(cfg ListenerConfig) (*Listener, error) {
 	}
 	socket, err := cfg.Listen(cfg.Network, cfg.Address)
 	if err != nil {
-		return nil, fmt.Errorf("pool: listen on %s: %w", quoteAddress(cfg.Address), err)
+		return nil, fmt.Errorf("pool: listen on %s: %w", netio.Quote(cfg.Address), err)
 	}
 	// A host name, or a Listen of the user's, decides only here where it is.
-	if cfg.TLSConfig == nil && !cfg.Insecure && boundOutside(socket.Addr()) {
+	if cfg.TLSConfig == nil && !cfg.Insecure && netio.BoundBeyondLoopback(socket.Addr()) {
 		_ = socket.Close() // the refusal is the error
-		return nil, &InsecureAddressError{Address: socket.Addr().String()}
+		return nil, &netio.InsecureAddressError{Address: socket.Addr().String()}
 	}
 	var secured *tls.Config
 	if cfg.TLSConfig != nil {
-		secured = serverTLS(cfg.TLSConfig)
+		secured = netio.ServerTLS(cfg.TLSConfig)
 	}
 	return &Listener{
 		tls: secured,
@@ -163,7 +164,7 @@ func (l *Listener) accept() error {
 		default:
 		}
 		if errors.Is(err, net.ErrClosed) {
-			return fmt.Errorf("pool: the socket of %s was closed under its listener: %w", quoteAddress(l.cfg.Address), err)
+			return fmt.Errorf("pool: the socket of %s was closed under its listener: %w", netio.Quote(l.cfg.Address), err)
 		}
 		l.cfg.Logger.Error("accept failed; trying again", err, l.fields().Add(watermill.LogFields{"delay": delay}))
 		if !l.sleep(delay) {
@@ -187,7 +188,7 @@ func (l *Listener) sleep(d time.Duration) bool {
 
 // admit starts a connection or refuses it.
 func (l *Listener) admit(raw net.Conn) {
-	in := &inbound{l: l, raw: raw, conn: raw, host: hostOf(raw.RemoteAddr())}
+	in := &inbound{l: l, raw: raw, conn: raw, host: netio.HostOf(raw.RemoteAddr())}
 	if l.cfg.TLSConfig != nil {
 		in.conn = tls.Server(raw, l.tls)
 	}
@@ -238,5 +239,5 @@ func (l *Listener) exit(in *inbound) {
 }
 
 func (l *Listener) fields() watermill.LogFields {
-	return watermill.LogFields{"provider": provider, "address": quoteAddress(l.cfg.Address)}
+	return watermill.LogFields{"provider": netio.Provider, "address": netio.Quote(l.cfg.Address)}
 }

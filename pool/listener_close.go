@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"time"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
 
 // Close stops accepting and closes the socket, so that its port is free at
@@ -49,7 +51,7 @@ func (l *Listener) cut() error {
 	conns := l.snapshot()
 	l.mu.Unlock()
 	for _, in := range conns {
-		breakOff(in.raw)
+		netio.CloseNow(in.raw)
 	}
 	var grace <-chan time.Time // for ever, where only our own code is waited for
 	if l.cfg.Callback != nil {

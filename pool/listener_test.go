@@ -13,12 +13,15 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
+	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
 )
 
 func ignore([]byte) error { return nil }
 
 func TestStartListeningBlocksUntilClose(t *testing.T) {
-	noLeaks(t)
+	NoLeaks(t)
 	served := make(chan struct{}, 1)
 	l, err := ListenTCP(ListenerConfig{Address: "127.0.0.1:0", Callback: func(payload []byte) error {
 		served <- struct{}{}
@@ -41,27 +44,27 @@ func TestStartListeningBlocksUntilClose(t *testing.T) {
 }
 
 func TestAListenerStartsOnce(t *testing.T) {
-	noLeaks(t)
-	l := startListener(t, ListenerConfig{Callback: ignore})
+	NoLeaks(t)
+	l := StartListener(t, ListenerConfig{Callback: ignore})
 	assert.ErrorIs(t, l.StartListeningAsync(), ErrAlreadyOpened)
 	assert.ErrorIs(t, l.StartListening(), ErrAlreadyOpened)
 }
 
 func TestCloseWithoutStartFreesThePort(t *testing.T) {
-	noLeaks(t)
+	NoLeaks(t)
 	l, err := ListenTCP(ListenerConfig{Address: "127.0.0.1:0", Callback: ignore})
 	require.NoError(t, err)
 	require.NoError(t, l.Close())
-	startListener(t, ListenerConfig{Address: l.Addr().String(), Callback: ignore})
+	StartListener(t, ListenerConfig{Address: l.Addr().String(), Callback: ignore})
 }
 
 func TestCloseHandsOverWhatWasReceivedAndFreesThePort(t *testing.T) {
-	noLeaks(t)
+	NoLeaks(t)
 	const count = 20000 // more than the reader buffers: the kernel holds the rest
 	entered, release := make(chan struct{}), make(chan struct{})
 	var once sync.Once
 	var got []string
-	l := startListener(t, ListenerConfig{Callback: func(m []byte) error {
+	l := StartListener(t, ListenerConfig{Callback: func(m []byte) error {
 		once.Do(func() { close(entered); <-release })
 		got = append(got, string(m))
 		return nil
@@ -77,7 +80,7 @@ func TestCloseHandsOverWhatWasReceivedAndFreesThePort(t *testing.T) {
 	closed := make(chan error, 1)
 	go func() { closed <- l.Close() }() // ends with Close
 	idle.ended()
-	startListener(t, ListenerConfig{Address: l.Addr().String(), Callback: ignore}) // while a callback runs
+	StartListener(t, ListenerConfig{Address: l.Addr().String(), Callback: ignore}) // while a callback runs
 	assert.Empty(t, closed)
 	close(release)
 	require.NoError(t, <-closed)
@@ -88,8 +91,8 @@ func TestCloseHandsOverWhatWasReceivedAndFreesThePort(t *testing.T) {
 }
 
 func TestCloseOfManyCallersEndsOnce(t *testing.T) {
-	noLeaks(t)
-	l := startListener(t, ListenerConfig{Callback: ignore})
+	NoLeaks(t)
+	l := StartListener(t, ListenerConfig{Callback: ignore})
 	for range 8 {
 		newPeerClient(t, l).send([]byte("m"))
 	}
@@ -101,9 +104,9 @@ func TestCloseOfManyCallersEndsOnce(t *testing.T) {
 }
 
 func TestAPeerThatNeverStopsDoesNotHoldUpClose(t *testing.T) {
-	noLeaks(t)
+	NoLeaks(t)
 	got := make(chan struct{}, 1)
-	l := startListener(t, ListenerConfig{CloseTimeout: time.Minute, Callback: func([]byte) error {
+	l := StartListener(t, ListenerConfig{CloseTimeout: time.Minute, Callback: func([]byte) error {
 		select {
 		case got <- struct{}{}:
 		default:
@@ -128,10 +131,10 @@ func TestAPeerThatNeverStopsDoesNotHoldUpClose(t *testing.T) {
 
 func TestCloseIsBoundedWhenACallbackHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		socket := newPipeListener()
+		socket := nettest.NewPipeListener()
 		hang := make(chan struct{})
-		l := startListener(t, ListenerConfig{Listen: socket.listen, Callback: func([]byte) error { <-hang; return nil }})
-		conn := socket.connect()
+		l := StartListener(t, ListenerConfig{Listen: socket.Listen, Callback: func([]byte) error { <-hang; return nil }})
+		conn := socket.Connect()
 		_, err := conn.Write(append(peerFrame(width4096, []byte("hangs")), peerFrame(width4096, []byte("behind"))...))
 		require.NoError(t, err)
 		start := time.Now()
@@ -149,10 +152,10 @@ func TestAnInsecureAddressIsRefused(t *testing.T) {
 	insecure := []string{":0", "0.0.0.0:0", "[::]:0", "192.0.2.1:5031"}
 	for _, address := range insecure {
 		_, err := ListenTCP(ListenerConfig{Address: address, Callback: ignore})
-		var refused *InsecureAddressError
+		var refused *netio.InsecureAddressError
 		require.ErrorAs(t, err, &refused, address)
 		assert.Equal(t, address, refused.Address)
-		assert.ErrorIs(t, err, ErrInsecureAddress)
+		assert.ErrorIs(t, err, netio.ErrInsecureAddress)
 		assert.ErrorContains(t, err, "Insecure: true")
 	}
 	for _, address := range []string{"127.0.0.1:0", "127.8.9.10:0", "localhost:0"} {
@@ -170,43 +173,43 @@ func TestAnInsecureAddressIsRefused(t *testing.T) {
 
 // outsideListener claims to be bound where a name or a hook led it.
 type outsideListener struct {
-	*pipeListener
+	*nettest.PipeListener
 }
 
 func (outsideListener) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1} }
 
 func TestAnInsecureAddressIsRefusedWhereOnlyTheSocketTells(t *testing.T) {
-	socket := outsideListener{newPipeListener()}
+	socket := outsideListener{nettest.NewPipeListener()}
 	_, err := ListenTCP(ListenerConfig{
 		Address: "some.name:1", Callback: ignore,
 		Listen: func(string, string) (net.Listener, error) { return socket, nil },
 	})
-	assert.ErrorIs(t, err, ErrInsecureAddress)
-	<-socket.closed
+	assert.ErrorIs(t, err, netio.ErrInsecureAddress)
+	<-socket.Closed
 }
 
 func TestAcceptErrorsBackOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		socket, log, got := newPipeListener(), newPlainLog(), make(chan string, 1)
-		startListener(t, ListenerConfig{Listen: socket.listen, Logger: log, Callback: collect(got)})
+		socket, log, got := nettest.NewPipeListener(), nettest.NewLog(), make(chan string, 1)
+		StartListener(t, ListenerConfig{Listen: socket.Listen, Logger: log, Callback: collect(got)})
 		start := time.Now()
 		for range 10 {
-			socket.accepts <- errors.New("too many open files")
+			socket.Accepts <- errors.New("too many open files")
 		}
-		conn := socket.connect()
+		conn := socket.Connect()
 		go func() { _, _ = conn.Write(peerFrame(width4096, []byte("at last"))) }() // ends when it is read
 		assert.Equal(t, "at last", <-got)
 		// 5, 10, … 640 ms, and 1 s twice
 		assert.Equal(t, 5*time.Millisecond*255+2*time.Second, time.Since(start))
-		assert.Len(t, log.lines, 10)
+		assert.Len(t, log.Lines, 10)
 		require.NoError(t, conn.Close())
 	})
 }
 
 func TestASocketThatSomebodyElseClosesEndsStartListening(t *testing.T) {
-	noLeaks(t)
-	socket := newPipeListener()
-	l, err := ListenTCP(ListenerConfig{Address: "x:1", Listen: socket.listen, Callback: ignore})
+	NoLeaks(t)
+	socket := nettest.NewPipeListener()
+	l, err := ListenTCP(ListenerConfig{Address: "x:1", Listen: socket.Listen, Callback: ignore})
 	require.NoError(t, err)
 	require.NoError(t, socket.Close())
 	assert.ErrorIs(t, l.StartListening(), net.ErrClosed)
@@ -215,26 +218,26 @@ func TestASocketThatSomebodyElseClosesEndsStartListening(t *testing.T) {
 
 func TestMaxConnections(t *testing.T) {
 	for _, limits := range []ListenerConfig{{MaxConnections: 2}, {MaxConnectionsPerHost: 2}} {
-		noLeaks(t)
-		got, log := make(chan string, 10), newPlainLog()
+		NoLeaks(t)
+		got, log := make(chan string, 10), nettest.NewLog()
 		limits.Callback, limits.Logger = collect(got), log
-		l := startListener(t, limits)
+		l := StartListener(t, limits)
 		first, second := newPeerClient(t, l), newPeerClient(t, l)
 		for _, p := range []peerClient{first, second} {
 			p.send([]byte("in"))
-			require.Equal(t, "in", receive(t, got))
+			require.Equal(t, "in", nettest.Receive(t, got))
 		}
 		newPeerClient(t, l).ended()
 		newPeerClient(t, l).ended()
-		assert.Contains(t, log.next(t, "info").fields["reason"], "MaxConnections")
-		assert.Empty(t, log.lines, "a flood of refusals is one line")
+		assert.Contains(t, log.Next(t, "info").Fields["reason"], "MaxConnections")
+		assert.Empty(t, log.Lines, "a flood of refusals is one line")
 
 		require.NoError(t, first.conn.Close())
 		waitForConnections(l, 1)
 		newPeerClient(t, l).send([]byte("room again"))
-		assert.Equal(t, "room again", receive(t, got))
+		assert.Equal(t, "room again", nettest.Receive(t, got))
 		second.send([]byte("still in"))
-		assert.Equal(t, "still in", receive(t, got))
+		assert.Equal(t, "still in", nettest.Receive(t, got))
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
 
 // A Manager holds writers and listeners by their address. All methods are safe
@@ -12,19 +14,15 @@ type Manager struct {
 	cfg       ManagerConfig
 	writers   registry[*Writer]
 	listeners registry[*Listener]
-	acked     *acked
 }
 
 // NewManager returns a Manager that holds nothing yet.
 func NewManager(cfg ManagerConfig) (*Manager, error) {
-	if err := cfg.DialAllow.validate(); err != nil {
-		return nil, err
+	if err := (*netio.DialAllow)(cfg.DialAllow).Validate(); err != nil {
+		return nil, configError("ManagerConfig.DialAllow", "%w", err)
 	}
 	cfg.setDefaults()
-	if err := cfg.Acked.Validate(); err != nil {
-		return nil, err
-	}
-	return &Manager{cfg: cfg, acked: newAcked(cfg)}, nil
+	return &Manager{cfg: cfg}, nil
 }
 
 // Dial opens a Writer for cfg.Address, as DialTCP does; Write then finds it by
@@ -36,7 +34,7 @@ func (m *Manager) Dial(cfg WriterConfig) error {
 	case cfg.Dial == nil:
 		cfg.Dial = m.cfg.Dial
 	case m.cfg.DialAllow != nil:
-		cfg.Dial = m.cfg.DialAllow.dial(cfg.Dial)
+		cfg.Dial = (*netio.DialAllow)(m.cfg.DialAllow).Guard(cfg.Dial)
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = m.cfg.Logger
@@ -108,7 +106,5 @@ func (m *Manager) ListenAddress(address string) net.Addr {
 // writers. It refuses whatever is opened later with ErrClosed. Later and
 // concurrent calls wait for the same end and return nil, or the same errors.
 func (m *Manager) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), defaultCloseTimeout)
-	defer cancel()
-	return errors.Join(m.acked.close(ctx), m.listeners.closeAll(), m.writers.closeAll())
+	return errors.Join(m.listeners.closeAll(), m.writers.closeAll())
 }

@@ -5,16 +5,17 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/buffstreams/watermill-buffstreams/internal/buffers"
+	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
 )
 
-func newTestManager(t *testing.T, cfg ManagerConfig) *Manager {
+func NewTestManager(t *testing.T, cfg ManagerConfig) *Manager {
 	t.Helper()
 	m, err := NewManager(cfg)
 	require.NoError(t, err)
@@ -23,8 +24,8 @@ func newTestManager(t *testing.T, cfg ManagerConfig) *Manager {
 }
 
 func TestManagerRoundTrip(t *testing.T) {
-	noLeaks(t)
-	m := newTestManager(t, ManagerConfig{})
+	NoLeaks(t)
+	m := NewTestManager(t, ManagerConfig{})
 	got := make(chan string, 1)
 	const listen = "127.0.0.1:0"
 	require.NoError(t, m.StartListening(ListenerConfig{Address: listen, Callback: collect(got)}))
@@ -33,7 +34,7 @@ func TestManagerRoundTrip(t *testing.T) {
 	n, err := m.Write(address, []byte("hello"))
 	require.NoError(t, err)
 	assert.Equal(t, 5, n)
-	assert.Equal(t, "hello", receive(t, got))
+	assert.Equal(t, "hello", nettest.Receive(t, got))
 	require.NoError(t, m.Flush(context.Background(), address))
 
 	assert.ErrorIs(t, m.Dial(WriterConfig{Address: address}), ErrAlreadyOpened)
@@ -46,7 +47,7 @@ func TestManagerRoundTrip(t *testing.T) {
 }
 
 func TestWhatIsNotOpenedIsSaidSo(t *testing.T) {
-	m := newTestManager(t, ManagerConfig{})
+	m := NewTestManager(t, ManagerConfig{})
 	_, err := m.Write("127.0.0.1:1", nil)
 	assert.ErrorIs(t, err, ErrNotOpened)
 	assert.ErrorIs(t, m.Flush(context.Background(), "127.0.0.1:1"), ErrNotOpened)
@@ -56,10 +57,10 @@ func TestWhatIsNotOpenedIsSaidSo(t *testing.T) {
 }
 
 func TestAFailedDialLeavesNothingBehind(t *testing.T) {
-	noLeaks(t)
+	NoLeaks(t)
 	failure := errors.New("refused")
 	fail := true
-	m := newTestManager(t, ManagerConfig{Dial: func(context.Context, string, string) (net.Conn, error) {
+	m := NewTestManager(t, ManagerConfig{Dial: func(context.Context, string, string) (net.Conn, error) {
 		if fail {
 			return nil, failure
 		}
@@ -74,9 +75,9 @@ func TestAFailedDialLeavesNothingBehind(t *testing.T) {
 }
 
 func TestASlowDialDelaysNoOtherAddress(t *testing.T) {
-	noLeaks(t)
+	NoLeaks(t)
 	dialling := make(chan struct{})
-	m := newTestManager(t, ManagerConfig{Dial: func(ctx context.Context, _, address string) (net.Conn, error) {
+	m := NewTestManager(t, ManagerConfig{Dial: func(ctx context.Context, _, address string) (net.Conn, error) {
 		if address == "slow:1" {
 			close(dialling)
 			<-ctx.Done()
@@ -101,11 +102,11 @@ func TestASlowDialDelaysNoOtherAddress(t *testing.T) {
 }
 
 func TestADialThatSucceedsAfterItsAddressWasClosedIsUndone(t *testing.T) {
-	noLeaks(t)
+	NoLeaks(t)
 	dialling, proceed := make(chan struct{}), make(chan struct{})
 	contexts := make(chan context.Context, 1)
 	client, server := net.Pipe()
-	m := newTestManager(t, ManagerConfig{Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	m := NewTestManager(t, ManagerConfig{Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		contexts <- ctx
 		close(dialling)
 		<-proceed // deaf to its context
@@ -125,28 +126,10 @@ func TestADialThatSucceedsAfterItsAddressWasClosedIsUndone(t *testing.T) {
 	assert.ErrorIs(t, err, ErrNotOpened)
 }
 
-func TestTheLastManagerLetsGoOfTheBuffers(t *testing.T) {
-	const size = 3 << 20 // that nothing else needs
-	buf := buffers.Get(size)
-	first, err := NewManager(ManagerConfig{})
-	require.NoError(t, err)
-	last, err := NewManager(ManagerConfig{})
-	require.NoError(t, err)
-	buffers.Put(buf)
-	require.NoError(t, first.Close())
-	require.NoError(t, first.Close())
-	again := buffers.Get(size)
-	require.Same(t, &buf[:1][0], &again[:1][0], "somebody may need it")
-	buffers.Put(again)
-	require.NoError(t, last.Close())
-	again = buffers.Get(size)
-	require.NotSame(t, &buf[:1][0], &again[:1][0])
-}
-
 func TestManagerCloseEndsEverythingAndStaysClosed(t *testing.T) {
-	noLeaks(t)
+	NoLeaks(t)
 	dialling := make(chan struct{})
-	m := newTestManager(t, ManagerConfig{Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+	m := NewTestManager(t, ManagerConfig{Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
 		if address == "slow:1" {
 			close(dialling)
 			<-ctx.Done()
@@ -156,7 +139,7 @@ func TestManagerCloseEndsEverythingAndStaysClosed(t *testing.T) {
 	}})
 	got := make(chan string, 100)
 	require.NoError(t, m.StartListening(ListenerConfig{Address: "127.0.0.1:0", Callback: ignore}))
-	other := startListener(t, ListenerConfig{Callback: collect(got)})
+	other := StartListener(t, ListenerConfig{Callback: collect(got)})
 	address := other.Addr().String()
 	require.NoError(t, m.Dial(WriterConfig{Address: address}))
 	for range 100 {
@@ -173,7 +156,7 @@ func TestManagerCloseEndsEverythingAndStaysClosed(t *testing.T) {
 	wg.Wait()
 	assert.ErrorIs(t, <-slow, ErrClosed)
 	for range 100 {
-		assert.Equal(t, "queued", receive(t, got), "Close sends what is queued")
+		assert.Equal(t, "queued", nettest.Receive(t, got), "Close sends what is queued")
 	}
 	assert.ErrorIs(t, m.Dial(WriterConfig{Address: address}), ErrClosed)
 	assert.ErrorIs(t, m.StartListening(ListenerConfig{Address: "127.0.0.1:0", Callback: ignore}), ErrClosed)
@@ -183,9 +166,9 @@ func TestManagerCloseEndsEverythingAndStaysClosed(t *testing.T) {
 }
 
 func TestConcurrentUseOfOneAddressOpensItOnce(t *testing.T) {
-	noLeaks(t)
-	l := startListener(t, ListenerConfig{Callback: ignore})
-	m := newTestManager(t, ManagerConfig{})
+	NoLeaks(t)
+	l := StartListener(t, ListenerConfig{Callback: ignore})
+	m := NewTestManager(t, ManagerConfig{})
 	address := l.Addr().String()
 	var wg sync.WaitGroup
 	opened, closed := make(chan struct{}, 1000), make(chan struct{}, 1000)
@@ -209,4 +192,11 @@ func TestConcurrentUseOfOneAddressOpensItOnce(t *testing.T) {
 	assert.GreaterOrEqual(t, len(closed), len(opened))
 	assert.ErrorIs(t, m.CloseWriter(address), ErrNotOpened, "every writer was closed by somebody")
 	assert.NoError(t, m.Dial(WriterConfig{Address: address}))
+}
+
+func TestDialAllowIsValidated(t *testing.T) {
+	_, err := NewManager(ManagerConfig{DialAllow: &DialAllow{Prefixes: []netip.Prefix{{}}}})
+	require.ErrorContains(t, err, "ManagerConfig.DialAllow")
+	_, err = NewManager(ManagerConfig{DialAllow: &DialAllow{UnixDirs: []string{"run"}}})
+	require.ErrorContains(t, err, "ManagerConfig.DialAllow")
 }

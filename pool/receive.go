@@ -15,6 +15,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
 
 const (
@@ -108,13 +109,13 @@ func (in *inbound) handshake() error {
 	defer cancel()
 	if secured, ok := in.conn.(*tls.Conn); ok {
 		if err := secured.HandshakeContext(ctx); err != nil {
-			return fmt.Errorf("pool: TLS handshake: %s", printable(err.Error()))
+			return fmt.Errorf("pool: TLS handshake: %s", netio.Printable(err.Error()))
 		}
 	}
-	if in.l.cfg.admit == nil {
+	if in.l.cfg.Admit == nil {
 		return nil
 	}
-	return in.l.cfg.admit(ctx, in.conn)
+	return in.l.cfg.Admit(ctx, in.conn)
 }
 
 // offer puts a message into the channel and waits for room.
@@ -270,5 +271,5 @@ func (in *inbound) report(err error) {
 }
 
 func (in *inbound) fields() watermill.LogFields {
-	return in.l.fields().Add(watermill.LogFields{"peer": quoteAddress(in.raw.RemoteAddr().String())})
+	return in.l.fields().Add(watermill.LogFields{"peer": netio.Quote(in.raw.RemoteAddr().String())})
 }

@@ -11,29 +11,30 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
+	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
 )
 
 func TestACallbackErrorIsLoggedAndTheConnectionGoesOn(t *testing.T) {
-	noLeaks(t)
-	log, got, failure := newPlainLog(), make(chan string, 2), errors.New("no good")
-	l := startListener(t, ListenerConfig{Logger: log, Callback: func(m []byte) error {
+	NoLeaks(t)
+	log, got, failure := nettest.NewLog(), make(chan string, 2), errors.New("no good")
+	l := StartListener(t, ListenerConfig{Logger: log, Callback: func(m []byte) error {
 		got <- string(m)
 		return failure
 	}})
 	peer := newPeerClient(t, l)
 	for _, m := range []string{"one", "two"} {
 		peer.send([]byte(m))
-		assert.Equal(t, m, receive(t, got))
-		line := log.next(t, "error")
-		assert.Equal(t, failure, line.err)
+		assert.Equal(t, m, nettest.Receive(t, got))
+		line := log.Next(t, "error")
+		assert.Equal(t, failure, line.Err)
 		assert.NotContains(t, fmt.Sprint(line), m, "payloads are never logged")
 	}
 }
 
 func TestACallbackThatPanicsEndsOnlyItsConnection(t *testing.T) {
-	noLeaks(t)
-	log, got := newPlainLog(), make(chan string, 1)
-	l := startListener(t, ListenerConfig{Logger: log, Callback: func(m []byte) error {
+	NoLeaks(t)
+	log, got := nettest.NewLog(), make(chan string, 1)
+	l := StartListener(t, ListenerConfig{Logger: log, Callback: func(m []byte) error {
 		if string(m) == "bad" {
 			panic("callback")
 		}
@@ -43,15 +44,15 @@ func TestACallbackThatPanicsEndsOnlyItsConnection(t *testing.T) {
 	good, bad := newPeerClient(t, l), newPeerClient(t, l)
 	bad.send([]byte("bad"))
 	bad.ended()
-	assert.ErrorContains(t, log.next(t, "error").err, "callback")
+	assert.ErrorContains(t, log.Next(t, "error").Err, "callback")
 	good.send([]byte("good"))
-	assert.Equal(t, "good", receive(t, got))
+	assert.Equal(t, "good", nettest.Receive(t, got))
 }
 
 func TestMessagesThroughAChannelBelongToTheReceiver(t *testing.T) {
-	noLeaks(t)
+	NoLeaks(t)
 	messages := make(chan []byte, 1)
-	l := startListener(t, ListenerConfig{Messages: messages})
+	l := StartListener(t, ListenerConfig{Messages: messages})
 	peer := newPeerClient(t, l)
 	const count = 2000
 	go func() { // ends after the last message
@@ -61,7 +62,7 @@ func TestMessagesThroughAChannelBelongToTheReceiver(t *testing.T) {
 	}()
 	var kept [][]byte
 	for range count {
-		kept = append(kept, receive(t, messages))
+		kept = append(kept, nettest.Receive(t, messages))
 	}
 	for i, m := range kept {
 		require.Equal(t, string(patterned(i)), string(m))
@@ -70,9 +71,9 @@ func TestMessagesThroughAChannelBelongToTheReceiver(t *testing.T) {
 
 func TestAFullChannelHoldsThePeerBackAndCloseTellsWhatWasLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		socket, messages := newPipeListener(), make(chan []byte, 1)
-		l := startListener(t, ListenerConfig{Listen: socket.listen, Messages: messages})
-		conn := socket.connect()
+		socket, messages := nettest.NewPipeListener(), make(chan []byte, 1)
+		l := StartListener(t, ListenerConfig{Listen: socket.Listen, Messages: messages})
+		conn := socket.Connect()
 		stream := append(peerFrame(width4096, []byte("a")), peerFrame(width4096, []byte("b"))...)
 		_, err := conn.Write(append(stream, peerFrame(width4096, []byte("c"))...))
 		require.NoError(t, err)
@@ -109,11 +110,11 @@ func TestAFrameThatHasBegunMustEndInTime(t *testing.T) {
 			}
 			t.Run(name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					socket, log := newPipeListener(), newPlainLog()
-					startListener(t, ListenerConfig{
-						Listen: socket.listen, Logger: log, Callback: ignore, FrameTimeout: 10 * time.Second, Codec: codec,
+					socket, log := nettest.NewPipeListener(), nettest.NewLog()
+					StartListener(t, ListenerConfig{
+						Listen: socket.Listen, Logger: log, Callback: ignore, FrameTimeout: 10 * time.Second, Codec: codec,
 					})
-					conn := socket.connect()
+					conn := socket.Connect()
 					time.Sleep(time.Hour) // silence between messages is no offence
 					start := time.Now()
 					_, err := conn.Write(bytes)
@@ -124,7 +125,7 @@ func TestAFrameThatHasBegunMustEndInTime(t *testing.T) {
 					_, err = conn.Read(make([]byte, 1))
 					assert.Error(t, err)
 					assert.Equal(t, 10*time.Second, time.Since(start))
-					assert.ErrorIs(t, log.next(t, "error").err, errFrameTimeout)
+					assert.ErrorIs(t, log.Next(t, "error").Err, errFrameTimeout)
 				})
 			})
 		}
@@ -134,9 +135,9 @@ func TestAFrameThatHasBegunMustEndInTime(t *testing.T) {
 func TestASlowButSteadyPeerIsNoOffender(t *testing.T) {
 	for _, codec := range []framing.Codec{must(framing.NewBuffStreams(0)), must(framing.NewVarint(4096))} {
 		synctest.Test(t, func(t *testing.T) {
-			socket, got := newPipeListener(), make(chan string, 10)
-			startListener(t, ListenerConfig{Listen: socket.listen, Callback: collect(got), FrameTimeout: 10 * time.Second, Codec: codec})
-			conn := socket.connect()
+			socket, got := nettest.NewPipeListener(), make(chan string, 10)
+			StartListener(t, ListenerConfig{Listen: socket.Listen, Callback: collect(got), FrameTimeout: 10 * time.Second, Codec: codec})
+			conn := socket.Connect()
 			var stream []byte
 			for range 20 {
 				stream = must(framing.AppendFrame(stream, codec, []byte("slow")))
@@ -163,9 +164,9 @@ func TestASlowButSteadyPeerIsNoOffender(t *testing.T) {
 
 func TestIdleTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		socket, log := newPipeListener(), newPlainLog()
-		startListener(t, ListenerConfig{Listen: socket.listen, Logger: log, Callback: ignore, IdleTimeout: time.Minute})
-		conn := socket.connect()
+		socket, log := nettest.NewPipeListener(), nettest.NewLog()
+		StartListener(t, ListenerConfig{Listen: socket.Listen, Logger: log, Callback: ignore, IdleTimeout: time.Minute})
+		conn := socket.Connect()
 		start := time.Now()
 		for range 3 {
 			time.Sleep(59 * time.Second)
@@ -175,15 +176,15 @@ func TestIdleTimeout(t *testing.T) {
 		_, err := conn.Read(make([]byte, 1))
 		assert.Error(t, err)
 		assert.Equal(t, 3*59*time.Second+time.Minute, time.Since(start))
-		assert.Equal(t, errIdle, log.next(t, "info").fields["err"])
+		assert.Equal(t, errIdle, log.Next(t, "info").Fields["err"])
 	})
 }
 
 func TestAFloodOfEmptyMessagesIsSlowedDownAndLosesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		socket, got := newPipeListener(), 0
-		startListener(t, ListenerConfig{Listen: socket.listen, MaxEmptyMessages: 100, Callback: func([]byte) error { got++; return nil }})
-		conn := socket.connect()
+		socket, got := nettest.NewPipeListener(), 0
+		StartListener(t, ListenerConfig{Listen: socket.Listen, MaxEmptyMessages: 100, Callback: func([]byte) error { got++; return nil }})
+		conn := socket.Connect()
 		start := time.Now()
 		for range 1000 {
 			_, err := conn.Write(peerFrame(width4096, nil))
@@ -206,18 +207,18 @@ func TestAFloodOfEmptyMessagesIsSlowedDownAndLosesNothing(t *testing.T) {
 }
 
 func TestATLSHandshakeMustEndInTime(t *testing.T) {
-	server, _ := testTLS(t)
+	server, _ := nettest.TestTLS(t)
 	synctest.Test(t, func(t *testing.T) {
-		socket, log := newPipeListener(), newPlainLog()
-		l := startListener(t, ListenerConfig{Listen: socket.listen, Logger: log, Callback: ignore, TLSConfig: server})
-		silent := socket.connect()
+		socket, log := nettest.NewPipeListener(), nettest.NewLog()
+		l := StartListener(t, ListenerConfig{Listen: socket.Listen, Logger: log, Callback: ignore, TLSConfig: server})
+		silent := socket.Connect()
 		start := time.Now()
 		_, err := silent.Read(make([]byte, 1))
 		assert.Error(t, err)
 		assert.Equal(t, defaultHandshakeTimeout, time.Since(start))
-		assert.ErrorContains(t, log.next(t, "info").fields["err"].(error), "handshake")
+		assert.ErrorContains(t, log.Next(t, "info").Fields["err"].(error), "handshake")
 
-		socket.connect()
+		socket.Connect()
 		synctest.Wait()
 		start = time.Now()
 		require.NoError(t, l.Close(), "a handshake does not hold up Close")
@@ -226,11 +227,11 @@ func TestATLSHandshakeMustEndInTime(t *testing.T) {
 }
 
 func TestCloseKeepsWhatIsInFlightUnderTLS(t *testing.T) {
-	noLeaks(t)
-	server, client := testTLS(t)
+	NoLeaks(t)
+	server, client := nettest.TestTLS(t)
 	entered, release := make(chan struct{}), make(chan struct{})
 	var got []string
-	l := startListener(t, ListenerConfig{TLSConfig: server, Callback: func(m []byte) error {
+	l := StartListener(t, ListenerConfig{TLSConfig: server, Callback: func(m []byte) error {
 		if len(got) == 0 {
 			close(entered)
 			<-release

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"sync"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
 
 // registry holds what is open at an address. An entry is a placeholder while it
@@ -163,7 +165,7 @@ func (r *registry[T]) finishAll(retired map[string]*entry[T]) error {
 		wg.Go(func() { // ends with Close of one value, which is bounded
 			if err := r.finish(address, e); err != nil {
 				mu.Lock()
-				errs = append(errs, fmt.Errorf("%s: %w", quoteAddress(address), err))
+				errs = append(errs, fmt.Errorf("%s: %w", netio.Quote(address), err))
 				mu.Unlock()
 			}
 		})

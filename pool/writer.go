@@ -10,6 +10,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
 
 // A Writer sends messages to one address. All methods are safe for concurrent use.
@@ -44,8 +45,8 @@ type Writer struct {
 	streams bool // a chunk was sent since the last tick, to a socket that Writes can write to
 	notable bool // Write has to look at closed and losses
 	closed  bool
-	conn    net.Conn   // nil while there is none
-	try     *tryWriter // of conn; nil where there is none, or it is no bare socket
+	conn    net.Conn         // nil while there is none
+	try     *netio.TryWriter // of conn; nil where there is none, or it is no bare socket
 	reopens []chan error
 	flushes []*flushWait
 	queued  uint64 // bytes of frames ever queued
@@ -234,7 +235,7 @@ func (w *Writer) Reopen() error {
 	w.reopens = append(w.reopens, done)
 	w.mu.Unlock()
 	if old != nil {
-		breakOff(old)
+		netio.CloseNow(old)
 	}
 	w.wakeUp()
 	return <-done
@@ -276,7 +277,7 @@ func (w *Writer) breakConnection() {
 	conn := w.conn
 	w.mu.Unlock()
 	if conn != nil {
-		breakOff(conn)
+		netio.CloseNow(conn)
 	}
 }
 

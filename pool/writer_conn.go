@@ -11,6 +11,8 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/cenkalti/backoff/v5"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
 
 // connection returns the present connection or opens one, with as many attempts
@@ -126,13 +128,13 @@ func (w *Writer) dial(ctx context.Context) (net.Conn, error) {
 		conn, err = clientHandshake(ctx, conn, w.cfg)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("pool: dial %s: %w", quoteAddress(w.cfg.Address), err)
+		return nil, fmt.Errorf("pool: dial %s: %w", netio.Quote(w.cfg.Address), err)
 	}
 	return conn, nil
 }
 
 func clientHandshake(ctx context.Context, conn net.Conn, cfg WriterConfig) (net.Conn, error) {
-	config, err := clientTLS(cfg.TLSConfig, cfg.Address)
+	config, err := netio.ClientTLS(cfg.TLSConfig, cfg.Address)
 	if err != nil {
 		_ = conn.Close() // that error says more
 		return nil, err
@@ -149,7 +151,7 @@ func clientHandshake(ctx context.Context, conn net.Conn, cfg WriterConfig) (net.
 func (w *Writer) adopt(conn net.Conn) {
 	w.openedAt, w.partly = time.Now(), 0
 	w.mu.Lock()
-	w.conn, w.try = conn, newTryWriter(conn)
+	w.conn, w.try = conn, netio.NewTryWriter(conn)
 	w.answer(nil)
 	w.mu.Unlock()
 	w.wg.Add(1)
@@ -181,7 +183,7 @@ func (w *Writer) watch(conn net.Conn) {
 // ourselves before.
 func (w *Writer) lost(conn net.Conn, err error) {
 	ours := w.forget(conn) != nil
-	breakOff(conn)
+	netio.CloseNow(conn)
 	if ours && !errors.Is(err, net.ErrClosed) {
 		w.cfg.Logger.Info("connection lost; it will be opened again when there is something to send",
 			w.fields().Add(watermill.LogFields{"err": err}))
@@ -205,15 +207,6 @@ func (w *Writer) detach() (conn net.Conn) {
 	return conn
 }
 
-// breakOff closes conn without the farewell of TLS, which can block on a peer
-// that does not read.
-func breakOff(conn net.Conn) {
-	if secured, ok := conn.(*tls.Conn); ok {
-		conn = secured.NetConn()
-	}
-	_ = conn.Close() // it is given up either way
-}
-
 func (w *Writer) fields() watermill.LogFields {
-	return watermill.LogFields{"provider": provider, "address": quoteAddress(w.cfg.Address)}
+	return watermill.LogFields{"provider": netio.Provider, "address": netio.Quote(w.cfg.Address)}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
 
 // losses counts the messages that failed for good. The Writer's mu guards it.
@@ -173,7 +174,7 @@ func (q *failureQueue) callHandler(f Failure) {
 	defer func() {
 		if p := recover(); p != nil {
 			q.cfg.Logger.Error("OnFailure panicked; the message it got is lost", fmt.Errorf("panic: %v", p),
-				watermill.LogFields{"provider": provider, "address": quoteAddress(f.Address), "stack": string(debug.Stack())})
+				watermill.LogFields{"provider": netio.Provider, "address": netio.Quote(f.Address), "stack": string(debug.Stack())})
 		}
 	}()
 	q.cfg.OnFailure(f)

@@ -10,13 +10,15 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
 )
 
 // losePeer ends the connection and keeps new ones from being made.
-func losePeer(t *testing.T, network *pipes) {
+func losePeer(t *testing.T, network *nettest.Pipes) {
 	t.Helper()
-	network.setDown(true)
-	require.NoError(t, (<-network.servers).Close())
+	network.SetDown(true)
+	require.NoError(t, (<-network.Servers).Close())
 	synctest.Wait()
 }
 
@@ -31,23 +33,23 @@ func writeNumbers(t *testing.T, w *Writer, from, to int) {
 
 func TestFailedMessagesGoToTheHandlerInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := newPipes()
+		network := nettest.NewPipes()
 		failures := make(chan Failure, 10)
-		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.dial, OnFailure: func(f Failure) { failures <- f }})
+		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, OnFailure: func(f Failure) { failures <- f }})
 		losePeer(t, network)
 		writeNumbers(t, w, 0, 3)
 		for i := range 3 {
 			f := <-failures
 			assert.Equal(t, "peer:1", f.Address)
 			assert.Equal(t, fmt.Sprint(i), string(f.Payload))
-			assert.ErrorIs(t, f.Err, errNetworkDown)
+			assert.ErrorIs(t, f.Err, nettest.ErrNetworkDown)
 		}
-		assert.Equal(t, 1+5, network.dialed(), "the first one, and five attempts")
+		assert.Equal(t, 1+5, network.Dialed(), "the first one, and five attempts")
 
 		// The Writer lives on: the next message begins anew.
-		network.setDown(false)
+		network.SetDown(false)
 		writeNumbers(t, w, 3, 4)
-		m, err := peerRead(<-network.servers, width4096)
+		m, err := peerRead(<-network.Servers, width4096)
 		require.NoError(t, err)
 		assert.Equal(t, "3", string(m))
 		assert.NoError(t, w.Close(), "what the handler has got is not reported again")
@@ -56,15 +58,15 @@ func TestFailedMessagesGoToTheHandlerInOrder(t *testing.T) {
 
 func TestFailedMessagesGoToTheChannelInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := newPipes()
+		network := nettest.NewPipes()
 		failures := make(chan Failure) // full at once
-		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.dial, Failures: failures})
+		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, Failures: failures})
 		losePeer(t, network)
 		writeNumbers(t, w, 0, 3)
 		time.Sleep(time.Minute) // of the bubble's clock: all attempts are over
 		writeNumbers(t, w, 3, 6)
 		time.Sleep(time.Hour)
-		assert.Greater(t, network.dialed(), 20, "it goes on trying while there is no room for failures")
+		assert.Greater(t, network.Dialed(), 20, "it goes on trying while there is no room for failures")
 		for i := range 6 {
 			assert.Equal(t, fmt.Sprint(i), string((<-failures).Payload))
 		}
@@ -81,15 +83,15 @@ func TestWithoutAHandlerTheNextCallTellsOnce(t *testing.T) {
 	for name, call := range calls {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				network := newPipes()
-				w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.dial})
+				network := nettest.NewPipes()
+				w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial})
 				losePeer(t, network)
 				writeNumbers(t, w, 0, 3)
 				time.Sleep(time.Minute)
 				var failed *FailedError
 				require.ErrorAs(t, call(w), &failed)
 				assert.Equal(t, 3, failed.Count)
-				assert.ErrorIs(t, failed, errNetworkDown)
+				assert.ErrorIs(t, failed, nettest.ErrNetworkDown)
 				if name != "Close" {
 					assert.NoError(t, w.Flush(context.Background()), "it is told once")
 					assert.NoError(t, w.Close())
@@ -102,8 +104,8 @@ func TestWithoutAHandlerTheNextCallTellsOnce(t *testing.T) {
 func TestFlushTellsWhatFailedWhileItWaited(t *testing.T) {
 	for _, handler := range []func(Failure){nil, func(Failure) {}} {
 		synctest.Test(t, func(t *testing.T) {
-			network := newPipes()
-			w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.dial, OnFailure: handler})
+			network := nettest.NewPipes()
+			w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, OnFailure: handler})
 			losePeer(t, network)
 			writeNumbers(t, w, 0, 4)
 			var failed *FailedError
@@ -116,9 +118,9 @@ func TestFlushTellsWhatFailedWhileItWaited(t *testing.T) {
 
 func TestAFullBufferWaitsForTheEndOfAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := newPipes()
+		network := nettest.NewPipes()
 		w := dialTest(t, WriterConfig{
-			Address: "peer:1", Dial: network.dial, BufferSize: 20,
+			Address: "peer:1", Dial: network.Dial, BufferSize: 20,
 			Retry: &RetryConfig{MaxAttempts: RetryForever},
 		})
 		losePeer(t, network)
@@ -133,8 +135,8 @@ func TestAFullBufferWaitsForTheEndOfAnOutage(t *testing.T) {
 			t.Fatal("the buffer took more than its size")
 		default:
 		}
-		network.setDown(false)
-		conn := <-network.servers
+		network.SetDown(false)
+		conn := <-network.Servers
 		for i := range 100 {
 			m, err := peerRead(conn, width4096)
 			require.NoError(t, err)
@@ -146,44 +148,44 @@ func TestAFullBufferWaitsForTheEndOfAnOutage(t *testing.T) {
 }
 
 func TestTheHandlerCanFailOverWithinTheSameManager(t *testing.T) {
-	noLeaks(t)
+	NoLeaks(t)
 	got := make(chan string, 100)
-	backup := startListener(t, ListenerConfig{Callback: collect(got)})
-	server, log := newPeerServer(t, "127.0.0.1:0"), newPlainLog()
+	backup := StartListener(t, ListenerConfig{Callback: collect(got)})
+	server, log := nettest.NewPeerServer(t, "127.0.0.1:0"), nettest.NewLog()
 	m, err := NewManager(ManagerConfig{})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = m.Close() })
 	require.NoError(t, m.Dial(WriterConfig{Address: backup.Addr().String()}))
 	require.NoError(t, m.Dial(WriterConfig{
-		Address: server.address(), Retry: &RetryConfig{MaxAttempts: 1}, BufferSize: 50, Logger: log,
+		Address: server.Address(), Retry: &RetryConfig{MaxAttempts: 1}, BufferSize: 50, Logger: log,
 		OnFailure: func(f Failure) {
 			_, err := m.Write(backup.Addr().String(), f.Payload)
 			assert.NoError(t, err)
 		},
 	}))
-	conn := server.accept(t)
-	require.NoError(t, server.ln.Close())
+	conn := server.Accept(t)
+	require.NoError(t, server.Listener.Close())
 	require.NoError(t, conn.Close())
-	require.Contains(t, log.next(t, "info").msg, "connection lost")
+	require.Contains(t, log.Next(t, "info").Msg, "connection lost")
 	sent := make(chan struct{})
 	go func() { // ends after its messages
 		defer close(sent)
 		for i := range 100 {
-			_, err := m.Write(server.address(), fmt.Append(nil, i))
+			_, err := m.Write(server.Address(), fmt.Append(nil, i))
 			assert.NoError(t, err)
 		}
 	}()
 	for i := range 100 {
-		require.Equal(t, fmt.Sprint(i), receive(t, got))
+		require.Equal(t, fmt.Sprint(i), nettest.Receive(t, got))
 	}
 	<-sent
 }
 
 func TestAHandlerThatPanicsLosesOnlyItsMessage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network, log := newPipes(), newPlainLog()
+		network, log := nettest.NewPipes(), nettest.NewLog()
 		failures := make(chan string, 10)
-		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.dial, Logger: log, OnFailure: func(f Failure) {
+		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, Logger: log, OnFailure: func(f Failure) {
 			if string(f.Payload) == "1" {
 				panic("handler")
 			}
@@ -193,18 +195,18 @@ func TestAHandlerThatPanicsLosesOnlyItsMessage(t *testing.T) {
 		writeNumbers(t, w, 0, 3)
 		assert.Equal(t, "0", <-failures)
 		assert.Equal(t, "2", <-failures)
-		log.next(t, "error") // giving up
-		assert.ErrorContains(t, log.next(t, "error").err, "handler")
+		log.Next(t, "error") // giving up
+		assert.ErrorContains(t, log.Next(t, "error").Err, "handler")
 		assert.NoError(t, w.Close())
 	})
 }
 
 func TestCloseHandsOverWhatItCouldNotSend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := newPipes()
+		network := nettest.NewPipes()
 		var got []string
 		w := dialTest(t, WriterConfig{
-			Address: "peer:1", Dial: network.dial, CloseTimeout: time.Second,
+			Address: "peer:1", Dial: network.Dial, CloseTimeout: time.Second,
 			Retry:     &RetryConfig{MaxAttempts: RetryForever},
 			OnFailure: func(f Failure) { got = append(got, string(f.Payload)) },
 		})
@@ -217,7 +219,7 @@ func TestCloseHandsOverWhatItCouldNotSend(t *testing.T) {
 		require.ErrorAs(t, err, &failed)
 		assert.Equal(t, 3, failed.Count)
 		assert.ErrorIs(t, err, ErrClosed)
-		assert.ErrorIs(t, err, errNetworkDown)
+		assert.ErrorIs(t, err, nettest.ErrNetworkDown)
 		assert.Equal(t, []string{"0", "1", "2"}, got)
 		assert.Equal(t, err, w.Close())
 	})
@@ -227,10 +229,10 @@ func TestCloseDoesNotWaitForeverForTheHandler(t *testing.T) {
 	for _, through := range []string{"OnFailure", "Failures"} {
 		t.Run(through, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				network := newPipes()
+				network := nettest.NewPipes()
 				hang := make(chan struct{})
 				cfg := WriterConfig{
-					Address: "peer:1", Dial: network.dial, CloseTimeout: time.Second,
+					Address: "peer:1", Dial: network.Dial, CloseTimeout: time.Second,
 					Retry: &RetryConfig{MaxAttempts: RetryForever},
 				}
 				if through == "OnFailure" {
@@ -254,25 +256,25 @@ func TestCloseDoesNotWaitForeverForTheHandler(t *testing.T) {
 
 func TestAPeerThatNeverTakesAnythingUsesUpTheAttempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := newPipes()
+		network := nettest.NewPipes()
 		failures := make(chan Failure, 1)
-		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.dial, Failures: failures})
+		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, Failures: failures})
 		writeNumbers(t, w, 0, 1)
 		f := <-failures
 		assert.ErrorContains(t, f.Err, "write to")
-		assert.Equal(t, 1+5, network.dialed())
+		assert.Equal(t, 1+5, network.Dialed())
 		assert.NoError(t, w.Close())
 	})
 }
 
 func TestAPeerThatHangsUpAtOnceIsNotDialledInATightLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := newPipes()
-		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.dial})
+		network := nettest.NewPipes()
+		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial})
 		start := time.Now()
 		for i := range 100 {
 			writeNumbers(t, w, i, i+1)
-			conn := <-network.servers
+			conn := <-network.Servers
 			m, err := peerRead(conn, width4096)
 			require.NoError(t, err)
 			assert.Equal(t, fmt.Sprint(i), string(m))
@@ -286,10 +288,10 @@ func TestAPeerThatHangsUpAtOnceIsNotDialledInATightLoop(t *testing.T) {
 
 func TestProgressGivesAllAttemptsBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := newPipes()
+		network := nettest.NewPipes()
 		failures := make(chan Failure, 1)
 		w := dialTest(t, WriterConfig{
-			Address: "peer:1", Dial: network.dial, Failures: failures,
+			Address: "peer:1", Dial: network.Dial, Failures: failures,
 			Retry: &RetryConfig{BackOff: func() backoff.BackOff { return backoff.NewConstantBackOff(time.Minute) }},
 		})
 		time.Sleep(time.Second)
@@ -297,13 +299,13 @@ func TestProgressGivesAllAttemptsBack(t *testing.T) {
 			losePeer(t, network)
 			writeNumbers(t, w, 0, 1)
 			time.Sleep(3*time.Minute + time.Second)
-			network.setDown(false)
+			network.SetDown(false)
 			time.Sleep(time.Minute)
-			conn := <-network.servers
+			conn := <-network.Servers
 			_, err := peerRead(conn, width4096)
 			require.NoError(t, err)
 			synctest.Wait()
-			network.servers <- conn // for losePeer
+			network.Servers <- conn // for losePeer
 		}
 		assert.Empty(t, failures)
 		assert.NoError(t, w.Close())
@@ -312,28 +314,28 @@ func TestProgressGivesAllAttemptsBack(t *testing.T) {
 
 func TestAFailedReopenTriesOnceAndUsesUpNoAttempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := newPipes()
+		network := nettest.NewPipes()
 		failures := make(chan Failure, 1)
-		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.dial, Failures: failures})
+		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, Failures: failures})
 		losePeer(t, network)
 		for i := range 10 {
-			require.ErrorIs(t, w.Reopen(), errNetworkDown)
+			require.ErrorIs(t, w.Reopen(), nettest.ErrNetworkDown)
 			time.Sleep(time.Hour)
-			require.Equal(t, 1+i+1, network.dialed())
+			require.Equal(t, 1+i+1, network.Dialed())
 		}
 		writeNumbers(t, w, 0, 1)
 		<-failures
-		assert.Equal(t, 1+10+5, network.dialed())
+		assert.Equal(t, 1+10+5, network.Dialed())
 		assert.NoError(t, w.Close())
 	})
 }
 
 func TestACustomBackOffIsAskedForEachAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := newPipes()
+		network := nettest.NewPipes()
 		failures := make(chan Failure, 1)
 		w := dialTest(t, WriterConfig{
-			Address: "peer:1", Dial: network.dial, Failures: failures,
+			Address: "peer:1", Dial: network.Dial, Failures: failures,
 			Retry: &RetryConfig{MaxAttempts: 3, BackOff: func() backoff.BackOff { return backoff.NewConstantBackOff(time.Minute) }},
 		})
 		time.Sleep(time.Second) // a connection that was not of the shortest kind
@@ -348,17 +350,17 @@ func TestACustomBackOffIsAskedForEachAttempt(t *testing.T) {
 
 func TestABackOffThatStopsEndsTheAttempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := newPipes()
+		network := nettest.NewPipes()
 		failures := make(chan Failure, 1)
 		w := dialTest(t, WriterConfig{
-			Address: "peer:1", Dial: network.dial, Failures: failures,
+			Address: "peer:1", Dial: network.Dial, Failures: failures,
 			Retry: &RetryConfig{MaxAttempts: RetryForever, BackOff: func() backoff.BackOff { return &backoff.StopBackOff{} }},
 		})
 		time.Sleep(time.Second)
 		losePeer(t, network)
 		writeNumbers(t, w, 0, 1)
-		assert.ErrorIs(t, (<-failures).Err, errNetworkDown)
-		assert.Equal(t, 1+1, network.dialed())
+		assert.ErrorIs(t, (<-failures).Err, nettest.ErrNetworkDown)
+		assert.Equal(t, 1+1, network.Dialed())
 		assert.NoError(t, w.Close())
 	})
 }

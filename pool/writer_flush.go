@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net"
 	"time"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
 
 const (
@@ -14,8 +16,6 @@ const (
 	// discardLimit bounds what a Writer reads of a peer that sends anything, in
 	// order to notice its end. BuffStreams listeners never send.
 	discardLimit = 64 << 10
-
-	provider = "buffstreams" // the log field of that name
 )
 
 // sendLoop owns the connection: it alone replaces it, and writes unless it lent
@@ -71,7 +71,7 @@ func (w *Writer) send(conn net.Conn, write func([]byte) (int, error)) {
 	w.settle(whole)
 	w.mu.Unlock()
 	if err != nil {
-		w.lastErr = fmt.Errorf("pool: write to %s: %w", quoteAddress(w.cfg.Address), err)
+		w.lastErr = fmt.Errorf("pool: write to %s: %w", netio.Quote(w.cfg.Address), err)
 		w.lost(conn, err)
 	}
 }

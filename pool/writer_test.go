@@ -17,13 +17,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
+	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
 )
 
 func TestAMessageOverTheLimitQueuesNothing(t *testing.T) {
-	noLeaks(t)
-	server := newPeerServer(t, "127.0.0.1:0")
-	w := dialTest(t, WriterConfig{Address: server.address(), MaxMessageSize: 256})
-	conn := server.accept(t)
+	NoLeaks(t)
+	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	w := dialTest(t, WriterConfig{Address: server.Address(), MaxMessageSize: 256})
+	conn := server.Accept(t)
 	n, err := w.Write(make([]byte, 257))
 	assert.Zero(t, n)
 	var tooLong *framing.LengthError
@@ -40,10 +41,10 @@ func TestAMessageOverTheLimitQueuesNothing(t *testing.T) {
 }
 
 func TestCloseSendsWhatIsQueuedAndIsIdempotent(t *testing.T) {
-	noLeaks(t)
-	server := newPeerServer(t, "127.0.0.1:0")
-	w := dialTest(t, WriterConfig{Address: server.address()})
-	conn := server.accept(t)
+	NoLeaks(t)
+	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	w := dialTest(t, WriterConfig{Address: server.Address()})
+	conn := server.Accept(t)
 	var want []string
 	for i := range 1000 {
 		want = append(want, fmt.Sprint("message ", i))
@@ -67,20 +68,20 @@ func TestCloseSendsWhatIsQueuedAndIsIdempotent(t *testing.T) {
 }
 
 func TestDialTellsWhyItFailed(t *testing.T) {
-	server := newPeerServer(t, "127.0.0.1:0")
-	require.NoError(t, server.ln.Close())
-	_, err := DialTCP(WriterConfig{Address: server.address()})
+	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	require.NoError(t, server.Listener.Close())
+	_, err := DialTCP(WriterConfig{Address: server.Address()})
 	var refused *net.OpError
 	require.ErrorAs(t, err, &refused)
-	assert.Contains(t, err.Error(), server.address())
+	assert.Contains(t, err.Error(), server.Address())
 }
 
 func TestTheNextWriteReconnectsAfterThePeerRestarted(t *testing.T) {
-	noLeaks(t)
-	log := newPlainLog()
-	server := newPeerServer(t, "127.0.0.1:0")
-	w := dialTest(t, WriterConfig{Address: server.address(), Logger: log})
-	conn := server.accept(t)
+	NoLeaks(t)
+	log := nettest.NewLog()
+	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	w := dialTest(t, WriterConfig{Address: server.Address(), Logger: log})
+	conn := server.Accept(t)
 	for round := range 5 {
 		_, err := fmt.Fprint(w, "round ", round)
 		require.NoError(t, err)
@@ -89,56 +90,56 @@ func TestTheNextWriteReconnectsAfterThePeerRestarted(t *testing.T) {
 		assert.Equal(t, fmt.Sprint("round ", round), string(m))
 
 		require.NoError(t, conn.Close())
-		require.NoError(t, server.ln.Close())
-		assert.Contains(t, log.next(t, "info").msg, "connection lost", "without a Write")
-		server = newPeerServer(t, server.address())
+		require.NoError(t, server.Listener.Close())
+		assert.Contains(t, log.Next(t, "info").Msg, "connection lost", "without a Write")
+		server = nettest.NewPeerServer(t, server.Address())
 		_, err = fmt.Fprint(w, "after ", round)
 		require.NoError(t, err)
-		conn = server.accept(t)
+		conn = server.Accept(t)
 		m, err = peerRead(conn, width4096)
 		require.NoError(t, err)
 		assert.Equal(t, fmt.Sprint("after ", round), string(m), "the first message after the restart")
-		assert.Contains(t, log.next(t, "info").msg, "opened again")
+		assert.Contains(t, log.Next(t, "info").Msg, "opened again")
 	}
 }
 
 func TestReopen(t *testing.T) {
-	noLeaks(t)
-	server := newPeerServer(t, "127.0.0.1:0")
-	w := dialTest(t, WriterConfig{Address: server.address()})
-	first := server.accept(t)
+	NoLeaks(t)
+	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	w := dialTest(t, WriterConfig{Address: server.Address()})
+	first := server.Accept(t)
 	require.NoError(t, w.Reopen())
 	got, err := readAll(first)
 	require.NoError(t, err)
 	assert.Empty(t, got)
-	second := server.accept(t)
+	second := server.Accept(t)
 	_, err = w.Write([]byte("on the second"))
 	require.NoError(t, err)
 	m, err := peerRead(second, width4096)
 	require.NoError(t, err)
 	assert.Equal(t, "on the second", string(m))
 
-	require.NoError(t, server.ln.Close())
+	require.NoError(t, server.Listener.Close())
 	var refused *net.OpError
 	require.ErrorAs(t, w.Reopen(), &refused, "it tells that it failed, at once")
-	server = newPeerServer(t, server.address())
+	server = nettest.NewPeerServer(t, server.Address())
 	_, err = w.Write([]byte("on the third"))
 	require.NoError(t, err)
-	m, err = peerRead(server.accept(t), width4096)
+	m, err = peerRead(server.Accept(t), width4096)
 	require.NoError(t, err)
 	assert.Equal(t, "on the third", string(m))
 }
 
 func TestReopenEndsAWriteThatIsStuckAndLosesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := newPipes()
-		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.dial, WriteTimeout: Unlimited})
-		<-network.servers // takes nothing
+		network := nettest.NewPipes()
+		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, WriteTimeout: Unlimited})
+		<-network.Servers // takes nothing
 		_, err := w.Write([]byte("stuck"))
 		require.NoError(t, err)
 		synctest.Wait()
 		require.NoError(t, w.Reopen())
-		m, err := peerRead(<-network.servers, width4096)
+		m, err := peerRead(<-network.Servers, width4096)
 		require.NoError(t, err)
 		assert.Equal(t, "stuck", string(m))
 		require.NoError(t, w.Close())
@@ -173,9 +174,9 @@ func TestAFrameThatWasCutIsSentAgainFromItsStart(t *testing.T) {
 	}
 	for room := range len(stream) {
 		synctest.Test(t, func(t *testing.T) {
-			network, cut := newPipes(), (*cutConn)(nil)
+			network, cut := nettest.NewPipes(), (*cutConn)(nil)
 			dial := func(ctx context.Context, n, a string) (net.Conn, error) {
-				conn, err := network.dial(ctx, n, a)
+				conn, err := network.Dial(ctx, n, a)
 				if cut == nil {
 					cut = &cutConn{Conn: conn, room: room}
 					conn = cut
@@ -183,12 +184,12 @@ func TestAFrameThatWasCutIsSentAgainFromItsStart(t *testing.T) {
 				return conn, err
 			}
 			w := dialTest(t, WriterConfig{Address: "peer:1", Dial: dial})
-			<-network.servers
+			<-network.Servers
 			for _, m := range messages {
 				_, err := w.Write([]byte(m))
 				require.NoError(t, err)
 			}
-			second := <-network.servers
+			second := <-network.Servers
 			closed := make(chan error)
 			go func() { closed <- w.Close() }() // ends with Close
 			got, err := readAll(second)
@@ -207,9 +208,9 @@ func TestAFrameThatWasCutIsSentAgainFromItsStart(t *testing.T) {
 
 func TestAWriteTimeoutEndsTheConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := newPipes()
-		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.dial})
-		stuck := <-network.servers
+		network := nettest.NewPipes()
+		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial})
+		stuck := <-network.Servers
 		start := time.Now()
 		_, err := w.Write([]byte("whole"))
 		require.NoError(t, err)
@@ -217,7 +218,7 @@ func TestAWriteTimeoutEndsTheConnection(t *testing.T) {
 		_, err = stuck.Read(half)
 		require.NoError(t, err)
 
-		second := <-network.servers
+		second := <-network.Servers
 		assert.Equal(t, defaultWriteTimeout, time.Since(start), "nothing waits before the first attempt")
 		m, err := peerRead(second, width4096)
 		require.NoError(t, err)
@@ -230,9 +231,9 @@ func TestAWriteTimeoutEndsTheConnection(t *testing.T) {
 
 func TestAStalledBufferIsNotATimeoutWhileThereIsProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := newPipes()
-		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.dial, MaxMessageSize: 1 << 20, CloseTimeout: time.Hour})
-		slow := <-network.servers
+		network := nettest.NewPipes()
+		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, MaxMessageSize: 1 << 20, CloseTimeout: time.Hour})
+		slow := <-network.Servers
 		message := strings.Repeat("x", 1<<20-1)
 		_, err := w.Write([]byte(message))
 		require.NoError(t, err)
@@ -248,15 +249,15 @@ func TestAStalledBufferIsNotATimeoutWhileThereIsProgress(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, message, string(m))
 		require.NoError(t, w.Close())
-		assert.Equal(t, 1, network.dialed())
+		assert.Equal(t, 1, network.Dialed())
 	})
 }
 
 func TestAFullBufferBlocksAndNeverDrops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := newPipes()
-		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.dial, BufferSize: 100})
-		conn := <-network.servers
+		network := nettest.NewPipes()
+		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, BufferSize: 100})
+		conn := <-network.Servers
 		var accepted []string
 		full := make(chan struct{})
 		go func() { // ends after the last message
@@ -284,9 +285,9 @@ func TestAFullBufferBlocksAndNeverDrops(t *testing.T) {
 
 func TestAMessageLargerThanTheBufferIsTakenWhenNothingElseWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := newPipes()
-		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.dial, BufferSize: 10})
-		conn := <-network.servers
+		network := nettest.NewPipes()
+		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, BufferSize: 10})
+		conn := <-network.Servers
 		go func() { // ends after the last message
 			for range 3 {
 				_, err := w.Write(make([]byte, 4096))
@@ -304,9 +305,9 @@ func TestAMessageLargerThanTheBufferIsTakenWhenNothingElseWaits(t *testing.T) {
 
 func TestCloseFreesAWriteThatWaitsForRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := newPipes()
-		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.dial, BufferSize: 10})
-		<-network.servers // takes nothing
+		network := nettest.NewPipes()
+		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, BufferSize: 10})
+		<-network.Servers // takes nothing
 		for range 2 {
 			_, err := w.Write(make([]byte, 10))
 			require.NoError(t, err)
@@ -338,9 +339,9 @@ func TestCloseFreesAWriteThatWaitsForRoom(t *testing.T) {
 
 func TestFlush(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := newPipes()
-		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.dial})
-		conn := <-network.servers
+		network := nettest.NewPipes()
+		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial})
+		conn := <-network.Servers
 		require.NoError(t, w.Flush(context.Background()))
 		_, err := w.Write([]byte("m"))
 		require.NoError(t, err)
@@ -360,14 +361,14 @@ func TestFlush(t *testing.T) {
 }
 
 func TestWhatThePeerSendsIsDiscarded(t *testing.T) {
-	noLeaks(t)
-	log := newPlainLog()
-	server := newPeerServer(t, "127.0.0.1:0")
-	w := dialTest(t, WriterConfig{Address: server.address(), Logger: log})
-	conn := server.accept(t)
+	NoLeaks(t)
+	log := nettest.NewLog()
+	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	w := dialTest(t, WriterConfig{Address: server.Address(), Logger: log})
+	conn := server.Accept(t)
 	_, err := conn.Write(make([]byte, 10000))
 	require.NoError(t, err)
-	assert.Contains(t, log.next(t, "info").msg, "discarding")
+	assert.Contains(t, log.Next(t, "info").Msg, "discarding")
 	_, err = w.Write([]byte("goes on"))
 	require.NoError(t, err)
 	m, err := peerRead(conn, width4096)
@@ -376,14 +377,14 @@ func TestWhatThePeerSendsIsDiscarded(t *testing.T) {
 }
 
 func TestTLSFromTheFirstByte(t *testing.T) {
-	noLeaks(t)
-	server, client := testTLS(t)
+	NoLeaks(t)
+	server, client := nettest.TestTLS(t)
 	got := make(chan string, 1)
-	l := startListener(t, ListenerConfig{Callback: collect(got), TLSConfig: server})
+	l := StartListener(t, ListenerConfig{Callback: collect(got), TLSConfig: server})
 	w := dialWriterTo(t, l, WriterConfig{TLSConfig: client})
 	_, err := w.Write([]byte("secret"))
 	require.NoError(t, err)
-	assert.Equal(t, "secret", receive(t, got))
+	assert.Equal(t, "secret", nettest.Receive(t, got))
 	require.NoError(t, w.Close())
 
 	_, err = DialTCP(WriterConfig{Address: l.Addr().String(), TLSConfig: &tls.Config{}})

@@ -101,7 +101,7 @@ func (w *Writer) sendChunk() {
 	w.turn, w.bound = lent, min(filledChunk, w.cfg.BufferSize)
 	w.takePending()
 	w.mu.Unlock()
-	w.send(conn, try.write)
+	w.send(conn, try.Write)
 	w.mu.Lock()
 	w.turn, w.bound = writing, w.cfg.BufferSize
 	if w.unsent < len(w.batch) || w.hurried() {

@@ -18,6 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
+	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
 )
 
 // dialSmall dials sockets that hold little, so that they are full now and then.
@@ -81,12 +83,12 @@ func TestWritesThatSendKeepOrderAndLeaveNothing(t *testing.T) {
 		"messages over the buffer": {4, 300, 100_000, 64 << 10},
 	} {
 		t.Run(name, func(t *testing.T) {
-			noLeaks(t)
-			server := newPeerServer(t, "127.0.0.1:0")
+			NoLeaks(t)
+			server := nettest.NewPeerServer(t, "127.0.0.1:0")
 			w := dialTest(t, WriterConfig{
-				Address: server.address(), MaxMessageSize: codec.MaxLength(), BufferSize: c.buffer, Dial: dialSmall, Codec: codec,
+				Address: server.Address(), MaxMessageSize: codec.MaxLength(), BufferSize: c.buffer, Dial: dialSmall, Codec: codec,
 			})
-			conn := server.accept(t)
+			conn := server.Accept(t)
 			var wg sync.WaitGroup
 			defer closeAndWait(w, &wg)
 			var done atomic.Int32 // goroutines
@@ -126,10 +128,10 @@ func TestWritesThatSendKeepOrderAndLeaveNothing(t *testing.T) {
 
 // A peer that hangs up in the middle loses what the kernel had. All else arrives, whole and in order.
 func TestWritesThatSendBeginEachConnectionWithAFrame(t *testing.T) {
-	noLeaks(t)
+	NoLeaks(t)
 	const size, messages = 110, 400_000
-	server := newPeerServer(t, "127.0.0.1:0")
-	w := dialTest(t, WriterConfig{Address: server.address(), Dial: dialSmall, Retry: &RetryConfig{InitialInterval: time.Millisecond}})
+	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	w := dialTest(t, WriterConfig{Address: server.Address(), Dial: dialSmall, Retry: &RetryConfig{InitialInterval: time.Millisecond}})
 	var wg sync.WaitGroup
 	defer closeAndWait(w, &wg)
 	wg.Go(func() { // ends when all is written
@@ -141,7 +143,7 @@ func TestWritesThatSendBeginEachConnectionWithAFrame(t *testing.T) {
 	})
 	next, conns := 0, 0
 	for ; next < messages; conns++ {
-		conn := server.accept(t)
+		conn := server.Accept(t)
 		in := io.Reader(conn)
 		if conns < 20 {
 			in = io.LimitReader(conn, int64(1_000_003*(conns%3)+300_007))
@@ -163,9 +165,9 @@ func TestWritesThatSendBeginEachConnectionWithAFrame(t *testing.T) {
 }
 
 func TestTheWriteThatFillsAChunkSendsIt(t *testing.T) {
-	server := newPeerServer(t, "127.0.0.1:0")
-	w := dialTest(t, WriterConfig{Address: server.address()})
-	in := bufio.NewReader(server.accept(t))
+	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	w := dialTest(t, WriterConfig{Address: server.Address()})
+	in := bufio.NewReader(server.Accept(t))
 	afterChunk(t, w)
 	const size = 1000
 	for n := range filledChunk/size + 1 {
@@ -185,9 +187,9 @@ func TestTheWriteThatFillsAChunkSendsIt(t *testing.T) {
 }
 
 func TestWhatTheSocketHasNoRoomForFollows(t *testing.T) {
-	server := newPeerServer(t, "127.0.0.1:0")
-	w := dialTest(t, WriterConfig{Address: server.address(), Dial: dialSmall})
-	conn := server.accept(t)
+	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	w := dialTest(t, WriterConfig{Address: server.Address(), Dial: dialSmall})
+	conn := server.Accept(t)
 	afterChunk(t, w)
 	const size = 1000
 	n := 0
@@ -208,9 +210,9 @@ func TestWhatTheSocketHasNoRoomForFollows(t *testing.T) {
 }
 
 func TestAFlushDoesNotWaitForAChunk(t *testing.T) {
-	server := newPeerServer(t, "127.0.0.1:0")
-	w := dialTest(t, WriterConfig{Address: server.address()})
-	conn := server.accept(t)
+	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	w := dialTest(t, WriterConfig{Address: server.Address()})
+	conn := server.Accept(t)
 	go func() { _, _ = io.Copy(io.Discard, conn) }() // ends with conn
 	afterChunk(t, w)
 	_, err := w.Write([]byte("little"))
@@ -224,10 +226,10 @@ func TestAFlushDoesNotWaitForAChunk(t *testing.T) {
 type wrapped struct{ *net.TCPConn }
 
 func TestOnlyABareSocketIsWrittenToDirectly(t *testing.T) {
-	server := newPeerServer(t, "127.0.0.1:0")
-	conn, err := net.Dial("tcp", server.address())
+	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	conn, err := net.Dial("tcp", server.Address())
 	require.NoError(t, err)
 	defer func() { _ = conn.Close() }()
-	assert.NotNil(t, newTryWriter(conn))
-	assert.Nil(t, newTryWriter(wrapped{conn.(*net.TCPConn)}))
+	assert.NotNil(t, netio.NewTryWriter(conn))
+	assert.Nil(t, netio.NewTryWriter(wrapped{conn.(*net.TCPConn)}))
 }

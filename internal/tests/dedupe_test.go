@@ -37,13 +37,13 @@ func afterSwallowedAcks(t *testing.T, store store.DedupeStore, n int) []string {
 	topic := freeAddress(t) + "/a"
 	wires := newNetwork(t, 0, 0)
 	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
-		ManagerConfig: pool.ManagerConfig{Dial: wires.dial, Acked: quick(pool.AckedConfig{})},
+		ManagerConfig: buffstreams.ManagerConfig{Dial: wires.dial, Acked: quick(buffstreams.AckedConfig{})},
 	}, nil)
 	require.NoError(t, err)
 	newSubscriber := func() *buffstreams.Subscriber {
 		sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{
 			ConsumerGroup: "g", CloseTimeout: 50 * time.Millisecond,
-			ManagerConfig: pool.ManagerConfig{Acked: pool.AckedConfig{Dedupe: store}},
+			ManagerConfig: buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{Dedupe: store}},
 		}, nil)
 		require.NoError(t, err)
 		return sub
@@ -65,7 +65,7 @@ func afterSwallowedAcks(t *testing.T, store store.DedupeStore, n int) []string {
 }
 
 func TestPositionIsTheStreams(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	require.NoError(t, h.newPublisher(t, nil).Publish(h.topic("a"), newMessages(3)...))
 	for i := range 3 {
@@ -105,13 +105,13 @@ func (l *infoLog) said(text string) bool {
 // returns, its log says so.
 func TestWhatIsForgottenIsSaid(t *testing.T) {
 	logger := &infoLog{}
-	h := newHouse(t, pool.ManagerConfig{Logger: logger, Acked: pool.AckedConfig{MaxPublishers: 1}})
+	h := newHouse(t, buffstreams.ManagerConfig{Logger: logger, Acked: buffstreams.AckedConfig{MaxPublishers: 1}})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	wires := newNetwork(t, 0, 0)
 	outsider := func(dial pool.DialFunc) *buffstreams.Publisher {
 		pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
 			Confirm:       buffstreams.ConfirmHandled,
-			ManagerConfig: pool.ManagerConfig{Dial: dial, Acked: quick(pool.AckedConfig{})},
+			ManagerConfig: buffstreams.ManagerConfig{Dial: dial, Acked: quick(buffstreams.AckedConfig{})},
 		}, nil)
 		require.NoError(t, err)
 		t.Cleanup(func() { _ = pub.Close() })

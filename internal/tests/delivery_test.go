@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
-	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
 // patience is how long a test waits for what must happen: long enough for a loaded machine.
@@ -111,14 +111,14 @@ func requireResult(t *testing.T, result <-chan error) error {
 }
 
 func TestConfirmReceivedReturnsBeforeTheHandlerAcks(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	require.NoError(t, h.newPublisher(t, nil).Publish(h.topic("a"), newMessage("x")))
 	require.True(t, receive(t, messages).Ack())
 }
 
 func TestConfirmHandledReturnsAfterTheHandlerAcks(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	pub := h.newPublisher(t, func(c *buffstreams.PublisherConfig) { c.Confirm = buffstreams.ConfirmHandled })
 	result := later(func() error { return pub.Publish(h.topic("a"), newMessage("x"), newMessage("y")) })
@@ -135,7 +135,7 @@ func TestConfirmHandledReturnsAfterTheHandlerAcks(t *testing.T) {
 }
 
 func TestConfirmHandledWaitsForEveryGroup(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	group := func(name string) func(*buffstreams.SubscriberConfig) {
 		return func(c *buffstreams.SubscriberConfig) { c.ConsumerGroup = name }
 	}
@@ -154,7 +154,7 @@ func TestConfirmHandledWaitsForEveryGroup(t *testing.T) {
 }
 
 func TestConfirmEnqueuedDoesNotNeedThePeer(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	pub := h.newPublisher(t, func(c *buffstreams.PublisherConfig) { c.Confirm = buffstreams.ConfirmEnqueued })
 	msgs := newMessages(100)
 	require.NoError(t, pub.Publish(h.topic("a"), msgs...))
@@ -163,7 +163,7 @@ func TestConfirmEnqueuedDoesNotNeedThePeer(t *testing.T) {
 }
 
 func TestPublishWaitsForItsTopic(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	pub := h.newPublisher(t, nil)
 	result := later(func() error { return pub.Publish(h.topic("a"), newMessage("x")) })
 	sub := h.newSubscriber(t, nil)
@@ -178,7 +178,7 @@ func TestPublishWaitsForItsTopic(t *testing.T) {
 }
 
 func TestPublishTimeoutSaysWhatIsUnknown(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{Acked: pool.AckedConfig{WindowMessages: 3}})
+	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{WindowMessages: 3}})
 	pub := h.newPublisher(t, func(c *buffstreams.PublisherConfig) {
 		c.PublishTimeout, c.CloseTimeout = 200*time.Millisecond, time.Millisecond
 	})
@@ -199,7 +199,7 @@ func TestPublishTimeoutSaysWhatIsUnknown(t *testing.T) {
 }
 
 func TestPublishContextBoundsTheWaitOnlyWhereAsked(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	msg := newMessage("x")
@@ -215,7 +215,7 @@ func TestPublishContextBoundsTheWaitOnlyWhereAsked(t *testing.T) {
 }
 
 func TestTooLargeIsRefusedBeforeAnythingIsSent(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{Acked: pool.AckedConfig{MaxMessageSize: 1000}})
+	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{MaxMessageSize: 1000}})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	pub := h.newPublisher(t, nil)
 	err := pub.Publish(h.topic("a"), newMessage("small"), newMessage(string(make([]byte, 1000))))
@@ -228,7 +228,7 @@ func TestTooLargeIsRefusedBeforeAnythingIsSent(t *testing.T) {
 }
 
 func TestNackRedeliversInPlace(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	require.NoError(t, h.newPublisher(t, nil).Publish(h.topic("a"), newMessages(3)...))
 	for range 5 {
@@ -241,7 +241,7 @@ func TestNackRedeliversInPlace(t *testing.T) {
 
 func TestMessageContext(t *testing.T) {
 	type key string
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	sub := h.newSubscriber(t, nil)
 	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), key("k"), "v"))
 	messages, err := sub.Subscribe(ctx, h.topic("a"))
@@ -272,7 +272,7 @@ func TestMessageContext(t *testing.T) {
 }
 
 func TestMaxInFlight(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	messages := subscribe(t, h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) { c.MaxInFlight = 4 }), h.topic("a"))
 	require.NoError(t, h.newPublisher(t, nil).Publish(h.topic("a"), newMessages(10)...))
 	var held []*message.Message
@@ -294,7 +294,7 @@ func TestMaxInFlight(t *testing.T) {
 }
 
 func TestSubscriptionsWithoutGroupAllGetEveryMessage(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	sub := h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) { c.ConsumerGroup = "" })
 	one, two := subscribe(t, sub, h.topic("a")), subscribe(t, sub, h.topic("a"))
 	require.NoError(t, h.newPublisher(t, nil).Publish(h.topic("a"), newMessages(5)...))
@@ -303,7 +303,7 @@ func TestSubscriptionsWithoutGroupAllGetEveryMessage(t *testing.T) {
 }
 
 func TestUnackedMessagesGoBackToTheirGroup(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	first := h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) {
 		c.MaxInFlight, c.CloseTimeout = 2, 50*time.Millisecond
 	})
@@ -316,7 +316,7 @@ func TestUnackedMessagesGoBackToTheirGroup(t *testing.T) {
 }
 
 func TestACancelledSubscriptionEmitsNothing(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	sub := h.newSubscriber(t, nil)
 	require.NoError(t, sub.SubscribeInitialize(h.topic("a")))
 	require.NoError(t, h.newPublisher(t, nil).Publish(h.topic("a"), newMessages(5)...))
@@ -332,7 +332,7 @@ func TestACancelledSubscriptionEmitsNothing(t *testing.T) {
 }
 
 func TestASubscriberThatReadsNothingGivesItsMessageToAnIdleOne(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	_ = subscribe(t, h.newSubscriber(t, nil), h.topic("a")) // nobody reads this
 	pub := h.newPublisher(t, nil)
 	require.NoError(t, pub.Publish(h.topic("a"), newMessage("x"), newMessage("y")))
@@ -342,7 +342,7 @@ func TestASubscriberThatReadsNothingGivesItsMessageToAnIdleOne(t *testing.T) {
 
 func TestDeclaredGroupsHoldMessagesBack(t *testing.T) {
 	groups := map[string][]string{"a": {"one", "two"}}
-	h := newHouse(t, pool.ManagerConfig{Acked: pool.AckedConfig{Groups: groups}})
+	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{Groups: groups}})
 	group := func(name string) *buffstreams.Subscriber {
 		return h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) { c.ConsumerGroup = name })
 	}
@@ -361,7 +361,7 @@ func TestDeclaredGroupsHoldMessagesBack(t *testing.T) {
 }
 
 func TestUndecodable(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	h.publisher.Marshaler = buffstreams.RawMarshaler{} // what it writes is no envelope
 
 	t.Run("is rejected to the publisher", func(t *testing.T) {
@@ -394,7 +394,7 @@ func TestUndecodable(t *testing.T) {
 }
 
 func TestAPublisherThatClosesHasDeliveredEverything(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	require.NoError(t, h.newSubscriber(t, nil).SubscribeInitialize(h.topic("a")))
 	pub := h.newPublisher(t, func(c *buffstreams.PublisherConfig) { c.Confirm = buffstreams.ConfirmEnqueued })
 	var wg sync.WaitGroup
@@ -408,7 +408,7 @@ func TestAPublisherThatClosesHasDeliveredEverything(t *testing.T) {
 }
 
 func TestErrorsOfBadTopics(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	pub, sub := h.newPublisher(t, nil), h.newSubscriber(t, nil)
 	for _, topic := range []string{"logical", "tcp://nowhere", "udp://127.0.0.1:1/x", "unix://relative#x", ""} {
 		require.ErrorIs(t, pub.Publish(topic, newMessage("x")), buffstreams.ErrBadTopic, topic)
@@ -416,6 +416,6 @@ func TestErrorsOfBadTopics(t *testing.T) {
 		require.ErrorIs(t, err, buffstreams.ErrBadTopic, topic)
 	}
 	_, err := sub.Subscribe(context.Background(), "0.0.0.0:0/x")
-	require.ErrorIs(t, err, pool.ErrInsecureAddress)
+	require.ErrorIs(t, err, netio.ErrInsecureAddress)
 	require.False(t, errors.Is(err, buffstreams.ErrBadTopic))
 }

@@ -12,14 +12,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
-	"github.com/buffstreams/watermill-buffstreams/pool"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 func ephemeral(c *buffstreams.SubscriberConfig) { c.Ephemeral, c.ConsumerGroup = true, "" }
 
 func TestAnEphemeralTopicEndsWithItsLastSubscription(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{Acked: pool.AckedConfig{WindowMessages: 8}})
+	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{WindowMessages: 8}})
 	sub, pub := h.newSubscriber(t, ephemeral), h.newPublisher(t, nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	messages, err := sub.Subscribe(ctx, h.topic("reply"))
@@ -33,7 +32,7 @@ func TestAnEphemeralTopicEndsWithItsLastSubscription(t *testing.T) {
 	require.ErrorIs(t, requireResult(t, blocked), buffstreams.ErrTopicGone)
 	require.ErrorIs(t, pub.Publish(h.topic("reply"), newMessage("late")), buffstreams.ErrTopicGone)
 
-	stranger := newHouse(t, pool.ManagerConfig{}).newPublisher(t, nil) // who never had a stream to it learns it as well
+	stranger := newHouse(t, buffstreams.ManagerConfig{}).newPublisher(t, nil) // who never had a stream to it learns it as well
 	require.ErrorIs(t, stranger.Publish(h.topic("reply"), newMessage("later")), buffstreams.ErrTopicGone)
 
 	again := subscribe(t, sub, h.topic("reply"))
@@ -54,7 +53,7 @@ func (s noStore) Save(map[store.StreamID]store.StreamState) error {
 func (s noStore) Forget(store.StreamID) error { return nil }
 
 func TestAnEphemeralTopicLeavesNothingOnDisk(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{Acked: pool.AckedConfig{Dedupe: noStore{t}}})
+	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{Dedupe: noStore{t}}})
 	messages := subscribe(t, h.newSubscriber(t, ephemeral), h.topic("reply"))
 	require.NoError(t, h.newPublisher(t, nil).Publish(h.topic("reply"), newMessage("x")))
 	receiveAcked(t, messages, 1)
@@ -68,7 +67,7 @@ func TestReplyTopicsLeaveNothingBehind(t *testing.T) {
 	if testing.Short() || raceEnabled {
 		count /= 10
 	}
-	h := newHouse(t, pool.ManagerConfig{Acked: pool.AckedConfig{ForgetAfter: 50 * time.Millisecond}})
+	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{ForgetAfter: 50 * time.Millisecond}})
 	sub, pub := h.newSubscriber(t, ephemeral), h.newPublisher(t, nil)
 	request := func(i int) {
 		ctx, cancel := context.WithCancel(context.Background())

@@ -12,7 +12,6 @@ import (
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
-	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
 // nackAll nacks every message of the given payload, acks the others, and returns how often it saw each.
@@ -30,7 +29,7 @@ func nackAll(messages <-chan *message.Message, bad string, counts chan<- map[str
 }
 
 func TestMaxAttemptsRejectsToThePublisher(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	failed := make(chan string, 1)
 	sub := h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) {
 		c.MaxAttempts = 3
@@ -55,7 +54,7 @@ func TestMaxAttemptsRejectsToThePublisher(t *testing.T) {
 }
 
 func TestMaxAge(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	sub := h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) { c.MaxAge = 50 * time.Millisecond })
 	counts := make(chan map[string]int, 1)
 	go nackAll(subscribe(t, sub, h.topic("a")), "bad", counts)
@@ -79,7 +78,7 @@ func (f *flaky) Publish(topic string, messages ...*message.Message) error {
 }
 
 func TestDeadLetters(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	letters := subscribe(t, h.newSubscriber(t, nil), h.topic("dead"))
 	sub := h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) {
 		c.MaxAttempts = 2

@@ -8,7 +8,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
-	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
 func inGroup(name string) func(*buffstreams.SubscriberConfig) {
@@ -17,7 +16,7 @@ func inGroup(name string) func(*buffstreams.SubscriberConfig) {
 
 // TestASlowTopicDelaysNoOther: one topic's window is full and stays so, beside another on the same connection.
 func TestASlowTopicDelaysNoOther(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{Acked: pool.AckedConfig{WindowMessages: 16}})
+	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{WindowMessages: 16}})
 	sub := h.newSubscriber(t, nil)
 	stuck := subscribe(t, sub, h.topic("stuck")) // nobody reads it
 	fast := subscribe(t, sub, h.topic("fast"))
@@ -38,7 +37,7 @@ func TestASlowTopicDelaysNoOther(t *testing.T) {
 
 // TestAcksAreToldThoughTheNextMessageIsStuck: while many messages wait acks are told in runs, but not for longer than a moment.
 func TestAcksAreToldThoughTheNextMessageIsStuck(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	enqueued := func(c *buffstreams.PublisherConfig) { c.Confirm = buffstreams.ConfirmEnqueued }
 	handled := func(c *buffstreams.PublisherConfig) { c.Confirm = buffstreams.ConfirmHandled }
@@ -56,7 +55,7 @@ func TestAcksAreToldThoughTheNextMessageIsStuck(t *testing.T) {
 
 // TestASlowGroupDelaysNoOther: a group gets everything while another has read nothing.
 func TestASlowGroupDelaysNoOther(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	slow := subscribe(t, h.newSubscriber(t, inGroup("slow")), h.topic("a"))
 	fast := subscribe(t, h.newSubscriber(t, inGroup("fast")), h.topic("a"))
 	require.NoError(t, h.newPublisher(t, nil).Publish(h.topic("a"), newMessages(1000)...))
@@ -69,7 +68,7 @@ func TestGroupsOverSeveralAddresses(t *testing.T) {
 	var addresses []string
 	var channels []<-chan *message.Message
 	for range 2 {
-		h := newHouse(t, pool.ManagerConfig{})
+		h := newHouse(t, buffstreams.ManagerConfig{})
 		h.subscriber.ListenAddress = h.address
 		addresses = append(addresses, h.address)
 		for _, group := range []string{"one", "two"} {
@@ -85,7 +84,7 @@ func TestGroupsOverSeveralAddresses(t *testing.T) {
 
 // TestAGroupThatIsAwayHoldsMessagesForItsReturn, and its owner can drop it.
 func TestAGroupThatIsAway(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{Acked: pool.AckedConfig{WindowMessages: 8}})
+	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{WindowMessages: 8}})
 	away, here := h.newSubscriber(t, inGroup("away")), h.newSubscriber(t, inGroup("here"))
 	require.NoError(t, away.SubscribeInitialize(h.topic("a")))
 	messages := subscribe(t, here, h.topic("a"))
@@ -107,7 +106,7 @@ func TestAGroupThatIsAway(t *testing.T) {
 // TestReadersThatDoNotReadHoldUpNoSibling: what nobody takes goes to a member of the group that waits for it.
 func TestReadersThatDoNotReadHoldUpNoSibling(t *testing.T) {
 	for _, inFlight := range []int{1, 8} {
-		h := newHouse(t, pool.ManagerConfig{})
+		h := newHouse(t, buffstreams.ManagerConfig{})
 		member := func(c *buffstreams.SubscriberConfig) { c.ConsumerGroup, c.MaxInFlight = "g", inFlight }
 		for range 3 {
 			subscribe(t, h.newSubscriber(t, member), h.topic("a"))

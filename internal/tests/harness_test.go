@@ -15,7 +15,6 @@ import (
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
-	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
 // upstreamLeak collects publishedMessages from a channel that the upstream TestReconnect never closes.
@@ -30,14 +29,14 @@ func TestMain(m *testing.M) {
 
 // house is what the two ends of a test share: a Manager, and an address that its listener gets.
 type house struct {
-	manager    *pool.Manager
+	manager    *buffstreams.Manager
 	address    string
 	publisher  buffstreams.PublisherConfig
 	subscriber buffstreams.SubscriberConfig
 }
 
 // newHouse opens the socket first, so that its port is known and nobody else can take it.
-func newHouse(t testing.TB, cfg pool.ManagerConfig) *house {
+func newHouse(t testing.TB, cfg buffstreams.ManagerConfig) *house {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -52,7 +51,7 @@ func newHouse(t testing.TB, cfg pool.ManagerConfig) *house {
 	if os.Getenv("TESTLOG") != "" {
 		cfg.Logger = watermill.NewStdLogger(true, false)
 	}
-	m, err := pool.NewManager(cfg)
+	m, err := buffstreams.NewManager(cfg)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		require.NoError(t, m.Close())

@@ -12,7 +12,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
-	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
 func keyed(c *buffstreams.SubscriberConfig) {
@@ -65,7 +64,7 @@ func (c *keyChecker) handle(msg *message.Message) {
 
 func TestKeyKeepsOrderAcrossTheGroup(t *testing.T) {
 	const keys, count = 5, 200
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	check := &keyChecker{t: t, busy: map[string]bool{}, next: map[string]int{}}
 	var handlers, members sync.WaitGroup
 	subs := []*buffstreams.Subscriber{h.newSubscriber(t, keyed), h.newSubscriber(t, keyed)}
@@ -92,7 +91,7 @@ func TestKeyKeepsOrderAcrossTheGroup(t *testing.T) {
 
 func TestAPoisonousKeyHoldsUpNoOther(t *testing.T) {
 	const keys, count = 5, 200
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	messages := subscribe(t, h.newSubscriber(t, keyed), h.topic("a"))
 	require.NoError(t, h.newPublisher(t, nil).Publish(h.topic("a"), keyedMessages(keys, count)...))
 	var stuck *message.Message

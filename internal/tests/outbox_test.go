@@ -25,7 +25,7 @@ func openOutbox(t *testing.T, dir string) *outbox.Outbox {
 // stored makes a publisher on an outbox, with a Manager of its own.
 func stored(t *testing.T, ob *outbox.Outbox, dial pool.DialFunc) *buffstreams.Publisher {
 	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
-		Outbox: ob, ManagerConfig: pool.ManagerConfig{Dial: dial, Acked: quick(pool.AckedConfig{})},
+		Outbox: ob, ManagerConfig: buffstreams.ManagerConfig{Dial: dial, Acked: quick(buffstreams.AckedConfig{})},
 	}, nil)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, pub.Close()) })
@@ -47,7 +47,7 @@ func freeAddress(t *testing.T) string {
 }
 
 func TestOutboxDeliversAfterARestart(t *testing.T) {
-	dir, h := t.TempDir(), newHouse(t, pool.ManagerConfig{})
+	dir, h := t.TempDir(), newHouse(t, buffstreams.ManagerConfig{})
 	ob, err := outbox.Open(outbox.Config{Dir: dir})
 	require.NoError(t, err)
 	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{Outbox: ob}, nil)
@@ -67,11 +67,11 @@ func TestOutboxDeliversAfterARestart(t *testing.T) {
 func TestAnotherPublisherOnTheOutboxCarriesOn(t *testing.T) {
 	t.Run("with a connection of its own", func(t *testing.T) {
 		ob := openOutbox(t, t.TempDir())
-		carryOn(t, newHouse(t, pool.ManagerConfig{}), stored(t, ob, nil), stored(t, ob, nil))
+		carryOn(t, newHouse(t, buffstreams.ManagerConfig{}), stored(t, ob, nil), stored(t, ob, nil))
 	})
 	t.Run("on the same connection", func(t *testing.T) {
 		var dials atomic.Int32
-		h := newHouse(t, pool.ManagerConfig{Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		h := newHouse(t, buffstreams.ManagerConfig{Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
 			dials.Add(1)
 			return (&net.Dialer{}).DialContext(ctx, network, address)
 		}})
@@ -94,7 +94,7 @@ func carryOn(t *testing.T, h *house, first, second *buffstreams.Publisher) {
 }
 
 func TestAnAbsentDestinationHoldsUpNoOther(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	pub := stored(t, openOutbox(t, t.TempDir()), nil)
 	absent := freeAddress(t) + "/a"
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
@@ -109,7 +109,7 @@ func TestAnAbsentDestinationHoldsUpNoOther(t *testing.T) {
 func TestOutboxThroughCuts(t *testing.T) {
 	const goroutines, count = 4, 1000
 	n := newNetwork(t, 0, 0)
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	pub := stored(t, openOutbox(t, t.TempDir()), n.dial)
 	publishers := publishNumbered(t, pub, h.topic("a"), goroutines, count)
@@ -155,7 +155,7 @@ func TestOutboxAfterTheSubscriberOfAQuietStreamReturns(t *testing.T) {
 }
 
 func TestOutboxHandsRefusedMessagesToOnFailure(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	refused := make(chan string, 1)
 	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
 		Outbox: openOutbox(t, t.TempDir()), Marshaler: buffstreams.RawMarshaler{},

@@ -24,7 +24,6 @@ import (
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
-	"github.com/buffstreams/watermill-buffstreams/pool"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
@@ -290,7 +289,7 @@ func receivePayload(t *testing.T, messages <-chan *message.Message, payload stri
 }
 
 func TestProtocolSenderWrittenFromTheDocument(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	sub := h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) { c.MaxInFlight = 8 })
 	messages := subscribe(t, sub, h.topic("a"))
 	m := func(payload string) []byte { return envelope(t, payload) }
@@ -366,7 +365,7 @@ func TestProtocolSenderWrittenFromTheDocument(t *testing.T) {
 }
 
 func TestProtocolCreditIsReturnedUnlessAGrantCrossed(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	s := greetedPeer(t, h.address).opens(opening(nil)).credited()
 	s.send(&wire.Want{Handle: s.handle, SeenMessages: s.messages - 1}) // as if the grant was not known yet
@@ -381,7 +380,7 @@ func TestProtocolCreditIsReturnedUnlessAGrantCrossed(t *testing.T) {
 }
 
 func TestProtocolCreditWaitsForTheTopic(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	sub := h.newSubscriber(t, nil)
 	require.NoError(t, sub.SubscribeInitialize(h.topic("another")))
 	s := greetedPeer(t, h.address).opens(opening(nil))
@@ -392,7 +391,7 @@ func TestProtocolCreditWaitsForTheTopic(t *testing.T) {
 }
 
 func TestProtocolAStreamHasOneConnectionOneEpochAndOneSecret(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	require.NoError(t, h.newSubscriber(t, nil).SubscribeInitialize(h.topic("a")))
 	first := greetedPeer(t, h.address).opens(opening(nil)).credited()
 	second := greetedPeer(t, h.address).opens(opening(nil)).credited()
@@ -431,7 +430,7 @@ func TestProtocolAStreamHasOneConnectionOneEpochAndOneSecret(t *testing.T) {
 }
 
 func TestProtocolReceiverEndsAStream(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	ctx, cancel := context.WithCancel(context.Background())
 	sub := h.newSubscriber(t, ephemeral)
 	_, err := sub.Subscribe(ctx, h.topic("a"))
@@ -450,7 +449,7 @@ func TestProtocolReceiverEndsAStream(t *testing.T) {
 
 func TestProtocolSenderTakesTheEndOfAStream(t *testing.T) {
 	ln, topic := listenPeer(t)
-	pub := senderOf(t, pool.AckedConfig{}, buffstreams.ConfirmHandled)
+	pub := senderOf(t, buffstreams.AckedConfig{}, buffstreams.ConfirmHandled)
 	result := later(func() error { return pub.Publish(topic, newMessages(2)...) })
 	d := acceptDesk(t, ln)
 	d.grant(1, 1000)
@@ -479,7 +478,7 @@ func (memory) Save(map[store.StreamID]store.StreamState) error { return nil }
 func (memory) Forget(store.StreamID) error                     { return nil }
 
 func TestProtocolReceiverThatRemembersWhatItSettled(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{Acked: pool.AckedConfig{
+	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{
 		Dedupe: memory{settled: []store.Range{{First: 1, Last: 3}, {First: 6, Last: 7}}},
 	}})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
@@ -513,10 +512,10 @@ func listenPeer(t *testing.T) (ln net.Listener, topic string) {
 	return ln, ln.Addr().String() + "/a"
 }
 
-func senderOf(t *testing.T, acked pool.AckedConfig, confirm buffstreams.Confirm) *buffstreams.Publisher {
+func senderOf(t *testing.T, acked buffstreams.AckedConfig, confirm buffstreams.Confirm) *buffstreams.Publisher {
 	t.Helper()
 	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
-		Confirm: confirm, CloseTimeout: time.Millisecond, ManagerConfig: pool.ManagerConfig{Acked: quick(acked)},
+		Confirm: confirm, CloseTimeout: time.Millisecond, ManagerConfig: buffstreams.ManagerConfig{Acked: quick(acked)},
 	}, nil)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = pub.Close() })
@@ -603,7 +602,7 @@ func (d *desk) wanted(messages uint64) *wire.Want {
 
 func TestProtocolReceiverWrittenFromTheDocument(t *testing.T) {
 	ln, topic := listenPeer(t)
-	manager, err := pool.NewManager(pool.ManagerConfig{Acked: quick(pool.AckedConfig{})})
+	manager, err := buffstreams.NewManager(buffstreams.ManagerConfig{Acked: quick(buffstreams.AckedConfig{})})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, manager.Close()) })
 	h := &house{manager: manager, publisher: buffstreams.PublisherConfig{Manager: manager, CloseTimeout: time.Millisecond}}
@@ -672,7 +671,7 @@ func TestProtocolReceiverWrittenFromTheDocument(t *testing.T) {
 
 func TestProtocolSenderPingsASilentReceiver(t *testing.T) {
 	ln, topic := listenPeer(t)
-	pub := senderOf(t, pool.AckedConfig{PingAfter: 100 * time.Millisecond, DeadAfter: time.Hour}, buffstreams.ConfirmEnqueued)
+	pub := senderOf(t, buffstreams.AckedConfig{PingAfter: 100 * time.Millisecond, DeadAfter: time.Hour}, buffstreams.ConfirmEnqueued)
 	require.NoError(t, pub.Publish(topic, newMessage("x")))
 	d := acceptDesk(t, ln)
 	for range 2 {
@@ -788,7 +787,7 @@ func faults(t *testing.T) []fault {
 
 func TestProtocolFaultsEndOnlyTheirConnection(t *testing.T) {
 	var dials atomic.Int32
-	h := newHouse(t, pool.ManagerConfig{Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+	h := newHouse(t, buffstreams.ManagerConfig{Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
 		dials.Add(1)
 		return (&net.Dialer{}).DialContext(ctx, network, address)
 	}})
@@ -812,7 +811,7 @@ func TestProtocolFaultsEndOnlyTheirConnection(t *testing.T) {
 }
 
 func TestProtocolFaultsThatTheConnectionSurvives(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{Acked: pool.AckedConfig{MaxMessageSize: 1000}})
+	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{MaxMessageSize: 1000}})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	p := dialPeer(t, h.address)
 	p.send(&wire.Hello{Version: 2, MaxFrame: leastFrame}) // of the future: it is answered with the version that both know
@@ -885,7 +884,7 @@ func documentedFrames(t *testing.T, kind string) (frames []documented) {
 }
 
 func TestProtocolDocumentedSessionWithTheListener(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("orders"))
 	p := dialPeer(t, h.address)
 	for i, f := range documentedFrames(t, "session") {
@@ -905,7 +904,7 @@ func TestProtocolDocumentedSessionWithTheListener(t *testing.T) {
 	}
 
 	closed := later(func() error {
-		return h.manager.CloseEndpoint(context.Background(), pool.Target{Network: "tcp", Address: h.address})
+		return h.manager.CloseListener(context.Background(), h.address)
 	})
 	require.NotEmpty(t, take[*wire.Goaway](p).Reason)
 	got, err := p.readFrame()
@@ -918,7 +917,7 @@ func TestProtocolDocumentedSessionWithTheListener(t *testing.T) {
 
 func TestProtocolDocumentedSessionWithThePublisher(t *testing.T) {
 	ln, address := listenPeer(t)
-	pub := senderOf(t, pool.AckedConfig{}, buffstreams.ConfirmHandled)
+	pub := senderOf(t, buffstreams.AckedConfig{}, buffstreams.ConfirmHandled)
 	result := later(func() error {
 		return pub.Publish(strings.TrimSuffix(address, "a")+"orders", message.NewMessage("m-1", []byte("hello")))
 	})

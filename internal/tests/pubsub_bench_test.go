@@ -13,13 +13,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
-	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
 func newPubSub(b *testing.B, confirm buffstreams.Confirm, inFlight int) *buffstreams.PubSub {
 	b.Helper()
 	ps, err := buffstreams.NewPubSub(buffstreams.PubSubConfig{
-		Manager:    pool.ManagerConfig{},
+		Manager:    buffstreams.ManagerConfig{},
 		Publisher:  buffstreams.PublisherConfig{Confirm: confirm},
 		Subscriber: buffstreams.SubscriberConfig{MaxInFlight: inFlight},
 	}, nil)

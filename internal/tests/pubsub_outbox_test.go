@@ -6,11 +6,11 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/pubsub/tests"
 
-	"github.com/buffstreams/watermill-buffstreams/pool"
+	buffstreams "github.com/buffstreams/watermill-buffstreams"
 )
 
 // persistentHouse is a house whose publishers share an outbox.
-func persistentHouse(t *testing.T, cfg pool.ManagerConfig) (*house, func(exactlyOnce bool) tests.Features) {
+func persistentHouse(t *testing.T, cfg buffstreams.ManagerConfig) (*house, func(exactlyOnce bool) tests.Features) {
 	h := newHouse(t, cfg)
 	h.publisher.Outbox = openOutbox(t, t.TempDir())
 	return h, func(exactlyOnce bool) tests.Features {
@@ -23,7 +23,7 @@ func persistentHouse(t *testing.T, cfg pool.ManagerConfig) (*house, func(exactly
 // TestPubSubOutbox is the universal suite with everything on: messages are kept in an outbox until they were handled.
 func TestPubSubOutbox(t *testing.T) {
 	bothWays(t, func(t *testing.T, exactlyOnce bool) {
-		h, features := persistentHouse(t, pool.ManagerConfig{})
+		h, features := persistentHouse(t, buffstreams.ManagerConfig{})
 		tests.TestPubSub(t, features(exactlyOnce), h.pubSub, h.groupPubSub)
 	})
 }

@@ -8,7 +8,6 @@ import (
 	"github.com/ThreeDotsLabs/watermill/pubsub/tests"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
-	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
 // TestPubSubReconnect is the universal suite with a network that its TestReconnect cuts twice.
@@ -20,7 +19,7 @@ import (
 func TestPubSubReconnect(t *testing.T) {
 	bothWays(t, func(t *testing.T, exactlyOnce bool) {
 		n := outage(t)
-		h := newHouse(t, pool.ManagerConfig{Dial: n.dial})
+		h := newHouse(t, buffstreams.ManagerConfig{Dial: n.dial})
 		h.publisher.Confirm = buffstreams.ConfirmEnqueued
 		f := features(h, exactlyOnce)
 		f.RestartServiceCommand = n.command()
@@ -33,7 +32,7 @@ func TestPubSubReconnect(t *testing.T) {
 func TestPubSubOutboxReconnect(t *testing.T) {
 	bothWays(t, func(t *testing.T, exactlyOnce bool) {
 		n := outage(t)
-		h, features := persistentHouse(t, pool.ManagerConfig{Dial: n.dial})
+		h, features := persistentHouse(t, buffstreams.ManagerConfig{Dial: n.dial})
 		f := features(exactlyOnce)
 		f.RestartServiceCommand = n.command()
 		tests.TestPubSub(t, f, h.pubSub, h.groupPubSub)

@@ -7,13 +7,13 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/pubsub/tests"
 
-	"github.com/buffstreams/watermill-buffstreams/pool"
+	buffstreams "github.com/buffstreams/watermill-buffstreams"
 )
 
 // TestPubSubStress runs the universal suite many times side by side: STRESS_TEST_COUNT, 10 by default.
 func TestPubSubStress(t *testing.T) {
 	bothWays(t, func(t *testing.T, exactlyOnce bool) {
-		h := newHouse(t, pool.ManagerConfig{})
+		h := newHouse(t, buffstreams.ManagerConfig{})
 		tests.TestPubSubStressTest(t, features(h, exactlyOnce), h.pubSub, h.groupPubSub)
 	})
 }

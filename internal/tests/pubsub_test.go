@@ -6,7 +6,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/pubsub/tests"
 
-	"github.com/buffstreams/watermill-buffstreams/pool"
+	buffstreams "github.com/buffstreams/watermill-buffstreams"
 )
 
 // features are what the transport really has.
@@ -30,7 +30,7 @@ func bothWays(t *testing.T, f func(t *testing.T, exactlyOnce bool)) {
 // TestPubSub is Watermill's universal suite, over TCP. All its subscribers share one Manager, as an application's do.
 func TestPubSub(t *testing.T) {
 	bothWays(t, func(t *testing.T, exactlyOnce bool) {
-		h := newHouse(t, pool.ManagerConfig{})
+		h := newHouse(t, buffstreams.ManagerConfig{})
 		tests.TestPubSub(t, features(h, exactlyOnce), h.pubSub, h.groupPubSub)
 	})
 }

@@ -12,12 +12,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
-	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
 // quick makes links come back fast.
-func quick(cfg pool.AckedConfig) pool.AckedConfig {
-	cfg.Retry = &pool.RetryConfig{InitialInterval: time.Millisecond, MaxInterval: 20 * time.Millisecond}
+func quick(cfg buffstreams.AckedConfig) buffstreams.AckedConfig {
+	cfg.Reconnect = &buffstreams.ReconnectConfig{InitialInterval: time.Millisecond, MaxInterval: 20 * time.Millisecond}
 	return cfg
 }
 
@@ -66,7 +65,7 @@ func TestCutsNeitherLoseNorDuplicateNorReorder(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			const goroutines, count = 8, 1000
 			n := newNetwork(t, 0, time.Millisecond)
-			h := newHouse(t, pool.ManagerConfig{Dial: n.dial, Acked: quick(pool.AckedConfig{})})
+			h := newHouse(t, buffstreams.ManagerConfig{Dial: n.dial, Acked: quick(buffstreams.AckedConfig{})})
 			messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 			pub := h.newPublisher(t, func(c *buffstreams.PublisherConfig) { c.Confirm = confirm })
 			publishers := publishNumbered(t, pub, h.topic("a"), goroutines, count)
@@ -120,7 +119,7 @@ func TestRestartedSubscriberGetsWhatWasNotHandled(t *testing.T) {
 	const goroutines, count = 4, 1000
 	topic := freeAddress(t) + "/a"
 	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
-		ManagerConfig: pool.ManagerConfig{Acked: quick(pool.AckedConfig{})},
+		ManagerConfig: buffstreams.ManagerConfig{Acked: quick(buffstreams.AckedConfig{})},
 	}, nil)
 	require.NoError(t, err)
 	publishers := publishNumbered(t, pub, topic, goroutines, count)

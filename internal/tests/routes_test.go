@@ -20,7 +20,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
-	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
 // listeners starts subscribers at addresses of their own and returns their channels for one logical topic.
@@ -39,7 +38,7 @@ func listeners(t *testing.T, n int, topic string) (addresses []string, channels 
 func routed(t *testing.T, route buffstreams.Route) *buffstreams.Publisher {
 	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
 		Resolver:      buffstreams.StaticResolver{"orders": route},
-		ManagerConfig: pool.ManagerConfig{Acked: quick(pool.AckedConfig{})},
+		ManagerConfig: buffstreams.ManagerConfig{Acked: quick(buffstreams.AckedConfig{})},
 	}, nil)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, pub.Close()) })
@@ -149,7 +148,7 @@ func selfSigned(t *testing.T) (server, client *tls.Config) {
 
 func TestTLS(t *testing.T) {
 	server, client := selfSigned(t)
-	h := newHouse(t, pool.ManagerConfig{Acked: pool.AckedConfig{ServerTLS: server, ClientTLS: client}})
+	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{ServerTLS: server, ClientTLS: client}})
 	topic := "tls://" + h.topic("orders")
 	messages := subscribe(t, h.newSubscriber(t, nil), topic)
 	require.NoError(t, h.newPublisher(t, nil).Publish(topic, newMessages(100)...))
@@ -157,7 +156,7 @@ func TestTLS(t *testing.T) {
 
 	plain, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
 		PublishTimeout: 300 * time.Millisecond, CloseTimeout: time.Millisecond,
-		ManagerConfig: pool.ManagerConfig{Acked: quick(pool.AckedConfig{})},
+		ManagerConfig: buffstreams.ManagerConfig{Acked: quick(buffstreams.AckedConfig{})},
 	}, nil)
 	require.NoError(t, err)
 	require.ErrorIs(t, plain.Publish(h.topic("orders"), newMessage("in the clear")), buffstreams.ErrTimeout)
@@ -165,7 +164,7 @@ func TestTLS(t *testing.T) {
 }
 
 func TestPlainWireBothWays(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	h.publisher.Wire, h.publisher.Confirm = buffstreams.WireBuffStreams, buffstreams.ConfirmEnqueued
 	h.subscriber.Wire = buffstreams.WireBuffStreams
 	messages := subscribe(t, h.newSubscriber(t, nil), h.address)
@@ -184,7 +183,7 @@ func TestPlainWireBothWays(t *testing.T) {
 }
 
 func TestRouterRetriesAndPoisons(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	pub, sub := h.newPublisher(t, nil), h.newSubscriber(t, nil)
 	poison, err := middleware.PoisonQueue(pub, h.topic("poison"))
 	require.NoError(t, err)

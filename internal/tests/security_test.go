@@ -25,16 +25,17 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 	"github.com/buffstreams/watermill-buffstreams/outbox"
 	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
 // sender is a publisher with a Manager of its own, as another process has.
-func sender(t *testing.T, acked pool.AckedConfig, change func(*buffstreams.PublisherConfig)) *buffstreams.Publisher {
+func sender(t *testing.T, acked buffstreams.AckedConfig, change func(*buffstreams.PublisherConfig)) *buffstreams.Publisher {
 	t.Helper()
 	cfg := buffstreams.PublisherConfig{
-		CloseTimeout: time.Millisecond, ManagerConfig: pool.ManagerConfig{Acked: quick(acked)}, PublishTimeout: patience,
+		CloseTimeout: time.Millisecond, ManagerConfig: buffstreams.ManagerConfig{Acked: quick(acked)}, PublishTimeout: patience,
 	}
 	if change != nil {
 		change(&cfg)
@@ -45,16 +46,16 @@ func sender(t *testing.T, acked pool.AckedConfig, change func(*buffstreams.Publi
 	return pub
 }
 
-func bearer(token string) pool.AckedConfig {
-	return pool.AckedConfig{Token: pool.StaticToken(token), Insecure: true}
+func bearer(token string) buffstreams.AckedConfig {
+	return buffstreams.AckedConfig{Token: buffstreams.StaticToken(token), Insecure: true}
 }
 
 func TestATokenThatIsRefusedIsSaidAtOnceAndLosesNothing(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{Acked: pool.AckedConfig{Authenticate: pool.Tokens(map[string]string{"good": "orders"})}})
+	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{Authenticate: buffstreams.Tokens(map[string]string{"good": "orders"})}})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	var token atomic.Value
 	token.Store("stale")
-	pub := sender(t, pool.AckedConfig{Insecure: true, Token: func(context.Context, pool.Target) (string, error) {
+	pub := sender(t, buffstreams.AckedConfig{Insecure: true, Token: func(context.Context, string) (string, error) {
 		return token.Load().(string), nil
 	}}, nil)
 
@@ -80,9 +81,9 @@ func TestATokenThatIsRefusedIsSaidAtOnceAndLosesNothing(t *testing.T) {
 }
 
 func TestNobodyIsLetInWithoutAToken(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{Acked: pool.AckedConfig{Authenticate: pool.Tokens(map[string]string{"good": "orders"})}})
+	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{Authenticate: buffstreams.Tokens(map[string]string{"good": "orders"})}})
 	subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
-	require.ErrorIs(t, sender(t, pool.AckedConfig{}, nil).Publish(h.topic("a"), newMessage("x")), buffstreams.ErrUnauthenticated)
+	require.ErrorIs(t, sender(t, buffstreams.AckedConfig{}, nil).Publish(h.topic("a"), newMessage("x")), buffstreams.ErrUnauthenticated)
 	p := dialPeer(t, h.address)
 	p.send(&wire.Hello{Version: 1, MaxFrame: leastFrame})
 	p.send(opening(nil)) // as if it had been welcomed
@@ -95,8 +96,8 @@ func TestNobodyIsLetInWithoutAToken(t *testing.T) {
 
 func TestATokenDoesNotGoOverPlaintext(t *testing.T) {
 	ln, topic := listenPeer(t)
-	err := sender(t, pool.AckedConfig{Token: pool.StaticToken("hunter2")}, nil).Publish(topic, newMessage("x"))
-	require.ErrorIs(t, err, pool.ErrInsecureToken)
+	err := sender(t, buffstreams.AckedConfig{Token: buffstreams.StaticToken("hunter2")}, nil).Publish(topic, newMessage("x"))
+	require.ErrorIs(t, err, buffstreams.ErrInsecureToken)
 	require.ErrorContains(t, err, "tls://")
 	require.NotContains(t, err.Error(), "hunter2")
 	require.NoError(t, ln.(*net.TCPListener).SetDeadline(time.Now()))
@@ -105,9 +106,9 @@ func TestATokenDoesNotGoOverPlaintext(t *testing.T) {
 }
 
 // only allows each principal its own topic.
-func only(allowed map[string]string) func(context.Context, pool.Access) error {
-	return func(_ context.Context, a pool.Access) error {
-		if topic, known := allowed[a.Principal]; a.Action == pool.Subscribe || known && topic == a.Topic {
+func only(allowed map[string]string) func(context.Context, buffstreams.Access) error {
+	return func(_ context.Context, a buffstreams.Access) error {
+		if topic, known := allowed[a.Principal]; a.Action == buffstreams.ActionSubscribe || known && topic == a.Topic {
 			return nil
 		}
 		return errors.New("not on the list")
@@ -115,8 +116,8 @@ func only(allowed map[string]string) func(context.Context, pool.Access) error {
 }
 
 func TestAForbiddenTopicFailsAtOnceAndHoldsUpNoOther(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{Acked: pool.AckedConfig{
-		Authenticate: pool.Tokens(map[string]string{"o": "orders", "b": "billing"}),
+	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{
+		Authenticate: buffstreams.Tokens(map[string]string{"o": "orders", "b": "billing"}),
 		Authorize:    only(map[string]string{"orders": "orders", "billing": "billing"}),
 	}})
 	sub := h.newSubscriber(t, nil)
@@ -151,9 +152,9 @@ func TestAForbiddenTopicFailsAtOnceAndHoldsUpNoOther(t *testing.T) {
 
 func TestWhatAnOutboxMayNotDeliverStaysInIt(t *testing.T) {
 	var open atomic.Bool
-	asked := make(chan pool.Access, 10)
-	h := newHouse(t, pool.ManagerConfig{Acked: pool.AckedConfig{Authorize: func(_ context.Context, a pool.Access) error {
-		if a.Action == pool.Publish && !open.Load() {
+	asked := make(chan buffstreams.Access, 10)
+	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{Authorize: func(_ context.Context, a buffstreams.Access) error {
+		if a.Action == buffstreams.ActionPublish && !open.Load() {
 			asked <- a
 			return errors.New("not yet")
 		}
@@ -175,8 +176,8 @@ func TestWhatAnOutboxMayNotDeliverStaysInIt(t *testing.T) {
 }
 
 func TestSubscribingIsAuthorized(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{Acked: pool.AckedConfig{Authorize: func(_ context.Context, a pool.Access) error {
-		if a.Action == pool.Subscribe && a.Topic != "mine" {
+	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{Authorize: func(_ context.Context, a buffstreams.Access) error {
+		if a.Action == buffstreams.ActionSubscribe && a.Topic != "mine" {
 			return errors.New("not mine")
 		}
 		return nil
@@ -192,8 +193,8 @@ func TestSubscribingIsAuthorized(t *testing.T) {
 }
 
 func TestAPublisherIDBelongsToItsPrincipal(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{Acked: pool.AckedConfig{
-		Authenticate: pool.Tokens(map[string]string{"a": "alice", "b": "bob"}),
+	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{
+		Authenticate: buffstreams.Tokens(map[string]string{"a": "alice", "b": "bob"}),
 	}})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	greet := func(token string) *wirePeer {
@@ -217,7 +218,7 @@ func TestAPublisherIDBelongsToItsPrincipal(t *testing.T) {
 }
 
 func TestConnectionsBeyondTheLimitAreToldSo(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{Acked: pool.AckedConfig{MaxConnections: 1, MaxConnectionsPerHost: 1}})
+	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{MaxConnections: 1, MaxConnectionsPerHost: 1}})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	first := greetedPeer(t, h.address)
 	outcome, code := documentedFault(t, "more connections than the listener takes, in all or from an address")
@@ -228,7 +229,7 @@ func TestConnectionsBeyondTheLimitAreToldSo(t *testing.T) {
 	require.True(t, failed)
 	require.Equal(t, code, got)
 
-	pub := sender(t, pool.AckedConfig{}, nil) // waits for a place
+	pub := sender(t, buffstreams.AckedConfig{}, nil) // waits for a place
 	result := later(func() error { return pub.Publish(h.topic("a"), newMessage("x")) })
 	first.cut()
 	require.NoError(t, requireResult(t, result))
@@ -236,7 +237,7 @@ func TestConnectionsBeyondTheLimitAreToldSo(t *testing.T) {
 }
 
 func TestTooManyPingsAreAFault(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	require.NoError(t, h.newSubscriber(t, nil).SubscribeInitialize(h.topic("a")))
 	outcome, code := documentedFault(t, "more than 1,000 pings in a second")
 	require.Equal(t, "Failure", outcome)
@@ -255,12 +256,12 @@ func TestTooManyPingsAreAFault(t *testing.T) {
 }
 
 func TestAnAllowListIsCheckedAgainstWhatIsConnectedTo(t *testing.T) {
-	h := newHouse(t, pool.ManagerConfig{})
+	h := newHouse(t, buffstreams.ManagerConfig{})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	_, port, err := net.SplitHostPort(h.address)
 	require.NoError(t, err)
 	allowing := func(prefix string, wire buffstreams.Wire) *buffstreams.Publisher {
-		return sender(t, pool.AckedConfig{}, func(c *buffstreams.PublisherConfig) {
+		return sender(t, buffstreams.AckedConfig{}, func(c *buffstreams.PublisherConfig) {
 			c.ManagerConfig.DialAllow = &pool.DialAllow{Prefixes: []netip.Prefix{netip.MustParsePrefix(prefix)}}
 			if c.Wire = wire; wire == buffstreams.WireBuffStreams {
 				c.Confirm = buffstreams.ConfirmEnqueued
@@ -303,7 +304,7 @@ func TestPlaintextBeyondLoopbackNeedsConsent(t *testing.T) {
 			if open {
 				require.NoError(t, err, address)
 			} else {
-				require.ErrorIs(t, err, pool.ErrInsecureAddress, address)
+				require.ErrorIs(t, err, netio.ErrInsecureAddress, address)
 				require.ErrorContains(t, err, "Insecure: true")
 			}
 			require.NoError(t, sub.Close())
@@ -313,9 +314,9 @@ func TestPlaintextBeyondLoopbackNeedsConsent(t *testing.T) {
 	outside, err := net.Listen("tcp", ":0")
 	require.NoError(t, err)
 	for _, insecure := range []bool{false, true} {
-		sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{ManagerConfig: pool.ManagerConfig{
+		sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{ManagerConfig: buffstreams.ManagerConfig{
 			Listen: func(string, string) (net.Listener, error) { return wrapped{outside}, nil },
-			Acked:  pool.AckedConfig{Insecure: insecure},
+			Acked:  buffstreams.AckedConfig{Insecure: insecure},
 		}}, nil)
 		require.NoError(t, err)
 		_, err = sub.Subscribe(context.Background(), "localhost:0")
@@ -380,17 +381,17 @@ func (a *authority) issue(name string) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-func (a *authority) client(certificates ...tls.Certificate) pool.AckedConfig {
-	return pool.AckedConfig{ClientTLS: &tls.Config{RootCAs: a.roots, Certificates: certificates}}
+func (a *authority) client(certificates ...tls.Certificate) buffstreams.AckedConfig {
+	return buffstreams.AckedConfig{ClientTLS: &tls.Config{RootCAs: a.roots, Certificates: certificates}}
 }
 
 func TestMutualTLS(t *testing.T) {
 	a, stranger := newAuthority(t), newAuthority(t)
-	h := newHouse(t, pool.ManagerConfig{Acked: pool.AckedConfig{
+	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{
 		ServerTLS: &tls.Config{
 			Certificates: []tls.Certificate{a.issue("server")}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: a.roots,
 		},
-		Authenticate: pool.CertificateName, Authorize: only(map[string]string{"orders": "orders"}),
+		Authenticate: buffstreams.CertificateName, Authorize: only(map[string]string{"orders": "orders"}),
 	}})
 	topic := func(name string) string { return "tls://" + h.topic(name) }
 	sub := h.newSubscriber(t, nil)
@@ -404,7 +405,7 @@ func TestMutualTLS(t *testing.T) {
 	require.ErrorIs(t, sender(t, a.client(a.issue("other")), nil).Publish(topic("orders"), newMessage("x")), buffstreams.ErrForbidden)
 
 	brief := func(c *buffstreams.PublisherConfig) { c.PublishTimeout = 300 * time.Millisecond }
-	for name, cfg := range map[string]pool.AckedConfig{
+	for name, cfg := range map[string]buffstreams.AckedConfig{
 		"none": a.client(), "of another authority": a.client(stranger.issue("orders")),
 	} {
 		pub, err := sender(t, cfg, brief), error(nil)
@@ -420,8 +421,8 @@ func TestMutualTLS(t *testing.T) {
 // A peer of the plain wire can be known by its certificate only, and must not come in beside Authenticate.
 func TestPlainPeersAreAuthenticated(t *testing.T) {
 	a := newAuthority(t)
-	serve := func(authenticate func(context.Context, pool.Peer) (string, error)) (string, <-chan string) {
-		h := newHouse(t, pool.ManagerConfig{Acked: pool.AckedConfig{
+	serve := func(authenticate func(context.Context, buffstreams.Peer) (string, error)) (string, <-chan string) {
+		h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{
 			ServerTLS: &tls.Config{
 				Certificates: []tls.Certificate{a.issue("server")}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: a.roots,
 			},
@@ -455,7 +456,7 @@ func TestPlainPeersAreAuthenticated(t *testing.T) {
 		}
 		t.Cleanup(func() { _ = conn.Close() })
 	}
-	address, got := serve(pool.CertificateName)
+	address, got := serve(buffstreams.CertificateName)
 	send(address, "")
 	send(address, "billing")
 	require.Empty(t, got)
@@ -488,14 +489,14 @@ func (c captured) holds(text string) bool {
 func TestLogsHoldNoSecretsAndNoPayloads(t *testing.T) {
 	log := captured{new(sync.Mutex), new(bytes.Buffer)}
 	const token, payload, forged = "tok-SECRET-1", "payload-SECRET-2", "\nFORGED LINE"
-	h := newHouse(t, pool.ManagerConfig{Logger: log, Acked: pool.AckedConfig{
-		Authenticate: func(_ context.Context, p pool.Peer) (string, error) {
+	h := newHouse(t, buffstreams.ManagerConfig{Logger: log, Acked: buffstreams.AckedConfig{
+		Authenticate: func(_ context.Context, p buffstreams.Peer) (string, error) {
 			if p.Token != token {
 				return "", fmt.Errorf("the agent %s is unknown", p.Agent) // a careless hook
 			}
 			return "orders" + forged, nil
 		},
-		Authorize: func(_ context.Context, a pool.Access) error {
+		Authorize: func(_ context.Context, a buffstreams.Access) error {
 			if strings.HasPrefix(a.Topic, "forbidden") {
 				return errors.New("no" + forged)
 			}
@@ -508,7 +509,7 @@ func TestLogsHoldNoSecretsAndNoPayloads(t *testing.T) {
 	messages := subscribe(t, sub, h.topic("a"))
 	with := func(token string) *buffstreams.Publisher {
 		cfg := buffstreams.PublisherConfig{CloseTimeout: time.Millisecond, Confirm: buffstreams.ConfirmHandled}
-		cfg.ManagerConfig = pool.ManagerConfig{Logger: log, Acked: quick(bearer(token))}
+		cfg.ManagerConfig = buffstreams.ManagerConfig{Logger: log, Acked: quick(bearer(token))}
 		pub, err := buffstreams.NewPublisher(cfg, log)
 		require.NoError(t, err)
 		t.Cleanup(func() { _ = pub.Close() })
@@ -549,15 +550,15 @@ func TestLimitsOfStateRefuseAndGoOn(t *testing.T) {
 	outcome, code := documentedFault(t, "more publishers, streams or topics than the listener takes")
 	require.Equal(t, "Opened", outcome)
 	for name, c := range map[string]struct {
-		limits pool.AckedConfig
+		limits buffstreams.AckedConfig
 		more   func(*wire.Open)
 	}{
-		"publishers": {pool.AckedConfig{MaxPublishers: 1}, func(o *wire.Open) { o.Publisher = bytes.Repeat([]byte{9}, 16) }},
-		"streams":    {pool.AckedConfig{MaxStreams: 1}, func(o *wire.Open) { o.Stream = 9 }},
-		"topics":     {pool.AckedConfig{MaxTopics: 1}, func(o *wire.Open) { o.Topic = "b" }},
+		"publishers": {buffstreams.AckedConfig{MaxPublishers: 1}, func(o *wire.Open) { o.Publisher = bytes.Repeat([]byte{9}, 16) }},
+		"streams":    {buffstreams.AckedConfig{MaxStreams: 1}, func(o *wire.Open) { o.Stream = 9 }},
+		"topics":     {buffstreams.AckedConfig{MaxTopics: 1}, func(o *wire.Open) { o.Topic = "b" }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := newHouse(t, pool.ManagerConfig{Acked: c.limits})
+			h := newHouse(t, buffstreams.ManagerConfig{Acked: c.limits})
 			require.NoError(t, h.newSubscriber(t, nil).SubscribeInitialize(h.topic("a")))
 			first := greetedPeer(t, h.address).opens(opening(nil)).credited()
 			other := greetedPeer(t, h.address)
@@ -608,10 +609,10 @@ func TestAnOutboxHasAnIDForEachDestination(t *testing.T) {
 }
 
 func TestARefusedAddressKeepsNoOtherFromBeingFlushed(t *testing.T) {
-	refusing := newHouse(t, pool.ManagerConfig{Acked: pool.AckedConfig{Authenticate: pool.Tokens(nil)}})
+	refusing := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{Authenticate: buffstreams.Tokens(nil)}})
 	require.NoError(t, refusing.newSubscriber(t, nil).SubscribeInitialize(refusing.topic("a")))
-	slow := newHouse(t, pool.ManagerConfig{})
-	pub := sender(t, pool.AckedConfig{}, func(c *buffstreams.PublisherConfig) { c.Confirm = buffstreams.ConfirmEnqueued })
+	slow := newHouse(t, buffstreams.ManagerConfig{})
+	pub := sender(t, buffstreams.AckedConfig{}, func(c *buffstreams.PublisherConfig) { c.Confirm = buffstreams.ConfirmEnqueued })
 	require.NoError(t, pub.Publish(slow.topic("a"), newMessage("x")))
 	require.NoError(t, pub.Publish(refusing.topic("a"), newMessage("x")))
 	result := later(func() error { return pub.Flush(context.Background()) })

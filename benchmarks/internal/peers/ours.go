@@ -31,7 +31,7 @@ func ours(name string, confirm buffstreams.Confirm, guarantee string) Peer {
 }
 
 // manager makes room for messages that are larger than the default limit.
-func (s Setup) manager() (cfg pool.ManagerConfig) {
+func (s Setup) manager() (cfg buffstreams.ManagerConfig) {
 	if s.Size >= 1<<20 {
 		cfg.Acked.MaxMessageSize = s.Size + 4<<10
 	}

@@ -40,7 +40,7 @@ type desk struct {
 	cfg                deskConfig
 	topic, poisonTopic string
 
-	manager   *pool.Manager
+	manager   *buffstreams.Manager
 	publisher *buffstreams.Publisher // of the poison queue
 	router    *message.Router
 	running   sync.WaitGroup
@@ -53,7 +53,7 @@ func openDesk(cfg deskConfig) (*desk, error) {
 	if err != nil {
 		return nil, err
 	}
-	manager, err := pool.NewManager(pool.ManagerConfig{Acked: pipe.AckedConfig(cfg.limit), Listen: listenWith(ln)})
+	manager, err := buffstreams.NewManager(buffstreams.ManagerConfig{Acked: pipe.AckedConfig(cfg.limit), Listen: listenWith(ln)})
 	if err != nil {
 		return nil, errors.Join(err, ln.Close())
 	}

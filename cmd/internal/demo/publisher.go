@@ -15,7 +15,6 @@ import (
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/cmd/internal/pipe"
-	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
 // pathKey is the metadata key of a file's name below the source.
@@ -76,7 +75,7 @@ func (p *publisher) run(ctx context.Context) error {
 	}
 	p.reporter.report(event{Found: &found})
 	p.publisher, err = buffstreams.NewPublisher(buffstreams.PublisherConfig{
-		ManagerConfig:  pool.ManagerConfig{Acked: pipe.AckedConfig(p.cfg.MaxMessageSize)},
+		ManagerConfig:  buffstreams.ManagerConfig{Acked: pipe.AckedConfig(p.cfg.MaxMessageSize)},
 		PublishTimeout: -1, // a slow handler holds us back for as long as it takes; the end of Control ends it
 		OnFailure:      p.onFailure,
 	}, watermill.NopLogger{})

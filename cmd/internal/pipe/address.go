@@ -10,14 +10,19 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"github.com/buffstreams/watermill-buffstreams/pool"
 )
+
+// Target is where to dial or listen.
+type Target struct {
+	Network string // "tcp" or "unix"
+	Address string // host:port or path
+	TLS     bool
+}
 
 // Address is where an address topic leads. The library reads topics itself; this one is for what a command has to say
 // before its first message.
 type Address struct {
-	Target pool.Target
+	Target Target
 	Name   string // travels on the wire
 }
 
@@ -33,15 +38,26 @@ func ParseTopic(topic string) (Address, error) {
 		if err := checkHostPort(hostPort); err != nil {
 			return Address{}, fmt.Errorf("bad address %.200q: %w; use host:port/name", topic, err)
 		}
-		return Address{pool.Target{Network: "tcp", Address: hostPort, TLS: scheme == "tls"}, name}, nil
+		return Address{Target{Network: "tcp", Address: hostPort, TLS: scheme == "tls"}, name}, nil
 	case "unix":
 		path, name, _ := strings.Cut(rest, "#")
 		if !strings.HasPrefix(path, "/") {
 			return Address{}, fmt.Errorf("bad address %.200q: the path must be absolute; use unix:///path.sock#name", topic)
 		}
-		return Address{pool.Target{Network: "unix", Address: path}, name}, nil
+		return Address{Target{Network: "unix", Address: path}, name}, nil
 	}
 	return Address{}, fmt.Errorf("bad address %.200q: unknown scheme; use tcp://, tls:// or unix://", topic)
+}
+
+// peer is the address as the library writes it.
+func (a Address) peer() string {
+	switch {
+	case a.Target.Network == "unix":
+		return "unix://" + a.Target.Address
+	case a.Target.TLS:
+		return "tls://" + a.Target.Address
+	}
+	return a.Target.Address
 }
 
 func checkHostPort(s string) error {
@@ -64,7 +80,7 @@ const redialPause = 100 * time.Millisecond
 
 // AwaitListener connects to a target as soon as somebody listens there, for at most patience: a publisher may be started
 // before its subscriber. What waiting cannot mend, such as an unknown host, is an error at once.
-func AwaitListener(ctx context.Context, t pool.Target, patience time.Duration) (net.Conn, error) {
+func AwaitListener(ctx context.Context, t Target, patience time.Duration) (net.Conn, error) {
 	end := time.Now().Add(patience)
 	dialer := net.Dialer{Deadline: end.Add(time.Second)} // without patience there is one attempt nevertheless
 	for {

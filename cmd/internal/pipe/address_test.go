@@ -7,18 +7,16 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
 func TestParseTopic(t *testing.T) {
 	for topic, want := range map[string]Address{
-		"127.0.0.1:5031":          {pool.Target{Network: "tcp", Address: "127.0.0.1:5031"}, ""},
-		":5031/orders":            {pool.Target{Network: "tcp", Address: ":5031"}, "orders"},
-		"tcp://h:1/a/b":           {pool.Target{Network: "tcp", Address: "h:1"}, "a/b"},
-		"tls://[::1]:1/x":         {pool.Target{Network: "tcp", Address: "[::1]:1", TLS: true}, "x"},
-		"unix:///run/s.sock#name": {pool.Target{Network: "unix", Address: "/run/s.sock"}, "name"},
-		"unix:///run/s.sock":      {pool.Target{Network: "unix", Address: "/run/s.sock"}, ""},
+		"127.0.0.1:5031":          {Target{Network: "tcp", Address: "127.0.0.1:5031"}, ""},
+		":5031/orders":            {Target{Network: "tcp", Address: ":5031"}, "orders"},
+		"tcp://h:1/a/b":           {Target{Network: "tcp", Address: "h:1"}, "a/b"},
+		"tls://[::1]:1/x":         {Target{Network: "tcp", Address: "[::1]:1", TLS: true}, "x"},
+		"unix:///run/s.sock#name": {Target{Network: "unix", Address: "/run/s.sock"}, "name"},
+		"unix:///run/s.sock":      {Target{Network: "unix", Address: "/run/s.sock"}, ""},
 	} {
 		got, err := ParseTopic(topic)
 		require.NoError(t, err)
@@ -31,7 +29,7 @@ func TestParseTopic(t *testing.T) {
 }
 
 func TestAwaitListener(t *testing.T) {
-	nowhere := pool.Target{Network: "unix", Address: filepath.Join(t.TempDir(), "s")}
+	nowhere := Target{Network: "unix", Address: filepath.Join(t.TempDir(), "s")}
 	_, err := AwaitListener(t.Context(), nowhere, 0)
 	require.ErrorContains(t, err, "nobody listens at "+nowhere.Address)
 

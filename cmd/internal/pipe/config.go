@@ -53,13 +53,13 @@ func (o *Options) check() (Address, error) {
 
 // AckedConfig is for messages whose payload has up to limit bytes. Windows are at their defaults unless a few of the
 // largest messages would not find room in them.
-func AckedConfig(limit int) pool.AckedConfig {
+func AckedConfig(limit int) buffstreams.AckedConfig {
 	largest := limit + envelopeRoom
 	window := max(16<<20, min(4*largest, largest+64<<20))
-	return pool.AckedConfig{
+	return buffstreams.AckedConfig{
 		MaxMessageSize: largest,
 		WindowBytes:    window,
 		MemoryLimit:    max(256<<20, 2*window),
-		Retry:          &pool.RetryConfig{MaxInterval: time.Second}, // somebody sits and waits
+		Reconnect:      &buffstreams.ReconnectConfig{MaxInterval: time.Second}, // somebody sits and waits
 	}
 }

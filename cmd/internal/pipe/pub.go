@@ -85,7 +85,7 @@ func Publish(ctx context.Context, o PubOptions) error {
 type sender struct {
 	o         PubOptions
 	address   Address
-	manager   *pool.Manager
+	manager   *buffstreams.Manager
 	publisher *buffstreams.Publisher
 	store     *store // nil without an outbox
 	broken    bool   // Publish failed: waiting for more would be in vain
@@ -99,13 +99,13 @@ type sender struct {
 // peer may well take only one. The acked protocol greets when there is something to send, which can be too late for it.
 func newSender(o PubOptions, address Address, conn net.Conn) (*sender, error) {
 	plain := o.Wire == buffstreams.WireBuffStreams
-	cfg := pool.ManagerConfig{Logger: o.Logger, Acked: AckedConfig(o.MaxMessageSize)}
+	cfg := buffstreams.ManagerConfig{Logger: o.Logger, Acked: AckedConfig(o.MaxMessageSize)}
 	if plain {
 		cfg.Dial = dialAfter(conn)
 	} else if err := conn.Close(); err != nil {
 		return nil, err
 	}
-	manager, err := pool.NewManager(cfg)
+	manager, err := buffstreams.NewManager(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -241,23 +241,20 @@ func (s *sender) settle() error {
 
 // linger waits until all is handled. That a connected peer takes longer is for it to deal with: it has the messages.
 func (s *sender) linger(ctx context.Context) error {
-	link, err := s.manager.Link(s.address.Target)
-	if err != nil {
-		return err
-	}
+	status := func() buffstreams.PeerStatus { return s.manager.PeerStatus(s.address.peer()) }
 	poll := time.NewTicker(2 * time.Millisecond)
 	defer poll.Stop()
-	for link.Pending() > 0 {
+	for status().Pending > 0 {
 		select {
 		case <-poll.C:
 			continue
 		case <-ctx.Done():
 		}
-		if !link.Connected() {
-			return fmt.Errorf("%s went away with %d messages that it had received but not handled", s.address.Target.Address, link.Pending())
+		if !status().Connected {
+			return fmt.Errorf("%s went away with %d messages that it had received but not handled", s.address.Target.Address, status().Pending)
 		}
 		_, err := fmt.Fprintf(s.o.Warn, "buffstreams: %d messages were received by %s, but not handled within %v\n",
-			link.Pending(), s.address.Target.Address, s.o.Timeout)
+			status().Pending, s.address.Target.Address, s.o.Timeout)
 		return err
 	}
 	return nil

@@ -10,7 +10,6 @@ import (
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/outbox"
-	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
 // store is an open outbox and the publisher that fills and delivers it.
@@ -18,7 +17,7 @@ type store struct {
 	o         PubOptions
 	box       *outbox.Outbox
 	witness   witness
-	manager   *pool.Manager
+	manager   *buffstreams.Manager
 	publisher *buffstreams.Publisher
 	whole     context.Context // ends when a part of the outbox turns out to be damaged
 	complete  bool            // all input is in the outbox
@@ -69,8 +68,8 @@ func openStore(o PubOptions, create bool) (s *store, err error) {
 	if s.box, err = openOutbox(o.Outbox, create); err != nil {
 		return nil, err
 	}
-	cfg := pool.ManagerConfig{Logger: s.witness, Acked: AckedConfig(outbox.MaxAppendBytes)} // whatever was stored
-	if s.manager, err = pool.NewManager(cfg); err != nil {
+	cfg := buffstreams.ManagerConfig{Logger: s.witness, Acked: AckedConfig(outbox.MaxAppendBytes)} // whatever was stored
+	if s.manager, err = buffstreams.NewManager(cfg); err != nil {
 		return nil, errors.Join(err, s.box.Close())
 	}
 	s.publisher, err = buffstreams.NewPublisher(buffstreams.PublisherConfig{
@@ -227,7 +226,7 @@ func (s *store) why(destination string) string {
 	if err != nil {
 		return ""
 	}
-	if link, err := s.manager.Link(address.Target); err == nil && link.Connected() {
+	if s.manager.PeerStatus(destination).Connected {
 		return "connected; is somebody subscribed to the topic?"
 	}
 	switch err := s.witness.lastError(address.Target.Address); {

@@ -11,7 +11,6 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
-	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
 // SubOptions say what to receive.
@@ -66,7 +65,7 @@ func newSubscriber(o SubOptions) (*buffstreams.Subscriber, error) {
 	acked := AckedConfig(o.MaxMessageSize)
 	acked.Insecure = o.Insecure
 	cfg := buffstreams.SubscriberConfig{
-		ManagerConfig: pool.ManagerConfig{Logger: o.Logger, Acked: acked},
+		ManagerConfig: buffstreams.ManagerConfig{Logger: o.Logger, Acked: acked},
 		Wire:          o.Wire, ConsumerGroup: o.Group, MaxInFlight: inFlight,
 		NackResendSleep: buffstreams.NoSleep, CloseTimeout: closeTimeout,
 	}
@@ -136,7 +135,7 @@ func (r *receiver) run(ctx context.Context, address Address) error {
 // explainListen puts errors into the words of this command.
 func explainListen(a Address, err error) error {
 	switch {
-	case errors.Is(err, pool.ErrInsecureAddress):
+	case errors.Is(err, buffstreams.ErrInsecureAddress):
 		return fmt.Errorf("refusing to listen in plaintext at %s, which other machines can reach; use a loopback address, or --insecure", a.Target.Address)
 	case errors.Is(err, syscall.EADDRINUSE):
 		return fmt.Errorf("cannot listen at %s: the address is in use", a.Target.Address)

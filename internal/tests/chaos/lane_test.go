@@ -13,17 +13,16 @@ import (
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/outbox"
-	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
 // giveUp is after what time both ends must have closed a connection that was harmed.
 const giveUp = 10 * deadAfter
 
 // ackedConfig is that of both ends.
-func ackedConfig() pool.AckedConfig {
-	return pool.AckedConfig{
+func ackedConfig() buffstreams.AckedConfig {
+	return buffstreams.AckedConfig{
 		HandshakeTimeout: handshakeTimeout, WriteTimeout: writeTimeout, PingAfter: pingAfter, DeadAfter: deadAfter,
-		Retry: &pool.RetryConfig{InitialInterval: 2 * time.Millisecond, MaxInterval: 50 * time.Millisecond},
+		Reconnect: &buffstreams.ReconnectConfig{InitialInterval: 2 * time.Millisecond, MaxInterval: 50 * time.Millisecond},
 	}
 }
 
@@ -33,7 +32,7 @@ type lane struct {
 	id       int
 	relay    *relay
 	road     atomic.Pointer[string] // where publishers dial: the relay, or a toxic proxy before it
-	manager  *pool.Manager          // the publishers'
+	manager  *buffstreams.Manager   // the publishers'
 	flows    []*flow
 	schedule *schedule
 	faults   atomic.Int64
@@ -46,10 +45,10 @@ type lane struct {
 
 func newLane(t testing.TB, w *world, id int) *lane {
 	l := &lane{world: w, id: id, schedule: newSchedule(w.seed, uint64(id)), more: make(chan struct{})}
-	receiver, err := pool.NewManager(pool.ManagerConfig{Acked: ackedConfig()})
+	receiver, err := buffstreams.NewManager(buffstreams.ManagerConfig{Acked: ackedConfig()})
 	require.NoError(t, err)
 	w.atEnd(receiver.Close)
-	l.manager, err = pool.NewManager(pool.ManagerConfig{Acked: ackedConfig(), Dial: l.dial})
+	l.manager, err = buffstreams.NewManager(buffstreams.ManagerConfig{Acked: ackedConfig(), Dial: l.dial})
 	require.NoError(t, err)
 	w.atEnd(l.manager.Close)
 	for i := range 2 {
@@ -197,7 +196,7 @@ type flow struct {
 }
 
 // subscribe makes the flow's consumer groups: two with one member each, or one that two members share.
-func (f *flow) subscribe(t testing.TB, m *pool.Manager, separate bool) {
+func (f *flow) subscribe(t testing.TB, m *buffstreams.Manager, separate bool) {
 	if separate {
 		f.join(t, m, "one at a time", 1, 1)
 		f.join(t, m, "many at a time", 1, 32)
@@ -206,7 +205,7 @@ func (f *flow) subscribe(t testing.TB, m *pool.Manager, separate bool) {
 	f.join(t, m, "shared", 2, 8)
 }
 
-func (f *flow) join(t testing.TB, m *pool.Manager, group string, members, inFlight int) {
+func (f *flow) join(t testing.TB, m *buffstreams.Manager, group string, members, inFlight int) {
 	name := fmt.Sprintf("lane %d, %s, confirmed when %s, group %s", f.lane.id, f.name, f.mode.name, group)
 	a := newAccount(name, f.id, members == 1, f.lane.world.complain)
 	f.accounts = append(f.accounts, a)

@@ -19,7 +19,6 @@ import (
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
-	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
 // TestLinksThatGoDown puts both ends into network namespaces of their own, with a switch in a third one between them. When
@@ -152,7 +151,7 @@ func newBench(t *testing.T, c *cable) *bench {
 	}
 	cfg := ackedConfig()
 	cfg.Insecure = true
-	receiver, err := pool.NewManager(pool.ManagerConfig{
+	receiver, err := buffstreams.NewManager(buffstreams.ManagerConfig{
 		Acked: cfg, Logger: informant{ended: b.lost[1]},
 		Listen: func(network, address string) (net.Listener, error) {
 			return inside(c.namespace("b"), func() (net.Listener, error) { return net.Listen(network, address) })
@@ -160,7 +159,7 @@ func newBench(t *testing.T, c *cable) *bench {
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, receiver.Close()) })
-	sender, err := pool.NewManager(pool.ManagerConfig{
+	sender, err := buffstreams.NewManager(buffstreams.ManagerConfig{
 		Acked: cfg, Logger: informant{ended: b.lost[0]},
 		Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
 			return inside(c.namespace("a"), func() (net.Conn, error) {
@@ -177,7 +176,7 @@ func newBench(t *testing.T, c *cable) *bench {
 	return b
 }
 
-func (b *bench) subscribe(t *testing.T, m *pool.Manager) {
+func (b *bench) subscribe(t *testing.T, m *buffstreams.Manager) {
 	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{
 		Manager: m, ConsumerGroup: "group", NackResendSleep: time.Millisecond,
 	}, nil)

@@ -16,7 +16,6 @@ import (
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/outbox"
-	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
 // runChild does what an assignment says until the parent tells it to finish, or kills it.
@@ -70,8 +69,8 @@ func publish(a assignment, logger watermill.LoggerAdapter) error {
 	}
 	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
 		Outbox: ob,
-		ManagerConfig: pool.ManagerConfig{Acked: pool.AckedConfig{
-			Retry: &pool.RetryConfig{InitialInterval: 5 * time.Millisecond, MaxInterval: 20 * time.Millisecond},
+		ManagerConfig: buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{
+			Reconnect: &buffstreams.ReconnectConfig{InitialInterval: 5 * time.Millisecond, MaxInterval: 20 * time.Millisecond},
 		}},
 	}, logger)
 	if err != nil {

@@ -18,7 +18,6 @@ import (
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/dedupe"
-	"github.com/buffstreams/watermill-buffstreams/pool"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
@@ -67,7 +66,7 @@ func subscribe(a assignment, logger watermill.LoggerAdapter) error {
 	}
 	cfg := buffstreams.SubscriberConfig{
 		ConsumerGroup: "crash", MaxInFlight: a.MaxInFlight,
-		ManagerConfig: pool.ManagerConfig{Acked: pool.AckedConfig{Dedupe: store}},
+		ManagerConfig: buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{Dedupe: store}},
 	}
 	if a.MaxInFlight > 1 {
 		cfg.Key = func(msg *message.Message) string {

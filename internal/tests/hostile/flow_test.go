@@ -17,7 +17,6 @@ import (
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
-	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
 const (
@@ -165,7 +164,7 @@ func (c *tapped) listen() {
 	}
 }
 
-func subscribe(t *testing.T, m *pool.Manager, log *logWatch, topic, group string, handle func(*message.Message)) {
+func subscribe(t *testing.T, m *buffstreams.Manager, log *logWatch, topic, group string, handle func(*message.Message)) {
 	t.Helper()
 	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{Manager: m, ConsumerGroup: group}, log)
 	require.NoError(t, err)

@@ -64,8 +64,8 @@ func connections(t *testing.T) (total, rate int) {
 // site is what the strangers come to: listeners of both protocols, and the publishers that use them.
 type site struct {
 	log        *logWatch
-	listening  *pool.Manager
-	publishing *pool.Manager
+	listening  *buffstreams.Manager
+	publishing *buffstreams.Manager
 	ear        *eavesdropper
 	address    string
 	pub        *buffstreams.Publisher
@@ -84,9 +84,9 @@ func newSite(t *testing.T) *site {
 	require.NoError(t, err)
 	s.address = ln.Addr().String()
 	s.ear.address.Store(&s.address)
-	s.listening, err = pool.NewManager(pool.ManagerConfig{
+	s.listening, err = buffstreams.NewManager(buffstreams.ManagerConfig{
 		Logger: s.log, Listen: func(string, string) (net.Listener, error) { return ln, nil },
-		Acked: pool.AckedConfig{
+		Acked: buffstreams.AckedConfig{
 			MaxMessageSize: maxMessage, WindowMessages: windowCount, WindowBytes: 4 << 20, MemoryLimit: memoryLimit,
 			HandshakeTimeout: handshake, WriteTimeout: 5 * time.Second, PingAfter: time.Second, DeadAfter: silence,
 			MaxTopics: 256, MaxPublishers: 100, MaxStreams: 400, MaxConnectionsPerHost: 100,
@@ -94,12 +94,12 @@ func newSite(t *testing.T) *site {
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.listening.Close()) })
-	s.publishing, err = pool.NewManager(pool.ManagerConfig{
+	s.publishing, err = buffstreams.NewManager(buffstreams.ManagerConfig{
 		Logger: s.log, Dial: s.ear.dial,
-		Acked: pool.AckedConfig{
+		Acked: buffstreams.AckedConfig{
 			MaxMessageSize: maxMessage, WindowMessages: windowCount, WindowBytes: 4 << 20, MemoryLimit: memoryLimit,
 			HandshakeTimeout: handshake, WriteTimeout: 5 * time.Second, PingAfter: time.Second, DeadAfter: silence,
-			Retry: &pool.RetryConfig{InitialInterval: 20 * time.Millisecond, MaxInterval: 100 * time.Millisecond},
+			Reconnect: &buffstreams.ReconnectConfig{InitialInterval: 20 * time.Millisecond, MaxInterval: 100 * time.Millisecond},
 		},
 	})
 	require.NoError(t, err)

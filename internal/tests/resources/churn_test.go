@@ -17,7 +17,6 @@ import (
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
-	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
 // TestChurn connects and closes, again and again: publishers that deliver a message, strangers that say nothing, and now
@@ -29,7 +28,7 @@ func TestChurn(t *testing.T) {
 	}
 	leaktest.Check(t)
 	// Publishers that are gone are forgotten soon; what they would leave must not add up.
-	cfg := pool.ManagerConfig{Acked: pool.AckedConfig{MaxPublishers: 1024, MaxStreams: 1024}}
+	cfg := buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{MaxPublishers: 1024, MaxStreams: 1024}}
 	sub, topic, messages, err := subscribe(cfg)
 	require.NoError(t, err)
 	var handled atomic.Int64
@@ -131,7 +130,7 @@ func strange(topic string) error {
 
 // listenAndClose subscribes and closes.
 func listenAndClose() error {
-	sub, _, messages, err := subscribe(pool.ManagerConfig{})
+	sub, _, messages, err := subscribe(buffstreams.ManagerConfig{})
 	if err != nil {
 		return err
 	}

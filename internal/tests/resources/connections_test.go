@@ -19,7 +19,6 @@ import (
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
-	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
 // TestManyConnections lets a second process open thousands of connections: all are served, at once and again while all of
@@ -33,8 +32,8 @@ func TestManyConnections(t *testing.T) {
 		t.Skip(err)
 	}
 	leaktest.Check(t)
-	cfg := pool.AckedConfig{HandshakeTimeout: patience, MaxConnections: 8 * count}
-	sub, topic, messages, err := subscribe(pool.ManagerConfig{Acked: cfg})
+	cfg := buffstreams.AckedConfig{HandshakeTimeout: patience, MaxConnections: 8 * count}
+	sub, topic, messages, err := subscribe(buffstreams.ManagerConfig{Acked: cfg})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, sub.Close()) }()
 	var handled atomic.Int64
@@ -91,7 +90,7 @@ func openConnections(topic, text string) error {
 	if err := limitDescriptors(uint64(count + 500)); err != nil {
 		return err
 	}
-	m, err := pool.NewManager(pool.ManagerConfig{Dial: toListener(topic), Acked: pool.AckedConfig{HandshakeTimeout: patience}})
+	m, err := buffstreams.NewManager(buffstreams.ManagerConfig{Dial: toListener(topic), Acked: buffstreams.AckedConfig{HandshakeTimeout: patience}})
 	if err != nil {
 		return err
 	}

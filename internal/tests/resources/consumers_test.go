@@ -17,7 +17,6 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
-	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
 // TestSlowConsumersTakeNoMemory: consumers that are slow, or never ack, beside fast ones. The process stays within what was
@@ -64,7 +63,7 @@ func withSlowConsumers(window string) error {
 	}
 	acked := quick()
 	acked.MemoryLimit, acked.WindowBytes = memoryLimit, windowBytes
-	m, err := pool.NewManager(pool.ManagerConfig{Acked: acked})
+	m, err := buffstreams.NewManager(buffstreams.ManagerConfig{Acked: acked})
 	if err != nil {
 		return err
 	}
@@ -123,7 +122,7 @@ func withSlowConsumers(window string) error {
 }
 
 // start publishes and consumes until ctx ends.
-func (l *load) start(ctx context.Context, m *pool.Manager, all *sync.WaitGroup, failed chan<- error) error {
+func (l *load) start(ctx context.Context, m *buffstreams.Manager, all *sync.WaitGroup, failed chan<- error) error {
 	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{Manager: m, ConsumerGroup: "group", CloseTimeout: time.Second}, nil)
 	if err != nil {
 		return err

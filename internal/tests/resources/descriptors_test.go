@@ -11,7 +11,6 @@ import (
 	"time"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
-	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
 // TestNoDescriptorLeft: accept and dial fail with EMFILE for a while.
@@ -33,12 +32,12 @@ func withoutDescriptors(left int) error {
 		return err
 	}
 	log := &counter{}
-	sub, topic, messages, err := subscribe(pool.ManagerConfig{Acked: quick(), Logger: log})
+	sub, topic, messages, err := subscribe(buffstreams.ManagerConfig{Acked: quick(), Logger: log})
 	if err != nil {
 		return err
 	}
 	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
-		Confirm: buffstreams.ConfirmEnqueued, ManagerConfig: pool.ManagerConfig{Acked: quick()},
+		Confirm: buffstreams.ConfirmEnqueued, ManagerConfig: buffstreams.ManagerConfig{Acked: quick()},
 	}, nil)
 	if err != nil {
 		return err

@@ -16,7 +16,6 @@ import (
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/outbox"
-	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
 // TestDiskFull: an outbox on a small disk that fills up, in a mount namespace of the child's own.
@@ -51,7 +50,7 @@ func withoutDisk(dir string) error {
 		return err
 	}
 	cfg := outbox.Config{Dir: filepath.Join(dir, "outbox"), SegmentBytes: 64 << 10, CacheBytes: -1}
-	sub, topic, messages, err := subscribe(pool.ManagerConfig{Acked: quick()})
+	sub, topic, messages, err := subscribe(buffstreams.ManagerConfig{Acked: quick()})
 	if err != nil {
 		return err
 	}
@@ -120,7 +119,7 @@ func goOn(cfg outbox.Config, f filled, away, topic string, messages <-chan *mess
 	if stored < f.confirmed || stored > f.confirmed+f.unknown {
 		return fmt.Errorf("%d messages are there; %d were confirmed, and of %d it was unknown", stored, f.confirmed, f.unknown)
 	}
-	manager := pool.ManagerConfig{Acked: quick(), Dial: toListener(topic)}
+	manager := buffstreams.ManagerConfig{Acked: quick(), Dial: toListener(topic)}
 	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{Outbox: ob, ManagerConfig: manager}, nil)
 	if err != nil {
 		return err

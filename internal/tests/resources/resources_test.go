@@ -74,10 +74,10 @@ func run(t *testing.T, cmd *exec.Cmd) {
 func tell(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 
 // quick makes ends notice and come back fast.
-func quick() pool.AckedConfig {
-	return pool.AckedConfig{
+func quick() buffstreams.AckedConfig {
+	return buffstreams.AckedConfig{
 		HandshakeTimeout: 300 * time.Millisecond,
-		Retry:            &pool.RetryConfig{InitialInterval: 5 * time.Millisecond, MaxInterval: 50 * time.Millisecond},
+		Reconnect:        &buffstreams.ReconnectConfig{InitialInterval: 5 * time.Millisecond, MaxInterval: 50 * time.Millisecond},
 	}
 }
 
@@ -116,7 +116,7 @@ func expect(messages <-chan *message.Message, first, last int) error {
 }
 
 // subscribe listens on a port of the system's choice.
-func subscribe(cfg pool.ManagerConfig) (*buffstreams.Subscriber, string, <-chan *message.Message, error) {
+func subscribe(cfg buffstreams.ManagerConfig) (*buffstreams.Subscriber, string, <-chan *message.Message, error) {
 	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{ManagerConfig: cfg, ConsumerGroup: "group"}, nil)
 	if err != nil {
 		return nil, "", nil, err

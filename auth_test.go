@@ -1,0 +1,105 @@
+package buffstreams
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/acked/acktest"
+	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
+	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
+	"github.com/buffstreams/watermill-buffstreams/internal/session"
+)
+
+func TestTokensTellPrincipals(t *testing.T) {
+	authenticate := Tokens(map[string]string{"alpha": "a", "beta": "b", "": "nobody"})
+	for token, want := range map[string]string{"alpha": "a", "beta": "b", "": "", "alph": "", "alpha ": "", "ALPHA": ""} {
+		principal, err := authenticate(context.Background(), Peer{Token: token})
+		require.Equal(t, want, principal, "%q", token)
+		require.Equal(t, want == "", err != nil, "%q", token)
+		if err != nil && token != "" {
+			require.NotContains(t, err.Error(), token)
+		}
+	}
+}
+
+func TestStaticTokenGoesOnlyWhereItShall(t *testing.T) {
+	const mine = "tls://a:1"
+	token := func(source func(context.Context, string) (string, error), at string) string {
+		s, err := source(context.Background(), at)
+		require.NoError(t, err)
+		return s
+	}
+	require.Equal(t, "x", token(StaticToken("x", mine), mine))
+	require.Empty(t, token(StaticToken("x", mine), "a:1"))
+	require.Empty(t, token(StaticToken("x", mine), "tls://evil:1"))
+	require.Equal(t, "x", token(StaticToken("x"), mine))
+}
+
+func TestCertificateNameTakesOnlyVerifiedCertificates(t *testing.T) {
+	named := &x509.Certificate{Subject: pkix.Name{CommonName: "orders"}}
+	for _, c := range []struct {
+		state *tls.ConnectionState
+		want  string
+	}{
+		{nil, ""},
+		{&tls.ConnectionState{}, ""},
+		{&tls.ConnectionState{PeerCertificates: []*x509.Certificate{named}}, ""}, // RequestClientCert verifies nothing
+		{&tls.ConnectionState{
+			PeerCertificates: []*x509.Certificate{named}, VerifiedChains: [][]*x509.Certificate{{named}},
+		}, "orders"},
+		{&tls.ConnectionState{
+			PeerCertificates: []*x509.Certificate{{}}, VerifiedChains: [][]*x509.Certificate{{{}}},
+		}, ""},
+	} {
+		principal, err := CertificateName(context.Background(), Peer{TLS: c.state})
+		require.Equal(t, c.want, principal)
+		require.Equal(t, c.want == "", err != nil)
+	}
+}
+
+func TestATokenIsNotForPeersWhoseCertificateIsNotVerified(t *testing.T) {
+	_, err := NewManager(ManagerConfig{Acked: AckedConfig{Token: StaticToken("x"), ClientTLS: &tls.Config{InsecureSkipVerify: true}}})
+	require.ErrorContains(t, err, "AckedConfig.Token")
+}
+
+// A token that must not be sent is seen at once, the peer sees nothing, and the messages stay.
+func TestAnInsecureTokenFailsPublishAndDialsNobody(t *testing.T) {
+	peer := nettest.NewPeerServer(t, "127.0.0.1:0")
+	m := newTestManager(t, ManagerConfig{Acked: AckedConfig{Token: StaticToken("hunter2")}})
+	l := senderTo(t, m, tcp(peer.Address()))
+	_, err := publishOne(t, l, "x")
+	require.ErrorIs(t, err, sender.ErrInsecureToken)
+	require.Equal(t, 1, l.Pending())
+	require.NoError(t, peer.Listener.(*net.TCPListener).SetDeadline(time.Now()))
+	_, err = peer.Listener.Accept()
+	require.Error(t, err)
+}
+
+func TestEachReceiverKnowsAPublisherByAnotherID(t *testing.T) {
+	m := newTestManager(t, ManagerConfig{})
+	a, err := m.senderConfig(tcp("127.0.0.1:1"))
+	require.NoError(t, err)
+	b, err := m.senderConfig(tcp("127.0.0.1:2"))
+	require.NoError(t, err)
+	require.NotEqual(t, a.Identity.Publisher, b.Identity.Publisher)
+	require.NotEqual(t, a.Identity.Secret, b.Identity.Secret)
+}
+
+func TestATimeoutSaysWhyThereIsNoConnection(t *testing.T) {
+	network := nettest.NewPipes()
+	network.SetDown(true)
+	m := newTestManager(t, ManagerConfig{Dial: network.Dial})
+	l := senderTo(t, m, tcp("127.0.0.1:1"))
+	_, err := l.Publish(context.Background(), "a", acktest.BatchOf(t, "x"), session.Received, 200*time.Millisecond)
+	require.ErrorIs(t, err, sender.ErrTimeout)
+	require.ErrorIs(t, err, nettest.ErrNetworkDown)
+	var late *sender.TimeoutError
+	require.ErrorAs(t, err, &late)
+}

@@ -1,0 +1,150 @@
+package buffstreams
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/acked/acktest"
+	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
+	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
+	"github.com/buffstreams/watermill-buffstreams/internal/session"
+	"github.com/buffstreams/watermill-buffstreams/pool"
+)
+
+func TestALiteralAddressThatIsDeniedTakesNoMessages(t *testing.T) {
+	m := newTestManager(t, ManagerConfig{DialAllow: &pool.DialAllow{Prefixes: prefixes("10.0.0.0/8")}})
+	for _, target := range []netio.Target{{Network: "tcp", Address: "127.0.0.1:1"}, {Network: "unix", Address: "/run/x.sock"}} {
+		_, err := m.sender(target)
+		require.ErrorIs(t, err, netio.ErrDialDenied)
+	}
+	require.ErrorIs(t, m.plain.Dial(pool.WriterConfig{Address: "127.0.0.1:1"}), netio.ErrDialDenied)
+}
+
+func TestTheConnectionOfACustomDialIsJudged(t *testing.T) {
+	peer := nettest.NewPeerServer(t, "127.0.0.1:0")
+	dial := func(ctx context.Context, network, _ string) (net.Conn, error) { // goes elsewhere than it was asked to
+		return (&net.Dialer{}).DialContext(ctx, network, peer.Address())
+	}
+	m := newTestManager(t, ManagerConfig{Dial: dial, DialAllow: &pool.DialAllow{Prefixes: prefixes("10.0.0.0/8")}})
+	_, err := publishOne(t, senderTo(t, m, netio.Target{Network: "tcp", Address: "10.0.0.1:1"}), "secret")
+	require.ErrorIs(t, err, netio.ErrDialDenied)
+	got, _ := io.ReadAll(peer.Accept(t))
+	require.Empty(t, got, "a byte was sent to an address that is denied")
+	for _, cfg := range []pool.WriterConfig{{Address: "10.0.0.1:1"}, {Address: "10.0.0.1:1", Dial: dial}} {
+		require.ErrorIs(t, m.plain.Dial(cfg), netio.ErrDialDenied)
+	}
+
+	net := nettest.NewPipes() // whose connections have no address
+	m = newTestManager(t, ManagerConfig{Dial: net.Dial, DialAllow: &pool.DialAllow{Prefixes: prefixes("0.0.0.0/0")}})
+	require.ErrorIs(t, m.plain.Dial(pool.WriterConfig{Address: "10.0.0.1:1"}), netio.ErrDialDenied)
+}
+
+// A name that first leads to an allowed address and later to another is the attack that a check of names would miss.
+func TestANameThatIsReboundIsDeniedWhenItIsConnectedTo(t *testing.T) {
+	var rebound atomic.Bool
+	old := net.DefaultResolver
+	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: nameServer(func() netip.Addr {
+		if rebound.Load() {
+			return netip.MustParseAddr("127.0.0.2")
+		}
+		return netip.MustParseAddr("127.0.0.1")
+	})}
+	t.Cleanup(func() { net.DefaultResolver = old })
+
+	inside, allowed, port := twins(t) // the attacker is after the first
+	m := newTestManager(t, ManagerConfig{DialAllow: &pool.DialAllow{Prefixes: prefixes("127.0.0.1/32")}})
+	address := "orders.example:" + port
+	require.NoError(t, m.plain.Dial(pool.WriterConfig{Address: address}))
+	allowed.Accept(t)
+	require.NoError(t, m.plain.CloseWriter(address))
+
+	rebound.Store(true)
+	require.ErrorIs(t, m.plain.Dial(pool.WriterConfig{Address: address}), netio.ErrDialDenied)
+	l := senderTo(t, m, netio.Target{Network: "tcp", Address: address})
+	enqueued, err := publishOne(t, l, "x")
+	var denied *netio.DialDeniedError
+	require.True(t, errors.As(err, &denied), "%v", err)
+	require.Equal(t, inside.Address(), denied.Address)
+	require.Equal(t, 1, enqueued, "what was taken stays")
+	enqueued, err = publishOne(t, l, "y")
+	require.ErrorIs(t, err, netio.ErrDialDenied)
+	require.Zero(t, enqueued, "and trying again piles up nothing")
+	require.Equal(t, 1, l.Pending())
+	require.NoError(t, inside.Listener.(*net.TCPListener).SetDeadline(time.Now()))
+	_, err = inside.Listener.Accept()
+	var timeout net.Error
+	require.True(t, errors.As(err, &timeout) && timeout.Timeout(), "it was connected to: %v", err)
+}
+
+// publishOne publishes one message over a link and waits for it to be received.
+func publishOne(t *testing.T, l *sender.Sender, payload string) (enqueued int, err error) {
+	t.Helper()
+	return l.Publish(context.Background(), "a", acktest.BatchOf(t, payload), session.Received, 10*time.Second)
+}
+
+// nameServer answers every question for an A record with what answer says, over a pipe.
+func nameServer(answer func() netip.Addr) func(context.Context, string, string) (net.Conn, error) {
+	return func(context.Context, string, string) (net.Conn, error) {
+		client, server := net.Pipe()
+		go func() { // ends when the resolver closes its end
+			defer func() { _ = server.Close() }()
+			for {
+				size := make([]byte, 2)
+				if _, err := io.ReadFull(server, size); err != nil {
+					return
+				}
+				query := make([]byte, binary.BigEndian.Uint16(size))
+				if _, err := io.ReadFull(server, query); err != nil {
+					return
+				}
+				reply := nameReply(query, answer)
+				if _, err := server.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(reply))), reply...)); err != nil {
+					return
+				}
+			}
+		}()
+		return client, nil
+	}
+}
+
+// twins listen at the same port of two addresses.
+func twins(t *testing.T) (second, first nettest.PeerServer, port string) {
+	for {
+		second = nettest.NewPeerServer(t, "127.0.0.2:0")
+		_, port, err := net.SplitHostPort(second.Address())
+		require.NoError(t, err)
+		if ln, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
+			t.Cleanup(func() { _ = ln.Close() })
+			return second, nettest.PeerServer{Listener: ln}, port
+		}
+	}
+}
+func nameReply(query []byte, answer func() netip.Addr) []byte {
+	end := 12
+	for query[end] != 0 {
+		end += 1 + int(query[end])
+	}
+	end += 5
+	reply := append([]byte(nil), query[:end]...)
+	reply[2], reply[3] = 0x81, 0x80
+	for i := 6; i < 12; i++ {
+		reply[i] = 0
+	}
+	if binary.BigEndian.Uint16(query[end-4:]) == 1 {
+		reply[7] = 1
+		ip := answer().As4()
+		reply = append(reply, 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4)
+		reply = append(reply, ip[:]...)
+	}
+	return reply
+}

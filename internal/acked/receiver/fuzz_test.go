@@ -1,0 +1,120 @@
+package receiver
+
+import (
+	"context"
+	"encoding/binary"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/acked/acktest"
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
+	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
+	"github.com/buffstreams/watermill-buffstreams/internal/session"
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
+)
+
+// Small limits, so that a short input reaches them.
+const (
+	fuzzCap    = 6
+	fuzzMemory = 64 << 10
+)
+
+func fuzzConfig() Config {
+	return Config{
+		MaxMessageSize: 1024, WindowMessages: 40, WindowBytes: 4 << 10, Budget: flow.NewBudget(fuzzMemory),
+		MaxTopics: fuzzCap, MaxPublishers: fuzzCap, MaxStreams: fuzzCap, HandshakeTimeout: time.Hour,
+	}
+}
+
+// FuzzReceiver says anything to a listener, on two connections one after the other. Each ends, what is remembered stays
+// below its limits, and when the consumer has handled everything, no room is missing.
+func FuzzReceiver(f *testing.F) {
+	f.Add([]byte{0, 1, 1, 1, 1, 1, 0, 1, 3, 3, 1, 2, 1, 1, 0, 2, 9, 9, 8, 5, 7, 1})
+	f.Add([]byte{0, 1, 1, 1, 1, 1, 0, 1, 3, 3, 1, 3, 1, 1, 0, 1, 255, 6, 1, 1, 128, 0, 2, 1, 1, 2, 1, 0, 1, 3, 3, 1})
+	f.Add([]byte{10, 1, 5, 0x52, 2, 8, 1, 10, 4, 9, 1})
+	f.Add([]byte("\x00GET / HTTP/1.1\r\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if len(data) > 2000 {
+			t.Skip("long")
+		}
+		pipes := nettest.NewPipeListener()
+		cfg := fuzzConfig()
+		e := start(t, cfg, pipes)
+		member := e.Topic("a").Join("g", func() {})
+		s := &acktest.Script{T: t, Enc: acktest.FuzzEncoder(t), In: data}
+		for range 2 {
+			s.Out = nil
+			s.Control(&wire.Frame{Body: &wire.Frame_Hello{Hello: &wire.Hello{Version: 1, MaxFrame: session.MinFrame}}})
+			for range min(40, len(s.In)) {
+				s.Sender()
+			}
+			conn := nettest.NewScriptedConn(s.Out)
+			pipes.Accepts <- conn
+			conn.Ends(t)
+			require.LessOrEqual(t, len(conn.Told()), 4096+200*len(s.Out))
+			acktest.CheckTold(t, s.Enc, conn.Told())
+			requireCaps(t, e)
+			for d, ok := member.Take(); ok; d, ok = member.Take() {
+				require.LessOrEqual(t, len(d.Message()), 1024)
+				member.Settle(d)
+			}
+		}
+		require.NoError(t, e.Close(context.Background()))
+		require.True(t, cfg.Budget.Take(fuzzMemory), "the budget has everything back")
+	})
+}
+
+func requireCaps(t *testing.T, e *Receiver) {
+	t.Helper()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	require.LessOrEqual(t, e.count, fuzzCap)
+	require.LessOrEqual(t, len(e.publishers), fuzzCap)
+	require.LessOrEqual(t, len(e.topics), fuzzCap)
+	streams := 0
+	for _, p := range e.publishers {
+		streams += len(p.streams)
+	}
+	require.Equal(t, e.count, streams)
+}
+
+// FuzzGreeting sends any payload, its checksum right, as the first frame. It is welcomed if it is a Hello that the
+// generated code reads and whose numbers will do, and only then.
+func FuzzGreeting(f *testing.F) {
+	for _, h := range []*wire.Hello{
+		{Version: 1, MaxFrame: 1 << 20, Agent: "a", Token: []byte("t")}, {Version: 0, MaxFrame: 1 << 20}, {Version: 9, MaxFrame: 1 << 40},
+		{Version: 1, MaxFrame: session.MinFrame - 1},
+	} {
+		payload, err := proto.Marshal(&wire.Frame{Body: &wire.Frame_Hello{Hello: h}})
+		require.NoError(f, err)
+		f.Add(payload)
+	}
+	f.Add([]byte{0x52, 2, 8, 1})
+	f.Add([]byte{})
+	pipes := nettest.NewPipeListener()
+	start(f, fuzzConfig(), pipes)
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		frame := acktest.SealedPayload(payload)
+		if len(payload) > 4<<10-5 {
+			t.Skip("longer than a greeting may be")
+		}
+		conn := nettest.NewScriptedConn(frame)
+		pipes.Accepts <- conn
+		conn.Ends(t)
+		var sent wire.Frame
+		err := proto.Unmarshal(payload, &sent)
+		hello := sent.GetHello()
+		welcome := err == nil && hello != nil && hello.Version >= 1 && hello.MaxFrame >= session.MinFrame
+		told := conn.Told()
+		acktest.CheckTold(t, acktest.FuzzEncoder(t), told)
+		if len(told) == 0 { // a Welcome that crosses the end of the connection can get lost
+			return
+		}
+		var answer wire.Frame
+		require.NoError(t, proto.Unmarshal(told[4:4+binary.BigEndian.Uint32(told)], &answer))
+		require.Equal(t, welcome, answer.GetWelcome() != nil, "%v is answered with %v", &sent, &answer)
+	})
+}

@@ -1,0 +1,103 @@
+package receiver
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/hook"
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
+	"github.com/buffstreams/watermill-buffstreams/internal/session"
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
+)
+
+// ErrUnavailable is what the Authenticate and Authorize hooks return, wrapped or not, when they cannot decide now: the peer is
+// told to come back, not that it is refused.
+var ErrUnavailable = errors.New("buffstreams: cannot be decided now")
+
+// Peer describes a peer that wants to be let in.
+type Peer struct {
+	Address net.Addr
+	TLS     *tls.ConnectionState // nil without TLS
+	Token   string               // empty if the peer sent none
+	Agent   string               // the peer's name for its software
+}
+
+// Access describes a peer that wants to publish to a topic.
+type Access struct {
+	Principal string
+	Topic     string
+	Address   net.Addr
+}
+
+// Guard asks the Authenticate and Authorize hooks. Its methods return nil, or what to tell the peer.
+type Guard struct {
+	authenticate func(context.Context, Peer) (string, error)
+	authorize    func(context.Context, Access) error
+	timeout      time.Duration
+	logger       watermill.LoggerAdapter
+	address      string
+}
+
+// NewGuard returns the Guard of a listener, for which cfg has the hooks, HandshakeTimeout, Logger and Address.
+func NewGuard(cfg Config) Guard {
+	return Guard{cfg.Authenticate, cfg.Authorize, cfg.HandshakeTimeout, cfg.Logger, cfg.Address}
+}
+
+// Admit tells who a peer is. The hook's own words stay here: a stranger learns no more than that it is refused.
+func (g *Guard) Admit(ctx context.Context, p Peer) (principal string, refused *session.PeerError) {
+	if g.authenticate == nil {
+		return "", nil
+	}
+	err := hook.Call(func() (err error) {
+		if principal, err = g.authenticate(ctx, p); err == nil && principal == "" {
+			err = errors.New("Authenticate returned neither a principal nor an error")
+		}
+		return err
+	})
+	if err == nil {
+		return principal, nil
+	}
+	g.log("A peer was not authenticated", err, p.Address, nil)
+	if undecided(ctx, err) {
+		return "", &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: "authentication is not available now"}
+	}
+	return "", &session.PeerError{Code: wire.Code_CODE_UNAUTHENTICATED, Reason: "the token or certificate was refused"}
+}
+
+// Allow asks whether a peer may publish to a topic.
+func (g *Guard) Allow(ctx context.Context, a Access) *session.PeerError {
+	if g.authorize == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, g.timeout)
+	defer cancel()
+	err := hook.Call(func() error { return g.authorize(ctx, a) })
+	if err == nil {
+		return nil
+	}
+	g.log("A peer may not publish", err, a.Address, watermill.LogFields{
+		"principal": fmt.Sprintf("%.100q", a.Principal), "topic": fmt.Sprintf("%.100q", a.Topic),
+	})
+	if undecided(ctx, err) {
+		return &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: "authorization is not available now"}
+	}
+	return &session.PeerError{Code: wire.Code_CODE_FORBIDDEN, Reason: "this principal may not publish to the topic"}
+}
+
+// undecided tells a hook that failed from one that refused.
+func undecided(ctx context.Context, err error) bool {
+	return errors.Is(err, ErrUnavailable) || ctx.Err() != nil
+}
+
+func (g *Guard) log(msg string, err error, peer net.Addr, more watermill.LogFields) {
+	fields := watermill.LogFields{
+		"provider": netio.Provider, "address": g.address, "peer": netio.PeerText(peer), "err": netio.Printable(err.Error()),
+	}
+	g.logger.Info(msg, fields.Add(more))
+}

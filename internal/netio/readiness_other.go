@@ -1,0 +1,11 @@
+//go:build !unix
+
+package netio
+
+import (
+	"io"
+	"net"
+)
+
+// patient returns conn.
+func ReadWhenReady(conn net.Conn) io.Reader { return conn }

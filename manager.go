@@ -1,0 +1,309 @@
+package buffstreams
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"maps"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/acked/receiver"
+	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
+	"github.com/buffstreams/watermill-buffstreams/internal/buffers"
+	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
+	"github.com/buffstreams/watermill-buffstreams/internal/flush"
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
+	"github.com/buffstreams/watermill-buffstreams/internal/session"
+	"github.com/buffstreams/watermill-buffstreams/pool"
+)
+
+// managerCloseTimeout bounds how long Manager.Close writes the acks that are due.
+const managerCloseTimeout = 5 * time.Second
+
+// Manager owns the connections and listeners of any number of publishers and subscribers, which share them, and the memory
+// for what is on its way. It is safe for concurrent use.
+//
+// mu guards the maps, ticking and closed. It is not held while anything is opened or closed.
+type Manager struct {
+	cfg     ManagerConfig
+	dial    netio.Dial
+	plain   *pool.Manager // the writers to plain peers
+	streams atomic.Uint64 // the number given last
+	held    *flow.Budget  // of the receivers
+	kept    *flow.Budget  // of the senders
+	workers *flush.Workers
+	ticker  *sender.Ticker
+	stop    chan struct{}  // ends the ticker
+	wg      sync.WaitGroup // the ticker
+
+	mu        sync.Mutex
+	senders   map[netio.Target]*sender.Sender
+	listeners map[netio.Target]*opening
+	ticking   bool
+	closed    bool
+}
+
+// listener is what listens at one address: for the acked protocol, or for plain peers.
+type listener interface {
+	Addr() net.Addr
+	// Done is closed when the listener is: nothing arrives any more.
+	Done() <-chan struct{}
+	Topic(name string) *dispatch.Topic
+	// EphemeralTopic returns a topic that ends with its last member.
+	EphemeralTopic(name string) *dispatch.Topic
+	// Drain has publishers send nothing more. What was received can still be settled.
+	Drain()
+	// OnlyCopies is the number of unsettled messages that may exist nowhere else.
+	OnlyCopies() int
+	Close(ctx context.Context) error
+}
+
+// opening is a listener that is there, or will be when done is closed.
+type opening struct {
+	done     chan struct{}
+	listener listener
+	err      error
+}
+
+// NewManager returns a Manager that holds nothing yet. Close it when its publishers and subscribers are closed.
+func NewManager(cfg ManagerConfig) (*Manager, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg.setDefaults()
+	plain, err := pool.NewManager(pool.ManagerConfig{Dial: cfg.Dial, DialAllow: cfg.DialAllow, Logger: cfg.Logger})
+	if err != nil {
+		return nil, err
+	}
+	buffers.Join() // until Close
+	return &Manager{
+		cfg: cfg, dial: cfg.dial(), plain: plain,
+		held: flow.NewBudget(cfg.Acked.MemoryLimit), kept: flow.NewBudget(cfg.Acked.MemoryLimit),
+		workers: flush.NewWorkers(), ticker: sender.NewTicker(cfg.Acked.PingAfter), stop: make(chan struct{}),
+		senders: map[netio.Target]*sender.Sender{}, listeners: map[netio.Target]*opening{},
+	}, nil
+}
+
+// PeerStatus says where things stand with the peer at one address.
+type PeerStatus struct {
+	// Connected tells whether the peer has welcomed a connection and takes messages.
+	Connected bool
+	// Pending is the number of messages for the peer that are not settled, over all topics.
+	Pending int
+}
+
+// PeerStatus returns the state of the acked protocol with the peer at an address: host:port, tls://host:port or
+// unix:///path. It is zero for a peer to which nothing was published.
+func (m *Manager) PeerStatus(address string) PeerStatus {
+	target, err := parseAddress(address)
+	if err != nil {
+		return PeerStatus{}
+	}
+	m.mu.Lock()
+	s := m.senders[target]
+	m.mu.Unlock()
+	if s == nil {
+		return PeerStatus{}
+	}
+	return PeerStatus{Connected: s.Connected(), Pending: s.Pending()}
+}
+
+// CloseListener closes the listener at an address, in the form in which it was listened at, and the channels of its
+// subscriptions. Its publishers keep what was not handled; ctx bounds the writing of acks that are due. It returns
+// pool.ErrNotOpened if nothing listens there.
+func (m *Manager) CloseListener(ctx context.Context, address string) error {
+	target, err := parseAddress(address)
+	if err != nil {
+		return err
+	}
+	return m.closeListener(ctx, target)
+}
+
+// Close closes every listener, then every connection that is published on. What was not received is lost to it, and
+// Publish calls that wait return an error. Later and concurrent calls wait for the same end.
+func (m *Manager) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), managerCloseTimeout)
+	defer cancel()
+	m.mu.Lock()
+	first := !m.closed
+	m.closed = true
+	targets := slices.Collect(maps.Keys(m.listeners))
+	senders := slices.Collect(maps.Values(m.senders))
+	m.mu.Unlock()
+	if first {
+		close(m.stop)
+	}
+	var errs []error
+	for _, t := range targets {
+		if err := m.closeListener(ctx, t); err != nil && !errors.Is(err, pool.ErrNotOpened) {
+			errs = append(errs, err)
+		}
+	}
+	for _, s := range senders {
+		s.Close()
+	}
+	m.wg.Wait()
+	if first {
+		m.workers.Close()
+		buffers.Leave()
+	}
+	return errors.Join(append(errs, m.plain.Close())...)
+}
+
+// sender returns the sender to a target, and makes it where there is none.
+func (m *Manager) sender(t netio.Target) (*sender.Sender, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return nil, ErrManagerClosed
+	}
+	if s := m.senders[t]; s != nil {
+		return s, nil
+	}
+	if m.cfg.DialAllow != nil && m.cfg.Dial == nil {
+		if err := (*netio.DialAllow)(m.cfg.DialAllow).AllowsLiteral(t); err != nil {
+			return nil, err
+		}
+	}
+	cfg, err := m.senderConfig(t)
+	if err != nil {
+		return nil, err
+	}
+	s := sender.New(cfg)
+	m.senders[t] = s
+	if !m.ticking {
+		m.ticking = true
+		m.wg.Go(func() { m.ticker.Run(m.stop, m.tick) }) // ends when Close closes stop
+	}
+	return s, nil
+}
+
+// clientTLS is the configuration with which a target is dialed, or nil if it has no TLS.
+func (m *Manager) clientTLS(t netio.Target) (*tls.Config, error) {
+	if !t.TLS {
+		return nil, nil
+	}
+	return netio.ClientTLS(m.cfg.Acked.ClientTLS, t.Address)
+}
+
+func (m *Manager) senderConfig(t netio.Target) (sender.Config, error) {
+	acked := &m.cfg.Acked
+	secure, err := m.clientTLS(t)
+	cfg := sender.Config{
+		Target: t, TLS: secure, Dial: m.dial, Insecure: acked.Insecure,
+		MaxMessageSize: acked.MaxMessageSize, WindowMessages: acked.WindowMessages, WindowBytes: acked.WindowBytes,
+		HandshakeTimeout: acked.HandshakeTimeout, WriteTimeout: acked.WriteTimeout,
+		PingAfter: acked.PingAfter, DeadAfter: acked.DeadAfter, ForgetAfter: acked.ForgetAfter,
+		Backoff: acked.Reconnect.BackOff, Identity: newIdentity(), NextStream: func() uint64 { return m.streams.Add(1) },
+		Budget: m.kept, Workers: m.workers, Ticker: m.ticker, Logger: m.cfg.Logger,
+	}
+	if acked.Token != nil {
+		cfg.Token = func(ctx context.Context) (string, error) { return acked.Token(ctx, formatAddress(t)) }
+	}
+	return cfg, err
+}
+
+// newIdentity is one sender's: a receiver that shared it with another could pose as this side there.
+func newIdentity() session.Identity {
+	id := session.Identity{Epoch: 1}
+	_, _ = rand.Read(id.Publisher[:]) // never fails: see crypto/rand
+	_, _ = rand.Read(id.Secret[:])
+	return id
+}
+
+// tick keeps the senders' time.
+func (m *Manager) tick(now time.Time) (busy bool) {
+	m.mu.Lock()
+	senders := slices.Collect(maps.Values(m.senders))
+	m.mu.Unlock()
+	for _, s := range senders {
+		busy = s.Tick(now) || busy
+	}
+	return busy
+}
+
+// listen returns the listener of the acked protocol at a target, and opens it where there is none.
+func (m *Manager) listen(t netio.Target) (listener, error) {
+	return m.open(t, func() (listener, error) {
+		cfg, err := m.receiverConfig(t)
+		if err != nil {
+			return nil, err
+		}
+		ln, err := m.cfg.Listen(t.Network, t.Address)
+		if err != nil {
+			return nil, err
+		}
+		if !t.TLS && !m.cfg.Acked.Insecure && netio.BoundBeyondLoopback(ln.Addr()) {
+			return nil, errors.Join(&InsecureAddressError{Address: t.Address}, ln.Close())
+		}
+		return receiver.New(cfg, ln)
+	})
+}
+
+func (m *Manager) receiverConfig(t netio.Target) (receiver.Config, error) {
+	acked := &m.cfg.Acked
+	cfg := receiver.Config{
+		Address: t.Address, MaxMessageSize: acked.MaxMessageSize, WindowMessages: acked.WindowMessages, WindowBytes: acked.WindowBytes,
+		MaxConnections: acked.MaxConnections, MaxConnectionsPerHost: acked.MaxConnectionsPerHost,
+		MaxTopics: acked.MaxTopics, MaxPublishers: acked.MaxPublishers, MaxStreams: acked.MaxStreams,
+		HandshakeTimeout: acked.HandshakeTimeout, WriteTimeout: acked.WriteTimeout,
+		DeadAfter: acked.DeadAfter, ForgetAfter: acked.ForgetAfter, Groups: acked.Groups, Dedupe: acked.Dedupe,
+		Authenticate: acked.authenticate(), Authorize: acked.authorize(),
+		Budget: m.held, Workers: m.workers, Logger: m.cfg.Logger,
+	}
+	switch {
+	case t.TLS && acked.ServerTLS == nil:
+		return cfg, configError("AckedConfig.ServerTLS", "is needed to listen at tls://%s", t.Address)
+	case t.TLS:
+		cfg.TLS = netio.ServerTLS(acked.ServerTLS)
+	case !acked.Insecure && netio.Exposed(t.Network, t.Address):
+		return cfg, &InsecureAddressError{Address: t.Address}
+	}
+	return cfg, nil
+}
+
+// open returns the listener at a target. The first caller builds it, the others wait for that.
+func (m *Manager) open(t netio.Target, build func() (listener, error)) (listener, error) {
+	m.mu.Lock()
+	if m.closed {
+		m.mu.Unlock()
+		return nil, ErrManagerClosed
+	}
+	if o := m.listeners[t]; o != nil {
+		m.mu.Unlock()
+		<-o.done
+		return o.listener, o.err
+	}
+	o := &opening{done: make(chan struct{})}
+	m.listeners[t] = o
+	m.mu.Unlock()
+	o.listener, o.err = build()
+	close(o.done)
+	if o.err != nil {
+		m.mu.Lock()
+		delete(m.listeners, t)
+		m.mu.Unlock()
+	}
+	return o.listener, o.err
+}
+
+func (m *Manager) closeListener(ctx context.Context, t netio.Target) error {
+	m.mu.Lock()
+	o := m.listeners[t]
+	delete(m.listeners, t)
+	m.mu.Unlock()
+	if o == nil {
+		return pool.ErrNotOpened
+	}
+	<-o.done
+	if o.err != nil {
+		return pool.ErrNotOpened
+	}
+	return o.listener.Close(ctx)
+}

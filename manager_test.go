@@ -1,0 +1,44 @@
+package buffstreams
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/acked/acktest"
+	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
+	"github.com/buffstreams/watermill-buffstreams/internal/session"
+)
+
+// The batch does not fit the window at once: its first message is refused before the last one is enqueued.
+func TestARefusalBeforeTheWholeBatchWasEnqueued(t *testing.T) {
+	_, l, e := newPair(t, AckedConfig{WindowMessages: 2})
+	c := newConsumer(e, "a")
+	result := make(chan error, 1)
+	go func() {
+		_, err := l.Publish(context.Background(), "a", acktest.BatchOf(t, "1", "2", "3", "4"), session.Handled, 10*time.Second)
+		result <- err
+	}()
+	c.Refuse(c.next(), dispatch.Refusal{Reason: "no"})
+	for range 3 {
+		c.Settle(c.next())
+	}
+	var refused *session.PeerError
+	err := <-result
+	require.True(t, errors.As(err, &refused), "%v", err)
+}
+
+// What a closed endpoint held goes back to the process's budget.
+func TestAClosedEndpointGivesTheBudgetBack(t *testing.T) {
+	m, l, e := newPair(t, AckedConfig{})
+	c := newConsumer(e, "a")
+	_, err := l.Publish(context.Background(), "a", acktest.BatchOf(t, "1", "2", "3"), session.Received, 10*time.Second)
+	require.NoError(t, err)
+	c.Return(c.next())
+	c.Leave()
+	require.NoError(t, m.CloseListener(context.Background(), anyPort.Address))
+	require.True(t, m.held.Take(m.cfg.Acked.MemoryLimit), "all of it is free")
+}

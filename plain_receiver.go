@@ -1,0 +1,165 @@
+package buffstreams
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/acked/receiver"
+	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
+	"github.com/buffstreams/watermill-buffstreams/internal/session"
+	"github.com/buffstreams/watermill-buffstreams/pool"
+)
+
+// plainReceiver listens for plain BuffStreams peers and puts what they send into one topic, whose name is empty. Nothing can
+// be acked to them: a full window holds them back through TCP.
+type plainReceiver struct {
+	topic     *dispatch.Topic
+	listener  *pool.Listener
+	fields    watermill.LogFields
+	logger    watermill.LoggerAdapter
+	held      atomic.Int64  // messages that are not settled: they exist nowhere else
+	abandoned chan struct{} // closed when Close begins: no consumer makes room any more
+	done      chan struct{} // closed at the end of Close
+	draining  sync.Once
+}
+
+// listenPlain returns the listener for plain peers at a target, and opens it where there is none.
+func (m *Manager) listenPlain(t netio.Target, maxMessageSize int) (listener, error) {
+	return m.open(t, func() (listener, error) { return m.newPlainReceiver(t, maxMessageSize) })
+}
+
+func (m *Manager) newPlainReceiver(t netio.Target, maxMessageSize int) (*plainReceiver, error) {
+	acked := &m.cfg.Acked
+	window := flow.NewWindow(flow.Amount{Messages: acked.WindowMessages, Bytes: acked.WindowBytes}, m.held)
+	p := &plainReceiver{
+		topic:  dispatch.NewTopic("", window, session.EncodedSize, acked.Groups[""]...),
+		fields: watermill.LogFields{"provider": netio.Provider, "address": t.Address}, logger: m.cfg.Logger,
+		abandoned: make(chan struct{}), done: make(chan struct{}),
+	}
+	cfg := pool.ListenerConfig{
+		Network: t.Network, Address: t.Address, MaxMessageSize: maxMessageSize, Callback: p.receive,
+		Insecure: acked.Insecure, MaxConnections: acked.MaxConnections, MaxConnectionsPerHost: acked.MaxConnectionsPerHost,
+		HandshakeTimeout: acked.HandshakeTimeout, Admit: m.plainAdmission(t), Listen: m.cfg.Listen, Logger: m.cfg.Logger,
+	}
+	if t.TLS {
+		if cfg.TLSConfig = acked.ServerTLS; cfg.TLSConfig == nil {
+			return nil, configError("AckedConfig.ServerTLS", "is needed to listen at tls://%s", t.Address)
+		}
+	}
+	var err error
+	if p.listener, err = pool.ListenTCP(cfg); err != nil {
+		return nil, err
+	}
+	return p, p.listener.StartListeningAsync()
+}
+
+// plainAdmission asks the hooks about a plain peer, which says no hello.
+func (m *Manager) plainAdmission(t netio.Target) func(context.Context, net.Conn) error {
+	guard := receiver.NewGuard(receiver.Config{
+		Authenticate: m.cfg.Acked.authenticate(), Authorize: m.cfg.Acked.authorize(),
+		HandshakeTimeout: m.cfg.Acked.HandshakeTimeout, Logger: m.cfg.Logger, Address: t.Address,
+	})
+	return func(ctx context.Context, conn net.Conn) error {
+		peer := receiver.Peer{Address: conn.RemoteAddr()}
+		if secured, ok := conn.(*tls.Conn); ok {
+			state := secured.ConnectionState()
+			peer.TLS = &state
+		}
+		principal, refused := guard.Admit(ctx, peer)
+		if refused == nil {
+			refused = guard.Allow(ctx, receiver.Access{Principal: principal, Address: conn.RemoteAddr()})
+		}
+		if refused != nil {
+			return refused
+		}
+		return nil
+	}
+}
+
+// Addr implements listener.
+func (p *plainReceiver) Addr() net.Addr { return p.listener.Addr() }
+
+// Done implements listener.
+func (p *plainReceiver) Done() <-chan struct{} { return p.done }
+
+// Topic implements listener: there is one.
+func (p *plainReceiver) Topic(string) *dispatch.Topic { return p.topic }
+
+// EphemeralTopic implements listener: plain peers could not be told that it has ended.
+func (p *plainReceiver) EphemeralTopic(string) *dispatch.Topic { return p.topic }
+
+// OnlyCopies implements listener.
+func (p *plainReceiver) OnlyCopies() int { return int(p.held.Load()) }
+
+// Drain closes the socket and the connections. What peers have sent by then is taken, for which consumers may have to make
+// room.
+func (p *plainReceiver) Drain() {
+	p.draining.Do(func() {
+		if err := p.listener.Close(); err != nil {
+			p.logger.Error("What plain peers were sending was cut", err, p.fields)
+		}
+	})
+}
+
+// Close implements listener.
+func (p *plainReceiver) Close(context.Context) error {
+	close(p.abandoned)
+	p.Drain()
+	close(p.done)
+	p.topic.Window().Close()
+	return nil
+}
+
+// receive is the listener's callback. It blocks while the window is full, or while no consumer exists yet.
+func (p *plainReceiver) receive(data []byte) error {
+	room := flow.Amount{Messages: 1, Bytes: session.EncodedSize(len(data))}
+	if !p.reserve(room) {
+		return pool.ErrClosed
+	}
+	p.held.Add(1)
+	p.topic.Append(p, 0, [][]byte{data}, time.Now(), false)
+	return nil
+}
+
+// reserve waits for room in the window. It returns false when the receiver closes.
+func (p *plainReceiver) reserve(room flow.Amount) bool {
+	w := p.topic.Window()
+	if got := w.Take(room); got == room {
+		return true
+	} else if got != (flow.Amount{}) {
+		w.Release(got)
+	}
+	granted := make(chan struct{})
+	claim := &flow.Claim{Want: room, Least: room, Grant: func(flow.Amount) { close(granted) }}
+	w.Wait(claim)
+	select {
+	case <-granted:
+		return true
+	case <-p.abandoned:
+	}
+	w.Cancel(claim)
+	select {
+	case <-granted: // it was on its way
+		w.Release(room)
+	default:
+	}
+	return false
+}
+
+// Settled implements dispatch.Source.
+func (p *plainReceiver) Settled(first, last uint64, _ bool) { p.held.Add(-int64(last - first + 1)) }
+
+// Refused implements dispatch.Source.
+func (p *plainReceiver) Refused(_ uint64, r dispatch.Refusal) {
+	p.held.Add(-1)
+	p.logger.Error("Message lost: it was refused, and a plain peer cannot be told", nil,
+		p.fields.Add(watermill.LogFields{"reason": r.Reason}))
+}
