@@ -3,11 +3,12 @@
 package buffstreams
 
 import (
+	"reflect"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
-	"github.com/buffstreams/watermill-buffstreams/outbox"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // Confirm says when Publish returns.
@@ -60,8 +61,8 @@ type PublisherConfig struct {
 	Confirm Confirm
 	// Outbox keeps messages on disk until they were handled: Publish returns when they are fsynced there, and they are
 	// delivered in the background, also after a restart. Publishers may share one; it is not closed with them. Nil means
-	// that messages are kept in memory.
-	Outbox *outbox.Outbox
+	// that messages are kept in memory; an interface that holds a nil pointer is an error.
+	Outbox store.Outbox
 	// Wire is the protocol. The plain one knows only ConfirmEnqueued.
 	Wire Wire
 	// MaxMessageSize is the limit of one encoded message in bytes. 0 means the Manager's limit on the acked wire, 4096 on
@@ -108,12 +109,20 @@ func (c PublisherConfig) Validate() error {
 		return configError("PublisherConfig.Outbox", "the plain wire has no acks: an outbox would never know what was delivered")
 	case c.Outbox != nil && c.Confirm != ConfirmReceived:
 		return configError("PublisherConfig.Confirm", "an Outbox confirms when a message is on disk; leave Confirm unset")
+	case isNilPointer(c.Outbox):
+		return configError("PublisherConfig.Outbox", "it holds a nil %T; for no outbox leave it unset", c.Outbox)
 	case c.MaxMessageSize < 0:
 		return configError("PublisherConfig.MaxMessageSize", "%d is negative", c.MaxMessageSize)
 	case c.CloseTimeout < 0:
 		return configError("PublisherConfig.CloseTimeout", "%v is negative", c.CloseTimeout)
 	}
 	return nil
+}
+
+// isNilPointer reports whether o is not nil but holds a nil pointer.
+func isNilPointer(o store.Outbox) bool {
+	v := reflect.ValueOf(o)
+	return v.Kind() == reflect.Pointer && v.IsNil()
 }
 
 // SubscriberConfig configures a Subscriber. The zero value listens at address topics.

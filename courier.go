@@ -12,14 +12,13 @@ import (
 
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
-	"github.com/buffstreams/watermill-buffstreams/outbox"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // courier delivers what an outbox holds: a goroutine for each of its streams reads messages when the peer wants them, and
 // settles in the outbox what was handled. One courier at a time delivers an outbox.
 type courier struct {
-	outbox    *outbox.Outbox
+	outbox    store.Outbox
 	manager   *Manager
 	logger    watermill.LoggerAdapter
 	onFailure func(topic string, encoded []byte, err error)
@@ -82,7 +81,7 @@ func (c *courier) deliver(id uint64) {
 			return
 		}
 		err := c.relay(s)
-		if c.ctx.Err() != nil || errors.Is(err, outbox.ErrClosed) {
+		if c.ctx.Err() != nil || errors.Is(err, store.ErrClosed) {
 			return
 		}
 		c.complain(s.Key, err)
@@ -90,7 +89,7 @@ func (c *courier) deliver(id uint64) {
 }
 
 // complain says why a stream does not go on, and waits before the next attempt.
-func (c *courier) complain(key outbox.Key, err error) {
+func (c *courier) complain(key store.Key, err error) {
 	c.logger.Error("Messages of an outbox cannot be delivered; they are kept", err, watermill.LogFields{
 		"provider": "buffstreams", "address": key.Destination, "topic": key.Topic,
 	})
@@ -101,17 +100,17 @@ func (c *courier) complain(key outbox.Key, err error) {
 }
 
 // stream looks a stream up as it is now.
-func (c *courier) stream(id uint64) (outbox.Stream, bool) {
+func (c *courier) stream(id uint64) (store.Stream, bool) {
 	for _, s := range c.outbox.Streams() {
 		if s.ID == id {
 			return s, true
 		}
 	}
-	return outbox.Stream{}, false
+	return store.Stream{}, false
 }
 
 // relay delivers a stream until something ends that.
-func (c *courier) relay(s outbox.Stream) error {
+func (c *courier) relay(s store.Stream) error {
 	target, err := parseAddress(s.Key.Destination)
 	if err != nil {
 		return err
@@ -148,7 +147,7 @@ func (c *courier) identity(destination string) (id session.Identity) {
 // parcel is one stream on its way.
 type parcel struct {
 	courier *courier
-	key     outbox.Key
+	key     store.Key
 	reading sync.Mutex // feed and refused both read
 }
 
@@ -169,7 +168,7 @@ func (p *parcel) feed(r *sender.FetchedStream) error {
 			continue
 		}
 		batch, err := p.read(from, readBytes)
-		if damage := (*outbox.CorruptError)(nil); errors.As(err, &damage) {
+		if damage := (*store.CorruptError)(nil); errors.As(err, &damage) {
 			// What was read before it stays on its way; who settles the damaged range lets the stream go on.
 			p.courier.complain(p.key, err)
 			continue
@@ -189,7 +188,7 @@ func (p *parcel) feed(r *sender.FetchedStream) error {
 }
 
 // read is for one goroutine at a time.
-func (p *parcel) read(from uint64, size int) (outbox.Batch, error) {
+func (p *parcel) read(from uint64, size int) (store.Batch, error) {
 	p.reading.Lock()
 	defer p.reading.Unlock()
 	return p.courier.outbox.Read(p.key, from, size)
@@ -224,16 +223,10 @@ func (p *parcel) await(r *sender.FetchedStream, seq uint64) error {
 	return nil
 }
 
-func (p *parcel) settled(ranges []store.Range) {
-	runs := make([]outbox.Range, len(ranges))
-	for i, r := range ranges {
-		runs[i] = outbox.Range{First: r.First, Last: r.Last}
-	}
-	p.settle(runs...)
-}
+func (p *parcel) settled(ranges []store.Range) { p.settle(ranges...) }
 
-func (p *parcel) settle(runs ...outbox.Range) {
-	if err := p.courier.outbox.Settle(p.key, 0, runs...); err != nil && !errors.Is(err, outbox.ErrClosed) {
+func (p *parcel) settle(ranges ...store.Range) {
+	if err := p.courier.outbox.Settle(p.key, 0, ranges...); err != nil && !errors.Is(err, store.ErrClosed) {
 		p.courier.logger.Error("An outbox cannot settle what was delivered", err, watermill.LogFields{
 			"provider": "buffstreams", "topic": p.key.Topic,
 		})
@@ -256,5 +249,5 @@ func (p *parcel) refused(seq uint64, reason *PeerError) {
 	if p.courier.onFailure != nil {
 		p.courier.onFailure(p.key.Topic, message, reason)
 	}
-	p.settle(outbox.Range{First: seq, Last: seq})
+	p.settle(store.Range{First: seq, Last: seq})
 }

@@ -12,8 +12,8 @@ import (
 
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
-	"github.com/buffstreams/watermill-buffstreams/outbox"
 	"github.com/buffstreams/watermill-buffstreams/pool"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // Publisher publishes to address topics ([tcp|tls://]host:port[/name], unix:///path.sock#name), and to logical topics
@@ -196,11 +196,11 @@ func (p *Publisher) send(at *place, messages []*message.Message) error {
 
 // store puts the messages into the outbox.
 func (p *Publisher) store(at *place, batch *session.Batch, messages []*message.Message) error {
-	key := outbox.Key{Destination: at.peer, Topic: at.name}
+	key := store.Key{Destination: at.peer, Topic: at.name}
 	if _, err := p.cfg.Outbox.Append(p.ctx, key, batch.Messages()...); err != nil {
 		failed := &PublishError{Topic: at.topic, Peer: at.peer, NotSent: messages, Err: err}
 		// What a failed write left on the disk is only seen when the outbox is opened anew.
-		if unconfirmed := (*outbox.UnconfirmedError)(nil); errors.As(err, &unconfirmed) || errors.Is(err, outbox.ErrFailed) {
+		if unconfirmed := (*store.UnconfirmedError)(nil); errors.As(err, &unconfirmed) || errors.Is(err, store.ErrFailed) {
 			failed.NotSent, failed.Unknown = nil, messages
 		}
 		return failed

@@ -3,6 +3,8 @@ package outbox
 import (
 	"context"
 	"encoding/binary"
+
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // groupLimit is what a group gathers at most, unless one append alone is larger.
@@ -38,7 +40,7 @@ func (s *section) last() uint64 { return s.first + s.count - 1 }
 // It fails with ErrOutboxFull or a *SizeError before anything is written, with
 // an *UnconfirmedError if ctx ends while the fsync is under way, with ErrClosed,
 // and with ErrFailed.
-func (o *Outbox) Append(ctx context.Context, k Key, messages ...[]byte) (first uint64, err error) {
+func (o *Outbox) Append(ctx context.Context, k store.Key, messages ...[]byte) (first uint64, err error) {
 	if len(messages) == 0 {
 		return 0, nil
 	}
@@ -57,25 +59,25 @@ func (o *Outbox) Append(ctx context.Context, k Key, messages ...[]byte) (first u
 		}
 		return first, nil
 	case <-ctx.Done():
-		return first, &UnconfirmedError{First: first, Count: len(messages), Err: ctx.Err()}
+		return first, &store.UnconfirmedError{First: first, Count: len(messages), Err: ctx.Err()}
 	}
 }
 
-func checkSizes(k Key, size int) error {
+func checkSizes(k store.Key, size int) error {
 	switch {
 	case size > MaxAppendBytes:
-		return &SizeError{What: "messages", Size: size, Limit: MaxAppendBytes}
+		return &store.SizeError{What: "messages", Size: size, Limit: MaxAppendBytes}
 	case len(k.Destination) > MaxKeyBytes:
-		return &SizeError{What: "destination", Size: len(k.Destination), Limit: MaxKeyBytes}
+		return &store.SizeError{What: "destination", Size: len(k.Destination), Limit: MaxKeyBytes}
 	case len(k.Topic) > MaxKeyBytes:
-		return &SizeError{What: "topic", Size: len(k.Topic), Limit: MaxKeyBytes}
+		return &store.SizeError{What: "topic", Size: len(k.Topic), Limit: MaxKeyBytes}
 	}
 	return nil
 }
 
 // enqueue gives the messages their sequences and copies them into the group
 // that is gathering. While that is full it waits for the next one.
-func (o *Outbox) enqueue(ctx context.Context, k Key, messages [][]byte, size int) (*group, uint64, error) {
+func (o *Outbox) enqueue(ctx context.Context, k store.Key, messages [][]byte, size int) (*group, uint64, error) {
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, 0, err
@@ -117,13 +119,13 @@ func (o *Outbox) gathering() (*group, error) {
 }
 
 // add reserves quota and sequences. mu is held.
-func (o *Outbox) add(g *group, k Key, messages [][]byte, size int) (first uint64, err error) {
+func (o *Outbox) add(g *group, k store.Key, messages [][]byte, size int) (first uint64, err error) {
 	wanted, pending := cost(size, len(messages)), int64(0)
 	if d := o.dests[k.Destination]; d != nil {
 		pending = d.bytes
 	}
 	if pending+wanted > o.cfg.QuotaBytes {
-		return 0, &FullError{Destination: k.Destination, Pending: pending, Wanted: wanted, Quota: o.cfg.QuotaBytes}
+		return 0, &store.FullError{Destination: k.Destination, Pending: pending, Wanted: wanted, Quota: o.cfg.QuotaBytes}
 	}
 	s := o.streams[k]
 	if s == nil {

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // bareLog is the limit that the outbox is measured against: one growing file,
@@ -142,9 +144,9 @@ func BenchmarkAppend(b *testing.B) {
 }
 
 func benchmarkAppend(b *testing.B, goroutines, streams int) {
-	keys := make([]Key, streams)
+	keys := make([]store.Key, streams)
 	for i := range keys {
-		keys[i] = Key{Destination: fmt.Sprintf("10.0.0.%d:5031", i), Topic: "orders"}
+		keys[i] = store.Key{Destination: fmt.Sprintf("10.0.0.%d:5031", i), Topic: "orders"}
 	}
 	var bare, ours, ratio []float64
 	for b.Loop() {
@@ -176,9 +178,9 @@ func BenchmarkDeliver(b *testing.B) {
 		o, err := Open(Config{Dir: filepath.Join(b.TempDir(), "outbox")})
 		require.NoError(b, err)
 		var wg sync.WaitGroup
-		keys := make([]Key, 8)
+		keys := make([]store.Key, 8)
 		for i := range keys {
-			keys[i] = Key{Destination: fmt.Sprintf("10.0.0.%d:5031", i)}
+			keys[i] = store.Key{Destination: fmt.Sprintf("10.0.0.%d:5031", i)}
 			_, err := o.Append(bg, keys[i], nil)
 			require.NoError(b, err)
 			wg.Go(func() { deliver(o, keys[i]) }) // ends with Close
@@ -191,7 +193,7 @@ func BenchmarkDeliver(b *testing.B) {
 	}
 }
 
-func deliver(o *Outbox, k Key) {
+func deliver(o *Outbox, k store.Key) {
 	for next := uint64(1); ; {
 		batch, err := o.Read(k, next, 64<<10)
 		if err != nil {
@@ -242,9 +244,9 @@ func BenchmarkRecovery(b *testing.B) {
 
 // pendingMessages fills an outbox and leaves it as a crash would: without what
 // Close saves.
-func pendingMessages(tb testing.TB, dir string, count, batch int) (keys []Key) {
+func pendingMessages(tb testing.TB, dir string, count, batch int) (keys []store.Key) {
 	for i := range 10 {
-		keys = append(keys, Key{Destination: fmt.Sprintf("10.0.0.%d:5031", i), Topic: "orders"})
+		keys = append(keys, store.Key{Destination: fmt.Sprintf("10.0.0.%d:5031", i), Topic: "orders"})
 	}
 	o, err := Open(Config{Dir: dir})
 	require.NoError(tb, err)
@@ -279,7 +281,7 @@ func abandon(o *Outbox) {
 	_ = o.Close()
 }
 
-func countAll(tb testing.TB, o *Outbox, k Key) (n int) {
+func countAll(tb testing.TB, o *Outbox, k store.Key) (n int) {
 	for next := uint64(1); ; {
 		batch, err := o.Read(k, next, 256<<10)
 		require.NoError(tb, err)

@@ -3,6 +3,8 @@ package outbox
 import (
 	"fmt"
 	"runtime"
+
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // saveEvery is how many settled messages may come back after a crash although
@@ -187,7 +189,7 @@ func (o *Outbox) fail(cause error) error {
 	if o.failure != nil {
 		return o.failure
 	}
-	o.failure = fmt.Errorf("%w: %w", ErrFailed, cause)
+	o.failure = fmt.Errorf("%w: %w", store.ErrFailed, cause)
 	if g := o.group; g != nil {
 		o.group = nil
 		g.err = o.failure

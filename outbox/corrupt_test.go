@@ -7,6 +7,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // offsetOf finds a message in a segment.
@@ -38,16 +40,16 @@ func TestDamageInASealedSegmentIsReportedByRead(t *testing.T) {
 		got = append(got, sequence(b.First, b.Next()-1)...)
 	}
 	require.Equal(t, sequence(1, 100), got, "all before the damage")
-	var damage *CorruptError
+	var damage *store.CorruptError
 	require.ErrorAs(t, err, &damage)
 	assert.Equal(t, name, damage.File)
 	assert.NotZero(t, damage.Index)
 	assert.Equal(t, orders, damage.Key)
-	assert.Equal(t, Range{101, 110}, Range{damage.From, damage.Through})
+	assert.Equal(t, store.Range{First: 101, Last: 110}, store.Range{First: damage.From, Last: damage.Through})
 	_, again := o.Read(orders, 101, 1)
 	require.ErrorAs(t, again, &damage, "it stays")
 
-	require.NoError(t, o.Settle(orders, 0, Range{damage.From, damage.Through}))
+	require.NoError(t, o.Settle(orders, 0, store.Range{First: damage.From, Last: damage.Through}))
 	require.Equal(t, sequence(111, 1000), readAll(t, o, orders, 101, 1000))
 }
 
@@ -67,10 +69,10 @@ func TestDamagedSegmentIsNotRelocated(t *testing.T) {
 	}
 	assert.Contains(t, d.names(), name)
 	assert.LessOrEqual(t, d.bytes(), 8*cfg.SegmentBytes)
-	var damage *CorruptError
+	var damage *store.CorruptError
 	_, err := o.Read(orders, 11, 1000)
 	require.ErrorAs(t, err, &damage)
-	assert.Equal(t, Range{11, 20}, Range{damage.From, damage.Through})
+	assert.Equal(t, store.Range{First: 11, Last: 20}, store.Range{First: damage.From, Last: damage.Through})
 }
 
 func TestDamageInTheTailIsReportedByOpen(t *testing.T) {
@@ -87,7 +89,7 @@ func TestDamageInTheTailIsReportedByOpen(t *testing.T) {
 		crashed.damage(t, name, offset-before)
 
 		_, err := Open(crashed.configWith(cfg))
-		var damage *CorruptError
+		var damage *store.CorruptError
 		require.ErrorAs(t, err, &damage, "%d before", before)
 		assert.Equal(t, name, damage.File)
 		assert.EqualValues(t, 5, damage.Index)
@@ -132,7 +134,7 @@ func TestLostPartsAreReportedByOpen(t *testing.T) {
 		d := setup()
 		destroy(d)
 		_, err := Open(d.config())
-		var damage *CorruptError
+		var damage *store.CorruptError
 		require.ErrorAs(t, err, &damage, what)
 	}
 }
@@ -151,7 +153,7 @@ func TestAnOlderMetaStoreIsReportedByOpen(t *testing.T) {
 	tail := &state.Segments[len(state.Segments)-1]
 	tail.SealTime, tail.MaxIndex, tail.IndexStart = time.Time{}, 0, 0
 	_, err := Open(killed.config())
-	var damage *CorruptError
+	var damage *store.CorruptError
 	require.ErrorAs(t, err, &damage)
 	t.Log(err)
 
@@ -187,8 +189,8 @@ func TestMessagesThatNoSegmentHoldsAreReported(t *testing.T) {
 	lost := s.extents[2]
 	s.detach(lost)
 	o.mu.Unlock()
-	var damage *CorruptError
+	var damage *store.CorruptError
 	_, err := o.Read(orders, lost.first, 1)
 	require.ErrorAs(t, err, &damage)
-	assert.Equal(t, Range{lost.first, lost.last}, Range{damage.From, damage.Through})
+	assert.Equal(t, store.Range{First: lost.first, Last: lost.last}, store.Range{First: damage.From, Last: damage.Through})
 }

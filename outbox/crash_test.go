@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 var crashes = flag.Int("outbox.crashes", 300, "recoveries that TestRandomCrashes checks")
@@ -30,15 +32,15 @@ type world struct {
 	o     *Outbox
 	id    [16]byte
 	epoch uint64
-	keys  []Key
-	acc   map[Key]*account
+	keys  []store.Key
+	acc   map[store.Key]*account
 	n     int
 }
 
 func newWorld(t *testing.T, seed uint64) *world {
 	w := &world{
-		t: t, rng: rand.New(rand.NewPCG(seed, 7)), disk: newMemDisk(seed), acc: map[Key]*account{},
-		keys: []Key{{"a", "stuck"}, {"b", "1"}, {"b", "2"}, {"c", ""}},
+		t: t, rng: rand.New(rand.NewPCG(seed, 7)), disk: newMemDisk(seed), acc: map[store.Key]*account{},
+		keys: []store.Key{{Destination: "a", Topic: "stuck"}, {Destination: "b", Topic: "1"}, {Destination: "b", Topic: "2"}, {Destination: "c"}},
 	}
 	for _, k := range w.keys {
 		w.acc[k] = &account{confirmed: map[uint64][]byte{}}
@@ -131,7 +133,7 @@ func checkIndex(t *testing.T, o *Outbox) {
 			require.True(t, x.last > last && (x.first > last || last == s.settled.through), "extents of %v overlap", s.key)
 			require.NotZero(t, x.live)
 			require.True(t, present[x.segment], "%v counts in a segment that is gone", s.key)
-			require.Equal(t, x.live, s.settled.missing(Range{x.first, x.last}))
+			require.Equal(t, x.live, s.settled.missing(store.Range{First: x.first, Last: x.last}))
 			live, bytes, last = live+x.live, bytes+x.bytes, x.last
 			sum := segments[x.segment]
 			segments[x.segment] = sums{sum.live + 1, sum.bytes + x.bytes}
@@ -200,7 +202,7 @@ func (w *world) append(goroutines int) bool {
 	return true
 }
 
-func (a *account) append(t *testing.T, o *Outbox, k Key, batch [][]byte) bool {
+func (a *account) append(t *testing.T, o *Outbox, k store.Key, batch [][]byte) bool {
 	first, err := o.Append(bg, k, batch...)
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -221,7 +223,7 @@ func (a *account) append(t *testing.T, o *Outbox, k Key, batch [][]byte) bool {
 	return true
 }
 
-func (w *world) settle(k Key) bool {
+func (w *world) settle(k store.Key) bool {
 	a := w.acc[k]
 	last := uint64(len(a.confirmed))
 	if last == 0 || w.o.StreamID(k) == 0 {
@@ -232,9 +234,9 @@ func (w *world) settle(k Key) bool {
 		through = last - w.rng.Uint64N(min(last, 20))
 	}
 	first := 1 + w.rng.Uint64N(last)
-	r := Range{first, min(last, first+w.rng.Uint64N(10))}
-	a.settled.add(Range{1, through}, func(Range) {})
-	a.settled.add(r, func(Range) {})
+	r := store.Range{First: first, Last: min(last, first+w.rng.Uint64N(10))}
+	a.settled.add(store.Range{First: 1, Last: through}, func(store.Range) {})
+	a.settled.add(r, func(store.Range) {})
 	err := w.o.Settle(k, through, r)
 	if err != nil {
 		require.ErrorIs(w.t, err, errPowerCut)

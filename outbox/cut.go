@@ -8,6 +8,8 @@ import (
 
 	"github.com/hashicorp/raft-wal/segment"
 	"github.com/hashicorp/raft-wal/types"
+
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // engineFrame is what the engine adds to an entry at most: its header and
@@ -27,7 +29,7 @@ func (o *Outbox) checkCut(f *segmentFile, fs types.VFS) error {
 		return err
 	}
 	if found != 0 {
-		return &CorruptError{File: f.name, Index: f.last + 1,
+		return &store.CorruptError{File: f.name, Index: f.last + 1,
 			Reason: "intact entries lie behind a damaged one"}
 	}
 	return nil
@@ -51,7 +53,7 @@ func (o *Outbox) settleTail(f *segmentFile, fs types.VFS) (err error) {
 		return err
 	}
 	if found != f.last {
-		return &CorruptError{File: f.name, Index: f.last, Reason: "entry"}
+		return &store.CorruptError{File: f.name, Index: f.last, Reason: "entry"}
 	}
 	start := max(offset-engineFrame, 0)
 	if f.last == f.info.BaseIndex {

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft-wal/types"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/boltfile"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // makeDir creates dir or closes it to everybody else: it holds messages and the
@@ -143,7 +144,7 @@ func (m *diskMeta) Load(dir string) (state types.PersistentState, err error) {
 	err = boltfile.Prepare(filepath.Join(dir, metadb.FileName))
 	var damage *boltfile.DamageError
 	if errors.As(err, &damage) {
-		return state, &CorruptError{File: metadb.FileName, Reason: "meta store", Err: err}
+		return state, &store.CorruptError{File: metadb.FileName, Reason: "meta store", Err: err}
 	}
 	if err != nil {
 		return state, err

@@ -8,6 +8,9 @@
 // its messages carry consecutive sequences from 1 on that are never given out
 // twice, so that a receiver can drop what it already has.
 //
+// An Outbox is a store.Outbox; package store has the types and the errors that
+// its methods share with others, such as store.Key and store.ErrOutboxFull.
+//
 // The package knows neither sockets nor the format of a message. Its layout on
 // disk, what a crash leaves behind and why it rests on the engine it does are
 // told in docs/outbox.md.

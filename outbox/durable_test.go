@@ -9,6 +9,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 func TestReadyAndNewStreams(t *testing.T) {
@@ -48,8 +50,8 @@ func TestEveryCallFailsAfterClose(t *testing.T) {
 	drained := make(chan error)
 	go func() { drained <- o.Drained(bg) }() // ends with Close
 	require.NoError(t, o.Close())
-	require.ErrorIs(t, <-drained, ErrClosed)
-	requireAll(t, o, ErrClosed)
+	require.ErrorIs(t, <-drained, store.ErrClosed)
+	requireAll(t, o, store.ErrClosed)
 	require.NoError(t, o.Close())
 }
 
@@ -81,7 +83,7 @@ func TestDrainedWaitsForTheLastMessage(t *testing.T) {
 		require.NoError(t, o.Settle(orders, 3))
 		synctest.Wait()
 		assert.False(t, done)
-		require.NoError(t, o.Settle(events, 2, Range{3, 3}))
+		require.NoError(t, o.Settle(events, 2, store.Range{First: 3, Last: 3}))
 		synctest.Wait()
 		assert.True(t, done)
 		require.NoError(t, o.Close())
@@ -110,7 +112,7 @@ func TestConcurrentAppendsShareFsyncs(t *testing.T) {
 		if err == nil {
 			assert.Empty(t, b.Messages, "nothing is readable before its fsync")
 		} else {
-			assert.ErrorIs(t, err, ErrUnknownStream)
+			assert.ErrorIs(t, err, store.ErrUnknownStream)
 		}
 		close(gate)
 		wg.Wait()
@@ -146,9 +148,9 @@ func TestNothingIsReadableBeforeItsFsync(t *testing.T) {
 		go func() { _, err := o.Append(ctx, orders, message(7)); cancelled <- err }()
 		synctest.Wait()
 		cancel()
-		var unconfirmed *UnconfirmedError
+		var unconfirmed *store.UnconfirmedError
 		require.ErrorAs(t, <-cancelled, &unconfirmed)
-		assert.Equal(t, UnconfirmedError{First: 7, Count: 1, Err: context.Canceled}, *unconfirmed)
+		assert.Equal(t, store.UnconfirmedError{First: 7, Count: 1, Err: context.Canceled}, *unconfirmed)
 		close(gate)
 		<-ready
 		synctest.Wait()
@@ -166,12 +168,12 @@ func TestAFailedFsyncIsFinal(t *testing.T) {
 	require.NoError(t, err)
 	d.onSync = func() error { return broken }
 	_, err = o.Append(bg, orders, message(6))
-	require.ErrorIs(t, err, ErrFailed)
+	require.ErrorIs(t, err, store.ErrFailed)
 	require.ErrorIs(t, err, broken)
 	<-ready
 	d.onSync = nil
 	syncs := d.syncs
-	requireAll(t, o, ErrFailed)
+	requireAll(t, o, store.ErrFailed)
 	assert.Equal(t, syncs, d.syncs, "it is never retried")
 	require.ErrorIs(t, o.Close(), broken)
 

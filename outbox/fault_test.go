@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 var (
@@ -34,7 +36,7 @@ func (l *life) script() error {
 		case 5, 11:
 			steps = append(steps,
 				func() error { return l.append(l.keys[2], 2) },
-				func() error { return l.settle(l.keys[2], 0, Range{2, 2}) })
+				func() error { return l.settle(l.keys[2], 0, store.Range{First: 2, Last: 2}) })
 		case 13:
 			steps = append(steps,
 				func() error { return l.settle(l.keys[2], l.acc[l.keys[2]].last) },
@@ -101,9 +103,9 @@ func (l *life) dead(f fault, err error) {
 		return
 	}
 	if f.err != 0 && !f.reading {
-		require.ErrorIs(l.t, err, ErrFailed, l.what)
-		require.ErrorIs(l.t, l.append(l.keys[1], 1), ErrFailed, "%s: it must not try again", l.what)
-		require.ErrorIs(l.t, l.settle(l.keys[1], 1), ErrFailed, l.what)
+		require.ErrorIs(l.t, err, store.ErrFailed, l.what)
+		require.ErrorIs(l.t, l.append(l.keys[1], 1), store.ErrFailed, "%s: it must not try again", l.what)
+		require.ErrorIs(l.t, l.settle(l.keys[1], 1), store.ErrFailed, l.what)
 	}
 	_ = l.close()
 }
@@ -117,7 +119,7 @@ func (l *life) after(then aftermath, seed uint64) *memDisk {
 		l.disk = d
 		err := l.open()
 		require.ErrorIs(l.t, err, f.err, l.what)
-		var damage *CorruptError
+		var damage *store.CorruptError
 		require.False(l.t, errors.As(err, &damage) && !errors.Is(err, f.err), l.what)
 		d.fault = fault{}
 		d = d.next(seed)
@@ -237,7 +239,7 @@ func TestAfterNoSpaceThereIsRoomAgain(t *testing.T) {
 	fill(t, o, orders, 1, 30, 5)
 	d.fault = fault{op: d.ops + 1, err: noSpace, lasting: true, amount: part}
 	_, err := o.Append(bg, orders, message(31))
-	require.ErrorIs(t, err, ErrFailed)
+	require.ErrorIs(t, err, store.ErrFailed)
 	require.ErrorIs(t, err, noSpace)
 	require.ErrorIs(t, o.Close(), noSpace)
 	_, err = Open(d.config())

@@ -12,6 +12,8 @@ import (
 
 	"github.com/hashicorp/raft-wal/metadb"
 	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 func flips(n int) int {
@@ -51,7 +53,7 @@ func TestBitsThatFlipInSegments(t *testing.T) {
 				what := fmt.Sprintf("closed %v, bit %x of byte %d of %s", closed, bit, at, name)
 				o, err := Open(l.withoutCache(d))
 				if err != nil {
-					var damage *CorruptError
+					var damage *store.CorruptError
 					require.ErrorAs(t, err, &damage, what)
 					refused++
 					continue
@@ -74,15 +76,15 @@ func (l *life) withoutCache(d *memDisk) Config {
 
 // accounted reads a stream: each pending message is there, or reported as lost,
 // or the very last one.
-func (l *life) accounted(o *Outbox, k Key, last uint64, what string) (reported int) {
+func (l *life) accounted(o *Outbox, k store.Key, last uint64, what string) (reported int) {
 	a, lost, got := l.acc[k], seqSet{}, map[uint64][]byte{}
 	for from := uint64(1); ; {
 		b, err := o.Read(k, from, 1000)
-		var damage *CorruptError
+		var damage *store.CorruptError
 		if errors.As(err, &damage) {
 			require.Equal(l.t, k, damage.Key, what)
 			require.GreaterOrEqual(l.t, damage.Through, from, what)
-			lost.add(Range{damage.From, damage.Through}, func(Range) {})
+			lost.add(store.Range{First: damage.From, Last: damage.Through}, func(store.Range) {})
 			from = damage.Through + 1
 			reported++
 			continue
@@ -115,7 +117,7 @@ func TestBitsThatFlipInTheMetaStore(t *testing.T) {
 		cfg := Config{Dir: filepath.Join(scratch(t), "outbox"), SegmentBytes: 4 << 10, CacheBytes: -1}
 		o := open(t, cfg)
 		fill(t, o, orders, 1, 600, 10)
-		require.NoError(t, o.Settle(orders, 10, Range{20, 30}))
+		require.NoError(t, o.Settle(orders, 10, store.Range{First: 20, Last: 30}))
 		if closed {
 			require.NoError(t, o.Close())
 		}
@@ -135,7 +137,7 @@ func TestBitsThatFlipInTheMetaStore(t *testing.T) {
 			require.NoError(t, os.WriteFile(filepath.Join(cfg.Dir, metadb.FileName), bad, 0o600))
 			o, err := Open(cfg)
 			if err != nil {
-				var damage *CorruptError
+				var damage *store.CorruptError
 				require.ErrorAs(t, err, &damage, what)
 				refused++
 				continue
@@ -171,10 +173,10 @@ func writeDir(t *testing.T, dir string, files map[string][]byte) {
 }
 
 // tryRead returns what can be read or is reported as lost.
-func tryRead(o *Outbox, k Key) (seqs []uint64) {
+func tryRead(o *Outbox, k store.Key) (seqs []uint64) {
 	for from := uint64(1); ; {
 		b, err := o.Read(k, from, 10000)
-		var damage *CorruptError
+		var damage *store.CorruptError
 		if errors.As(err, &damage) && damage.From >= from && damage.Through >= damage.From {
 			seqs = append(seqs, sequence(damage.From, damage.Through)...)
 			from = damage.Through + 1

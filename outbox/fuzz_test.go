@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // FuzzEntry opens bytes as an entry, and damages one that was sealed.
@@ -45,7 +47,7 @@ func FuzzEntry(f *testing.F) {
 }
 
 func recordSeeds() [][]byte {
-	key := Key{Destination: "127.0.0.1:1", Topic: "orders"}
+	key := store.Key{Destination: "127.0.0.1:1", Topic: "orders"}
 	messages := appendMessagesHeader(nil, 1, origin{}, 1, 2, 6)
 	messages = appendString(appendString(messages, "ab"), "cd")
 	whole := append(appendStreamRecord(nil, 1, key), messages...)
@@ -95,7 +97,7 @@ func FuzzRecords(f *testing.F) {
 
 func emptyIndex() *Outbox {
 	return &Outbox{
-		streams: map[Key]*stream{}, byID: map[uint64]*stream{}, nextStream: 1,
+		streams: map[store.Key]*stream{}, byID: map[uint64]*stream{}, nextStream: 1,
 		dests: map[string]*destination{}, segments: map[uint64]*segmentFile{},
 	}
 }
@@ -115,10 +117,10 @@ func appendRecord(r record) []byte {
 // FuzzState decodes what the meta store keeps besides the manifest.
 func FuzzState(f *testing.F) {
 	o := emptyIndex()
-	s := o.addStream(3, Key{Destination: "a:1", Topic: "t"})
+	s := o.addStream(3, store.Key{Destination: "a:1", Topic: "t"})
 	s.defined, s.durable = true, 100
-	s.settled.add(Range{1, 5}, func(Range) {})
-	s.settled.add(Range{9, 20}, func(Range) {})
+	s.settled.add(store.Range{First: 1, Last: 5}, func(store.Range) {})
+	s.settled.add(store.Range{First: 9, Last: 20}, func(store.Range) {})
 	f.Add(o.encodeStreams(7))
 	f.Add(newIdentity().encode())
 	segment := &segmentFile{last: 9}
@@ -142,7 +144,7 @@ func FuzzState(f *testing.F) {
 			}
 		}
 		o = emptyIndex()
-		o.addStream(3, Key{})
+		o.addStream(3, store.Key{})
 		segment := &segmentFile{}
 		if o.decodeSummary(segment, data) {
 			require.LessOrEqual(t, len(segment.extents), len(data)/9)
@@ -171,7 +173,7 @@ func FuzzDamagedOutbox(f *testing.F) {
 		crashed.vandalise(which, int(at), flip, cut)
 
 		o, err = Open(crashed.configWith(cfg))
-		var damage *CorruptError
+		var damage *store.CorruptError
 		if err != nil {
 			require.ErrorAs(t, err, &damage)
 			return
@@ -179,7 +181,7 @@ func FuzzDamagedOutbox(f *testing.F) {
 		defer func() { require.NoError(t, o.Close()) }()
 		for from := uint64(1); ; {
 			b, err := o.Read(orders, from, 1000)
-			if errors.Is(err, ErrUnknownStream) {
+			if errors.Is(err, store.ErrUnknownStream) {
 				return
 			}
 			if err != nil {

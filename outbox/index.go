@@ -4,12 +4,9 @@ import (
 	"cmp"
 	"slices"
 	"sort"
-)
 
-// Key names a stream: the address that its messages go to, and the topic there.
-type Key struct {
-	Destination, Topic string
-}
+	"github.com/buffstreams/watermill-buffstreams/store"
+)
 
 // extent is a run of one stream's messages in one segment, in order. Between
 // first and last only messages that are settled may be missing.
@@ -67,7 +64,7 @@ func (f *segmentFile) extend(known map[extentKey]*extent, s *stream, index uint6
 // Outbox.mu.
 type stream struct {
 	id   uint64
-	key  Key
+	key  store.Key
 	dest *destination
 
 	next    uint64 // the sequence to be given out next
@@ -100,7 +97,7 @@ type destination struct {
 	total   *int64 // the same of all destinations
 }
 
-func (s *stream) pending() uint64 { return s.settled.missing(Range{1, s.next - 1}) }
+func (s *stream) pending() uint64 { return s.settled.missing(store.Range{First: 1, Last: s.next - 1}) }
 
 // addBytes accounts for a change of what is pending.
 func (s *stream) addBytes(n int64) {
@@ -121,7 +118,7 @@ func (s *stream) extentAt(seq uint64) *extent {
 // attach makes x count, with what is not settled of it. It reports whether
 // there is any.
 func (s *stream) attach(x *extent) bool {
-	x.live = min(s.settled.missing(Range{x.first, x.last}), x.count)
+	x.live = min(s.settled.missing(store.Range{First: x.first, Last: x.last}), x.count)
 	if x.live == 0 {
 		return false
 	}
@@ -145,7 +142,7 @@ func (s *stream) detach(x *extent) {
 
 // release takes the freshly settled sequences of r off the accounts. It reports
 // whether a segment has nothing pending any longer.
-func (s *stream) release(r Range) (emptied bool) {
+func (s *stream) release(r store.Range) (emptied bool) {
 	i := sort.Search(len(s.extents), func(i int) bool { return s.extents[i].last >= r.First })
 	kept, end := i, i
 	for ; end < len(s.extents) && s.extents[end].first <= r.Last; end++ {

@@ -7,6 +7,8 @@ import (
 	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // ledger is what a careful caller knows of a stream.
@@ -29,8 +31,8 @@ type life struct {
 	o          *Outbox
 	id         [16]byte
 	epoch      uint64
-	keys       []Key
-	acc        map[Key]*ledger
+	keys       []store.Key
+	acc        map[store.Key]*ledger
 	highest    uint64 // stream number
 	n          int
 	recoveries int
@@ -38,7 +40,7 @@ type life struct {
 }
 
 func newLife(t testing.TB, what string) *life {
-	l := &life{t: t, what: what, disk: newMemDisk(1), acc: map[Key]*ledger{}, keys: []Key{{"a", "stuck"}, {"b", "1"}, {"b", "2"}}}
+	l := &life{t: t, what: what, disk: newMemDisk(1), acc: map[store.Key]*ledger{}, keys: []store.Key{{Destination: "a", Topic: "stuck"}, {Destination: "b", Topic: "1"}, {Destination: "b", Topic: "2"}}}
 	for _, k := range l.keys {
 		l.acc[k] = &ledger{known: map[uint64][]byte{}}
 	}
@@ -69,9 +71,9 @@ func (l *life) close() error {
 	err := l.o.Close()
 	if err == nil {
 		for _, a := range l.acc {
-			a.saved.add(Range{1, a.settled.through}, func(Range) {})
+			a.saved.add(store.Range{First: 1, Last: a.settled.through}, func(store.Range) {})
 			for _, r := range a.settled.ranges {
-				a.saved.add(r, func(Range) {})
+				a.saved.add(r, func(store.Range) {})
 			}
 		}
 	}
@@ -81,7 +83,7 @@ func (l *life) close() error {
 }
 
 // append stores a batch of small messages.
-func (l *life) append(k Key, count int) error {
+func (l *life) append(k store.Key, count int) error {
 	a := l.acc[k]
 	var batch [][]byte
 	for range count {
@@ -103,7 +105,7 @@ func (l *life) append(k Key, count int) error {
 	l.number(k)
 	l.moved = l.moved || moved(l.o)
 	for _, a := range l.acc { // it carried what was settled in order
-		a.saved.add(Range{1, a.settled.through}, func(Range) {})
+		a.saved.add(store.Range{First: 1, Last: a.settled.through}, func(store.Range) {})
 	}
 	return nil
 }
@@ -129,7 +131,7 @@ func (a *ledger) take(first uint64, batch [][]byte) {
 }
 
 // number checks that a stream keeps its number, and that a new one has a new one.
-func (l *life) number(k Key) {
+func (l *life) number(k store.Key) {
 	a, id := l.acc[k], l.o.StreamID(k)
 	if a.id == 0 {
 		require.Greater(l.t, id, l.highest, "%s: the number of %v was used before", l.what, k)
@@ -138,18 +140,18 @@ func (l *life) number(k Key) {
 	require.Equal(l.t, a.id, id, "%s: the number of %v", l.what, k)
 }
 
-func (l *life) settle(k Key, through uint64, ranges ...Range) error {
+func (l *life) settle(k store.Key, through uint64, ranges ...store.Range) error {
 	a := l.acc[k]
-	a.settled.add(Range{1, min(through, a.last)}, func(Range) {})
+	a.settled.add(store.Range{First: 1, Last: min(through, a.last)}, func(store.Range) {})
 	for _, r := range ranges {
-		a.settled.add(Range{r.First, min(r.Last, a.last)}, func(Range) {})
+		a.settled.add(store.Range{First: r.First, Last: min(r.Last, a.last)}, func(store.Range) {})
 	}
 	err := l.o.Settle(k, through, ranges...)
 	synctest.Wait()
 	return err
 }
 
-func (l *life) forget(k Key) error {
+func (l *life) forget(k store.Key) error {
 	l.acc[k].forgotten = true
 	err := l.o.Forget(bg, k)
 	if err == nil {
@@ -160,7 +162,7 @@ func (l *life) forget(k Key) error {
 }
 
 // read returns all that a stream has pending.
-func (l *life) read(k Key) (map[uint64][]byte, error) {
+func (l *life) read(k store.Key) (map[uint64][]byte, error) {
 	got, before := map[uint64][]byte{}, uint64(0)
 	for from := uint64(1); l.o.StreamID(k) != 0; {
 		b, err := l.o.Read(k, from, 1000)
@@ -199,7 +201,7 @@ func (l *life) recovered() {
 	}
 }
 
-func (a *ledger) compare(l *life, k Key, got map[uint64][]byte) {
+func (a *ledger) compare(l *life, k store.Key, got map[uint64][]byte) {
 	for _, batch := range a.attempted {
 		if len(batch) > 0 && bytes.Equal(got[a.last+1], batch[0]) {
 			for i, m := range batch {
@@ -214,15 +216,15 @@ func (a *ledger) compare(l *life, k Key, got map[uint64][]byte) {
 		require.Contains(l.t, a.known, seq, "%s: %v has a message that nobody appended", l.what, k)
 		require.Equal(l.t, a.known[seq], m, "%s: sequence %d of %v", l.what, seq, k)
 		require.Equal(l.t, seq, a.saved.next(seq), "%s: settled message %d of %v came back", l.what, seq, k)
-		pending.add(Range{seq, seq}, func(Range) {})
+		pending.add(store.Range{First: seq, Last: seq}, func(store.Range) {})
 	}
 	settled := seqSet{}
 	for seq := uint64(1); seq <= a.last; seq++ {
 		if pending.next(seq) == seq {
 			require.NotEqual(l.t, seq, a.settled.next(seq), "%s: confirmed message %d of %v is lost", l.what, seq, k)
-			settled.add(Range{seq, seq}, func(Range) {})
+			settled.add(store.Range{First: seq, Last: seq}, func(store.Range) {})
 		}
 	}
-	a.settled, a.saved = settled, seqSet{through: settled.through, ranges: append([]Range(nil), settled.ranges...)}
+	a.settled, a.saved = settled, seqSet{through: settled.through, ranges: append([]store.Range(nil), settled.ranges...)}
 	a.forgotten = false
 }

@@ -6,9 +6,11 @@ import (
 	"hash/crc32"
 	"io"
 	"sync"
+
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// Outbox is an open directory of streams. All methods may be called from any
+// Outbox is a store.Outbox in an open directory. All methods may be called from any
 // number of goroutines, except that each stream has one reader at a time.
 type Outbox struct {
 	cfg  Config
@@ -31,7 +33,7 @@ type Outbox struct {
 
 	// mu guards the index and all below. Nothing waits for a disk under it.
 	mu          sync.Mutex
-	streams     map[Key]*stream
+	streams     map[store.Key]*stream
 	byID        map[uint64]*stream
 	nextStream  uint64
 	dests       map[string]*destination
@@ -51,6 +53,8 @@ type Outbox struct {
 	failure     error // wraps ErrFailed
 }
 
+var _ store.Outbox = (*Outbox)(nil)
+
 // Open opens the outbox in cfg.Dir or makes one there, and adds one to its
 // epoch. It fails with ErrLocked while another process has it open, and with a
 // *CorruptError if the end of the log was damaged by more than a crash.
@@ -67,11 +71,11 @@ func Open(cfg Config) (*Outbox, error) {
 		cfg: cfg, meta: metaStore{disk.meta}, lock: disk.lock,
 		deliverer: make(chan struct{}, 1),
 		wake:      make(chan struct{}, 1), closing: make(chan struct{}), newStreams: make(chan struct{}),
-		streams: map[Key]*stream{}, byID: map[uint64]*stream{}, nextStream: 1,
+		streams: map[store.Key]*stream{}, byID: map[uint64]*stream{}, nextStream: 1,
 		dests: map[string]*destination{}, segments: map[uint64]*segmentFile{},
 	}
 	if err := o.recover(disk.fs); err != nil {
-		var damage *CorruptError
+		var damage *store.CorruptError
 		if !errors.As(err, &damage) {
 			err = fmt.Errorf("outbox: open %s: %w", cfg.Dir, err)
 		}
@@ -134,24 +138,24 @@ func (o *Outbox) usable() error {
 		return o.failure
 	}
 	if o.closed {
-		return ErrClosed
+		return store.ErrClosed
 	}
 	return nil
 }
 
 // lookup returns the stream of k. mu is held.
-func (o *Outbox) lookup(k Key) (*stream, error) {
+func (o *Outbox) lookup(k store.Key) (*stream, error) {
 	if err := o.usable(); err != nil {
 		return nil, err
 	}
 	if s := o.streams[k]; s != nil {
 		return s, nil
 	}
-	return nil, ErrUnknownStream
+	return nil, store.ErrUnknownStream
 }
 
 // addStream puts a stream into the index. mu is held.
-func (o *Outbox) addStream(id uint64, k Key) *stream {
+func (o *Outbox) addStream(id uint64, k store.Key) *stream {
 	d := o.dests[k.Destination]
 	if d == nil {
 		d = &destination{name: k.Destination, total: &o.bytes}

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 func TestMain(m *testing.M) {
@@ -23,8 +24,8 @@ func TestMain(m *testing.M) {
 
 var (
 	bg     = context.Background()
-	orders = Key{Destination: "10.0.0.1:5031", Topic: "orders"}
-	events = Key{Destination: "10.0.0.2:5031", Topic: "events"}
+	orders = store.Key{Destination: "10.0.0.1:5031", Topic: "orders"}
+	events = store.Key{Destination: "10.0.0.2:5031", Topic: "events"}
 )
 
 func open(t testing.TB, cfg Config) *Outbox {
@@ -38,7 +39,7 @@ func open(t testing.TB, cfg Config) *Outbox {
 func message(n uint64) []byte { return fmt.Appendf(nil, "message %d", n) }
 
 // fill appends messages first to last, batch at a time, and checks their numbers.
-func fill(t testing.TB, o *Outbox, k Key, first, last, batch uint64) {
+func fill(t testing.TB, o *Outbox, k store.Key, first, last, batch uint64) {
 	t.Helper()
 	for seq := first; seq <= last; {
 		var messages [][]byte
@@ -53,7 +54,7 @@ func fill(t testing.TB, o *Outbox, k Key, first, last, batch uint64) {
 }
 
 // readAll reads from from on until nothing is left, and returns the sequences.
-func readAll(t testing.TB, o *Outbox, k Key, from uint64, maxBytes int) (seqs []uint64) {
+func readAll(t testing.TB, o *Outbox, k store.Key, from uint64, maxBytes int) (seqs []uint64) {
 	t.Helper()
 	for {
 		b, err := o.Read(k, from, maxBytes)
@@ -131,11 +132,11 @@ func TestSettledMessagesAreSkippedAndSequencesNeverReused(t *testing.T) {
 	cfg := newMemDisk(1).config()
 	o := open(t, cfg)
 	fill(t, o, orders, 1, 1000, 10)
-	require.NoError(t, o.Settle(orders, 100, Range{200, 299}, Range{150, 150}, Range{901, 5000}))
+	require.NoError(t, o.Settle(orders, 100, store.Range{First: 200, Last: 299}, store.Range{First: 150, Last: 150}, store.Range{First: 901, Last: 5000}))
 	want := slices.Concat(sequence(101, 149), sequence(151, 199), sequence(300, 900))
 	require.Equal(t, want, readAll(t, o, orders, 1, 500))
 	s := o.Streams()[0]
-	assert.Equal(t, Stream{Key: orders, ID: 1, First: 101, Next: 1001, Pending: uint64(len(want)), Bytes: s.Bytes}, s)
+	assert.Equal(t, store.Stream{Key: orders, ID: 1, First: 101, Next: 1001, Pending: uint64(len(want)), Bytes: s.Bytes}, s)
 	require.NoError(t, o.Close())
 
 	o = open(t, cfg)
@@ -161,12 +162,12 @@ func TestForgottenStreamGivesUpItsNumber(t *testing.T) {
 	require.ErrorIs(t, o.Forget(bg, orders), ErrPending)
 	require.NoError(t, o.Settle(orders, 10))
 	require.NoError(t, o.Forget(bg, orders))
-	require.ErrorIs(t, o.Forget(bg, orders), ErrUnknownStream)
-	require.ErrorIs(t, o.Settle(orders, 1), ErrUnknownStream)
+	require.ErrorIs(t, o.Forget(bg, orders), store.ErrUnknownStream)
+	require.ErrorIs(t, o.Settle(orders, 1), store.ErrUnknownStream)
 	_, err := o.Read(orders, 1, 1)
-	require.ErrorIs(t, err, ErrUnknownStream)
+	require.ErrorIs(t, err, store.ErrUnknownStream)
 	_, err = o.Ready(orders, 1)
-	require.ErrorIs(t, err, ErrUnknownStream)
+	require.ErrorIs(t, err, store.ErrUnknownStream)
 	for range 2 {
 		assert.Zero(t, o.StreamID(orders))
 		assert.Len(t, o.Streams(), 1)
@@ -194,14 +195,14 @@ func TestQuotaOfADestination(t *testing.T) {
 	cfg.QuotaBytes = 10 * (100 + 2 + MessageOverhead)
 	o := open(t, cfg)
 	m := make([]byte, 100)
-	other := Key{orders.Destination, "other"}
+	other := store.Key{Destination: orders.Destination, Topic: "other"}
 	for range 5 {
 		_, err := o.Append(bg, orders, m)
 		require.NoError(t, err)
 	}
 	_, err := o.Append(bg, other, m, m, m, m, m, m)
-	require.ErrorIs(t, err, ErrOutboxFull)
-	var full *FullError
+	require.ErrorIs(t, err, store.ErrOutboxFull)
+	var full *store.FullError
 	require.ErrorAs(t, err, &full)
 	assert.Equal(t, orders.Destination, full.Destination)
 	assert.Zero(t, o.StreamID(other), "nothing was written")
@@ -210,12 +211,12 @@ func TestQuotaOfADestination(t *testing.T) {
 	_, err = o.Append(bg, events, m, m)
 	require.NoError(t, err, "another destination")
 	_, err = o.Append(bg, orders, m, m)
-	require.ErrorIs(t, err, ErrOutboxFull)
+	require.ErrorIs(t, err, store.ErrOutboxFull)
 	require.NoError(t, o.Close())
 
 	o = open(t, cfg)
 	_, err = o.Append(bg, orders, m, m)
-	require.ErrorIs(t, err, ErrOutboxFull, "the account survives")
+	require.ErrorIs(t, err, store.ErrOutboxFull, "the account survives")
 	require.NoError(t, o.Settle(orders, 1))
 	first, err := o.Append(bg, orders, m, m)
 	require.NoError(t, err)
@@ -225,12 +226,12 @@ func TestQuotaOfADestination(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	d := newMemDisk(1)
 	o := open(t, d.config())
-	var size *SizeError
+	var size *store.SizeError
 	_, err := o.Append(bg, orders, make([]byte, MaxAppendBytes))
 	require.ErrorAs(t, err, &size)
-	_, err = o.Append(bg, Key{Topic: string(make([]byte, MaxKeyBytes+1))}, nil)
+	_, err = o.Append(bg, store.Key{Topic: string(make([]byte, MaxKeyBytes+1))}, nil)
 	require.ErrorAs(t, err, &size)
-	_, err = o.Append(bg, Key{Destination: string(make([]byte, MaxKeyBytes+1))}, nil)
+	_, err = o.Append(bg, store.Key{Destination: string(make([]byte, MaxKeyBytes+1))}, nil)
 	require.ErrorAs(t, err, &size)
 	first, err := o.Append(bg, orders)
 	require.NoError(t, err)

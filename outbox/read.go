@@ -7,17 +7,9 @@ import (
 	"os"
 
 	"github.com/hashicorp/raft-wal/types"
+
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
-
-// Batch is what one Read returns: messages with consecutive sequences from
-// First on. They are read-only and stay valid.
-type Batch struct {
-	First    uint64
-	Messages [][]byte
-}
-
-// Next is the sequence to read from after this batch.
-func (b *Batch) Next() uint64 { return b.First + uint64(len(b.Messages)) }
 
 // Read returns messages of stream k from sequence from on, as many as maxBytes
 // hold but at least one. Messages that are settled are skipped, so First can
@@ -27,17 +19,17 @@ func (b *Batch) Next() uint64 { return b.First + uint64(len(b.Messages)) }
 // most one segment. One goroutine at a time may read a stream.
 //
 // A *CorruptError says which messages cannot be read; nothing is skipped.
-func (o *Outbox) Read(k Key, from uint64, maxBytes int) (Batch, error) {
+func (o *Outbox) Read(k store.Key, from uint64, maxBytes int) (store.Batch, error) {
 	for {
 		o.mu.Lock()
 		s, err := o.lookup(k)
 		if err != nil {
 			o.mu.Unlock()
-			return Batch{}, err
+			return store.Batch{}, err
 		}
 		from = s.settled.next(from)
 		end := s.settled.limit(from, s.durable)
-		b := batchBuilder{next: from, end: end, left: maxBytes, batch: Batch{First: from}}
+		b := batchBuilder{next: from, end: end, left: maxBytes, batch: store.Batch{First: from}}
 		if from >= end || b.fromCache(s) {
 			o.mu.Unlock()
 			return b.batch, nil
@@ -51,7 +43,7 @@ func (o *Outbox) Read(k Key, from uint64, maxBytes int) (Batch, error) {
 			continue // moved meanwhile: the index knows where to
 		}
 		if len(b.batch.Messages) == 0 && err != nil {
-			return Batch{}, err
+			return store.Batch{}, err
 		}
 		// Damage behind a good message is for the next Read to report.
 		o.mu.Lock()
@@ -63,7 +55,7 @@ func (o *Outbox) Read(k Key, from uint64, maxBytes int) (Batch, error) {
 
 // plan is where to read: entries at to hi of the extent's segment.
 type plan struct {
-	key     Key
+	key     store.Key
 	stream  uint64
 	extent  *extent
 	segment *segmentFile
@@ -86,7 +78,7 @@ func (s *stream) plan(seq uint64) (plan, error) {
 }
 
 // lost reports pending messages that no segment holds. mu is held.
-func (s *stream) lost(seq uint64) *CorruptError {
+func (s *stream) lost(seq uint64) *store.CorruptError {
 	through := s.settled.limit(seq, s.durable) - 1
 	for _, x := range s.extents {
 		if x.first > seq {
@@ -94,13 +86,13 @@ func (s *stream) lost(seq uint64) *CorruptError {
 			break
 		}
 	}
-	return &CorruptError{Reason: "messages are missing from the log", Key: s.key, From: seq, Through: through}
+	return &store.CorruptError{Reason: "messages are missing from the log", Key: s.key, From: seq, Through: through}
 }
 
 // readExtent fills b from the entries of p. If an entry is damaged it looks on
 // to learn how much is lost.
 func (o *Outbox) readExtent(p *plan, b *batchBuilder) error {
-	var damage *CorruptError
+	var damage *store.CorruptError
 	for ; p.at <= p.hi; p.at++ {
 		first, err := o.readRecords(p, b)
 		if errors.Is(err, errGone) {
@@ -110,11 +102,11 @@ func (o *Outbox) readExtent(p *plan, b *batchBuilder) error {
 			return fmt.Errorf("outbox: %w", err)
 		}
 		if err != nil && damage == nil {
-			damage = &CorruptError{File: p.segment.name, Index: p.at, Reason: "entry", Err: err, Key: p.key, From: b.next}
+			damage = &store.CorruptError{File: p.segment.name, Index: p.at, Reason: "entry", Err: err, Key: p.key, From: b.next}
 		}
 		if first != 0 {
 			if damage == nil {
-				damage = &CorruptError{File: p.segment.name, Index: p.at, Reason: "messages are missing before", Key: p.key, From: b.next}
+				damage = &store.CorruptError{File: p.segment.name, Index: p.at, Reason: "messages are missing before", Key: p.key, From: b.next}
 			}
 			damage.Through = first - 1
 			return damage
@@ -126,7 +118,7 @@ func (o *Outbox) readExtent(p *plan, b *batchBuilder) error {
 	p.at = p.hi // what is appended later may follow in this extent
 	if b.next < b.end && b.next <= p.last {
 		if damage == nil {
-			damage = &CorruptError{File: p.segment.name, Index: p.hi, Reason: "messages are missing up to", Key: p.key, From: b.next}
+			damage = &store.CorruptError{File: p.segment.name, Index: p.hi, Reason: "messages are missing up to", Key: p.key, From: b.next}
 		}
 		damage.Through = min(p.last, b.end-1)
 		return damage
@@ -174,7 +166,7 @@ func (o *Outbox) readRecords(p *plan, b *batchBuilder) (first uint64, err error)
 
 // batchBuilder collects the messages next to end-1.
 type batchBuilder struct {
-	batch     Batch
+	batch     store.Batch
 	next, end uint64
 	left      int // bytes
 }

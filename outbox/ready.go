@@ -1,6 +1,10 @@
 package outbox
 
-import "context"
+import (
+	"context"
+
+	"github.com/buffstreams/watermill-buffstreams/store"
+)
 
 // waiter waits for sequence from of its stream to be durable.
 type waiter struct {
@@ -11,7 +15,7 @@ type waiter struct {
 // Ready returns a channel that is closed once message from of stream k can be
 // read, and when the outbox is closed or fails. Asking again for the same
 // sequence returns the same channel.
-func (o *Outbox) Ready(k Key, from uint64) (<-chan struct{}, error) {
+func (o *Outbox) Ready(k store.Key, from uint64) (<-chan struct{}, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	s, err := o.lookup(k)

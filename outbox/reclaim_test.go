@@ -5,6 +5,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 func TestSpaceOfSettledMessagesIsGivenBack(t *testing.T) {
@@ -64,7 +66,7 @@ func TestRelocationKeepsGapsAndSequences(t *testing.T) {
 		fill(t, o, orders, n, n+39, 4)
 		last = n + 39
 		// One in forty stays.
-		require.NoError(t, o.Settle(orders, 0, Range{n, n + 16}, Range{n + 18, n + 39}))
+		require.NoError(t, o.Settle(orders, 0, store.Range{First: n, Last: n + 16}, store.Range{First: n + 18, Last: n + 39}))
 		want = append(want, n+17)
 	}
 	assert.LessOrEqual(t, d.bytes(), len(want)*2*(MessageOverhead+15)+8*cfg.SegmentBytes)

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
+
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // One commit writes one entry: a header, then records. docs/outbox.md draws
@@ -78,15 +80,15 @@ type origin struct {
 type record struct {
 	kind    byte
 	stream  uint64
-	key     Key    // recordStream
-	first   uint64 // recordMessages
-	count   uint64 // recordMessages
-	from    origin // recordMessages
-	through uint64 // recordSettled
-	payload []byte // recordMessages: count times length and bytes
+	key     store.Key // recordStream
+	first   uint64    // recordMessages
+	count   uint64    // recordMessages
+	from    origin    // recordMessages
+	through uint64    // recordSettled
+	payload []byte    // recordMessages: count times length and bytes
 }
 
-func appendStreamRecord(b []byte, id uint64, key Key) []byte {
+func appendStreamRecord(b []byte, id uint64, key store.Key) []byte {
 	b = append(b, recordStream)
 	b = binary.AppendUvarint(b, id)
 	b = appendString(b, key.Destination)
@@ -191,7 +193,7 @@ func (d *decoder) record() record {
 	r.stream = d.uvarint()
 	switch r.kind {
 	case recordStream:
-		r.key = Key{Destination: d.string(), Topic: d.string()}
+		r.key = store.Key{Destination: d.string(), Topic: d.string()}
 	case recordMessages:
 		r.from = origin{segment: d.uvarint(), part: d.uvarint()}
 		r.first, r.count = d.uvarint(), d.uint32()

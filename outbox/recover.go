@@ -6,6 +6,8 @@ import (
 
 	"github.com/hashicorp/raft-wal/segment"
 	"github.com/hashicorp/raft-wal/types"
+
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // recover builds the index from what an earlier process left, starts a fresh
@@ -26,7 +28,7 @@ func (o *Outbox) recover(fs types.VFS) error {
 	for id, base := range files {
 		if id >= l.state.NextSegmentID {
 			// The manifest is committed before a segment is made: it has rotted and an older one took its place.
-			return &CorruptError{File: segment.FileName(types.SegmentInfo{ID: id, BaseIndex: base}), Reason: "the manifest is older than the log"}
+			return &store.CorruptError{File: segment.FileName(types.SegmentInfo{ID: id, BaseIndex: base}), Reason: "the manifest is older than the log"}
 		}
 	}
 	if err := o.loadIdentity(len(l.state.Segments) > 0); err != nil {
@@ -41,7 +43,7 @@ func (o *Outbox) recover(fs types.VFS) error {
 		return err
 	}
 	if last < saved {
-		return &CorruptError{Index: last + 1, Reason: "the log ends before what was saved of it"}
+		return &store.CorruptError{Index: last + 1, Reason: "the log ends before what was saved of it"}
 	}
 	stripped := o.attachAll()
 	if err := o.begin(last, stripped); err != nil {
@@ -62,13 +64,13 @@ func (o *Outbox) loadIdentity(expected bool) error {
 	}
 	if b == nil {
 		if expected {
-			return &CorruptError{Reason: "identity is missing"}
+			return &store.CorruptError{Reason: "identity is missing"}
 		}
 		o.who = newIdentity()
 	} else {
 		var ok bool
 		if o.who, ok = decodeIdentity(b); !ok {
-			return &CorruptError{Reason: "identity"}
+			return &store.CorruptError{Reason: "identity"}
 		}
 	}
 	o.seed = seedOf(o.who.id)
@@ -78,14 +80,14 @@ func (o *Outbox) loadIdentity(expected bool) error {
 func (o *Outbox) loadStreams(expected bool) (saved uint64, err error) {
 	b, err := o.meta.get(keyStreams)
 	if err == nil && b == nil && expected {
-		err = &CorruptError{Reason: "table of streams is missing"}
+		err = &store.CorruptError{Reason: "table of streams is missing"}
 	}
 	if err != nil || b == nil {
 		return 0, err
 	}
 	saved, ok := o.decodeStreams(b)
 	if !ok {
-		return 0, &CorruptError{Reason: "table of streams"}
+		return 0, &store.CorruptError{Reason: "table of streams"}
 	}
 	return saved, nil
 }
@@ -103,7 +105,7 @@ func (o *Outbox) loadSegments(fs types.VFS, files map[uint64]uint64, saved uint6
 		case tail && !exists && saved < info.BaseIndex:
 			// The crash came before its first fsync.
 		case !exists:
-			return 0, &CorruptError{File: f.name, Reason: "segment is missing"}
+			return 0, &store.CorruptError{File: f.name, Reason: "segment is missing"}
 		case tail:
 			err = o.replay(f, fs, saved)
 		default:
@@ -124,7 +126,7 @@ func (o *Outbox) loadSummary(f *segmentFile) error {
 		return err
 	}
 	if !o.decodeSummary(f, b) {
-		return &CorruptError{File: f.name, Reason: "summary of the segment"}
+		return &store.CorruptError{File: f.name, Reason: "summary of the segment"}
 	}
 	return nil
 }
@@ -133,7 +135,7 @@ func (o *Outbox) loadSummary(f *segmentFile) error {
 // streams already.
 func (o *Outbox) replay(f *segmentFile, fs types.VFS, saved uint64) error {
 	if !f.info.SealTime.IsZero() {
-		return &CorruptError{File: f.name, Reason: "the manifest has no open segment"}
+		return &store.CorruptError{File: f.name, Reason: "the manifest has no open segment"}
 	}
 	w, err := o.log.recoverTail(f.info)
 	if err != nil {
@@ -154,14 +156,14 @@ func (o *Outbox) replay(f *segmentFile, fs types.VFS, saved uint64) error {
 	for index := f.info.BaseIndex; index <= f.last; index++ {
 		buf, err := w.GetLog(index)
 		if err != nil {
-			return &CorruptError{File: f.name, Index: index, Reason: "entry", Err: err}
+			return &store.CorruptError{File: f.name, Index: index, Reason: "entry", Err: err}
 		}
 		records, err := openEntryAt(buf.Bs, index, o.seed)
 		if err == nil {
 			err = o.replayRecords(f, grown, index, records, index > saved)
 		}
 		if err := errors.Join(err, buf.Close()); err != nil {
-			return &CorruptError{File: f.name, Index: index, Reason: "entry", Err: err}
+			return &store.CorruptError{File: f.name, Index: index, Reason: "entry", Err: err}
 		}
 	}
 	return nil
@@ -197,7 +199,7 @@ func (o *Outbox) replayRecords(f *segmentFile, grown map[extentKey]*extent, inde
 			}
 			f.extend(grown, s, index, r.run())
 		case r.kind == recordSettled && fresh:
-			s.settled.add(Range{1, min(r.through, s.durable-1)}, func(Range) {})
+			s.settled.add(store.Range{First: 1, Last: min(r.through, s.durable-1)}, func(store.Range) {})
 		case r.kind == recordForget && fresh:
 			o.removeStream(s)
 		}
@@ -265,12 +267,12 @@ func (o *Outbox) begin(last uint64, rewrite []*segmentFile) error {
 
 // damaged makes a CorruptError of what is not the file system refusing.
 func damaged(err error, file, what string) error {
-	var known *CorruptError
+	var known *store.CorruptError
 	if errors.As(err, &known) || errors.Is(err, os.ErrPermission) {
 		return err
 	}
 	if errors.Is(err, types.ErrCorrupt) || errors.Is(err, os.ErrNotExist) {
-		return &CorruptError{File: file, Reason: what, Err: err}
+		return &store.CorruptError{File: file, Reason: what, Err: err}
 	}
 	return err
 }

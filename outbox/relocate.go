@@ -2,6 +2,8 @@ package outbox
 
 import (
 	"github.com/hashicorp/raft-wal/types"
+
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // What one step of a relocation writes and reads at most, and so how long it
@@ -120,7 +122,7 @@ func (o *Outbox) copyPending(entry []byte, copied []run) ([]byte, []run, bool) {
 }
 
 // pendingRanges returns the parts of rec that are not settled.
-func (o *Outbox) pendingRanges(rec *record) (ranges []Range) {
+func (o *Outbox) pendingRanges(rec *record) (ranges []store.Range) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	s := o.byID[rec.stream]
@@ -129,7 +131,7 @@ func (o *Outbox) pendingRanges(rec *record) (ranges []Range) {
 	}
 	for seq := s.settled.next(rec.first); seq <= rec.last(); {
 		end := s.settled.limit(seq, rec.last()+1)
-		ranges = append(ranges, Range{seq, end - 1})
+		ranges = append(ranges, store.Range{First: seq, Last: end - 1})
 		seq = s.settled.next(end)
 	}
 	return ranges

@@ -1,22 +1,21 @@
 package outbox
 
-import "sort"
+import (
+	"sort"
 
-// Range is an interval of sequences, both ends included.
-type Range struct {
-	First, Last uint64
-}
+	"github.com/buffstreams/watermill-buffstreams/store"
+)
 
 // seqSet holds the settled sequences of a stream: all up to through, and the
 // ranges above it, which are sorted and neither touch nor overlap. It is as
 // large as the gaps that its stream's reader leaves.
 type seqSet struct {
 	through uint64
-	ranges  []Range
+	ranges  []store.Range
 }
 
 // add marks r and calls fresh for each part of it that was not in the set.
-func (s *seqSet) add(r Range, fresh func(Range)) {
+func (s *seqSet) add(r store.Range, fresh func(store.Range)) {
 	if r.First <= s.through {
 		r.First = s.through + 1
 	}
@@ -30,26 +29,26 @@ func (s *seqSet) add(r Range, fresh func(Range)) {
 	for ; j < len(s.ranges) && s.ranges[j].First <= r.Last+1; j++ {
 		old := s.ranges[j]
 		if next < old.First {
-			fresh(Range{next, min(old.First-1, r.Last)})
+			fresh(store.Range{First: next, Last: min(old.First-1, r.Last)})
 		}
 		next = max(next, old.Last+1)
 		merged.First, merged.Last = min(merged.First, old.First), max(merged.Last, old.Last)
 	}
 	if next <= r.Last {
-		fresh(Range{next, r.Last})
+		fresh(store.Range{First: next, Last: r.Last})
 	}
 	s.replace(i, j, merged)
 }
 
 // replace puts r in the place of ranges[i:j], or into through if it begins there.
-func (s *seqSet) replace(i, j int, r Range) {
+func (s *seqSet) replace(i, j int, r store.Range) {
 	if r.First == s.through+1 {
 		s.through = r.Last
 		s.ranges = append(s.ranges[:0], s.ranges[j:]...)
 		return
 	}
 	if i == j {
-		s.ranges = append(s.ranges, Range{})
+		s.ranges = append(s.ranges, store.Range{})
 		copy(s.ranges[i+1:], s.ranges[i:])
 		s.ranges[i] = r
 		return
@@ -76,7 +75,7 @@ func (s *seqSet) limit(seq, max uint64) uint64 {
 }
 
 // missing counts the sequences of r that are not in the set.
-func (s *seqSet) missing(r Range) uint64 {
+func (s *seqSet) missing(r store.Range) uint64 {
 	r.First = max(r.First, s.through+1)
 	if r.First > r.Last {
 		return 0

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 func TestSeqSetAgreesWithAMap(t *testing.T) {
@@ -14,9 +16,9 @@ func TestSeqSetAgreesWithAMap(t *testing.T) {
 		model := map[uint64]bool{}
 		for range 40 {
 			first := rng.Uint64N(60) + 1
-			r := Range{first, first + rng.Uint64N(12)}
+			r := store.Range{First: first, Last: first + rng.Uint64N(12)}
 			fresh := map[uint64]bool{}
-			set.add(r, func(f Range) {
+			set.add(r, func(f store.Range) {
 				require.LessOrEqual(t, f.First, f.Last)
 				for n := f.First; n <= f.Last; n++ {
 					require.False(t, model[n] || fresh[n], "%d is not fresh", n)
@@ -59,6 +61,6 @@ func checkSet(t *testing.T, set *seqSet, model map[uint64]bool) {
 				missing++
 			}
 		}
-		require.Equal(t, missing, set.missing(Range{from, from + 15}))
+		require.Equal(t, missing, set.missing(store.Range{First: from, Last: from + 15}))
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"slices"
+
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // Settle says that messages of stream k need not be kept: all up to through,
@@ -15,7 +17,7 @@ import (
 //
 // The memory that a stream takes grows with the gaps between settled messages,
 // which a reader bounds with its window.
-func (o *Outbox) Settle(k Key, through uint64, ranges ...Range) error {
+func (o *Outbox) Settle(k store.Key, through uint64, ranges ...store.Range) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	s, err := o.lookup(k)
@@ -24,14 +26,14 @@ func (o *Outbox) Settle(k Key, through uint64, ranges ...Range) error {
 	}
 	emptied := false
 	before := o.unsaved
-	fresh := func(r Range) {
+	fresh := func(r store.Range) {
 		o.unsaved += r.Last - r.First + 1
 		emptied = s.release(r) || emptied
 	}
 	last := s.durable - 1
-	s.settled.add(Range{1, min(through, last)}, fresh)
+	s.settled.add(store.Range{First: 1, Last: min(through, last)}, fresh)
 	for _, r := range ranges {
-		s.settled.add(Range{max(r.First, 1), min(r.Last, last)}, fresh)
+		s.settled.add(store.Range{First: max(r.First, 1), Last: min(r.Last, last)}, fresh)
 	}
 	if o.unsaved == before {
 		return nil
@@ -55,7 +57,7 @@ func (o *Outbox) Settle(k Key, through uint64, ranges ...Range) error {
 // otherwise. It returns once that is durable. Neither its number nor any of its
 // sequences is ever used again: a later Append to the same key begins a new
 // stream with a new number.
-func (o *Outbox) Forget(ctx context.Context, k Key) error {
+func (o *Outbox) Forget(ctx context.Context, k store.Key) error {
 	o.mu.Lock()
 	s, err := o.lookup(k)
 	if err == nil && s.settled.through+1 != s.next {
@@ -83,35 +85,25 @@ func (o *Outbox) Forget(ctx context.Context, k Key) error {
 	}
 }
 
-// Stream describes a stream at one moment.
-type Stream struct {
-	Key     Key
-	ID      uint64 // small, never used for another stream
-	First   uint64 // lowest sequence that is not settled
-	Next    uint64 // sequence that the next message gets
-	Pending uint64 // messages that are not settled
-	Bytes   int64  // what they count against the quota; close, not exact
-}
-
 // Streams returns all streams by number, drained ones included. After Close or
 // a failure it returns what was known last.
-func (o *Outbox) Streams() []Stream {
+func (o *Outbox) Streams() []store.Stream {
 	o.mu.Lock()
-	all := make([]Stream, 0, len(o.byID))
+	all := make([]store.Stream, 0, len(o.byID))
 	for _, s := range o.byID {
-		all = append(all, Stream{
+		all = append(all, store.Stream{
 			Key: s.key, ID: s.id, First: s.settled.through + 1, Next: s.next,
 			Pending: s.pending(), Bytes: s.bytes,
 		})
 	}
 	o.mu.Unlock()
-	slices.SortFunc(all, func(a, b Stream) int { return cmp.Compare(a.ID, b.ID) })
+	slices.SortFunc(all, func(a, b store.Stream) int { return cmp.Compare(a.ID, b.ID) })
 	return all
 }
 
 // StreamID returns the number of stream k, which stays the same across
 // restarts, or 0 if there is none.
-func (o *Outbox) StreamID(k Key) uint64 {
+func (o *Outbox) StreamID(k store.Key) uint64 {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if s := o.streams[k]; s != nil {

@@ -7,6 +7,8 @@ import (
 	"hash/crc32"
 
 	"github.com/hashicorp/raft-wal/types"
+
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // What the meta store holds besides the manifest. Every value ends in a CRC32C.
@@ -79,13 +81,13 @@ func (o *Outbox) decodeStreams(b []byte) (last uint64, ok bool) {
 	next := d.uvarint()
 	for len(d.b) > 0 {
 		id := d.uvarint()
-		s := o.addStream(id, Key{Destination: d.string(), Topic: d.string()})
+		s := o.addStream(id, store.Key{Destination: d.string(), Topic: d.string()})
 		s.defined = true
 		s.durable = d.uvarint()
 		s.next = s.durable
 		s.settled.through = d.uvarint()
 		for n := d.uvarint(); n > 0 && !d.bad; n-- {
-			s.settled.ranges = append(s.settled.ranges, Range{d.uvarint(), d.uvarint()})
+			s.settled.ranges = append(s.settled.ranges, store.Range{First: d.uvarint(), Last: d.uvarint()})
 		}
 	}
 	o.nextStream = max(o.nextStream, next)
@@ -141,7 +143,7 @@ func (m metaStore) get(key string) (value []byte, err error) {
 	}
 	n := len(b) - 4
 	if n < 0 || crc32.Checksum(b[:n], castagnoli) != binary.BigEndian.Uint32(b[n:]) {
-		return nil, &CorruptError{Reason: "checksum of " + key}
+		return nil, &store.CorruptError{Reason: "checksum of " + key}
 	}
 	return b[:n], nil
 }
@@ -169,6 +171,6 @@ func (m metaStore) CommitState(state types.PersistentState) (err error) {
 
 func recoverDamage(err *error) {
 	if p := recover(); p != nil {
-		*err = &CorruptError{Reason: fmt.Sprintf("meta store: %v", p)}
+		*err = &store.CorruptError{Reason: fmt.Sprintf("meta store: %v", p)}
 	}
 }

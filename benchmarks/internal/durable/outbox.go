@@ -4,12 +4,13 @@ import (
 	"context"
 
 	"github.com/buffstreams/watermill-buffstreams/outbox"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // Outbox is ours, with a single stream.
 var Outbox = Kind{Open: openOutbox, Replay: ReplayOutbox}
 
-var stream = outbox.Key{Destination: "127.0.0.1:5031", Topic: "orders"}
+var stream = store.Key{Destination: "127.0.0.1:5031", Topic: "orders"}
 
 type outboxStore struct{ *outbox.Outbox }
 
@@ -39,7 +40,7 @@ func ReplayOutbox(ctx context.Context, dir string, arrive func([]byte)) error {
 }
 
 // ReadAll reads all that one stream has pending.
-func ReadAll(ctx context.Context, o *outbox.Outbox, k outbox.Key, arrive func([]byte)) error {
+func ReadAll(ctx context.Context, o *outbox.Outbox, k store.Key, arrive func([]byte)) error {
 	for next := uint64(1); ; {
 		batch, err := o.Read(k, next, 256<<10)
 		if err != nil || len(batch.Messages) == 0 {

@@ -14,6 +14,7 @@ import (
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/benchmarks/internal/measure"
 	"github.com/buffstreams/watermill-buffstreams/outbox"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // ChildArg is the first argument of a process that has a job to do, which is the second.
@@ -149,7 +150,7 @@ func (j job) fillBy(ledger *measure.Ledger, each int, write func(int, [][]byte) 
 // appendTo spreads the writers over ten streams.
 func appendTo(o *outbox.Outbox) func(int, [][]byte) error {
 	return func(writer int, batch [][]byte) error {
-		k := outbox.Key{Destination: fmt.Sprintf("10.0.0.%d:5031", writer%10), Topic: "orders"}
+		k := store.Key{Destination: fmt.Sprintf("10.0.0.%d:5031", writer%10), Topic: "orders"}
 		_, err := o.Append(context.Background(), k, batch...)
 		return err
 	}

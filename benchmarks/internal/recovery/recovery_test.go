@@ -11,6 +11,7 @@ import (
 
 	"github.com/buffstreams/watermill-buffstreams/benchmarks/internal/measure"
 	"github.com/buffstreams/watermill-buffstreams/outbox"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 func TestMain(m *testing.M) {
@@ -49,7 +50,7 @@ func loseOne(t *testing.T, j job) {
 	require.NoError(t, err)
 	o, err := outbox.Open(outbox.Config{Dir: j.Dir})
 	require.NoError(t, err)
-	require.NoError(t, o.Settle(o.Streams()[0].Key, 0, outbox.Range{First: 3, Last: 3}))
+	require.NoError(t, o.Settle(o.Streams()[0].Key, 0, store.Range{First: 3, Last: 3}))
 	require.NoError(t, o.Close())
 }
 

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/buffstreams/watermill-buffstreams/outbox"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // largestStored is the limit of --max-message-size with an outbox: a batch of lines is stored whole or not at all, so one
@@ -20,7 +21,7 @@ func openOutbox(dir string, create bool) (*outbox.Outbox, error) {
 		return nil, err
 	}
 	box, err := outbox.Open(outbox.Config{Dir: dir})
-	var damage *outbox.CorruptError
+	var damage *store.CorruptError
 	switch {
 	case errors.Is(err, outbox.ErrLocked):
 		return nil, fmt.Errorf("the outbox %s is in use by another process", dir)

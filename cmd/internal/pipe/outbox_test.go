@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
-	"github.com/buffstreams/watermill-buffstreams/outbox"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // A crash can come between the lock of a new outbox and all else.
@@ -37,10 +37,10 @@ func TestOutboxIsMadeOnlyWhereNothingElseIs(t *testing.T) {
 }
 
 func TestWaitingErrorIsBounded(t *testing.T) {
-	streams := []outbox.Stream{
-		{Key: outbox.Key{Destination: "a:1", Topic: "x"}, Pending: 2},
-		{Key: outbox.Key{Destination: "a:1", Topic: "y"}, Pending: 3},
-		{Key: outbox.Key{Destination: "done:1"}},
+	streams := []store.Stream{
+		{Key: store.Key{Destination: "a:1", Topic: "x"}, Pending: 2},
+		{Key: store.Key{Destination: "a:1", Topic: "y"}, Pending: 3},
+		{Key: store.Key{Destination: "done:1"}},
 	}
 	why := func(string) string { return "away" }
 	err := waiting("dir", streams, why)
@@ -48,7 +48,7 @@ func TestWaitingErrorIsBounded(t *testing.T) {
 	require.ErrorIs(t, err, ErrInterrupted)
 	require.EqualError(t, err, "interrupted: 5 messages wait in dir: 5 for a:1 (away)")
 	for i := range 10 {
-		streams = append(streams, outbox.Stream{Key: outbox.Key{Destination: fmt.Sprintf("b:%d", i)}, Pending: 1})
+		streams = append(streams, store.Stream{Key: store.Key{Destination: fmt.Sprintf("b:%d", i)}, Pending: 1})
 	}
 	require.ErrorContains(t, waiting("dir", streams, why), "1 for b:1 (away), and more for 8 others")
 	require.Zero(t, waiting("dir", nil, why).Messages)
@@ -64,9 +64,9 @@ func TestNamesCannotMislead(t *testing.T) {
 
 func TestWitnessTellsOnce(t *testing.T) {
 	var warn bytes.Buffer
-	var damage []*outbox.CorruptError
-	w := newWitness(watermill.NopLogger{}, &warn, func(e *outbox.CorruptError) { damage = append(damage, e) })
-	lost, refused := &outbox.CorruptError{Reason: "rot"}, errors.New("refused")
+	var damage []*store.CorruptError
+	w := newWitness(watermill.NopLogger{}, &warn, func(e *store.CorruptError) { damage = append(damage, e) })
+	lost, refused := &store.CorruptError{Reason: "rot"}, errors.New("refused")
 	for range 3 {
 		w.With(nil).Error("kept", refused, watermill.LogFields{"address": "tls://a:1"})
 		w.Error("kept", fmt.Errorf("stream: %w", lost), watermill.LogFields{"address": "b:1"})
@@ -74,7 +74,7 @@ func TestWitnessTellsOnce(t *testing.T) {
 	}
 	w.Info("lost", watermill.LogFields{"address": "b:1", "err": errors.New("gone")})
 	require.Equal(t, 2, strings.Count(warn.String(), "\n"), warn.String())
-	require.Equal(t, []*outbox.CorruptError{lost, lost, lost}, damage)
+	require.Equal(t, []*store.CorruptError{lost, lost, lost}, damage)
 	require.Equal(t, refused, w.lastError("a:1"), "TLS or not, it is the same address")
 	require.EqualError(t, w.lastError("b:1"), "gone")
 	require.NoError(t, w.lastError("c:1"))
@@ -82,9 +82,9 @@ func TestWitnessTellsOnce(t *testing.T) {
 
 // A line that finds no room is named, and what was stored before it is kept.
 func TestFullOutboxNamesTheLines(t *testing.T) {
-	full := &buffstreams.PublishError{Err: &outbox.FullError{Destination: "a:1", Quota: 100}}
-	err := (&store{}).explain([]line{{number: 3}, {number: 4}}, full)
-	require.ErrorIs(t, err, outbox.ErrOutboxFull)
+	full := &buffstreams.PublishError{Err: &store.FullError{Destination: "a:1", Quota: 100}}
+	err := (&queue{}).explain([]line{{number: 3}, {number: 4}}, full)
+	require.ErrorIs(t, err, store.ErrOutboxFull)
 	require.ErrorContains(t, err, "lines 3 to 4 did not come into the outbox: outbox: full")
 }
 
@@ -93,13 +93,13 @@ func TestDeliverable(t *testing.T) {
 	box, err := openOutbox(filepath.Join(t.TempDir(), "o"), true)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, box.Close()) }()
-	hurt, sound := outbox.Key{Destination: "a:1"}, outbox.Key{Destination: "b:1"}
-	for _, key := range []outbox.Key{hurt, sound} {
+	hurt, sound := store.Key{Destination: "a:1"}, store.Key{Destination: "b:1"}
+	for _, key := range []store.Key{hurt, sound} {
 		_, err = box.Append(context.Background(), key, []byte("1"), []byte("2"), []byte("3"))
 		require.NoError(t, err)
 	}
-	s := &store{box: box, damaged: map[outbox.Key]*outbox.CorruptError{}}
-	s.note(&outbox.CorruptError{Key: hurt, From: 3, Through: 3})
+	s := &queue{box: box, damaged: map[store.Key]*store.CorruptError{}}
+	s.note(&store.CorruptError{Key: hurt, From: 3, Through: 3})
 	others, ahead := s.deliverable()
 	require.True(t, others)
 	require.EqualValues(t, 2, ahead)

@@ -87,7 +87,7 @@ type sender struct {
 	address   Address
 	manager   *buffstreams.Manager
 	publisher *buffstreams.Publisher
-	store     *store // nil without an outbox
+	queue     *queue // nil without an outbox
 	broken    bool   // Publish failed: waiting for more would be in vain
 
 	mu       sync.Mutex
@@ -176,8 +176,8 @@ func (s *sender) send(batch []line) error {
 		for _, m := range append(partly.NotSent, partly.Unknown...) {
 			unconfirmed[m] = true
 		}
-		if s.store != nil {
-			err = s.store.explain(batch, partly)
+		if s.queue != nil {
+			err = s.queue.explain(batch, partly)
 		} else {
 			err = s.explain(partly)
 		}

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/buffstreams/watermill-buffstreams/outbox"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // WaitingError says what an outbox still holds when a command ends. It is kept: a later command delivers it.
@@ -49,7 +49,7 @@ func (e *WaitingError) Error() string {
 func (e *WaitingError) Unwrap() error { return e.Err }
 
 // waiting counts what is left in an outbox.
-func waiting(dir string, streams []outbox.Stream, why func(destination string) string) *WaitingError {
+func waiting(dir string, streams []store.Stream, why func(destination string) string) *WaitingError {
 	e := &WaitingError{Dir: dir}
 	at := map[string]int{}
 	for _, s := range streams {

@@ -8,7 +8,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill"
 
-	"github.com/buffstreams/watermill-buffstreams/outbox"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // witness is a logger that knows, for whoever waits, what keeps messages from being delivered: it remembers the last error
@@ -21,20 +21,20 @@ type witness struct {
 // testimony is what all copies of a witness share.
 type testimony struct {
 	warn     io.Writer
-	onDamage func(*outbox.CorruptError)
+	onDamage func(*store.CorruptError)
 
 	mu   sync.Mutex
 	last map[string]error // by address
 	told map[string]bool
 }
 
-func newWitness(logger watermill.LoggerAdapter, warn io.Writer, onDamage func(*outbox.CorruptError)) witness {
+func newWitness(logger watermill.LoggerAdapter, warn io.Writer, onDamage func(*store.CorruptError)) witness {
 	return witness{logger, &testimony{warn: warn, onDamage: onDamage, last: map[string]error{}, told: map[string]bool{}}}
 }
 
 func (w witness) Error(msg string, err error, fields watermill.LogFields) {
 	w.LoggerAdapter.Error(msg, err, fields)
-	var damage *outbox.CorruptError
+	var damage *store.CorruptError
 	switch _, single := fields["sequence"]; {
 	case errors.As(err, &damage):
 		w.tell(err, "a part of the outbox is lost, and what follows it is kept")

@@ -16,6 +16,7 @@ import (
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/outbox"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // TestDiskFull: an outbox on a small disk that fills up, in a mount namespace of the child's own.
@@ -87,7 +88,7 @@ func fill(cfg outbox.Config, topic string) (f filled, err error) {
 	}
 	var failed *buffstreams.PublishError
 	switch {
-	case !errors.As(err, &failed) || !errors.Is(err, outbox.ErrFailed):
+	case !errors.As(err, &failed) || !errors.Is(err, store.ErrFailed):
 		return f, fmt.Errorf("not a failure of the outbox: %w", err)
 	case !errors.Is(err, syscall.ENOSPC):
 		return f, fmt.Errorf("the error does not say why: %w", err)
@@ -96,7 +97,7 @@ func fill(cfg outbox.Config, topic string) (f filled, err error) {
 	}
 	f.unknown = len(failed.Unknown)
 	tell("%d messages confirmed, then: %v", f.confirmed, err)
-	if again := pub.Publish(topic, numbered(f.confirmed, 1)...); !errors.Is(again, outbox.ErrFailed) {
+	if again := pub.Publish(topic, numbered(f.confirmed, 1)...); !errors.Is(again, store.ErrFailed) {
 		return f, fmt.Errorf("an outbox that failed takes messages: %v", again)
 	}
 	if err := pub.Close(); err != nil {

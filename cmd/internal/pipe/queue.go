@@ -10,10 +10,11 @@ import (
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/outbox"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// store is an open outbox and the publisher that fills and delivers it.
-type store struct {
+// queue is an open outbox and the publisher that fills and delivers it.
+type queue struct {
 	o         PubOptions
 	box       *outbox.Outbox
 	witness   witness
@@ -24,7 +25,7 @@ type store struct {
 
 	mu      sync.Mutex
 	refused int
-	damaged map[outbox.Key]*outbox.CorruptError // the last of each stream
+	damaged map[store.Key]*store.CorruptError // the last of each stream
 }
 
 // publishStored puts the input into the outbox and delivers it. What was stored stays there whatever happens next, so that
@@ -33,14 +34,14 @@ func publishStored(ctx context.Context, o PubOptions, in *input) error {
 	if o.MaxMessageSize > largestStored {
 		return fmt.Errorf("--max-message-size %d is over %d, the limit with --outbox", o.MaxMessageSize, largestStored)
 	}
-	s, err := openStore(o, true)
+	s, err := openQueue(o, true)
 	if err != nil {
 		return err
 	}
 	if in == nil {
 		in = readLines(ctx, o.In, o.MaxMessageSize)
 	}
-	filler := &sender{o: o, publisher: s.publisher, store: s}
+	filler := &sender{o: o, publisher: s.publisher, queue: s}
 	if err = filler.sendAll(ctx, in); err == nil {
 		err = s.deliver(ctx)
 	}
@@ -49,19 +50,19 @@ func publishStored(ctx context.Context, o PubOptions, in *input) error {
 
 // Drain delivers what an earlier process left in the outbox. Of the options it needs no Topic.
 func Drain(ctx context.Context, o PubOptions) error {
-	s, err := openStore(o, false)
+	s, err := openQueue(o, false)
 	if err != nil {
 		return err
 	}
 	return s.close(s.deliver(ctx))
 }
 
-// openStore begins to deliver what the outbox has.
-func openStore(o PubOptions, create bool) (s *store, err error) {
-	s = &store{o: o, damaged: map[outbox.Key]*outbox.CorruptError{}}
+// openQueue begins to deliver what the outbox has.
+func openQueue(o PubOptions, create bool) (s *queue, err error) {
+	s = &queue{o: o, damaged: map[store.Key]*store.CorruptError{}}
 	var hurt context.CancelFunc
 	s.whole, hurt = context.WithCancel(context.Background())
-	s.witness = newWitness(o.Logger, o.Warn, func(damage *outbox.CorruptError) {
+	s.witness = newWitness(o.Logger, o.Warn, func(damage *store.CorruptError) {
 		s.note(damage)
 		hurt()
 	})
@@ -81,14 +82,14 @@ func openStore(o PubOptions, create bool) (s *store, err error) {
 	return s, nil
 }
 
-func (s *store) note(damage *outbox.CorruptError) {
+func (s *queue) note(damage *store.CorruptError) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.damaged[damage.Key] = damage
 }
 
 // refuse is called for messages that their subscriber will never take. The outbox does not keep them.
-func (s *store) refuse(topic string, encoded []byte, err error) {
+func (s *queue) refuse(topic string, encoded []byte, err error) {
 	s.mu.Lock()
 	s.refused++
 	s.mu.Unlock()
@@ -105,7 +106,7 @@ func (s *store) refuse(topic string, encoded []byte, err error) {
 }
 
 // explain says what became of lines that could not be stored.
-func (s *store) explain(batch []line, e *buffstreams.PublishError) error {
+func (s *queue) explain(batch []line, e *buffstreams.PublishError) error {
 	lines := fmt.Sprintf("line %d", batch[0].number)
 	if n := len(batch); n > 1 {
 		lines = fmt.Sprintf("lines %d to %d", batch[0].number, batch[n-1].number)
@@ -117,7 +118,7 @@ func (s *store) explain(batch []line, e *buffstreams.PublishError) error {
 }
 
 // deliver waits, after the end of the input, until the outbox is empty, for at most Timeout.
-func (s *store) deliver(ctx context.Context) error {
+func (s *queue) deliver(ctx context.Context) error {
 	s.complete = true
 	bounded := ctx
 	if s.o.Timeout > 0 {
@@ -149,7 +150,7 @@ var errDamaged = errors.New("the outbox is damaged: the messages that were named
 
 // deliverUndamaged waits until only messages are left that are lost in the outbox, or follow such. What comes before them
 // has to get on.
-func (s *store) deliverUndamaged(ctx context.Context) error {
+func (s *queue) deliverUndamaged(ctx context.Context) error {
 	poll := time.NewTicker(20 * time.Millisecond)
 	defer poll.Stop()
 	var before uint64
@@ -174,7 +175,7 @@ func (s *store) deliverUndamaged(ctx context.Context) error {
 }
 
 // deliverable says whether streams without damage have anything left, and how many sequences lie ahead of damage.
-func (s *store) deliverable() (sound bool, ahead uint64) {
+func (s *queue) deliverable() (sound bool, ahead uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, stream := range s.box.Streams() {
@@ -189,7 +190,7 @@ func (s *store) deliverable() (sound bool, ahead uint64) {
 }
 
 // close ends the delivery and returns err with what it has left.
-func (s *store) close(err error) error {
+func (s *queue) close(err error) error {
 	failure := s.box.Err()
 	closeErr := s.publisher.Close()
 	if err != nil && failure == nil {
@@ -213,7 +214,7 @@ func (s *store) close(err error) error {
 }
 
 // why says what keeps messages from being delivered to a destination, as far as that is known.
-func (s *store) why(destination string) string {
+func (s *queue) why(destination string) string {
 	s.mu.Lock()
 	for key := range s.damaged {
 		if key.Destination == destination {

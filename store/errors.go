@@ -1,0 +1,98 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+)
+
+// The errors of an [Outbox] that carry no details. They may be wrapped: match them with errors.Is.
+var (
+	// ErrClosed is returned by calls to an outbox that was closed.
+	ErrClosed = errors.New("outbox: closed")
+	// ErrOutboxFull means that the destination has reached its quota and that nothing was stored. The error that matches it
+	// is a [*FullError].
+	ErrOutboxFull = errors.New("outbox: full")
+	// ErrFailed is returned by calls to an outbox after a write or an fsync failed, wrapped together with the cause. What
+	// the disk holds then is not known, so the outbox never tries again: it must be closed and opened anew.
+	ErrFailed = errors.New("outbox: stopped after a failed write")
+	// ErrUnknownStream means that there is no stream with the given key: nothing was appended to it, or it was forgotten.
+	ErrUnknownStream = errors.New("outbox: unknown stream")
+)
+
+// FullError reports that Append would have exceeded the quota of a destination. Nothing was stored. It matches
+// [ErrOutboxFull].
+type FullError struct {
+	Destination string
+	Pending     int64 // what the destination has pending, in bytes
+	Wanted      int64 // what the call would have added, in bytes
+	Quota       int64 // in bytes
+}
+
+func (e *FullError) Error() string {
+	return fmt.Sprintf("outbox: full: destination %.100q has %d bytes pending and %d more exceed its quota of %d",
+		e.Destination, e.Pending, e.Wanted, e.Quota)
+}
+
+// Is reports whether target is [ErrOutboxFull].
+func (e *FullError) Is(target error) bool { return target == ErrOutboxFull }
+
+// SizeError reports that an argument of Append exceeds a limit of the outbox. Nothing was stored.
+type SizeError struct {
+	What  string // "messages", "destination" or "topic"
+	Size  int    // in bytes
+	Limit int    // in bytes
+}
+
+func (e *SizeError) Error() string {
+	return fmt.Sprintf("outbox: %s of %d bytes in one append exceed the limit of %d", e.What, e.Size, e.Limit)
+}
+
+// UnconfirmedError is returned by Append when its context ended before the messages were durable. They have their sequences
+// and will most likely be delivered: appending them again can duplicate them.
+type UnconfirmedError struct {
+	First uint64 // the sequence of the first message
+	Count int    // the number of messages
+	Err   error  // the context's error
+}
+
+func (e *UnconfirmedError) Error() string {
+	return fmt.Sprintf("outbox: gave up waiting for the fsync of %d messages from sequence %d: %v", e.Count, e.First, e.Err)
+}
+
+// Unwrap returns the context's error.
+func (e *UnconfirmedError) Unwrap() error { return e.Err }
+
+// CorruptError reports damage to an outbox that a crash cannot explain: messages of one stream that Read cannot return, or,
+// when the outbox is opened, a log whose end cannot be trusted. An outbox never skips damage without it.
+type CorruptError struct {
+	File   string // the name of the damaged file within the outbox, or empty
+	Index  uint64 // the first damaged record of the log, or 0 if the damage is not that of a record
+	Reason string
+	Err    error // the cause, or nil
+
+	// Key, From and Through say which messages cannot be read, both ends included, as far as Read can tell. A reader that
+	// settles them can read on behind them. From is 0 if the error does not come from Read.
+	Key           Key
+	From, Through uint64
+}
+
+func (e *CorruptError) Error() string {
+	text := "outbox: damaged: " + e.Reason
+	if e.File != "" {
+		text += " in " + e.File
+	}
+	if e.Index != 0 {
+		text += fmt.Sprintf(" at record %d", e.Index)
+	}
+	if e.From != 0 {
+		text += fmt.Sprintf(": sequences %d to %d of %.100q %.100q cannot be read",
+			e.From, e.Through, e.Key.Destination, e.Key.Topic)
+	}
+	if e.Err != nil {
+		text += ": " + e.Err.Error()
+	}
+	return text
+}
+
+// Unwrap returns the cause.
+func (e *CorruptError) Unwrap() error { return e.Err }
