@@ -124,8 +124,8 @@ func build(t *testing.T, p probe, overlay string) (binary string) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), buildLimit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", append(args, "./"+p.pkg)...)
-	cmd.Dir = root(t)
+	cmd := exec.CommandContext(ctx, "go", append(args, ".")...)
+	cmd.Dir = filepath.Join(root(t), filepath.FromSlash(p.pkg)) // in its own module
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s does not build:\n%s", p.pkg, tail(string(out)))
 	return binary

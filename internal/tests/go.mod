@@ -1,4 +1,4 @@
-module github.com/buffstreams/watermill-buffstreams/internal/tests/chaos
+module github.com/buffstreams/watermill-buffstreams/internal/tests
 
 go 1.25.0
 
@@ -8,7 +8,10 @@ require (
 	github.com/buffstreams/watermill-buffstreams v0.0.0-00010101000000-000000000000
 	github.com/rs/zerolog v1.28.0
 	github.com/stretchr/testify v1.12.1
+	go.etcd.io/bbolt v1.5.0
+	go.uber.org/goleak v1.3.0
 	golang.org/x/sys v0.45.0
+	google.golang.org/protobuf v1.36.12
 )
 
 require (
@@ -36,11 +39,9 @@ require (
 	github.com/prometheus/common v0.65.0 // indirect
 	github.com/prometheus/procfs v0.17.0 // indirect
 	github.com/rs/xid v1.4.0 // indirect
-	go.etcd.io/bbolt v1.5.0 // indirect
-	go.uber.org/goleak v1.3.0 // indirect
+	github.com/sony/gobreaker v1.0.0 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
-	google.golang.org/protobuf v1.36.12 // indirect
 	gopkg.in/tomb.v1 v1.0.0-20141024135613-dd632973f1e7 // indirect
 )
 
-replace github.com/buffstreams/watermill-buffstreams => ../../..
+replace github.com/buffstreams/watermill-buffstreams => ../..
