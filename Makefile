@@ -1,7 +1,7 @@
 # The modules of go.work.
-MODULES := ./... ./cmd/... ./benchmarks/... ./internal/tests/...
+MODULES := ./... ./storage/... ./cmd/... ./benchmarks/... ./internal/tests/...
 # Those to run under the race detector: not what only compares peers, whose dependencies take minutes to compile for it.
-RACED := ./... ./cmd/... ./benchmarks/outbox/... ./benchmarks/internal/durable ./benchmarks/internal/measure ./benchmarks/internal/recovery ./internal/tests/...
+RACED := ./... ./storage/... ./cmd/... ./benchmarks/outbox/... ./benchmarks/internal/durable ./benchmarks/internal/measure ./benchmarks/internal/recovery ./internal/tests/...
 GOBIN := $(CURDIR)/bin
 
 .PHONY: up test test_v test_short test_race test_faults test_stress test_reconnect guard sim crash crash_outbox chaos hostile resources churn soak soak_suite mutants build wait bench bench_quick bench_self fmt vet lint fuzz generate demo
@@ -23,7 +23,7 @@ test_reconnect: ## the universal suite over a network that is cut; see the test 
 	go test -timeout 5m -run "TestPubSub.*Reconnect" ./internal/tests
 
 test_faults: ## what is too long for the race detector: simulation, chaos, hostile peers, files and resources that fail
-	go test -p 1 -timeout 12m ./pool ./outbox ./dedupe ./internal/tests/hostile ./internal/tests/resources ./internal/tests/chaos
+	go test -p 1 -timeout 12m ./pool ./storage/outbox ./storage/dedupe ./internal/tests/hostile ./internal/tests/resources ./internal/tests/chaos
 
 guard: ## no regression by half, by ratios to GoChannel and to one write a message
 	go test -p 1 ./benchmarks/compare ./benchmarks/internal/drive
@@ -64,7 +64,7 @@ crash: ## processes killed at KILLS random moments, and an account that must be 
 
 CRASHES ?= 20000
 crash_outbox: ## recoveries of an outbox whose disk lost what was not synced
-	go test -count=1 -timeout 30m -run TestRandomCrashes ./outbox -outbox.crashes=$(CRASHES)
+	go test -count=1 -timeout 30m -run TestRandomCrashes ./storage/outbox -outbox.crashes=$(CRASHES)
 
 soak_suite: ## the universal suite ten times in a row, under the race detector
 	go test -race -count=10 -timeout 30m -run 'TestPubSub' ./internal/tests
@@ -94,12 +94,12 @@ vet:
 	@test -z "$$(gofmt -l $$(git ls-files '*.go' ':!*.pb.go'))" || { echo "run make fmt"; exit 1; }
 
 lint: vet ## and the direction of imports, and staticcheck
-	go test -run TestImportsPointDown ./internal/tests
+	go test -run TestImports ./internal/tests
 	go run honnef.co/go/tools/cmd/staticcheck@v0.7.0 $(MODULES)
 
 T ?= 1m
 fuzz: ## every fuzz target for T
-	@for p in $$(go list ./...); do \
+	@for p in $$(go list ./... ./storage/...); do \
 		for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz'); do \
 			go test -run xxx -fuzz "^$$f\$$" -fuzztime $(T) -fuzzminimizetime 20x $$p || exit 1; \
 		done; \

@@ -13,6 +13,7 @@ require (
 
 require (
 	github.com/armon/go-metrics v0.4.1 // indirect
+	github.com/buffstreams/watermill-buffstreams/storage v0.0.0-00010101000000-000000000000
 	github.com/cenkalti/backoff/v5 v5.0.3 // indirect
 	github.com/fatih/color v1.9.0 // indirect
 	github.com/google/uuid v1.6.0 // indirect
@@ -39,3 +40,5 @@ require (
 )
 
 replace github.com/buffstreams/watermill-buffstreams => ../
+
+replace github.com/buffstreams/watermill-buffstreams/storage => ../storage

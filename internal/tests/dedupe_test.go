@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
-	"github.com/buffstreams/watermill-buffstreams/dedupe"
 	"github.com/buffstreams/watermill-buffstreams/pool"
+	"github.com/buffstreams/watermill-buffstreams/storage/dedupe"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 

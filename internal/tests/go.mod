@@ -17,6 +17,7 @@ require (
 require (
 	github.com/armon/go-metrics v0.4.1 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect
+	github.com/buffstreams/watermill-buffstreams/storage v0.0.0-00010101000000-000000000000
 	github.com/cenkalti/backoff/v5 v5.0.3 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/fatih/color v1.9.0 // indirect
@@ -45,3 +46,5 @@ require (
 )
 
 replace github.com/buffstreams/watermill-buffstreams => ../..
+
+replace github.com/buffstreams/watermill-buffstreams/storage => ../../storage

@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
-	"github.com/buffstreams/watermill-buffstreams/outbox"
 	"github.com/buffstreams/watermill-buffstreams/pool"
+	"github.com/buffstreams/watermill-buffstreams/storage/outbox"
 )
 
 func openOutbox(t *testing.T, dir string) *outbox.Outbox {

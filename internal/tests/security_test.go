@@ -27,8 +27,8 @@ import (
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
-	"github.com/buffstreams/watermill-buffstreams/outbox"
 	"github.com/buffstreams/watermill-buffstreams/pool"
+	"github.com/buffstreams/watermill-buffstreams/storage/outbox"
 )
 
 // sender is a publisher with a Manager of its own, as another process has.

@@ -13,7 +13,7 @@ import (
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/benchmarks/internal/measure"
-	"github.com/buffstreams/watermill-buffstreams/outbox"
+	"github.com/buffstreams/watermill-buffstreams/storage/outbox"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 

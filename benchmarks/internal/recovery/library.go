@@ -11,7 +11,7 @@ import (
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/benchmarks/internal/measure"
-	"github.com/buffstreams/watermill-buffstreams/outbox"
+	"github.com/buffstreams/watermill-buffstreams/storage/outbox"
 )
 
 // Away is what a publisher cost while its peer was away, and how soon its messages arrived after it crashed.

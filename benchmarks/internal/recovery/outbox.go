@@ -7,7 +7,7 @@ import (
 
 	"github.com/buffstreams/watermill-buffstreams/benchmarks/internal/durable"
 	"github.com/buffstreams/watermill-buffstreams/benchmarks/internal/measure"
-	"github.com/buffstreams/watermill-buffstreams/outbox"
+	"github.com/buffstreams/watermill-buffstreams/storage/outbox"
 )
 
 // Opened is what it took to open an outbox after a crash. Heaps are what was added to that of before.

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/benchmarks/internal/measure"
-	"github.com/buffstreams/watermill-buffstreams/outbox"
+	"github.com/buffstreams/watermill-buffstreams/storage/outbox"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 

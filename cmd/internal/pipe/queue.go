@@ -9,7 +9,7 @@ import (
 	"time"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
-	"github.com/buffstreams/watermill-buffstreams/outbox"
+	"github.com/buffstreams/watermill-buffstreams/storage/outbox"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 

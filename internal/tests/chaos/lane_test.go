@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
-	"github.com/buffstreams/watermill-buffstreams/outbox"
+	"github.com/buffstreams/watermill-buffstreams/storage/outbox"
 )
 
 // giveUp is after what time both ends must have closed a connection that was harmed.

@@ -15,7 +15,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
-	"github.com/buffstreams/watermill-buffstreams/outbox"
+	"github.com/buffstreams/watermill-buffstreams/storage/outbox"
 )
 
 // runChild does what an assignment says until the parent tells it to finish, or kills it.

@@ -12,7 +12,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
-	"github.com/buffstreams/watermill-buffstreams/outbox"
+	"github.com/buffstreams/watermill-buffstreams/storage/outbox"
 )
 
 // sender publishes to one topic.

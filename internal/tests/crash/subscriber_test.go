@@ -17,7 +17,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
-	"github.com/buffstreams/watermill-buffstreams/dedupe"
+	"github.com/buffstreams/watermill-buffstreams/storage/dedupe"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 

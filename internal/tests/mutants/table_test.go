@@ -151,24 +151,24 @@ var mutants = []mutant{
 
 	// What was promised is on the disk.
 	{
-		"skip the outbox's fsync", "outbox/disk.go",
+		"skip the outbox's fsync", "storage/outbox/disk.go",
 		"if err := f.SyncData(); err != nil {", "if err := error(nil); err != nil {",
-		probe{"outbox", "^TestRandomCrashes$", ""},
+		probe{"storage/outbox", "^TestRandomCrashes$", ""},
 	},
 	{
-		"an outbox keeps its epoch", "outbox/recover.go",
+		"an outbox keeps its epoch", "storage/outbox/recover.go",
 		"o.who.epoch++", "",
-		probe{"outbox", "^TestIdentityStaysAndEpochGrows$", ""},
+		probe{"storage/outbox", "^TestIdentityStaysAndEpochGrows$", ""},
 	},
 	{
-		"no checksum on an outbox's entries", "outbox/record.go",
+		"no checksum on an outbox's entries", "storage/outbox/record.go",
 		"if crc32.Update(seed, castagnoli, data[8:size]) !=", "if false && crc32.Update(seed, castagnoli, data[8:size]) !=",
-		probe{"outbox", "^TestDamageInTheTailIsReportedByOpen$", ""},
+		probe{"storage/outbox", "^TestDamageInTheTailIsReportedByOpen$", ""},
 	},
 	{
-		"skip the dedupe store's fsync", "internal/boltfile/open.go",
+		"skip the dedupe store's fsync", "storage/internal/boltfile/open.go",
 		"given := &bolt.Options{", "given := &bolt.Options{NoSync: true, ",
-		probe{"dedupe", "^TestEveryFaultAtEveryWrite$", ""},
+		probe{"storage/dedupe", "^TestEveryFaultAtEveryWrite$", ""},
 	},
 	{
 		"ack without the dedupe store", "pool/endpoint_dedupe.go",

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
-	"github.com/buffstreams/watermill-buffstreams/outbox"
+	"github.com/buffstreams/watermill-buffstreams/storage/outbox"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
+	"github.com/buffstreams/watermill-buffstreams/storage/internal/leaks"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv("OUTBOX_TEST_LOCK"); dir != "" {
 		os.Exit(lockChild(dir))
 	}
-	leaktest.Main(m)
+	leaks.Main(m)
 }
 
 var (

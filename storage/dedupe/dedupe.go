@@ -1,4 +1,4 @@
-// Package dedupe keeps a listener's DedupeStore in a file.
+// Package dedupe keeps the state of a store.DedupeStore in a file.
 package dedupe
 
 import (
@@ -10,7 +10,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
 
-	"github.com/buffstreams/watermill-buffstreams/internal/boltfile"
+	"github.com/buffstreams/watermill-buffstreams/storage/internal/boltfile"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 

@@ -11,7 +11,7 @@ import (
 	"github.com/hashicorp/raft-wal/metadb"
 	"github.com/hashicorp/raft-wal/types"
 
-	"github.com/buffstreams/watermill-buffstreams/internal/boltfile"
+	"github.com/buffstreams/watermill-buffstreams/storage/internal/boltfile"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
