@@ -14,7 +14,6 @@ import (
 
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/receiver"
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
-	"github.com/buffstreams/watermill-buffstreams/internal/buffers"
 	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
 	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 	"github.com/buffstreams/watermill-buffstreams/internal/flush"
@@ -81,7 +80,6 @@ func NewManager(cfg ManagerConfig) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	buffers.Join() // until Close
 	return &Manager{
 		cfg: cfg, dial: cfg.dial(), plain: plain,
 		held: flow.NewBudget(cfg.Acked.MemoryLimit), kept: flow.NewBudget(cfg.Acked.MemoryLimit),
@@ -151,7 +149,6 @@ func (m *Manager) Close() error {
 	m.wg.Wait()
 	if first {
 		m.workers.Close()
-		buffers.Leave()
 	}
 	return errors.Join(append(errs, m.plain.Close())...)
 }

@@ -70,8 +70,7 @@ type AckedConfig struct {
 	// WindowMessages and WindowBytes bound what each end keeps per topic; 0 means 16,384 and 16 MiB.
 	WindowMessages, WindowBytes int
 	// MemoryLimit bounds in bytes what all topics that are listened for hold together, and as much again what is kept of
-	// all topics that are published to; 0 means 256 MiB. Besides, a busy process holds 16 MiB in reserve, so that the garbage
-	// collector runs less often, unless GOMEMLIMIT is below 512 MiB.
+	// all topics that are published to; 0 means 256 MiB.
 	MemoryLimit int
 	// ClientTLS is used for tls:// addresses that are dialed, ServerTLS for those that are listened at. Both speak TLS 1.3
 	// or later, whatever their MinVersion; a listener resumes no sessions. Certificates that come from GetCertificate,

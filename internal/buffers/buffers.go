@@ -32,9 +32,7 @@ type store struct {
 	mu      sync.Mutex
 	shelves [bits.UintSize * steps]shelf
 	bytes   int
-	timer   *time.Timer // to the next look, while there are any, or the reserve
-	reserve reserve
-	users   int
+	timer   *time.Timer // to the next look, while there are any
 }
 
 var free store
@@ -45,7 +43,7 @@ func Get(n int) []byte {
 		return make([]byte, 0, n)
 	}
 	size, class := fit(n)
-	if buf := free.get(size, class); buf != nil {
+	if buf := free.get(class); buf != nil {
 		return buf
 	}
 	return make([]byte, 0, size)
@@ -69,12 +67,9 @@ func fit(n int) (size, class int) {
 	return base + k*step, e*steps + k - 1
 }
 
-func (s *store) get(size, class int) []byte {
+func (s *store) get(class int) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.reserve.count(size) && s.reserve.flowed(time.Now()) {
-		s.watch()
-	}
 	at := &s.shelves[class]
 	n := len(at.buffers)
 	if n == 0 {
@@ -121,23 +116,7 @@ func (s *store) look() {
 			at.buffers = nil
 		}
 	}
-	held := s.reserve.look()
-	if s.timer = nil; s.bytes > 0 || held {
+	if s.timer = nil; s.bytes > 0 {
 		s.watch()
-	}
-}
-
-// Join says that somebody is about to use buffers for a while, until a call of Leave.
-func Join() { free.join(1) }
-
-// Leave ends a Join. When nobody is left, all that is free is let go of.
-func Leave() { free.join(-1) }
-
-func (s *store) join(n int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.users += n; s.users == 0 {
-		clear(s.shelves[:])
-		s.bytes, s.reserve = 0, reserve{}
 	}
 }

@@ -1,7 +1,6 @@
 package buffers
 
 import (
-	"runtime/debug"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -51,9 +50,9 @@ func TestWhatIsPutIsUsedAgain(t *testing.T) {
 		size, class := fit(64 << 10)
 		buf := make([]byte, 1, size)
 		s.put(buf[:0], class)
-		got := s.get(least, class)
+		got := s.get(class)
 		require.Same(t, &buf[0], &got[:1][0])
-		require.Nil(t, s.get(least, class))
+		require.Nil(t, s.get(class))
 		require.Zero(t, s.kept())
 		time.Sleep(2 * idleTime)
 	})
@@ -68,7 +67,7 @@ func TestWhatIsNotNeededIsDropped(t *testing.T) {
 		for range 5 {
 			time.Sleep(idleTime) // one of both is needed
 			synctest.Wait()
-			buf := s.get(least, class)
+			buf := s.get(class)
 			require.NotNil(t, buf)
 			s.put(buf, class)
 		}
@@ -95,72 +94,4 @@ func TestPutLeavesOthers(t *testing.T) {
 	Put(make([]byte, 0, least+1)) // would be given to somebody who needs more
 	Put(make([]byte, 0, least-1))
 	require.Equal(t, before, free.kept())
-}
-
-// handOut hands out enough for a look at the time.
-func (r *reserve) handOut(now time.Time) (held bool) {
-	return r.count(flowBytes-1) || r.count(1) && r.flowed(now)
-}
-
-func TestABusyProcessHoldsTheReserve(t *testing.T) {
-	var r reserve
-	now := time.Now()
-	require.False(t, r.handOut(now))
-	now = now.Add(flowTime)
-	require.False(t, r.handOut(now), "so little is handed out that the collector has no work")
-	now = now.Add(flowTime - 1)
-	require.True(t, r.handOut(now))
-	require.True(t, r.look(), "it was busy since the last look")
-	require.True(t, r.handOut(now.Add(flowTime-1)))
-	require.True(t, r.look(), "it goes on being busy")
-	require.False(t, r.look())
-	require.True(t, r.handOut(now.Add(flowTime)), "it can begin anew")
-}
-
-func TestNoReserveWhereMemoryIsScarce(t *testing.T) {
-	defer debug.SetMemoryLimit(debug.SetMemoryLimit(leastLimit - 1))
-	var r reserve
-	now := time.Now()
-	require.False(t, r.handOut(now))
-	require.False(t, r.handOut(now))
-	debug.SetMemoryLimit(leastLimit)
-	require.True(t, r.handOut(now))
-}
-
-func TestAStoreHoldsTheReserveUntilItIsIdle(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) { // in which handing out takes no time
-		var s store
-		busy := func() {
-			s.get(flowBytes, 0)
-			s.get(flowBytes, 0)
-			require.NotNil(t, s.reserve.memory)
-		}
-		busy()
-		require.NotNil(t, s.timer, "somebody looks after it")
-		s.look()
-		require.NotNil(t, s.timer, "and goes on")
-		s.look()
-		require.Nil(t, s.reserve.memory)
-		require.Nil(t, s.timer)
-		s.join(1)
-		busy()
-		s.join(-1)
-		require.Nil(t, s.reserve.memory)
-	})
-}
-
-func TestTheLastUserLetsGoOfAll(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var s store
-		s.join(1)
-		s.join(1)
-		stored(&s, least)
-		s.join(-1)
-		require.Equal(t, least, s.kept(), "somebody else may need it")
-		s.join(-1)
-		require.Zero(t, s.kept())
-		_, class := fit(least)
-		require.Nil(t, s.get(least, class))
-		require.Equal(t, least, stored(&s, least), "it can begin anew")
-	})
 }

@@ -16,7 +16,7 @@ var (
 func ours(name string, confirm buffstreams.Confirm, guarantee string) Peer {
 	return Peer{
 		Name: name, Guarantee: guarantee,
-		Settings: "defaults but for Confirm, MaxInFlight, and any number of connections from one host; loopback TCP, checksums; 16 MiB in reserve while it is busy, see performance.md",
+		Settings: "defaults but for Confirm, MaxInFlight, and any number of connections from one host; loopback TCP, checksums",
 		Receive:  receiveOurs,
 		Dial: func(s Setup, to Receiver) (Sender, error) {
 			pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
