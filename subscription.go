@@ -26,10 +26,9 @@ type subscription struct {
 	once    sync.Once       // closes closing
 	base    context.Context // parent of the messages' contexts
 	cut     context.CancelFunc
-	busy    sync.WaitGroup   // the pump and the tenders
-	tended  atomic.Int32     // messages that have a tender, or are in repeats
-	done    chan struct{}    // closed when all is over
-	slab    []messageContext // the pump's: contexts to come
+	busy    sync.WaitGroup // the pump and the tenders
+	tended  atomic.Int32   // messages that have a tender, or are in repeats
+	done    chan struct{}  // closed when all is over
 
 	mu      sync.Mutex
 	repeats []dispatch.Delivery // for the pump to emit again
@@ -105,24 +104,9 @@ func (s *subscription) prepare(d dispatch.Delivery, msg *message.Message, err er
 		})
 		return flight{}, false
 	}
-	f := flight{msg, s.newContext(d)}
+	f := flight{msg, &messageContext{of: s, delivery: d}}
 	msg.SetContext(f.ctx)
 	return f, true
-}
-
-// contextSlab is how many contexts are made at a time: they fill an allocation of 512 bytes. A message that the application
-// keeps keeps as many.
-const contextSlab = 7
-
-// newContext is called by the pump only.
-func (s *subscription) newContext(d dispatch.Delivery) *messageContext {
-	if len(s.slab) == 0 {
-		s.slab = make([]messageContext, contextSlab)
-	}
-	c := &s.slab[0]
-	s.slab = s.slab[1:]
-	c.of, c.delivery = s, d
-	return c
 }
 
 // unmarshal returns a message in any case: with an error, it has the raw bytes as payload.
