@@ -1,7 +1,6 @@
 package dispatch
 
 import (
-	"bytes"
 	"sync/atomic"
 	"time"
 
@@ -46,20 +45,11 @@ func (n *node) count() int { return len(n.ends) }
 
 // message is a view of one message, until it is taken by all groups.
 func (n *node) message(i int) []byte {
-	return n.buf[n.start(i):n.ends[i]:n.ends[i]]
-}
-
-func (n *node) start(i int) uint32 {
-	if i == 0 {
-		return 0
+	start := uint32(0)
+	if i > 0 {
+		start = n.ends[i-1]
 	}
-	return n.ends[i-1]
-}
-
-// copy is a copy of messages from one on, of so many bytes. Unlike with make, no memory is cleared first.
-func (n *node) copy(i, size int) []byte {
-	start := int(n.start(i))
-	return bytes.Clone(n.buf[start : start+size])
+	return n.buf[start:n.ends[i]:n.ends[i]]
 }
 
 // shared tells for how many groups it is.

@@ -1,10 +1,8 @@
 package dispatch
 
 import (
-	"bytes"
 	"strconv"
 	"testing"
-	"unsafe"
 
 	"github.com/stretchr/testify/require"
 )
@@ -53,7 +51,7 @@ func TestASingleMessageIsNotCopied(t *testing.T) {
 	require.Equal(t, "2", string(d.Message()))
 }
 
-// TestMessagesOfSeveralRunsAreTakenTogether: what is copied in one piece lies in one run, and was not given back.
+// TestMessagesOfSeveralRunsAreTakenTogether: each gets its own bytes, whether or not it was given back before.
 func TestMessagesOfSeveralRunsAreTakenTogether(t *testing.T) {
 	topic, s := newTestTopic()
 	m := topic.Join("a", quiet)
@@ -72,35 +70,5 @@ func TestMessagesOfSeveralRunsAreTakenTogether(t *testing.T) {
 		require.Equal(t, uint64(i+1), seq)
 		require.Equal(t, strconv.Itoa(i+1), string(d.Message()))
 		require.True(t, d.node.buf == nil || d.node.single())
-	}
-}
-
-// TestSmallMessagesShareLittleMemory: what is taken together shares memory, so much at most, and one's owner may write to it
-// without changing another's.
-func TestSmallMessagesShareLittleMemory(t *testing.T) {
-	for size, shared := range map[int]int{11: together, togetherBytes/4 - 1: 4, togetherBytes + 1: 1} { // none fills a size class: no two pieces touch
-		topic, s := newTestTopic()
-		m := topic.Join("g", quiet)
-		msgs := make([][]byte, 2*together)
-		for i := range msgs {
-			msgs[i] = bytes.Repeat([]byte{byte(i)}, size)
-		}
-		topic.Append(s, 1, msgs, topicTime, false)
-		ds, _ := m.TakeUpTo(nil, len(msgs), true)
-		require.Len(t, ds, len(msgs))
-		require.Nil(t, ds[0].node.buf, "the log's memory is free")
-		run, longest := 1, 1
-		for i := 1; i < len(ds); i++ {
-			end := unsafe.Add(unsafe.Pointer(unsafe.SliceData(ds[i-1].data)), size)
-			if run++; end != unsafe.Pointer(unsafe.SliceData(ds[i].data)) {
-				run = 1
-			}
-			longest = max(longest, run)
-		}
-		require.Equal(t, shared, longest, "%d bytes", size)
-		for i, d := range ds {
-			require.Equal(t, size, cap(d.data), "whoever appends to it gets memory of its own")
-			require.Equal(t, msgs[i], d.Message())
-		}
 	}
 }

@@ -66,11 +66,6 @@ var mutants = []mutant{
 		probe{"internal/dispatch", "^TestATakenMessageKeepsOnlyItself$", ""},
 	},
 	{
-		"what is taken together is copied as if it were one run", "internal/dispatch/group.go",
-		"ds[n].node == ds[0].node && ", "",
-		probe{"internal/dispatch", "^TestMessagesOfSeveralRunsAreTakenTogether$", ""},
-	},
-	{
 		"a chunk's memory is used again while it is written", "internal/session/keep.go",
 		"o.yard.retired = append(o.yard.retired, c.buf)", "buffers.Put(c.buf)",
 		probe{"internal/session", "^TestMemoryThatIsBeingWrittenIsNotUsedAgain$", ""},
