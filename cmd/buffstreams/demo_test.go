@@ -237,7 +237,7 @@ func children(t *testing.T, pid int) (pids []int) {
 		if err != nil {
 			continue // the thread has ended
 		}
-		for _, field := range strings.Fields(string(list)) {
+		for field := range strings.FieldsSeq(string(list)) {
 			var child int
 			_, err := fmt.Sscan(field, &child)
 			require.NoError(t, err)

@@ -706,7 +706,7 @@ func publishOf(body ...byte) []byte {
 }
 
 // faults need a listener with one topic, "a", that has a consumer.
-func faults(t *testing.T) []fault {
+func faults(t *testing.T) []fault { //nolint:funlen // a table
 	m := envelope(t, "x")
 	streams := uint64(0) // each gets one of its own
 	flipped := func(body proto.Message) []byte {

@@ -223,7 +223,7 @@ func TestAPlainSubscriberHandlesWhatItHasRead(t *testing.T) {
 	msgs := newMessages(3000)
 	require.NoError(t, pub.Publish(address, msgs...))
 	require.NoError(t, pub.Close())
-	require.Equal(t, "0", string(receiveAcked(t, messages, 1)[0]))
+	require.Equal(t, "0", receiveAcked(t, messages, 1)[0])
 	closed := later(sub.Close)
 	require.Equal(t, payloads(msgs[1:]), receiveAcked(t, messages, 2999))
 	require.NoError(t, requireResult(t, closed))

@@ -260,10 +260,10 @@ func TestAnAllowListIsCheckedAgainstWhatIsConnectedTo(t *testing.T) {
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	_, port, err := net.SplitHostPort(h.address)
 	require.NoError(t, err)
-	allowing := func(prefix string, wire buffstreams.Wire) *buffstreams.Publisher {
+	allowing := func(prefix string, spoken buffstreams.Wire) *buffstreams.Publisher {
 		return sender(t, buffstreams.AckedConfig{}, func(c *buffstreams.PublisherConfig) {
 			c.ManagerConfig.DialAllow = &pool.DialAllow{Prefixes: []netip.Prefix{netip.MustParsePrefix(prefix)}}
-			if c.Wire = wire; wire == buffstreams.WireBuffStreams {
+			if c.Wire = spoken; spoken == buffstreams.WireBuffStreams {
 				c.Confirm = buffstreams.ConfirmEnqueued
 			}
 		})
@@ -297,8 +297,8 @@ func TestPlaintextBeyondLoopbackNeedsConsent(t *testing.T) {
 		if strings.Contains(address, "::1]") && !hasIPv6() {
 			continue
 		}
-		for _, wire := range []buffstreams.Wire{buffstreams.WireAcked, buffstreams.WireBuffStreams} {
-			sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{Wire: wire}, nil)
+		for _, spoken := range []buffstreams.Wire{buffstreams.WireAcked, buffstreams.WireBuffStreams} {
+			sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{Wire: spoken}, nil)
 			require.NoError(t, err)
 			_, err = sub.Subscribe(context.Background(), address)
 			if open {

@@ -189,7 +189,6 @@ func TestHeapWatchSeesThePeak(t *testing.T) {
 	kept := make([]byte, 32<<20)
 	require.Greater(t, w.Peak()-before, int64(31<<20))
 	runtime.KeepAlive(kept)
-	kept = nil
 	require.InDelta(t, before, Heap(), 1<<20)
 }
 

@@ -29,7 +29,7 @@ const (
 )
 
 var grpcStream = grpc.StreamDesc{StreamName: "Send", ClientStreams: true, Handler: func(srv any, stream grpc.ServerStream) error {
-	return srv.(sink).take(stream)
+	return srv.(sink).take(stream) //nolint:forcetypeassert // gRPC has checked HandlerType
 }}
 
 // sink is the service.

@@ -177,7 +177,7 @@ func (j job) filled() *measure.Ledger {
 
 // crash lets a child fill the outbox and kills it, and makes the system read it from the disk.
 func (j job) crash(ctx context.Context) ([]Mark, error) {
-	j.Task = fill
+	j.Task = fill                         //nolint:revive // of the copy
 	marks := make([]Mark, len(j.Marks)+1) // one before anything is written
 	var results []any
 	for i := range marks {

@@ -69,6 +69,7 @@ func Run(ctx context.Context, o Options) (Account, error) {
 
 // publish runs the publisher's process to its end.
 func publish(ctx context.Context, o Options, topic string, ledger *ledger, screen *screen) error {
+	//nolint:gosec // the executable is this one
 	cmd := exec.CommandContext(ctx, o.Executable, PublisherArgs(topic, o.Source, o.MaxMessageSize)...)
 	cmd.Stderr = o.Screen
 	stdin, err := cmd.StdinPipe() // it stops when this ends, also if this process is killed
@@ -88,7 +89,7 @@ func publish(ctx context.Context, o Options, topic string, ledger *ledger, scree
 	switch {
 	case done || ctx.Err() != nil:
 		ledger.interrupt(ctx.Err() != nil)
-		return nil
+		return nil //nolint:nilerr // an interrupted run has its account, too
 	case readErr != nil:
 		return fmt.Errorf("the publisher's process reports nonsense: %w", readErr)
 	case waitErr != nil:

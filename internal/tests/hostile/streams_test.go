@@ -176,7 +176,7 @@ func frames(v victim) []attack {
 }
 
 // opens are attacks with Open.
-func opens(v victim) []attack {
+func opens(v victim) []attack { //nolint:funlen // a table
 	malformed := func(name string, change func(*wire.Open)) attack {
 		return welcomed("open with "+name, refused(wire.Code_CODE_PROTOCOL), func(p *peer) {
 			o := p.own(strangersTopic)
@@ -269,7 +269,7 @@ func opens(v victim) []attack {
 }
 
 // publishes are attacks by who has a stream with credit.
-func publishes() []attack {
+func publishes() []attack { //nolint:funlen // a table
 	return []attack{
 		streaming("publish without credit", protocolFault, func(p *peer) {
 			p.send(&wire.Want{Handle: 1, SeenMessages: p.limit.CreditMessages})

@@ -31,13 +31,15 @@ type logWatch struct {
 func newLogWatch() *logWatch { return &logWatch{lines: map[string]int{}} }
 
 func (w *logWatch) line(level, msg string, err error, fields watermill.LogFields) {
-	text := msg
+	var all strings.Builder
+	all.WriteString(msg)
 	if err != nil {
-		text += " " + err.Error()
+		all.WriteString(" " + err.Error())
 	}
 	for k, v := range fields {
-		text += fmt.Sprintf(" %s=%v", k, v)
+		fmt.Fprintf(&all, " %s=%v", k, v)
 	}
+	text := all.String()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.lines[level+" "+msg]++

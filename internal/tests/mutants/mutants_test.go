@@ -3,7 +3,6 @@ package mutants
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -85,7 +84,7 @@ func hunt(t *testing.T, m mutant) string {
 	require.Error(t, err, "it survived %s in %s", m.probe.run, m.probe.pkg)
 	require.NotContains(t, out, "panic: test timed out", "a hang is a poor proof: find a test that fails")
 	var exit *exec.ExitError
-	require.True(t, errors.As(err, &exit), "%v", err)
+	require.ErrorAs(t, err, &exit)
 	var caught []string
 	for _, match := range failed.FindAllStringSubmatch(out, -1) {
 		caught = append(caught, match[1])

@@ -98,7 +98,7 @@ func fill(cfg outbox.Config, topic string) (f filled, err error) {
 	f.unknown = len(failed.Unknown)
 	tell("%d messages confirmed, then: %v", f.confirmed, err)
 	if again := pub.Publish(topic, numbered(f.confirmed, 1)...); !errors.Is(again, store.ErrFailed) {
-		return f, fmt.Errorf("an outbox that failed takes messages: %v", again)
+		return f, fmt.Errorf("an outbox that failed takes messages: %w", again)
 	}
 	if err := pub.Close(); err != nil {
 		return f, err
