@@ -3,20 +3,26 @@ MODULES := ./... ./storage/... ./cmd/... ./benchmarks/... ./internal/tests/...
 # Those to run under the race detector: not what only compares peers, whose dependencies take minutes to compile for it.
 RACED := ./... ./storage/... ./cmd/... ./benchmarks/outbox/... ./benchmarks/internal/durable ./benchmarks/internal/measure ./benchmarks/internal/recovery ./internal/tests/...
 GOBIN := $(CURDIR)/bin
+# The last golangci-lint that Go 1.25 compiles. The go command builds it once, and then has it in its cache.
+GOLANGCI := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.2
 
-.PHONY: up test test_v test_short test_race test_faults test_stress test_reconnect guard sim crash crash_outbox chaos hostile resources churn soak soak_suite mutants build wait bench bench_quick bench_self fmt vet lint fuzz generate demo
+.DEFAULT_GOAL := help
+.PHONY: help up test test_v test_short test_race test_faults test_stress test_reconnect guard sim crash crash_outbox chaos hostile resources churn soak soak_suite mutants build wait bench bench_quick bench_self fmt vet lint fuzz generate demo
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z_]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: ## nothing to start: there is no broker
 
-test: vet test_race test_reconnect test_faults guard ## everything that CI runs; docs/reliability.md has its budget
+test: lint test_race test_reconnect test_faults guard ## everything that CI runs; docs/reliability.md has its budget
 
-test_v:
+test_v: ## all tests under the race detector, each with its name
 	go test -race -v $(MODULES)
 
-test_short:
+test_short: ## what answers fast: no race detector, small sizes
 	go test -short $(MODULES)
 
-test_race:
+test_race: ## everything, with the race detector and the sizes that it allows
 	go test -race -timeout 10m $(RACED)
 
 test_reconnect: ## the universal suite over a network that is cut; see the test for why not under -race
@@ -69,7 +75,7 @@ crash_outbox: ## recoveries of an outbox whose disk lost what was not synced
 soak_suite: ## the universal suite ten times in a row, under the race detector
 	go test -race -count=10 -timeout 30m -run 'TestPubSub' ./internal/tests
 
-build:
+build: ## all modules
 	go build $(MODULES)
 
 wait: ## nothing to wait for: there is no broker
@@ -86,16 +92,16 @@ bench_self: ## this transport alone
 demo: ## the main job, on the Go sources
 	go run ./cmd/buffstreams demo
 
-fmt:
+fmt: ## gofmt
 	gofmt -w $$(git ls-files '*.go' ':!*.pb.go')
 
-vet:
+vet: ## go vet, and that everything is formatted
 	go vet $(MODULES)
 	@test -z "$$(gofmt -l $$(git ls-files '*.go' ':!*.pb.go'))" || { echo "run make fmt"; exit 1; }
 
-lint: vet ## and the direction of imports, and staticcheck
+lint: vet ## golangci-lint with .golangci.yml, and which package may import which
+	$(GOLANGCI) run $(MODULES)
 	go test -run TestImports ./internal/tests
-	go run honnef.co/go/tools/cmd/staticcheck@v0.7.0 $(MODULES)
 
 T ?= 1m
 fuzz: ## every fuzz target for T
