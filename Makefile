@@ -29,7 +29,7 @@ test_reconnect: ## the universal suite over a network that is cut; see the test 
 	go test -timeout 5m -run "TestPubSub.*Reconnect" ./internal/tests
 
 test_faults: ## what is too long for the race detector: simulation, chaos, hostile peers, files and resources that fail
-	go test -p 1 -timeout 12m ./pool ./storage/outbox ./storage/dedupe ./internal/tests/hostile ./internal/tests/resources ./internal/tests/chaos
+	go test -p 1 -timeout 12m ./internal/acked/receiver ./storage/outbox ./storage/dedupe ./internal/tests/hostile ./internal/tests/resources ./internal/tests/chaos
 
 guard: ## no regression by half, by ratios to GoChannel and to one write a message
 	go test -p 1 ./benchmarks/compare ./benchmarks/internal/drive
@@ -37,7 +37,7 @@ guard: ## no regression by half, by ratios to GoChannel and to one write a messa
 
 SEEDS ?= 50000
 sim: ## SEEDS worlds of publishers, receivers and faults; SIM_SEED repeats one
-	SEEDS=$(SEEDS) go test -count=1 -v -timeout 24h -run 'TestSimulation$$' ./pool
+	SEEDS=$(SEEDS) go test -count=1 -v -timeout 24h -run 'TestSimulation$$' ./internal/acked/receiver
 
 FAULTS ?= 5000
 MESSAGES ?= 5000000

@@ -8,6 +8,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/buffstreams/watermill-buffstreams/route"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
@@ -55,8 +56,8 @@ type PublisherConfig struct {
 
 	// Marshaler encodes messages. Nil means EnvelopeMarshaler, or RawMarshaler on the plain wire.
 	Marshaler Marshaler
-	// Resolver finds the addresses of logical topics. Nil means that every topic must be an address.
-	Resolver Resolver
+	// Resolver finds the routes of topics that name no address. Nil means that every topic must name one.
+	Resolver route.Resolver
 	// Confirm says when Publish returns. It is not used with an Outbox.
 	Confirm Confirm
 	// Outbox keeps messages on disk until they were handled: Publish returns when they are fsynced there, and they are

@@ -13,6 +13,9 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
+// provider is the value of the log field of that name.
+const provider = netio.Provider
+
 // Sentinels for states. Compare with errors.Is.
 var (
 	// ErrPublisherClosed is returned by Publish after Close, and by calls that Close cut short.

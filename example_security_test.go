@@ -10,6 +10,7 @@ import (
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/pool"
+	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
 // A subscriber that lets in only peers with a certificate of its own authority, and each of them only to its own topics.
@@ -47,7 +48,7 @@ func Example_mutualTLS() {
 		log.Fatal(err)
 	}
 	publisher, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
-		Resolver: buffstreams.To("tls://billing.internal:5031"),
+		Resolver: route.To("tls://billing.internal:5031"),
 		ManagerConfig: buffstreams.ManagerConfig{
 			Acked:     buffstreams.AckedConfig{ClientTLS: client},
 			DialAllow: &pool.DialAllow{Prefixes: []netip.Prefix{netip.MustParsePrefix("10.20.0.0/16")}},

@@ -1,6 +1,8 @@
 package buffstreams
 
 import (
+	"github.com/buffstreams/watermill-buffstreams/route"
+
 	"testing"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -49,22 +51,24 @@ func FuzzRoute(f *testing.F) {
 	f.Add("orders", "key", uint8(3), uint64(7))
 	f.Add("", "", uint8(0), ^uint64(0))
 	f.Fuzz(func(t *testing.T, topic, key string, addresses uint8, turn uint64) {
-		route := Route{Policy: Hash, HashKey: "k"}
+		r := route.Route{Policy: route.Hash, HashKey: "k"}
 		for range int(addresses) + 1 {
-			route.Addresses = append(route.Addresses, "a:1")
+			r.Addresses = append(r.Addresses, "a:1")
 		}
-		_, err := StaticResolver{}.Resolve(topic)
-		require.ErrorIs(t, err, ErrBadTopic)
-		got, err := StaticResolver{"*": {Name: "any"}, topic: route}.Resolve(topic)
+		_, err := route.Static{}.Resolve(t.Context(), topic)
+		require.ErrorIs(t, err, route.ErrNoRoute)
+		got, err := route.Static{"*": {Name: "any"}, topic: r}.Resolve(t.Context(), topic)
 		require.NoError(t, err)
-		require.Equal(t, route, got)
+		require.Equal(t, r, got)
 		msg := message.NewMessage("", nil)
 		msg.Metadata.Set("k", key)
-		i := got.pick(msg, turn)
+		p := &Publisher{}
+		p.next.Store(turn)
+		i := p.pick(&got, msg)
 		require.Less(t, i, len(got.Addresses))
-		require.Equal(t, i, got.pick(msg, turn+1))
-		got.Policy = RoundRobin
-		require.Less(t, got.pick(msg, turn), len(got.Addresses))
+		require.Equal(t, i, p.pick(&got, msg))
+		got.Policy = route.RoundRobin
+		require.Less(t, p.pick(&got, msg), len(got.Addresses))
 	})
 }
 

@@ -57,21 +57,16 @@ func (p *plainPublisher) targets(topic string) ([]netio.Target, error) {
 		return nil, fmt.Errorf("%w: the plain wire has no topic names, so that %.200q would reach its address without one; use host:port", ErrBadTopic, topic)
 	case ok:
 		return []netio.Target{d.target}, nil
-	case p.publisher.cfg.Resolver == nil:
-		return nil, fmt.Errorf("%w: %.200q is not an address; set PublisherConfig.Resolver", ErrBadTopic, topic)
 	}
-	route, err := p.publisher.cfg.Resolver.Resolve(topic)
+	found, err := p.publisher.askResolver(topic)
 	if err != nil {
 		return nil, err
 	}
-	targets := make([]netio.Target, len(route.Addresses))
-	for i, address := range route.Addresses {
+	targets := make([]netio.Target, len(found.Addresses))
+	for i, address := range found.Addresses {
 		if targets[i], err = parseAddress(address); err != nil {
 			return nil, err
 		}
-	}
-	if len(targets) == 0 {
-		return nil, fmt.Errorf("%w: the route of %.200q has no address", ErrBadTopic, topic)
 	}
 	return targets, nil
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 
 	"github.com/ThreeDotsLabs/watermill"
+
+	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
 // PubSubConfig configures a PubSub. The zero value is valid.
@@ -59,7 +61,7 @@ func newPubSub(config PubSubConfig, manager *Manager, logger watermill.LoggerAda
 	if target.Network == "unix" {
 		address = "unix://" + address
 	}
-	config.Publisher.Manager, config.Publisher.Resolver = manager, To(address)
+	config.Publisher.Manager, config.Publisher.Resolver = manager, route.To(address)
 	pub, err := NewPublisher(config.Publisher, logger)
 	if err != nil {
 		return nil, err

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
 func inGroup(name string) func(*buffstreams.SubscriberConfig) {
@@ -75,7 +76,7 @@ func TestGroupsOverSeveralAddresses(t *testing.T) {
 			channels = append(channels, subscribe(t, h.newSubscriber(t, inGroup(group)), "orders"))
 		}
 	}
-	pub := routed(t, buffstreams.Route{Addresses: addresses, Policy: buffstreams.All})
+	pub := routed(t, route.Route{Addresses: addresses, Policy: route.All})
 	require.NoError(t, pub.Publish("orders", newMessages(100)...))
 	for _, messages := range channels {
 		require.Equal(t, payloads(newMessages(100)), receiveAcked(t, messages, 100))

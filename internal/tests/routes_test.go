@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
 // listeners starts subscribers at addresses of their own and returns their channels for one logical topic.
@@ -35,9 +36,9 @@ func listeners(t *testing.T, n int, topic string) (addresses []string, channels 
 	return addresses, channels
 }
 
-func routed(t *testing.T, route buffstreams.Route) *buffstreams.Publisher {
+func routed(t *testing.T, r route.Route) *buffstreams.Publisher {
 	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
-		Resolver:      buffstreams.StaticResolver{"orders": route},
+		Resolver:      route.Static{"orders": r},
 		ManagerConfig: buffstreams.ManagerConfig{Acked: quick(buffstreams.AckedConfig{})},
 	}, nil)
 	require.NoError(t, err)
@@ -48,14 +49,14 @@ func routed(t *testing.T, route buffstreams.Route) *buffstreams.Publisher {
 func TestRoutes(t *testing.T) {
 	t.Run("round robin shares", func(t *testing.T) {
 		addresses, channels := listeners(t, 2, "orders")
-		pub := routed(t, buffstreams.Route{Addresses: addresses, Policy: buffstreams.RoundRobin})
+		pub := routed(t, route.Route{Addresses: addresses, Policy: route.RoundRobin})
 		require.NoError(t, pub.Publish("orders", newMessages(4)...))
 		require.Equal(t, []string{"0", "2"}, receiveAcked(t, channels[0], 2))
 		require.Equal(t, []string{"1", "3"}, receiveAcked(t, channels[1], 2))
 	})
 	t.Run("all get every message", func(t *testing.T) {
 		addresses, channels := listeners(t, 2, "orders")
-		pub := routed(t, buffstreams.Route{Addresses: addresses, Policy: buffstreams.All})
+		pub := routed(t, route.Route{Addresses: addresses, Policy: route.All})
 		require.NoError(t, pub.Publish("orders", newMessages(3)...))
 		for _, c := range channels {
 			require.Equal(t, []string{"0", "1", "2"}, receiveAcked(t, c, 3))
@@ -63,7 +64,7 @@ func TestRoutes(t *testing.T) {
 	})
 	t.Run("hash keeps a key together and in order", func(t *testing.T) {
 		addresses, channels := listeners(t, 2, "orders")
-		pub := routed(t, buffstreams.Route{Addresses: addresses, Policy: buffstreams.Hash, HashKey: "customer"})
+		pub := routed(t, route.Route{Addresses: addresses, Policy: route.Hash, HashKey: "customer"})
 		for i := range 40 {
 			msg := newMessage(fmt.Sprint(i))
 			msg.Metadata.Set("customer", fmt.Sprint(i%8))
@@ -96,7 +97,7 @@ func TestRoutes(t *testing.T) {
 		require.NoError(t, err)
 		dead := nobody.Addr().String()
 		require.NoError(t, nobody.Close())
-		pub := routed(t, buffstreams.Route{Addresses: []string{addresses[0], dead}, Policy: buffstreams.Failover})
+		pub := routed(t, route.Route{Addresses: []string{addresses[0], dead}, Policy: route.Failover})
 		require.NoError(t, pub.Publish("orders", newMessage("x")))
 		receiveAcked(t, channels[0], 1)
 	})

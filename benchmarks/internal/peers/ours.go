@@ -4,6 +4,7 @@ import (
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/benchmarks/internal/measure"
 	"github.com/buffstreams/watermill-buffstreams/pool"
+	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
 // This library at each confirm level. Both ends have a Manager of their own, and meet over loopback TCP.
@@ -20,7 +21,7 @@ func ours(name string, confirm buffstreams.Confirm, guarantee string) Peer {
 		Receive:  receiveOurs,
 		Dial: func(s Setup, to Receiver) (Sender, error) {
 			pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
-				ManagerConfig: s.manager(), Confirm: confirm, Resolver: buffstreams.To(to.Address()),
+				ManagerConfig: s.manager(), Confirm: confirm, Resolver: route.To(to.Address()),
 			}, nil)
 			if err != nil {
 				return nil, err

@@ -25,7 +25,7 @@ func (s Setup) topics() []string {
 // was closed.
 func (s Setup) consume(sub message.Subscriber, topics []string, tally *measure.Tally) (func() error, error) {
 	if s.Router {
-		return route(sub, topics[0], tally)
+		return throughRouter(sub, topics[0], tally)
 	}
 	var wg sync.WaitGroup
 	for i, topic := range topics {
@@ -57,8 +57,8 @@ func (s Setup) dawdle() {
 	}
 }
 
-// route consumes through a Router, whose handlers run concurrently.
-func route(sub message.Subscriber, topic string, tally *measure.Tally) (func() error, error) {
+// throughRouter consumes through a Router, whose handlers run concurrently.
+func throughRouter(sub message.Subscriber, topic string, tally *measure.Tally) (func() error, error) {
 	router, err := message.NewRouter(message.RouterConfig{}, watermill.NopLogger{})
 	if err != nil {
 		return nil, err

@@ -65,7 +65,7 @@ func TestSimulation(t *testing.T) {
 func report(t *testing.T, err error) {
 	var v *sim.Violation
 	if errors.As(err, &v) {
-		t.Errorf("%v\nreplay it with SIM_SEED=%d go test ./pool -run 'TestSimulation$' -v\nits last steps:\n%s",
+		t.Errorf("%v\nreplay it with SIM_SEED=%d go test ./internal/acked/receiver -run 'TestSimulation$' -v\nits last steps:\n%s",
 			v, v.Seed, strings.Join(v.Trace, "\n"))
 	}
 }

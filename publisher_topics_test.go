@@ -1,6 +1,8 @@
 package buffstreams
 
 import (
+	"github.com/buffstreams/watermill-buffstreams/route"
+
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -21,7 +23,7 @@ func newTestPublisher(t *testing.T, m Marshaler) *Publisher {
 	t.Helper()
 	away := func(context.Context, string, string) (net.Conn, error) { return nil, syscall.ECONNREFUSED }
 	p, err := NewPublisher(PublisherConfig{
-		Marshaler: m, Resolver: To("127.0.0.1:1"), ManagerConfig: ManagerConfig{Dial: away},
+		Marshaler: m, Resolver: route.To("127.0.0.1:1"), ManagerConfig: ManagerConfig{Dial: away},
 		Confirm: ConfirmEnqueued, CloseTimeout: time.Millisecond,
 	}, nil)
 	require.NoError(t, err)
@@ -73,17 +75,17 @@ func pass(t *testing.T, p *Publisher, topics int) {
 func TestARoadIsForgottenOnlyWhenNothingIsOnIt(t *testing.T) {
 	p := newTestPublisher(t, EnvelopeMarshaler{})
 	require.NoError(t, p.Publish("undelivered", message.NewMessage("1", nil)))
-	undelivered := p.road("undelivered")
+	undelivered := p.state("undelivered")
 	called, err := p.begin("called")
 	require.NoError(t, err)
 	pass(t, p, 1000)
-	require.Less(t, len(p.roads), 300)
-	require.Same(t, undelivered, p.road("undelivered"))
-	require.Same(t, called, p.road("called"))
+	require.Less(t, len(p.topics), 300)
+	require.Same(t, undelivered, p.state("undelivered"))
+	require.Same(t, called, p.state("called"))
 
 	p.end(called)
 	pass(t, p, 1000)
-	require.Same(t, undelivered, p.road("undelivered"))
+	require.Same(t, undelivered, p.state("undelivered"))
 	require.False(t, called.enter())
 	require.EqualValues(t, forgotten, called.calls.Load())
 	p.last.Store(called) // whoever found it in the last moment
@@ -115,7 +117,7 @@ func TestRoadsAreForgottenWhileOthersLookForThem(t *testing.T) {
 	}
 	wg.Wait()
 	require.False(t, p.calling())
-	for _, r := range p.roads {
+	for _, r := range p.topics {
 		require.Zero(t, r.calls.Load())
 	}
 	require.NoError(t, p.Close())

@@ -1,0 +1,244 @@
+package buffstreams
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
+	"github.com/buffstreams/watermill-buffstreams/internal/session"
+	"github.com/buffstreams/watermill-buffstreams/store"
+)
+
+// outboxRelay delivers what an outbox holds. A goroutine for each of its streams reads messages when the peer wants them, and
+// settles in the outbox what was handled. One relay at a time delivers an outbox.
+type outboxRelay struct {
+	outbox    store.Outbox
+	manager   *Manager
+	logger    watermill.LoggerAdapter
+	onFailure func(topic string, encoded []byte, err error)
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // run
+}
+
+func startOutboxRelay(p *Publisher) *outboxRelay {
+	r := &outboxRelay{outbox: p.cfg.Outbox, manager: p.manager, logger: p.logger, onFailure: p.cfg.OnFailure}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	r.wg.Go(r.run) // ends with stop, which waits for it
+	return r
+}
+
+// stop ends the delivery. What was not delivered stays in the outbox, and another publisher on it carries on.
+func (r *outboxRelay) stop() {
+	r.cancel()
+	r.wg.Wait()
+}
+
+// run waits for its turn with the outbox, then delivers each stream in a goroutine of its own.
+func (r *outboxRelay) run() {
+	release, err := r.outbox.Deliver(r.ctx)
+	if err != nil {
+		return
+	}
+	defer release()
+	var streams sync.WaitGroup
+	defer streams.Wait()
+	known := map[uint64]bool{}
+	for {
+		more := r.outbox.NewStreams()
+		for _, s := range r.outbox.Streams() {
+			if !known[s.ID] {
+				known[s.ID] = true
+				streams.Go(func() { r.deliver(s.ID) }) // ends with stop; run waits for it
+			}
+		}
+		select {
+		case <-more:
+		case <-r.ctx.Done():
+			return
+		}
+		if r.ctx.Err() == nil && r.outbox.Err() != nil {
+			return
+		}
+	}
+}
+
+// deliver delivers one stream until the relay stops. A stream that cannot be delivered holds up no other.
+func (r *outboxRelay) deliver(id uint64) {
+	for r.ctx.Err() == nil {
+		s, ok := r.stream(id)
+		if !ok {
+			return
+		}
+		err := r.deliverOnce(s)
+		if r.ctx.Err() != nil || errors.Is(err, store.ErrClosed) {
+			return
+		}
+		r.pauseAfter(s.Key, err)
+	}
+}
+
+// retryPause is the wait before a stream is tried again that the peer or the outbox refused to let go on.
+const retryPause = 5 * time.Second
+
+// pauseAfter logs why a stream does not go on, and waits before the next attempt.
+func (r *outboxRelay) pauseAfter(key store.Key, err error) {
+	r.logger.Error("Messages of an outbox cannot be delivered; they are kept", err, watermill.LogFields{
+		"provider": provider, "address": key.Destination, "topic": key.Topic,
+	})
+	select {
+	case <-time.After(retryPause):
+	case <-r.ctx.Done():
+	}
+}
+
+// stream looks a stream up as it is now.
+func (r *outboxRelay) stream(id uint64) (store.Stream, bool) {
+	for _, s := range r.outbox.Streams() {
+		if s.ID == id {
+			return s, true
+		}
+	}
+	return store.Stream{}, false
+}
+
+// deliverOnce delivers a stream until an error ends that.
+func (r *outboxRelay) deliverOnce(s store.Stream) error {
+	address, err := parseAddress(s.Key.Destination)
+	if err != nil {
+		return err
+	}
+	to, err := r.manager.sender(address)
+	if err != nil {
+		return err
+	}
+	relay := &streamRelay{outboxRelay: r, key: s.Key}
+	fetched, err := to.Fetch(sender.FetchConfig{
+		Identity: r.identity(s.Key.Destination), Stream: s.ID, Topic: s.Key.Topic, Base: s.First,
+		OnSettled: relay.onSettled, OnRefused: relay.onRefused,
+	})
+	if err != nil {
+		return err
+	}
+	defer fetched.End()
+	if s.Pending > 0 {
+		fetched.Announce(s.Next) // the receiver may have any of them already
+	}
+	return relay.feed(fetched)
+}
+
+// identity is what a destination knows the outbox by. A receiver that shared it with another could pose as this side there.
+func (r *outboxRelay) identity(destination string) session.Identity {
+	secret, publisher := r.outbox.Secret(), r.outbox.ID()
+	mac := hmac.New(sha256.New, secret[:])
+	mac.Write(publisher[:])
+	mac.Write([]byte(destination))
+	sum := mac.Sum(nil)
+	return session.Identity{Publisher: [16]byte(sum[:16]), Epoch: r.outbox.Epoch(), Secret: [16]byte(sum[16:])}
+}
+
+// streamRelay delivers one stream.
+type streamRelay struct {
+	*outboxRelay
+	key     store.Key
+	reading sync.Mutex // held while the outbox is read: feed and onRefused both do
+}
+
+// readBytes is how much is read from the outbox at a time.
+const readBytes = 64 << 10
+
+// feed reads messages as the peer wants them.
+func (r *streamRelay) feed(fetched *sender.FetchedStream) error {
+	for r.ctx.Err() == nil {
+		from, generation, wanted, err := fetched.Next(r.ctx)
+		if err != nil {
+			return err
+		}
+		if !wanted { // no peer is dialed for a stream that holds nothing
+			if next, quiet := fetched.Quiet(); quiet {
+				if err := r.await(fetched, next); err != nil {
+					return err
+				}
+			}
+			continue
+		}
+		batch, err := r.read(from, readBytes)
+		if damage := (*store.CorruptError)(nil); errors.As(err, &damage) {
+			// What was read before it stays on its way; the stream goes on when the damaged range is settled.
+			r.pauseAfter(r.key, err)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if len(batch.Messages) > 0 {
+			fetched.Feed(generation, batch.First, batch.Messages)
+			continue
+		}
+		if err := r.await(fetched, batch.First); err != nil {
+			return err
+		}
+	}
+	return r.ctx.Err()
+}
+
+func (r *streamRelay) read(from uint64, size int) (store.Batch, error) {
+	r.reading.Lock()
+	defer r.reading.Unlock()
+	return r.outbox.Read(r.key, from, size)
+}
+
+// await waits until message seq is durable, and announces it, or until something else is wanted.
+func (r *streamRelay) await(fetched *sender.FetchedStream, seq uint64) error {
+	lost := fetched.Lost()
+	ready, err := r.outbox.Ready(r.key, seq)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-ready:
+		if err := r.outbox.Err(); err != nil {
+			return err
+		}
+		fetched.Announce(seq + 1)
+	case <-lost:
+	case <-r.ctx.Done():
+		return r.ctx.Err()
+	}
+	return nil
+}
+
+// onSettled is called when messages need not be kept any longer.
+func (r *streamRelay) onSettled(ranges []store.Range) {
+	if err := r.outbox.Settle(r.key, 0, ranges...); err != nil && !errors.Is(err, store.ErrClosed) {
+		r.logger.Error("An outbox cannot settle what was delivered", err, watermill.LogFields{
+			"provider": provider, "topic": r.key.Topic,
+		})
+	}
+}
+
+// onRefused hands a message that the peer will not take to OnFailure. Then it need not be kept.
+func (r *streamRelay) onRefused(seq uint64, reason *PeerError) {
+	if seq == 0 { // the whole stream is refused: feed ends with the same error
+		return
+	}
+	var message []byte
+	batch, err := r.read(seq, 1)
+	if err == nil && batch.First == seq && len(batch.Messages) > 0 {
+		message = batch.Messages[0]
+	}
+	r.logger.Error("Message refused by the peer", reason, watermill.LogFields{
+		"provider": provider, "address": r.key.Destination, "topic": r.key.Topic, "sequence": seq,
+	})
+	if r.onFailure != nil {
+		r.onFailure(r.key.Topic, message, reason)
+	}
+	r.onSettled([]store.Range{{First: seq, Last: seq}})
+}
