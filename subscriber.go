@@ -109,7 +109,7 @@ func (s *Subscriber) DropGroup(topic, group string) error {
 
 // destination finds where a topic is listened for.
 func (s *Subscriber) destination(topic string) (destination, error) {
-	d, ok, err := parseTopic(topic)
+	d, ok, err := parseTopic(topic, s.cfg.ListenAddress != "")
 	if err != nil {
 		return d, err
 	}

@@ -12,9 +12,5 @@ type Target struct {
 	TLS     bool
 }
 
-func Listen(network, address string) (net.Listener, error) {
-	return (&net.ListenConfig{}).Listen(context.Background(), network, address)
-}
-
-// dialFunc opens a connection.
+// Dial opens a connection. It respects its context.
 type Dial = func(ctx context.Context, network, address string) (net.Conn, error)
