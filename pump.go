@@ -133,7 +133,7 @@ func (p *pump) fill() {
 		p.out <- f.msg
 		p.flying = append(p.flying, f)
 	}
-	if !p.member.Alone() {
+	if !p.member.Exclusive() {
 		p.giveBack()
 	} else if !p.hasAhead {
 		p.ahead, p.hasAhead = p.take(false)
@@ -166,7 +166,7 @@ func (p *pump) giveBack() {
 }
 
 func (p *pump) room() bool {
-	return !p.passed && len(p.flying)+int(p.tended.Load()) < cap(p.out) && (len(p.out) < offered || p.member.Alone())
+	return !p.passed && len(p.flying)+int(p.tended.Load()) < cap(p.out) && (len(p.out) < offered || p.member.Exclusive())
 }
 
 // take takes the next message of the group whose turn it is. ok is false while there is none: with idle, the pump is then told
@@ -195,7 +195,7 @@ func (p *pump) draw(idle bool) (d dispatch.Delivery, msg *message.Message, found
 		}
 		return d, msg, found, true, err
 	}
-	turn := p.member.Turn()
+	turn := p.member.KeyLock()
 	turn.Lock()
 	defer turn.Unlock()
 	if d, found = p.pickOne(idle); !found {
@@ -222,7 +222,7 @@ func (p *pump) pickOne(idle bool) (d dispatch.Delivery, found bool) {
 func (p *pump) pick(idle bool) (d dispatch.Delivery, found bool) {
 	if len(p.stock) == 0 {
 		n := 1
-		if p.member.Alone() {
+		if p.member.Exclusive() {
 			n = stocked
 		}
 		if p.stock, p.busy = p.member.TakeUpTo(p.store[:0], n, idle); len(p.stock) == 0 {
@@ -256,7 +256,7 @@ func (p *pump) rest() {
 
 // hopeless tells that nobody could do anything about a message that is not acked.
 func (p *pump) hopeless() bool {
-	return cap(p.out) == 1 && p.subscriber.cfg.AckWaitTimeout == 0 && p.member.Alone()
+	return cap(p.out) == 1 && p.subscriber.cfg.AckWaitTimeout == 0 && p.member.Exclusive()
 }
 
 // arm starts the timer, unless there would be nothing to do when it has run down.
@@ -288,8 +288,8 @@ func (p *pump) lose() {
 		p.drop(taken)
 	case p.wait < rotation:
 		p.wait = min(8*p.wait, rotation)
-	case p.member.Crowded():
-		p.member.Pass(p.retract()...)
+	case p.member.HasWaiters():
+		p.member.Yield(p.retract()...)
 		p.passed = true
 	}
 }

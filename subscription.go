@@ -55,7 +55,7 @@ func newSubscription(ctx context.Context, s *Subscriber, topic string, t *dispat
 	}
 	sub.base, sub.cut = context.WithCancel(context.WithoutCancel(ctx)) // handlers may end before they are cut
 	sub.member = t.Join(s.cfg.ConsumerGroup, sub.notify)
-	p := &pump{subscription: sub, prompt: s.cfg.Key != nil || sub.member.Prompt()}
+	p := &pump{subscription: sub, prompt: s.cfg.Key != nil || sub.member.AcksImmediately()}
 	sub.busy.Go(p.run) // ends after close
 	stop := context.AfterFunc(ctx, sub.close)
 	go sub.finish(stop, gone) // ends after close, at most CloseTimeout later
@@ -148,7 +148,7 @@ func (s *subscription) see(f flight) {
 		s.free()
 		return
 	}
-	if !s.pause(s.delay(d.Attempt)) || s.member.Crowded() || !s.repeat(d) {
+	if !s.pause(s.delay(d.Attempt)) || s.member.HasWaiters() || !s.repeat(d) {
 		s.member.Return(d)
 		s.free()
 	}

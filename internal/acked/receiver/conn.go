@@ -30,7 +30,7 @@ type conn struct {
 	receiver *Receiver
 	nc       net.Conn
 	enc      session.Encoder
-	flusher *flush.Flusher
+	flusher  *flush.Flusher
 	handles  map[uint64]*stream // the reader's
 	host     string             // that MaxConnectionsPerHost counts
 	refusal  error              // why the peer will not be welcomed, known before it says a word
@@ -102,7 +102,7 @@ func (c *conn) end(err error) {
 	for _, h := range slices.Sorted(maps.Keys(c.handles)) { // in an order that a simulation can repeat
 		s := c.handles[h]
 		s.detach(c)
-		if s.topic.Deserted() {
+		if s.topic.Unused() {
 			c.receiver.release(s)
 		}
 	}

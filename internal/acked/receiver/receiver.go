@@ -125,7 +125,7 @@ func (e *Receiver) Topic(name string) *dispatch.Topic {
 // opens it later; then it is forgotten.
 func (e *Receiver) EphemeralTopic(name string) *dispatch.Topic {
 	t := e.Topic(name)
-	t.Ephemeral(func(dropped int) { e.end(t, dropped) })
+	t.MakeEphemeral(func(dropped int) { e.end(t, dropped) })
 	return t
 }
 
@@ -135,7 +135,7 @@ func (e *Receiver) topic(name string) *dispatch.Topic {
 		w := flow.NewWindow(e.cfg.window(), e.cfg.Budget)
 		t = dispatch.NewTopic(name, w, e.size, e.cfg.Groups[name]...)
 		if e.cfg.Dedupe != nil { // it bounds what comes twice by what is in flight
-			t.Prompt()
+			t.AckImmediately()
 		}
 		e.topics[name] = t
 	}

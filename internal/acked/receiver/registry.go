@@ -173,7 +173,7 @@ func (e *Receiver) remove(s *stream) {
 		return
 	}
 	delete(e.streams, s.topic)
-	if e.topics[s.id.Topic] == s.topic && s.topic.Deserted() {
+	if e.topics[s.id.Topic] == s.topic && s.topic.Unused() {
 		delete(e.topics, s.id.Topic)
 	}
 }

@@ -28,9 +28,9 @@ var mutants = []mutant{
 		simulation,
 	},
 	{
-		"a group's ack counts for all", "internal/dispatch/group.go",
-		"n.left[i]--; n.left[i] > 0 {", "n.left[i]--; n.left[i] > 99 {",
-		probe{"internal/dispatch", "^TestEveryGroupGetsEveryMessage$", ""},
+		"a group's ack counts for all", "internal/dispatch/run.go",
+		"r.left[i]--; r.left[i] > 0 {", "r.left[i]--; r.left[i] > 99 {",
+		probe{"internal/dispatch", "^TestTopic_EveryGroupGetsEveryMessage$", ""},
 	},
 	{
 		"ack what was not received", "internal/session/inbound.go",
@@ -61,9 +61,9 @@ var mutants = []mutant{
 
 	// Memory that is used again.
 	{
-		"the log's memory is used again while a group needs it", "internal/dispatch/node.go",
-		"if n.unread.Add(int64(-taken)) == 0 {", "if n.unread.Add(int64(-taken)) <= int64(n.count()) {",
-		probe{"internal/dispatch", "^TestATakenMessageKeepsOnlyItself$", ""},
+		"the log's memory is used again while a group needs it", "internal/dispatch/run.go",
+		"if r.unread.Add(-1) == 0 {", "if r.unread.Add(-1) <= int64(r.count()) {",
+		probe{"internal/dispatch", "^TestRun_TakenMessageKeepsOnlyItself$", ""},
 	},
 	{
 		"a chunk's memory is used again while it is written", "internal/session/keep.go",
@@ -136,12 +136,12 @@ var mutants = []mutant{
 	{
 		"ignore keys", "internal/dispatch/key.go",
 		"if q.holder != d.pos() {", "if q.holder != d.pos() && q.holder == 1<<62 {",
-		probe{"internal/dispatch", "^TestMessagesOfAKeyComeOneAtATimeInOrder$", ""},
+		probe{"internal/dispatch", "^TestKey_MessagesComeOneAtATimeInOrder$", ""},
 	},
 	{
-		"what is given back goes to the end", "internal/dispatch/group.go",
-		"if a.pos() < b.pos() {", "if a.pos() > b.pos() {",
-		probe{"internal/dispatch", "^TestReturnedMessagesComeAgainInTheirPlace$", ""},
+		"what is given back goes to the end", "internal/dispatch/key.go",
+		"cmp.Compare(a.pos(), b.pos())", "cmp.Compare(b.pos(), a.pos())",
+		probe{"internal/dispatch", "^TestTopic_ReturnedMessagesComeAgainInTheirPlace$", ""},
 	},
 
 	// What was promised is on the disk.
@@ -194,7 +194,7 @@ var mutants = []mutant{
 	},
 	{
 		"a wake-up is lost", "internal/dispatch/group.go",
-		"g.returned = insert(g.returned, d)\n\tg.wake(1)", "g.returned = insert(g.returned, d)",
+		"g.returned = insertOrdered(g.returned, d)\n\tg.wake(1)", "g.returned = insertOrdered(g.returned, d)",
 		simulation,
 	},
 	{
