@@ -16,8 +16,6 @@ const (
 	rotation = 50 * time.Millisecond
 	// offered is how many messages are in the channel at most while the group has other members, who could have them.
 	offered = 16
-	// stocked is how many messages are taken at a time while the group has no other member.
-	stocked = 16
 	// settled is how many acks are told at a time while so many messages wait that nobody waits for the acks.
 	settled = 32
 )
@@ -28,14 +26,10 @@ const (
 // The channel has room for MaxInFlight messages, so that emitting never blocks.
 type pump struct {
 	*subscription
-	flying   []flight            // emitted and without a tender, oldest first; the last of them may still be in the channel
-	done     []dispatch.Delivery // acked, and to be settled
-	prompt   bool                // at once: before anything else is emitted
-	busy     bool                // more messages wait than anybody who waits for acks could have sent
-	stock    []dispatch.Delivery // taken: only while the group has no other member
-	store    [stocked]dispatch.Delivery
-	ahead    flight // ready to be emitted before what is in stock, if hasAhead
-	hasAhead bool
+	flying []flight            // emitted and without a tender, oldest first; the last of them may still be in the channel
+	done   []dispatch.Delivery // acked, and to be settled
+	prompt bool                // at once: before anything else is emitted
+	busy   bool                // more messages wait than anybody who waits for acks could have sent
 
 	timer    *time.Timer   // of the patience with flying[0]
 	armed    bool          // it runs
@@ -115,17 +109,17 @@ func (p *pump) settle() {
 	if len(p.done) == 0 {
 		return
 	}
-	p.member.SettleAll(p.done, len(p.flying) == 0 && !p.hasAhead && len(p.stock) == 0)
+	p.member.SettleAll(p.done, len(p.flying) == 0)
 	clear(p.done)
 	p.done = p.done[:0]
 }
 
-// fill emits what there is room for, and prepares the next message while the handlers work.
+// fill emits what there is room for.
 func (p *pump) fill() {
 	for {
 		f, ok := p.repeated()
 		if !ok && p.room() {
-			f, ok = p.next()
+			f, ok = p.take()
 		}
 		if !ok {
 			break
@@ -133,47 +127,20 @@ func (p *pump) fill() {
 		p.out <- f.msg
 		p.flying = append(p.flying, f)
 	}
-	if !p.member.Exclusive() {
-		p.giveBack()
-	} else if !p.hasAhead {
-		p.ahead, p.hasAhead = p.take(false)
-	}
-	if !p.busy {
+	if !p.busy || !p.member.Exclusive() {
 		p.settle()
 	}
-}
-
-// next is the message to emit next. ok is false while there is none.
-func (p *pump) next() (flight, bool) {
-	if p.hasAhead {
-		p.hasAhead = false
-		return p.ahead, true
-	}
-	return p.take(true)
-}
-
-// giveBack returns the messages that were taken and not emitted.
-func (p *pump) giveBack() {
-	if p.hasAhead {
-		p.hasAhead = false
-		p.member.Return(p.ahead.ctx.end())
-	}
-	for _, d := range p.stock {
-		p.member.Return(d)
-	}
-	clear(p.store[:])
-	p.stock, p.busy = nil, false
 }
 
 func (p *pump) room() bool {
 	return !p.passed && len(p.flying)+int(p.tended.Load()) < cap(p.out) && (len(p.out) < offered || p.member.Exclusive())
 }
 
-// take takes the next message of the group whose turn it is. ok is false while there is none: with idle, the pump is then told
-// when there is one.
-func (p *pump) take(idle bool) (f flight, ok bool) {
+// take takes the next message of the group whose turn it is. ok is false while there is none: the pump is then told when
+// there is one.
+func (p *pump) take() (f flight, ok bool) {
 	for {
-		d, msg, found, its, err := p.draw(idle)
+		d, msg, found, its, err := p.draw()
 		if !found {
 			return f, false
 		}
@@ -187,10 +154,10 @@ func (p *pump) take(idle bool) (f flight, ok bool) {
 }
 
 // draw takes the group's next message, if one is found, and tells whether its key lets it be handled now.
-func (p *pump) draw(idle bool) (d dispatch.Delivery, msg *message.Message, found, its bool, err error) {
+func (p *pump) draw() (d dispatch.Delivery, msg *message.Message, found, its bool, err error) {
 	key := p.subscriber.cfg.Key
 	if key == nil {
-		if d, found = p.pick(idle); found {
+		if d, p.busy, found = p.member.Take(); found {
 			msg, err = p.unmarshal(d)
 		}
 		return d, msg, found, true, err
@@ -198,7 +165,7 @@ func (p *pump) draw(idle bool) (d dispatch.Delivery, msg *message.Message, found
 	turn := p.member.KeyLock()
 	turn.Lock()
 	defer turn.Unlock()
-	if d, found = p.pickOne(idle); !found {
+	if d, _, found = p.member.Take(); !found {
 		return d, nil, false, false, nil
 	}
 	msg, err = p.unmarshal(d)
@@ -207,32 +174,6 @@ func (p *pump) draw(idle bool) (d dispatch.Delivery, msg *message.Message, found
 	}
 	its = p.member.Claim(&d, key(msg))
 	return d, msg, true, its, err
-}
-
-// pickOne returns the group's next message.
-func (p *pump) pickOne(idle bool) (d dispatch.Delivery, found bool) {
-	ds, _ := p.member.TakeUpTo(p.store[:0], 1, idle)
-	if len(ds) == 0 {
-		return d, false
-	}
-	return ds[0], true
-}
-
-// pick returns the group's next message, and takes several while the group has no other member.
-func (p *pump) pick(idle bool) (d dispatch.Delivery, found bool) {
-	if len(p.stock) == 0 {
-		n := 1
-		if p.member.Exclusive() {
-			n = stocked
-		}
-		if p.stock, p.busy = p.member.TakeUpTo(p.store[:0], n, idle); len(p.stock) == 0 {
-			return d, false
-		}
-	}
-	d = p.stock[0]
-	p.stock[0] = dispatch.Delivery{}
-	p.stock = p.stock[1:]
-	return d, true
 }
 
 // rest waits until something has happened.
@@ -319,7 +260,6 @@ func (p *pump) retract() (back []dispatch.Delivery) {
 
 // end gives back what no handler has, and the rest to tenders.
 func (p *pump) end() {
-	p.giveBack()
 	for _, d := range p.retract() {
 		p.member.Return(d)
 	}

@@ -44,7 +44,7 @@ func (c *consumer) run(stop <-chan struct{}) {
 			return
 		default:
 		}
-		d, ok := c.member.Take()
+		d, _, ok := c.member.Take()
 		if !ok {
 			select {
 			case <-c.wake:

@@ -118,7 +118,7 @@ func (m *topicModel) append(n int) {
 }
 
 func (m *topicModel) take(g *modelGroup, member *modelMember) {
-	d, ok := member.member.Take()
+	d, _, ok := member.member.Take()
 	require.Equal(m.t, len(g.waiting) > 0, ok, "%s has %d waiting", g.name, len(g.waiting))
 	if !ok {
 		return
@@ -166,7 +166,7 @@ func (m *topicModel) leave(g *modelGroup, i int) {
 		g.waiting[seqOf(d)] = true
 	}
 	member.member.Leave()
-	_, ok := member.member.Take()
+	_, _, ok := member.member.Take()
 	require.False(m.t, ok)
 	g.members = append(g.members[:i], g.members[i+1:]...)
 }

@@ -86,7 +86,7 @@ func seqOf(d Delivery) uint64 { return d.run.first + uint64(d.index) }
 // take takes the next message and checks that it is seq.
 func take(t testing.TB, m *Member, seq uint64) Delivery {
 	t.Helper()
-	d, ok := m.Take()
+	d, _, ok := m.Take()
 	require.True(t, ok, "there is a message")
 	require.Equal(t, seq, seqOf(d))
 	require.Equal(t, fmt.Sprint(seq), string(d.Message()))
@@ -95,7 +95,7 @@ func take(t testing.TB, m *Member, seq uint64) Delivery {
 
 func takeNone(t testing.TB, m *Member) {
 	t.Helper()
-	d, ok := m.Take()
+	d, _, ok := m.Take()
 	require.False(t, ok, "%v", d)
 }
 

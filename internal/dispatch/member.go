@@ -8,51 +8,30 @@ type Member struct {
 	left    bool
 }
 
-// Take returns the group's next message. When there is none, the member waits to be notified, and has to Take then: no
-// other member is notified of the same message.
-func (m *Member) Take() (Delivery, bool) {
-	var one [1]Delivery
-	if ds, _ := m.TakeUpTo(one[:0], 1, true); len(ds) > 0 {
-		return ds[0], true
-	}
-	return Delivery{}, false
-}
-
 // deferAcksFrom is the number of ready messages from which a late ack leaves no member without messages, even if
 // publishers wait for that ack.
 const deferAcksFrom = 64
 
-// TakeUpTo appends up to n of the group's next messages to ds. When there is none, and wait is set, the member waits to
-// be notified, as with Take. deferAcks tells that so many messages are left that acks are not urgent.
-func (m *Member) TakeUpTo(ds []Delivery, n int, wait bool) (out []Delivery, deferAcks bool) {
-	from := len(ds)
-	ds, deferAcks = m.pop(ds, n, wait)
-	for i := range ds[from:] {
-		ds[from+i].own()
-	}
-	return ds, deferAcks
+// Take returns the group's next message. When there is none, the member waits to be notified, and has to Take then: no
+// other member is notified of the same message. deferAcks tells that so many messages are left that acks are not urgent.
+func (m *Member) Take() (d Delivery, deferAcks, ok bool) {
+	d, deferAcks, ok = m.pop()
+	d.own()
+	return d, deferAcks, ok
 }
 
-// pop takes messages out of the group whose bytes are still the log's.
-func (m *Member) pop(ds []Delivery, n int, wait bool) (out []Delivery, deferAcks bool) {
+// pop takes a message out of the group whose bytes are still the log's.
+func (m *Member) pop() (d Delivery, deferAcks, ok bool) {
 	g := m.group
 	g.topic.mu.Lock()
 	defer g.topic.mu.Unlock()
 	if m.left || g.dropped {
-		return ds, false
+		return d, false, false
 	}
-	from := len(ds)
-	for len(ds)-from < n {
-		d, ok := g.pop()
-		if !ok {
-			break
-		}
-		ds = append(ds, d)
-	}
-	if len(ds) == from && wait && !m.waiting {
+	if d, ok = g.pop(); !ok && !m.waiting {
 		g.addWaiter(m)
 	}
-	return ds, !g.topic.ackImmediately && g.ready() >= deferAcksFrom
+	return d, !g.topic.ackImmediately && g.ready() >= deferAcksFrom, ok
 }
 
 // Return gives a delivery back: it is the group's next message again, in its place in the log.

@@ -2,7 +2,6 @@ package dispatch
 
 import (
 	"runtime"
-	"strconv"
 	"sync/atomic"
 	"testing"
 
@@ -52,35 +51,13 @@ func TestRun_SingleMessageIsNotCopied(t *testing.T) {
 	require.Equal(t, "2", string(d.Message()))
 }
 
-// Each delivery has its own bytes, whether or not it was given back before.
-func TestRun_MessagesOfSeveralAreTakenTogether(t *testing.T) {
-	topic, s := newTestTopic()
-	m := topic.Join("a", quiet)
-	feed(t, topic, s, 1, 4)
-	ds, _ := m.TakeUpTo(nil, 3, true)
-	require.Len(t, ds, 3)
-	m.Return(ds[1])
-	m.Return(ds[2])
-	feed(t, topic, s, 5, 6)
-	feed(t, topic, s, 7, 7)
-	feed(t, topic, s, 8, 9)
-	ds, _ = m.TakeUpTo(ds[:1], 8, true)
-	require.Len(t, ds, 9)
-	for i, d := range ds {
-		_, seq := d.Origin()
-		require.Equal(t, uint64(i+1), seq)
-		require.Equal(t, strconv.Itoa(i+1), string(d.Message()))
-		require.True(t, d.run.buf == nil || d.run.single())
-	}
-}
-
 // flood appends n messages, which m takes and settles, and returns how many of them are still in memory. With again, m
 // takes and returns all of them once before.
 func flood(t *testing.T, topic *Topic, s Source, m *Member, n int, again bool) int64 {
 	t.Helper()
 	var alive atomic.Int64
 	take := func(then func(Delivery)) {
-		d, ok := m.Take()
+		d, _, ok := m.Take()
 		require.True(t, ok)
 		then(d)
 	}

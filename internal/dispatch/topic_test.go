@@ -66,7 +66,7 @@ func TestTopic_ReturnedMessagesComeAgainInTheirPlace(t *testing.T) {
 	feed(t, topic, other, 1, 2) // sequences of another stream
 	var held []Delivery
 	for range 5 {
-		d, ok := m.Take()
+		d, _, ok := m.Take()
 		require.True(t, ok)
 		held = append(held, d)
 	}
@@ -77,7 +77,7 @@ func TestTopic_ReturnedMessagesComeAgainInTheirPlace(t *testing.T) {
 	require.Equal(t, 4, topic.Backlog("g"))
 	feed(t, topic, s, 4, 4)
 	for _, i := range []int{0, 2, 3, 4} {
-		d, ok := m.Take()
+		d, _, ok := m.Take()
 		require.True(t, ok)
 		require.Equal(t, held[i].pos(), d.pos())
 		require.Equal(t, held[i].Message(), d.Message())

@@ -68,7 +68,7 @@ func TestUnconfirmedRejectionsKeepNoPlaceForGood(t *testing.T) {
 	m := e.Topic("a").Join("g", func() {})
 	c := opens(t, e, openOf(1))
 	require.NoError(t, c.handles[1].publish(c, &session.PublishFrame{Handle: 1, First: 1, Messages: [][]byte{{1}}, Bytes: 3}))
-	d, ok := m.Take()
+	d, _, ok := m.Take()
 	require.True(t, ok)
 	_, refused := e.open(openOf(2), "")
 	require.NotNil(t, refused, "what is not handled is kept")

@@ -16,7 +16,7 @@ func (w *world) take(s *seat, n int) {
 		if s.waits {
 			s.waits, s.ready = false, false
 		}
-		d, ok := s.m.Take()
+		d, _, ok := s.m.Take()
 		if !ok { // a word that came meanwhile makes the lane look once more
 			s.waits, s.ready = !s.ready, false
 			continue
