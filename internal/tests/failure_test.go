@@ -34,7 +34,7 @@ func TestMaxAttemptsRejectsToThePublisher(t *testing.T) {
 	sub := h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) {
 		c.MaxAttempts = 3
 		c.OnFailure = func(msg *message.Message, reason error) {
-			var spent *buffstreams.SpentError
+			var spent *buffstreams.AttemptsExhaustedError
 			if errors.As(reason, &spent) && spent.Attempts == 3 {
 				failed <- string(msg.Payload)
 			}

@@ -55,7 +55,7 @@ var mutants = []mutant{
 
 	{
 		"acks wait for the next handler", "pump.go",
-		"if p.armed || len(p.done) == 0 && p.hopeless() {", "if p.armed || p.hopeless() {",
+		"if p.timerOn || len(p.acked) == 0 && p.nothingToDo() {", "if p.timerOn || p.nothingToDo() {",
 		probe{"internal/tests", "^TestAcksAreToldThoughTheNextMessageIsStuck$", ""},
 	},
 
@@ -199,7 +199,7 @@ var mutants = []mutant{
 	},
 	{
 		"what nobody took is not given back", "pump.go",
-		"p.member.Pass(p.retract()...)", "p.retract()",
+		"p.member.Yield(p.takeBack()...)", "p.takeBack()",
 		probe{"internal/tests", "^TestASubscriberThatReadsNothingGivesItsMessageToAnIdleOne$", ""},
 	},
 
