@@ -73,6 +73,7 @@ func (g *group) drop() (done []settledRange) {
 	for {
 		d, ok := g.pop()
 		if !ok {
+			g.cursor = &entry{} // members may stay: they must not hold what is appended
 			return done
 		}
 		if s, last := d.settle(nil, g.topic.size); last {

@@ -102,6 +102,11 @@ func TestRun_SettledMessagesAreGarbage(t *testing.T) {
 			m.Settle(take(t, m, 1))
 			return nil
 		},
+		"a group was dropped under its member": func(_ *testing.T, topic *Topic, _ *source, _ *Member) any {
+			other := topic.Join("other", quiet)
+			topic.Drop("other")
+			return other
+		},
 		"one is stuck with its handler": func(t *testing.T, topic *Topic, s *source, m *Member) any {
 			feed(t, topic, s, 1, 1)
 			return take(t, m, 1)
