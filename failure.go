@@ -30,6 +30,9 @@ func (e *UndecodableError) Error() string {
 
 func (e *UndecodableError) Unwrap() error { return e.Err }
 
+// Is matches ErrUndecodable.
+func (e *UndecodableError) Is(target error) bool { return target == ErrUndecodable }
+
 // AttemptsExhaustedError is the reason of a failure: the message was delivered MaxAttempts times, or MaxAge has passed.
 type AttemptsExhaustedError struct {
 	Attempts int           // deliveries that ended without an ack

@@ -222,7 +222,7 @@ func (c *Client) Output(segments []Segment, limit int) (control []byte, out []Se
 		if c.maxFrame > 0 && len(s.Body) > c.maxFrame-publishOverhead {
 			// Only a single message can be so large: smaller ones are cut at chunkBytes, which every peer takes.
 			o.unsend(len(s.Body))
-			c.refuse(o, s.First, &PeerError{Code: wire.Code_CODE_LIMIT, Reason: "message larger than the peer's limit"})
+			c.refuse(o, s.First, &PeerError{code: wire.Code_CODE_LIMIT, Reason: "message larger than the peer's limit"})
 			o.wake()
 			c.schedule(o)
 			continue
@@ -258,7 +258,7 @@ func (c *Client) ask(o *Outbound) {
 	switch {
 	case messages == 0:
 	case c.largest > 0 && least > c.largest: // there may never be credit for it
-		c.refuse(o, o.sent, &PeerError{Code: wire.Code_CODE_LIMIT, Reason: "message larger than the peer's limit"})
+		c.refuse(o, o.sent, &PeerError{code: wire.Code_CODE_LIMIT, Reason: "message larger than the peer's limit"})
 		o.skip()
 		o.wake()
 		c.schedule(o)

@@ -18,7 +18,7 @@ func (c *Client) Receive(payload []byte, now time.Time) error {
 	case *wire.Welcome:
 		return c.welcomed(f)
 	case *wire.Failure:
-		return &PeerError{Code: f.Code, Reason: f.Reason}
+		return &PeerError{code: f.Code, Reason: f.Reason}
 	}
 	if c.phase < ready {
 		return violation("%T before the welcome", frame)
@@ -52,7 +52,7 @@ func (c *Client) welcomed(f *wire.Welcome) error {
 		return violation("second welcome")
 	}
 	if f.Version != Version {
-		return &PeerError{Code: wire.Code_CODE_VERSION, Reason: "unknown version in welcome"}
+		return &PeerError{code: wire.Code_CODE_VERSION, Reason: "unknown version in welcome"}
 	}
 	if f.MaxFrame < MinFrame {
 		return violation("frames of %d bytes are not enough, the least is %d", f.MaxFrame, MinFrame)
@@ -86,7 +86,7 @@ func (c *Client) opened(f *wire.Opened) error {
 		return nil
 	}
 	if f.Code != wire.Code_CODE_UNSPECIFIED {
-		c.fail(o, &PeerError{Code: f.Code, Reason: f.Reason})
+		c.fail(o, &PeerError{code: f.Code, Reason: f.Reason})
 		return nil
 	}
 	if err := o.opened(f); err != nil {
@@ -122,7 +122,7 @@ func (c *Client) rejected(f *wire.Reject) error {
 	o := c.handles[f.Handle]
 	if o != nil && o.state == open && f.Sequence == 0 { // of the stream as a whole: nothing more comes for it
 		c.send(&wire.Frame{Body: &wire.Frame_Release{Release: &wire.Release{Handle: f.Handle}}})
-		c.fail(o, &PeerError{Code: f.Code, Reason: f.Reason})
+		c.fail(o, &PeerError{code: f.Code, Reason: f.Reason})
 		return nil
 	}
 	if o == nil || o.state != open || f.Sequence == 0 || f.Sequence >= o.sent {
@@ -132,7 +132,7 @@ func (c *Client) rejected(f *wire.Reject) error {
 		Handle: f.Handle, Sequence: f.Sequence,
 	}}})
 	if !o.settled.Has(f.Sequence) {
-		c.refuse(o, f.Sequence, &PeerError{Code: f.Code, Reason: f.Reason})
+		c.refuse(o, f.Sequence, &PeerError{code: f.Code, Reason: f.Reason})
 		o.wake()
 	}
 	return nil

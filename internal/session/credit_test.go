@@ -254,7 +254,7 @@ func TestMessageLargerThanThePeersLimitIsRefusedAndSkipped(t *testing.T) {
 	require.Len(t, p.refused, 2)
 	for i, seq := range []uint64{2, 4} {
 		require.Equal(t, seq, p.refused[i].Sequence)
-		require.Equal(t, wire.Code_CODE_LIMIT, p.refused[i].Err.Code)
+		require.Equal(t, wire.Code_CODE_LIMIT, p.refused[i].Err.code)
 	}
 	require.Equal(t, string(content("a", 2, 100_000)), string(p.refused[0].Message))
 	require.True(t, done(received))

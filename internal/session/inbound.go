@@ -88,7 +88,7 @@ func (in *Inbound) Detach() { in.granted, in.got, in.tell = amount{}, amount{}, 
 const maxRanges = 2048
 
 func reject(handle, seq uint64, err *PeerError) *wire.Reject {
-	return &wire.Reject{Handle: handle, Sequence: seq, Code: err.Code, Reason: err.Reason}
+	return &wire.Reject{Handle: handle, Sequence: seq, Code: err.code, Reason: err.Reason}
 }
 
 // Accept takes a Publish. It returns the messages that were not received before, the sequence of the first of them, and

@@ -58,7 +58,7 @@ func (s *backlog) note() {
 			case e.First == 0:
 				s.broken = e.Err
 			case e.Err != nil:
-				s.refused[e.First] = e.Err.Code
+				s.refused[e.First] = e.Err.code
 			}
 			for seq := e.First; seq > 0 && seq <= e.Last; seq++ {
 				s.settled[seq] = true

@@ -250,7 +250,7 @@ func (r *remote) reject(s *inflow, seq uint64) {
 	if size, ok := s.held[seq]; ok {
 		delete(s.held, seq)
 		s.refused[seq] = true
-		f := s.in.Reject(seq, &PeerError{Code: wire.Code_CODE_UNDECODABLE, Reason: "rejected"})
+		f := s.in.Reject(seq, &PeerError{code: wire.Code_CODE_UNDECODABLE, Reason: "rejected"})
 		r.giveBack(Amount{Messages: 1, Bytes: size})
 		if s.online {
 			r.send(&wire.Frame{Body: &wire.Frame_Reject{Reject: f}})

@@ -154,7 +154,7 @@ func requireRefusal(code wire.Code) func(*testing.T, error) {
 		t.Helper()
 		var refused *PeerError
 		require.ErrorAs(t, err, &refused)
-		require.Equal(t, code, refused.Code)
+		require.Equal(t, code, refused.code)
 	}
 }
 

@@ -114,7 +114,7 @@ func TestRejectionsReachThoseWhoWait(t *testing.T) {
 	require.True(t, done(touched))
 	var refused *PeerError
 	require.ErrorAs(t, touched.Err, &refused)
-	require.Equal(t, wire.Code_CODE_UNDECODABLE, refused.Code)
+	require.Equal(t, wire.Code_CODE_UNDECODABLE, refused.code)
 	require.Equal(t, "rejected", refused.Reason)
 	require.True(t, done(apart))
 	require.NoError(t, apart.Err)

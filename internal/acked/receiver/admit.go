@@ -42,7 +42,7 @@ func (e *Receiver) admit(nc net.Conn) {
 	told := reason == "" || e.counts.turnedAway < maxTurnedAway
 	if reason != "" && told {
 		e.counts.turnedAway++
-		c.refusal = &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: reason}
+		c.refusal = session.NewPeerError(wire.Code_CODE_LIMIT, reason)
 	}
 	if told {
 		e.conns[c] = struct{}{}

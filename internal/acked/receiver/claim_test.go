@@ -42,7 +42,7 @@ func TestAStreamThatIsBeingOpenedIsNotEvicted(t *testing.T) {
 	require.Nil(t, refused)
 	_, refused = e.open(openOf(2), "")
 	require.NotNil(t, refused)
-	require.Equal(t, wire.Code_CODE_LIMIT, refused.Code)
+	require.Equal(t, wire.Code_CODE_LIMIT, session.CodeOf(refused))
 	again, refused := e.open(openOf(1), "")
 	require.Nil(t, refused)
 	require.Same(t, s, again)

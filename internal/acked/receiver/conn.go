@@ -93,7 +93,7 @@ func (c *conn) end(err error) {
 	var broken *session.ProtocolError
 	switch {
 	case errors.As(err, &refused):
-		c.fail(refused.Code, refused.Reason)
+		c.fail(session.CodeOf(refused), refused.Reason)
 	case errors.As(err, &broken):
 		c.fail(wire.Code_CODE_PROTOCOL, broken.Rule)
 	}
@@ -156,7 +156,7 @@ func (c *conn) greet(ctx context.Context, r *framing.Reader) error {
 	case !ok:
 		return &session.ProtocolError{Rule: "the first frame must be a hello"}
 	case hello.Version < session.Version:
-		return &session.PeerError{Code: wire.Code_CODE_VERSION, Reason: "this listener speaks version 1"}
+		return session.NewPeerError(wire.Code_CODE_VERSION, "this listener speaks version 1")
 	case hello.MaxFrame < session.MinFrame:
 		return &session.ProtocolError{Rule: "max_frame of the hello is too small"}
 	}
@@ -327,7 +327,7 @@ func (c *conn) open(f *wire.Open) error {
 		return &session.ProtocolError{Rule: fmt.Sprintf("handle %d is open already", f.Handle)}
 	}
 	if len(c.handles) >= c.receiver.cfg.MaxTopics {
-		return &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: "too many streams"}
+		return session.NewPeerError(wire.Code_CODE_LIMIT, "too many streams")
 	}
 	refused := c.may(f.Topic)
 	var s *stream
@@ -336,7 +336,7 @@ func (c *conn) open(f *wire.Open) error {
 	}
 	if refused != nil {
 		c.send(&wire.Frame{Body: &wire.Frame_Opened{Opened: &wire.Opened{
-			Handle: f.Handle, Code: refused.Code, Reason: refused.Reason,
+			Handle: f.Handle, Code: session.CodeOf(refused), Reason: refused.Reason,
 		}}})
 		return nil
 	}

@@ -65,9 +65,9 @@ func (g *Guard) Admit(ctx context.Context, p Peer) (principal string, refused *s
 	}
 	g.log("A peer was not authenticated", err, p.Address, nil)
 	if undecided(ctx, err) {
-		return "", &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: "authentication is not available now"}
+		return "", session.NewPeerError(wire.Code_CODE_LIMIT, "authentication is not available now")
 	}
-	return "", &session.PeerError{Code: wire.Code_CODE_UNAUTHENTICATED, Reason: "the token or certificate was refused"}
+	return "", session.NewPeerError(wire.Code_CODE_UNAUTHENTICATED, "the token or certificate was refused")
 }
 
 // Allow asks whether a peer may publish to a topic.
@@ -85,9 +85,9 @@ func (g *Guard) Allow(ctx context.Context, a Access) *session.PeerError {
 		"principal": fmt.Sprintf("%.100q", a.Principal), "topic": fmt.Sprintf("%.100q", a.Topic),
 	})
 	if undecided(ctx, err) {
-		return &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: "authorization is not available now"}
+		return session.NewPeerError(wire.Code_CODE_LIMIT, "authorization is not available now")
 	}
-	return &session.PeerError{Code: wire.Code_CODE_FORBIDDEN, Reason: "this principal may not publish to the topic"}
+	return session.NewPeerError(wire.Code_CODE_FORBIDDEN, "this principal may not publish to the topic")
 }
 
 // undecided tells a hook that failed from one that refused.

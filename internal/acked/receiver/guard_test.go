@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
+	"github.com/buffstreams/watermill-buffstreams/internal/session"
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
@@ -28,23 +29,23 @@ func TestHooksThatFailDoNotLetIn(t *testing.T) {
 	} {
 		g.authenticate = func(context.Context, Peer) (string, error) { return "", c.hook }
 		_, refused := g.Admit(context.Background(), peer)
-		require.Equal(t, c.code, refused.Code, c.name)
+		require.Equal(t, c.code, session.CodeOf(refused), c.name)
 		require.NotContains(t, refused.Reason, "directory", "a stranger is not told why")
 	}
 	g.authenticate = func(context.Context, Peer) (string, error) { panic("oops") }
 	principal, refused := g.Admit(context.Background(), peer)
-	require.Equal(t, wire.Code_CODE_UNAUTHENTICATED, refused.Code)
+	require.Equal(t, wire.Code_CODE_UNAUTHENTICATED, session.CodeOf(refused))
 	require.Empty(t, principal)
 
 	access := Access{Principal: "p", Topic: "t", Address: peer.Address}
 	g.authorize = func(context.Context, Access) error { panic("oops") }
-	require.Equal(t, wire.Code_CODE_FORBIDDEN, g.Allow(context.Background(), access).Code)
+	require.Equal(t, wire.Code_CODE_FORBIDDEN, session.CodeOf(g.Allow(context.Background(), access)))
 	g.authorize = func(context.Context, Access) error { return ErrUnavailable }
-	require.Equal(t, wire.Code_CODE_LIMIT, g.Allow(context.Background(), access).Code)
+	require.Equal(t, wire.Code_CODE_LIMIT, session.CodeOf(g.Allow(context.Background(), access)))
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
 	g.authorize = func(ctx context.Context, _ Access) error { return ctx.Err() }
-	require.Equal(t, wire.Code_CODE_LIMIT, g.Allow(ended, access).Code)
+	require.Equal(t, wire.Code_CODE_LIMIT, session.CodeOf(g.Allow(ended, access)))
 	g.authorize = func(_ context.Context, a Access) error {
 		require.Equal(t, access, a)
 		return nil
@@ -62,7 +63,7 @@ func TestAPublisherIDBelongsToItsPrincipal(t *testing.T) {
 	require.Nil(t, refused)
 	for _, epoch := range []uint64{1, 9} {
 		_, refused = e.open(open(epoch), "bob")
-		require.Equal(t, wire.Code_CODE_FENCED, refused.Code)
+		require.Equal(t, wire.Code_CODE_FENCED, session.CodeOf(refused))
 	}
 	again, refused := e.open(open(1), "alice") // the stranger's epoch has moved nothing
 	require.Nil(t, refused)

@@ -40,12 +40,12 @@ func (s *stream) compare(other *stream) int {
 // until then nobody else makes the endpoint forget it.
 func (e *Receiver) open(f *wire.Open, principal string) (*stream, *session.PeerError) {
 	if len(f.Publisher) != 16 || len(f.Secret) != 16 || len(f.Topic) > maxTopicName {
-		return nil, &session.PeerError{Code: wire.Code_CODE_PROTOCOL, Reason: "malformed open"}
+		return nil, session.NewPeerError(wire.Code_CODE_PROTOCOL, "malformed open")
 	}
 	id := store.StreamID{Publisher: [16]byte(f.Publisher), Stream: f.Stream, Topic: f.Topic}
 	stored, known, err := e.recall(id)
 	if err != nil {
-		return nil, &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: "the dedupe store cannot be read"}
+		return nil, session.NewPeerError(wire.Code_CODE_LIMIT, "the dedupe store cannot be read")
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -60,13 +60,13 @@ func (e *Receiver) open(f *wire.Open, principal string) (*stream, *session.PeerE
 		return s, nil
 	}
 	if e.gone.has(f.Topic, time.Now()) {
-		return nil, &session.PeerError{Code: wire.Code_CODE_TOPIC_GONE, Reason: "the topic's last subscription ended"}
+		return nil, session.NewPeerError(wire.Code_CODE_TOPIC_GONE, "the topic's last subscription ended")
 	}
 	if !e.makeRoom(func() bool { return e.count < e.cfg.MaxStreams }) {
-		return nil, &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: "too many streams"}
+		return nil, session.NewPeerError(wire.Code_CODE_LIMIT, "too many streams")
 	}
 	if e.topics[f.Topic] == nil && len(e.topics) >= e.cfg.MaxTopics {
-		return nil, &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: "too many topics"}
+		return nil, session.NewPeerError(wire.Code_CODE_LIMIT, "too many topics")
 	}
 	s = &stream{id: id, topic: e.topic(f.Topic), secret: p.secret, in: session.RestoreInbound(stored.Settled, f.Base)}
 	if !s.topic.IsEphemeral() { // what ends with its subscription has no place on disk
@@ -117,7 +117,7 @@ func (e *Receiver) publisher(f *wire.Open, principal string, stored store.Stream
 	p := e.publishers[id]
 	if p == nil {
 		if !e.makeRoom(func() bool { return len(e.publishers) < e.cfg.MaxPublishers }) {
-			return nil, &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: "too many publishers"}
+			return nil, session.NewPeerError(wire.Code_CODE_LIMIT, "too many publishers")
 		}
 		p = &publisher{epoch: f.Epoch, secret: [16]byte(f.Secret), principal: principal, streams: map[streamKey]*stream{}}
 		if known && stored.Epoch > 0 {
@@ -130,10 +130,10 @@ func (e *Receiver) publisher(f *wire.Open, principal string, stored store.Stream
 		p.raise(stored.Epoch)
 	}
 	if subtle.ConstantTimeCompare(p.secret[:], f.Secret) != 1 || p.principal != principal {
-		return nil, &session.PeerError{Code: wire.Code_CODE_FENCED, Reason: "the publisher id belongs to somebody else"}
+		return nil, session.NewPeerError(wire.Code_CODE_FENCED, "the publisher id belongs to somebody else")
 	}
 	if f.Epoch < p.epoch {
-		return nil, &session.PeerError{Code: wire.Code_CODE_FENCED, Reason: "a newer epoch of this publisher was seen"}
+		return nil, session.NewPeerError(wire.Code_CODE_FENCED, "a newer epoch of this publisher was seen")
 	}
 	if f.Epoch > p.epoch {
 		p.raise(f.Epoch)
@@ -251,7 +251,7 @@ func (e *Receiver) end(t *dispatch.Topic, dropped int) {
 	}
 	e.mu.Unlock()
 	for _, s := range streams {
-		s.end(&session.PeerError{Code: wire.Code_CODE_TOPIC_GONE, Reason: "the topic's last subscription ended"})
+		s.end(session.NewPeerError(wire.Code_CODE_TOPIC_GONE, "the topic's last subscription ended"))
 		e.release(s)
 	}
 	if dropped > 0 {

@@ -32,7 +32,7 @@ func TestTheStoreFencesWhoCameFirst(t *testing.T) {
 	f.Stream, f.Topic = known.Stream, known.Topic
 	_, refused := e.open(f, "")
 	require.NotNil(t, refused)
-	require.Equal(t, wire.Code_CODE_FENCED, refused.Code)
+	require.Equal(t, wire.Code_CODE_FENCED, session.CodeOf(refused))
 	require.False(t, first.handles[1].on(first), "its other streams are fenced as well")
 	f.Epoch = 2
 	_, refused = e.open(f, "")

@@ -234,7 +234,7 @@ func (s *stream) reject(seq uint64, code wire.Code, reason string) {
 	if s.conn != nil && s.in.Rejected() >= s.conn.receiver.cfg.WindowMessages {
 		s.conn.closeNow() // a peer that confirms no rejection would have them pile up here
 	}
-	f := s.in.Reject(seq, &session.PeerError{Code: code, Reason: truncate(reason, 512)})
+	f := s.in.Reject(seq, session.NewPeerError(code, truncate(reason, 512)))
 	if s.conn != nil {
 		s.tell()
 		s.conn.send(&wire.Frame{Body: &wire.Frame_Reject{Reject: f}})
