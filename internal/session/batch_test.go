@@ -92,7 +92,7 @@ func TestChunkFindsItsMessages(t *testing.T) {
 		require.Equal(t, string(m), string(c.message(7+uint64(i))))
 	}
 	require.Equal(t, uint64(12), c.end())
-	require.Equal(t, len(c.buf), c.skip(0, 5))
+	require.Equal(t, len(c.buf), c.offsetAfter(0, 5))
 	n, size := c.fit(0, 5, uint64(EncodedSize(3)+EncodedSize(0)))
 	require.Equal(t, []int{2, EncodedSize(3) + EncodedSize(0)}, []int{int(n), size})
 	n, size = c.fit(0, 1, 1<<20)

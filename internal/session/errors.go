@@ -7,24 +7,25 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
-// Sentinels that a PeerError matches, by what the peer refused. The peer sends a code for each of them, and further codes,
-// such as for another version of the protocol, match none.
+// Sentinels that a PeerError matches, by what the peer refused. The peer sends a code for each of them, and further
+// codes, such as for another version of the protocol, match none.
 var (
 	// ErrUnauthenticated refuses the connection: the listener does not accept this side's token or certificate.
 	ErrUnauthenticated = errors.New("buffstreams: not authenticated")
 	// ErrForbidden refuses a topic: this side's principal may not publish to it.
 	ErrForbidden = errors.New("buffstreams: not allowed")
-	// ErrFenced refuses a stream: the listener knows a newer process with this publisher's id, or the id belongs to another
-	// principal.
+	// ErrFenced refuses a stream: the listener knows a newer process with this publisher's id, or the id belongs to
+	// another principal.
 	ErrFenced = errors.New("buffstreams: publisher is fenced")
 	// ErrTopicGone refuses a topic whose last subscription ended.
 	ErrTopicGone = errors.New("buffstreams: topic is gone")
-	// ErrLimit refuses a message that is larger than the receiver accepts, or a connection that the receiver cannot serve now.
+	// ErrLimit refuses a message that is larger than the receiver accepts, or a connection that the receiver cannot
+	// serve now.
 	ErrLimit = errors.New("buffstreams: over a limit of the receiver")
 	// ErrUndecodable refuses a message that the receiver's Unmarshaler did not understand.
 	ErrUndecodable = errors.New("buffstreams: message cannot be decoded")
-	// ErrHandlingFailed refuses a message that the receiver's handlers did not acknowledge in as many attempts, or as much
-	// time, as its configuration allows.
+	// ErrHandlingFailed refuses a message that the receiver's handlers did not acknowledge in as many attempts, or as
+	// much time, as its configuration allows.
 	ErrHandlingFailed = errors.New("buffstreams: handling failed for good")
 )
 
@@ -48,11 +49,11 @@ var refusals = map[wire.Code]struct {
 	wire.Code_CODE_DRAINING:    {nil, "the listener closes", ""},
 }
 
-// PeerError is a refusal by the peer: of a message, of a stream, or of the whole connection. errors.Is tells which, by the
-// sentinels of this package.
+// PeerError is a refusal by the peer: of a message, of a stream, or of the whole connection. errors.Is tells which, by
+// the sentinels of this package.
 type PeerError struct {
-	// Reason is what the peer says of it, for people; it can be empty. The peer chooses its bytes: quote them before they
-	// are logged, as Error does.
+	// Reason is what the peer says of it, for people; it can be empty. The peer chooses its bytes: quote them before
+	// they are logged, as Error does.
 	Reason string
 
 	code wire.Code

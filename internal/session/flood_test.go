@@ -16,7 +16,7 @@ func welcomePayload(t *testing.T, p *pair) []byte {
 		Version: Version, MaxFrame: MinFrame, MaxMessage: 1000,
 	}}})
 	require.NoError(t, err)
-	opened, err := p.enc.Open(frame[4:])
+	opened, err := p.enc.Verify(frame[4:])
 	require.NoError(t, err)
 	return opened
 }
@@ -28,17 +28,17 @@ func TestAFloodOfPingsEndsTheConnection(t *testing.T) {
 	payload := func(id uint64) []byte {
 		frame, err := p.enc.AppendControl(nil, &wire.Frame{Body: &wire.Frame_Ping{Ping: &wire.Ping{Id: id}}})
 		require.NoError(t, err)
-		opened, err := p.enc.Open(frame[4:])
+		opened, err := p.enc.Verify(frame[4:])
 		require.NoError(t, err)
 		return opened
 	}
 	for range 3 { // answered in between, there can be any number
-		for i := range uint64(maxPongs) {
+		for i := range uint64(maxReplies) {
 			require.NoError(t, p.client.Receive(payload(i), time.Now()))
 		}
 		p.client.Output(nil, 1<<20)
 	}
-	for i := range uint64(maxPongs) {
+	for i := range uint64(maxReplies) {
 		require.NoError(t, p.client.Receive(payload(i), time.Now()))
 	}
 	var broken *ProtocolError

@@ -78,8 +78,8 @@ var publishes = []*wire.Publish{
 	{Handle: 1, First: 1, Messages: [][]byte{[]byte("m")}},
 	{Handle: 1, First: 1, Flags: flagGap, Messages: [][]byte{{}, []byte("m"), {}}},
 	{Handle: 1 << 63, First: ^uint64(0) - 2, Messages: [][]byte{pattern(127), pattern(128), pattern(16383), pattern(16384)}},
-	{Handle: 300, First: 70000, Flags: flagGap | flagPrompt, Messages: [][]byte{pattern(70000)}},
-	{Handle: 2, First: 7, Flags: flagPrompt, Messages: [][]byte{pattern(5)}},
+	{Handle: 300, First: 70000, Flags: flagGap | flagAckNow, Messages: [][]byte{pattern(70000)}},
+	{Handle: 2, First: 7, Flags: flagAckNow, Messages: [][]byte{pattern(5)}},
 	{First: 5, Messages: [][]byte{pattern(5)}}, // absent fields are zero
 }
 
@@ -92,15 +92,15 @@ var acks = []*wire.Ack{
 }
 
 func segmentOf(p *wire.Publish) Segment {
-	return Segment{Handle: p.Handle, First: p.First, Gap: p.Flags&flagGap != 0, Prompt: p.Flags&flagPrompt != 0, Body: body(p.Messages...)}
+	return Segment{Handle: p.Handle, First: p.First, Gap: p.Flags&flagGap != 0, AckNow: p.Flags&flagAckNow != 0, Body: body(p.Messages...)}
 }
 
 func flagsOf(p *PublishFrame) (flags uint32) {
 	if p.Gap {
 		flags |= flagGap
 	}
-	if p.Prompt {
-		flags |= flagPrompt
+	if p.AckNow {
+		flags |= flagAckNow
 	}
 	return flags
 }
@@ -115,7 +115,7 @@ func requirePublish(t *testing.T, want *wire.Publish, payload []byte) {
 	require.NoError(t, err)
 	p, ok := got.(*PublishFrame)
 	require.True(t, ok, "%T", got)
-	require.Equal(t, []any{want.Handle, want.First, want.Flags & (flagGap | flagPrompt)}, []any{p.Handle, p.First, flagsOf(p)})
+	require.Equal(t, []any{want.Handle, want.First, want.Flags & (flagGap | flagAckNow)}, []any{p.Handle, p.First, flagsOf(p)})
 	require.Equal(t, len(want.Messages), len(p.Messages))
 	size := 0
 	for i, m := range want.Messages {
@@ -142,9 +142,9 @@ func TestHandwrittenEncodersAgreeWithGeneratedCode(t *testing.T) {
 			var f wire.Frame
 			require.NoError(t, proto.Unmarshal(p, &f), "the whole payload is a Frame, its checksum a field")
 			require.Equal(t, checksum, f.Crc32C != 0)
-			opened, err := e.Open(p)
+			opened, err := e.Verify(p)
 			require.NoError(t, err)
-			require.Equal(t, len(p)-e.trailer(), len(opened))
+			require.Equal(t, len(p)-e.trailerSize(), len(opened))
 			return &f
 		}
 		for _, p := range publishes {
@@ -242,12 +242,12 @@ func TestEveryFlippedBitIsNoticed(t *testing.T) {
 		}
 		for bit := range 8 * len(p) {
 			p[bit/8] ^= 1 << (bit % 8)
-			if _, err := e.Open(p); err != ErrChecksum {
+			if _, err := e.Verify(p); err != ErrChecksum {
 				t.Fatalf("bit %d of %x: %v", bit, p, err)
 			}
 			p[bit/8] ^= 1 << (bit % 8)
 		}
-		_, err := e.Open(p)
+		_, err := e.Verify(p)
 		require.NoError(t, err)
 	}
 }
@@ -264,7 +264,7 @@ func TestEveryTruncatedPrefixIsAnError(t *testing.T) {
 	for _, p := range everyPayload(t, sealed) {
 		step := 1 + len(p)/500
 		for n := 0; n < len(p); n += step {
-			_, err := sealed.Open(p[:n])
+			_, err := sealed.Verify(p[:n])
 			require.ErrorIs(t, err, ErrChecksum, "%d bytes of %d", n, len(p))
 		}
 	}

@@ -20,8 +20,8 @@ func content(topic string, seq uint64, size int) []byte {
 	return m
 }
 
-// remote is a model of a receiver: Inbound and a window, written plainly. What it sends is queued in out. It checks what
-// it is sent against its own books, and reports the first thing that is wrong in broken.
+// remote is a model of a receiver: Inbound and a window, written plainly. What it sends is queued in out. It checks
+// what it is sent against its own books, and reports the first thing that is wrong in broken.
 type remote struct {
 	t       testing.TB
 	enc     Encoder
@@ -74,7 +74,7 @@ func (r *remote) send(f *wire.Frame) {
 
 // receive takes one payload off the wire.
 func (r *remote) receive(p []byte) error {
-	p, err := r.enc.Open(p)
+	p, err := r.enc.Verify(p)
 	if err != nil {
 		return err
 	}

@@ -14,8 +14,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
-// script is a fuzzer's input as a source of decisions: each takes a byte, and what comes after the last is noise that is
-// always the same.
+// script is a fuzzer's input as a source of decisions: each takes a byte, and what comes after the last is noise that
+// is always the same.
 type script struct {
 	data []byte
 	rest *rand.PCG
@@ -143,7 +143,7 @@ func FuzzRelaySession(f *testing.F) {
 				require.NoError(t, p.deliverDown(1+in.byte()%4))
 			case 3:
 				if was.generation == 0 {
-					was.from, was.generation, _ = s.o.Wants()
+					was.from, was.generation, _ = s.o.NextFetch()
 				}
 				s.feed()
 				p.output()
@@ -169,7 +169,7 @@ func FuzzRelaySession(f *testing.F) {
 			case 8:
 				p.remote.ack()
 			case 9: // what was fetched for an earlier connection
-				from, now, _ := s.o.Wants()
+				from, now, _ := s.o.NextFetch()
 				if now != was.generation {
 					p.client.Feed(s.o, was.generation, from, [][]byte{[]byte("late")})
 				}
@@ -177,13 +177,13 @@ func FuzzRelaySession(f *testing.F) {
 			}
 			s.note()
 			require.Nil(t, s.broken)
-			require.LessOrEqual(t, s.o.bytes, relayWindow+5*EncodedSize(5000))
+			require.LessOrEqual(t, s.o.bytes, fetchWindow+5*EncodedSize(5000))
 		}
 		if !up {
 			p.connect()
 		}
-		for round := 0; s.o.waits() > 0; round++ {
-			require.Less(t, round, 1000, "%d messages are never settled", s.o.waits())
+		for round := 0; s.o.unsettled() > 0; round++ {
+			require.Less(t, round, 1000, "%d messages are never settled", s.o.unsettled())
 			p.now = p.now.Add(time.Second)
 			require.NoError(t, p.client.Tick(p.now, errLate))
 			s.feed()

@@ -7,8 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A Publish waits for the budget of the process while its stream has nothing on its way: the stream is not idle, and if it
-// was forgotten all the same, nothing is enqueued to what nobody sends. Found by the simulation.
+// A Publish waits for the budget of the process while its stream has nothing on its way: the stream is not idle, and if
+// it was forgotten all the same, nothing is enqueued to what nobody sends. Found by the simulation.
 func TestAStreamIsNotForgottenUnderItsPublisher(t *testing.T) {
 	p := newPair(t, roomy, muchRoom)
 	p.client.cfg.ForgetAfter = time.Second
@@ -63,7 +63,7 @@ func TestARelayThatEndsKeepsNoCredit(t *testing.T) {
 				require.NoError(t, p.deliverDown(1))
 			}
 		}
-		p.client.EndRelay(s.o)
+		p.client.EndFetched(s.o)
 		p.flow()
 		require.Equal(t, muchRoom, p.remote.room)
 	}

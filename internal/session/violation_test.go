@@ -16,8 +16,8 @@ func requireViolation(t *testing.T, err error) {
 	require.NotEmpty(t, broken.Rule)
 }
 
-// TestPeersThatBreakTheProtocol tries each offence on a stream of ten messages of which six were sent, credit is for eight,
-// and the second is settled.
+// TestPeersThatBreakTheProtocol tries each offence on a stream of ten messages of which six were sent, credit is for
+// eight, and the second is settled.
 func TestPeersThatBreakTheProtocol(t *testing.T) {
 	const handle = 1
 	ack := func(a AckFrame) func(*pair) error {
@@ -224,7 +224,7 @@ func TestAStreamCanBeRefusedLater(t *testing.T) {
 	control, segments, _ := p.client.Output(nil, 1<<20)
 	require.Empty(t, segments)
 	require.Len(t, payloads(t, p.enc, control), 1)
-	released, err := p.enc.Open(payload(t, p.enc, control))
+	released, err := p.enc.Verify(payload(t, p.enc, control))
 	require.NoError(t, err)
 	frame, err := Decode(released)
 	require.NoError(t, err)

@@ -158,7 +158,7 @@ func CheckTold(t *testing.T, enc session.Encoder, told []byte) {
 			return
 		}
 		require.NoError(t, err)
-		payload, err = enc.Open(payload)
+		payload, err = enc.Verify(payload)
 		require.NoError(t, err)
 		frame, err := session.Decode(payload)
 		require.NoError(t, err)

@@ -144,7 +144,7 @@ func (c *conn) greet(ctx context.Context, r *framing.Reader) error {
 	if err != nil {
 		return err
 	}
-	if payload, err = c.enc.Open(payload); err != nil {
+	if payload, err = c.enc.Verify(payload); err != nil {
 		return err
 	}
 	frame, err := session.Decode(payload)
@@ -210,7 +210,7 @@ func (c *conn) read(r *framing.Reader) error {
 		if err := c.hear(time.Now()); err != nil {
 			return err
 		}
-		if payload, err = c.enc.Open(payload); err != nil {
+		if payload, err = c.enc.Verify(payload); err != nil {
 			return err
 		}
 		if session.IsPublish(payload) {

@@ -163,7 +163,7 @@ func (s *stream) publish(c *conn, f *session.PublishFrame) error {
 	s.mark()
 	granted := s.topUp()
 	s.mu.Unlock()
-	if granted || f.Prompt {
+	if granted || f.AckNow {
 		c.flusher.Kick()
 	} else { // whoever settles them will tell both
 		c.flusher.Later()

@@ -124,7 +124,7 @@ func (l *Sender) read(conn net.Conn, r *framing.Reader, welcomed func()) error {
 		if err != nil {
 			return err
 		}
-		if payload, err = l.enc.Open(payload); err != nil {
+		if payload, err = l.enc.Verify(payload); err != nil {
 			return err
 		}
 		l.mu.Lock()

@@ -41,7 +41,7 @@ func (l *Sender) Fetch(cfg FetchConfig) (*FetchedStream, error) {
 	if l.closed {
 		return nil, ErrClosed
 	}
-	r := &FetchedStream{sender: l, cfg: cfg, o: l.client.Relay(cfg.Identity, cfg.Stream, cfg.Topic, cfg.Base)}
+	r := &FetchedStream{sender: l, cfg: cfg, o: l.client.StartFetched(cfg.Identity, cfg.Stream, cfg.Topic, cfg.Base)}
 	if l.fetched == nil {
 		l.fetched = map[*session.Outbound]*FetchedStream{}
 	}
@@ -54,7 +54,7 @@ func (r *FetchedStream) End() {
 	r.sender.mu.Lock()
 	defer r.sender.mu.Unlock()
 	delete(r.sender.fetched, r.o)
-	r.sender.client.EndRelay(r.o)
+	r.sender.client.EndFetched(r.o)
 }
 
 // Announce says that the messages below next can be fetched: the link connects if it has to.
@@ -70,7 +70,7 @@ func (r *FetchedStream) Announce(next uint64) {
 func (r *FetchedStream) Quiet() (next uint64, quiet bool) {
 	r.sender.mu.Lock()
 	defer r.sender.mu.Unlock()
-	return r.o.Quiet()
+	return r.o.Idle()
 }
 
 // Next waits until messages are wanted, and returns the sequence of the first. generation goes with them into Feed.
@@ -79,8 +79,8 @@ func (r *FetchedStream) Next(ctx context.Context) (from, generation uint64, ok b
 	for {
 		r.sender.mu.Lock()
 		err := r.o.Err()
-		from, generation, ok := r.o.Wants()
-		_, quiet := r.o.Quiet()
+		from, generation, ok := r.o.NextFetch()
+		_, quiet := r.o.Idle()
 		room := r.o.Room()
 		r.sender.mu.Unlock()
 		if err != nil || ok || quiet {
@@ -119,7 +119,7 @@ type events struct {
 
 // news collects what relays have to be told. l.mu is held.
 func (l *Sender) news() (all []events) {
-	for _, o := range l.client.Relays() {
+	for _, o := range l.client.WithEvents() {
 		if r := l.fetched[o]; r != nil {
 			all = append(all, events{r, o.Events()})
 		}

@@ -282,7 +282,7 @@ func (l *Sender) kick() {
 func (l *Sender) Tick(now time.Time) (busy bool) {
 	l.mu.Lock()
 	err := l.client.Tick(now, l.timeoutError())
-	conn, due := l.conn, l.client.Due() || l.client.Untidy()
+	conn, due := l.conn, l.client.Due() || l.client.FreeDue()
 	busy = l.client.Busy()
 	l.mu.Unlock()
 	if err != nil && conn != nil {

@@ -9,7 +9,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 )
 
-// TestMemoryThatIsBeingWrittenIsNotUsedAgain: a peer may ack what a flusher is still writing, from what Output has returned.
+// TestMemoryThatIsBeingWrittenIsNotUsedAgain: a peer may ack what a flusher is still writing, from what Output has
+// returned.
 func TestMemoryThatIsBeingWrittenIsNotUsedAgain(t *testing.T) {
 	for name, size := range map[string]int{"small": 100, "large": 2 * largeMessage} {
 		t.Run(name, func(t *testing.T) {

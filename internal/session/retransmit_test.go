@@ -54,8 +54,8 @@ func TestStuckMessagesPinOnlyThemselves(t *testing.T) {
 	require.True(t, budget.Take(8<<20))
 }
 
-// TestAnOpenChunkThatIsFollowedIsFreed: the last chunk is kept though all of it is settled, as it takes more messages. One that
-// does not fit begins the next chunk, and nobody else would free the one before.
+// TestAnOpenChunkThatIsFollowedIsFreed: the last chunk is kept though all of it is settled, as it takes more messages.
+// One that does not fit begins the next chunk, and nobody else would free the one before.
 func TestAnOpenChunkThatIsFollowedIsFreed(t *testing.T) {
 	budget := flow.NewBudget(1 << 20)
 	o := newOutbound(Identity{}, 1, 1, "a", Window{Messages: 100, Bytes: 1 << 20, Budget: budget}, 1)

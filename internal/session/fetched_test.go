@@ -21,7 +21,7 @@ type backlog struct {
 
 func newBacklog(p *pair, base uint64) *backlog {
 	return &backlog{
-		p: p, o: p.client.Relay(Identity{Publisher: [16]byte{9}, Epoch: 1}, 7, "a", base),
+		p: p, o: p.client.StartFetched(Identity{Publisher: [16]byte{9}, Epoch: 1}, 7, "a", base),
 		tail: base, settled: map[uint64]bool{}, refused: map[uint64]wire.Code{},
 	}
 }
@@ -35,7 +35,7 @@ func (s *backlog) add(n uint64) {
 // feed gives the relay what it wants, until it wants no more.
 func (s *backlog) feed() {
 	for {
-		from, generation, ok := s.o.Wants()
+		from, generation, ok := s.o.NextFetch()
 		for ; s.settled[from]; from++ {
 		}
 		if !ok || from >= s.tail {
@@ -52,7 +52,7 @@ func (s *backlog) feed() {
 
 // note writes the news down.
 func (s *backlog) note() {
-	for _, o := range s.p.client.Relays() {
+	for _, o := range s.p.client.WithEvents() {
 		for _, e := range o.Events() {
 			switch {
 			case e.First == 0:
@@ -106,7 +106,7 @@ func TestRelayFetchesAgainWhatTheReceiverLacks(t *testing.T) {
 			s.flow()
 			require.Len(t, s.settled, 110)
 			require.Equal(t, map[uint64]wire.Code{70: wire.Code_CODE_UNDECODABLE}, s.refused)
-			require.Zero(t, s.o.waits())
+			require.Zero(t, s.o.unsettled())
 			for seq := uint64(1); seq <= 110; seq++ {
 				require.True(t, in.finished[seq] || in.refused[seq])
 			}
@@ -118,12 +118,12 @@ func TestRelayTakesNothingOfAnOlderGeneration(t *testing.T) {
 	p := newPair(t, roomy, muchRoom)
 	s, in := newBacklog(p, 5), p.remote.stream("a")
 	s.add(10)
-	_, _, ok := s.o.Wants()
+	_, _, ok := s.o.NextFetch()
 	require.False(t, ok, "not before the receiver has said where it stands")
 	p.client.Feed(s.o, 0, 5, [][]byte{content("a", 5, 0)})
 	p.connect()
 	p.flow()
-	from, old, ok := s.o.Wants()
+	from, old, ok := s.o.NextFetch()
 	require.True(t, ok)
 	require.Equal(t, uint64(5), from)
 	p.cut()
@@ -138,7 +138,7 @@ func TestRelayTakesNothingOfAnOlderGeneration(t *testing.T) {
 // What a relay fetches is bounded by itself: it takes nothing of the budget, and must not give anything to it.
 func TestRelayLeavesTheBudgetAlone(t *testing.T) {
 	for name, end := range map[string]func(*pair, *backlog){
-		"ended":   func(p *pair, s *backlog) { p.client.EndRelay(s.o) },
+		"ended":   func(p *pair, s *backlog) { p.client.EndFetched(s.o) },
 		"aborted": func(p *pair, _ *backlog) { p.client.Abort(errLate) },
 		"refused": func(p *pair, _ *backlog) {
 			gone := &wire.Reject{Handle: 1, Code: wire.Code_CODE_TOPIC_GONE}
@@ -154,7 +154,7 @@ func TestRelayLeavesTheBudgetAlone(t *testing.T) {
 			p.connect()
 			s.flow()
 			require.NotZero(t, memory(s.o), "it waits for credit")
-			require.LessOrEqual(t, s.o.bytes, relayWindow+5*EncodedSize(5000))
+			require.LessOrEqual(t, s.o.bytes, fetchWindow+5*EncodedSize(5000))
 			end(p, s)
 			require.True(t, budget.Take(1000))
 			require.False(t, budget.Take(1))
