@@ -20,8 +20,8 @@ func (s *decisions) next(n int) int {
 
 const maxDecisions = 1000
 
-// FuzzWindow lets claims wait in several windows of one budget. Room is neither lost nor given twice, what is granted is
-// what was asked for, and claims of a window are served in their order.
+// FuzzWindow lets claims wait in several windows of one budget. Room is neither lost nor given twice, what is granted
+// is what was asked for, and claims of a window are served in their order.
 func FuzzWindow(f *testing.F) {
 	f.Add([]byte{40, 0, 5, 9, 0, 0, 7, 0, 1, 1, 3, 2, 0, 2, 1, 1, 1})
 	f.Add([]byte{10, 1, 9, 200, 1, 1, 9, 200, 1, 2, 2, 0, 3, 0})

@@ -313,8 +313,8 @@ func requireBalanced(t *testing.T, b *Budget, total int, accounts []*account) {
 	}
 }
 
-// TestWindowsUnderConcurrency has many goroutines wait for room that others hold: a wake-up that is lost anywhere leaves
-// all of them waiting, which synctest reports.
+// TestWindowsUnderConcurrency has many goroutines wait for room that others hold: a wake-up that is lost anywhere
+// leaves all of them waiting, which synctest reports.
 func TestWindowsUnderConcurrency(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const budget, workers, rounds = 40, 12, 300
