@@ -20,8 +20,8 @@ func (r *Reader) fill() error {
 	return err
 }
 
-// read returns what the source has, at least one byte without an error. One
-// that came with bytes is returned the next time.
+// read returns what the source has, at least one byte without an error. One that came with bytes is returned the next
+// time.
 func (r *Reader) read(free []byte) (int, error) {
 	if err := r.srcErr; err != nil {
 		r.srcErr = nil
@@ -65,8 +65,8 @@ func (r *Reader) fillPatiently() error {
 
 // memory is a Reader's buffer, which it has while there is something to read.
 //
-// Where a source tries to read before it waits, a buffer would be made for nothing, and on a stack that need not have room
-// for that.
+// Where a source tries to read before it waits, a buffer would be made for nothing, and on a stack that need not have
+// room for that.
 type memory Reader
 
 func (m *memory) Lend() []byte {
@@ -86,8 +86,7 @@ func (m *memory) Return() {
 	m.buf, m.waited = nil, true
 }
 
-// direct reports whether the frame in progress, which is not whole, goes into
-// memory of its own, and begins that.
+// direct reports whether the frame in progress, which is not whole, goes into memory of its own, and begins that.
 func (r *Reader) direct() bool {
 	if r.own != nil {
 		return true
@@ -112,8 +111,8 @@ func (r *Reader) fillOwn() error {
 	return err
 }
 
-// makeRoom moves what is held to the front of a buffer that is not full. A
-// frame is moved at most once per buffer: afterwards it starts at 0.
+// makeRoom moves what is held to the front of a buffer that is not full. A frame is moved at most once per buffer:
+// afterwards it starts at 0.
 func (r *Reader) makeRoom() {
 	if size := r.nextSize(); size != len(r.buf) {
 		old := r.buf
@@ -127,8 +126,8 @@ func (r *Reader) makeRoom() {
 	}
 }
 
-// replace leaves the old buffer to whom it was handed, or to the collector. The
-// new one has at least size bytes and room for more than what is held.
+// replace leaves the old buffer to the caller of Take or to the garbage collector. The new one has at least size bytes and
+// room for more than what is held.
 func (r *Reader) replace(size int) {
 	held := r.buf[r.r:r.w]
 	buf := newBuffer(max(size, len(held)+1))
@@ -143,14 +142,14 @@ func newBuffer(size int) []byte {
 	return make([]byte, size)
 }
 
-// drop lets go of the buffer, of which nobody has a view.
+// drop gives the buffer back. The last payload must not be in use.
 func (r *Reader) drop() {
 	buffers.Put(r.buf)
 	r.buf, r.r, r.w, r.small = nil, 0, 0, 0
 }
 
-// nextSize decides which size the buffer has for the next read. Invariant: at
-// most startSize, or 9/4 of the bytes received.
+// nextSize decides which size the buffer has for the next read. Invariant: at most startSize, or 9/4 of the bytes
+// received.
 func (r *Reader) nextSize() int {
 	size, held := len(r.buf), r.w-r.r
 	switch {
@@ -168,9 +167,8 @@ func (r *Reader) nextSize() int {
 	return size
 }
 
-// grown is the next size for a frame that is larger than the buffer: twice as
-// large, but above streamSize the size of the frame if that is less or hardly
-// more, which is usual where payloads are a power of two and headers follow.
+// grown is the next size for a frame that is larger than the buffer: twice as large, but above streamSize the size of
+// the frame if that is less or hardly more, which is usual where payloads are a power of two and headers follow.
 func (r *Reader) grown() int {
 	size := 2 * len(r.buf)
 	if need := r.frameLength(); size > streamSize && need <= size+size/8 {
@@ -187,9 +185,8 @@ func (r *Reader) modest() int {
 	return len(r.buf)
 }
 
-// wasteful counts a round, which ends when a read is due after whole frames
-// were returned, and reports whether the last ones left most of the buffer
-// unused.
+// wasteful counts a round, which ends when a read is due after whole frames were returned, and reports whether the last
+// ones left most of the buffer unused.
 func (r *Reader) wasteful() bool {
 	if len(r.buf) == startSize || r.w > len(r.buf)/4 {
 		r.small = 0
@@ -199,8 +196,8 @@ func (r *Reader) wasteful() bool {
 	return r.small >= shrinkAfter
 }
 
-// frameLength is the length with the header of the frame in progress, whose
-// header must be known. A sum above the largest int counts as that.
+// frameLength is the length with the header of the frame in progress, whose header must be known. A sum above the
+// largest int counts as that.
 func (r *Reader) frameLength() int {
 	if r.length > math.MaxInt-r.width {
 		return math.MaxInt

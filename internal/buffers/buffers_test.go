@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestGetHasRoomAndWastesLittle(t *testing.T) {
+func TestGet_HasRoomAndWastesLittle(t *testing.T) {
 	for _, n := range []int{0, 1, minSize - 1, minSize, minSize + 1, 5<<10 + 1, 64<<10 - 1, 64 << 10, 64<<10 + 1, 1<<20 + 1} {
 		buf := Get(n)
 		require.Empty(t, buf)
@@ -17,7 +17,7 @@ func TestGetHasRoomAndWastesLittle(t *testing.T) {
 	}
 }
 
-func TestEverySizeHasAShelfOfItsOwn(t *testing.T) {
+func TestGet_EverySizeHasAClassOfItsOwn(t *testing.T) {
 	seen := map[int]int{}
 	for n := minSize; n < 1<<20; n += 512 {
 		size, class := classOf(n)
@@ -44,7 +44,7 @@ func (s *freeList) kept() int {
 	return s.bytes
 }
 
-func TestWhatIsPutIsUsedAgain(t *testing.T) {
+func TestPut_MemoryIsUsedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s freeList
 		size, class := classOf(64 << 10)
@@ -58,7 +58,7 @@ func TestWhatIsPutIsUsedAgain(t *testing.T) {
 	})
 }
 
-func TestWhatIsNotNeededIsDropped(t *testing.T) {
+func TestSweep_DropsWhatIsNotNeeded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s freeList
 		stored(&s, minSize)
@@ -79,7 +79,7 @@ func TestWhatIsNotNeededIsDropped(t *testing.T) {
 	})
 }
 
-func TestOnlySoMuchIsKept(t *testing.T) {
+func TestPut_KeepsOnlySoMuch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s freeList
 		for range 50 {
@@ -89,7 +89,7 @@ func TestOnlySoMuchIsKept(t *testing.T) {
 	})
 }
 
-func TestPutLeavesOthers(t *testing.T) {
+func TestPut_LeavesOthers(t *testing.T) {
 	before := free.kept()
 	Put(make([]byte, 0, minSize+1)) // would be given to somebody who needs more
 	Put(make([]byte, 0, minSize-1))

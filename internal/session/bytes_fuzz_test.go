@@ -7,8 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// FuzzOpen damages a sealed frame: whatever is not what was sent must be found out, as far as four bytes can.
-func FuzzOpen(f *testing.F) {
+// FuzzVerify damages a sealed frame: whatever is not what was sent must be found out, as far as four bytes can.
+func FuzzVerify(f *testing.F) {
 	f.Add([]byte("payload"), uint16(3), byte(1))
 	f.Add([]byte{}, uint16(0), byte(0x80))
 	f.Add([]byte{0x7d, 1, 2, 3, 4}, uint16(4), byte(0))

@@ -76,7 +76,7 @@ func (s *backlog) flow() {
 	}
 }
 
-func TestRelayFetchesAgainWhatTheReceiverLacks(t *testing.T) {
+func TestFetched_FetchesAgainWhatTheReceiverLacks(t *testing.T) {
 	for name, restart := range map[string]func(*remote){
 		"lived on":  func(*remote) {},
 		"restarted": func(r *remote) { r.restart(false) },
@@ -114,7 +114,7 @@ func TestRelayFetchesAgainWhatTheReceiverLacks(t *testing.T) {
 	}
 }
 
-func TestRelayTakesNothingOfAnOlderGeneration(t *testing.T) {
+func TestFetched_TakesNothingOfAnOlderGeneration(t *testing.T) {
 	p := newPair(t, roomy, muchRoom)
 	s, in := newBacklog(p, 5), p.remote.stream("a")
 	s.add(10)
@@ -136,7 +136,7 @@ func TestRelayTakesNothingOfAnOlderGeneration(t *testing.T) {
 }
 
 // What a relay fetches is bounded by itself: it takes nothing of the budget, and must not give anything to it.
-func TestRelayLeavesTheBudgetAlone(t *testing.T) {
+func TestFetched_LeavesTheBudgetAlone(t *testing.T) {
 	for name, end := range map[string]func(*pair, *backlog){
 		"ended":   func(p *pair, s *backlog) { p.client.EndFetched(s.o) },
 		"aborted": func(p *pair, _ *backlog) { p.client.Abort(errLate) },

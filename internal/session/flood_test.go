@@ -21,7 +21,7 @@ func welcomePayload(t *testing.T, p *pair) []byte {
 	return opened
 }
 
-func TestAFloodOfPingsEndsTheConnection(t *testing.T) {
+func TestClient_FloodOfPingsEndsTheConnection(t *testing.T) {
 	p := newPair(t, roomy, muchRoom)
 	p.connect()
 	require.NoError(t, p.client.Receive(welcomePayload(t, p), p.now))
@@ -45,7 +45,7 @@ func TestAFloodOfPingsEndsTheConnection(t *testing.T) {
 	require.True(t, errors.As(p.client.Receive(payload(0), time.Now()), &broken))
 }
 
-func TestInterruptEndsWaitsAndKeepsMessages(t *testing.T) {
+func TestClient_InterruptEndsWaitsAndKeepsMessages(t *testing.T) {
 	p := newPair(t, roomy, muchRoom)
 	o := p.client.Stream("a")
 	w := &Waiter{Level: Received, First: 1, Last: 1, Done: make(chan struct{}, 1)}

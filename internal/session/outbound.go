@@ -138,7 +138,10 @@ func (o *Outbound) segment() (s Segment, ok bool) {
 	if count == 0 {
 		return s, false
 	}
-	s = Segment{Handle: o.handle, First: o.sent, Gap: o.gap, AckNow: len(o.waitReceived) > 0, Body: c.buf[o.sentOffset : o.sentOffset+size]}
+	s = Segment{
+		Handle: o.handle, First: o.sent, Gap: o.gap, AckNow: len(o.waitReceived) > 0,
+		Body: c.buf[o.sentOffset : o.sentOffset+size],
+	}
 	o.credit.usedMessages += count
 	o.credit.usedBytes += uint64(size)
 	o.sent += count

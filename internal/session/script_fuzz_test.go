@@ -114,9 +114,9 @@ func FuzzSession(f *testing.F) {
 // feeding is what a store was asked for.
 type feeding struct{ from, generation uint64 }
 
-// FuzzRelaySession is FuzzSession for a stream whose messages are fetched: whatever happens, the remote gets each of
+// FuzzFetchedSession is FuzzSession for a stream whose messages are fetched: whatever happens, the remote gets each of
 // them, in order, and the store learns what became of it.
-func FuzzRelaySession(f *testing.F) {
+func FuzzFetchedSession(f *testing.F) {
 	f.Add([]byte{0, 10, 6, 1, 2, 3, 4, 5, 0, 3, 6, 2, 1, 7, 6, 3, 2, 1, 4})
 	f.Add([]byte{9, 0, 40, 6, 2, 1, 3, 3, 1, 2, 3, 5, 6, 3, 2, 1, 3, 2, 1})
 	up := []byte{6, 3, 1, 3, 2, 3, 3, 1, 3, 2, 3} // as far as Opened

@@ -9,7 +9,7 @@ import (
 
 // A Publish waits for the budget of the process while its stream has nothing on its way: the stream is not idle, and if
 // it was forgotten all the same, nothing is enqueued to what nobody sends. Found by the simulation.
-func TestAStreamIsNotForgottenUnderItsPublisher(t *testing.T) {
+func TestClient_DoesNotForgetAStreamUnderItsPublisher(t *testing.T) {
 	p := newPair(t, roomy, muchRoom)
 	p.client.cfg.ForgetAfter = time.Second
 	p.connect()
@@ -47,7 +47,7 @@ func TestAStreamIsNotForgottenUnderItsPublisher(t *testing.T) {
 
 // A relay that ends on a connection that goes on gives its credit back, also what is granted to it later. Found by the
 // simulation.
-func TestARelayThatEndsKeepsNoCredit(t *testing.T) {
+func TestFetched_KeepsNoCreditWhenItEnds(t *testing.T) {
 	for _, late := range []bool{false, true} {
 		p := newPair(t, roomy, muchRoom)
 		s := newBacklog(p, 1)
@@ -71,7 +71,7 @@ func TestARelayThatEndsKeepsNoCredit(t *testing.T) {
 
 // A receiver that remembers across a restart that a later message was settled, and gets the one before it again, has
 // settled more than it has received: nothing is left to do, and the state may go. Found by the simulation.
-func TestAStreamThatWasSettledFurtherThanReceivedIsIdle(t *testing.T) {
+func TestInbound_SettledFurtherThanReceivedIsIdle(t *testing.T) {
 	in := RestoreInbound([]Range{{First: 1, Last: 31}, {First: 33, Last: 33}}, 1)
 	in.Attach(4, 32)
 	require.True(t, in.Idle(), "nothing was received that is not settled")

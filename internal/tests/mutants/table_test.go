@@ -34,7 +34,7 @@ var mutants = []mutant{
 	},
 	{
 		"ack what was not received", "internal/session/inbound.go",
-		"a.Next, in.told = in.next, in.next", "a.Next, in.told = in.next+1, in.next",
+		"a.Next, in.ackedNext = in.next, in.next", "a.Next, in.ackedNext = in.next+1, in.next",
 		simulation,
 	},
 	{
@@ -44,13 +44,13 @@ var mutants = []mutant{
 	},
 	{
 		"handled means received", "internal/session/waiter.go",
-		"if o.settled.Covers(w.First, w.Last) {\n\t\t\tw.finish", "if w.Last < o.reached() {\n\t\t\tw.finish",
+		"if o.settled.Covers(w.First, w.Last) {\n\t\t\tw.finish", "if w.Last < o.firstUnreceived() {\n\t\t\tw.finish",
 		simulation,
 	},
 	{
 		"a rejection is told once", "internal/session/inbound.go",
 		"slices.Sorted(maps.Keys(in.rejected)) {", "slices.Sorted(maps.Keys(in.rejected))[:0] {",
-		probe{"internal/session", "^TestRejectionsAreRepeatedUntilSeen$", ""},
+		probe{"internal/session", "^TestInbound_RepeatsRejectionsUntilSeen$", ""},
 	},
 
 	{
@@ -66,9 +66,9 @@ var mutants = []mutant{
 		probe{"internal/dispatch", "^TestRun_TakenMessageKeepsOnlyItself$", ""},
 	},
 	{
-		"a chunk's memory is used again while it is written", "internal/session/keep.go",
-		"o.yard.retired = append(o.yard.retired, c.buf)", "buffers.Put(c.buf)",
-		probe{"internal/session", "^TestMemoryThatIsBeingWrittenIsNotUsedAgain$", ""},
+		"a chunk's memory is used again while it is written", "internal/session/retransmit.go",
+		"o.freeLater.buffers = append(o.freeLater.buffers, c.buf)", "buffers.Put(c.buf)",
+		probe{"internal/session", "^TestDeferredFree_MemoryThatIsBeingWrittenIsNotReused$", ""},
 	},
 	{
 		"what a socket did not take at once is lost", "pool/endpoint_write.go",
@@ -100,12 +100,12 @@ var mutants = []mutant{
 	{
 		"forget the dedupe", "internal/session/inbound.go",
 		"skip := min(in.next-f.First, count)", "skip := min(0, count)",
-		probe{"internal/session", "^TestInboundDropsDuplicates$", ""},
+		probe{"internal/session", "^TestInbound_DropsDuplicates$", ""},
 	},
 	{
 		"forget the dedupe: a stream that reconnects is new", "internal/session/inbound.go",
-		"in.handle, in.told = handle, in.next\n",
-		"in.next, in.settled = max(base, 1), NewWatermark(base)\nin.handle, in.told = handle, in.next\n",
+		"in.handle, in.ackedNext = handle, in.next\n",
+		"in.next, in.settled = max(base, 1), NewWatermark(base)\nin.handle, in.ackedNext = handle, in.next\n",
 		simulation,
 	},
 	{
@@ -115,13 +115,13 @@ var mutants = []mutant{
 	},
 	{
 		"skip the resume", "internal/session/outbound.go",
-		"o.seekTo(o.received)\n\to.wake()", "o.seekTo(max(o.received, o.farthest))\n\to.wake()",
+		"o.seekTo(o.received)\n\to.finishReached()", "o.seekTo(max(o.received, o.maxSent))\n\to.finishReached()",
 		simulation,
 	},
 	{
 		"a gap is let through", "internal/session/inbound.go",
 		"if !f.Gap {", "if f.First > in.next+99999 {",
-		probe{"internal/session", "^TestInboundClosesWhatTheSenderClosed$", ""},
+		probe{"internal/session", "^TestInbound_ClosesWhatTheSenderClosed$", ""},
 	},
 	{
 		"reset a sequence: one stream number for all", "internal/session/client.go",
@@ -129,8 +129,8 @@ var mutants = []mutant{
 		simulation,
 	},
 	{
-		"reset a sequence: an outbox begins at 1", "internal/session/relay.go",
-		"max(base, 1)) // relayWindow", "max(1, 1)) // relayWindow",
+		"reset a sequence: an outbox begins at 1", "internal/session/fetched.go",
+		"max(base, 1)) // fetchWindow", "max(1, 1)) // fetchWindow",
 		simulation,
 	},
 	{
@@ -179,18 +179,18 @@ var mutants = []mutant{
 	// Nobody is flooded, and nobody waits for good.
 	{
 		"the sender ignores credit", "internal/session/outbound.go",
-		"messages, bytes := o.credit.left()\n\tif run", "messages, bytes := o.credit.left()\nmessages, bytes = messages+1, bytes+300\nif run",
+		"messages, bytes := o.credit.available()\n\tif run", "messages, bytes := o.credit.available()\nmessages, bytes = messages+1, bytes+300\nif run",
 		simulation,
 	},
 	{
 		"the receiver ignores credit", "internal/session/inbound.go",
-		"if count > in.granted.messages-in.got.messages || uint64(f.Bytes) > in.granted.bytes-in.got.bytes {", "if count < 0 {",
-		probe{"internal/session", "^TestInboundRefusesMoreThanItsCredit$", ""},
+		"if messages, bytes := in.credit.available(); count > messages || uint64(f.Bytes) > bytes {", "if count < 0 {",
+		probe{"internal/session", "^TestInbound_RefusesMoreThanItsCredit$", ""},
 	},
 	{
-		"the receiver grants more than it has", "internal/dispatch/window.go",
+		"the receiver grants more than it has", "internal/flow/window.go",
 		"w.free.Messages -= a.Messages\n", "w.free.Messages -= a.Messages / 2\n",
-		probe{"internal/dispatch", "^TestTakeGivesUpToWhatIsFree$", ""},
+		probe{"internal/flow", "^TestWindow_TakeGivesUpToWhatIsFree$", ""},
 	},
 	{
 		"a wake-up is lost", "internal/dispatch/group.go",
@@ -220,9 +220,9 @@ var mutants = []mutant{
 		simulation,
 	},
 	{
-		"no checksum on frames", "internal/session/frame.go",
+		"no checksum on frames", "internal/session/decode.go",
 		"if crc32.Checksum(payload[:n], castagnoli) !=", "if false && crc32.Checksum(payload[:n], castagnoli) !=",
-		probe{"internal/session", "^TestEveryFlippedBitIsNoticed$", ""},
+		probe{"internal/session", "^TestEncoder_VerifyNoticesEveryFlippedBit$", ""},
 	},
 	{
 		"a silent peer is ended at once", "pool/endpoint_conn.go",
