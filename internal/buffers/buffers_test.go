@@ -91,7 +91,7 @@ func TestPut_KeepsOnlySoMuch(t *testing.T) {
 
 func TestPut_LeavesOthers(t *testing.T) {
 	before := free.kept()
-	Put(make([]byte, 0, minSize+1)) // would be given to somebody who needs more
+	Put(make([]byte, 0, minSize+1)) // would be given to a Get that needs more
 	Put(make([]byte, 0, minSize-1))
 	require.Equal(t, before, free.kept())
 }

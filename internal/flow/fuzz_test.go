@@ -140,7 +140,7 @@ func (m *windowModel) check() {
 	}
 }
 
-// finish gives everything back until nobody waits who could ever be served.
+// finish gives everything back until no claim waits that could ever be served.
 func (m *windowModel) finish() {
 	for range maxDecisions {
 		if len(m.held) == 0 {
@@ -152,7 +152,7 @@ func (m *windowModel) finish() {
 	}
 	m.check()
 	for _, line := range m.lines {
-		if len(line) > 0 { // whom the budget could never serve holds up those behind
+		if len(line) > 0 { // a claim that the budget can never serve holds up those behind
 			require.Greater(m.t, line[0].Least.Bytes, m.memory, "nothing is held and it still waits")
 		}
 	}

@@ -169,7 +169,7 @@ func TestBudget_ServesStarvedWindowsWhenItFrees(t *testing.T) {
 	holder.Release(amount(1, 5))
 	require.Empty(t, granted())
 	holder.Release(amount(1, 20))
-	require.Equal(t, []string{"b"}, granted(), "a needs more, which holds up nobody else")
+	require.Equal(t, []string{"b"}, granted(), "a needs more, which holds up no other")
 	require.Equal(t, amount(1, 25), windows["b"].got["b"])
 	holder.Release(amount(1, 15))
 	require.Equal(t, []string{"b", "c1"}, granted())
@@ -266,7 +266,7 @@ func TestWindow_KeepsItsBooks(t *testing.T) {
 		for _, a := range accounts {
 			a.w.Open()
 		}
-		for rest := true; rest; { // those who have been granted give back until nobody waits
+		for rest := true; rest; { // the granted claims give back until none waits
 			rest = false
 			for _, a := range accounts {
 				for len(a.held) > 0 {
@@ -369,7 +369,7 @@ func TestWindow_UnderConcurrency(t *testing.T) {
 }
 
 // TestBudget_IsNeverFreeWhileAWindowStarves has one window give the whole budget back at the moment at which the other
-// finds it empty. Nobody else would wake the other one.
+// finds it empty. Nothing else would wake the other one.
 func TestBudget_IsNeverFreeWhileAWindowStarves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const budget, rounds = 10, 3000

@@ -123,8 +123,8 @@ func explore(f func(choose func(n int) int)) (runs int) {
 	}
 }
 
-// TestCredit_GrantsMayCrossWants lets grants, Wants for more, Wants that give back and messages cross on the wire in every
-// order.
+// TestCredit_GrantsMayCrossWants lets grants, Wants for more, Wants that give back and messages cross on the wire in
+// every order.
 func TestCredit_GrantsMayCrossWants(t *testing.T) {
 	room := Amount{Messages: 20, Bytes: 20 * EncodedSize(50)}
 	few := Amount{Messages: 2, Bytes: 2 * EncodedSize(50)}

@@ -9,8 +9,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 )
 
-// TestDeferredFree_MemoryThatIsBeingWrittenIsNotReused: a peer may ack what a flusher is still writing, from what Output has
-// returned.
+// TestDeferredFree_MemoryThatIsBeingWrittenIsNotReused: a peer may ack what a flusher is still writing, from what
+// Output has returned.
 func TestDeferredFree_MemoryThatIsBeingWrittenIsNotReused(t *testing.T) {
 	for name, size := range map[string]int{"small": 100, "large": 2 * largeMessage} {
 		t.Run(name, func(t *testing.T) {

@@ -9,7 +9,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
-// backlog is what a relay's messages are fetched from: all up to tail, but for those that are settled.
+// backlog is the store of a fetched stream: it has all messages below tail that are not settled.
 type backlog struct {
 	p       *pair
 	o       *Outbound
@@ -32,7 +32,7 @@ func (s *backlog) add(n uint64) {
 	s.p.client.Announce(s.o, s.tail)
 }
 
-// feed gives the relay what it wants, until it wants no more.
+// feed feeds the stream until it needs no more.
 func (s *backlog) feed() {
 	for {
 		from, generation, ok := s.o.NextFetch()
@@ -135,7 +135,7 @@ func TestFetched_TakesNothingOfAnOlderGeneration(t *testing.T) {
 	require.Equal(t, []uint64{5, 6, 7, 8, 9, 10, 11, 12, 13, 14}, in.order)
 }
 
-// What a relay fetches is bounded by itself: it takes nothing of the budget, and must not give anything to it.
+// What a fetched stream holds has a bound of its own: it takes nothing from the budget, and must give nothing to it.
 func TestFetched_LeavesTheBudgetAlone(t *testing.T) {
 	for name, end := range map[string]func(*pair, *backlog){
 		"ended":   func(p *pair, s *backlog) { p.client.EndFetched(s.o) },

@@ -171,7 +171,7 @@ func (r *remote) leave(s *inflow) {
 	}
 }
 
-// serve gives credit to those who wait, first come first served, as far as there is room.
+// serve gives credit to the streams in line, in order, as far as there is room.
 func (r *remote) serve() {
 	for len(r.line) > 0 {
 		s := r.line[0]
@@ -186,7 +186,7 @@ func (r *remote) serve() {
 	}
 }
 
-// grant gives credit. It is told with the next acks.
+// grant gives credit, which the next acks carry.
 func (r *remote) grant(s *inflow, a Amount) {
 	r.room.Messages -= a.Messages
 	r.room.Bytes -= a.Bytes

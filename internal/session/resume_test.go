@@ -105,7 +105,7 @@ func TestResume_AcrossChunks(t *testing.T) {
 	}
 }
 
-// A receiver that forgot everything gets every message that is not settled, none that is, and is told of the gaps.
+// A receiver that forgot everything gets every message that is not settled, none that is, and a flag for each gap.
 func TestResume_ToARestartedReceiver(t *testing.T) {
 	for name, settled := range map[string][]uint64{
 		"nothing settled":   nil,

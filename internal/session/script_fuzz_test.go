@@ -114,8 +114,8 @@ func FuzzSession(f *testing.F) {
 // feeding is what a store was asked for.
 type feeding struct{ from, generation uint64 }
 
-// FuzzFetchedSession is FuzzSession for a stream whose messages are fetched: whatever happens, the remote gets each of
-// them, in order, and the store learns what became of it.
+// FuzzFetchedSession is FuzzSession for a fetched stream: whatever happens, the remote gets each of them, in order, and
+// the store learns what became of it.
 func FuzzFetchedSession(f *testing.F) {
 	f.Add([]byte{0, 10, 6, 1, 2, 3, 4, 5, 0, 3, 6, 2, 1, 7, 6, 3, 2, 1, 4})
 	f.Add([]byte{9, 0, 40, 6, 2, 1, 3, 3, 1, 2, 3, 5, 6, 3, 2, 1, 3, 2, 1})

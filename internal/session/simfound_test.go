@@ -8,7 +8,7 @@ import (
 )
 
 // A Publish waits for the budget of the process while its stream has nothing on its way: the stream is not idle, and if
-// it was forgotten all the same, nothing is enqueued to what nobody sends. Found by the simulation.
+// it was forgotten all the same, no message is enqueued to a stream that is never sent. Found by the simulation.
 func TestClient_DoesNotForgetAStreamUnderItsPublisher(t *testing.T) {
 	p := newPair(t, roomy, muchRoom)
 	p.client.cfg.ForgetAfter = time.Second
@@ -45,8 +45,8 @@ func TestClient_DoesNotForgetAStreamUnderItsPublisher(t *testing.T) {
 	require.Equal(t, uint64(1), first)
 }
 
-// A relay that ends on a connection that goes on gives its credit back, also what is granted to it later. Found by the
-// simulation.
+// A fetched stream that ends on a connection that goes on returns its credit, also what is granted to it later. Found
+// by the simulation.
 func TestFetched_KeepsNoCreditWhenItEnds(t *testing.T) {
 	for _, late := range []bool{false, true} {
 		p := newPair(t, roomy, muchRoom)
@@ -57,7 +57,7 @@ func TestFetched_KeepsNoCreditWhenItEnds(t *testing.T) {
 			p.flow()
 			require.NotEqual(t, muchRoom, p.remote.room)
 		} else {
-			for !p.remote.stream("a").online { // the grant is on its way when the relay ends
+			for !p.remote.stream("a").online { // the grant is on its way when the stream ends
 				p.output()
 				require.NoError(t, p.deliverUp(1))
 				require.NoError(t, p.deliverDown(1))

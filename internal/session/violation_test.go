@@ -16,8 +16,8 @@ func requireViolation(t *testing.T, err error) {
 	require.NotEmpty(t, broken.Rule)
 }
 
-// TestClient_RefusesPeersThatBreakTheProtocol tries each offence on a stream of ten messages of which six were sent, credit is for
-// eight, and the second is settled.
+// TestClient_RefusesPeersThatBreakTheProtocol tries each offence on a stream of ten messages of which six were sent,
+// credit is for eight, and the second is settled.
 func TestClient_RefusesPeersThatBreakTheProtocol(t *testing.T) {
 	const handle = 1
 	ack := func(a AckFrame) func(*pair) error {
@@ -158,7 +158,7 @@ func requireRefusal(code wire.Code) func(*testing.T, error) {
 	}
 }
 
-// A stream that is refused fails everybody at once, gives back what it kept, and can be tried again.
+// A stream that is refused fails every waiter at once, gives back what it kept, and can be tried again.
 func TestClient_OpenedWithARefusal(t *testing.T) {
 	p := newPair(t, Window{Messages: 5, Bytes: 1 << 20}, muchRoom)
 	p.remote.refuse["a"] = wire.Code_CODE_TOPIC_GONE

@@ -80,7 +80,7 @@ func TestWaiter_OutlivesConnections(t *testing.T) {
 	require.NoError(t, handled.Err)
 }
 
-// A restarted receiver never gets what was settled before; whoever waits for its end must not wait for ever.
+// A restarted receiver never gets what was settled before: a waiter for it must not wait for ever.
 func TestWaiter_ReceivedPassesWhatTheRestartedReceiverNeedsNoMore(t *testing.T) {
 	p := newPair(t, roomy, muchRoom)
 	p.connect()
@@ -159,7 +159,7 @@ func TestWaiter_ExpiresAndCanBeCancelled(t *testing.T) {
 	p.flow()
 	require.True(t, done(ws[2]) && done(ws[3]) && done(ws[5]), "the others go on")
 	for _, w := range ws {
-		require.False(t, done(w), "nobody is finished twice")
+		require.False(t, done(w), "no waiter is finished twice")
 	}
 }
 
