@@ -158,8 +158,8 @@ func (o *Outbound) settle(first, last uint64) {
 	o.signalRoom()
 }
 
-// compactBelow says when a chunk is compacted: if fewer than one in so many of its messages are not settled. A few
-// messages that stay unsettled would otherwise pin many times their size, and fill the window.
+// compactBelow says when a chunk is compacted: if at most one in so many of its messages is not settled. A few messages
+// that stay unsettled would otherwise pin many times their size, and fill the window.
 const compactBelow = 8
 
 // compact replaces those chunks from first to last that have few unsettled messages by their unsettledPieces. The last
