@@ -3,6 +3,7 @@ package buffstreams
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -112,11 +113,57 @@ func (e *TooLargeError) Error() string {
 // Is matches ErrTooLarge.
 func (e *TooLargeError) Is(target error) bool { return target == ErrTooLarge }
 
-// UndeliveredError says how many messages a Close left undelivered.
-type UndeliveredError struct{ Count int }
+// UndeliveredError says which messages a Close left undelivered: no receiver, outbox or Manager that lives on is known to hold
+// them. OnFailure gets those whose Publish had returned nil.
+type UndeliveredError struct {
+	Count int // of messages, in all
+	Parts []Undelivered
+}
+
+// Undelivered is a part of an UndeliveredError.
+type Undelivered struct {
+	Topic string // the name that travels on the wire
+	Peer  string // the address that the messages were meant for; empty for those that were received here
+	Count int
+}
 
 func (e *UndeliveredError) Error() string {
-	return fmt.Sprintf("%v: %d at close", ErrUndelivered, e.Count)
+	var parts strings.Builder
+	const most = 3 // parts that are named
+	for i, p := range e.Parts {
+		switch {
+		case i == most:
+			fmt.Fprintf(&parts, ", and %d more topics", len(e.Parts)-most)
+		case i < most && p.Peer == "":
+			fmt.Fprintf(&parts, ", %d of topic %.100q", p.Count, p.Topic)
+		case i < most:
+			fmt.Fprintf(&parts, ", %d of topic %.100q for %s", p.Count, p.Topic, p.Peer)
+		}
+	}
+	return fmt.Sprintf("%v: %d at close%s", ErrUndelivered, e.Count, &parts)
+}
+
+// add counts messages of a topic for a peer.
+func (e *UndeliveredError) add(topic, peer string, count int) {
+	if count == 0 {
+		return
+	}
+	e.Count += count
+	for i := range e.Parts {
+		if p := &e.Parts[i]; p.Topic == topic && p.Peer == peer {
+			p.Count += count
+			return
+		}
+	}
+	e.Parts = append(e.Parts, Undelivered{Topic: topic, Peer: peer, Count: count})
+}
+
+// orNil is e as an error, or nil if it counts nothing.
+func (e *UndeliveredError) orNil() error {
+	if e.Count == 0 {
+		return nil
+	}
+	return e
 }
 
 // Is matches ErrUndelivered.

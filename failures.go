@@ -1,7 +1,10 @@
 package buffstreams
 
 import (
+	"context"
+	"fmt"
 	"sync"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
 
@@ -71,24 +74,33 @@ func (q *failureQueue) run(ended chan struct{}) {
 	}
 }
 
-// done returns a channel that is closed when everything that was added has been told.
-func (q *failureQueue) done() <-chan struct{} {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.running == nil {
-		ended := make(chan struct{})
-		close(ended)
-		return ended
-	}
-	return q.running
-}
+// failureGrace is how long a Close waits for its OnFailure when its time is over: what it could not deliver is known only then.
+const failureGrace = 400 * time.Millisecond
 
-// left is the number of failures that were not told yet, the one under way included.
-func (q *failureQueue) left() int {
+// await waits until everything that was added was told, or ctx is done and failureGrace is over. The error names the hook that has not returned.
+func (q *failureQueue) await(ctx context.Context, name string) error {
+	q.mu.Lock()
+	running := q.running
+	q.mu.Unlock()
+	if running == nil {
+		return nil
+	}
+	select {
+	case <-running:
+		return nil
+	case <-ctx.Done():
+	}
+	grace := time.NewTimer(failureGrace)
+	defer grace.Stop()
+	select {
+	case <-running:
+		return nil
+	case <-grace.C:
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.running == nil {
-		return 0
+		return nil
 	}
-	return len(q.queue) + 1
+	return fmt.Errorf("buffstreams: %s has not returned in time: %d calls are left", name, len(q.queue)+1)
 }

@@ -3,6 +3,7 @@ package buffstreams
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -13,6 +14,9 @@ import (
 
 func newTestManager(t testing.TB, cfg ManagerConfig) *Manager {
 	t.Helper()
+	if cfg.CloseTimeout == 0 {
+		cfg.CloseTimeout = 10 * time.Millisecond // many of these tests leave messages behind
+	}
 	m, err := NewManager(cfg)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = m.Close() })

@@ -23,9 +23,6 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
-// managerCloseTimeout bounds how long Manager.Close writes the acks that are due.
-const managerCloseTimeout = 5 * time.Second
-
 // Manager owns the connections and listeners of any number of publishers and subscribers, which share them, and the memory
 // for what is on its way. It is safe for concurrent use.
 //
@@ -41,6 +38,10 @@ type Manager struct {
 	ticker  *sender.Ticker
 	stop    chan struct{}  // ends the ticker
 	wg      sync.WaitGroup // the ticker
+
+	failures failureQueue
+	closing  sync.Once // runs shutDown
+	closeErr error     // of shutDown
 
 	mu        sync.Mutex
 	senders   map[netio.Target]*sender.Sender
@@ -86,6 +87,7 @@ func NewManager(cfg ManagerConfig) (*Manager, error) {
 		held: flow.NewBudget(cfg.Acked.MemoryLimit), kept: flow.NewBudget(cfg.Acked.MemoryLimit),
 		workers: flush.NewWorkers(), ticker: sender.NewTicker(cfg.Acked.PingAfter), stop: make(chan struct{}),
 		senders: map[netio.Target]*sender.Sender{}, listeners: map[netio.Target]*opening{},
+		failures: failureQueue{hook: cfg.OnFailure, logger: cfg.Logger},
 	}, nil
 }
 
@@ -124,19 +126,33 @@ func (m *Manager) CloseListener(ctx context.Context, address string) error {
 	return m.closeListener(ctx, target)
 }
 
-// Close closes every listener, then every connection that is published on. What was not received is lost to it, and
-// Publish calls that wait return an error. Later and concurrent calls wait for the same end.
+// Close hands over what the Manager holds, within CloseTimeout: what was published is received by its peers, and what was
+// received from publishers that are gone is handled by the subscriptions that are still there. Then it closes every listener
+// and every connection. What is left is reported by an *UndeliveredError and given to OnFailure. Publish calls that wait
+// return an error. Later and concurrent calls wait for the first and return the same.
 func (m *Manager) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), managerCloseTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), m.cfg.CloseTimeout)
 	defer cancel()
+	return m.closeWithin(ctx)
+}
+
+// closeWithin is Close with a time-out of the caller's.
+func (m *Manager) closeWithin(ctx context.Context) error {
+	m.closing.Do(func() { m.closeErr = m.shutDown(ctx) })
+	return m.closeErr
+}
+
+// shutDown is Close, once.
+func (m *Manager) shutDown(ctx context.Context) error {
 	m.mu.Lock()
-	first := !m.closed
 	m.closed = true
 	targets := slices.Collect(maps.Keys(m.listeners))
-	senders := slices.Collect(maps.Values(m.senders))
+	senders := maps.Clone(m.senders)
 	m.mu.Unlock()
-	if first {
-		close(m.stop)
+
+	var flushing sync.WaitGroup
+	for _, s := range senders {
+		flushing.Go(func() { _ = s.FlushAll(ctx) }) // ends with ctx at the latest; what is left shows below
 	}
 	var errs []error
 	for _, t := range targets {
@@ -144,14 +160,19 @@ func (m *Manager) Close() error {
 			errs = append(errs, err)
 		}
 	}
-	for _, s := range senders {
-		s.Close()
+	flushing.Wait()
+	close(m.stop)
+	left := &UndeliveredError{}
+	for t, s := range senders {
+		for _, l := range s.Close() {
+			left.add(l.Topic, formatAddress(t), 1)
+			m.failures.add(l.Topic, l.Message, ErrUndelivered)
+		}
 	}
 	m.wg.Wait()
-	if first {
-		m.workers.Close()
-	}
-	return errors.Join(append(errs, m.plain.Close())...)
+	m.workers.Close()
+	errs = append(errs, left.orNil(), m.plain.Close(), m.failures.await(ctx, "ManagerConfig.OnFailure"))
+	return errors.Join(errs...)
 }
 
 // sender returns the sender to a target, and makes it where there is none.

@@ -27,6 +27,11 @@ type ManagerConfig struct {
 	DialAllow *pool.DialAllow
 	// Logger takes what no caller is told of. Nil means watermill.NopLogger.
 	Logger watermill.LoggerAdapter
+	// CloseTimeout bounds how long Close waits for what is on its way; 0 means 5 s.
+	CloseTimeout time.Duration
+	// OnFailure is called for each message that was confirmed, or handed to the Manager by a Publisher that closed, and that
+	// Close leaves undelivered; err is ErrUndelivered. It is called from one goroutine, with no lock held; Close waits for it.
+	OnFailure func(topic string, encoded []byte, err error)
 	// Acked configures the acked protocol.
 	Acked AckedConfig
 }
@@ -38,6 +43,7 @@ func (c *ManagerConfig) setDefaults() {
 	if c.Listen == nil {
 		c.Listen = netio.Listen
 	}
+	c.CloseTimeout = cmp.Or(c.CloseTimeout, DefaultCloseTimeout)
 	c.Acked.setDefaults()
 }
 
@@ -56,6 +62,9 @@ func (c *ManagerConfig) dial() netio.Dial {
 func (c ManagerConfig) Validate() error {
 	if err := (*netio.DialAllow)(c.DialAllow).Validate(); err != nil {
 		return configError("ManagerConfig.DialAllow", "%w", err)
+	}
+	if c.CloseTimeout < 0 {
+		return configError("ManagerConfig.CloseTimeout", "%v is negative", c.CloseTimeout)
 	}
 	return c.Acked.Validate()
 }

@@ -3,7 +3,6 @@ package buffstreams
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 
@@ -51,21 +50,24 @@ func NewPublisher(config PublisherConfig, logger watermill.LoggerAdapter) (*Publ
 	if logger == nil {
 		logger = watermill.NopLogger{}
 	}
-	manager, owned, err := managerOf(config.Manager, config.ManagerConfig, logger)
-	if err != nil {
+	p := &Publisher{
+		logger: logger, idle: make(chan struct{}, 1), topics: map[string]*topicState{}, senders: map[*sender.Sender]bool{},
+		failures: failureQueue{hook: config.OnFailure, logger: logger},
+	}
+	if config.OnFailure != nil && config.ManagerConfig.OnFailure == nil {
+		config.ManagerConfig.OnFailure = p.failures.add
+	}
+	var err error
+	if p.manager, p.owned, err = managerOf(config.Manager, config.ManagerConfig, logger); err != nil {
 		return nil, err
 	}
 	if config.MaxMessageSize == 0 {
 		config.MaxMessageSize = pool.DefaultMaxMessageSize
 		if config.Wire == WireAcked {
-			config.MaxMessageSize = manager.cfg.Acked.MaxMessageSize
+			config.MaxMessageSize = p.manager.cfg.Acked.MaxMessageSize
 		}
 	}
-	p := &Publisher{
-		cfg: config, logger: logger, manager: manager, owned: owned, idle: make(chan struct{}, 1),
-		topics: map[string]*topicState{}, senders: map[*sender.Sender]bool{},
-		failures: failureQueue{hook: config.OnFailure, logger: logger},
-	}
+	p.cfg = config
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	if config.Wire == WireBuffStreams {
 		p.plain = newPlainPublisher(p)
@@ -112,22 +114,34 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 	return p.spread(r, messages, timeout)
 }
 
-// Drain waits until every message of the outbox was handled, or ctx is done; without an outbox it is Flush.
+// Drain waits until every message published so far is settled: handled by every group, or given to OnFailure. With an Outbox
+// it waits for all that the Outbox holds. On the plain wire it is Flush. The only error is that ctx is done first, with the
+// reason why it takes so long where that is known.
 func (p *Publisher) Drain(ctx context.Context) error {
-	if p.relay == nil {
-		return p.Flush(ctx)
+	switch {
+	case p.plain != nil:
+		return p.plain.flush(ctx)
+	case p.relay != nil:
+		return p.cfg.Outbox.Drained(ctx)
 	}
-	return p.cfg.Outbox.Drained(ctx)
+	return p.awaitAll(ctx, (*sender.Sender).Drain)
 }
 
-// Flush waits until every message published so far was received by its subscriber's process, or ctx is done.
+// Flush waits until every message published so far is held by its subscriber's process, or ctx is done. With an Outbox it is
+// Drain. On the plain wire it waits until the kernel has taken everything.
 func (p *Publisher) Flush(ctx context.Context) error {
-	if p.plain != nil {
-		return p.plain.flush(ctx)
+	if p.plain != nil || p.relay != nil {
+		return p.Drain(ctx)
 	}
+	return p.awaitAll(ctx, (*sender.Sender).Flush)
+}
+
+// awaitAll waits for every target to which something may be on its way. One that is refused keeps none of the others from
+// being waited for.
+func (p *Publisher) awaitAll(ctx context.Context, wait func(*sender.Sender, context.Context, string) error) error {
 	var errs []error
-	for _, t := range p.busy() { // one that is refused must not keep the others from being flushed
-		errs = append(errs, t.sender.Flush(ctx, t.name))
+	for _, t := range p.busy() {
+		errs = append(errs, wait(t.sender, ctx, t.name))
 	}
 	return errors.Join(errs...)
 }
@@ -148,48 +162,38 @@ func (p *Publisher) shutDown() error {
 	defer cancel()
 	defer context.AfterFunc(ctx, p.cancel)()
 	p.awaitCalls() // ends in time: ctx ends what Publish waits for
-	if p.relay != nil {
+	var err error
+	switch {
+	case p.relay != nil: // the outbox keeps what is not delivered
 		p.cancel()
 		p.relay.stop()
-		return errors.Join(p.closeOwned(), p.awaitFailures(ctx))
+	case p.plain != nil:
+		err = p.plain.flush(ctx)
+	case !p.owned:
+		err = p.handOver(ctx)
 	}
-	err := p.Flush(ctx)
+	if p.owned {
+		err = errors.Join(err, p.manager.closeWithin(ctx))
+	}
 	p.cancel()
-	undelivered := 0
-	for _, t := range p.busy() {
-		undelivered += t.unreceived()
-	}
 	for s := range p.senders { // no call is under way that could add to them
 		s.OnRefused(p, nil)
 	}
-	switch closed := p.closeOwned(); {
-	case undelivered > 0:
-		err = &UndeliveredError{Count: undelivered}
-	case p.owned:
-		err = closed
-	case p.plain == nil:
-		err = nil
-	}
-	if late := p.awaitFailures(ctx); late != nil {
+	if late := p.failures.await(ctx, "PublisherConfig.OnFailure"); late != nil {
 		return errors.Join(err, late)
 	}
 	return err
 }
 
-// closeOwned closes the Manager if it is private.
-func (p *Publisher) closeOwned() error {
-	if !p.owned {
-		return nil
+// handOver leaves to a Manager that lives on what a peer has received. It waits until that is everything.
+func (p *Publisher) handOver(ctx context.Context) error {
+	busy := p.busy()
+	for _, t := range busy {
+		_ = t.sender.AwaitReceived(ctx, t.name) // what is left shows below
 	}
-	return p.manager.Close()
-}
-
-// awaitFailures waits until OnFailure has returned for every message that failed.
-func (p *Publisher) awaitFailures(ctx context.Context) error {
-	select {
-	case <-p.failures.done():
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("buffstreams: PublisherConfig.OnFailure has not returned within CloseTimeout: %d calls are left", p.failures.left())
+	left := &UndeliveredError{}
+	for _, t := range busy {
+		left.add(t.name, t.peer, t.unreceived())
 	}
+	return left.orNil()
 }

@@ -70,18 +70,26 @@ func (s *topicState) forgetLocked() bool {
 	return true
 }
 
-// busyLocked returns the targets that are not known to have received everything. The caller must hold the Publisher's mu.
+// busyLocked returns the targets for which messages are not settled. The caller must hold the Publisher's mu.
 func (s *topicState) busyLocked() (busy []*target) {
 	all := s.former
 	if r := s.resolved.Load(); r != nil {
 		all = append(all[:len(all):len(all)], r.targets...)
 	}
 	for _, t := range all {
-		if t.unreceived() > 0 {
+		if t.unsettled() > 0 {
 			busy = append(busy, t)
 		}
 	}
 	return busy
+}
+
+// unsettled is the number of messages that are not settled.
+func (t *target) unsettled() int {
+	if t.sender == nil {
+		return 0
+	}
+	return t.sender.Unsettled(t.name)
 }
 
 // begin begins a Publish call and returns the topic's state. Most publishers have one topic, and find it without the mutex.
@@ -149,7 +157,7 @@ func (p *Publisher) state(topic string) *topicState {
 	return s
 }
 
-// busy returns the targets that are not known to have received everything, each once.
+// busy returns the targets for which messages are not settled, each once.
 func (p *Publisher) busy() (busy []*target) {
 	type stream struct {
 		sender *sender.Sender

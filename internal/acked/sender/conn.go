@@ -106,6 +106,7 @@ func (l *Sender) serve(conn net.Conn, token []byte, welcomed func()) error {
 	l.mu.Lock()
 	l.conn = nil
 	l.client.Disconnect()
+	l.checkLocked()
 	l.mu.Unlock()
 	if errors.Is(err, io.EOF) || closeErr == nil || errors.Is(closeErr, net.ErrClosed) { // closed by whoever failed to write
 		return err
@@ -135,6 +136,7 @@ func (l *Sender) read(conn net.Conn, r *framing.Reader, welcomed func()) error {
 		}
 		refused, hooks := l.client.Refused(), l.onRefused
 		news, due := l.news(), l.client.Due()
+		l.checkLocked()
 		l.mu.Unlock()
 		if err != nil {
 			return err

@@ -35,6 +35,6 @@ func start(t testing.TB, cfg Config) *Sender {
 	cfg.Ticker = NewTicker(cfg.PingAfter)
 	cfg.Logger = watermill.NopLogger{}
 	s := New(cfg)
-	t.Cleanup(s.Close)
+	t.Cleanup(func() { s.Close() })
 	return s
 }

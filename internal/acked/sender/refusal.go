@@ -39,6 +39,7 @@ func (l *Sender) disconnected(err error) {
 	if definite(err) {
 		l.refusal = err
 		l.client.Interrupt(err)
+		l.giveUpLocked(err)
 	}
 }
 

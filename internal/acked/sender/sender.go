@@ -70,6 +70,8 @@ type Sender struct {
 	late    *TimeoutError // why there is no connection; nil once the peer has welcomed one
 	refusal error         // the same, if trying again is of no use for now
 
+	conditions []*condition // callers that wait
+
 	onRefused map[any]func(session.Refused) // never changed, only replaced
 	fetched   map[*session.Outbound]*FetchedStream
 
@@ -215,8 +217,8 @@ func (l *Sender) await(ctx context.Context, room <-chan struct{}, deadline time.
 	}
 }
 
-// Flush waits until everything enqueued so far for a topic was received, or ctx is done.
-func (l *Sender) Flush(ctx context.Context, topic string) error {
+// AwaitReceived waits until everything enqueued so far for a topic was received once, or ctx is done.
+func (l *Sender) AwaitReceived(ctx context.Context, topic string) error {
 	l.mu.Lock()
 	o := l.client.Find(topic)
 	if o == nil || o.Unreceived() == 0 || l.closed {
@@ -283,7 +285,8 @@ func (l *Sender) Tick(now time.Time) (busy bool) {
 	l.mu.Lock()
 	err := l.client.Tick(now, l.timeoutError())
 	conn, due := l.conn, l.client.Due() || l.client.FreeDue()
-	busy = l.client.Busy()
+	busy = l.client.Busy() || len(l.conditions) > 0
+	l.checkLocked()
 	l.mu.Unlock()
 	if err != nil && conn != nil {
 		_ = conn.Close() // the read loop ends with it
@@ -294,16 +297,19 @@ func (l *Sender) Tick(now time.Time) (busy bool) {
 	return busy
 }
 
-// close ends the link at once: what is not received is lost to it. Publish calls that wait return ErrClosed.
-func (l *Sender) Close() {
+// Close ends the Sender at once. It returns the messages that no receiver is known to hold: they are lost to it. Publish
+// calls that wait return ErrClosed. Later calls wait for the end and return nothing.
+func (l *Sender) Close() []session.Leftover {
 	l.mu.Lock()
 	if l.closed {
 		l.mu.Unlock()
 		l.wg.Wait()
-		return
+		return nil
 	}
+	left := l.client.Leftovers()
 	l.closed = true
 	l.client.Abort(ErrClosed)
+	l.giveUpLocked(ErrClosed)
 	conn := l.conn
 	l.mu.Unlock()
 	l.cancel()
@@ -312,6 +318,7 @@ func (l *Sender) Close() {
 	}
 	l.wg.Wait()
 	l.flusher.Close()
+	return left
 }
 
 // TimeoutError is the ErrTimeout of a wait while there was no connection, with the reason for that.
