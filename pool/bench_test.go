@@ -7,13 +7,13 @@ import (
 	"testing"
 )
 
-// benchmarkPlain sends b.N messages from some goroutines through one Writer to
-// a callback, and ends when the callback has seen them all.
+// benchmarkPlain sends b.N messages from some goroutines through one Writer to a callback, and ends when the callback
+// has seen them all.
 func benchmarkPlain(b *testing.B, goroutines, size int) {
 	var received atomic.Int64
 	all := make(chan struct{})
 	total := int64(b.N)
-	l := StartListener(b, ListenerConfig{Callback: func(m []byte) error {
+	l := startListener(b, ListenerConfig{Callback: func(m []byte) error {
 		if n := received.Add(1); n == total {
 			close(all)
 		}

@@ -8,10 +8,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
+	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
 	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
 )
 
-func TestValidateNamesTheField(t *testing.T) {
+func TestConfig_ValidateNamesTheField(t *testing.T) {
 	varint := must(framing.NewVarint(100))
 	writers := map[string]WriterConfig{
 		"WriterConfig.Address":                        {},
@@ -51,11 +52,11 @@ func TestValidateNamesTheField(t *testing.T) {
 	assert.NoError(t, ListenerConfig{Address: "127.0.0.1:0", Messages: messages}.Validate())
 }
 
-func TestAnyCodecCanBeChosen(t *testing.T) {
-	NoLeaks(t)
+func TestConfig_AnyCodecCanBeChosen(t *testing.T) {
+	leaktest.Check(t)
 	codec := must(framing.NewVarint(1 << 20))
 	got := make(chan string, 1)
-	l := StartListener(t, ListenerConfig{Codec: codec, Callback: collect(got)})
+	l := startListener(t, ListenerConfig{Codec: codec, Callback: collect(got)})
 	w := dialWriterTo(t, l, WriterConfig{Codec: codec})
 	for _, n := range []int{0, 1, 127, 128, 20000, 1 << 20} {
 		_, err := w.Write(patterned(n))

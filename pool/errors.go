@@ -3,49 +3,59 @@ package pool
 import (
 	"errors"
 	"fmt"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
 
-// Sentinels for states. Compare with errors.Is.
+// Errors that calls return. Compare with errors.Is.
 var (
-	// ErrAlreadyOpened says that the address is open already: dialled or
-	// listened on, being opened, or still being closed.
+	// ErrAlreadyOpened says that the address is dialed or listened on already, is being opened, or is still being
+	// closed.
 	ErrAlreadyOpened = errors.New("pool: address is already open; close it first")
 
-	// ErrNotOpened says that nobody opened the address, or not yet completely.
+	// ErrNotOpened says that the address was not opened, or not yet completely.
 	ErrNotOpened = errors.New("pool: address is not open; open it with Dial or StartListening first")
 
-	// ErrClosed says that the Manager, Writer or Listener was closed. What was
-	// passed to the call that returns it was not taken.
+	// ErrClosed says that the Manager, Writer or Listener was closed, and that the call had no effect. As the Err of a
+	// FailedError it says that Close gave up.
 	ErrClosed = errors.New("pool: closed")
 
-	// ErrCloseTimeout says that the user's own code (a callback, a failure
-	// handler, a reader of a channel) still held on when CloseTimeout was over.
+	// ErrCloseTimeout says that a callback, a failure handler or the reader of a channel was still busy when
+	// CloseTimeout was over.
 	ErrCloseTimeout = errors.New("pool: CloseTimeout is over and a callback or channel of the caller is still busy")
 
-	// errPeerClosed is the cause reported when the peer ended the connection.
-	errPeerClosed = errors.New("pool: the peer closed the connection")
+	// ErrInsecureAddress is matched by every *InsecureAddressError.
+	ErrInsecureAddress = netio.ErrInsecureAddress
 )
 
-// FailedError tells how many accepted messages will not be sent any more, and
-// why. A Writer with a failure handler has handed them to it; without one this
-// error is the only word of them.
+var errPeerClosed = errors.New("pool: the peer closed the connection")
+
+// InsecureAddressError refuses to listen without TLS at an address that other machines can reach, where
+// ListenerConfig.Insecure is not set. Its field Address, a string, is that address.
+type InsecureAddressError = netio.InsecureAddressError
+
+// FailedError says how many messages that Write had accepted will not be sent. A Writer with OnFailure or Failures
+// hands them over besides; without, nothing else reports them.
 type FailedError struct {
+	// Count is the number of messages.
 	Count int
-	Err   error
+	// Err says why the last attempt failed.
+	Err error
 }
 
 func (e *FailedError) Error() string {
 	return fmt.Sprintf("pool: %d accepted messages could not be sent: %v", e.Count, e.Err)
 }
 
+// Unwrap returns Err.
 func (e *FailedError) Unwrap() error { return e.Err }
 
 // Failure is one message that a Writer gave up on.
 type Failure struct {
 	// Address is the Writer's, as configured.
 	Address string
-	// Payload is the message without its header. It belongs to the receiver of
-	// the Failure; while kept it may pin up to BufferSize bytes around it.
+	// Payload is the message without its header. The receiver of the Failure owns it; it can hold up to BufferSize
+	// bytes of other messages in memory.
 	Payload []byte
 	// Err says why the last attempt failed.
 	Err error

@@ -9,19 +9,10 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
 )
 
-// noLeaks fails the test if it leaves goroutines or descriptors behind. Call it
-// first: it runs after every other cleanup.
-func NoLeaks(t *testing.T) {
-	t.Helper()
-	leaktest.Check(t)
-}
-
 // startListener listens on a port of the system's choice and accepts.
-func StartListener(t testing.TB, cfg ListenerConfig) *Listener {
+func startListener(t testing.TB, cfg ListenerConfig) *Listener {
 	t.Helper()
 	if cfg.Address == "" {
 		cfg.Address = "127.0.0.1:0"
@@ -55,8 +46,8 @@ func collect(into chan<- string) ListenCallback {
 	}
 }
 
-// The peer below speaks BuffStreams with encoding/binary alone and shares no
-// code with package framing: the length as a zigzag varint in a zeroed field.
+// The peer below speaks BuffStreams with encoding/binary alone and shares no code with package framing: the length as a
+// zigzag varint in a zeroed field.
 
 func peerFrame(width int, payload []byte) []byte {
 	field := make([]byte, width)

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
+	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
 	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
 )
 
@@ -25,10 +26,10 @@ func patterned(n int) []byte {
 	return b
 }
 
-func TestListenerTakesEveryLengthFromAPlainPeer(t *testing.T) {
-	NoLeaks(t)
+func TestListener_TakesEveryLengthFromAPlainPeer(t *testing.T) {
+	leaktest.Check(t)
 	got := make(chan string, 10)
-	l := StartListener(t, ListenerConfig{Callback: collect(got)})
+	l := startListener(t, ListenerConfig{Callback: collect(got)})
 	peer := newPeerClient(t, l)
 	go func() { // ends after the last message
 		for n := 0; n <= 4096; n++ {
@@ -40,8 +41,8 @@ func TestListenerTakesEveryLengthFromAPlainPeer(t *testing.T) {
 	}
 }
 
-func TestPlainPeerTakesEveryLengthFromAWriter(t *testing.T) {
-	NoLeaks(t)
+func TestWriter_SendsEveryLengthToAPlainPeer(t *testing.T) {
+	leaktest.Check(t)
 	server := nettest.NewPeerServer(t, "127.0.0.1:0")
 	w := dialTest(t, WriterConfig{Address: server.Address()})
 	conn := server.Accept(t)
@@ -58,12 +59,12 @@ func TestPlainPeerTakesEveryLengthFromAWriter(t *testing.T) {
 	}
 }
 
-func TestOtherLimitsHaveTheHeaderWidthOfBuffStreams(t *testing.T) {
+func TestConfig_OtherLimitsHaveTheHeaderWidthOfBuffStreams(t *testing.T) {
 	for limit, width := range map[int]int{255: 2, 256: 3, 65535: 3, 65536: 4, 1 << 20: 4} {
 		t.Run(fmt.Sprint(limit), func(t *testing.T) {
-			NoLeaks(t)
+			leaktest.Check(t)
 			got := make(chan string, 1)
-			l := StartListener(t, ListenerConfig{MaxMessageSize: limit, Callback: collect(got)})
+			l := startListener(t, ListenerConfig{MaxMessageSize: limit, Callback: collect(got)})
 			newPeerClient(t, l).sendRaw(peerFrame(width, patterned(limit)))
 			assert.Equal(t, string(patterned(limit)), nettest.Receive(t, got))
 
@@ -79,7 +80,7 @@ func TestOtherLimitsHaveTheHeaderWidthOfBuffStreams(t *testing.T) {
 	}
 }
 
-func TestAHostileHeaderEndsOnlyItsOwnConnection(t *testing.T) {
+func TestListener_HostileHeaderEndsOnlyItsOwnConnection(t *testing.T) {
 	length := func(n uint64) error { return &framing.LengthError{Length: n, Limit: 4096} }
 	cases := map[string]struct {
 		header []byte
@@ -96,9 +97,9 @@ func TestAHostileHeaderEndsOnlyItsOwnConnection(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			NoLeaks(t)
+			leaktest.Check(t)
 			got, log := make(chan string, 10), nettest.NewLog()
-			l := StartListener(t, ListenerConfig{Callback: collect(got), Logger: log})
+			l := startListener(t, ListenerConfig{Callback: collect(got), Logger: log})
 			good, bad := newPeerClient(t, l), newPeerClient(t, l)
 			good.send([]byte("before"))
 			require.Equal(t, "before", nettest.Receive(t, got))
@@ -124,10 +125,10 @@ func TestAHostileHeaderEndsOnlyItsOwnConnection(t *testing.T) {
 	}
 }
 
-func TestAnUnmodifiedClientWithALargerLimitEndsOnlyItself(t *testing.T) {
-	NoLeaks(t)
+func TestListener_UnmodifiedClientWithALargerLimitEndsOnlyItself(t *testing.T) {
+	leaktest.Check(t)
 	got := make(chan string, 10)
-	l := StartListener(t, ListenerConfig{Callback: collect(got)})
+	l := startListener(t, ListenerConfig{Callback: collect(got)})
 	good, bad := newPeerClient(t, l), newPeerClient(t, l)
 	bad.send(make([]byte, 4096))
 	require.Len(t, nettest.Receive(t, got), 4096)
@@ -137,8 +138,8 @@ func TestAnUnmodifiedClientWithALargerLimitEndsOnlyItself(t *testing.T) {
 	assert.Equal(t, "still here", nettest.Receive(t, got))
 }
 
-func TestConcurrentWritesNeverInterleaveAndKeepTheirOrder(t *testing.T) {
-	NoLeaks(t)
+func TestWriter_ConcurrentWritesNeverInterleaveAndKeepTheirOrder(t *testing.T) {
+	leaktest.Check(t)
 	const writers, each = 16, 2000
 	server := nettest.NewPeerServer(t, "127.0.0.1:0")
 	w := dialTest(t, WriterConfig{Address: server.Address(), BufferSize: 64 << 10})

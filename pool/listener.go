@@ -15,55 +15,44 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
 
-// ListenCallback is called with each message, without its header. The bytes are
-// valid until it returns. An error is logged and the connection goes on; a panic
-// is logged and ends the connection that brought the message. It must not close
-// its own Listener, as Close waits for it.
-type ListenCallback func([]byte) error
-
 const (
 	acceptDelayMin = 5 * time.Millisecond
 	acceptDelayMax = time.Second
-
-	// abortGrace is how long Close waits for connections that it has cut.
-	abortGrace = 100 * time.Millisecond
 )
 
-// A Listener receives messages on one address. All methods are safe for
-// concurrent use.
+// A Listener receives messages on one address. All methods are safe for concurrent use.
 type Listener struct {
 	cfg         ListenerConfig
 	tls         *tls.Config // nil: plaintext
 	codec       framing.Codec
-	headerWidth int // 0: depends on the length
+	headerWidth int // of every frame, in bytes; 0: it depends on the length
 	socket      net.Listener
 	closing     chan struct{} // closed when Close begins
-	abort       chan struct{} // closed when Close stops being patient
-	idle        chan struct{} // closed when Close has begun and nothing is active
+	abort       chan struct{} // closed when CloseTimeout is over
+	idle        chan struct{} // closed when Close has begun and active is 0
 	aborted     atomic.Bool   // abort is closed
 	dropped     atomic.Int64  // messages received and not handed over
 
-	// mu guards the fields below; it is never held across I/O or user code.
-	mu      sync.Mutex
-	started bool
-	closed  bool // Close has begun
-	full    bool // the last connection was one too many
-	active  int  // the accept loop and the connections
-	conns   map[*inbound]struct{}
-	perHost map[string]int
+	mu       sync.Mutex // guards the fields below; never held across I/O or user code
+	started  bool
+	closed   bool // Close has begun
+	refusing bool // the last connection was refused
+	active   int  // goroutines: the accept loop and the connections
+	conns    map[*inbound]struct{}
+	perHost  map[string]int
 
 	closeOnce sync.Once
 	closeErr  error
 }
 
-// ListenTCP opens the socket. Connections wait in the kernel until
-// StartListening or StartListeningAsync.
+// ListenTCP opens the socket. Connections wait in the kernel until StartListening or StartListeningAsync. It returns an
+// *InsecureAddressError for plaintext on an address that is not loopback, unless Insecure is set.
 func ListenTCP(cfg ListenerConfig) (*Listener, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	cfg.setDefaults()
-	codec, err := codecOf("ListenerConfig", cfg.Codec, cfg.MaxMessageSize)
+	codec, err := resolveCodec("ListenerConfig", cfg.Codec, cfg.MaxMessageSize)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +64,7 @@ func ListenTCP(cfg ListenerConfig) (*Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pool: listen on %s: %w", netio.Quote(cfg.Address), err)
 	}
-	// A host name, or a Listen of the user's, decides only here where it is.
+	// Only now it is known where a host name, or the Listen of the configuration, has led.
 	if cfg.TLSConfig == nil && !cfg.Insecure && netio.BoundBeyondLoopback(socket.Addr()) {
 		_ = socket.Close() // the refusal is the error
 		return nil, &netio.InsecureAddressError{Address: socket.Addr().String()}
@@ -85,8 +74,7 @@ func ListenTCP(cfg ListenerConfig) (*Listener, error) {
 		secured = netio.ServerTLS(cfg.TLSConfig)
 	}
 	return &Listener{
-		tls: secured,
-		cfg: cfg, codec: codec, headerWidth: width, socket: socket,
+		cfg: cfg, tls: secured, codec: codec, headerWidth: width, socket: socket,
 		closing: make(chan struct{}), abort: make(chan struct{}), idle: make(chan struct{}),
 		conns: make(map[*inbound]struct{}), perHost: make(map[string]int),
 	}, nil
@@ -95,27 +83,25 @@ func ListenTCP(cfg ListenerConfig) (*Listener, error) {
 // Addr is the address of the socket, with the port that the system chose for ":0".
 func (l *Listener) Addr() net.Addr { return l.socket.Addr() }
 
-// StartListening accepts connections and blocks until Close, then returns nil.
-// It returns ErrAlreadyOpened if the Listener was started before, ErrClosed
-// after Close, and the error of a socket that somebody else closed.
+// StartListening accepts connections until Close, then returns nil. It returns ErrAlreadyOpened if the Listener was
+// started before, ErrClosed after Close, and an error if the socket was closed by another way than Close.
 func (l *Listener) StartListening() error {
 	if err := l.start(); err != nil {
 		return err
 	}
-	defer l.leave()
-	return l.accept()
+	defer l.acceptEnded()
+	return l.acceptLoop()
 }
 
-// StartListeningAsync is StartListening in a goroutine. An error that ends it
-// later is logged.
+// StartListeningAsync is StartListening in the background. It returns at once; an error that ends it later is logged.
 func (l *Listener) StartListeningAsync() error {
 	if err := l.start(); err != nil {
 		return err
 	}
-	go func() { // ends when Close closes the socket; counted in active
-		defer l.leave()
-		if err := l.accept(); err != nil {
-			l.cfg.Logger.Error("listener stopped", err, l.fields())
+	go func() { // ends when Close closes the socket; counted in active, for which Close waits
+		defer l.acceptEnded()
+		if err := l.acceptLoop(); err != nil {
+			l.cfg.Logger.Error("Listener stopped", err, l.fields())
 		}
 	}()
 	return nil
@@ -135,27 +121,26 @@ func (l *Listener) start() error {
 	return nil
 }
 
-func (l *Listener) leave() {
+func (l *Listener) acceptEnded() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.active--
-	l.checkIdle()
+	l.checkIdleLocked()
 }
 
-// checkIdle wants mu.
-func (l *Listener) checkIdle() {
+func (l *Listener) checkIdleLocked() {
 	if l.closed && l.active == 0 {
 		close(l.idle)
 	}
 }
 
-func (l *Listener) accept() error {
+func (l *Listener) acceptLoop() error {
 	delay := acceptDelayMin
 	for {
 		conn, err := l.socket.Accept()
 		if err == nil {
 			delay = acceptDelayMin
-			l.admit(conn)
+			l.handle(conn)
 			continue
 		}
 		select {
@@ -164,9 +149,9 @@ func (l *Listener) accept() error {
 		default:
 		}
 		if errors.Is(err, net.ErrClosed) {
-			return fmt.Errorf("pool: the socket of %s was closed under its listener: %w", netio.Quote(l.cfg.Address), err)
+			return fmt.Errorf("pool: the socket of %s was closed, but not by Close: %w", netio.Quote(l.cfg.Address), err)
 		}
-		l.cfg.Logger.Error("accept failed; trying again", err, l.fields().Add(watermill.LogFields{"delay": delay}))
+		l.cfg.Logger.Error("Accept failed, retrying", err, l.fields().Add(watermill.LogFields{"delay": delay}))
 		if !l.sleep(delay) {
 			return nil
 		}
@@ -174,7 +159,7 @@ func (l *Listener) accept() error {
 	}
 }
 
-// sleep returns false when Close began.
+// sleep returns false when Close has begun.
 func (l *Listener) sleep(d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -186,48 +171,47 @@ func (l *Listener) sleep(d time.Duration) bool {
 	}
 }
 
-// admit starts a connection or refuses it.
-func (l *Listener) admit(raw net.Conn) {
+// handle serves a connection or refuses it.
+func (l *Listener) handle(raw net.Conn) {
 	in := &inbound{l: l, raw: raw, conn: raw, host: netio.HostOf(raw.RemoteAddr())}
-	if l.cfg.TLSConfig != nil {
+	if l.tls != nil {
 		in.conn = tls.Server(raw, l.tls)
 	}
-	refusal, first := l.enter(in)
+	refusal, first := l.register(in)
 	if refusal == "" {
-		go in.serve() // ends with its connection, which Close ends; counted in active
+		go in.serve() // ends with its connection, which Close ends; counted in active, for which Close waits
 		return
 	}
 	_ = raw.Close() // refused
 	if first {
-		l.cfg.Logger.Info("refusing connections", in.fields().Add(watermill.LogFields{"reason": refusal}))
+		l.cfg.Logger.Info("Refusing connections", in.fields().Add(watermill.LogFields{"reason": refusal}))
 	}
 }
 
-// enter counts a connection in. It returns the reason for a refusal, and
-// whether it is the first after an admission, as a flood must not fill the log.
-func (l *Listener) enter(in *inbound) (refusal string, first bool) {
+// register counts a connection. It returns the reason for a refusal, and whether that is the first refusal in a row: a
+// flood must not fill the log.
+func (l *Listener) register(in *inbound) (refusal string, first bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch most, perHost := l.cfg.MaxConnections, l.cfg.MaxConnectionsPerHost; {
+	switch limit, perHost := l.cfg.MaxConnections, l.cfg.MaxConnectionsPerHost; {
 	case l.closed:
 		return "closed", false
-	case most >= 0 && len(l.conns) >= most:
+	case limit >= 0 && len(l.conns) >= limit:
 		refusal = "MaxConnections"
 	case perHost >= 0 && l.perHost[in.host] >= perHost:
 		refusal = "MaxConnectionsPerHost"
 	default:
-		l.full = false
+		l.refusing = false
 		l.active++
 		l.conns[in] = struct{}{}
 		l.perHost[in.host]++
 		return "", false
 	}
-	first, l.full = !l.full, true
+	first, l.refusing = !l.refusing, true
 	return refusal, first
 }
 
-// exit is the end of what enter began.
-func (l *Listener) exit(in *inbound) {
+func (l *Listener) unregister(in *inbound) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.conns, in)
@@ -235,7 +219,7 @@ func (l *Listener) exit(in *inbound) {
 		delete(l.perHost, in.host)
 	}
 	l.active--
-	l.checkIdle()
+	l.checkIdleLocked()
 }
 
 func (l *Listener) fields() watermill.LogFields {

@@ -3,57 +3,61 @@ package pool
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
 
-// Close stops accepting and closes the socket, so that its port is free at
-// once. Messages that were received whole, also those that the kernel still
-// holds, are handed over; then the connections are closed. After CloseTimeout
-// they are cut, and ErrCloseTimeout tells what was left. Later and concurrent
-// calls wait for the first and return the same.
+// abortGrace is how long Close waits for callbacks after it has closed their connections.
+const abortGrace = 100 * time.Millisecond
+
+// Close stops accepting and closes the socket, so that its port is free at once. Messages that were received whole,
+// also those that the kernel still holds, are handed over; then the connections are closed. After CloseTimeout they are
+// closed at once, and an ErrCloseTimeout says what was left. Later and concurrent calls wait for the first and return
+// the same.
 func (l *Listener) Close() error {
 	l.closeOnce.Do(func() { l.closeErr = l.shutDown() })
 	return l.closeErr
 }
 
 func (l *Listener) shutDown() error {
-	l.mu.Lock()
-	l.closed = true
-	close(l.closing)
-	l.checkIdle()
-	conns := l.snapshot()
-	l.mu.Unlock()
+	l.stopRegistering()
 	err := l.socket.Close()
 	if errors.Is(err, net.ErrClosed) {
-		err = nil // somebody was faster; it is closed
+		err = nil // it was closed by another way before
 	}
-	for _, in := range conns {
+	for _, in := range l.connections() {
 		in.drain()
 	}
-	patience := time.NewTimer(l.cfg.CloseTimeout)
-	defer patience.Stop()
+	timeout := time.NewTimer(l.cfg.CloseTimeout)
+	defer timeout.Stop()
 	select {
 	case <-l.idle:
 		return err
-	case <-patience.C:
-		return errors.Join(err, l.cut())
+	case <-timeout.C:
+		return errors.Join(err, l.abortConnections())
 	}
 }
 
-// cut ends the connections that are left and returns what that lost.
-func (l *Listener) cut() error {
+func (l *Listener) stopRegistering() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	close(l.closing)
+	l.checkIdleLocked()
+}
+
+// abortConnections closes the connections that are left and returns an error that says what that lost.
+func (l *Listener) abortConnections() error {
 	l.aborted.Store(true)
 	close(l.abort)
-	l.mu.Lock()
-	conns := l.snapshot()
-	l.mu.Unlock()
-	for _, in := range conns {
+	for _, in := range l.connections() {
 		netio.CloseNow(in.raw)
 	}
-	var grace <-chan time.Time // for ever, where only our own code is waited for
+	var grace <-chan time.Time // unbounded without a callback: only code of this package is waited for
 	if l.cfg.Callback != nil {
 		timer := time.NewTimer(abortGrace)
 		defer timer.Stop()
@@ -63,17 +67,12 @@ func (l *Listener) cut() error {
 	case <-l.idle:
 	case <-grace:
 	}
-	l.mu.Lock()
-	busy := len(l.conns)
-	l.mu.Unlock()
-	return fmt.Errorf("%w: %d callbacks are running, %d received messages were dropped", ErrCloseTimeout, busy, l.dropped.Load())
+	return fmt.Errorf("%w: %d callbacks are running, %d received messages were dropped", ErrCloseTimeout,
+		len(l.connections()), l.dropped.Load())
 }
 
-// snapshot wants mu.
-func (l *Listener) snapshot() []*inbound {
-	conns := make([]*inbound, 0, len(l.conns))
-	for in := range l.conns {
-		conns = append(conns, in)
-	}
-	return conns
+func (l *Listener) connections() []*inbound {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Collect(maps.Keys(l.conns))
 }

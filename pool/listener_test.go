@@ -14,14 +14,15 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
 )
 
 func ignore([]byte) error { return nil }
 
-func TestStartListeningBlocksUntilClose(t *testing.T) {
-	NoLeaks(t)
+func TestListener_StartListeningBlocksUntilClose(t *testing.T) {
+	leaktest.Check(t)
 	served := make(chan struct{}, 1)
 	l, err := ListenTCP(ListenerConfig{Address: "127.0.0.1:0", Callback: func(payload []byte) error {
 		served <- struct{}{}
@@ -43,28 +44,28 @@ func TestStartListeningBlocksUntilClose(t *testing.T) {
 	assert.NoError(t, l.Close())
 }
 
-func TestAListenerStartsOnce(t *testing.T) {
-	NoLeaks(t)
-	l := StartListener(t, ListenerConfig{Callback: ignore})
+func TestListener_StartsOnce(t *testing.T) {
+	leaktest.Check(t)
+	l := startListener(t, ListenerConfig{Callback: ignore})
 	assert.ErrorIs(t, l.StartListeningAsync(), ErrAlreadyOpened)
 	assert.ErrorIs(t, l.StartListening(), ErrAlreadyOpened)
 }
 
-func TestCloseWithoutStartFreesThePort(t *testing.T) {
-	NoLeaks(t)
+func TestListener_CloseWithoutStartFreesThePort(t *testing.T) {
+	leaktest.Check(t)
 	l, err := ListenTCP(ListenerConfig{Address: "127.0.0.1:0", Callback: ignore})
 	require.NoError(t, err)
 	require.NoError(t, l.Close())
-	StartListener(t, ListenerConfig{Address: l.Addr().String(), Callback: ignore})
+	startListener(t, ListenerConfig{Address: l.Addr().String(), Callback: ignore})
 }
 
-func TestCloseHandsOverWhatWasReceivedAndFreesThePort(t *testing.T) {
-	NoLeaks(t)
+func TestListener_CloseHandsOverWhatWasReceivedAndFreesThePort(t *testing.T) {
+	leaktest.Check(t)
 	const count = 20000 // more than the reader buffers: the kernel holds the rest
 	entered, release := make(chan struct{}), make(chan struct{})
 	var once sync.Once
 	var got []string
-	l := StartListener(t, ListenerConfig{Callback: func(m []byte) error {
+	l := startListener(t, ListenerConfig{Callback: func(m []byte) error {
 		once.Do(func() { close(entered); <-release })
 		got = append(got, string(m))
 		return nil
@@ -80,7 +81,7 @@ func TestCloseHandsOverWhatWasReceivedAndFreesThePort(t *testing.T) {
 	closed := make(chan error, 1)
 	go func() { closed <- l.Close() }() // ends with Close
 	idle.ended()
-	StartListener(t, ListenerConfig{Address: l.Addr().String(), Callback: ignore}) // while a callback runs
+	startListener(t, ListenerConfig{Address: l.Addr().String(), Callback: ignore}) // while a callback runs
 	assert.Empty(t, closed)
 	close(release)
 	require.NoError(t, <-closed)
@@ -90,9 +91,9 @@ func TestCloseHandsOverWhatWasReceivedAndFreesThePort(t *testing.T) {
 	}
 }
 
-func TestCloseOfManyCallersEndsOnce(t *testing.T) {
-	NoLeaks(t)
-	l := StartListener(t, ListenerConfig{Callback: ignore})
+func TestListener_CloseOfManyCallersEndsOnce(t *testing.T) {
+	leaktest.Check(t)
+	l := startListener(t, ListenerConfig{Callback: ignore})
 	for range 8 {
 		newPeerClient(t, l).send([]byte("m"))
 	}
@@ -103,10 +104,10 @@ func TestCloseOfManyCallersEndsOnce(t *testing.T) {
 	wg.Wait()
 }
 
-func TestAPeerThatNeverStopsDoesNotHoldUpClose(t *testing.T) {
-	NoLeaks(t)
+func TestListener_PeerThatNeverStopsDoesNotHoldUpClose(t *testing.T) {
+	leaktest.Check(t)
 	got := make(chan struct{}, 1)
-	l := StartListener(t, ListenerConfig{CloseTimeout: time.Minute, Callback: func([]byte) error {
+	l := startListener(t, ListenerConfig{CloseTimeout: time.Minute, Callback: func([]byte) error {
 		select {
 		case got <- struct{}{}:
 		default:
@@ -129,11 +130,11 @@ func TestAPeerThatNeverStopsDoesNotHoldUpClose(t *testing.T) {
 	<-stopped
 }
 
-func TestCloseIsBoundedWhenACallbackHangs(t *testing.T) {
+func TestListener_CloseIsBoundedWhenACallbackHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		socket := nettest.NewPipeListener()
 		hang := make(chan struct{})
-		l := StartListener(t, ListenerConfig{Listen: socket.Listen, Callback: func([]byte) error { <-hang; return nil }})
+		l := startListener(t, ListenerConfig{Listen: socket.Listen, Callback: func([]byte) error { <-hang; return nil }})
 		conn := socket.Connect()
 		_, err := conn.Write(append(peerFrame(width4096, []byte("hangs")), peerFrame(width4096, []byte("behind"))...))
 		require.NoError(t, err)
@@ -148,7 +149,7 @@ func TestCloseIsBoundedWhenACallbackHangs(t *testing.T) {
 	})
 }
 
-func TestAnInsecureAddressIsRefused(t *testing.T) {
+func TestListener_InsecureAddressIsRefused(t *testing.T) {
 	insecure := []string{":0", "0.0.0.0:0", "[::]:0", "192.0.2.1:5031"}
 	for _, address := range insecure {
 		_, err := ListenTCP(ListenerConfig{Address: address, Callback: ignore})
@@ -178,7 +179,7 @@ type outsideListener struct {
 
 func (outsideListener) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1} }
 
-func TestAnInsecureAddressIsRefusedWhereOnlyTheSocketTells(t *testing.T) {
+func TestListener_InsecureAddressOfTheSocketIsRefused(t *testing.T) {
 	socket := outsideListener{nettest.NewPipeListener()}
 	_, err := ListenTCP(ListenerConfig{
 		Address: "some.name:1", Callback: ignore,
@@ -188,10 +189,10 @@ func TestAnInsecureAddressIsRefusedWhereOnlyTheSocketTells(t *testing.T) {
 	<-socket.Closed
 }
 
-func TestAcceptErrorsBackOff(t *testing.T) {
+func TestListener_AcceptErrorsBackOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		socket, log, got := nettest.NewPipeListener(), nettest.NewLog(), make(chan string, 1)
-		StartListener(t, ListenerConfig{Listen: socket.Listen, Logger: log, Callback: collect(got)})
+		startListener(t, ListenerConfig{Listen: socket.Listen, Logger: log, Callback: collect(got)})
 		start := time.Now()
 		for range 10 {
 			socket.Accepts <- errors.New("too many open files")
@@ -206,8 +207,8 @@ func TestAcceptErrorsBackOff(t *testing.T) {
 	})
 }
 
-func TestASocketThatSomebodyElseClosesEndsStartListening(t *testing.T) {
-	NoLeaks(t)
+func TestListener_SocketClosedByAnotherWayEndsStartListening(t *testing.T) {
+	leaktest.Check(t)
 	socket := nettest.NewPipeListener()
 	l, err := ListenTCP(ListenerConfig{Address: "x:1", Listen: socket.Listen, Callback: ignore})
 	require.NoError(t, err)
@@ -216,12 +217,12 @@ func TestASocketThatSomebodyElseClosesEndsStartListening(t *testing.T) {
 	assert.NoError(t, l.Close())
 }
 
-func TestMaxConnections(t *testing.T) {
+func TestListener_MaxConnections(t *testing.T) {
 	for _, limits := range []ListenerConfig{{MaxConnections: 2}, {MaxConnectionsPerHost: 2}} {
-		NoLeaks(t)
+		leaktest.Check(t)
 		got, log := make(chan string, 10), nettest.NewLog()
 		limits.Callback, limits.Logger = collect(got), log
-		l := StartListener(t, limits)
+		l := startListener(t, limits)
 		first, second := newPeerClient(t, l), newPeerClient(t, l)
 		for _, p := range []peerClient{first, second} {
 			p.send([]byte("in"))
@@ -241,8 +242,7 @@ func TestMaxConnections(t *testing.T) {
 	}
 }
 
-// waitForConnections returns when the listener has n. The end of a connection
-// has no event that a test could wait for.
+// waitForConnections returns when the listener has n. The end of a connection has no event that a test could wait for.
 func waitForConnections(l *Listener, n int) {
 	for {
 		l.mu.Lock()

@@ -5,18 +5,47 @@ import (
 	"errors"
 	"net"
 
+	"github.com/ThreeDotsLabs/watermill"
+
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
 
-// A Manager holds writers and listeners by their address. All methods are safe
-// for concurrent use, and a slow address delays no other.
+// ManagerConfig configures a Manager. The zero value is valid.
+type ManagerConfig struct {
+	// Dial opens the connections of Writers, such as through a proxy. Nil means package net.
+	Dial DialFunc
+	// Listen opens the sockets of Listeners, such as one that was handed over. Nil means package net.
+	Listen ListenFunc
+	// DialAllow limits where Writers connect to, whatever their Dial. Set it where addresses come from elsewhere than
+	// the configuration. Nil means no limit.
+	DialAllow *DialAllow
+	// Logger is the one of Writers and Listeners that have none. Nil means watermill.NopLogger.
+	Logger watermill.LoggerAdapter
+}
+
+func (c *ManagerConfig) setDefaults() {
+	c.Dial = c.DialAllow.guard(c.Dial)
+	if c.Dial == nil {
+		c.Dial = (&net.Dialer{}).DialContext
+	}
+	if c.Listen == nil {
+		c.Listen = netio.Listen
+	}
+	if c.Logger == nil {
+		c.Logger = watermill.NopLogger{}
+	}
+}
+
+// A Manager holds Writers and Listeners by address. All methods are safe for concurrent use, and a slow address delays
+// no other.
 type Manager struct {
 	cfg       ManagerConfig
 	writers   registry[*Writer]
 	listeners registry[*Listener]
 }
 
-// NewManager returns a Manager that holds nothing yet.
+// NewManager returns a Manager without Writers and Listeners. It opens nothing; an error names the field that is not
+// valid.
 func NewManager(cfg ManagerConfig) (*Manager, error) {
 	if err := (*netio.DialAllow)(cfg.DialAllow).Validate(); err != nil {
 		return nil, configError("ManagerConfig.DialAllow", "%w", err)
@@ -25,30 +54,25 @@ func NewManager(cfg ManagerConfig) (*Manager, error) {
 	return &Manager{cfg: cfg}, nil
 }
 
-// Dial opens a Writer for cfg.Address, as DialTCP does; Write then finds it by
-// that very string. It returns ErrAlreadyOpened if there is one, also one that
-// is being opened or closed, and ErrClosed if the address or the Manager was
-// closed meanwhile.
+// Dial opens a Writer for cfg.Address, as DialTCP does; the other methods find it by that very string, or by cfg.Key if
+// set. It returns ErrAlreadyOpened if there is one, and ErrClosed if the address or the Manager was closed meanwhile.
 func (m *Manager) Dial(cfg WriterConfig) error {
-	switch {
-	case cfg.Dial == nil:
+	if cfg.Dial == nil {
 		cfg.Dial = m.cfg.Dial
-	case m.cfg.DialAllow != nil:
-		cfg.Dial = (*netio.DialAllow)(m.cfg.DialAllow).Guard(cfg.Dial)
+	} else {
+		cfg.Dial = m.cfg.DialAllow.guard(cfg.Dial)
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = m.cfg.Logger
 	}
 	key := cfg.Key
-	if key == "" {
-		key = cfg.Address
-	}
+	setDefault(&key, cfg.Address)
 	return m.writers.open(key, func(ctx context.Context) (*Writer, error) {
 		return dialWriter(ctx, cfg)
 	})
 }
 
-// Write is Writer.Write for the Writer of address, or ErrNotOpened.
+// Write calls Writer.Write of the address. Without a Writer there it returns ErrNotOpened, or ErrClosed after Close.
 func (m *Manager) Write(address string, data []byte) (int, error) {
 	w, err := m.writers.get(address)
 	if err != nil {
@@ -57,7 +81,7 @@ func (m *Manager) Write(address string, data []byte) (int, error) {
 	return w.Write(data)
 }
 
-// Flush is Writer.Flush for the Writer of address, or ErrNotOpened.
+// Flush calls Writer.Flush of the address. Without a Writer there it returns an error as Write does.
 func (m *Manager) Flush(ctx context.Context, address string) error {
 	w, err := m.writers.get(address)
 	if err != nil {
@@ -66,12 +90,12 @@ func (m *Manager) Flush(ctx context.Context, address string) error {
 	return w.Flush(ctx)
 }
 
-// CloseWriter closes the Writer of address, as Writer.Close does, and forgets
-// it, so that Dial can be called again. A Dial that is under way ends.
+// CloseWriter calls Writer.Close of the address and forgets the Writer, so that Dial can be called again. It makes a
+// Dial that is still running return ErrClosed.
 func (m *Manager) CloseWriter(address string) error { return m.writers.close(address) }
 
-// StartListening opens a Listener on cfg.Address and accepts in the background.
-// It returns ErrAlreadyOpened as Dial does.
+// StartListening opens a Listener on cfg.Address and accepts connections in the background. It returns ErrAlreadyOpened
+// if there is one, and ErrClosed if the address or the Manager was closed meanwhile.
 func (m *Manager) StartListening(cfg ListenerConfig) error {
 	if cfg.Listen == nil {
 		cfg.Listen = m.cfg.Listen
@@ -88,12 +112,12 @@ func (m *Manager) StartListening(cfg ListenerConfig) error {
 	})
 }
 
-// CloseListener closes the Listener of address, as Listener.Close does, and
-// forgets it, so that StartListening can be called again.
+// CloseListener calls Listener.Close of the address and forgets the Listener, so that StartListening can be called
+// again. Without a Listener there it returns an error as Write does.
 func (m *Manager) CloseListener(address string) error { return m.listeners.close(address) }
 
-// ListenAddress is the address of the Listener's socket, with the port that the
-// system chose where address ends in ":0", or nil if it is not open.
+// ListenAddress returns Listener.Addr of the address, or nil if it is not open. It has the port that the system chose
+// for ":0".
 func (m *Manager) ListenAddress(address string) net.Addr {
 	l, err := m.listeners.get(address)
 	if err != nil {
@@ -102,9 +126,9 @@ func (m *Manager) ListenAddress(address string) net.Addr {
 	return l.Addr()
 }
 
-// Close closes first all listeners, as their callbacks may write, then all
-// writers. It refuses whatever is opened later with ErrClosed. Later and
-// concurrent calls wait for the same end and return nil, or the same errors.
+// Close closes first all Listeners, as their callbacks may write, then all Writers, and waits for them: each is bounded
+// by its CloseTimeout. It returns their errors joined. Later calls of Dial and StartListening return ErrClosed. Later
+// and concurrent calls of Close wait for the first and return the same.
 func (m *Manager) Close() error {
 	return errors.Join(m.listeners.closeAll(), m.writers.closeAll())
 }

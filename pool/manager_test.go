@@ -12,10 +12,11 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
 	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
 )
 
-func NewTestManager(t *testing.T, cfg ManagerConfig) *Manager {
+func newTestManager(t *testing.T, cfg ManagerConfig) *Manager {
 	t.Helper()
 	m, err := NewManager(cfg)
 	require.NoError(t, err)
@@ -23,9 +24,9 @@ func NewTestManager(t *testing.T, cfg ManagerConfig) *Manager {
 	return m
 }
 
-func TestManagerRoundTrip(t *testing.T) {
-	NoLeaks(t)
-	m := NewTestManager(t, ManagerConfig{})
+func TestManager_RoundTrip(t *testing.T) {
+	leaktest.Check(t)
+	m := newTestManager(t, ManagerConfig{})
 	got := make(chan string, 1)
 	const listen = "127.0.0.1:0"
 	require.NoError(t, m.StartListening(ListenerConfig{Address: listen, Callback: collect(got)}))
@@ -46,8 +47,8 @@ func TestManagerRoundTrip(t *testing.T) {
 	require.NoError(t, m.StartListening(ListenerConfig{Address: address, Callback: ignore}), "its port is free again")
 }
 
-func TestWhatIsNotOpenedIsSaidSo(t *testing.T) {
-	m := NewTestManager(t, ManagerConfig{})
+func TestManager_AddressThatIsNotOpened(t *testing.T) {
+	m := newTestManager(t, ManagerConfig{})
 	_, err := m.Write("127.0.0.1:1", nil)
 	assert.ErrorIs(t, err, ErrNotOpened)
 	assert.ErrorIs(t, m.Flush(context.Background(), "127.0.0.1:1"), ErrNotOpened)
@@ -56,11 +57,11 @@ func TestWhatIsNotOpenedIsSaidSo(t *testing.T) {
 	assert.Nil(t, m.ListenAddress("127.0.0.1:1"))
 }
 
-func TestAFailedDialLeavesNothingBehind(t *testing.T) {
-	NoLeaks(t)
+func TestManager_FailedDialLeavesNothingBehind(t *testing.T) {
+	leaktest.Check(t)
 	failure := errors.New("refused")
 	fail := true
-	m := NewTestManager(t, ManagerConfig{Dial: func(context.Context, string, string) (net.Conn, error) {
+	m := newTestManager(t, ManagerConfig{Dial: func(context.Context, string, string) (net.Conn, error) {
 		if fail {
 			return nil, failure
 		}
@@ -74,10 +75,10 @@ func TestAFailedDialLeavesNothingBehind(t *testing.T) {
 	assert.NoError(t, m.Dial(WriterConfig{Address: "a:1"}))
 }
 
-func TestASlowDialDelaysNoOtherAddress(t *testing.T) {
-	NoLeaks(t)
+func TestManager_SlowDialDelaysNoOtherAddress(t *testing.T) {
+	leaktest.Check(t)
 	dialling := make(chan struct{})
-	m := NewTestManager(t, ManagerConfig{Dial: func(ctx context.Context, _, address string) (net.Conn, error) {
+	m := newTestManager(t, ManagerConfig{Dial: func(ctx context.Context, _, address string) (net.Conn, error) {
 		if address == "slow:1" {
 			close(dialling)
 			<-ctx.Done()
@@ -101,12 +102,12 @@ func TestASlowDialDelaysNoOtherAddress(t *testing.T) {
 	assert.ErrorIs(t, m.CloseWriter("slow:1"), ErrNotOpened)
 }
 
-func TestADialThatSucceedsAfterItsAddressWasClosedIsUndone(t *testing.T) {
-	NoLeaks(t)
+func TestManager_DialThatSucceedsAfterCloseWriterIsUndone(t *testing.T) {
+	leaktest.Check(t)
 	dialling, proceed := make(chan struct{}), make(chan struct{})
 	contexts := make(chan context.Context, 1)
 	client, server := net.Pipe()
-	m := NewTestManager(t, ManagerConfig{Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	m := newTestManager(t, ManagerConfig{Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		contexts <- ctx
 		close(dialling)
 		<-proceed // deaf to its context
@@ -126,10 +127,10 @@ func TestADialThatSucceedsAfterItsAddressWasClosedIsUndone(t *testing.T) {
 	assert.ErrorIs(t, err, ErrNotOpened)
 }
 
-func TestManagerCloseEndsEverythingAndStaysClosed(t *testing.T) {
-	NoLeaks(t)
+func TestManager_CloseEndsEverythingAndStaysClosed(t *testing.T) {
+	leaktest.Check(t)
 	dialling := make(chan struct{})
-	m := NewTestManager(t, ManagerConfig{Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+	m := newTestManager(t, ManagerConfig{Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
 		if address == "slow:1" {
 			close(dialling)
 			<-ctx.Done()
@@ -139,7 +140,7 @@ func TestManagerCloseEndsEverythingAndStaysClosed(t *testing.T) {
 	}})
 	got := make(chan string, 100)
 	require.NoError(t, m.StartListening(ListenerConfig{Address: "127.0.0.1:0", Callback: ignore}))
-	other := StartListener(t, ListenerConfig{Callback: collect(got)})
+	other := startListener(t, ListenerConfig{Callback: collect(got)})
 	address := other.Addr().String()
 	require.NoError(t, m.Dial(WriterConfig{Address: address}))
 	for range 100 {
@@ -165,10 +166,10 @@ func TestManagerCloseEndsEverythingAndStaysClosed(t *testing.T) {
 	assert.ErrorIs(t, m.CloseWriter(address), ErrClosed)
 }
 
-func TestConcurrentUseOfOneAddressOpensItOnce(t *testing.T) {
-	NoLeaks(t)
-	l := StartListener(t, ListenerConfig{Callback: ignore})
-	m := NewTestManager(t, ManagerConfig{})
+func TestManager_ConcurrentUseOfOneAddressOpensItOnce(t *testing.T) {
+	leaktest.Check(t)
+	l := startListener(t, ListenerConfig{Callback: ignore})
+	m := newTestManager(t, ManagerConfig{})
 	address := l.Addr().String()
 	var wg sync.WaitGroup
 	opened, closed := make(chan struct{}, 1000), make(chan struct{}, 1000)
@@ -194,7 +195,7 @@ func TestConcurrentUseOfOneAddressOpensItOnce(t *testing.T) {
 	assert.NoError(t, m.Dial(WriterConfig{Address: address}))
 }
 
-func TestDialAllowIsValidated(t *testing.T) {
+func TestManager_DialAllowIsValidated(t *testing.T) {
 	_, err := NewManager(ManagerConfig{DialAllow: &DialAllow{Prefixes: []netip.Prefix{{}}}})
 	require.ErrorContains(t, err, "ManagerConfig.DialAllow")
 	_, err = NewManager(ManagerConfig{DialAllow: &DialAllow{UnixDirs: []string{"run"}}})

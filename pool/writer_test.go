@@ -17,11 +17,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
+	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
 	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
 )
 
-func TestAMessageOverTheLimitQueuesNothing(t *testing.T) {
-	NoLeaks(t)
+func TestWriter_MessageOverTheLimitQueuesNothing(t *testing.T) {
+	leaktest.Check(t)
 	server := nettest.NewPeerServer(t, "127.0.0.1:0")
 	w := dialTest(t, WriterConfig{Address: server.Address(), MaxMessageSize: 256})
 	conn := server.Accept(t)
@@ -40,8 +41,8 @@ func TestAMessageOverTheLimitQueuesNothing(t *testing.T) {
 	assert.Equal(t, []string{"next"}, got)
 }
 
-func TestCloseSendsWhatIsQueuedAndIsIdempotent(t *testing.T) {
-	NoLeaks(t)
+func TestWriter_CloseSendsWhatIsQueuedAndIsIdempotent(t *testing.T) {
+	leaktest.Check(t)
 	server := nettest.NewPeerServer(t, "127.0.0.1:0")
 	w := dialTest(t, WriterConfig{Address: server.Address()})
 	conn := server.Accept(t)
@@ -67,7 +68,7 @@ func TestCloseSendsWhatIsQueuedAndIsIdempotent(t *testing.T) {
 	assert.NoError(t, w.Close())
 }
 
-func TestDialTellsWhyItFailed(t *testing.T) {
+func TestWriter_DialReturnsWhyItFailed(t *testing.T) {
 	server := nettest.NewPeerServer(t, "127.0.0.1:0")
 	require.NoError(t, server.Listener.Close())
 	_, err := DialTCP(WriterConfig{Address: server.Address()})
@@ -76,8 +77,8 @@ func TestDialTellsWhyItFailed(t *testing.T) {
 	assert.Contains(t, err.Error(), server.Address())
 }
 
-func TestTheNextWriteReconnectsAfterThePeerRestarted(t *testing.T) {
-	NoLeaks(t)
+func TestWriter_NextWriteReconnectsAfterThePeerRestarted(t *testing.T) {
+	leaktest.Check(t)
 	log := nettest.NewLog()
 	server := nettest.NewPeerServer(t, "127.0.0.1:0")
 	w := dialTest(t, WriterConfig{Address: server.Address(), Logger: log})
@@ -91,7 +92,7 @@ func TestTheNextWriteReconnectsAfterThePeerRestarted(t *testing.T) {
 
 		require.NoError(t, conn.Close())
 		require.NoError(t, server.Listener.Close())
-		assert.Contains(t, log.Next(t, "info").Msg, "connection lost", "without a Write")
+		assert.Contains(t, log.Next(t, "info").Msg, "Connection lost", "without a Write")
 		server = nettest.NewPeerServer(t, server.Address())
 		_, err = fmt.Fprint(w, "after ", round)
 		require.NoError(t, err)
@@ -99,12 +100,12 @@ func TestTheNextWriteReconnectsAfterThePeerRestarted(t *testing.T) {
 		m, err = peerRead(conn, width4096)
 		require.NoError(t, err)
 		assert.Equal(t, fmt.Sprint("after ", round), string(m), "the first message after the restart")
-		assert.Contains(t, log.Next(t, "info").Msg, "opened again")
+		assert.Contains(t, log.Next(t, "info").Msg, "Reconnected")
 	}
 }
 
-func TestReopen(t *testing.T) {
-	NoLeaks(t)
+func TestWriter_Reopen(t *testing.T) {
+	leaktest.Check(t)
 	server := nettest.NewPeerServer(t, "127.0.0.1:0")
 	w := dialTest(t, WriterConfig{Address: server.Address()})
 	first := server.Accept(t)
@@ -130,7 +131,7 @@ func TestReopen(t *testing.T) {
 	assert.Equal(t, "on the third", string(m))
 }
 
-func TestReopenEndsAWriteThatIsStuckAndLosesNothing(t *testing.T) {
+func TestWriter_ReopenEndsAWriteThatIsStuckAndLosesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := nettest.NewPipes()
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, WriteTimeout: Unlimited})
@@ -146,25 +147,25 @@ func TestReopenEndsAWriteThatIsStuckAndLosesNothing(t *testing.T) {
 	})
 }
 
-// cutConn takes a number of bytes and breaks then.
-type cutConn struct {
+// brokenConn takes a number of bytes and breaks then.
+type brokenConn struct {
 	net.Conn
 	taken bytes.Buffer
 	room  int
 }
 
-var errCut = errors.New("cut")
+var errBroken = errors.New("cut")
 
-func (c *cutConn) Write(p []byte) (int, error) {
+func (c *brokenConn) Write(p []byte) (int, error) {
 	n := min(len(p), c.room)
 	c.taken.Write(p[:n])
 	if c.room -= n; n < len(p) {
-		return n, errCut
+		return n, errBroken
 	}
 	return n, nil
 }
 
-func TestAFrameThatWasCutIsSentAgainFromItsStart(t *testing.T) {
+func TestWriter_InterruptedFrameIsSentAgainFromItsStart(t *testing.T) {
 	messages := []string{"one", "", "three three", "4"}
 	var stream []byte
 	ends := []int{0}
@@ -174,11 +175,11 @@ func TestAFrameThatWasCutIsSentAgainFromItsStart(t *testing.T) {
 	}
 	for room := range len(stream) {
 		synctest.Test(t, func(t *testing.T) {
-			network, cut := nettest.NewPipes(), (*cutConn)(nil)
+			network, cut := nettest.NewPipes(), (*brokenConn)(nil)
 			dial := func(ctx context.Context, n, a string) (net.Conn, error) {
 				conn, err := network.Dial(ctx, n, a)
 				if cut == nil {
-					cut = &cutConn{Conn: conn, room: room}
+					cut = &brokenConn{Conn: conn, room: room}
 					conn = cut
 				}
 				return conn, err
@@ -206,7 +207,7 @@ func TestAFrameThatWasCutIsSentAgainFromItsStart(t *testing.T) {
 	}
 }
 
-func TestAWriteTimeoutEndsTheConnection(t *testing.T) {
+func TestWriter_WriteTimeoutEndsTheConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := nettest.NewPipes()
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial})
@@ -229,7 +230,7 @@ func TestAWriteTimeoutEndsTheConnection(t *testing.T) {
 	})
 }
 
-func TestAStalledBufferIsNotATimeoutWhileThereIsProgress(t *testing.T) {
+func TestWriter_SlowPeerIsNoWriteTimeoutWhileThereIsProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := nettest.NewPipes()
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, MaxMessageSize: 1 << 20, CloseTimeout: time.Hour})
@@ -253,7 +254,7 @@ func TestAStalledBufferIsNotATimeoutWhileThereIsProgress(t *testing.T) {
 	})
 }
 
-func TestAFullBufferBlocksAndNeverDrops(t *testing.T) {
+func TestWriter_FullBufferBlocksAndNeverDrops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := nettest.NewPipes()
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, BufferSize: 100})
@@ -283,7 +284,7 @@ func TestAFullBufferBlocksAndNeverDrops(t *testing.T) {
 	})
 }
 
-func TestAMessageLargerThanTheBufferIsTakenWhenNothingElseWaits(t *testing.T) {
+func TestWriter_MessageLargerThanTheBufferIsTakenWhenNothingElseWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := nettest.NewPipes()
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, BufferSize: 10})
@@ -303,7 +304,7 @@ func TestAMessageLargerThanTheBufferIsTakenWhenNothingElseWaits(t *testing.T) {
 	})
 }
 
-func TestCloseFreesAWriteThatWaitsForRoom(t *testing.T) {
+func TestWriter_CloseEndsAWriteThatWaitsForRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := nettest.NewPipes()
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, BufferSize: 10})
@@ -337,7 +338,7 @@ func TestCloseFreesAWriteThatWaitsForRoom(t *testing.T) {
 	})
 }
 
-func TestFlush(t *testing.T) {
+func TestWriter_Flush(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := nettest.NewPipes()
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial})
@@ -360,8 +361,8 @@ func TestFlush(t *testing.T) {
 	})
 }
 
-func TestWhatThePeerSendsIsDiscarded(t *testing.T) {
-	NoLeaks(t)
+func TestWriter_BytesOfThePeerAreDiscarded(t *testing.T) {
+	leaktest.Check(t)
 	log := nettest.NewLog()
 	server := nettest.NewPeerServer(t, "127.0.0.1:0")
 	w := dialTest(t, WriterConfig{Address: server.Address(), Logger: log})
@@ -376,11 +377,11 @@ func TestWhatThePeerSendsIsDiscarded(t *testing.T) {
 	assert.Equal(t, "goes on", string(m))
 }
 
-func TestTLSFromTheFirstByte(t *testing.T) {
-	NoLeaks(t)
+func TestWriter_TLSFromTheFirstByte(t *testing.T) {
+	leaktest.Check(t)
 	server, client := nettest.TestTLS(t)
 	got := make(chan string, 1)
-	l := StartListener(t, ListenerConfig{Callback: collect(got), TLSConfig: server})
+	l := startListener(t, ListenerConfig{Callback: collect(got), TLSConfig: server})
 	w := dialWriterTo(t, l, WriterConfig{TLSConfig: client})
 	_, err := w.Write([]byte("secret"))
 	require.NoError(t, err)

@@ -81,19 +81,19 @@ var mutants = []mutant{
 		probe{"pool", "^TestALateFlushComes$", ""},
 	},
 	{
-		"what a connection took of a frame is sent once more", "pool/writer_flush.go",
-		"sent := w.unsent + w.partly", "sent := w.unsent",
-		probe{"pool", "^TestWhatTheSocketHasNoRoomForFollows$", ""},
+		"what a connection took of a frame is sent once more", "pool/send_loop.go",
+		"sent := w.unsent + w.partial", "sent := w.unsent",
+		probe{"pool", "^TestWriter_RestOfAChunkFollows$", ""},
 	},
 	{
-		"the next connection goes on in the middle of a frame", "pool/writer_conn.go",
-		"w.openedAt, w.partly = time.Now(), 0", "w.openedAt = time.Now()",
-		probe{"pool", "^TestWritesThatSendBeginEachConnectionWithAFrame$", ""},
+		"the next connection goes on in the middle of a frame", "pool/reconnect.go",
+		"w.openedAt, w.partial = time.Now(), 0", "w.openedAt = time.Now()",
+		probe{"pool", "^TestWriter_WritesThatSendBeginEachConnectionWithAFrame$", ""},
 	},
 	{
-		"what a Write could not send waits for the next one", "pool/writer_turn.go",
-		"if w.unsent < len(w.batch) || w.hurried() {", "if w.hurried() {",
-		probe{"pool", "^TestWhatTheSocketHasNoRoomForFollows$", ""},
+		"what a Write could not send waits for the next one", "pool/write_owner.go",
+		"if w.unsent < len(w.batch) || w.hurriedLocked() {", "if w.hurriedLocked() {",
+		probe{"pool", "^TestWriter_RestOfAChunkFollows$", ""},
 	},
 
 	// No message twice, none left out, all in order.

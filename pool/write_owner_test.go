@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
+	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
 )
@@ -38,10 +39,10 @@ func afterChunk(t *testing.T, w *Writer) {
 	require.Eventually(t, func() bool {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		if w.turn != resting {
+		if w.owner != ownerNone {
 			return false
 		}
-		w.turn, w.streams = writing, true
+		w.owner, w.streaming = ownerFiller, true
 		return true
 	}, 10*time.Second, time.Millisecond)
 }
@@ -72,7 +73,7 @@ func parseNumbered(t *testing.T, m []byte, size int) (goroutine, n int) {
 	return goroutine, n
 }
 
-func TestWritesThatSendKeepOrderAndLeaveNothing(t *testing.T) {
+func TestWriter_WritesThatSendKeepOrderAndLeaveNothing(t *testing.T) {
 	codec, err := framing.NewVarint(1 << 20)
 	require.NoError(t, err)
 	for name, c := range map[string]struct{ goroutines, messages, size, buffer int }{
@@ -83,7 +84,7 @@ func TestWritesThatSendKeepOrderAndLeaveNothing(t *testing.T) {
 		"messages over the buffer": {4, 300, 100_000, 64 << 10},
 	} {
 		t.Run(name, func(t *testing.T) {
-			NoLeaks(t)
+			leaktest.Check(t)
 			server := nettest.NewPeerServer(t, "127.0.0.1:0")
 			w := dialTest(t, WriterConfig{
 				Address: server.Address(), MaxMessageSize: codec.MaxLength(), BufferSize: c.buffer, Dial: dialSmall, Codec: codec,
@@ -105,7 +106,7 @@ func TestWritesThatSendKeepOrderAndLeaveNothing(t *testing.T) {
 			stuck := func() bool { // socket and buffer are full, or there is nothing to fill them
 				w.mu.Lock()
 				defer w.mu.Unlock()
-				return w.waiting > 0 || int(done.Load()) == c.goroutines
+				return w.waiters > 0 || int(done.Load()) == c.goroutines
 			}
 			in, next := framing.NewReader(conn, codec), make([]int, c.goroutines)
 			for i := range c.goroutines * c.messages { // neither Flush nor Close hurries the last ones
@@ -127,8 +128,8 @@ func TestWritesThatSendKeepOrderAndLeaveNothing(t *testing.T) {
 }
 
 // A peer that hangs up in the middle loses what the kernel had. All else arrives, whole and in order.
-func TestWritesThatSendBeginEachConnectionWithAFrame(t *testing.T) {
-	NoLeaks(t)
+func TestWriter_WritesThatSendBeginEachConnectionWithAFrame(t *testing.T) {
+	leaktest.Check(t)
 	const size, messages = 110, 400_000
 	server := nettest.NewPeerServer(t, "127.0.0.1:0")
 	w := dialTest(t, WriterConfig{Address: server.Address(), Dial: dialSmall, Retry: &RetryConfig{InitialInterval: time.Millisecond}})
@@ -164,7 +165,7 @@ func TestWritesThatSendBeginEachConnectionWithAFrame(t *testing.T) {
 	assert.Greater(t, conns, 10)
 }
 
-func TestTheWriteThatFillsAChunkSendsIt(t *testing.T) {
+func TestWriter_WriteThatFillsAChunkSendsIt(t *testing.T) {
 	server := nettest.NewPeerServer(t, "127.0.0.1:0")
 	w := dialTest(t, WriterConfig{Address: server.Address()})
 	in := bufio.NewReader(server.Accept(t))
@@ -177,7 +178,7 @@ func TestTheWriteThatFillsAChunkSendsIt(t *testing.T) {
 	w.mu.Lock()
 	assert.Empty(t, w.pending)
 	assert.Equal(t, w.queued, w.settled)
-	assert.Equal(t, writing, w.turn)
+	assert.Equal(t, ownerFiller, w.owner)
 	w.mu.Unlock()
 	for n := range filledChunk/size + 1 {
 		m, err := peerRead(in, width4096)
@@ -186,7 +187,7 @@ func TestTheWriteThatFillsAChunkSendsIt(t *testing.T) {
 	}
 }
 
-func TestWhatTheSocketHasNoRoomForFollows(t *testing.T) {
+func TestWriter_RestOfAChunkFollows(t *testing.T) {
 	server := nettest.NewPeerServer(t, "127.0.0.1:0")
 	w := dialTest(t, WriterConfig{Address: server.Address(), Dial: dialSmall})
 	conn := server.Accept(t)
@@ -209,7 +210,7 @@ func TestWhatTheSocketHasNoRoomForFollows(t *testing.T) {
 	}
 }
 
-func TestAFlushDoesNotWaitForAChunk(t *testing.T) {
+func TestWriter_FlushDoesNotWaitForAChunk(t *testing.T) {
 	server := nettest.NewPeerServer(t, "127.0.0.1:0")
 	w := dialTest(t, WriterConfig{Address: server.Address()})
 	conn := server.Accept(t)
@@ -225,7 +226,7 @@ func TestAFlushDoesNotWaitForAChunk(t *testing.T) {
 // wrapped has a Write of its own, which nothing may go past.
 type wrapped struct{ *net.TCPConn }
 
-func TestOnlyABareSocketIsWrittenToDirectly(t *testing.T) {
+func TestWriter_WritesSendToABareSocketOnly(t *testing.T) {
 	server := nettest.NewPeerServer(t, "127.0.0.1:0")
 	conn, err := net.Dial("tcp", server.Address())
 	require.NoError(t, err)

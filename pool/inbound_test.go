@@ -11,13 +11,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
+	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
 	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
 )
 
-func TestACallbackErrorIsLoggedAndTheConnectionGoesOn(t *testing.T) {
-	NoLeaks(t)
+func TestListener_CallbackErrorIsLoggedAndTheConnectionGoesOn(t *testing.T) {
+	leaktest.Check(t)
 	log, got, failure := nettest.NewLog(), make(chan string, 2), errors.New("no good")
-	l := StartListener(t, ListenerConfig{Logger: log, Callback: func(m []byte) error {
+	l := startListener(t, ListenerConfig{Logger: log, Callback: func(m []byte) error {
 		got <- string(m)
 		return failure
 	}})
@@ -31,10 +32,10 @@ func TestACallbackErrorIsLoggedAndTheConnectionGoesOn(t *testing.T) {
 	}
 }
 
-func TestACallbackThatPanicsEndsOnlyItsConnection(t *testing.T) {
-	NoLeaks(t)
+func TestListener_CallbackThatPanicsEndsOnlyItsConnection(t *testing.T) {
+	leaktest.Check(t)
 	log, got := nettest.NewLog(), make(chan string, 1)
-	l := StartListener(t, ListenerConfig{Logger: log, Callback: func(m []byte) error {
+	l := startListener(t, ListenerConfig{Logger: log, Callback: func(m []byte) error {
 		if string(m) == "bad" {
 			panic("callback")
 		}
@@ -49,10 +50,10 @@ func TestACallbackThatPanicsEndsOnlyItsConnection(t *testing.T) {
 	assert.Equal(t, "good", nettest.Receive(t, got))
 }
 
-func TestMessagesThroughAChannelBelongToTheReceiver(t *testing.T) {
-	NoLeaks(t)
+func TestListener_MessagesOfTheChannelBelongToTheReceiver(t *testing.T) {
+	leaktest.Check(t)
 	messages := make(chan []byte, 1)
-	l := StartListener(t, ListenerConfig{Messages: messages})
+	l := startListener(t, ListenerConfig{Messages: messages})
 	peer := newPeerClient(t, l)
 	const count = 2000
 	go func() { // ends after the last message
@@ -69,10 +70,10 @@ func TestMessagesThroughAChannelBelongToTheReceiver(t *testing.T) {
 	}
 }
 
-func TestAFullChannelHoldsThePeerBackAndCloseTellsWhatWasLeft(t *testing.T) {
+func TestListener_FullChannelHoldsThePeerBackAndCloseReportsTheRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		socket, messages := nettest.NewPipeListener(), make(chan []byte, 1)
-		l := StartListener(t, ListenerConfig{Listen: socket.Listen, Messages: messages})
+		l := startListener(t, ListenerConfig{Listen: socket.Listen, Messages: messages})
 		conn := socket.Connect()
 		stream := append(peerFrame(width4096, []byte("a")), peerFrame(width4096, []byte("b"))...)
 		_, err := conn.Write(append(stream, peerFrame(width4096, []byte("c"))...))
@@ -95,7 +96,7 @@ func TestAFullChannelHoldsThePeerBackAndCloseTellsWhatWasLeft(t *testing.T) {
 	})
 }
 
-func TestAFrameThatHasBegunMustEndInTime(t *testing.T) {
+func TestListener_FrameThatHasBegunMustEndInTime(t *testing.T) {
 	whole := peerFrame(width4096, []byte("whole"))
 	begun := peerFrame(width4096, []byte("never whole"))
 	cases := map[string][]byte{
@@ -111,7 +112,7 @@ func TestAFrameThatHasBegunMustEndInTime(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					socket, log := nettest.NewPipeListener(), nettest.NewLog()
-					StartListener(t, ListenerConfig{
+					startListener(t, ListenerConfig{
 						Listen: socket.Listen, Logger: log, Callback: ignore, FrameTimeout: 10 * time.Second, Codec: codec,
 					})
 					conn := socket.Connect()
@@ -132,11 +133,11 @@ func TestAFrameThatHasBegunMustEndInTime(t *testing.T) {
 	}
 }
 
-func TestASlowButSteadyPeerIsNoOffender(t *testing.T) {
+func TestListener_SlowButSteadyPeerIsNotEnded(t *testing.T) {
 	for _, codec := range []framing.Codec{must(framing.NewBuffStreams(0)), must(framing.NewVarint(4096))} {
 		synctest.Test(t, func(t *testing.T) {
 			socket, got := nettest.NewPipeListener(), make(chan string, 10)
-			StartListener(t, ListenerConfig{Listen: socket.Listen, Callback: collect(got), FrameTimeout: 10 * time.Second, Codec: codec})
+			startListener(t, ListenerConfig{Listen: socket.Listen, Callback: collect(got), FrameTimeout: 10 * time.Second, Codec: codec})
 			conn := socket.Connect()
 			var stream []byte
 			for range 20 {
@@ -162,10 +163,10 @@ func TestASlowButSteadyPeerIsNoOffender(t *testing.T) {
 	}
 }
 
-func TestIdleTimeout(t *testing.T) {
+func TestListener_IdleTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		socket, log := nettest.NewPipeListener(), nettest.NewLog()
-		StartListener(t, ListenerConfig{Listen: socket.Listen, Logger: log, Callback: ignore, IdleTimeout: time.Minute})
+		startListener(t, ListenerConfig{Listen: socket.Listen, Logger: log, Callback: ignore, IdleTimeout: time.Minute})
 		conn := socket.Connect()
 		start := time.Now()
 		for range 3 {
@@ -180,10 +181,10 @@ func TestIdleTimeout(t *testing.T) {
 	})
 }
 
-func TestAFloodOfEmptyMessagesIsSlowedDownAndLosesNothing(t *testing.T) {
+func TestListener_FloodOfEmptyMessagesIsSlowedDownAndLosesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		socket, got := nettest.NewPipeListener(), 0
-		StartListener(t, ListenerConfig{Listen: socket.Listen, MaxEmptyMessages: 100, Callback: func([]byte) error { got++; return nil }})
+		startListener(t, ListenerConfig{Listen: socket.Listen, MaxEmptyMessages: 100, Callback: func([]byte) error { got++; return nil }})
 		conn := socket.Connect()
 		start := time.Now()
 		for range 1000 {
@@ -206,11 +207,11 @@ func TestAFloodOfEmptyMessagesIsSlowedDownAndLosesNothing(t *testing.T) {
 	})
 }
 
-func TestATLSHandshakeMustEndInTime(t *testing.T) {
+func TestListener_TLSHandshakeMustEndInTime(t *testing.T) {
 	server, _ := nettest.TestTLS(t)
 	synctest.Test(t, func(t *testing.T) {
 		socket, log := nettest.NewPipeListener(), nettest.NewLog()
-		l := StartListener(t, ListenerConfig{Listen: socket.Listen, Logger: log, Callback: ignore, TLSConfig: server})
+		l := startListener(t, ListenerConfig{Listen: socket.Listen, Logger: log, Callback: ignore, TLSConfig: server})
 		silent := socket.Connect()
 		start := time.Now()
 		_, err := silent.Read(make([]byte, 1))
@@ -226,12 +227,12 @@ func TestATLSHandshakeMustEndInTime(t *testing.T) {
 	})
 }
 
-func TestCloseKeepsWhatIsInFlightUnderTLS(t *testing.T) {
-	NoLeaks(t)
+func TestListener_CloseKeepsWhatIsInFlightUnderTLS(t *testing.T) {
+	leaktest.Check(t)
 	server, client := nettest.TestTLS(t)
 	entered, release := make(chan struct{}), make(chan struct{})
 	var got []string
-	l := StartListener(t, ListenerConfig{TLSConfig: server, Callback: func(m []byte) error {
+	l := startListener(t, ListenerConfig{TLSConfig: server, Callback: func(m []byte) error {
 		if len(got) == 0 {
 			close(entered)
 			<-release

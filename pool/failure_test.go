@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
 	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
 )
 
@@ -31,7 +32,7 @@ func writeNumbers(t *testing.T, w *Writer, from, to int) {
 	}
 }
 
-func TestFailedMessagesGoToTheHandlerInOrder(t *testing.T) {
+func TestFailure_OnFailureGetsMessagesInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := nettest.NewPipes()
 		failures := make(chan Failure, 10)
@@ -56,7 +57,7 @@ func TestFailedMessagesGoToTheHandlerInOrder(t *testing.T) {
 	})
 }
 
-func TestFailedMessagesGoToTheChannelInOrder(t *testing.T) {
+func TestFailure_ChannelGetsMessagesInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := nettest.NewPipes()
 		failures := make(chan Failure) // full at once
@@ -74,7 +75,7 @@ func TestFailedMessagesGoToTheChannelInOrder(t *testing.T) {
 	})
 }
 
-func TestWithoutAHandlerTheNextCallTellsOnce(t *testing.T) {
+func TestFailure_WithoutHandlerTheNextCallReportsOnce(t *testing.T) {
 	calls := map[string]func(*Writer) error{
 		"Write": func(w *Writer) error { n, err := w.Write([]byte("not taken")); _ = n; return err },
 		"Flush": func(w *Writer) error { return w.Flush(context.Background()) },
@@ -101,7 +102,7 @@ func TestWithoutAHandlerTheNextCallTellsOnce(t *testing.T) {
 	}
 }
 
-func TestFlushTellsWhatFailedWhileItWaited(t *testing.T) {
+func TestFailure_FlushReportsWhatFailedWhileItWaited(t *testing.T) {
 	for _, handler := range []func(Failure){nil, func(Failure) {}} {
 		synctest.Test(t, func(t *testing.T) {
 			network := nettest.NewPipes()
@@ -116,7 +117,7 @@ func TestFlushTellsWhatFailedWhileItWaited(t *testing.T) {
 	}
 }
 
-func TestAFullBufferWaitsForTheEndOfAnOutage(t *testing.T) {
+func TestRetry_FullBufferWaitsForTheEndOfAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := nettest.NewPipes()
 		w := dialTest(t, WriterConfig{
@@ -147,10 +148,10 @@ func TestAFullBufferWaitsForTheEndOfAnOutage(t *testing.T) {
 	})
 }
 
-func TestTheHandlerCanFailOverWithinTheSameManager(t *testing.T) {
-	NoLeaks(t)
+func TestFailure_OnFailureCanWriteToTheSameManager(t *testing.T) {
+	leaktest.Check(t)
 	got := make(chan string, 100)
-	backup := StartListener(t, ListenerConfig{Callback: collect(got)})
+	backup := startListener(t, ListenerConfig{Callback: collect(got)})
 	server, log := nettest.NewPeerServer(t, "127.0.0.1:0"), nettest.NewLog()
 	m, err := NewManager(ManagerConfig{})
 	require.NoError(t, err)
@@ -166,7 +167,7 @@ func TestTheHandlerCanFailOverWithinTheSameManager(t *testing.T) {
 	conn := server.Accept(t)
 	require.NoError(t, server.Listener.Close())
 	require.NoError(t, conn.Close())
-	require.Contains(t, log.Next(t, "info").Msg, "connection lost")
+	require.Contains(t, log.Next(t, "info").Msg, "Connection lost")
 	sent := make(chan struct{})
 	go func() { // ends after its messages
 		defer close(sent)
@@ -181,7 +182,7 @@ func TestTheHandlerCanFailOverWithinTheSameManager(t *testing.T) {
 	<-sent
 }
 
-func TestAHandlerThatPanicsLosesOnlyItsMessage(t *testing.T) {
+func TestFailure_OnFailureThatPanicsLosesOnlyItsMessage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network, log := nettest.NewPipes(), nettest.NewLog()
 		failures := make(chan string, 10)
@@ -201,7 +202,7 @@ func TestAHandlerThatPanicsLosesOnlyItsMessage(t *testing.T) {
 	})
 }
 
-func TestCloseHandsOverWhatItCouldNotSend(t *testing.T) {
+func TestFailure_CloseHandsOverWhatItCouldNotSend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := nettest.NewPipes()
 		var got []string
@@ -225,7 +226,7 @@ func TestCloseHandsOverWhatItCouldNotSend(t *testing.T) {
 	})
 }
 
-func TestCloseDoesNotWaitForeverForTheHandler(t *testing.T) {
+func TestFailure_CloseDoesNotWaitForeverForTheReceiver(t *testing.T) {
 	for _, through := range []string{"OnFailure", "Failures"} {
 		t.Run(through, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -254,7 +255,7 @@ func TestCloseDoesNotWaitForeverForTheHandler(t *testing.T) {
 	}
 }
 
-func TestAPeerThatNeverTakesAnythingUsesUpTheAttempts(t *testing.T) {
+func TestRetry_PeerThatNeverTakesAnythingUsesUpTheAttempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := nettest.NewPipes()
 		failures := make(chan Failure, 1)
@@ -267,7 +268,7 @@ func TestAPeerThatNeverTakesAnythingUsesUpTheAttempts(t *testing.T) {
 	})
 }
 
-func TestAPeerThatHangsUpAtOnceIsNotDialledInATightLoop(t *testing.T) {
+func TestRetry_PeerThatHangsUpAtOnceIsNotDialedInATightLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := nettest.NewPipes()
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial})
@@ -286,7 +287,7 @@ func TestAPeerThatHangsUpAtOnceIsNotDialledInATightLoop(t *testing.T) {
 	})
 }
 
-func TestProgressGivesAllAttemptsBack(t *testing.T) {
+func TestRetry_ProgressGivesAllAttemptsBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := nettest.NewPipes()
 		failures := make(chan Failure, 1)
@@ -312,7 +313,7 @@ func TestProgressGivesAllAttemptsBack(t *testing.T) {
 	})
 }
 
-func TestAFailedReopenTriesOnceAndUsesUpNoAttempts(t *testing.T) {
+func TestRetry_FailedReopenTriesOnceAndUsesUpNoAttempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := nettest.NewPipes()
 		failures := make(chan Failure, 1)
@@ -330,7 +331,7 @@ func TestAFailedReopenTriesOnceAndUsesUpNoAttempts(t *testing.T) {
 	})
 }
 
-func TestACustomBackOffIsAskedForEachAttempt(t *testing.T) {
+func TestRetry_BackOffIsAskedForEachAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := nettest.NewPipes()
 		failures := make(chan Failure, 1)
@@ -348,7 +349,7 @@ func TestACustomBackOffIsAskedForEachAttempt(t *testing.T) {
 	})
 }
 
-func TestABackOffThatStopsEndsTheAttempts(t *testing.T) {
+func TestRetry_BackOffThatStopsEndsTheAttempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := nettest.NewPipes()
 		failures := make(chan Failure, 1)

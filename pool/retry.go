@@ -8,29 +8,29 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
 
-// RetryConfig says how a Writer comes back after it lost its connection. The
-// zero value of each field means its default.
+// RetryConfig says how a Writer reconnects. The zero value of each field means its default.
+//
+// The first attempt after a connection broke is made at once, unless that connection was opened less than
+// InitialInterval ago. Each wait before a later attempt is a random part of an interval that grows ("full jitter").
 type RetryConfig struct {
-	// InitialInterval bounds the wait before the second attempt; the first is
-	// made at once. 0 means 100 ms.
+	// InitialInterval bounds the first wait. 0 means 100 ms.
 	InitialInterval time.Duration
 	// MaxInterval bounds every wait. 0 means 10 s.
 	MaxInterval time.Duration
 	// Multiplier is the growth of the bound from one wait to the next. 0 means 2.
 	Multiplier float64
-	// MaxAttempts is the number of attempts without any progress after which
-	// what is pending has failed for good. 0 means 5, RetryForever (-1) never.
+	// MaxAttempts is the number of attempts in a row after which the messages that wait have failed for good. A message
+	// that was sent ends the row. 0 means 5, RetryForever no limit.
 	MaxAttempts int
-	// BackOff replaces the intervals above; it is called once per Writer. A
-	// backoff.Stop from it means that the attempts are used up.
+	// BackOff replaces the waits above. It is called once for each Writer, which uses the result from one goroutine at
+	// a time. A backoff.Stop means that the attempts are used up.
 	BackOff func() backoff.BackOff
 }
 
 // RetryForever as RetryConfig.MaxAttempts never gives up.
 const RetryForever = -1
 
-// DefaultRetryConfig waits between 0 and 100 ms first, doubles that bound up to
-// 10 s, and gives up after five attempts.
+// DefaultRetryConfig returns the defaults: waits of up to 100 ms, doubled up to 10 s, and five attempts.
 func DefaultRetryConfig() *RetryConfig {
 	return &RetryConfig{
 		InitialInterval: 100 * time.Millisecond,
