@@ -94,7 +94,7 @@ func TestFailure_WithoutHandlerTheNextCallReportsOnce(t *testing.T) {
 				assert.Equal(t, 3, failed.Count)
 				assert.ErrorIs(t, failed, nettest.ErrNetworkDown)
 				if name != "Close" {
-					assert.NoError(t, w.Flush(context.Background()), "it is told once")
+					assert.NoError(t, w.Flush(context.Background()), "it is reported once")
 					assert.NoError(t, w.Close())
 				}
 			})

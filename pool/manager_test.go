@@ -191,7 +191,7 @@ func TestManager_ConcurrentUseOfOneAddressOpensItOnce(t *testing.T) {
 	}
 	wg.Wait()
 	assert.GreaterOrEqual(t, len(closed), len(opened))
-	assert.ErrorIs(t, m.CloseWriter(address), ErrNotOpened, "every writer was closed by somebody")
+	assert.ErrorIs(t, m.CloseWriter(address), ErrNotOpened, "every writer was closed")
 	assert.NoError(t, m.Dial(WriterConfig{Address: address}))
 }
 

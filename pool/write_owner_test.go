@@ -47,7 +47,7 @@ func afterChunk(t *testing.T, w *Writer) {
 	}, 10*time.Second, time.Millisecond)
 }
 
-// closeAndWait ends goroutines that may wait for a peer which nobody reads any more.
+// closeAndWait ends goroutines that may wait for a peer that is not read any more.
 func closeAndWait(w *Writer, wg *sync.WaitGroup) {
 	_ = w.Close() // a test that got all it wanted does not depend on it
 	wg.Wait()
@@ -194,7 +194,7 @@ func TestWriter_RestOfAChunkFollows(t *testing.T) {
 	afterChunk(t, w)
 	const size = 1000
 	n := 0
-	for full := false; !full; n++ { // nobody reads
+	for full := false; !full; n++ { // the peer does not read
 		_, err := w.Write(numbered(0, n, size))
 		require.NoError(t, err)
 		w.mu.Lock()

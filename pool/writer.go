@@ -107,7 +107,8 @@ func dialWriter(ctx context.Context, cfg WriterConfig) (*Writer, error) {
 }
 
 // Write queues one message and returns len(data). It does not wait for the network, but blocks while the buffer is
-// full. The caller may use data again when Write returns.
+// full. The caller may use data again when Write returns. The message is sent at once, or, among many, when 64 KiB have
+// gathered or a millisecond has passed.
 //
 // On an error it has queued nothing and returns 0. The error is a *framing.LengthError for a message over the limit;
 // ErrClosed; or, without OnFailure and Failures, a *FailedError for messages that were accepted before. That is
