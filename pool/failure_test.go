@@ -313,6 +313,33 @@ func TestRetry_ProgressGivesAllAttemptsBack(t *testing.T) {
 	})
 }
 
+func TestRetry_ProgressResetsTheBackOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := nettest.NewPipes()
+		w := dialTest(t, WriterConfig{
+			Address: "peer:1", Dial: network.Dial,
+			Retry: &RetryConfig{BackOff: func() backoff.BackOff {
+				return &backoff.ExponentialBackOff{InitialInterval: time.Minute, Multiplier: 2, MaxInterval: time.Hour}
+			}},
+		})
+		time.Sleep(time.Second)
+		for range 3 { // outages whose second wait is needed
+			losePeer(t, network)
+			start := time.Now()
+			writeNumbers(t, w, 0, 1)
+			time.Sleep(2 * time.Minute)
+			network.SetDown(false)
+			conn := <-network.Servers
+			_, err := peerRead(conn, width4096)
+			require.NoError(t, err)
+			require.Equal(t, 3*time.Minute, time.Since(start), "1 min, then 2 min")
+			time.Sleep(time.Second)
+			network.Servers <- conn // for losePeer
+		}
+		assert.NoError(t, w.Close())
+	})
+}
+
 func TestRetry_FailedReopenTriesOnceAndUsesUpNoAttempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := nettest.NewPipes()

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -97,9 +99,11 @@ func (p peerClient) sendRaw(b []byte) {
 // ended waits until the other end closed the connection.
 func (p peerClient) ended() {
 	p.t.Helper()
+	require.NoError(p.t, p.conn.SetReadDeadline(time.Now().Add(10*time.Second)))
 	n, err := p.conn.Read(make([]byte, 1))
 	require.Zero(p.t, n)
 	require.Error(p.t, err)
+	require.NotErrorIs(p.t, err, os.ErrDeadlineExceeded, "the connection was not closed")
 }
 
 // readAll reads frames until the stream ends.

@@ -1,8 +1,11 @@
 package pool
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -225,6 +228,39 @@ func TestListener_TLSHandshakeMustEndInTime(t *testing.T) {
 		require.NoError(t, l.Close(), "a handshake does not hold up Close")
 		assert.Zero(t, time.Since(start))
 	})
+}
+
+func TestListener_AdmitDecidesBeforeTheFirstMessage(t *testing.T) {
+	leaktest.Check(t)
+	server, client := nettest.TestTLS(t)
+	refusal, log, got := errors.New("not today"), nettest.NewLog(), make(chan string, 10)
+	admitted := make(chan bool, 2)
+	admitted <- false
+	admitted <- true
+	l := startListener(t, ListenerConfig{
+		TLSConfig: server, Logger: log, Callback: collect(got),
+		Admit: func(ctx context.Context, conn net.Conn) error {
+			_, bounded := ctx.Deadline()
+			assert.True(t, bounded)
+			assert.True(t, conn.(*tls.Conn).ConnectionState().HandshakeComplete)
+			if !<-admitted {
+				return refusal
+			}
+			return nil
+		},
+	})
+	send := func(m string) *tls.Conn {
+		conn, err := tls.Dial("tcp", l.Addr().String(), client)
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = conn.Close() })
+		_, err = conn.Write(peerFrame(width4096, []byte(m)))
+		require.NoError(t, err)
+		return conn
+	}
+	peerClient{t, send("refused")}.ended()
+	assert.Equal(t, refusal, log.Next(t, "info").Fields["err"])
+	send("admitted")
+	assert.Equal(t, "admitted", nettest.Receive(t, got))
 }
 
 func TestListener_CloseKeepsWhatIsInFlightUnderTLS(t *testing.T) {

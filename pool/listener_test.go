@@ -4,8 +4,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
-	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -217,40 +217,85 @@ func TestListener_SocketClosedByAnotherWayEndsStartListening(t *testing.T) {
 	assert.NoError(t, l.Close())
 }
 
+// fromHost is a connection from an address that the test chooses.
+type fromHost struct {
+	net.Conn
+	ip net.IP
+}
+
+func (c fromHost) RemoteAddr() net.Addr { return &net.TCPAddr{IP: c.ip, Port: 1} }
+
 func TestListener_MaxConnections(t *testing.T) {
 	for _, limits := range []ListenerConfig{{MaxConnections: 2}, {MaxConnectionsPerHost: 2}} {
-		leaktest.Check(t)
-		got, log := make(chan string, 10), nettest.NewLog()
-		limits.Callback, limits.Logger = collect(got), log
-		l := startListener(t, limits)
-		first, second := newPeerClient(t, l), newPeerClient(t, l)
-		for _, p := range []peerClient{first, second} {
-			p.send([]byte("in"))
-			require.Equal(t, "in", nettest.Receive(t, got))
-		}
-		newPeerClient(t, l).ended()
-		newPeerClient(t, l).ended()
-		assert.Contains(t, log.Next(t, "info").Fields["reason"], "MaxConnections")
-		assert.Empty(t, log.Lines, "a flood of refusals is one line")
+		synctest.Test(t, func(t *testing.T) {
+			socket, log, got := nettest.NewPipeListener(), nettest.NewLog(), make(chan string, 10)
+			limits.Callback, limits.Logger, limits.Listen = collect(got), log, socket.Listen
+			startListener(t, limits)
+			connect := func(host byte) net.Conn {
+				client, server := net.Pipe()
+				socket.Accepts <- fromHost{server, net.IPv4(192, 0, 2, host)}
+				return client
+			}
+			send := func(conn net.Conn, m string) error {
+				_, err := conn.Write(peerFrame(width4096, []byte(m)))
+				return err
+			}
+			first, second := connect(1), connect(1)
+			require.NoError(t, send(first, "first"))
+			require.NoError(t, send(second, "second"))
+			require.Error(t, send(connect(1), "one too many"))
+			require.Error(t, send(connect(1), "two too many"))
+			require.Len(t, log.Lines, 1, "a flood of refusals is one line")
+			assert.Contains(t, log.Next(t, "info").Fields["reason"], "MaxConnections")
+			if limits.MaxConnectionsPerHost > 0 {
+				other := connect(2)
+				require.NoError(t, send(other, "of another host"))
+				require.NoError(t, other.Close())
+			} else {
+				require.Error(t, send(connect(2), "of another host"))
+			}
 
-		require.NoError(t, first.conn.Close())
-		waitForConnections(l, 1)
-		newPeerClient(t, l).send([]byte("room again"))
-		assert.Equal(t, "room again", nettest.Receive(t, got))
-		second.send([]byte("still in"))
-		assert.Equal(t, "still in", nettest.Receive(t, got))
+			require.NoError(t, first.Close())
+			synctest.Wait()
+			third := connect(1)
+			require.NoError(t, send(third, "room again"))
+			require.NoError(t, send(second, "still in"))
+			require.Error(t, send(connect(1), "one too many again"))
+			require.NoError(t, second.Close())
+			require.NoError(t, third.Close())
+		})
 	}
 }
 
-// waitForConnections returns when the listener has n. The end of a connection has no event that a test could wait for.
-func waitForConnections(l *Listener, n int) {
-	for {
-		l.mu.Lock()
-		have := len(l.conns)
-		l.mu.Unlock()
-		if have == n {
-			return
-		}
-		runtime.Gosched()
+// lateSocket returns a connection from Accept after it was closed, as one that the kernel had accepted just before.
+type lateSocket struct {
+	*nettest.PipeListener
+	late chan net.Conn
+}
+
+func (s lateSocket) Accept() (net.Conn, error) {
+	<-s.Closed
+	select {
+	case conn := <-s.late:
+		return conn, nil
+	default:
+		return nil, net.ErrClosed
 	}
+}
+
+func TestListener_ConnectionAcceptedWhileClosingIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := net.Pipe()
+		socket := lateSocket{nettest.NewPipeListener(), make(chan net.Conn, 1)}
+		socket.late <- server
+		l := startListener(t, ListenerConfig{
+			Callback: func([]byte) error { t.Error("a callback after Close"); return nil },
+			Listen:   func(string, string) (net.Listener, error) { return socket, nil },
+		})
+		closed := make(chan error, 1)
+		go func() { closed <- l.Close() }() // ends with Close
+		_, err := client.Write(peerFrame(width4096, []byte("too late")))
+		assert.ErrorIs(t, err, io.ErrClosedPipe)
+		require.NoError(t, <-closed)
+	})
 }

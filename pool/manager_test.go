@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -55,6 +56,49 @@ func TestManager_AddressThatIsNotOpened(t *testing.T) {
 	assert.ErrorIs(t, m.CloseWriter("127.0.0.1:1"), ErrNotOpened)
 	assert.ErrorIs(t, m.CloseListener("127.0.0.1:1"), ErrNotOpened)
 	assert.Nil(t, m.ListenAddress("127.0.0.1:1"))
+}
+
+func TestManager_KeysOfOneAddress(t *testing.T) {
+	leaktest.Check(t)
+	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	m := newTestManager(t, ManagerConfig{})
+	conns := map[string]net.Conn{}
+	for _, key := range []string{"one", "two"} {
+		require.NoError(t, m.Dial(WriterConfig{Address: server.Address(), Key: key}))
+		conns[key] = server.Accept(t)
+	}
+	assert.ErrorIs(t, m.Dial(WriterConfig{Address: server.Address(), Key: "two"}), ErrAlreadyOpened)
+	_, err := m.Write(server.Address(), []byte("m"))
+	assert.ErrorIs(t, err, ErrNotOpened)
+	for key, conn := range conns {
+		_, err := m.Write(key, []byte(key))
+		require.NoError(t, err)
+		require.NoError(t, m.CloseWriter(key))
+		got, err := readAll(conn)
+		require.NoError(t, err)
+		assert.Equal(t, []string{key}, got)
+	}
+}
+
+func TestManager_DialAllowBindsEveryDial(t *testing.T) {
+	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	elsewhere := func(ctx context.Context, network, _ string) (net.Conn, error) { // not where it was asked to
+		return (&net.Dialer{}).DialContext(ctx, network, server.Address())
+	}
+	allow := &DialAllow{Prefixes: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}}
+	for _, c := range []struct {
+		manager ManagerConfig
+		writer  WriterConfig
+	}{
+		{ManagerConfig{}, WriterConfig{Address: server.Address()}},
+		{ManagerConfig{Dial: elsewhere}, WriterConfig{Address: "127.0.0.2:1"}},
+		{ManagerConfig{}, WriterConfig{Address: "127.0.0.2:1", Dial: elsewhere}},
+	} {
+		c.manager.DialAllow = allow
+		var denied *DialDeniedError
+		require.ErrorAs(t, newTestManager(t, c.manager).Dial(c.writer), &denied)
+		assert.Equal(t, server.Address(), denied.Address)
+	}
 }
 
 func TestManager_FailedDialLeavesNothingBehind(t *testing.T) {
@@ -121,6 +165,7 @@ func TestManager_DialThatSucceedsAfterCloseWriterIsUndone(t *testing.T) {
 	close(proceed)
 	assert.ErrorIs(t, <-dialled, ErrClosed)
 	assert.NoError(t, <-closed)
+	_ = server.SetReadDeadline(time.Now().Add(10 * time.Second)) // it fails on a pipe whose other end is closed
 	_, err := server.Read(make([]byte, 1))
 	assert.Equal(t, io.EOF, err)
 	_, err = m.Write("a:1", nil)

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"sync"
@@ -119,6 +120,9 @@ func TestWriter_Reopen(t *testing.T) {
 	m, err := peerRead(second, width4096)
 	require.NoError(t, err)
 	assert.Equal(t, "on the second", string(m))
+	w.mu.Lock()
+	assert.Empty(t, w.reopens, "each is answered once")
+	w.mu.Unlock()
 
 	require.NoError(t, server.Listener.Close())
 	var refused *net.OpError
@@ -165,6 +169,20 @@ func (c *brokenConn) Write(p []byte) (int, error) {
 	return n, nil
 }
 
+// breakAfter dials connections of which the first ones break after they took rooms[i] bytes.
+func breakAfter(network *nettest.Pipes, broken chan<- *brokenConn, rooms ...int) DialFunc {
+	return func(ctx context.Context, n, a string) (net.Conn, error) {
+		conn, err := network.Dial(ctx, n, a)
+		if err != nil || len(rooms) == 0 {
+			return conn, err
+		}
+		c := &brokenConn{Conn: conn, room: rooms[0]}
+		rooms = rooms[1:]
+		broken <- c
+		return c, nil
+	}
+}
+
 func TestWriter_InterruptedFrameIsSentAgainFromItsStart(t *testing.T) {
 	messages := []string{"one", "", "three three", "4"}
 	var stream []byte
@@ -175,16 +193,8 @@ func TestWriter_InterruptedFrameIsSentAgainFromItsStart(t *testing.T) {
 	}
 	for room := range len(stream) {
 		synctest.Test(t, func(t *testing.T) {
-			network, cut := nettest.NewPipes(), (*brokenConn)(nil)
-			dial := func(ctx context.Context, n, a string) (net.Conn, error) {
-				conn, err := network.Dial(ctx, n, a)
-				if cut == nil {
-					cut = &brokenConn{Conn: conn, room: room}
-					conn = cut
-				}
-				return conn, err
-			}
-			w := dialTest(t, WriterConfig{Address: "peer:1", Dial: dial})
+			network, conns := nettest.NewPipes(), make(chan *brokenConn, 1)
+			w := dialTest(t, WriterConfig{Address: "peer:1", Dial: breakAfter(network, conns, room)})
 			<-network.Servers
 			for _, m := range messages {
 				_, err := w.Write([]byte(m))
@@ -201,8 +211,8 @@ func TestWriter_InterruptedFrameIsSentAgainFromItsStart(t *testing.T) {
 			for whole+1 < len(ends) && ends[whole+1] <= room {
 				whole++
 			}
-			assert.Equal(t, messages[whole:], got, "cut after %d bytes", room)
-			assert.Equal(t, string(stream[:room]), cut.taken.String())
+			assert.Equal(t, messages[whole:], got, "broken after %d bytes", room)
+			assert.Equal(t, string(stream[:room]), (<-conns).taken.String())
 		})
 	}
 }
@@ -355,6 +365,30 @@ func TestWriter_Flush(t *testing.T) {
 		synctest.Wait()
 		assert.Empty(t, flushed)
 		_, err = peerRead(conn, width4096)
+		require.NoError(t, err)
+		assert.NoError(t, <-flushed)
+		require.NoError(t, w.Close())
+	})
+}
+
+func TestWriter_FlushWaitsForTheLastByte(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := nettest.NewPipes()
+		const parts = 4 // together they are more than the frame, and none is whole
+		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: breakAfter(network, make(chan *brokenConn, parts), 3, 3, 3, 3)})
+		_, err := w.Write([]byte("whole"))
+		require.NoError(t, err)
+		flushed := make(chan error, 1)
+		go func() { flushed <- w.Flush(context.Background()) }() // ends with Flush
+		for range parts {
+			<-network.Servers
+		}
+		last := <-network.Servers
+		_, err = io.ReadFull(last, make([]byte, width4096+4))
+		require.NoError(t, err)
+		synctest.Wait()
+		assert.Empty(t, flushed, "a byte is missing")
+		_, err = last.Read(make([]byte, 1))
 		require.NoError(t, err)
 		assert.NoError(t, <-flushed)
 		require.NoError(t, w.Close())
