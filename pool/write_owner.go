@@ -1,7 +1,6 @@
 package pool
 
 import (
-	"sync"
 	"time"
 )
 
@@ -125,18 +124,4 @@ func (w *Writer) sendChunk(conn *outbound) {
 func (w *Writer) wakeLoopLocked() {
 	w.owner = ownerLoop
 	w.wakeUp()
-}
-
-// spinMutex is a Mutex that is held for so short that trying again costs less than parking. The runtime would park a
-// goroutine at once where others are ready to run.
-type spinMutex struct{ sync.Mutex }
-
-// Lock tries 32 times before it parks.
-func (m *spinMutex) Lock() {
-	for range 32 {
-		if m.TryLock() {
-			return
-		}
-	}
-	m.Mutex.Lock()
 }

@@ -31,7 +31,7 @@ type Writer struct {
 	wg        sync.WaitGroup     // sendLoop and the watchers of its connections
 
 	// mu guards the fields from here to losses. It is held for one copy at most, never across I/O or user code.
-	mu           spinMutex
+	mu           sync.Mutex
 	pending      []byte    // whole frames behind batch
 	pendingLimit int       // BufferSize, or less while a Write sends
 	room         sync.Cond // of mu: pending was taken, or the Writer closed
@@ -50,10 +50,9 @@ type Writer struct {
 	closeErr  error
 
 	// The write owner alone uses the rest; see writeOwner.
-	_        [64]byte // keeps its writes off the cache lines of the above
-	batch    []byte   // whole frames to send
-	unsent   int      // batch[unsent:] is not known to be sent, and begins with a frame
-	partial  int      // bytes behind unsent that this connection has taken, less than a frame
+	batch    []byte // whole frames to send
+	unsent   int    // batch[unsent:] is not known to be sent, and begins with a frame
+	partial  int    // bytes behind unsent that this connection has taken, less than a frame
 	ticks    *time.Timer
 	attempts int // to connect, since the last progress
 	backoff  backoff.BackOff
