@@ -358,6 +358,29 @@ func TestRetry_FailedReopenTriesOnceAndUsesUpNoAttempts(t *testing.T) {
 	})
 }
 
+func TestRetry_ReopenEndsThePause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := nettest.NewPipes()
+		w := dialTest(t, WriterConfig{
+			Address: "peer:1", Dial: network.Dial,
+			Retry: &RetryConfig{BackOff: func() backoff.BackOff { return backoff.NewConstantBackOff(time.Hour) }},
+		})
+		time.Sleep(time.Second)
+		losePeer(t, network)
+		writeNumbers(t, w, 0, 1)
+		synctest.Wait()
+		start := time.Now()
+		require.ErrorIs(t, w.Reopen(), nettest.ErrNetworkDown)
+		network.SetDown(false)
+		require.NoError(t, w.Reopen())
+		assert.Zero(t, time.Since(start))
+		m, err := peerRead(<-network.Servers, width4096)
+		require.NoError(t, err)
+		assert.Equal(t, "0", string(m))
+		assert.NoError(t, w.Close())
+	})
+}
+
 func TestRetry_BackOffIsAskedForEachAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := nettest.NewPipes()

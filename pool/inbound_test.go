@@ -230,6 +230,15 @@ func TestListener_TLSHandshakeMustEndInTime(t *testing.T) {
 	})
 }
 
+func TestListener_LessThanTLS13IsNotSpoken(t *testing.T) {
+	leaktest.Check(t)
+	lax, old := nettest.TestTLS(t)
+	lax.MinVersion, old.MaxVersion = tls.VersionTLS10, tls.VersionTLS12
+	l := startListener(t, ListenerConfig{TLSConfig: lax, Callback: ignore})
+	_, err := tls.Dial("tcp", l.Addr().String(), old)
+	require.ErrorContains(t, err, "version")
+}
+
 func TestListener_AdmitDecidesBeforeTheFirstMessage(t *testing.T) {
 	leaktest.Check(t)
 	server, client := nettest.TestTLS(t)

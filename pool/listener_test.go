@@ -15,7 +15,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
-	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
 )
 
@@ -153,10 +152,10 @@ func TestListener_InsecureAddressIsRefused(t *testing.T) {
 	insecure := []string{":0", "0.0.0.0:0", "[::]:0", "192.0.2.1:5031"}
 	for _, address := range insecure {
 		_, err := ListenTCP(ListenerConfig{Address: address, Callback: ignore})
-		var refused *netio.InsecureAddressError
+		var refused *InsecureAddressError
 		require.ErrorAs(t, err, &refused, address)
 		assert.Equal(t, address, refused.Address)
-		assert.ErrorIs(t, err, netio.ErrInsecureAddress)
+		assert.ErrorIs(t, err, ErrInsecureAddress)
 		assert.ErrorContains(t, err, "Insecure: true")
 	}
 	for _, address := range []string{"127.0.0.1:0", "127.8.9.10:0", "localhost:0"} {
@@ -185,7 +184,7 @@ func TestListener_InsecureAddressOfTheSocketIsRefused(t *testing.T) {
 		Address: "some.name:1", Callback: ignore,
 		Listen: func(string, string) (net.Listener, error) { return socket, nil },
 	})
-	assert.ErrorIs(t, err, netio.ErrInsecureAddress)
+	require.ErrorIs(t, err, ErrInsecureAddress)
 	<-socket.Closed
 }
 

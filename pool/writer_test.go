@@ -121,8 +121,9 @@ func TestWriter_Reopen(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "on the second", string(m))
 	w.mu.Lock()
-	assert.Empty(t, w.reopens, "each is answered once")
+	waiting := len(w.reopens)
 	w.mu.Unlock()
+	require.Zero(t, waiting, "each is answered once")
 
 	require.NoError(t, server.Listener.Close())
 	var refused *net.OpError
@@ -425,4 +426,26 @@ func TestWriter_TLSFromTheFirstByte(t *testing.T) {
 	_, err = DialTCP(WriterConfig{Address: l.Addr().String(), TLSConfig: &tls.Config{}})
 	var unknown *tls.CertificateVerificationError
 	assert.ErrorAs(t, err, &unknown)
+}
+
+func TestWriter_LessThanTLS13IsNotSpoken(t *testing.T) {
+	server, client := nettest.TestTLS(t)
+	old, lax := server.Clone(), client.Clone()
+	old.MaxVersion, lax.MinVersion = tls.VersionTLS12, tls.VersionTLS10
+	ln, err := tls.Listen("tcp", "127.0.0.1:0", old)
+	require.NoError(t, err)
+	defer func() { _ = ln.Close() }()
+	ended := make(chan error, 1)
+	go func() { // ends with the handshake
+		conn, err := ln.Accept()
+		if err == nil {
+			err = conn.(*tls.Conn).Handshake()
+			_ = conn.Close()
+		}
+		ended <- err
+	}()
+	_, err = DialTCP(WriterConfig{Address: ln.Addr().String(), TLSConfig: lax})
+	require.ErrorContains(t, err, "version")
+	require.ErrorContains(t, <-ended, "version")
+	assert.EqualValues(t, tls.VersionTLS10, lax.MinVersion, "the caller's own is not changed")
 }

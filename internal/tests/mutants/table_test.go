@@ -96,6 +96,115 @@ var mutants = []mutant{
 		probe{"pool", "^TestWriter_RestOfAChunkFollows$", ""},
 	},
 
+	// The plain wire.
+	{
+		"progress does not reset the backoff", "pool/reconnect.go",
+		"w.attempts = 0\n\tw.backoff.Reset()", "w.attempts = 0",
+		probe{"pool", "^TestRetry_ProgressResetsTheBackOff$", ""},
+	},
+	{
+		"progress does not give the attempts back", "pool/send_loop.go",
+		"if whole > 0 {\n\t\tw.restartAttempts()", "if false {\n\t\tw.restartAttempts()",
+		probe{"pool", "^TestRetry_ProgressGivesAllAttemptsBack$", ""},
+	},
+	{
+		"a Reopen waits until the pause is over", "pool/reconnect.go",
+		"case <-w.wake:\n\t\t\tif w.reopenWaits() {", "case <-w.wake:\n\t\t\tif false {",
+		probe{"pool", "^TestRetry_ReopenEndsThePause$", ""},
+	},
+	{
+		"a Reopen is answered twice", "pool/reconnect.go",
+		"\tw.reopens = nil\n", "",
+		probe{"pool", "^TestWriter_Reopen$", ""},
+	},
+	{
+		"a frame that was interrupted is not sent again", "pool/send_loop.go",
+		"w.unsent += whole\n\tw.partial = sent - w.unsent", "w.unsent = sent",
+		probe{"pool", "^TestWriter_InterruptedFrameIsSentAgainFromItsStart$", ""},
+	},
+	{
+		"a Flush counts parts of a frame", "pool/send_loop.go",
+		"w.countSent(whole)", "w.countSent(whole + w.partial)",
+		probe{"pool", "^TestWriter_FlushWaitsForTheLastByte$", ""},
+	},
+	{
+		"WriteTimeout bounds the whole buffer", "pool/send_loop.go",
+		"if w.cfg.WriteTimeout > 0 {", "if w.cfg.WriteTimeout > 0 && sent == 0 {",
+		probe{"pool", "^TestWriter_SlowPeerIsNoWriteTimeoutWhileThereIsProgress$", ""},
+	},
+	{
+		"failed messages come out of order", "pool/failure.go",
+		"w.failures.push(batch, cause)\n\t\tw.failures.push(pending, cause)",
+		"w.failures.push(pending, cause)\n\t\tw.failures.push(batch, cause)",
+		probe{"pool", "^TestFailure_OnFailureCanWriteToTheSameManager$", ""},
+	},
+	{
+		"failed messages pile up without a bound", "pool/reconnect.go",
+		"w.attempts >= limit && w.failures.empty()", "w.attempts >= limit",
+		probe{"pool", "^TestFailure_ChannelGetsMessagesInOrder$", ""},
+	},
+	{
+		"a Dial after CloseWriter leaks its connection", "pool/registry.go",
+		"return errors.Join(ErrClosed, value.Close())", "return ErrClosed",
+		probe{"pool", "^TestManager_DialThatSucceedsAfterCloseWriterIsUndone$", ""},
+	},
+	{
+		"a Writer's own Dial goes past DialAllow", "pool/manager.go",
+		"cfg.Dial = m.cfg.DialAllow.guard(cfg.Dial)", "_ = cfg.Dial",
+		probe{"pool", "^TestManager_DialAllowBindsEveryDial$", ""},
+	},
+	{
+		"a Writer speaks old TLS", "pool/reconnect.go",
+		"secured := tls.Client(conn, config)",
+		"config = cfg.TLSConfig.Clone()\n\tconfig.ServerName = \"127.0.0.1\"\n\tsecured := tls.Client(conn, config)",
+		probe{"pool", "^TestWriter_LessThanTLS13IsNotSpoken$", ""},
+	},
+	{
+		"a Listener speaks old TLS", "pool/listener.go",
+		"secured = netio.ServerTLS(cfg.TLSConfig)", "secured = cfg.TLSConfig",
+		probe{"pool", "^TestListener_LessThanTLS13IsNotSpoken$", ""},
+	},
+	{
+		"a Listener does not ask Admit", "pool/inbound.go",
+		"return in.l.cfg.Admit(ctx, in.conn)", "return nil",
+		probe{"pool", "^TestListener_AdmitDecidesBeforeTheFirstMessage$", ""},
+	},
+	{
+		"one connection too many of a host", "pool/listener.go",
+		"l.perHost[in.host] >= perHost:", "l.perHost[in.host] > perHost:",
+		probe{"pool", "^TestListener_MaxConnections$", ""},
+	},
+	{
+		"a host's connections are counted for good", "pool/listener.go",
+		"if l.perHost[in.host]--; l.perHost[in.host] == 0 {", "if l.perHost[in.host] == 0 {",
+		probe{"pool", "^TestListener_MaxConnections$", ""},
+	},
+	{
+		"FrameTimeout is one for all frames", "pool/inbound_deadline.go",
+		"if in.frameEnd.IsZero() || in.frameStart != in.consumed {", "if in.frameEnd.IsZero() {",
+		probe{"pool", "^TestListener_SlowButSteadyPeerIsNotEnded$", ""},
+	},
+	{
+		"a trickle prolongs FrameTimeout", "pool/inbound_deadline.go",
+		"if in.frameEnd.IsZero() || in.frameStart != in.consumed {", "if true {",
+		probe{"pool", "^TestListener_FrameThatHasBegunMustEndInTime$", ""},
+	},
+	{
+		"Close drops what the kernel holds", "pool/inbound_deadline.go",
+		"if in.drainReads > drainReads ||", "if in.drainReads > 0 ||",
+		probe{"pool", "^TestListener_CloseHandsOverWhatWasReceivedAndFreesThePort$", ""},
+	},
+	{
+		"messages are handed over after Close", "pool/inbound.go",
+		"if in.l.aborted.Load() || (callback", "if (callback",
+		probe{"pool", "^TestListener_CloseIsBoundedWhenACallbackHangs$", ""},
+	},
+	{
+		"a connection accepted during Close stays open", "pool/listener.go",
+		"case l.closed:\n\t\treturn \"closed\", false\n", "",
+		probe{"pool", "^TestListener_ConnectionAcceptedWhileClosingIsRefused$", ""},
+	},
+
 	// No message twice, none left out, all in order.
 	{
 		"forget the dedupe", "internal/session/inbound.go",
