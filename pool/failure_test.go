@@ -231,13 +231,13 @@ func TestFailure_CloseDoesNotWaitForeverForTheReceiver(t *testing.T) {
 		t.Run(through, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				network := nettest.NewPipes()
-				hang := make(chan struct{})
+				hang, calls := make(chan struct{}), 0
 				cfg := WriterConfig{
 					Address: "peer:1", Dial: network.Dial, CloseTimeout: time.Second,
 					Retry: &RetryConfig{MaxAttempts: RetryForever},
 				}
 				if through == "OnFailure" {
-					cfg.OnFailure = func(Failure) { <-hang }
+					cfg.OnFailure = func(Failure) { calls++; <-hang }
 				} else {
 					cfg.Failures = make(chan Failure)
 				}
@@ -250,6 +250,8 @@ func TestFailure_CloseDoesNotWaitForeverForTheReceiver(t *testing.T) {
 				assert.ErrorContains(t, err, "3 failed messages")
 				assert.Equal(t, 2*time.Second, time.Since(start))
 				close(hang)
+				synctest.Wait()
+				assert.LessOrEqual(t, calls, 1, "nothing is handed over after Close")
 			})
 		})
 	}

@@ -191,7 +191,7 @@ func TestListener_InsecureAddressOfTheSocketIsRefused(t *testing.T) {
 func TestListener_AcceptErrorsBackOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		socket, log, got := nettest.NewPipeListener(), nettest.NewLog(), make(chan string, 1)
-		startListener(t, ListenerConfig{Listen: socket.Listen, Logger: log, Callback: collect(got)})
+		l := startListener(t, ListenerConfig{Listen: socket.Listen, Logger: log, Callback: collect(got)})
 		start := time.Now()
 		for range 10 {
 			socket.Accepts <- errors.New("too many open files")
@@ -203,6 +203,24 @@ func TestListener_AcceptErrorsBackOff(t *testing.T) {
 		assert.Equal(t, 5*time.Millisecond*255+2*time.Second, time.Since(start))
 		assert.Len(t, log.Lines, 10)
 		require.NoError(t, conn.Close())
+
+		start = time.Now()
+		socket.Accepts <- errors.New("and again")
+		conn = socket.Connect()
+		_, err := conn.Write(peerFrame(width4096, []byte("soon")))
+		require.NoError(t, err)
+		assert.Equal(t, "soon", <-got)
+		assert.Equal(t, acceptDelayMin, time.Since(start), "a connection resets the delay")
+		require.NoError(t, conn.Close())
+
+		for range 8 {
+			socket.Accepts <- errors.New("too many open files")
+		}
+		time.Sleep(5 * time.Millisecond * 127)
+		synctest.Wait() // within the last delay
+		start = time.Now()
+		require.NoError(t, l.Close())
+		assert.Zero(t, time.Since(start))
 	})
 }
 

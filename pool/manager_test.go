@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -209,6 +210,31 @@ func TestManager_CloseEndsEverythingAndStaysClosed(t *testing.T) {
 	_, err := m.Write(address, nil)
 	assert.ErrorIs(t, err, ErrClosed)
 	assert.ErrorIs(t, m.CloseWriter(address), ErrClosed)
+}
+
+func TestManager_CloseWaitsForCallbacksThatWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network, socket, proceed := nettest.NewPipes(), nettest.NewPipeListener(), make(chan struct{})
+		m := newTestManager(t, ManagerConfig{Dial: network.Dial, Listen: socket.Listen})
+		require.NoError(t, m.Dial(WriterConfig{Address: "peer:1"}))
+		require.NoError(t, m.StartListening(ListenerConfig{Address: "127.0.0.1:1", Callback: func(message []byte) error {
+			<-proceed
+			_, err := m.Write("peer:1", message)
+			assert.NoError(t, err)
+			return err
+		}}))
+		_, err := socket.Connect().Write(peerFrame(width4096, []byte("passed on")))
+		require.NoError(t, err)
+		closed := make(chan error, 1)
+		go func() { closed <- m.Close() }() // ends with the callback
+		synctest.Wait()
+		assert.Empty(t, closed)
+		close(proceed)
+		got, err := readAll(<-network.Servers)
+		require.NoError(t, err)
+		assert.Equal(t, []string{"passed on"}, got)
+		assert.NoError(t, <-closed)
+	})
 }
 
 func TestManager_ConcurrentUseOfOneAddressOpensItOnce(t *testing.T) {

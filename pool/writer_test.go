@@ -412,6 +412,22 @@ func TestWriter_BytesOfThePeerAreDiscarded(t *testing.T) {
 	assert.Equal(t, "goes on", string(m))
 }
 
+func TestWriter_PeerThatNeverStopsSendingIsNotReadForever(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := nettest.NewPipes()
+		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial})
+		conn, sent := <-network.Servers, 0
+		go func() { // ends when the Writer closes the connection
+			for n, err := 0, error(nil); err == nil; sent += n {
+				n, err = conn.Write(make([]byte, 512))
+			}
+		}()
+		synctest.Wait()
+		assert.Equal(t, discardLimit, sent)
+		require.NoError(t, w.Close())
+	})
+}
+
 func TestWriter_TLSFromTheFirstByte(t *testing.T) {
 	leaktest.Check(t)
 	server, client := nettest.TestTLS(t)
