@@ -115,7 +115,7 @@ func (p *pump) settle() {
 	if len(p.done) == 0 {
 		return
 	}
-	p.member.SettleAll(p.done, len(p.flying) == 0 && !p.hasAhead && len(p.stock) == 0)
+	p.member.SettleAll(p.done)
 	clear(p.done)
 	p.done = p.done[:0]
 }

@@ -141,15 +141,15 @@ func (m *Member) pop() (Delivery, bool) {
 }
 
 // Settle ends a delivery: the message was handled.
-func (m *Member) Settle(d Delivery) { m.end([]Delivery{d}, nil, false) }
+func (m *Member) Settle(d Delivery) { m.end([]Delivery{d}, nil) }
 
-// SettleAll ends deliveries: the messages were handled. quiet tells that the member has no others.
-func (m *Member) SettleAll(ds []Delivery, quiet bool) { m.end(ds, nil, quiet) }
+// SettleAll ends deliveries: the messages were handled.
+func (m *Member) SettleAll(ds []Delivery) { m.end(ds, nil) }
 
 // Refuse ends a delivery: the message will not be handled.
-func (m *Member) Refuse(d Delivery, r Refusal) { m.end([]Delivery{d}, &r, false) }
+func (m *Member) Refuse(d Delivery, r Refusal) { m.end([]Delivery{d}, &r) }
 
-func (m *Member) end(ds []Delivery, r *Refusal, quiet bool) {
+func (m *Member) end(ds []Delivery, r *Refusal) {
 	t := m.group.topic
 	var few [4]settled
 	done, keyed := few[:0], false
@@ -167,7 +167,7 @@ func (m *Member) end(ds []Delivery, r *Refusal, quiet bool) {
 			done = join(done, s)
 		}
 	}
-	t.report(done, quiet)
+	t.report(done)
 	if !keyed {
 		return
 	}
@@ -184,7 +184,7 @@ func (m *Member) Return(d Delivery) {
 	g.topic.mu.Lock()
 	done := g.giveBack(d)
 	g.topic.mu.Unlock()
-	g.topic.report(done, false)
+	g.topic.report(done)
 }
 
 // Pass gives deliveries back for other members that wait, and gets in line behind them: notify tells when to Take again,
@@ -205,7 +205,7 @@ func (m *Member) Pass(ds ...Delivery) {
 		g.wake(1)
 	}
 	g.topic.mu.Unlock()
-	g.topic.report(done, false)
+	g.topic.report(done)
 }
 
 // Prompt tells whether acks are always urgent.
@@ -240,7 +240,7 @@ func (m *Member) Leave() {
 	}
 	dropped, over := t.expire()
 	t.mu.Unlock()
-	t.report(done, false)
+	t.report(done)
 	if over {
 		n := 0
 		for _, s := range dropped {

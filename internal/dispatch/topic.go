@@ -19,10 +19,9 @@ type Refusal struct {
 
 // Source is where messages come from. Each message is reported back once, when every group has settled it, in runs from
 // first to last where there are any.
-// quiet tells that nothing more is under way in that consumer's hands, so that there is nothing to wait for with the report.
 // Its methods are called with no lock of this package held, from any goroutine.
 type Source interface {
-	Settled(first, last uint64, quiet bool)
+	Settled(first, last uint64)
 	Refused(seq uint64, r Refusal)
 }
 
@@ -159,7 +158,7 @@ func (t *Topic) Drop(group string) {
 		}
 	}
 	t.mu.Unlock()
-	t.report(done, false)
+	t.report(done)
 }
 
 // Backlog is the number of messages that the named group has not been given, or has given back.
@@ -264,13 +263,13 @@ func join(done []settled, s settled) []settled {
 }
 
 // report tells sources and the window of settled messages. t.mu is not held.
-func (t *Topic) report(done []settled, quiet bool) {
+func (t *Topic) report(done []settled) {
 	for _, s := range done {
 		first := s.node.first + uint64(s.index)
 		if s.refusal != nil {
 			s.node.source.Refused(first, *s.refusal)
 		} else {
-			s.node.source.Settled(first, first+uint64(s.count)-1, quiet)
+			s.node.source.Settled(first, first+uint64(s.count)-1)
 		}
 		t.window.Release(flow.Amount{Messages: s.count, Bytes: s.bytes})
 	}

@@ -25,21 +25,18 @@ const (
 
 // flusher runs a flush function in a goroutine that it has only while there is something to flush: an idle connection
 // costs none, and kicks that arrive while it runs cost one atomic load.
-//
-// Whoever waits for the outcome, and knows that nobody else is about to add to it, flushes itself, with direct.
 type Flusher struct {
-	flush    func()
-	TryFlush func() (left bool) // flushes without blocking, and tells whether something is left; nil: that cannot be done
-	workers  *Workers
-	state    atomic.Int32
-	timer    *time.Timer // of whoever has changed armed
-	armed    atomic.Bool // the timer runs
-	closing  atomic.Bool
-	done     chan struct{} // closed with flushClosed
+	flush   func()
+	workers *Workers
+	state   atomic.Int32
+	timer   *time.Timer // of whoever has changed armed
+	armed   atomic.Bool // the timer runs
+	closing atomic.Bool
+	done    chan struct{} // closed with flushClosed
 }
 
-func New(crew *Workers, flush func(), atOnce func() (left bool)) *Flusher {
-	return &Flusher{flush: flush, TryFlush: atOnce, workers: crew, done: make(chan struct{})}
+func New(crew *Workers, flush func()) *Flusher {
+	return &Flusher{flush: flush, workers: crew, done: make(chan struct{})}
 }
 
 // kick makes sure that flush begins after this call.
@@ -81,18 +78,6 @@ func (f *Flusher) overdue() {
 	f.armed.Store(false)
 	if f.state.Load() == flushLate {
 		f.Kick()
-	}
-}
-
-// direct flushes in the caller's goroutine, without blocking. Where that cannot be done it is a kick.
-func (f *Flusher) Direct() {
-	if f.TryFlush == nil || !f.state.CompareAndSwap(flushIdle, flushRunning) && !f.state.CompareAndSwap(flushLate, flushRunning) {
-		f.Kick()
-		return
-	}
-	if left := f.TryFlush(); left || !f.rest() {
-		f.state.Store(flushAgain)
-		f.workers.run(f)
 	}
 }
 

@@ -22,7 +22,7 @@ func TestACrewRunsEveryKick(t *testing.T) {
 				case flushed <- struct{}{}:
 				default:
 				}
-			}, nil)
+			})
 			for range 1000 {
 				select {
 				case <-flushed:

@@ -97,7 +97,7 @@ type Files struct {
 func NewFiles(t testing.TB, a, peers *Authority, name string) *Files {
 	dir := t.TempDir()
 	f := &Files{
-		t: t,
+		t:           t,
 		Certificate: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem"), CA: filepath.Join(dir, "ca.pem"),
 	}
 	f.Renew(a, name)

@@ -30,7 +30,7 @@ type conn struct {
 	receiver *Receiver
 	nc       net.Conn
 	enc      session.Encoder
-	flusher *flush.Flusher
+	flusher  *flush.Flusher
 	handles  map[uint64]*stream // the reader's
 	host     string             // that MaxConnectionsPerHost counts
 	refusal  error              // why the peer will not be welcomed, known before it says a word
@@ -39,11 +39,8 @@ type conn struct {
 	resting  bool               // the reader's: nothing has come for a while
 	written  chan struct{}      // receives when control frames went out
 
-	tryWriter *netio.TryWriter // of nc; nil: it has none
-
 	principal string // set by greet
 	out       []byte // the flusher's
-	left      []byte // the flusher's: what flushAtOnce has not written of out
 
 	mu      sync.Mutex
 	greeted bool      // the peer was welcomed
@@ -60,10 +57,7 @@ func newConn(e *Receiver, nc net.Conn) *conn {
 		c.nc = tls.Server(nc, e.cfg.TLS)
 	}
 	c.enc = session.Encoder{Codec: e.codec, Checksum: e.cfg.TLS == nil}
-	c.flusher = flush.New(e.cfg.Workers, c.flush, nil)
-	if c.tryWriter = netio.NewTryWriter(c.nc); c.tryWriter != nil {
-		c.flusher.TryFlush = c.flushAtOnce
-	}
+	c.flusher = flush.New(e.cfg.Workers, c.flush)
 	return c
 }
 
@@ -181,7 +175,7 @@ const quietAfter = 500 * time.Millisecond
 // hear notes that a frame came. Silence until the deadline that it sets is a rest, or the end.
 func (c *conn) hear(now time.Time) error {
 	silence := c.receiver.cfg.DeadAfter
-	if c.tryWriter != nil { // under TLS the stack would grow again to read
+	if c.receiver.cfg.TLS == nil { // with it the stack would grow again to read
 		silence = min(quietAfter, silence/2)
 	}
 	if now.Sub(c.heard) < silence/8 {
@@ -193,7 +187,7 @@ func (c *conn) hear(now time.Time) error {
 
 // rest tells whether the connection may go on to be silent, where err says that it was.
 func (c *conn) rest(err error) bool {
-	if c.tryWriter == nil || c.resting || !errors.Is(err, os.ErrDeadlineExceeded) {
+	if c.receiver.cfg.TLS != nil || c.resting || !errors.Is(err, os.ErrDeadlineExceeded) {
 		return false
 	}
 	c.resting = true

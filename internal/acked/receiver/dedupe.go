@@ -31,7 +31,7 @@ type batch struct {
 
 func newCommitter(s store.DedupeStore, logger watermill.LoggerAdapter) *committer {
 	v := &committer{store: s, logger: logger}
-	v.flusher = flush.New(nil, v.flush, nil)
+	v.flusher = flush.New(nil, v.flush)
 	return v
 }
 

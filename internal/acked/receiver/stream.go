@@ -193,7 +193,7 @@ func (s *stream) append(msgs [][]byte, first uint64, own bool, free flow.Amount)
 }
 
 // Settled implements dispatch.Source.
-func (s *stream) Settled(first, last uint64, quiet bool) {
+func (s *stream) Settled(first, last uint64) {
 	if s.committer != nil && s.persist(s.committer, store.Range{First: first, Last: last}) != nil {
 		return // it was said in the log; the publisher keeps the message
 	}
@@ -202,11 +202,7 @@ func (s *stream) Settled(first, last uint64, quiet bool) {
 	s.mark()
 	c := s.conn
 	s.mu.Unlock()
-	switch {
-	case c == nil:
-	case quiet:
-		c.flusher.Direct()
-	default:
+	if c != nil {
 		c.flusher.Kick()
 	}
 }

@@ -44,36 +44,6 @@ func (c *conn) flush() {
 	if err != nil {
 		_ = c.nc.Close() // a half-written frame ends the connection; the reader ends with it
 	}
-	c.keep(out)
-}
-
-// flushAtOnce is flush for a caller that may not wait for the socket. left tells that there is something for flush.
-func (c *conn) flushAtOnce() (left bool) {
-	if len(c.left) > 0 {
-		return true
-	}
-	out := c.due()
-	if len(out) == 0 {
-		return false
-	}
-	n, err := 0, c.nc.SetWriteDeadline(time.Now().Add(c.receiver.cfg.WriteTimeout))
-	if err == nil {
-		n, err = c.tryWriter.Write(out)
-	}
-	if err != nil {
-		_ = c.nc.Close() // a half-written frame ends the connection; the reader ends with it
-		return false
-	}
-	if n < len(out) {
-		c.left, c.out = out[n:], nil
-		return true
-	}
-	c.keep(out)
-	return false
-}
-
-// keep keeps the flusher's buffer for the next time.
-func (c *conn) keep(out []byte) {
 	if c.out = out; cap(out) > 4<<10 {
 		c.out = nil // an idle connection keeps no large buffer
 	}
@@ -82,8 +52,7 @@ func (c *conn) keep(out []byte) {
 // due takes what is to be written. It is the flusher's.
 func (c *conn) due() []byte {
 	c.mu.Lock()
-	out := append(append(c.out[:0], c.left...), c.control...)
-	c.left = nil
+	out := append(c.out[:0], c.control...)
 	dirty := c.dirty
 	c.control, c.dirty = c.control[:0], nil
 	select {

@@ -87,7 +87,7 @@ func New(cfg Config) *Sender {
 		MaxFrame: session.MaxFrame(cfg.MaxMessageSize), PingAfter: cfg.PingAfter, DeadAfter: cfg.DeadAfter,
 		IdleCredit: idleCredit, ForgetAfter: cfg.ForgetAfter, Agent: "watermill-buffstreams",
 	})
-	l.flusher = flush.New(cfg.Workers, l.flush, nil)
+	l.flusher = flush.New(cfg.Workers, l.flush)
 	l.wg.Go(l.run) // ends when ctx is cancelled by close
 	return l
 }

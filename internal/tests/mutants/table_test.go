@@ -71,11 +71,6 @@ var mutants = []mutant{
 		probe{"internal/session", "^TestMemoryThatIsBeingWrittenIsNotUsedAgain$", ""},
 	},
 	{
-		"what a socket did not take at once is lost", "pool/endpoint_write.go",
-		"c.left, c.out = out[n:], nil", "c.left, c.out = nil, nil",
-		probe{"pool", "^TestWhatASocketDoesNotTakeAtOnceFollows$", ""},
-	},
-	{
 		"an ack that nobody waits for is never told", "pool/acked_flusher.go",
 		"f.timer = time.AfterFunc(lateBy, f.overdue)", "f.timer = time.AfterFunc(time.Hour, f.overdue)",
 		probe{"pool", "^TestALateFlushComes$", ""},
@@ -226,7 +221,7 @@ var mutants = []mutant{
 	},
 	{
 		"a silent peer is ended at once", "pool/endpoint_conn.go",
-		"if c.once == nil || c.resting ||", "if c.once != nil || c.resting ||",
+		"if c.endpoint.cfg.tls != nil || c.resting ||", "if c.endpoint.cfg.tls == nil || c.resting ||",
 		probe{"pool", "^TestAQuietConnectionKeepsASmallStack$", ""},
 	},
 	{
