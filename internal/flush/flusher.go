@@ -3,25 +3,19 @@ package flush
 import (
 	"runtime"
 	"sync/atomic"
-	"time"
 )
 
 // The states of a flusher.
 const (
 	flushIdle    int32 = iota
-	flushLate          // idle, and a timer will kick it
 	flushRunning       // somebody flushes
 	flushAgain         // somebody flushes, and it has been kicked since that last began
 	flushClosed
 )
 
-const (
-	// yields is how often a flusher steps back before it flushes: fewer make more and smaller writes, more delay them for
-	// nothing. See docs/performance.md.
-	yields = 3
-	// lateBy is how long a flush waits that nobody waits for.
-	lateBy = time.Millisecond
-)
+// yields is how often a flusher steps back before it flushes: fewer make more and smaller writes, more delay them for
+// nothing. See docs/performance.md.
+const yields = 3
 
 // flusher runs a flush function in a goroutine that it has only while there is something to flush: an idle connection
 // costs none, and kicks that arrive while it runs cost one atomic load.
@@ -29,8 +23,6 @@ type Flusher struct {
 	flush   func()
 	workers *Workers
 	state   atomic.Int32
-	timer   *time.Timer // of whoever has changed armed
-	armed   atomic.Bool // the timer runs
 	closing atomic.Bool
 	done    chan struct{} // closed with flushClosed
 }
@@ -42,42 +34,19 @@ func New(crew *Workers, flush func()) *Flusher {
 // kick makes sure that flush begins after this call.
 func (f *Flusher) Kick() {
 	for {
-		switch s := f.state.Load(); s {
+		switch f.state.Load() {
 		case flushAgain, flushClosed:
 			return
 		case flushRunning:
 			if f.state.CompareAndSwap(flushRunning, flushAgain) {
 				return
 			}
-		case flushIdle, flushLate:
-			if f.state.CompareAndSwap(s, flushAgain) {
+		case flushIdle:
+			if f.state.CompareAndSwap(flushIdle, flushAgain) {
 				f.workers.run(f)
 				return
 			}
 		}
-	}
-}
-
-// later makes sure that flush begins within lateBy. One caller at a time.
-func (f *Flusher) Later() {
-	if !f.state.CompareAndSwap(flushIdle, flushLate) {
-		f.state.CompareAndSwap(flushRunning, flushAgain)
-		return
-	}
-	if !f.armed.CompareAndSwap(false, true) { // for an earlier flush, which has come: to start it anew can cost a system call
-		return
-	}
-	if f.timer == nil {
-		f.timer = time.AfterFunc(lateBy, f.overdue)
-		return
-	}
-	f.timer.Reset(lateBy)
-}
-
-func (f *Flusher) overdue() {
-	f.armed.Store(false)
-	if f.state.Load() == flushLate {
-		f.Kick()
 	}
 }
 
@@ -108,7 +77,7 @@ func (f *Flusher) run() {
 
 // end closes a flusher that is idle.
 func (f *Flusher) end() {
-	if f.state.CompareAndSwap(flushIdle, flushClosed) || f.state.CompareAndSwap(flushLate, flushClosed) {
+	if f.state.CompareAndSwap(flushIdle, flushClosed) {
 		close(f.done)
 	}
 }

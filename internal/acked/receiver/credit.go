@@ -7,20 +7,18 @@ import (
 // initialTarget suffices for a stream that sends now and then.
 var initialTarget = flow.Amount{Messages: 256, Bytes: 64 << 10}
 
-// topUp gives more credit when half of it is used, without waiting in line, and tells whether it did. mu is held.
-func (s *stream) topUp() bool {
+// topUp gives more credit when half of it is used, without waiting in line. mu is held.
+func (s *stream) topUp() {
 	left, idle := s.in.Outstanding(), s.topic.Window().Idle()
 	target := flow.Amount{Messages: min(s.target.Messages, idle.Messages), Bytes: min(s.target.Bytes, idle.Bytes)}
 	if s.claim != nil || left.Messages > target.Messages/2 && left.Bytes > target.Bytes/2 {
-		return false
+		return
 	}
 	if idle.Messages < s.asked.Messages || idle.Bytes < s.asked.Bytes { // it would have to ask for the rest all the same
-		return false
+		return
 	}
 	more := flow.Amount{Messages: max(0, target.Messages-left.Messages), Bytes: max(0, target.Bytes-left.Bytes)}
-	given := s.topic.Window().Take(more)
-	s.in.Grant(given)
-	return given.Messages > 0
+	s.in.Grant(s.topic.Window().Take(more))
 }
 
 // want returns the unused credit and asks for more, in line with the topic's other streams.

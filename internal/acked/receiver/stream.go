@@ -161,13 +161,9 @@ func (s *stream) publish(c *conn, f *session.PublishFrame) error {
 	}
 	dup = s.append(fresh, first, f.Owned, dup)
 	s.mark()
-	granted := s.topUp()
+	s.topUp()
 	s.mu.Unlock()
-	if granted || f.Prompt {
-		c.flusher.Kick()
-	} else { // whoever settles them will tell both
-		c.flusher.Later()
-	}
+	c.flusher.Kick()
 	s.topic.Window().Release(dup)
 	return nil
 }

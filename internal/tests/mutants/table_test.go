@@ -71,11 +71,6 @@ var mutants = []mutant{
 		probe{"internal/session", "^TestMemoryThatIsBeingWrittenIsNotUsedAgain$", ""},
 	},
 	{
-		"an ack that nobody waits for is never told", "pool/acked_flusher.go",
-		"f.timer = time.AfterFunc(lateBy, f.overdue)", "f.timer = time.AfterFunc(time.Hour, f.overdue)",
-		probe{"pool", "^TestALateFlushComes$", ""},
-	},
-	{
 		"what a connection took of a frame is sent once more", "pool/writer_flush.go",
 		"sent := w.unsent + w.partly", "sent := w.unsent",
 		probe{"pool", "^TestWhatTheSocketHasNoRoomForFollows$", ""},
