@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
-	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 func TestValidateNamesTheField(t *testing.T) {
@@ -60,7 +60,7 @@ func TestAnyCodecCanBeChosen(t *testing.T) {
 	for _, n := range []int{0, 1, 127, 128, 20000, 1 << 20} {
 		_, err := w.Write(patterned(n))
 		require.NoError(t, err)
-		assert.Equal(t, string(patterned(n)), nettest.Receive(t, got))
+		assert.Equal(t, string(patterned(n)), testkit.Receive(t, got))
 	}
 }
 

@@ -10,14 +10,14 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 // noLeaks fails the test if it leaves goroutines or descriptors behind. Call it
 // first: it runs after every other cleanup.
 func NoLeaks(t *testing.T) {
 	t.Helper()
-	leaktest.Check(t)
+	testkit.CheckLeaks(t)
 }
 
 // startListener listens on a port of the system's choice and accepts.

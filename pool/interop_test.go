@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
-	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 func patterned(n int) []byte {
@@ -36,13 +36,13 @@ func TestListenerTakesEveryLengthFromAPlainPeer(t *testing.T) {
 		}
 	}()
 	for n := 0; n <= 4096; n++ {
-		require.Equal(t, string(patterned(n)), nettest.Receive(t, got), "length %d", n)
+		require.Equal(t, string(patterned(n)), testkit.Receive(t, got), "length %d", n)
 	}
 }
 
 func TestPlainPeerTakesEveryLengthFromAWriter(t *testing.T) {
 	NoLeaks(t)
-	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	server := testkit.NewPeerServer(t, "127.0.0.1:0")
 	w := dialTest(t, WriterConfig{Address: server.Address()})
 	conn := server.Accept(t)
 	go func() { // ends after the last message
@@ -65,9 +65,9 @@ func TestOtherLimitsHaveTheHeaderWidthOfBuffStreams(t *testing.T) {
 			got := make(chan string, 1)
 			l := StartListener(t, ListenerConfig{MaxMessageSize: limit, Callback: collect(got)})
 			newPeerClient(t, l).sendRaw(peerFrame(width, patterned(limit)))
-			assert.Equal(t, string(patterned(limit)), nettest.Receive(t, got))
+			assert.Equal(t, string(patterned(limit)), testkit.Receive(t, got))
 
-			server := nettest.NewPeerServer(t, "127.0.0.1:0")
+			server := testkit.NewPeerServer(t, "127.0.0.1:0")
 			w := dialTest(t, WriterConfig{Address: server.Address(), MaxMessageSize: limit})
 			conn := server.Accept(t)
 			_, err := w.Write(patterned(limit))
@@ -97,13 +97,13 @@ func TestAHostileHeaderEndsOnlyItsOwnConnection(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			NoLeaks(t)
-			got, log := make(chan string, 10), nettest.NewLog()
+			got, log := make(chan string, 10), testkit.NewLog()
 			l := StartListener(t, ListenerConfig{Callback: collect(got), Logger: log})
 			good, bad := newPeerClient(t, l), newPeerClient(t, l)
 			good.send([]byte("before"))
-			require.Equal(t, "before", nettest.Receive(t, got))
+			require.Equal(t, "before", testkit.Receive(t, got))
 			bad.send([]byte("bad's own"))
-			require.Equal(t, "bad's own", nettest.Receive(t, got))
+			require.Equal(t, "bad's own", testkit.Receive(t, got))
 
 			bad.sendRaw(c.header)
 			require.NoError(t, closeWrite(bad.conn))
@@ -119,7 +119,7 @@ func TestAHostileHeaderEndsOnlyItsOwnConnection(t *testing.T) {
 			assert.Equal(t, fmt.Sprintf("%q", bad.conn.LocalAddr().String()), line.Fields["peer"])
 
 			good.send([]byte("after"))
-			assert.Equal(t, "after", nettest.Receive(t, got))
+			assert.Equal(t, "after", testkit.Receive(t, got))
 		})
 	}
 }
@@ -130,17 +130,17 @@ func TestAnUnmodifiedClientWithALargerLimitEndsOnlyItself(t *testing.T) {
 	l := StartListener(t, ListenerConfig{Callback: collect(got)})
 	good, bad := newPeerClient(t, l), newPeerClient(t, l)
 	bad.send(make([]byte, 4096))
-	require.Len(t, nettest.Receive(t, got), 4096)
+	require.Len(t, testkit.Receive(t, got), 4096)
 	bad.send(make([]byte, 4097)) // the width is the same, so only the length gives it away
 	bad.ended()
 	good.send([]byte("still here"))
-	assert.Equal(t, "still here", nettest.Receive(t, got))
+	assert.Equal(t, "still here", testkit.Receive(t, got))
 }
 
 func TestConcurrentWritesNeverInterleaveAndKeepTheirOrder(t *testing.T) {
 	NoLeaks(t)
 	const writers, each = 16, 2000
-	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	server := testkit.NewPeerServer(t, "127.0.0.1:0")
 	w := dialTest(t, WriterConfig{Address: server.Address(), BufferSize: 64 << 10})
 	conn := server.Accept(t)
 	var wg sync.WaitGroup

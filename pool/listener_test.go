@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
-	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 func ignore([]byte) error { return nil }
@@ -131,7 +131,7 @@ func TestAPeerThatNeverStopsDoesNotHoldUpClose(t *testing.T) {
 
 func TestCloseIsBoundedWhenACallbackHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		socket := nettest.NewPipeListener()
+		socket := testkit.NewPipeListener()
 		hang := make(chan struct{})
 		l := StartListener(t, ListenerConfig{Listen: socket.Listen, Callback: func([]byte) error { <-hang; return nil }})
 		conn := socket.Connect()
@@ -173,13 +173,13 @@ func TestAnInsecureAddressIsRefused(t *testing.T) {
 
 // outsideListener claims to be bound where a name or a hook led it.
 type outsideListener struct {
-	*nettest.PipeListener
+	*testkit.PipeListener
 }
 
 func (outsideListener) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1} }
 
 func TestAnInsecureAddressIsRefusedWhereOnlyTheSocketTells(t *testing.T) {
-	socket := outsideListener{nettest.NewPipeListener()}
+	socket := outsideListener{testkit.NewPipeListener()}
 	_, err := ListenTCP(ListenerConfig{
 		Address: "some.name:1", Callback: ignore,
 		Listen: func(string, string) (net.Listener, error) { return socket, nil },
@@ -190,7 +190,7 @@ func TestAnInsecureAddressIsRefusedWhereOnlyTheSocketTells(t *testing.T) {
 
 func TestAcceptErrorsBackOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		socket, log, got := nettest.NewPipeListener(), nettest.NewLog(), make(chan string, 1)
+		socket, log, got := testkit.NewPipeListener(), testkit.NewLog(), make(chan string, 1)
 		StartListener(t, ListenerConfig{Listen: socket.Listen, Logger: log, Callback: collect(got)})
 		start := time.Now()
 		for range 10 {
@@ -208,7 +208,7 @@ func TestAcceptErrorsBackOff(t *testing.T) {
 
 func TestASocketThatSomebodyElseClosesEndsStartListening(t *testing.T) {
 	NoLeaks(t)
-	socket := nettest.NewPipeListener()
+	socket := testkit.NewPipeListener()
 	l, err := ListenTCP(ListenerConfig{Address: "x:1", Listen: socket.Listen, Callback: ignore})
 	require.NoError(t, err)
 	require.NoError(t, socket.Close())
@@ -219,13 +219,13 @@ func TestASocketThatSomebodyElseClosesEndsStartListening(t *testing.T) {
 func TestMaxConnections(t *testing.T) {
 	for _, limits := range []ListenerConfig{{MaxConnections: 2}, {MaxConnectionsPerHost: 2}} {
 		NoLeaks(t)
-		got, log := make(chan string, 10), nettest.NewLog()
+		got, log := make(chan string, 10), testkit.NewLog()
 		limits.Callback, limits.Logger = collect(got), log
 		l := StartListener(t, limits)
 		first, second := newPeerClient(t, l), newPeerClient(t, l)
 		for _, p := range []peerClient{first, second} {
 			p.send([]byte("in"))
-			require.Equal(t, "in", nettest.Receive(t, got))
+			require.Equal(t, "in", testkit.Receive(t, got))
 		}
 		newPeerClient(t, l).ended()
 		newPeerClient(t, l).ended()
@@ -235,9 +235,9 @@ func TestMaxConnections(t *testing.T) {
 		require.NoError(t, first.conn.Close())
 		waitForConnections(l, 1)
 		newPeerClient(t, l).send([]byte("room again"))
-		assert.Equal(t, "room again", nettest.Receive(t, got))
+		assert.Equal(t, "room again", testkit.Receive(t, got))
 		second.send([]byte("still in"))
-		assert.Equal(t, "still in", nettest.Receive(t, got))
+		assert.Equal(t, "still in", testkit.Receive(t, got))
 	}
 }
 

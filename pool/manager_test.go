@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 func NewTestManager(t *testing.T, cfg ManagerConfig) *Manager {
@@ -34,7 +34,7 @@ func TestManagerRoundTrip(t *testing.T) {
 	n, err := m.Write(address, []byte("hello"))
 	require.NoError(t, err)
 	assert.Equal(t, 5, n)
-	assert.Equal(t, "hello", nettest.Receive(t, got))
+	assert.Equal(t, "hello", testkit.Receive(t, got))
 	require.NoError(t, m.Flush(context.Background(), address))
 
 	assert.ErrorIs(t, m.Dial(WriterConfig{Address: address}), ErrAlreadyOpened)
@@ -156,7 +156,7 @@ func TestManagerCloseEndsEverythingAndStaysClosed(t *testing.T) {
 	wg.Wait()
 	assert.ErrorIs(t, <-slow, ErrClosed)
 	for range 100 {
-		assert.Equal(t, "queued", nettest.Receive(t, got), "Close sends what is queued")
+		assert.Equal(t, "queued", testkit.Receive(t, got), "Close sends what is queued")
 	}
 	assert.ErrorIs(t, m.Dial(WriterConfig{Address: address}), ErrClosed)
 	assert.ErrorIs(t, m.StartListening(ListenerConfig{Address: "127.0.0.1:0", Callback: ignore}), ErrClosed)

@@ -11,12 +11,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
-	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 func TestACallbackErrorIsLoggedAndTheConnectionGoesOn(t *testing.T) {
 	NoLeaks(t)
-	log, got, failure := nettest.NewLog(), make(chan string, 2), errors.New("no good")
+	log, got, failure := testkit.NewLog(), make(chan string, 2), errors.New("no good")
 	l := StartListener(t, ListenerConfig{Logger: log, Callback: func(m []byte) error {
 		got <- string(m)
 		return failure
@@ -24,7 +24,7 @@ func TestACallbackErrorIsLoggedAndTheConnectionGoesOn(t *testing.T) {
 	peer := newPeerClient(t, l)
 	for _, m := range []string{"one", "two"} {
 		peer.send([]byte(m))
-		assert.Equal(t, m, nettest.Receive(t, got))
+		assert.Equal(t, m, testkit.Receive(t, got))
 		line := log.Next(t, "error")
 		assert.Equal(t, failure, line.Err)
 		assert.NotContains(t, fmt.Sprint(line), m, "payloads are never logged")
@@ -33,7 +33,7 @@ func TestACallbackErrorIsLoggedAndTheConnectionGoesOn(t *testing.T) {
 
 func TestACallbackThatPanicsEndsOnlyItsConnection(t *testing.T) {
 	NoLeaks(t)
-	log, got := nettest.NewLog(), make(chan string, 1)
+	log, got := testkit.NewLog(), make(chan string, 1)
 	l := StartListener(t, ListenerConfig{Logger: log, Callback: func(m []byte) error {
 		if string(m) == "bad" {
 			panic("callback")
@@ -46,7 +46,7 @@ func TestACallbackThatPanicsEndsOnlyItsConnection(t *testing.T) {
 	bad.ended()
 	assert.ErrorContains(t, log.Next(t, "error").Err, "callback")
 	good.send([]byte("good"))
-	assert.Equal(t, "good", nettest.Receive(t, got))
+	assert.Equal(t, "good", testkit.Receive(t, got))
 }
 
 func TestMessagesThroughAChannelBelongToTheReceiver(t *testing.T) {
@@ -62,7 +62,7 @@ func TestMessagesThroughAChannelBelongToTheReceiver(t *testing.T) {
 	}()
 	var kept [][]byte
 	for range count {
-		kept = append(kept, nettest.Receive(t, messages))
+		kept = append(kept, testkit.Receive(t, messages))
 	}
 	for i, m := range kept {
 		require.Equal(t, string(patterned(i)), string(m))
@@ -71,7 +71,7 @@ func TestMessagesThroughAChannelBelongToTheReceiver(t *testing.T) {
 
 func TestAFullChannelHoldsThePeerBackAndCloseTellsWhatWasLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		socket, messages := nettest.NewPipeListener(), make(chan []byte, 1)
+		socket, messages := testkit.NewPipeListener(), make(chan []byte, 1)
 		l := StartListener(t, ListenerConfig{Listen: socket.Listen, Messages: messages})
 		conn := socket.Connect()
 		stream := append(peerFrame(width4096, []byte("a")), peerFrame(width4096, []byte("b"))...)
@@ -110,7 +110,7 @@ func TestAFrameThatHasBegunMustEndInTime(t *testing.T) {
 			}
 			t.Run(name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					socket, log := nettest.NewPipeListener(), nettest.NewLog()
+					socket, log := testkit.NewPipeListener(), testkit.NewLog()
 					StartListener(t, ListenerConfig{
 						Listen: socket.Listen, Logger: log, Callback: ignore, FrameTimeout: 10 * time.Second, Codec: codec,
 					})
@@ -135,7 +135,7 @@ func TestAFrameThatHasBegunMustEndInTime(t *testing.T) {
 func TestASlowButSteadyPeerIsNoOffender(t *testing.T) {
 	for _, codec := range []framing.Codec{must(framing.NewBuffStreams(0)), must(framing.NewVarint(4096))} {
 		synctest.Test(t, func(t *testing.T) {
-			socket, got := nettest.NewPipeListener(), make(chan string, 10)
+			socket, got := testkit.NewPipeListener(), make(chan string, 10)
 			StartListener(t, ListenerConfig{Listen: socket.Listen, Callback: collect(got), FrameTimeout: 10 * time.Second, Codec: codec})
 			conn := socket.Connect()
 			var stream []byte
@@ -164,7 +164,7 @@ func TestASlowButSteadyPeerIsNoOffender(t *testing.T) {
 
 func TestIdleTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		socket, log := nettest.NewPipeListener(), nettest.NewLog()
+		socket, log := testkit.NewPipeListener(), testkit.NewLog()
 		StartListener(t, ListenerConfig{Listen: socket.Listen, Logger: log, Callback: ignore, IdleTimeout: time.Minute})
 		conn := socket.Connect()
 		start := time.Now()
@@ -182,7 +182,7 @@ func TestIdleTimeout(t *testing.T) {
 
 func TestAFloodOfEmptyMessagesIsSlowedDownAndLosesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		socket, got := nettest.NewPipeListener(), 0
+		socket, got := testkit.NewPipeListener(), 0
 		StartListener(t, ListenerConfig{Listen: socket.Listen, MaxEmptyMessages: 100, Callback: func([]byte) error { got++; return nil }})
 		conn := socket.Connect()
 		start := time.Now()
@@ -207,9 +207,9 @@ func TestAFloodOfEmptyMessagesIsSlowedDownAndLosesNothing(t *testing.T) {
 }
 
 func TestATLSHandshakeMustEndInTime(t *testing.T) {
-	server, _ := nettest.TestTLS(t)
+	server, _ := testkit.SelfSignedTLS(t)
 	synctest.Test(t, func(t *testing.T) {
-		socket, log := nettest.NewPipeListener(), nettest.NewLog()
+		socket, log := testkit.NewPipeListener(), testkit.NewLog()
 		l := StartListener(t, ListenerConfig{Listen: socket.Listen, Logger: log, Callback: ignore, TLSConfig: server})
 		silent := socket.Connect()
 		start := time.Now()
@@ -228,7 +228,7 @@ func TestATLSHandshakeMustEndInTime(t *testing.T) {
 
 func TestCloseKeepsWhatIsInFlightUnderTLS(t *testing.T) {
 	NoLeaks(t)
-	server, client := nettest.TestTLS(t)
+	server, client := testkit.SelfSignedTLS(t)
 	entered, release := make(chan struct{}), make(chan struct{})
 	var got []string
 	l := StartListener(t, ListenerConfig{TLSConfig: server, Callback: func(m []byte) error {

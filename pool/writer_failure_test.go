@@ -11,11 +11,11 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 // losePeer ends the connection and keeps new ones from being made.
-func losePeer(t *testing.T, network *nettest.Pipes) {
+func losePeer(t *testing.T, network *testkit.Network) {
 	t.Helper()
 	network.SetDown(true)
 	require.NoError(t, (<-network.Servers).Close())
@@ -33,7 +33,7 @@ func writeNumbers(t *testing.T, w *Writer, from, to int) {
 
 func TestFailedMessagesGoToTheHandlerInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		failures := make(chan Failure, 10)
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, OnFailure: func(f Failure) { failures <- f }})
 		losePeer(t, network)
@@ -42,7 +42,7 @@ func TestFailedMessagesGoToTheHandlerInOrder(t *testing.T) {
 			f := <-failures
 			assert.Equal(t, "peer:1", f.Address)
 			assert.Equal(t, fmt.Sprint(i), string(f.Payload))
-			assert.ErrorIs(t, f.Err, nettest.ErrNetworkDown)
+			assert.ErrorIs(t, f.Err, testkit.ErrNetworkDown)
 		}
 		assert.Equal(t, 1+5, network.Dialed(), "the first one, and five attempts")
 
@@ -58,7 +58,7 @@ func TestFailedMessagesGoToTheHandlerInOrder(t *testing.T) {
 
 func TestFailedMessagesGoToTheChannelInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		failures := make(chan Failure) // full at once
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, Failures: failures})
 		losePeer(t, network)
@@ -83,7 +83,7 @@ func TestWithoutAHandlerTheNextCallTellsOnce(t *testing.T) {
 	for name, call := range calls {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				network := nettest.NewPipes()
+				network := testkit.NewNetwork()
 				w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial})
 				losePeer(t, network)
 				writeNumbers(t, w, 0, 3)
@@ -91,7 +91,7 @@ func TestWithoutAHandlerTheNextCallTellsOnce(t *testing.T) {
 				var failed *FailedError
 				require.ErrorAs(t, call(w), &failed)
 				assert.Equal(t, 3, failed.Count)
-				assert.ErrorIs(t, failed, nettest.ErrNetworkDown)
+				assert.ErrorIs(t, failed, testkit.ErrNetworkDown)
 				if name != "Close" {
 					assert.NoError(t, w.Flush(context.Background()), "it is told once")
 					assert.NoError(t, w.Close())
@@ -104,7 +104,7 @@ func TestWithoutAHandlerTheNextCallTellsOnce(t *testing.T) {
 func TestFlushTellsWhatFailedWhileItWaited(t *testing.T) {
 	for _, handler := range []func(Failure){nil, func(Failure) {}} {
 		synctest.Test(t, func(t *testing.T) {
-			network := nettest.NewPipes()
+			network := testkit.NewNetwork()
 			w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, OnFailure: handler})
 			losePeer(t, network)
 			writeNumbers(t, w, 0, 4)
@@ -118,7 +118,7 @@ func TestFlushTellsWhatFailedWhileItWaited(t *testing.T) {
 
 func TestAFullBufferWaitsForTheEndOfAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		w := dialTest(t, WriterConfig{
 			Address: "peer:1", Dial: network.Dial, BufferSize: 20,
 			Retry: &RetryConfig{MaxAttempts: RetryForever},
@@ -151,7 +151,7 @@ func TestTheHandlerCanFailOverWithinTheSameManager(t *testing.T) {
 	NoLeaks(t)
 	got := make(chan string, 100)
 	backup := StartListener(t, ListenerConfig{Callback: collect(got)})
-	server, log := nettest.NewPeerServer(t, "127.0.0.1:0"), nettest.NewLog()
+	server, log := testkit.NewPeerServer(t, "127.0.0.1:0"), testkit.NewLog()
 	m, err := NewManager(ManagerConfig{})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = m.Close() })
@@ -176,14 +176,14 @@ func TestTheHandlerCanFailOverWithinTheSameManager(t *testing.T) {
 		}
 	}()
 	for i := range 100 {
-		require.Equal(t, fmt.Sprint(i), nettest.Receive(t, got))
+		require.Equal(t, fmt.Sprint(i), testkit.Receive(t, got))
 	}
 	<-sent
 }
 
 func TestAHandlerThatPanicsLosesOnlyItsMessage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network, log := nettest.NewPipes(), nettest.NewLog()
+		network, log := testkit.NewNetwork(), testkit.NewLog()
 		failures := make(chan string, 10)
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, Logger: log, OnFailure: func(f Failure) {
 			if string(f.Payload) == "1" {
@@ -203,7 +203,7 @@ func TestAHandlerThatPanicsLosesOnlyItsMessage(t *testing.T) {
 
 func TestCloseHandsOverWhatItCouldNotSend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		var got []string
 		w := dialTest(t, WriterConfig{
 			Address: "peer:1", Dial: network.Dial, CloseTimeout: time.Second,
@@ -219,7 +219,7 @@ func TestCloseHandsOverWhatItCouldNotSend(t *testing.T) {
 		require.ErrorAs(t, err, &failed)
 		assert.Equal(t, 3, failed.Count)
 		assert.ErrorIs(t, err, ErrClosed)
-		assert.ErrorIs(t, err, nettest.ErrNetworkDown)
+		assert.ErrorIs(t, err, testkit.ErrNetworkDown)
 		assert.Equal(t, []string{"0", "1", "2"}, got)
 		assert.Equal(t, err, w.Close())
 	})
@@ -229,7 +229,7 @@ func TestCloseDoesNotWaitForeverForTheHandler(t *testing.T) {
 	for _, through := range []string{"OnFailure", "Failures"} {
 		t.Run(through, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				network := nettest.NewPipes()
+				network := testkit.NewNetwork()
 				hang := make(chan struct{})
 				cfg := WriterConfig{
 					Address: "peer:1", Dial: network.Dial, CloseTimeout: time.Second,
@@ -256,7 +256,7 @@ func TestCloseDoesNotWaitForeverForTheHandler(t *testing.T) {
 
 func TestAPeerThatNeverTakesAnythingUsesUpTheAttempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		failures := make(chan Failure, 1)
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, Failures: failures})
 		writeNumbers(t, w, 0, 1)
@@ -269,7 +269,7 @@ func TestAPeerThatNeverTakesAnythingUsesUpTheAttempts(t *testing.T) {
 
 func TestAPeerThatHangsUpAtOnceIsNotDialledInATightLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial})
 		start := time.Now()
 		for i := range 100 {
@@ -288,7 +288,7 @@ func TestAPeerThatHangsUpAtOnceIsNotDialledInATightLoop(t *testing.T) {
 
 func TestProgressGivesAllAttemptsBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		failures := make(chan Failure, 1)
 		w := dialTest(t, WriterConfig{
 			Address: "peer:1", Dial: network.Dial, Failures: failures,
@@ -314,12 +314,12 @@ func TestProgressGivesAllAttemptsBack(t *testing.T) {
 
 func TestAFailedReopenTriesOnceAndUsesUpNoAttempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		failures := make(chan Failure, 1)
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, Failures: failures})
 		losePeer(t, network)
 		for i := range 10 {
-			require.ErrorIs(t, w.Reopen(), nettest.ErrNetworkDown)
+			require.ErrorIs(t, w.Reopen(), testkit.ErrNetworkDown)
 			time.Sleep(time.Hour)
 			require.Equal(t, 1+i+1, network.Dialed())
 		}
@@ -332,7 +332,7 @@ func TestAFailedReopenTriesOnceAndUsesUpNoAttempts(t *testing.T) {
 
 func TestACustomBackOffIsAskedForEachAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		failures := make(chan Failure, 1)
 		w := dialTest(t, WriterConfig{
 			Address: "peer:1", Dial: network.Dial, Failures: failures,
@@ -350,7 +350,7 @@ func TestACustomBackOffIsAskedForEachAttempt(t *testing.T) {
 
 func TestABackOffThatStopsEndsTheAttempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		failures := make(chan Failure, 1)
 		w := dialTest(t, WriterConfig{
 			Address: "peer:1", Dial: network.Dial, Failures: failures,
@@ -359,7 +359,7 @@ func TestABackOffThatStopsEndsTheAttempts(t *testing.T) {
 		time.Sleep(time.Second)
 		losePeer(t, network)
 		writeNumbers(t, w, 0, 1)
-		assert.ErrorIs(t, (<-failures).Err, nettest.ErrNetworkDown)
+		assert.ErrorIs(t, (<-failures).Err, testkit.ErrNetworkDown)
 		assert.Equal(t, 1+1, network.Dialed())
 		assert.NoError(t, w.Close())
 	})

@@ -17,12 +17,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
-	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 func TestAMessageOverTheLimitQueuesNothing(t *testing.T) {
 	NoLeaks(t)
-	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	server := testkit.NewPeerServer(t, "127.0.0.1:0")
 	w := dialTest(t, WriterConfig{Address: server.Address(), MaxMessageSize: 256})
 	conn := server.Accept(t)
 	n, err := w.Write(make([]byte, 257))
@@ -42,7 +42,7 @@ func TestAMessageOverTheLimitQueuesNothing(t *testing.T) {
 
 func TestCloseSendsWhatIsQueuedAndIsIdempotent(t *testing.T) {
 	NoLeaks(t)
-	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	server := testkit.NewPeerServer(t, "127.0.0.1:0")
 	w := dialTest(t, WriterConfig{Address: server.Address()})
 	conn := server.Accept(t)
 	var want []string
@@ -68,7 +68,7 @@ func TestCloseSendsWhatIsQueuedAndIsIdempotent(t *testing.T) {
 }
 
 func TestDialTellsWhyItFailed(t *testing.T) {
-	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	server := testkit.NewPeerServer(t, "127.0.0.1:0")
 	require.NoError(t, server.Listener.Close())
 	_, err := DialTCP(WriterConfig{Address: server.Address()})
 	var refused *net.OpError
@@ -78,8 +78,8 @@ func TestDialTellsWhyItFailed(t *testing.T) {
 
 func TestTheNextWriteReconnectsAfterThePeerRestarted(t *testing.T) {
 	NoLeaks(t)
-	log := nettest.NewLog()
-	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	log := testkit.NewLog()
+	server := testkit.NewPeerServer(t, "127.0.0.1:0")
 	w := dialTest(t, WriterConfig{Address: server.Address(), Logger: log})
 	conn := server.Accept(t)
 	for round := range 5 {
@@ -92,7 +92,7 @@ func TestTheNextWriteReconnectsAfterThePeerRestarted(t *testing.T) {
 		require.NoError(t, conn.Close())
 		require.NoError(t, server.Listener.Close())
 		assert.Contains(t, log.Next(t, "info").Msg, "connection lost", "without a Write")
-		server = nettest.NewPeerServer(t, server.Address())
+		server = testkit.NewPeerServer(t, server.Address())
 		_, err = fmt.Fprint(w, "after ", round)
 		require.NoError(t, err)
 		conn = server.Accept(t)
@@ -105,7 +105,7 @@ func TestTheNextWriteReconnectsAfterThePeerRestarted(t *testing.T) {
 
 func TestReopen(t *testing.T) {
 	NoLeaks(t)
-	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	server := testkit.NewPeerServer(t, "127.0.0.1:0")
 	w := dialTest(t, WriterConfig{Address: server.Address()})
 	first := server.Accept(t)
 	require.NoError(t, w.Reopen())
@@ -122,7 +122,7 @@ func TestReopen(t *testing.T) {
 	require.NoError(t, server.Listener.Close())
 	var refused *net.OpError
 	require.ErrorAs(t, w.Reopen(), &refused, "it tells that it failed, at once")
-	server = nettest.NewPeerServer(t, server.Address())
+	server = testkit.NewPeerServer(t, server.Address())
 	_, err = w.Write([]byte("on the third"))
 	require.NoError(t, err)
 	m, err = peerRead(server.Accept(t), width4096)
@@ -132,7 +132,7 @@ func TestReopen(t *testing.T) {
 
 func TestReopenEndsAWriteThatIsStuckAndLosesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, WriteTimeout: Unlimited})
 		<-network.Servers // takes nothing
 		_, err := w.Write([]byte("stuck"))
@@ -174,7 +174,7 @@ func TestAFrameThatWasCutIsSentAgainFromItsStart(t *testing.T) {
 	}
 	for room := range len(stream) {
 		synctest.Test(t, func(t *testing.T) {
-			network, cut := nettest.NewPipes(), (*cutConn)(nil)
+			network, cut := testkit.NewNetwork(), (*cutConn)(nil)
 			dial := func(ctx context.Context, n, a string) (net.Conn, error) {
 				conn, err := network.Dial(ctx, n, a)
 				if cut == nil {
@@ -208,7 +208,7 @@ func TestAFrameThatWasCutIsSentAgainFromItsStart(t *testing.T) {
 
 func TestAWriteTimeoutEndsTheConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial})
 		stuck := <-network.Servers
 		start := time.Now()
@@ -231,7 +231,7 @@ func TestAWriteTimeoutEndsTheConnection(t *testing.T) {
 
 func TestAStalledBufferIsNotATimeoutWhileThereIsProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, MaxMessageSize: 1 << 20, CloseTimeout: time.Hour})
 		slow := <-network.Servers
 		message := strings.Repeat("x", 1<<20-1)
@@ -255,7 +255,7 @@ func TestAStalledBufferIsNotATimeoutWhileThereIsProgress(t *testing.T) {
 
 func TestAFullBufferBlocksAndNeverDrops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, BufferSize: 100})
 		conn := <-network.Servers
 		var accepted []string
@@ -285,7 +285,7 @@ func TestAFullBufferBlocksAndNeverDrops(t *testing.T) {
 
 func TestAMessageLargerThanTheBufferIsTakenWhenNothingElseWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, BufferSize: 10})
 		conn := <-network.Servers
 		go func() { // ends after the last message
@@ -305,7 +305,7 @@ func TestAMessageLargerThanTheBufferIsTakenWhenNothingElseWaits(t *testing.T) {
 
 func TestCloseFreesAWriteThatWaitsForRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, BufferSize: 10})
 		<-network.Servers // takes nothing
 		for range 2 {
@@ -339,7 +339,7 @@ func TestCloseFreesAWriteThatWaitsForRoom(t *testing.T) {
 
 func TestFlush(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial})
 		conn := <-network.Servers
 		require.NoError(t, w.Flush(context.Background()))
@@ -362,8 +362,8 @@ func TestFlush(t *testing.T) {
 
 func TestWhatThePeerSendsIsDiscarded(t *testing.T) {
 	NoLeaks(t)
-	log := nettest.NewLog()
-	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	log := testkit.NewLog()
+	server := testkit.NewPeerServer(t, "127.0.0.1:0")
 	w := dialTest(t, WriterConfig{Address: server.Address(), Logger: log})
 	conn := server.Accept(t)
 	_, err := conn.Write(make([]byte, 10000))
@@ -378,13 +378,13 @@ func TestWhatThePeerSendsIsDiscarded(t *testing.T) {
 
 func TestTLSFromTheFirstByte(t *testing.T) {
 	NoLeaks(t)
-	server, client := nettest.TestTLS(t)
+	server, client := testkit.SelfSignedTLS(t)
 	got := make(chan string, 1)
 	l := StartListener(t, ListenerConfig{Callback: collect(got), TLSConfig: server})
 	w := dialWriterTo(t, l, WriterConfig{TLSConfig: client})
 	_, err := w.Write([]byte("secret"))
 	require.NoError(t, err)
-	assert.Equal(t, "secret", nettest.Receive(t, got))
+	assert.Equal(t, "secret", testkit.Receive(t, got))
 	require.NoError(t, w.Close())
 
 	_, err = DialTCP(WriterConfig{Address: l.Addr().String(), TLSConfig: &tls.Config{}})

@@ -19,7 +19,7 @@ import (
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
-	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 // dialSmall dials sockets that hold little, so that they are full now and then.
@@ -84,7 +84,7 @@ func TestWritesThatSendKeepOrderAndLeaveNothing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			NoLeaks(t)
-			server := nettest.NewPeerServer(t, "127.0.0.1:0")
+			server := testkit.NewPeerServer(t, "127.0.0.1:0")
 			w := dialTest(t, WriterConfig{
 				Address: server.Address(), MaxMessageSize: codec.MaxLength(), BufferSize: c.buffer, Dial: dialSmall, Codec: codec,
 			})
@@ -130,7 +130,7 @@ func TestWritesThatSendKeepOrderAndLeaveNothing(t *testing.T) {
 func TestWritesThatSendBeginEachConnectionWithAFrame(t *testing.T) {
 	NoLeaks(t)
 	const size, messages = 110, 400_000
-	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	server := testkit.NewPeerServer(t, "127.0.0.1:0")
 	w := dialTest(t, WriterConfig{Address: server.Address(), Dial: dialSmall, Retry: &RetryConfig{InitialInterval: time.Millisecond}})
 	var wg sync.WaitGroup
 	defer closeAndWait(w, &wg)
@@ -165,7 +165,7 @@ func TestWritesThatSendBeginEachConnectionWithAFrame(t *testing.T) {
 }
 
 func TestTheWriteThatFillsAChunkSendsIt(t *testing.T) {
-	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	server := testkit.NewPeerServer(t, "127.0.0.1:0")
 	w := dialTest(t, WriterConfig{Address: server.Address()})
 	in := bufio.NewReader(server.Accept(t))
 	afterChunk(t, w)
@@ -187,7 +187,7 @@ func TestTheWriteThatFillsAChunkSendsIt(t *testing.T) {
 }
 
 func TestWhatTheSocketHasNoRoomForFollows(t *testing.T) {
-	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	server := testkit.NewPeerServer(t, "127.0.0.1:0")
 	w := dialTest(t, WriterConfig{Address: server.Address(), Dial: dialSmall})
 	conn := server.Accept(t)
 	afterChunk(t, w)
@@ -210,7 +210,7 @@ func TestWhatTheSocketHasNoRoomForFollows(t *testing.T) {
 }
 
 func TestAFlushDoesNotWaitForAChunk(t *testing.T) {
-	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	server := testkit.NewPeerServer(t, "127.0.0.1:0")
 	w := dialTest(t, WriterConfig{Address: server.Address()})
 	conn := server.Accept(t)
 	go func() { _, _ = io.Copy(io.Discard, conn) }() // ends with conn
@@ -226,7 +226,7 @@ func TestAFlushDoesNotWaitForAChunk(t *testing.T) {
 type wrapped struct{ *net.TCPConn }
 
 func TestOnlyABareSocketIsWrittenToDirectly(t *testing.T) {
-	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	server := testkit.NewPeerServer(t, "127.0.0.1:0")
 	conn, err := net.Dial("tcp", server.Address())
 	require.NoError(t, err)
 	defer func() { _ = conn.Close() }()

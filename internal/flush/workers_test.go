@@ -6,12 +6,12 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 // TestACrewRunsEveryKick: whatever is kicked is flushed after that, by goroutines that end with the crew.
 func TestACrewRunsEveryKick(t *testing.T) {
-	leaktest.Check(t)
+	testkit.CheckLeaks(t)
 	c := NewWorkers()
 	var wg sync.WaitGroup
 	for range 4 * keptWorkers {

@@ -13,9 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
-	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
@@ -90,7 +89,7 @@ func (s stranger) refused(token string) *wire.Failure {
 }
 
 // listenWith returns a Receiver that logs to log, and its address.
-func listenWith(t *testing.T, cfg Config, log nettest.Log) (*Receiver, string) {
+func listenWith(t *testing.T, cfg Config, log testkit.Log) (*Receiver, string) {
 	t.Helper()
 	cfg.Logger = log
 	r := listen(t, cfg)
@@ -115,8 +114,8 @@ func TestOneConnectionTooManyIsToldSo(t *testing.T) {
 		"in all": {MaxConnections: 2, MaxConnectionsPerHost: -1}, "of a host": {MaxConnections: 9, MaxConnectionsPerHost: 2},
 	} {
 		t.Run(name, func(t *testing.T) {
-			leaktest.Check(t)
-			log := nettest.NewLog()
+			testkit.CheckLeaks(t)
+			log := testkit.NewLog()
 			e, address := listenWith(t, cfg, log)
 			first, second := comeFrom(t, "127.0.0.1", address), comeFrom(t, "127.0.0.1", address)
 			first.welcomed()
@@ -142,8 +141,8 @@ func TestOneConnectionTooManyIsToldSo(t *testing.T) {
 
 // Telling strangers that there is no room must not take room without bound either.
 func TestAFloodOfConnectionsIsClosed(t *testing.T) {
-	leaktest.Check(t)
-	e, address := listenWith(t, Config{MaxConnections: 1, HandshakeTimeout: time.Minute}, nettest.NewLog())
+	testkit.CheckLeaks(t)
+	e, address := listenWith(t, Config{MaxConnections: 1, HandshakeTimeout: time.Minute}, testkit.NewLog())
 	comeFrom(t, "127.0.0.1", address).welcomed()
 	silent := make([]stranger, maxTurnedAway)
 	for i := range silent {
@@ -181,17 +180,17 @@ func TestASlowPeerIsEnded(t *testing.T) {
 	hello := sealed(t, &wire.Frame{Body: &wire.Frame_Hello{Hello: &wire.Hello{Version: 1, MaxFrame: 65600, Agent: string(make([]byte, 1000))}}})
 	const short, patience = 200 * time.Millisecond, 5 * time.Second
 	t.Run("in its greeting", func(t *testing.T) {
-		_, address := listenWith(t, Config{HandshakeTimeout: short}, nettest.NewLog())
+		_, address := listenWith(t, Config{HandshakeTimeout: short}, testkit.NewLog())
 		require.Less(t, comeFrom(t, "127.0.0.1", address).drip(hello, 20*time.Millisecond), patience)
 	})
 	t.Run("in its TLS handshake", func(t *testing.T) {
-		server, _ := nettest.TestTLS(t)
-		_, address := listenWith(t, Config{TLS: netio.ServerTLS(server), HandshakeTimeout: short}, nettest.NewLog())
+		server, _ := testkit.SelfSignedTLS(t)
+		_, address := listenWith(t, Config{TLS: netio.ServerTLS(server), HandshakeTimeout: short}, testkit.NewLog())
 		record := append([]byte{22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3}, make([]byte, 506)...)
 		require.Less(t, comeFrom(t, "127.0.0.1", address).drip(record, 20*time.Millisecond), patience)
 	})
 	t.Run("in a frame", func(t *testing.T) {
-		_, address := listenWith(t, Config{DeadAfter: short}, nettest.NewLog())
+		_, address := listenWith(t, Config{DeadAfter: short}, testkit.NewLog())
 		s := comeFrom(t, "127.0.0.1", address)
 		s.welcomed()
 		frame := append([]byte{0, 1, 0, 0, 0x2a}, make([]byte, 1<<16)...)
@@ -201,13 +200,13 @@ func TestASlowPeerIsEnded(t *testing.T) {
 		_, address := listenWith(t, Config{HandshakeTimeout: short, Authenticate: func(ctx context.Context, _ Peer) (string, error) {
 			<-ctx.Done()
 			return "", ctx.Err()
-		}}, nettest.NewLog())
+		}}, testkit.NewLog())
 		require.Equal(t, wire.Code_CODE_LIMIT, comeFrom(t, "127.0.0.1", address).refused("x").Code)
 	})
 }
 
 func TestBeforeTheWelcomeAFrameHas4KiB(t *testing.T) {
-	_, address := listenWith(t, Config{HandshakeTimeout: time.Minute}, nettest.NewLog()) // not that ends it
+	_, address := listenWith(t, Config{HandshakeTimeout: time.Minute}, testkit.NewLog()) // not that ends it
 	s := comeFrom(t, "127.0.0.1", address)
 	_, err := s.conn.Write([]byte{0, 0, 0x10, 1})
 	require.NoError(t, err)
@@ -215,7 +214,7 @@ func TestBeforeTheWelcomeAFrameHas4KiB(t *testing.T) {
 }
 
 func TestTooManyPingsEndTheConnection(t *testing.T) {
-	_, address := listenWith(t, Config{}, nettest.NewLog())
+	_, address := listenWith(t, Config{}, testkit.NewLog())
 	s := comeFrom(t, "127.0.0.1", address)
 	s.welcomed()
 	for range maxPings { // a burst is all right
@@ -249,7 +248,7 @@ func TestTooManyPingsEndTheConnection(t *testing.T) {
 
 // A peer that asks and never listens is not answered beyond a bound: its own socket holds it back.
 func TestAnswersThatAreNotReadAreBounded(t *testing.T) {
-	ln := nettest.NewPipeListener() // nothing is buffered on the way
+	ln := testkit.NewPipeListener() // nothing is buffered on the way
 	e := start(t, Config{WriteTimeout: time.Hour}, ln)
 	s := stranger{t, ln.Connect()}
 	s.welcomed()

@@ -7,8 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
-	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
@@ -25,7 +25,7 @@ func openOf(publisher byte) *wire.Open {
 // opens is what a connection does with an Open.
 func opens(t *testing.T, e *Receiver, o *wire.Open) *conn {
 	t.Helper()
-	c := newConn(e, nettest.NewScriptedConn(nil))
+	c := newConn(e, testkit.NewScriptedConn(nil))
 	e.mu.Lock()
 	e.conns[c] = struct{}{}
 	require.Empty(t, e.counts.enter(c.host, &e.cfg))

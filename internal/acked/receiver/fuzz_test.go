@@ -11,8 +11,8 @@ import (
 
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/acktest"
 	"github.com/buffstreams/watermill-buffstreams/internal/flow"
-	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
@@ -40,7 +40,7 @@ func FuzzReceiver(f *testing.F) {
 		if len(data) > 2000 {
 			t.Skip("long")
 		}
-		pipes := nettest.NewPipeListener()
+		pipes := testkit.NewPipeListener()
 		cfg := fuzzConfig()
 		e := start(t, cfg, pipes)
 		member := e.Topic("a").Join("g", func() {})
@@ -51,11 +51,11 @@ func FuzzReceiver(f *testing.F) {
 			for range min(40, len(s.In)) {
 				s.Sender()
 			}
-			conn := nettest.NewScriptedConn(s.Out)
+			conn := testkit.NewScriptedConn(s.Out)
 			pipes.Accepts <- conn
-			conn.Ends(t)
-			require.LessOrEqual(t, len(conn.Told()), 4096+200*len(s.Out))
-			acktest.CheckTold(t, s.Enc, conn.Told())
+			conn.AwaitClose(t)
+			require.LessOrEqual(t, len(conn.Written()), 4096+200*len(s.Out))
+			acktest.CheckTold(t, s.Enc, conn.Written())
 			requireCaps(t, e)
 			for d, ok := member.Take(); ok; d, ok = member.Take() {
 				require.LessOrEqual(t, len(d.Message()), 1024)
@@ -94,21 +94,21 @@ func FuzzGreeting(f *testing.F) {
 	}
 	f.Add([]byte{0x52, 2, 8, 1})
 	f.Add([]byte{})
-	pipes := nettest.NewPipeListener()
+	pipes := testkit.NewPipeListener()
 	start(f, fuzzConfig(), pipes)
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		frame := acktest.SealedPayload(payload)
 		if len(payload) > 4<<10-5 {
 			t.Skip("longer than a greeting may be")
 		}
-		conn := nettest.NewScriptedConn(frame)
+		conn := testkit.NewScriptedConn(frame)
 		pipes.Accepts <- conn
-		conn.Ends(t)
+		conn.AwaitClose(t)
 		var sent wire.Frame
 		err := proto.Unmarshal(payload, &sent)
 		hello := sent.GetHello()
 		welcome := err == nil && hello != nil && hello.Version >= 1 && hello.MaxFrame >= session.MinFrame
-		told := conn.Told()
+		told := conn.Written()
 		acktest.CheckTold(t, acktest.FuzzEncoder(t), told)
 		if len(told) == 0 { // a Welcome that crosses the end of the connection can get lost
 			return

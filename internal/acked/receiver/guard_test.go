@@ -10,12 +10,12 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
 func TestHooksThatFailDoNotLetIn(t *testing.T) {
-	g := Guard{timeout: time.Second, logger: nettest.NewLog(), address: "here"}
+	g := Guard{timeout: time.Second, logger: testkit.NewLog(), address: "here"}
 	peer := Peer{Address: &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 1}}
 	for _, c := range []struct {
 		name string

@@ -10,14 +10,13 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
-	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 // TestAQuietConnectionKeepsASmallStack: one that says nothing goes on in a new goroutine, and the stack that frames were
 // handled on is not kept.
 func TestAQuietConnectionKeepsASmallStack(t *testing.T) {
-	_, address := listenWith(t, Config{}, nettest.NewLog())
+	_, address := listenWith(t, Config{}, testkit.NewLog())
 	const count = 300
 	before := stackMemory()
 	peers := make([]stranger, count)
@@ -32,7 +31,7 @@ func TestAQuietConnectionKeepsASmallStack(t *testing.T) {
 			require.EqualValues(t, 7, s.next().GetPong().GetId())
 		}
 		require.Eventually(t, func() bool { return rested() == count }, time.Minute, 50*time.Millisecond)
-		if !leaktest.RaceEnabled { // whose frames are larger
+		if !testkit.RaceEnabled { // whose frames are larger
 			require.Eventually(t, func() bool { return stackMemory()-before < count*5/2<<10 }, time.Minute, 50*time.Millisecond)
 		}
 	}
@@ -54,7 +53,7 @@ func stackMemory() int {
 // TestAPeerThatSaysNothingIsEnded: it may rest, but not for ever.
 func TestAPeerThatSaysNothingIsEnded(t *testing.T) {
 	const dead = 300 * time.Millisecond
-	_, address := listenWith(t, Config{DeadAfter: dead}, nettest.NewLog())
+	_, address := listenWith(t, Config{DeadAfter: dead}, testkit.NewLog())
 	s := comeFrom(t, "127.0.0.1", address)
 	began := time.Now()
 	s.welcomed()

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/sim"
-	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 // simSeeds says which seeds TestSimulation runs: SIM_SEED one, SEEDS so many, from SIM_FROM on.
@@ -30,7 +30,7 @@ func simSeeds(t *testing.T) (from, count uint64) {
 		return n
 	}
 	switch count = 2000; {
-	case leaktest.RaceEnabled: // one goroutine has no races but those with the savers
+	case testkit.RaceEnabled: // one goroutine has no races but those with the savers
 		count = 16
 	case testing.Short():
 		count = 100
@@ -74,7 +74,7 @@ func report(t *testing.T, err error) {
 // or of goroutines would show, so that it takes many; other seeds run at the same time, which must not matter either.
 func TestSimulationReplays(t *testing.T) {
 	count := uint64(100)
-	if leaktest.RaceEnabled {
+	if testkit.RaceEnabled {
 		count = 8
 	}
 	eachSeed(t, 0, count, func(seed uint64) {

@@ -10,8 +10,8 @@ import (
 
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/acktest"
 	"github.com/buffstreams/watermill-buffstreams/internal/flow"
-	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
@@ -34,7 +34,7 @@ func FuzzSender(f *testing.F) {
 		for range min(40, len(s.In)) {
 			s.Listener()
 		}
-		conn := nettest.NewScriptedConn(s.Out)
+		conn := testkit.NewScriptedConn(s.Out)
 		dialed := make(chan net.Conn, 1)
 		dialed <- conn
 		budget := flow.NewBudget(fuzzMemory)
@@ -45,7 +45,7 @@ func FuzzSender(f *testing.F) {
 				case c := <-dialed:
 					return c, nil
 				default:
-					return nil, nettest.ErrNetworkDown
+					return nil, testkit.ErrNetworkDown
 				}
 			},
 		})
@@ -56,7 +56,7 @@ func FuzzSender(f *testing.F) {
 				require.ErrorAs(t, err, &refused)
 			}
 		}
-		conn.Ends(t)
+		conn.AwaitClose(t)
 		l.Close()
 		require.True(t, budget.Take(fuzzMemory), "the budget has everything back")
 	})

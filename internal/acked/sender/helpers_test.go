@@ -9,12 +9,12 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/flow"
-	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
-func TestMain(m *testing.M) { leaktest.Main(m) }
+func TestMain(m *testing.M) { testkit.Main(m) }
 
 // start returns a Sender. The fields that a test leaves zero have the values that a Manager would give them.
 func start(t testing.TB, cfg Config) *Sender {
