@@ -1,3 +1,4 @@
+// Package flush writes out what has gathered: many callers ask for a flush, and one goroutine at a time makes it.
 package flush
 
 import (
@@ -5,44 +6,47 @@ import (
 	"sync/atomic"
 )
 
-// The states of a flusher.
+// The states of a Flusher.
 const (
-	flushIdle    int32 = iota
-	flushRunning       // somebody flushes
-	flushAgain         // somebody flushes, and it has been kicked since that last began
-	flushClosed
+	idle     int32 = iota
+	flushing       // flush runs
+	kicked         // flush will begin: there was a kick since it last began
+	closed
 )
 
-// yields is how often a flusher steps back before it flushes: fewer make more and smaller writes, more delay them for
-// nothing. See docs/performance.md.
+// yields is how often a Flusher yields the processor before it flushes: fewer make more and smaller writes, more delay
+// them for nothing. See docs/performance.md.
 const yields = 3
 
-// flusher runs a flush function in a goroutine that it has only while there is something to flush: an idle connection
-// costs none, and kicks that arrive while it runs cost one atomic load.
+// Flusher calls a flush function, one call at a time, in a goroutine that it has only while there is something to
+// flush: an idle connection costs none, and kicks that arrive before flush begins cost one atomic load. Its methods are
+// safe for concurrent use.
 type Flusher struct {
 	flush   func()
 	workers *Workers
 	state   atomic.Int32
 	closing atomic.Bool
-	done    chan struct{} // closed with flushClosed
+	done    chan struct{} // closed when state becomes closed
 }
 
-func New(crew *Workers, flush func()) *Flusher {
-	return &Flusher{flush: flush, workers: crew, done: make(chan struct{})}
+// New returns a Flusher that runs in the goroutines of workers, or in a new one each time if workers is nil. The flush
+// function may block and may call Kick, but not Close.
+func New(workers *Workers, flush func()) *Flusher {
+	return &Flusher{flush: flush, workers: workers, done: make(chan struct{})}
 }
 
-// kick makes sure that flush begins after this call.
+// Kick makes sure that flush begins after this call, unless the Flusher is closed. It does not block.
 func (f *Flusher) Kick() {
 	for {
 		switch f.state.Load() {
-		case flushAgain, flushClosed:
+		case kicked, closed:
 			return
-		case flushRunning:
-			if f.state.CompareAndSwap(flushRunning, flushAgain) {
+		case flushing:
+			if f.state.CompareAndSwap(flushing, kicked) {
 				return
 			}
-		case flushIdle:
-			if f.state.CompareAndSwap(flushIdle, flushAgain) {
+		case idle:
+			if f.state.CompareAndSwap(idle, kicked) {
 				f.workers.run(f)
 				return
 			}
@@ -50,42 +54,35 @@ func (f *Flusher) Kick() {
 	}
 }
 
-// rest ends a flush, unless there was another kick.
-func (f *Flusher) rest() bool {
-	if !f.state.CompareAndSwap(flushRunning, flushIdle) {
-		return false
-	}
-	if f.closing.Load() {
-		f.end()
-	}
-	return true
-}
-
+// run flushes until there was no kick since flush last began.
 func (f *Flusher) run() {
 	for {
-		// Whoever is about to produce more goes first: it then rides on the same write. Where nobody is, this is no wait.
+		// A goroutine that is about to produce more goes first, so that its bytes ride on the same write. If there is
+		// none, a yield returns at once.
 		for range yields {
 			runtime.Gosched()
 		}
-		f.state.Store(flushRunning)
+		f.state.Store(flushing)
 		f.flush()
-		if f.rest() {
+		if f.state.CompareAndSwap(flushing, idle) {
+			if f.closing.Load() {
+				f.closeIfIdle()
+			}
 			return
 		}
 	}
 }
 
-// end closes a flusher that is idle.
-func (f *Flusher) end() {
-	if f.state.CompareAndSwap(flushIdle, flushClosed) {
+func (f *Flusher) closeIfIdle() {
+	if f.state.CompareAndSwap(idle, closed) {
 		close(f.done)
 	}
 }
 
-// close refuses further kicks and waits for the goroutine's end. Close the connection that flush writes to first, so that
-// it cannot block. It may be called more than once.
+// Close waits until flush has run for every earlier Kick and its goroutine is done, and makes later calls of Kick do
+// nothing. If flush writes to a connection that can block, close that first. Close may be called more than once.
 func (f *Flusher) Close() {
 	f.closing.Store(true)
-	f.end()
+	f.closeIfIdle()
 	<-f.done
 }

@@ -7,5 +7,5 @@ import (
 	"net"
 )
 
-// patient returns conn.
+// ReadWhenReady returns conn: no buffer can be spared here.
 func ReadWhenReady(conn net.Conn) io.Reader { return conn }

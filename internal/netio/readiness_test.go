@@ -17,7 +17,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/framing"
 )
 
-func TestAPatientConnReadsAsTheSocketDoes(t *testing.T) {
+func TestReadWhenReady_EndsAsTheSocketDoes(t *testing.T) {
 	for name, c := range map[string]struct {
 		network, address string
 		end              func(near, far net.Conn)
@@ -77,9 +77,9 @@ func TestAPatientConnReadsAsTheSocketDoes(t *testing.T) {
 // whenItWaits returns a channel that receives whenever there was nothing to read.
 func whenItWaits(c *readinessReader) <-chan struct{} {
 	waits := make(chan struct{}, 1)
-	once := c.once
-	c.once = func(fd uintptr) bool {
-		read := once(fd)
+	tryRead := c.tryRead
+	c.tryRead = func(fd uintptr) bool {
+		read := tryRead(fd)
 		if !read {
 			select {
 			case waits <- struct{}{}:
@@ -96,7 +96,7 @@ func reset(_, far net.Conn) {
 	_ = far.Close()
 }
 
-func TestOnlyABareSocketIsReadPatiently(t *testing.T) {
+func TestReadWhenReady_LeavesWrappedSocketsAlone(t *testing.T) {
 	near, far := net.Pipe()
 	defer func() { _, _ = near.Close(), far.Close() }()
 	assert.Same(t, near, ReadWhenReady(near))

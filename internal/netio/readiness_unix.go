@@ -11,32 +11,35 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/framing"
 )
 
-// patientConn is a socket that is read without a buffer while there is nothing to read: it is a framing.PatientSource.
+// readinessReader is a bare socket that holds no buffer while there is nothing to read. It implements
+// framing.PatientSource, for one goroutine at a time.
 type readinessReader struct {
 	net.Conn
-	raw  syscall.RawConn
-	once func(fd uintptr) bool // made once, as it escapes
+	raw     syscall.RawConn
+	tryRead func(fd uintptr) bool // readFD, made once, as it escapes
 
-	memory framing.Memory // the reader's
+	// The arguments and results of tryRead.
+	memory framing.Memory
 	n      int
 	err    error
 }
 
-// patient returns conn as a source to read frames from. What is not a bare socket is returned as it is.
+// ReadWhenReady returns what a framing.Reader reads conn from. For a bare socket that is a framing.PatientSource, which
+// borrows a buffer only when there is something to read; any other connection is returned as it is.
 func ReadWhenReady(conn net.Conn) io.Reader {
 	raw := rawConn(conn)
 	if raw == nil {
 		return conn
 	}
 	c := &readinessReader{Conn: conn, raw: raw}
-	c.once = c.read
+	c.tryRead = c.readFD
 	return c
 }
 
-// ReadPatiently implements framing.PatientSource.
+// ReadPatiently implements framing.PatientSource. It blocks as Read does.
 func (c *readinessReader) ReadPatiently(m framing.Memory) (int, error) {
 	c.memory, c.n, c.err = m, 0, nil
-	err := c.raw.Read(c.once)
+	err := c.raw.Read(c.tryRead)
 	c.memory = nil
 	switch {
 	case err != nil:
@@ -52,8 +55,8 @@ func (c *readinessReader) ReadPatiently(m framing.Memory) (int, error) {
 	return c.n, nil
 }
 
-// read is called when there may be something to read. It returns false to be called again when there is.
-func (c *readinessReader) read(fd uintptr) bool {
+// readFD is called when there may be something to read. It returns false to be called again when there is.
+func (c *readinessReader) readFD(fd uintptr) bool {
 	for {
 		c.n, c.err = syscall.Read(int(fd), c.memory.Lend())
 		switch c.err {

@@ -1,0 +1,33 @@
+// Package netio is what both halves of the protocol and the plain wire need of the network: targets, allow-lists, TLS,
+// backoff, reads and writes on bare sockets, and text of peers made safe for logs.
+package netio
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+)
+
+// Target says where to dial or listen.
+type Target struct {
+	Network string // "tcp" or "unix"
+	Address string // host:port or path
+	TLS     bool
+}
+
+// Dial opens a connection, as net.Dialer.DialContext does.
+type Dial = func(ctx context.Context, network, address string) (net.Conn, error)
+
+// Listen is net.Listen.
+func Listen(network, address string) (net.Listener, error) {
+	return (&net.ListenConfig{}).Listen(context.Background(), network, address)
+}
+
+// CloseNow closes conn without the closing alert of TLS, whose write can block for seconds on a peer that does not
+// read.
+func CloseNow(conn net.Conn) {
+	if secured, ok := conn.(*tls.Conn); ok {
+		conn = secured.NetConn()
+	}
+	_ = conn.Close() // the connection is given up in any case
+}
