@@ -18,8 +18,8 @@ import (
 // fuzzMemory is small, so that a short input reaches it.
 const fuzzMemory = 64 << 10
 
-// FuzzSender has a listener say anything to a Sender that has messages for it. The connection ends, the Sender lives on until
-// it is closed, and then nothing is missing from the budget.
+// FuzzSender has a listener say anything to a Sender that has messages for it. The connection ends, the Sender lives on
+// until it is closed, and then nothing is missing from the budget.
 func FuzzSender(f *testing.F) {
 	f.Add([]byte{1, 0, 0, 0, 1, 0, 1, 2, 1, 0, 9, 30, 1, 3, 3, 0, 0, 1, 5, 1})
 	f.Add([]byte{1, 5, 0, 6, 1, 1, 7, 1, 1, 8, 3})
