@@ -14,7 +14,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
-func TestHooksThatFailDoNotLetIn(t *testing.T) {
+func TestGuard_RefusesIfAHookFails(t *testing.T) {
 	g := Guard{timeout: time.Second, logger: testkit.NewLog(), address: "here"}
 	peer := Peer{Address: &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 1}}
 	for _, c := range []struct {
@@ -23,13 +23,13 @@ func TestHooksThatFailDoNotLetIn(t *testing.T) {
 		code wire.Code
 	}{
 		{"refusal", errors.New("no"), wire.Code_CODE_UNAUTHENTICATED},
-		{"nobody", nil, wire.Code_CODE_UNAUTHENTICATED},
+		{"no principal", nil, wire.Code_CODE_UNAUTHENTICATED},
 		{"the hook cannot tell now", fmt.Errorf("directory is down: %w", ErrUnavailable), wire.Code_CODE_LIMIT},
 	} {
 		g.authenticate = func(context.Context, Peer) (string, error) { return "", c.hook }
 		_, refused := g.Admit(context.Background(), peer)
 		require.Equal(t, c.code, refused.Code, c.name)
-		require.NotContains(t, refused.Reason, "directory", "a stranger is not told why")
+		require.NotContains(t, refused.Reason, "directory", "a stranger does not learn why")
 	}
 	g.authenticate = func(context.Context, Peer) (string, error) { panic("oops") }
 	principal, refused := g.Admit(context.Background(), peer)
@@ -53,18 +53,18 @@ func TestHooksThatFailDoNotLetIn(t *testing.T) {
 }
 
 // With authentication an id belongs to its principal: the right secret is not enough.
-func TestAPublisherIDBelongsToItsPrincipal(t *testing.T) {
-	e := listen(t, Config{})
+func TestReceiver_BindsAPublisherToItsPrincipal(t *testing.T) {
+	r := listen(t, Config{})
 	open := func(epoch uint64) *wire.Open {
 		return &wire.Open{Publisher: make([]byte, 16), Secret: make([]byte, 16), Epoch: epoch, Stream: 1, Topic: "a", Base: 1}
 	}
-	s, refused := e.open(open(1), "alice")
+	s, refused := r.open(open(1), "alice")
 	require.Nil(t, refused)
 	for _, epoch := range []uint64{1, 9} {
-		_, refused = e.open(open(epoch), "bob")
+		_, refused = r.open(open(epoch), "bob")
 		require.Equal(t, wire.Code_CODE_FENCED, refused.Code)
 	}
-	again, refused := e.open(open(1), "alice") // the stranger's epoch has moved nothing
+	again, refused := r.open(open(1), "alice") // the stranger's epoch has moved nothing
 	require.Nil(t, refused)
 	require.Same(t, s, again)
 }

@@ -30,7 +30,7 @@ func simSeeds(t *testing.T) (from, count uint64) {
 		return n
 	}
 	switch count = 2000; {
-	case testkit.RaceEnabled: // one goroutine has no races but those with the savers
+	case testkit.RaceEnabled: // one goroutine has no races but those with the committers
 		count = 16
 	case testing.Short():
 		count = 100
@@ -41,8 +41,9 @@ func simSeeds(t *testing.T) (from, count uint64) {
 	return number("SIM_FROM", 0), number("SEEDS", count)
 }
 
-// TestSimulation runs publishers and real endpoints through every fault, and holds the invariants of docs/design.md against
-// what happens. Each seed publishes about 1,000 messages. A seed that fails is printed; SIM_SEED replays it exactly.
+// TestSimulation runs publishers and real Receivers through every fault, and holds the invariants of docs/design.md
+// against what happens. Each seed publishes about 1,000 messages. A seed that fails is printed; SIM_SEED replays it
+// exactly.
 func TestSimulation(t *testing.T) {
 	from, count := simSeeds(t)
 	var delivered, steps atomic.Uint64
@@ -70,9 +71,10 @@ func report(t *testing.T, err error) {
 	}
 }
 
-// TestSimulationReplays holds that a seed is the same run each time, to the byte. Few seeds come to where the order of a map
-// or of goroutines would show, so that it takes many; other seeds run at the same time, which must not matter either.
-func TestSimulationReplays(t *testing.T) {
+// TestSimulation_Replays holds that a seed is the same run each time, to the byte. Few seeds come to where the order of
+// a map or of goroutines would show, so that it takes many; other seeds run at the same time, which must not matter
+// either.
+func TestSimulation_Replays(t *testing.T) {
 	count := uint64(100)
 	if testkit.RaceEnabled {
 		count = 8

@@ -27,18 +27,20 @@ func FuzzSender(f *testing.F) {
 		if len(data) > 2000 {
 			t.Skip("long")
 		}
-		s := &acktest.Script{T: t, Enc: acktest.FuzzEncoder(t), In: data}
-		if s.Byte()%8 != 0 {
-			s.Control(&wire.Frame{Body: &wire.Frame_Welcome{Welcome: &wire.Welcome{Version: 1, MaxFrame: 1 << 17, MaxMessage: 1024}}})
+		script := &acktest.Script{T: t, Enc: acktest.FuzzEncoder(t), In: data}
+		if script.Byte()%8 != 0 {
+			script.Control(&wire.Frame{Body: &wire.Frame_Welcome{Welcome: &wire.Welcome{
+				Version: 1, MaxFrame: 1 << 17, MaxMessage: 1024,
+			}}})
 		}
-		for range min(40, len(s.In)) {
-			s.Listener()
+		for range min(40, len(script.In)) {
+			script.Listener()
 		}
-		conn := testkit.NewScriptedConn(s.Out)
+		conn := testkit.NewScriptedConn(script.Out)
 		dialed := make(chan net.Conn, 1)
 		dialed <- conn
 		budget := flow.NewBudget(fuzzMemory)
-		l := start(t, Config{
+		s := start(t, Config{
 			MaxMessageSize: 1024, WindowMessages: 40, WindowBytes: 4 << 10, Budget: budget, HandshakeTimeout: time.Hour,
 			Dial: func(context.Context, string, string) (net.Conn, error) {
 				select {
@@ -50,14 +52,14 @@ func FuzzSender(f *testing.F) {
 			},
 		})
 		for _, topic := range []string{"a", "b"} {
-			_, err := l.Publish(context.Background(), topic, acktest.BatchOf(t, "one", "two", "three"), 0, 0)
+			_, err := s.Publish(context.Background(), topic, acktest.BatchOf(t, "one", "two", "three"), 0, 0)
 			if err != nil { // the connection has ended the stream already
 				var refused *session.PeerError
 				require.ErrorAs(t, err, &refused)
 			}
 		}
 		conn.AwaitClose(t)
-		l.Close()
+		s.Close()
 		require.True(t, budget.Take(fuzzMemory), "the budget has everything back")
 	})
 }

@@ -202,7 +202,7 @@ var mutants = []mutant{
 	{
 		"a predecessor that is connected stays", "pool/endpoint_stream.go",
 		"if c == nil || s.epoch >= epoch {", "if c == nil || s.epoch+99 >= epoch {",
-		probe{"pool", "^TestTheStoreFencesWhoCameFirst$", ""},
+		probe{"pool", "^TestReceiver_FencesByWhatTheStoreKnows$", ""},
 	},
 	{
 		"let a stranger through", "pool/endpoint_registry.go",
@@ -217,7 +217,7 @@ var mutants = []mutant{
 	{
 		"a silent peer is ended at once", "pool/endpoint_conn.go",
 		"if c.endpoint.cfg.tls != nil || c.resting ||", "if c.endpoint.cfg.tls == nil || c.resting ||",
-		probe{"pool", "^TestAQuietConnectionKeepsASmallStack$", ""},
+		probe{"pool", "^TestConn_IdleKeepsASmallStack$", ""},
 	},
 	{
 		"Close does not wait for Publish", "publisher.go",
@@ -227,7 +227,7 @@ var mutants = []mutant{
 	{
 		"no handshake deadline", "pool/endpoint_conn.go",
 		"if err := c.nc.SetDeadline(deadline); err != nil {", "if err := error(nil); err != nil {",
-		probe{"pool", "^TestASlowPeerIsEnded$", ""},
+		probe{"pool", "^TestConn_EndsASlowPeer$", ""},
 	},
 	{
 		"accept without authentication", "pool/auth.go",

@@ -13,9 +13,9 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
-// TestAQuietConnectionKeepsASmallStack: one that says nothing goes on in a new goroutine, and the stack that frames were
+// TestConn_IdleKeepsASmallStack: one that says nothing goes on in a new goroutine, and the stack that frames were
 // handled on is not kept.
-func TestAQuietConnectionKeepsASmallStack(t *testing.T) {
+func TestConn_IdleKeepsASmallStack(t *testing.T) {
 	_, address := listenWith(t, Config{}, testkit.NewLog())
 	const count = 300
 	before := stackMemory()
@@ -40,7 +40,7 @@ func TestAQuietConnectionKeepsASmallStack(t *testing.T) {
 // rested is how many connections go on in a goroutine that has handled nothing yet.
 func rested() int {
 	all := make([]byte, 8<<20)
-	return strings.Count(string(all[:runtime.Stack(all, true)]), "(*conn).listen.func1(")
+	return strings.Count(string(all[:runtime.Stack(all, true)]), "(*conn).readLoop.func1(")
 }
 
 func stackMemory() int {
@@ -50,8 +50,8 @@ func stackMemory() int {
 	return int(m.StackInuse)
 }
 
-// TestAPeerThatSaysNothingIsEnded: it may rest, but not for ever.
-func TestAPeerThatSaysNothingIsEnded(t *testing.T) {
+// TestConn_EndsASilentPeer: it may rest, but not for ever.
+func TestConn_EndsASilentPeer(t *testing.T) {
 	const dead = 300 * time.Millisecond
 	_, address := listenWith(t, Config{DeadAfter: dead}, testkit.NewLog())
 	s := comeFrom(t, "127.0.0.1", address)
