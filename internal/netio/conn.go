@@ -1,5 +1,5 @@
 // Package netio is what both halves of the protocol and the plain wire need of the network: targets, allow-lists, TLS,
-// backoff, reads and writes on bare sockets, and text of peers made safe for logs.
+// backoff, writes that do not block, and text of peers made safe for logs.
 package netio
 
 import (

@@ -28,7 +28,7 @@ func (c *conn) handshake() (*framing.Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := framing.NewReader(netio.ReadWhenReady(c.nc), small)
+	r := framing.NewReader(c.nc, small)
 	if err := c.greet(ctx, r); err != nil {
 		return nil, err
 	}

@@ -89,7 +89,7 @@ func (s *Sender) serve(conn net.Conn, token []byte, welcomed func()) error {
 	}
 	s.flusher.Kick()
 
-	err = s.read(conn, framing.NewReader(netio.ReadWhenReady(conn), codec), welcomed)
+	err = s.read(conn, framing.NewReader(conn, codec), welcomed)
 	closeErr := conn.Close()
 	s.disconnect()
 	// net.ErrClosed: a failed write or Tick has closed the connection.
