@@ -1,6 +1,8 @@
 package netio
 
 import (
+	"context"
+	"net"
 	"net/netip"
 	"testing"
 
@@ -64,5 +66,43 @@ func TestDialAllow_Allows(t *testing.T) {
 		var denied *DialDeniedError
 		require.ErrorAs(t, err, &denied, c.name)
 		require.Equal(t, c.address, denied.Address)
+	}
+}
+
+// fakeConn is a connection that says where it leads to.
+type fakeConn struct {
+	net.Conn
+	remote net.Addr
+	closed bool
+}
+
+func (c *fakeConn) RemoteAddr() net.Addr { return c.remote }
+func (c *fakeConn) Close() error         { c.closed = true; return nil }
+
+// The user's own dial can connect elsewhere than it was asked to: what it returns is judged, and closed if it is
+// denied.
+func TestDialAllow_GuardsACustomDial(t *testing.T) {
+	allow := DialAllow{Prefixes: prefixes("10.0.0.0/8")}
+	for _, c := range []struct {
+		name   string
+		remote net.Addr
+		ok     bool
+	}{
+		{"elsewhere", &net.TCPAddr{IP: net.IPv4(169, 254, 169, 254), Port: 80}, false},
+		{"without an address", nil, false},
+		{"an address that cannot be judged", &net.UnixAddr{Name: "pipe", Net: "pipe"}, false},
+		{"allowed", &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 80}, true},
+	} {
+		made := &fakeConn{remote: c.remote}
+		dial := allow.Guard(func(context.Context, string, string) (net.Conn, error) { return made, nil })
+		got, err := dial(context.Background(), "tcp", "10.0.0.1:80")
+		require.Equal(t, !c.ok, made.closed, c.name)
+		if c.ok {
+			require.NoError(t, err, c.name)
+			require.Same(t, made, got, c.name)
+			continue
+		}
+		require.ErrorIs(t, err, ErrDialDenied, c.name)
+		require.Nil(t, got, c.name)
 	}
 }

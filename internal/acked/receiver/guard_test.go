@@ -33,12 +33,15 @@ func TestGuard_RefusesIfAHookFails(t *testing.T) {
 	}
 	g.authenticate = func(context.Context, Peer) (string, error) { panic("oops") }
 	principal, refused := g.Admit(context.Background(), peer)
+	require.NotNil(t, refused)
 	require.Equal(t, wire.Code_CODE_UNAUTHENTICATED, refused.Code)
 	require.Empty(t, principal)
 
 	access := Access{Principal: "p", Topic: "t", Address: peer.Address}
 	g.authorize = func(context.Context, Access) error { panic("oops") }
-	require.Equal(t, wire.Code_CODE_FORBIDDEN, g.Allow(context.Background(), access).Code)
+	refused = g.Allow(context.Background(), access)
+	require.NotNil(t, refused)
+	require.Equal(t, wire.Code_CODE_FORBIDDEN, refused.Code)
 	g.authorize = func(context.Context, Access) error { return ErrUnavailable }
 	require.Equal(t, wire.Code_CODE_LIMIT, g.Allow(context.Background(), access).Code)
 	ended, cancel := context.WithCancel(context.Background())
