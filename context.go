@@ -9,13 +9,13 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// messageContext is the context of one delivery: cancelled when the delivery ends. Most handlers never ask for Done, so
-// the channel and its ties to the parent are made only when somebody does. From then on everything is answered by a
-// context of the standard library, which children can attach to without a goroutine.
+// messageContext is the context of one delivery, cancelled when the delivery ends. Most handlers never call Done, so
+// the channel and its tie to the parent are made by the first call. From then on a context of the standard library
+// answers everything; children attach to that without a goroutine.
 type messageContext struct {
-	of       *subscription // whose base is the parent
+	sub      *subscription // its base is the parent
 	delivery dispatch.Delivery
-	asked    atomic.Pointer[cancelContext] // nil until Done was called, or the delivery ended, which is when it is over
+	std      atomic.Pointer[cancelContext] // nil before Done; canceledContext if the delivery ended first
 }
 
 // cancelContext is what context.WithCancel returns.
@@ -29,8 +29,8 @@ func newCancelContext(parent context.Context) *cancelContext {
 	return &cancelContext{ctx, cancel}
 }
 
-// over stands for a delivery that ended without anybody having asked.
-var over = func() *cancelContext {
+// canceledContext is shared by all deliveries that ended before Done was called.
+var canceledContext = func() *cancelContext {
 	c := newCancelContext(context.Background())
 	c.cancel()
 	return c
@@ -38,8 +38,8 @@ var over = func() *cancelContext {
 
 type positionKey struct{}
 
-// PositionFromContext returns where a received message stands in its publisher's stream, for handlers that store it with
-// their effect: see store.DedupeStore. ok is false for a context that is not of a message from the acked wire.
+// PositionFromContext returns where a received message stands in its publisher's stream, for handlers that store it
+// with their effect: see store.DedupeStore. ok is false for a context that is not of a message from the acked wire.
 func PositionFromContext(ctx context.Context) (p store.Position, ok bool) {
 	p, ok = ctx.Value(positionKey{}).(store.Position)
 	return p, ok
@@ -55,37 +55,37 @@ func (c *messageContext) position() any {
 
 // end cancels the context and returns its delivery.
 func (c *messageContext) end() dispatch.Delivery {
-	if !c.asked.CompareAndSwap(nil, over) {
-		c.asked.Load().cancel()
+	if !c.std.CompareAndSwap(nil, canceledContext) {
+		c.std.Load().cancel()
 	}
 	return c.delivery
 }
 
-func (c *messageContext) Deadline() (time.Time, bool) { return c.of.base.Deadline() }
+func (c *messageContext) Deadline() (time.Time, bool) { return c.sub.base.Deadline() }
 
 func (c *messageContext) Done() <-chan struct{} {
-	if asked := c.asked.Load(); asked != nil {
-		return asked.Done()
+	if std := c.std.Load(); std != nil {
+		return std.Done()
 	}
-	if asked := newCancelContext(c.of.base); !c.asked.CompareAndSwap(nil, asked) {
-		asked.cancel()
+	if std := newCancelContext(c.sub.base); !c.std.CompareAndSwap(nil, std) {
+		std.cancel()
 	}
-	return c.asked.Load().Done()
+	return c.std.Load().Done()
 }
 
 func (c *messageContext) Err() error {
-	if asked := c.asked.Load(); asked != nil {
-		return asked.Err()
+	if std := c.std.Load(); std != nil {
+		return std.Err()
 	}
-	return c.of.base.Err()
+	return c.sub.base.Err()
 }
 
 func (c *messageContext) Value(key any) any {
 	if key == (positionKey{}) {
 		return c.position()
 	}
-	if asked := c.asked.Load(); asked != nil && asked != over {
-		return asked.Value(key)
+	if std := c.std.Load(); std != nil && std != canceledContext {
+		return std.Value(key)
 	}
-	return c.of.base.Value(key)
+	return c.sub.base.Value(key)
 }

@@ -8,44 +8,44 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestAContextEndsWithItsDelivery(t *testing.T) {
+func TestMessageContext_EndsWithItsDelivery(t *testing.T) {
 	type key struct{}
 	base := context.WithValue(context.Background(), key{}, "value")
-	for name, asked := range map[string]bool{"somebody asked for Done": true, "nobody did": false} {
+	for name, called := range map[string]bool{"Done was called": true, "Done was not called": false} {
 		t.Run(name, func(t *testing.T) {
-			c := &messageContext{of: &subscription{base: base}}
+			c := &messageContext{sub: &subscription{base: base}}
 			require.NoError(t, c.Err())
-			if asked {
+			if called {
 				select {
 				case <-c.Done():
-					t.Fatal("it is over before the delivery is")
+					t.Fatal("the context ended before the delivery")
 				default:
 				}
 			}
 			c.end()
 			<-c.Done()
 			require.ErrorIs(t, c.Err(), context.Canceled)
-			require.Equal(t, "value", c.Value(key{}), "it is its subscription's also afterwards")
+			require.Equal(t, "value", c.Value(key{}), "values are the subscription's, also afterwards")
 		})
 	}
 }
 
-func TestAContextEndsWithItsSubscription(t *testing.T) {
-	base, cut := context.WithCancel(context.Background())
-	c := &messageContext{of: &subscription{base: base}}
+func TestMessageContext_EndsWithItsSubscription(t *testing.T) {
+	base, cancel := context.WithCancel(context.Background())
+	c := &messageContext{sub: &subscription{base: base}}
 	done := c.Done()
-	cut()
+	cancel()
 	<-done
 	require.ErrorIs(t, c.Err(), context.Canceled)
 }
 
-// Whoever asks while the delivery ends is told all the same.
-func TestAContextThatIsAskedWhileItEnds(t *testing.T) {
+// A call of Done that races with the end of the delivery gets a channel that is closed.
+func TestMessageContext_DoneWhileTheDeliveryEnds(t *testing.T) {
 	for range 1000 {
-		c := &messageContext{of: &subscription{base: context.Background()}}
+		c := &messageContext{sub: &subscription{base: context.Background()}}
 		var all sync.WaitGroup
 		for range 2 {
-			all.Go(func() { <-c.Done() }) // ends with the context
+			all.Go(func() { <-c.Done() }) // Ends with the context; the test waits for it.
 		}
 		c.end()
 		all.Wait()

@@ -24,15 +24,26 @@ var (
 	ErrSubscriberClosed = errors.New("buffstreams: subscriber is closed")
 	// ErrTimeout means that messages did not reach their confirm level within PublishTimeout.
 	ErrTimeout = sender.ErrTimeout
-	// ErrTopicGone is matched by the *PeerError of an ephemeral topic whose last subscription ended: nobody will come for
-	// the messages, and they were dropped.
-	ErrTopicGone = session.ErrTopicGone
 	// ErrUnauthenticated is matched by the *PeerError of a listener that did not let this side in: its token or certificate
 	// was refused. What was published stays in the window or outbox, and is sent when it is let in.
 	ErrUnauthenticated = session.ErrUnauthenticated
 	// ErrForbidden is matched by the *PeerError of a topic that this side may not publish to; what was published to it goes
 	// to OnFailure, or stays in the outbox. It is matched by the error of Subscribe too, where AckedConfig.Authorize refuses it.
 	ErrForbidden = session.ErrForbidden
+	// ErrFenced is matched by the *PeerError of a publisher whose place another process has taken: a copy of it runs
+	// elsewhere, or its outbox was opened under another principal.
+	ErrFenced = session.ErrFenced
+	// ErrTopicGone is matched by the *PeerError of an ephemeral topic whose last subscription ended: nobody will come for
+	// the messages, and they were dropped.
+	ErrTopicGone = session.ErrTopicGone
+	// ErrLimit is matched by the *PeerError of a message that is larger than the subscriber's side accepts, and of a
+	// connection that it cannot serve now: it has too many, or its Authenticate hook cannot decide.
+	ErrLimit = session.ErrLimit
+	// ErrUndecodable is matched by the *PeerError of a message that the subscriber's Unmarshaler refused, and there by the
+	// *UndecodableError.
+	ErrUndecodable = session.ErrUndecodable
+	// ErrHandlingFailed is matched by the *PeerError of a message that the subscriber gave up, after MaxAttempts or MaxAge.
+	ErrHandlingFailed = session.ErrHandlingFailed
 	// ErrUnavailable is for Authenticate and Authorize hooks to return, wrapped or not, when they cannot decide now: the peer
 	// is told to come back, not that it is refused.
 	ErrUnavailable = receiver.ErrUnavailable
@@ -52,7 +63,8 @@ var (
 	ErrBadTopic = errors.New("buffstreams: topic cannot be resolved")
 )
 
-// PeerError is a refusal by the subscriber's side: of a message, of a topic, or of the connection.
+// PeerError is a refusal by the subscriber's side: of a message, of a topic, or of the connection. The sentinels above say
+// which: compare with errors.Is. Its field Reason, a string, is what that side says of it, and can hold any bytes.
 type PeerError = session.PeerError
 
 // TimeoutError is the ErrTimeout of a wait during which there was no connection. Its field Cause, an error, says why there

@@ -10,15 +10,16 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
 )
 
-// The metadata keys of Watermill's poison queue (message/router/middleware/poison.go), by which its tools know a message.
+// The metadata keys of Watermill's poison queue (message/router/middleware/poison.go), by which its tools know a
+// message.
 const (
 	poisonedReasonKey     = "reason_poisoned"
 	poisonedTopicKey      = "topic_poisoned"
 	poisonedSubscriberKey = "subscriber_poisoned"
 )
 
-// buryRetry is the least wait between two attempts to publish a dead letter.
-const buryRetry = 100 * time.Millisecond
+// deadLetterRetry is the least wait between two attempts to publish a dead letter.
+const deadLetterRetry = 100 * time.Millisecond
 
 // UndecodableError is the reason of a failure: the Unmarshaler refused the message.
 type UndecodableError struct{ Err error }
@@ -29,34 +30,38 @@ func (e *UndecodableError) Error() string {
 
 func (e *UndecodableError) Unwrap() error { return e.Err }
 
-// SpentError is the reason of a failure: the message was delivered as often, or for as long, as the configuration allows.
-type SpentError struct {
-	Attempts int
-	Age      time.Duration
+// Is matches ErrUndecodable.
+func (e *UndecodableError) Is(target error) bool { return target == ErrUndecodable }
+
+// AttemptsExhaustedError is the reason of a failure: the message was delivered MaxAttempts times, or MaxAge has passed.
+type AttemptsExhaustedError struct {
+	Attempts int           // deliveries that ended without an ack
+	Age      time.Duration // since the message was received
 }
 
-func (e *SpentError) Error() string {
+func (e *AttemptsExhaustedError) Error() string {
 	return fmt.Sprintf("buffstreams: not handled in %d attempts within %v", e.Attempts, e.Age.Round(time.Millisecond))
 }
 
-// spent tells why a nacked message is not delivered again, or nil.
-func (s *subscription) spent(d dispatch.Delivery) error {
+// exhausted returns why a nacked message is not delivered again, or nil if it is.
+func (s *subscription) exhausted(d dispatch.Delivery) error {
 	cfg := &s.subscriber.cfg
 	if cfg.MaxAttempts == 0 && cfg.MaxAge == 0 {
 		return nil
 	}
 	age := time.Since(d.Received())
 	if cfg.MaxAttempts > 0 && d.Attempt >= cfg.MaxAttempts || cfg.MaxAge > 0 && age >= cfg.MaxAge {
-		return &SpentError{Attempts: d.Attempt, Age: age}
+		return &AttemptsExhaustedError{Attempts: d.Attempt, Age: age}
 	}
 	return nil
 }
 
-// fail ends a delivery whose message will not be handled: it goes to the dead letters, or is rejected to its publisher.
+// fail ends a delivery whose message will not be handled: it publishes the message as a dead letter, or rejects it to
+// its publisher.
 func (s *subscription) fail(d dispatch.Delivery, msg *message.Message, reason error) {
 	cfg := &s.subscriber.cfg
 	if cfg.DeadLetter != nil {
-		s.bury(d, msg, reason)
+		s.publishDeadLetter(d, msg, reason)
 		return
 	}
 	s.subscriber.logger.Info("Message rejected to its publisher", s.fields(watermill.LogFields{
@@ -69,8 +74,9 @@ func (s *subscription) fail(d dispatch.Delivery, msg *message.Message, reason er
 	s.member.Refuse(d, dispatch.Refusal{Undecodable: undecodable, Reason: reason.Error()})
 }
 
-// bury publishes a message to the dead letters. It is kept until that succeeds or the subscription closes.
-func (s *subscription) bury(d dispatch.Delivery, msg *message.Message, reason error) {
+// publishDeadLetter publishes a message to the dead letters, and tries again until that succeeds or the subscription
+// closes.
+func (s *subscription) publishDeadLetter(d dispatch.Delivery, msg *message.Message, reason error) {
 	cfg := &s.subscriber.cfg
 	msg.Metadata.Set(poisonedReasonKey, reason.Error())
 	msg.Metadata.Set(poisonedTopicKey, s.topic)
@@ -84,7 +90,7 @@ func (s *subscription) bury(d dispatch.Delivery, msg *message.Message, reason er
 		s.subscriber.logger.Info("Cannot publish to the dead letters, trying again", s.fields(watermill.LogFields{
 			"message_uuid": msg.UUID, "err": err,
 		}))
-		if !s.pause(max(s.delay(attempt), buryRetry)) {
+		if !s.sleep(max(s.delay(attempt), deadLetterRetry)) {
 			s.member.Return(d)
 			return
 		}

@@ -19,7 +19,7 @@ func FuzzTopicName(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, topic string) {
-		d, ok, err := parseTopic(topic)
+		d, ok, err := parseTopic(topic, false)
 		if err != nil {
 			require.ErrorIs(t, err, ErrBadTopic)
 			require.False(t, ok)

@@ -60,7 +60,7 @@ func newConsumer(l listener, topic string) *consumer {
 // next waits for the group's next message.
 func (c *consumer) next() dispatch.Delivery {
 	for {
-		if d, ok := c.Take(); ok {
+		if d, _, ok := c.Take(); ok {
 			return d
 		}
 		<-c.wake

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"maps"
 	"net"
 	"slices"
@@ -234,13 +235,21 @@ func (m *Manager) listen(t netio.Target) (listener, error) {
 		}
 		ln, err := m.cfg.Listen(t.Network, t.Address)
 		if err != nil {
-			return nil, err
+			return nil, explainInUse(err)
 		}
 		if !t.TLS && !m.cfg.Acked.Insecure && netio.BoundBeyondLoopback(ln.Addr()) {
 			return nil, errors.Join(&InsecureAddressError{Address: t.Address}, ln.Close())
 		}
 		return receiver.New(cfg, ln)
 	})
+}
+
+// explainInUse says what to do about the commonest reason for which a process cannot listen where it already does.
+func explainInUse(err error) error {
+	if netio.InUse(err) {
+		return fmt.Errorf("%w (Subscribers of one process that listen at the same address have to share a Manager)", err)
+	}
+	return err
 }
 
 func (m *Manager) receiverConfig(t netio.Target) (receiver.Config, error) {

@@ -14,7 +14,9 @@ import (
 
 // Marshaler encodes messages for the wire. It must be safe for concurrent use.
 type Marshaler interface {
-	// Marshal appends the encoded message to dst and returns the longer slice. It must not keep dst.
+	// Marshal appends the encoded message to dst, which is empty, and returns the longer slice. dst is memory that is at
+	// hand: returning other memory works too, and costs a copy. Marshal must not keep dst. It is called on the goroutine
+	// that publishes, with no lock held; a panic is an error of that Publish call.
 	Marshal(dst []byte, topic string, msg *message.Message) ([]byte, error)
 }
 

@@ -88,7 +88,7 @@ func TestTopics(t *testing.T) {
 		"tls://example.com:443/orders": {"example.com:443", "orders", true},
 		"unix:///run/s.sock#orders":    {"/run/s.sock", "orders", false},
 	} {
-		d, ok, err := parseTopic(topic)
+		d, ok, err := parseTopic(topic, false)
 		require.NoError(t, err, topic)
 		require.True(t, ok, topic)
 		require.Equal(t, want.address, d.target.Address, topic)
@@ -96,12 +96,12 @@ func TestTopics(t *testing.T) {
 		require.Equal(t, want.tls, d.target.TLS, topic)
 	}
 	for _, topic := range []string{"orders", "orders/eu", "orders:created", "example.com", "a:b:1"} {
-		_, ok, err := parseTopic(topic)
+		_, ok, err := parseTopic(topic, false)
 		require.NoError(t, err, topic)
 		require.False(t, ok, topic)
 	}
 	for _, topic := range []string{"tcp://orders", "http://a:1/x", "unix://a#b", "tls://:x"} {
-		_, _, err := parseTopic(topic)
+		_, _, err := parseTopic(topic, false)
 		require.ErrorIs(t, err, ErrBadTopic, topic)
 	}
 }

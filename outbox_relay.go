@@ -18,10 +18,10 @@ import (
 // outboxRelay delivers what an outbox holds. A goroutine for each of its streams reads messages when the peer wants them, and
 // settles in the outbox what was handled. One relay at a time delivers an outbox.
 type outboxRelay struct {
-	outbox    store.Outbox
-	manager   *Manager
-	logger    watermill.LoggerAdapter
-	onFailure func(topic string, encoded []byte, err error)
+	outbox   store.Outbox
+	manager  *Manager
+	logger   watermill.LoggerAdapter
+	failures *failureQueue
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -29,7 +29,7 @@ type outboxRelay struct {
 }
 
 func startOutboxRelay(p *Publisher) *outboxRelay {
-	r := &outboxRelay{outbox: p.cfg.Outbox, manager: p.manager, logger: p.logger, onFailure: p.cfg.OnFailure}
+	r := &outboxRelay{outbox: p.cfg.Outbox, manager: p.manager, logger: p.logger, failures: &p.failures}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.wg.Go(r.run) // ends with stop, which waits for it
 	return r
@@ -237,8 +237,6 @@ func (r *streamRelay) onRefused(seq uint64, reason *PeerError) {
 	r.logger.Error("Message refused by the peer", reason, watermill.LogFields{
 		"provider": provider, "address": r.key.Destination, "topic": r.key.Topic, "sequence": seq,
 	})
-	if r.onFailure != nil {
-		r.onFailure(r.key.Topic, message, reason)
-	}
+	r.failures.add(r.key.Topic, message, reason)
 	r.onSettled([]store.Range{{First: seq, Last: seq}})
 }

@@ -56,7 +56,7 @@ func (m *Manager) newPlainReceiver(t netio.Target, maxMessageSize int) (*plainRe
 	}
 	var err error
 	if p.listener, err = pool.ListenTCP(cfg); err != nil {
-		return nil, err
+		return nil, explainInUse(err)
 	}
 	return p, p.listener.StartListeningAsync()
 }

@@ -3,6 +3,7 @@ package buffstreams
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 
@@ -27,9 +28,13 @@ type Publisher struct {
 	cancel context.CancelFunc
 	next   atomic.Uint64 // of round robin
 
-	closed atomic.Bool
-	idle   chan struct{}              // receives when a topic has no more calls and the Publisher is closed
-	last   atomic.Pointer[topicState] // the state that was looked up last
+	failures failureQueue
+
+	closed   atomic.Bool
+	closing  sync.Once                  // runs shutDown
+	closeErr error                      // of shutDown
+	idle     chan struct{}              // receives when a topic has no more calls and the Publisher is closed
+	last     atomic.Pointer[topicState] // the state that was looked up last
 
 	mu      sync.Mutex // guards the fields below, and topicState.former
 	topics  map[string]*topicState
@@ -59,6 +64,7 @@ func NewPublisher(config PublisherConfig, logger watermill.LoggerAdapter) (*Publ
 	p := &Publisher{
 		cfg: config, logger: logger, manager: manager, owned: owned, idle: make(chan struct{}, 1),
 		topics: map[string]*topicState{}, senders: map[*sender.Sender]bool{},
+		failures: failureQueue{hook: config.OnFailure, logger: logger},
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	if config.Wire == WireBuffStreams {
@@ -97,13 +103,13 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 	}
 	defer p.end(s)
 	if p.plain != nil {
-		return p.plain.publish(topic, messages)
+		return p.plain.publish(s, messages)
 	}
-	r, err := p.resolve(s)
+	r, timeout, err := p.resolve(s)
 	if err != nil {
 		return &PublishError{Topic: topic, NotSent: messages, Err: err}
 	}
-	return p.spread(r, messages)
+	return p.spread(r, messages, timeout)
 }
 
 // Drain waits until every message of the outbox was handled, or ctx is done; without an outbox it is Flush.
@@ -128,11 +134,16 @@ func (p *Publisher) Flush(ctx context.Context) error {
 
 // Close refuses further messages and waits up to CloseTimeout until those of this Publisher have reached their confirm level
 // (received, for ConfirmEnqueued). It does not wait for what is in an Outbox: see Drain. It returns an *UndeliveredError with
-// the number of messages that did not. It may be called more than once; later calls return nil.
+// the number of messages that did not. Later and concurrent calls wait for
+// the first and return the same.
 func (p *Publisher) Close() error {
-	if !p.closed.CompareAndSwap(false, true) {
-		return nil
-	}
+	p.closed.Store(true)
+	p.closing.Do(func() { p.closeErr = p.shutDown() })
+	return p.closeErr
+}
+
+// shutDown is Close, once.
+func (p *Publisher) shutDown() error {
 	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.CloseTimeout)
 	defer cancel()
 	defer context.AfterFunc(ctx, p.cancel)()
@@ -140,10 +151,7 @@ func (p *Publisher) Close() error {
 	if p.relay != nil {
 		p.cancel()
 		p.relay.stop()
-		if p.owned {
-			return p.manager.Close()
-		}
-		return nil
+		return errors.Join(p.closeOwned(), p.awaitFailures(ctx))
 	}
 	err := p.Flush(ctx)
 	p.cancel()
@@ -154,14 +162,34 @@ func (p *Publisher) Close() error {
 	for s := range p.senders { // no call is under way that could add to them
 		s.OnRefused(p, nil)
 	}
-	if p.owned {
-		err = p.manager.Close()
+	switch closed := p.closeOwned(); {
+	case undelivered > 0:
+		err = &UndeliveredError{Count: undelivered}
+	case p.owned:
+		err = closed
+	case p.plain == nil:
+		err = nil
 	}
-	if undelivered > 0 {
-		return &UndeliveredError{Count: undelivered}
+	if late := p.awaitFailures(ctx); late != nil {
+		return errors.Join(err, late)
 	}
-	if p.plain != nil || p.owned {
-		return err
+	return err
+}
+
+// closeOwned closes the Manager if it is private.
+func (p *Publisher) closeOwned() error {
+	if !p.owned {
+		return nil
 	}
-	return nil
+	return p.manager.Close()
+}
+
+// awaitFailures waits until OnFailure has returned for every message that failed.
+func (p *Publisher) awaitFailures(ctx context.Context) error {
+	select {
+	case <-p.failures.done():
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("buffstreams: PublisherConfig.OnFailure has not returned within CloseTimeout: %d calls are left", p.failures.left())
+	}
 }

@@ -26,14 +26,15 @@ func newPlainPublisher(p *Publisher) *plainPublisher {
 }
 
 // publish writes the messages to the topic's address; of a route, to the first that takes them.
-func (p *plainPublisher) publish(topic string, messages []*message.Message) error {
-	targets, err := p.targets(topic)
+func (p *plainPublisher) publish(s *topicState, messages []*message.Message) error {
+	topic := s.topic
+	targets, err := p.targets(s)
 	if err != nil {
 		return &PublishError{Topic: topic, NotSent: messages, Err: err}
 	}
-	var buf []byte
+	buf := make([]byte, 0, 512)
 	for i, msg := range messages {
-		if buf, err = p.publisher.cfg.Marshaler.Marshal(buf[:0], topic, msg); err != nil {
+		if buf, err = p.publisher.marshal(buf[:0], topic, msg); err != nil {
 			return &PublishError{Topic: topic, NotSent: messages[i:], Err: err}
 		}
 		if limit := p.publisher.cfg.MaxMessageSize; len(buf) > limit {
@@ -48,8 +49,9 @@ func (p *plainPublisher) publish(topic string, messages []*message.Message) erro
 }
 
 // targets finds the addresses of a topic.
-func (p *plainPublisher) targets(topic string) ([]netio.Target, error) {
-	d, ok, err := parseTopic(topic)
+func (p *plainPublisher) targets(s *topicState) ([]netio.Target, error) {
+	topic := s.topic
+	d, ok, err := parseTopic(topic, p.publisher.cfg.Resolver != nil)
 	switch {
 	case err != nil:
 		return nil, err
@@ -58,7 +60,7 @@ func (p *plainPublisher) targets(topic string) ([]netio.Target, error) {
 	case ok:
 		return []netio.Target{d.target}, nil
 	}
-	found, err := p.publisher.askResolver(topic)
+	found, err := p.publisher.lookUp(s)
 	if err != nil {
 		return nil, err
 	}
@@ -121,8 +123,8 @@ func (p *plainPublisher) config(t netio.Target) (cfg pool.WriterConfig, err erro
 	if cfg.TLSConfig, err = p.publisher.manager.clientTLS(t); err != nil {
 		return cfg, err
 	}
-	if f := p.publisher.cfg.OnFailure; f != nil {
-		cfg.OnFailure = func(failed pool.Failure) { f(failed.Address, failed.Payload, failed.Err) }
+	if p.publisher.cfg.OnFailure != nil {
+		cfg.OnFailure = func(failed pool.Failure) { p.publisher.failures.add(failed.Address, failed.Payload, failed.Err) }
 	}
 	return cfg, nil
 }

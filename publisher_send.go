@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"hash/fnv"
 	"sync"
+	"time"
+	"unsafe"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -15,20 +17,20 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// spread sends messages to the targets that the route's policy chooses.
-func (p *Publisher) spread(r *resolved, messages []*message.Message) error {
+// spread sends messages to the targets that the route's policy chooses, and waits for each of them for timeout; 0 is no bound.
+func (p *Publisher) spread(r *resolved, messages []*message.Message, timeout time.Duration) error {
 	targets := r.targets
 	switch {
 	case len(targets) == 1:
-		return p.send(targets[0], messages)
+		return p.send(targets[0], messages, timeout)
 	case r.route.Policy == route.All:
 		var errs []error
 		for _, t := range targets {
-			errs = append(errs, p.send(t, messages))
+			errs = append(errs, p.send(t, messages, timeout))
 		}
 		return errors.Join(errs...)
 	case r.route.Policy == route.Failover:
-		return p.send(firstConnected(targets), messages)
+		return p.send(firstConnected(targets), messages, timeout)
 	}
 	parts := make([][]*message.Message, len(targets))
 	for _, msg := range messages {
@@ -38,7 +40,7 @@ func (p *Publisher) spread(r *resolved, messages []*message.Message) error {
 	var errs []error
 	for i, part := range parts {
 		if len(part) > 0 {
-			errs = append(errs, p.send(targets[i], part))
+			errs = append(errs, p.send(targets[i], part, timeout))
 		}
 	}
 	return errors.Join(errs...)
@@ -73,7 +75,7 @@ func hashIndex(key string, n int) int {
 var batches = sync.Pool{New: func() any { return new(session.Batch) }}
 
 // send encodes messages and hands them to the sender of their target, or to the outbox.
-func (p *Publisher) send(t *target, messages []*message.Message) error {
+func (p *Publisher) send(t *target, messages []*message.Message, timeout time.Duration) error {
 	batch := batches.Get().(*session.Batch)
 	defer func() {
 		batch.Reset()
@@ -92,7 +94,7 @@ func (p *Publisher) send(t *target, messages []*message.Message) error {
 		defer context.AfterFunc(p.ctx, cancel)()
 		ctx = merged
 	}
-	sent, err := t.sender.Publish(ctx, t.name, batch, p.cfg.Confirm.level(), p.cfg.PublishTimeout)
+	sent, err := t.sender.Publish(ctx, t.name, batch, p.cfg.Confirm.level(), timeout)
 	if err == nil {
 		return nil
 	}
@@ -105,15 +107,50 @@ func (p *Publisher) send(t *target, messages []*message.Message) error {
 // encode fills the batch. After an error none of the messages may be sent.
 func (p *Publisher) encode(batch *session.Batch, topic string, messages []*message.Message) error {
 	for _, msg := range messages {
-		full, err := p.cfg.Marshaler.Marshal(batch.Begin(len(msg.Payload)), topic, msg)
+		hint := 0
+		if msg != nil {
+			hint = len(msg.Payload)
+		}
+		full, err := p.marshal(batch.Begin(hint), topic, msg)
 		if err != nil {
-			return fmt.Errorf("buffstreams: cannot marshal message %q: %w", msg.UUID, err)
+			return err
 		}
 		if size, ok := batch.End(full, p.cfg.MaxMessageSize); !ok {
 			return &TooLargeError{UUID: msg.UUID, Size: size, Limit: p.cfg.MaxMessageSize}
 		}
 	}
 	return nil
+}
+
+// The errors of messages that cannot be encoded.
+var (
+	errNoMessage = errors.New("buffstreams: a message is nil")
+	errNoBytes   = errors.New("the Marshaler returned neither bytes nor an error")
+)
+
+// marshal appends the encoded message to dst. The Marshaler gets an empty slice with the room behind dst. What it returns is
+// copied unless it is there: it may return other memory than it was given, or keep it.
+func (p *Publisher) marshal(dst []byte, topic string, msg *message.Message) (full []byte, err error) {
+	if msg == nil {
+		return nil, errNoMessage
+	}
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			err = fmt.Errorf("buffstreams: cannot marshal message %.100q: the Marshaler panicked: %v", msg.UUID, panicked)
+		}
+	}()
+	room := dst[len(dst):]
+	encoded, err := p.cfg.Marshaler.Marshal(room, topic, msg)
+	if err == nil && encoded == nil {
+		err = errNoBytes
+	}
+	if err != nil {
+		return nil, fmt.Errorf("buffstreams: cannot marshal message %.100q: %w", msg.UUID, err)
+	}
+	if cap(room) > 0 && unsafe.SliceData(encoded) == unsafe.SliceData(room) {
+		return dst[:len(dst)+len(encoded)], nil
+	}
+	return append(dst, encoded...), nil
 }
 
 // level is what the session waits for; 0 for nothing.

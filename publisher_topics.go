@@ -1,12 +1,11 @@
 package buffstreams
 
 import (
-	"errors"
-	"fmt"
 	"maps"
 	"math"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
@@ -41,7 +40,10 @@ type topicState struct {
 	topic    string
 	calls    atomic.Int32 // the Publish calls under way, or forgotten
 	resolved atomic.Pointer[resolved]
-	former   []*target // of earlier routes; guarded by the Publisher's mu
+
+	// Guarded by the Publisher's mu.
+	former []*target // of earlier routes
+	lookup *lookup   // under way, or nil
 }
 
 // forgotten is the number of calls of a topicState that takes no more.
@@ -167,33 +169,39 @@ func (p *Publisher) busy() (busy []*target) {
 	return busy
 }
 
-// resolve returns where a topic leads now.
-func (p *Publisher) resolve(s *topicState) (*resolved, error) {
+// resolve returns where a topic leads now, and what is left of PublishTimeout.
+func (p *Publisher) resolve(s *topicState) (r *resolved, timeout time.Duration, err error) {
+	timeout = max(0, p.cfg.PublishTimeout) // negative is no bound
 	last := s.resolved.Load()
 	if last != nil && !last.asks {
-		return last, nil
+		return last, timeout, nil
 	}
 	if last == nil {
-		d, ok, err := parseTopic(s.topic)
+		d, ok, err := parseTopic(s.topic, p.cfg.Resolver != nil)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		if ok {
-			return p.resolveAddress(s, d)
+			r, err = p.resolveAddress(s, d)
+			return r, timeout, err
 		}
 	}
-	found, err := p.askResolver(s.topic)
+	began := time.Now()
+	found, err := p.lookUp(s)
+	if timeout > 0 {
+		timeout = max(time.Nanosecond, timeout-time.Since(began))
+	}
 	if err != nil || last != nil && last.route.Equal(found) {
-		return last, err
+		return last, timeout, err
 	}
 	_, fixed := p.cfg.Resolver.(route.Static)
 	next := &resolved{asks: !fixed, route: found}
 	next.route.Addresses = slices.Clone(found.Addresses) // the Resolver may write to its own
 	if next.targets, err = p.targets(s.topic, found); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	p.adopt(s, next)
-	return next, nil
+	return next, timeout, nil
 }
 
 // resolveAddress is resolve for a topic that names its address.
@@ -219,24 +227,9 @@ func (p *Publisher) adopt(s *topicState, next *resolved) {
 		}
 		p.senders[t.sender] = true
 		if p.cfg.OnFailure != nil {
-			t.sender.OnRefused(p, func(r session.Refused) { p.cfg.OnFailure(r.Topic, r.Message, r.Err) })
+			t.sender.OnRefused(p, func(r session.Refused) { p.failures.add(r.Topic, r.Message, r.Err) })
 		}
 	}
-}
-
-// askResolver returns the route of a topic that names no address.
-func (p *Publisher) askResolver(topic string) (route.Route, error) {
-	if p.cfg.Resolver == nil {
-		return route.Route{}, fmt.Errorf("%w: %.200q is not an address; set PublisherConfig.Resolver", ErrBadTopic, topic)
-	}
-	found, err := p.cfg.Resolver.Resolve(p.ctx, topic)
-	switch {
-	case errors.Is(err, route.ErrNoRoute):
-		err = fmt.Errorf("%w: %w", ErrBadTopic, err)
-	case err == nil && len(found.Addresses) == 0:
-		err = fmt.Errorf("%w: the route of %.200q has no address", ErrBadTopic, topic)
-	}
-	return found, err
 }
 
 // targets returns the targets of a route, in the order of its addresses.

@@ -53,11 +53,11 @@ func newPubSub(config PubSubConfig, manager *Manager, logger watermill.LoggerAda
 	if err != nil {
 		return nil, err
 	}
-	endpoint, err := sub.endpoint(destination{target: target})
+	listener, err := sub.listen(destination{target: target})
 	if err != nil {
 		return nil, err
 	}
-	address := endpoint.Addr().String()
+	address := listener.Addr().String()
 	if target.Network == "unix" {
 		address = "unix://" + address
 	}

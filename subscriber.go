@@ -17,16 +17,16 @@ import (
 
 // Subscriber listens at address topics, and for logical topics at its ListenAddress. It is safe for concurrent use.
 type Subscriber struct {
-	cfg     SubscriberConfig
-	logger  watermill.LoggerAdapter
-	manager *Manager
-	owned   bool // the manager is private
+	cfg         SubscriberConfig
+	logger      watermill.LoggerAdapter
+	manager     *Manager
+	ownsManager bool          // the manager is private
+	done        chan struct{} // closed at the end of Close
 
-	mu        sync.Mutex
+	mu        sync.Mutex // guards what follows
 	closed    bool
 	subs      map[*subscription]struct{}
-	endpoints map[listener]struct{}
-	done      chan struct{} // closed when Close is through
+	listeners map[listener]struct{} // that topics of this subscriber are listened for at
 }
 
 // NewSubscriber returns a Subscriber. It listens from the first Subscribe or SubscribeInitialize on.
@@ -43,23 +43,16 @@ func NewSubscriber(config SubscriberConfig, logger watermill.LoggerAdapter) (*Su
 		return nil, err
 	}
 	return &Subscriber{
-		cfg: config, logger: logger, manager: manager, owned: owned,
-		subs: map[*subscription]struct{}{}, endpoints: map[listener]struct{}{}, done: make(chan struct{}),
+		cfg: config, logger: logger, manager: manager, ownsManager: owned, done: make(chan struct{}),
+		subs: map[*subscription]struct{}{}, listeners: map[listener]struct{}{},
 	}, nil
 }
 
 // Subscribe returns the messages of a topic. The channel is closed after Close, after ctx is done, or with the Manager.
-// ctx's values are those of the messages' contexts, which are cancelled when their delivery ends.
+// The messages' contexts have the values of ctx, and are cancelled when their delivery ends.
 func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
-	d, err := s.destination(topic)
+	t, l, err := s.topic(topic)
 	if err != nil {
-		return nil, err
-	}
-	e, err := s.endpoint(d)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.manager.allowSubscribe(d.name); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
@@ -67,7 +60,7 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	if s.closed {
 		return nil, ErrSubscriberClosed
 	}
-	sub := newSubscription(ctx, s, topic, s.of(e, d.name), e.Done())
+	sub := newSubscription(ctx, s, topic, t, l.Done())
 	s.subs[sub] = struct{}{}
 	return sub.out, nil
 }
@@ -75,7 +68,7 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 // SubscribeInitialize makes the topic and this Subscriber's consumer group exist: messages are accepted from now on and
 // wait for a subscription.
 func (s *Subscriber) SubscribeInitialize(topic string) error {
-	t, err := s.topic(topic)
+	t, _, err := s.topic(topic)
 	if err != nil {
 		return err
 	}
@@ -83,23 +76,23 @@ func (s *Subscriber) SubscribeInitialize(topic string) error {
 	return nil
 }
 
-// Addr is the address at which a topic is listened for, and makes the listener where there is none: that of a topic with
-// port 0 is known only then.
+// Addr returns the address at which a topic is listened for, and opens the listener if there is none: the port of a
+// topic with port 0 is known only then.
 func (s *Subscriber) Addr(topic string) (net.Addr, error) {
 	d, err := s.destination(topic)
 	if err != nil {
 		return nil, err
 	}
-	e, err := s.endpoint(d)
+	l, err := s.listen(d)
 	if err != nil {
 		return nil, err
 	}
-	return e.Addr(), nil
+	return l.Addr(), nil
 }
 
 // DropGroup ends a consumer group of a topic for good: messages no longer wait for it.
 func (s *Subscriber) DropGroup(topic, group string) error {
-	t, err := s.topic(topic)
+	t, _, err := s.topic(topic)
 	if err != nil {
 		return err
 	}
@@ -107,9 +100,28 @@ func (s *Subscriber) DropGroup(topic, group string) error {
 	return nil
 }
 
-// destination finds where a topic is listened for.
+// topic returns a topic and its listener, which it opens if there is none.
+func (s *Subscriber) topic(topic string) (*dispatch.Topic, listener, error) {
+	d, err := s.destination(topic)
+	if err != nil {
+		return nil, nil, err
+	}
+	l, err := s.listen(d)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := s.manager.allowSubscribe(d.name); err != nil {
+		return nil, nil, err
+	}
+	if s.cfg.Ephemeral {
+		return l.EphemeralTopic(d.name), l, nil
+	}
+	return l.Topic(d.name), l, nil
+}
+
+// destination returns where a topic is listened for.
 func (s *Subscriber) destination(topic string) (destination, error) {
-	d, ok, err := parseTopic(topic)
+	d, ok, err := parseTopic(topic, s.cfg.ListenAddress != "")
 	if err != nil {
 		return d, err
 	}
@@ -127,58 +139,38 @@ func (s *Subscriber) destination(topic string) (destination, error) {
 		return d, err
 	}
 	if s.cfg.Wire == WireBuffStreams && d.name != "" {
-		return d, fmt.Errorf("%w: the plain wire has no topic names, so that %.200q cannot be told from others; use host:port", ErrBadTopic, topic)
+		return d, fmt.Errorf("%w: the plain wire has no topic names, so that %.200q cannot be told from others; use host:port",
+			ErrBadTopic, topic)
 	}
 	return d, nil
 }
 
-func (s *Subscriber) endpoint(d destination) (listener, error) {
-	s.mu.Lock()
-	closed := s.closed
-	s.mu.Unlock()
-	if closed {
+// listen returns the listener of a destination, and opens it if there is none.
+func (s *Subscriber) listen(d destination) (l listener, err error) {
+	if s.isClosed() {
 		return nil, ErrSubscriberClosed
 	}
-	var e listener
-	var err error
 	if s.cfg.Wire == WireBuffStreams {
-		e, err = s.manager.listenPlain(d.target, s.cfg.MaxMessageSize)
+		l, err = s.manager.listenPlain(d.target, s.cfg.MaxMessageSize)
 	} else {
-		e, err = s.manager.listen(d.target)
+		l, err = s.manager.listen(d.target)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("buffstreams: cannot listen at %s: %w", d.target.Address, err)
 	}
 	s.mu.Lock()
-	s.endpoints[e] = struct{}{}
-	s.mu.Unlock()
-	return e, nil
+	defer s.mu.Unlock()
+	s.listeners[l] = struct{}{}
+	return l, nil
 }
 
-func (s *Subscriber) topic(topic string) (*dispatch.Topic, error) {
-	d, err := s.destination(topic)
-	if err != nil {
-		return nil, err
-	}
-	e, err := s.endpoint(d)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.manager.allowSubscribe(d.name); err != nil {
-		return nil, err
-	}
-	return s.of(e, d.name), nil
+func (s *Subscriber) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
 }
 
-// of returns a topic of an endpoint.
-func (s *Subscriber) of(e listener, name string) *dispatch.Topic {
-	if s.cfg.Ephemeral {
-		return e.EphemeralTopic(name)
-	}
-	return e.Topic(name)
-}
-
-// forget takes a subscription that ended off the list.
+// forget drops a subscription that ended.
 func (s *Subscriber) forget(sub *subscription) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -186,8 +178,8 @@ func (s *Subscriber) forget(sub *subscription) {
 }
 
 // Close ends every subscription: handlers that run may end within CloseTimeout, then their messages' contexts are
-// cancelled and the channels closed. What was not acked goes back to its consumer group, or, when the Manager is private,
-// to its publishers. It may be called more than once; each call returns when all is done.
+// cancelled and the channels closed. What was not acked goes back to its consumer group, or, if the Manager is private,
+// to its publishers. Close may be called more than once; each call returns when all is done.
 func (s *Subscriber) Close() error {
 	s.mu.Lock()
 	first := !s.closed
@@ -199,7 +191,7 @@ func (s *Subscriber) Close() error {
 		return nil
 	}
 	defer close(s.done)
-	if s.owned {
+	if s.ownsManager {
 		s.drain()
 	}
 	for _, sub := range subs {
@@ -208,21 +200,22 @@ func (s *Subscriber) Close() error {
 	for _, sub := range subs {
 		<-sub.done
 	}
-	if !s.owned {
+	if !s.ownsManager {
 		return nil
 	}
-	return s.abandon()
+	return s.closeManager()
 }
 
-// drain keeps the subscriptions going for the messages that exist nowhere else: their publishers are gone.
+// drain lets the subscriptions handle, within CloseTimeout, the messages that exist nowhere else: their publishers are
+// gone.
 func (s *Subscriber) drain() {
 	deadline := time.After(s.cfg.CloseTimeout)
 	poll := time.NewTicker(5 * time.Millisecond)
 	defer poll.Stop()
-	for _, e := range s.opened() {
-		e.Drain()
+	for _, l := range s.opened() {
+		l.Drain()
 	}
-	for s.held() > 0 {
+	for s.onlyCopies() > 0 {
 		select {
 		case <-poll.C:
 		case <-deadline:
@@ -231,23 +224,22 @@ func (s *Subscriber) drain() {
 	}
 }
 
-func (s *Subscriber) held() (n int) {
-	for _, e := range s.opened() {
-		n += e.OnlyCopies()
+func (s *Subscriber) onlyCopies() (n int) {
+	for _, l := range s.opened() {
+		n += l.OnlyCopies()
 	}
 	return n
 }
 
-// opened returns the endpoints that this subscriber has used.
 func (s *Subscriber) opened() []listener {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Collect(maps.Keys(s.endpoints))
+	return slices.Collect(maps.Keys(s.listeners))
 }
 
-// abandon closes the private Manager. Messages that have no publisher to return to are lost, which is said.
-func (s *Subscriber) abandon() error {
-	if n := s.held(); n > 0 {
+// closeManager closes the private Manager, and logs how many messages are lost as they have no publisher to return to.
+func (s *Subscriber) closeManager() error {
+	if n := s.onlyCopies(); n > 0 {
 		s.logger.Error("Messages were not handled before Close and their publishers are gone", &UndeliveredError{Count: n},
 			watermill.LogFields{"provider": "buffstreams", "count": n})
 	}

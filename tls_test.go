@@ -29,7 +29,7 @@ func listenTLS(t *testing.T, cfg AckedConfig) (*Manager, netio.Target) {
 	var wg sync.WaitGroup
 	wg.Go(func() { // ends with stop
 		for {
-			for d, ok := c.Take(); ok; d, ok = c.Take() {
+			for d, _, ok := c.Take(); ok; d, _, ok = c.Take() {
 				c.Settle(d)
 			}
 			select {

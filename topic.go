@@ -3,6 +3,7 @@ package buffstreams
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -16,9 +17,10 @@ type destination struct {
 	name   string
 }
 
-// parseTopic reads an address topic: [tcp|tls://]host:port[/name] or unix:///path.sock#name. A topic without a port is a
-// logical one, for which ok is false.
-func parseTopic(topic string) (d destination, ok bool, err error) {
+// parseTopic reads an address topic: [tcp|tls://]host:port[/name] or unix:///path.sock#name. ok is false for a plain name: a
+// topic without a port, and, where plain names are expected, also one whose host is neither empty nor an IP address, such as
+// "tenant:42".
+func parseTopic(topic string, expectNames bool) (d destination, ok bool, err error) {
 	scheme, rest, explicit := strings.Cut(topic, "://")
 	if !explicit {
 		scheme, rest = "tcp", topic
@@ -30,6 +32,9 @@ func parseTopic(topic string) (d destination, ok bool, err error) {
 			if explicit {
 				return d, false, fmt.Errorf("%w: %.200q has no host:port", ErrBadTopic, topic)
 			}
+			return d, false, nil
+		}
+		if expectNames && !explicit && !isIP(hostPort) {
 			return d, false, nil
 		}
 		return destination{netio.Target{Network: "tcp", Address: hostPort, TLS: scheme == "tls"}, name}, true, nil
@@ -53,9 +58,19 @@ func isHostPort(s string) bool {
 	return err == nil
 }
 
+// isIP tells whether the host of a host:port is an IP address, or empty, which stands for all of this machine's.
+func isIP(hostPort string) bool {
+	host, _, _ := net.SplitHostPort(hostPort)
+	if host == "" {
+		return true
+	}
+	_, err := netip.ParseAddr(host)
+	return err == nil
+}
+
 // parseAddress reads an address without a name, as a Route or ListenAddress has it.
 func parseAddress(address string) (netio.Target, error) {
-	d, ok, err := parseTopic(address)
+	d, ok, err := parseTopic(address, false)
 	if err != nil {
 		return netio.Target{}, err
 	}

@@ -17,8 +17,8 @@ func (r *Reader) fill() error {
 	return err
 }
 
-// read returns what the source has, at least one byte without an error. One
-// that came with bytes is returned the next time.
+// read returns what the source has, at least one byte without an error. One that came with bytes is returned the next
+// time.
 func (r *Reader) read(free []byte) (int, error) {
 	if err := r.srcErr; err != nil {
 		r.srcErr = nil
@@ -40,8 +40,7 @@ func (r *Reader) read(free []byte) (int, error) {
 	return 0, io.ErrNoProgress
 }
 
-// direct reports whether the frame in progress, which is not whole, goes into
-// memory of its own, and begins that.
+// direct reports whether the frame in progress, which is not whole, goes into memory of its own, and begins that.
 func (r *Reader) direct() bool {
 	if r.own != nil {
 		return true
@@ -66,8 +65,8 @@ func (r *Reader) fillOwn() error {
 	return err
 }
 
-// makeRoom moves what is held to the front of a buffer that is not full. A
-// frame is moved at most once per buffer: afterwards it starts at 0.
+// makeRoom moves what is held to the front of a buffer that is not full. A frame is moved at most once per buffer:
+// afterwards it starts at 0.
 func (r *Reader) makeRoom() {
 	if size := r.nextSize(); size != len(r.buf) {
 		old := r.buf
@@ -81,8 +80,8 @@ func (r *Reader) makeRoom() {
 	}
 }
 
-// replace leaves the old buffer to whom it was handed, or to the collector. The
-// new one has at least size bytes and room for more than what is held.
+// replace leaves the old buffer to the caller of Take or to the garbage collector. The new one has at least size bytes and
+// room for more than what is held.
 func (r *Reader) replace(size int) {
 	held := r.buf[r.r:r.w]
 	buf := newBuffer(max(size, len(held)+1))
@@ -97,14 +96,14 @@ func newBuffer(size int) []byte {
 	return make([]byte, size)
 }
 
-// drop lets go of the buffer, of which nobody has a view.
+// drop gives the buffer back. The last payload must not be in use.
 func (r *Reader) drop() {
 	buffers.Put(r.buf)
 	r.buf, r.r, r.w, r.small = nil, 0, 0, 0
 }
 
-// nextSize decides which size the buffer has for the next read. Invariant: at
-// most startSize, or 9/4 of the bytes received.
+// nextSize decides which size the buffer has for the next read. Invariant: at most startSize, or 9/4 of the bytes
+// received.
 func (r *Reader) nextSize() int {
 	size, held := len(r.buf), r.w-r.r
 	switch {
@@ -122,9 +121,8 @@ func (r *Reader) nextSize() int {
 	return size
 }
 
-// grown is the next size for a frame that is larger than the buffer: twice as
-// large, but above streamSize the size of the frame if that is less or hardly
-// more, which is usual where payloads are a power of two and headers follow.
+// grown is the next size for a frame that is larger than the buffer: twice as large, but above streamSize the size of
+// the frame if that is less or hardly more, which is usual where payloads are a power of two and headers follow.
 func (r *Reader) grown() int {
 	size := 2 * len(r.buf)
 	if need := r.frameLength(); size > streamSize && need <= size+size/8 {
@@ -141,9 +139,8 @@ func (r *Reader) modest() int {
 	return len(r.buf)
 }
 
-// wasteful counts a round, which ends when a read is due after whole frames
-// were returned, and reports whether the last ones left most of the buffer
-// unused.
+// wasteful counts a round, which ends when a read is due after whole frames were returned, and reports whether the last
+// ones left most of the buffer unused.
 func (r *Reader) wasteful() bool {
 	if len(r.buf) == startSize || r.w > len(r.buf)/4 {
 		r.small = 0
@@ -153,8 +150,8 @@ func (r *Reader) wasteful() bool {
 	return r.small >= shrinkAfter
 }
 
-// frameLength is the length with the header of the frame in progress, whose
-// header must be known. A sum above the largest int counts as that.
+// frameLength is the length with the header of the frame in progress, whose header must be known. A sum above the
+// largest int counts as that.
 func (r *Reader) frameLength() int {
 	if r.length > math.MaxInt-r.width {
 		return math.MaxInt

@@ -7,25 +7,21 @@ import (
 	"math/bits"
 )
 
-// DefaultMaxLength is the limit, in bytes, of a BuffStreams codec whose
-// maxLength is 0.
+// DefaultMaxLength is the limit, in bytes, of a BuffStreams codec whose maxLength is 0.
 const DefaultMaxLength = 4096
 
-// BuffStreams is the header of BuffStreams v1.0.0 to v2.0.0, byte for byte: the
-// length as a zigzag varint in a field that is padded with zeros to a width
-// which follows from the limit.
+// BuffStreams is the header of BuffStreams v1.0.0 to v2.0.0, byte for byte: the length as a zigzag varint in a field
+// that is padded with zeros to a width which follows from the limit.
 //
-// Both ends must therefore agree on the limit: with limits of different widths
-// a receiver takes payload for headers. Padding that is not zero is refused,
-// so most such streams fail at their first frame instead of being misread.
+// Both ends must therefore agree on the limit: with limits of different widths a receiver takes payload for headers.
+// Padding that is not zero is refused, so most such streams fail at their first frame instead of being misread.
 type BuffStreams struct {
 	width     int
 	maxLength int
 }
 
-// NewBuffStreams returns the codec for a limit of maxLength bytes; 0 means
-// DefaultMaxLength. It refuses a negative limit, and the limits from 2^55 to
-// 2^56-1 and from 2^62: their width is a byte short of their largest lengths.
+// NewBuffStreams returns the codec for a limit of maxLength bytes; 0 means DefaultMaxLength. It refuses a negative
+// limit, and the limits from 2^55 to 2^56-1 and from 2^62: their width is a byte short of their largest lengths.
 func NewBuffStreams(maxLength int) (BuffStreams, error) {
 	if maxLength == 0 {
 		maxLength = DefaultMaxLength

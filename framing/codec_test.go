@@ -43,7 +43,7 @@ func unhex(t testing.TB, s string) []byte {
 	return b
 }
 
-func TestBuffStreamsHeadersEqualGoldenVectors(t *testing.T) {
+func TestBuffStreams_HeadersEqualGoldenVectors(t *testing.T) {
 	raw, err := os.ReadFile("testdata/buffstreams-vectors.json")
 	require.NoError(t, err)
 	var vectors []struct {
@@ -67,9 +67,8 @@ func TestBuffStreamsHeadersEqualGoldenVectors(t *testing.T) {
 	}
 }
 
-// The original computes the width with floats; around every power of two up to
-// where these are exact both must agree.
-func TestBuffStreamsWidthEqualsFloatFormula(t *testing.T) {
+// The original computes the width with floats; around every power of two up to where these are exact both must agree.
+func TestBuffStreams_WidthEqualsFloatFormula(t *testing.T) {
 	for bit := range 48 {
 		for _, limit := range []int{1<<bit - 1, 1 << bit, 1<<bit + 1} {
 			if limit < 1 {
@@ -82,7 +81,7 @@ func TestBuffStreamsWidthEqualsFloatFormula(t *testing.T) {
 }
 
 // A limit is good exactly if its own varint fits into the width.
-func TestBuffStreamsRefusesLimitsThatItsWidthCannotHold(t *testing.T) {
+func TestBuffStreams_RefusesLimitsThatItsWidthCannotHold(t *testing.T) {
 	var refused []int
 	for bit := range 63 {
 		for _, limit := range []int{1 << bit, 1<<bit + (1<<bit - 1)} {
@@ -104,7 +103,7 @@ func TestBuffStreamsRefusesLimitsThatItsWidthCannotHold(t *testing.T) {
 	assert.Equal(t, []int{1 << 55, 1<<56 - 1, 1 << 62, math.MaxInt64}, refused)
 }
 
-func TestKnownHeaders(t *testing.T) {
+func TestCodec_KnownHeaders(t *testing.T) {
 	for _, tc := range []struct {
 		codec  Codec
 		length int
@@ -137,7 +136,7 @@ func TestKnownHeaders(t *testing.T) {
 	}
 }
 
-func TestHostileHeaders(t *testing.T) {
+func TestCodec_RefusesHostileHeaders(t *testing.T) {
 	plain := must(NewBuffStreams(0))
 	varint := must(NewVarint(1000))
 	fixed := func(width int) Codec { return must(NewFixed(width, binary.BigEndian, 200)) }
@@ -187,7 +186,7 @@ func TestHostileHeaders(t *testing.T) {
 	}
 }
 
-func TestEveryProperPrefixOfAHeaderIsIncomplete(t *testing.T) {
+func TestCodec_EveryProperPrefixOfAHeaderIsIncomplete(t *testing.T) {
 	for name, c := range codecs() {
 		for _, n := range []int{0, 1, 127, 128, 300, c.MaxLength()} {
 			header, err := c.AppendHeader(nil, n)
@@ -200,7 +199,7 @@ func TestEveryProperPrefixOfAHeaderIsIncomplete(t *testing.T) {
 	}
 }
 
-func TestAppendRefusesLengthsOutOfRange(t *testing.T) {
+func TestCodec_AppendRefusesLengthsOutOfRange(t *testing.T) {
 	for name, c := range codecs() {
 		t.Run(name, func(t *testing.T) {
 			for _, n := range []int{-1, math.MinInt, c.MaxLength() + 1, math.MaxInt} {
@@ -220,7 +219,7 @@ func TestAppendRefusesLengthsOutOfRange(t *testing.T) {
 	}
 }
 
-func TestConstructorsRefuse(t *testing.T) {
+func TestCodec_ConstructorsRefuse(t *testing.T) {
 	for name, build := range map[string]func() (Codec, error){
 		"fixed of 0 bytes":      func() (Codec, error) { return NewFixed(0, binary.BigEndian, 1) },
 		"fixed of 9 bytes":      func() (Codec, error) { return NewFixed(9, binary.BigEndian, 1) },
@@ -241,7 +240,7 @@ func TestConstructorsRefuse(t *testing.T) {
 	assert.Equal(t, DefaultMaxLength, c.MaxLength())
 }
 
-func TestZeroCodecsRefuseEverything(t *testing.T) {
+func TestCodec_ZeroValuesRefuseEverything(t *testing.T) {
 	for _, c := range []Codec{Fixed{}, Varint{}, BuffStreams{}} {
 		_, err := AppendFrame(nil, c, nil)
 		assert.ErrorIs(t, err, errZeroCodec, "%T", c)
@@ -250,13 +249,13 @@ func TestZeroCodecsRefuseEverything(t *testing.T) {
 	}
 }
 
-func TestTruncationMatchesUnexpectedEOF(t *testing.T) {
+func TestReader_TruncationMatchesUnexpectedEOF(t *testing.T) {
 	assert.ErrorIs(t, ErrTruncatedHeader, io.ErrUnexpectedEOF)
 	assert.ErrorIs(t, ErrTruncatedBody, io.ErrUnexpectedEOF)
 	assert.False(t, errors.Is(ErrTruncatedHeader, ErrTruncatedBody))
 }
 
-func TestAppendFrameDoesNotAllocateWhereThereIsRoom(t *testing.T) {
+func TestAppendFrame_DoesNotAllocateWhereThereIsRoom(t *testing.T) {
 	payload := make([]byte, 110)
 	for name, c := range codecs() {
 		frame, err := AppendFrame(nil, c, payload)

@@ -5,17 +5,16 @@ import (
 	"fmt"
 )
 
-// Fixed is a header of 1 to 8 bytes that hold the length as an unsigned
-// integer. Four bytes, big endian, is the default of the acked protocol.
+// Fixed is a header of 1 to 8 bytes that hold the length as an unsigned integer. Four bytes, big endian, is the default
+// of the acked protocol.
 type Fixed struct {
 	width     int
 	little    bool
 	maxLength int
 }
 
-// NewFixed returns the codec with a header of width bytes in the given order,
-// which is binary.BigEndian or binary.LittleEndian. It refuses a maxLength
-// below 1 or too large for the width.
+// NewFixed returns the codec with a header of width bytes in the given order, which is binary.BigEndian or
+// binary.LittleEndian. It refuses a maxLength below 1 or too large for the width.
 func NewFixed(width int, order binary.ByteOrder, maxLength int) (Fixed, error) {
 	if width < 1 || width > 8 {
 		return Fixed{}, fmt.Errorf("framing: fixed header of %d bytes: must be 1 to 8", width)
@@ -72,7 +71,7 @@ func (f Fixed) ParseHeader(src []byte) (length, width int, err error) {
 	return int(v), f.width, nil
 }
 
-// parse wants a whole header in src.
+// parse reads the length from src, which must have a whole header.
 func (f Fixed) parse(src []byte) (v uint64, err error) {
 	if f.width == 0 {
 		return 0, errZeroCodec

@@ -13,12 +13,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// fuzzLimit is small enough for the fuzzer to reach and larger than what a
-// reader starts with.
+// fuzzLimit is small enough for the fuzzer to reach and larger than what a reader starts with.
 const fuzzLimit = 300_000
 
-// dialect is a codec with an independent reading of its headers: how many bytes
-// to read first, whether one more is needed, and what whole ones mean.
+// dialect is a codec with an independent reading of its headers: how many bytes to read first, whether one more is
+// needed, and what whole ones mean.
 type dialect struct {
 	codec Codec
 	first int
@@ -114,8 +113,8 @@ func referenceNext(src io.Reader, d dialect) ([]byte, error) {
 	return payload, nil
 }
 
-// chunkedSource cuts a stream as the fuzzer says: each byte of chunks is the
-// size of a read in units of 1, 16 or 4096; 0 is a time-out.
+// chunkedSource cuts a stream as the fuzzer says: each byte of chunks is the size of a read in units of 1, 16 or 4096;
+// 0 is a time-out.
 type chunkedSource struct {
 	data, chunks []byte
 	at           int
@@ -193,7 +192,7 @@ func FuzzReader(f *testing.F) {
 }
 
 // What the fuzzer does not reach in a short run: streams of large frames.
-func TestReaderEqualsReferenceOnLargeFrames(t *testing.T) {
+func TestReader_EqualsReferenceOnLargeFrames(t *testing.T) {
 	random := rand.New(rand.NewPCG(5, 6))
 	for _, d := range dialects() {
 		chunks := make([]byte, 40)

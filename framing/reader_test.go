@@ -22,8 +22,8 @@ type step struct {
 	err  error
 }
 
-// script answers each Read with the next step; a step larger than the room is
-// answered in parts, its error with the last. It ends with io.EOF.
+// script answers each Read with the next step; a step larger than the room is answered in parts, its error with the
+// last. It ends with io.EOF.
 type script struct {
 	steps []step
 	reads []int // the room of each Read
@@ -61,7 +61,7 @@ func frame(t testing.TB, c Codec, payload []byte) []byte {
 
 func fixed4(limit int) Codec { return must(NewFixed(4, binary.BigEndian, limit)) }
 
-func TestReaderReturnsWhatWasFramed(t *testing.T) {
+func TestReader_ReturnsWhatWasFramed(t *testing.T) {
 	sizes := []int{0, 1, 110, 0, 0, 4091, 4096, 16_384, 70_000, 3, 65_536, 127, 128, 50_000}
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 300 {
@@ -104,7 +104,7 @@ type readFunc func([]byte) (int, error)
 
 func (f readFunc) Read(p []byte) (int, error) { return f(p) }
 
-func TestEveryTruncationHasItsOwnEnd(t *testing.T) {
+func TestReader_EveryTruncationHasItsOwnEnd(t *testing.T) {
 	for name, c := range codecs() {
 		for _, n := range []int{1, 130, 5000} {
 			header, err := c.AppendHeader(nil, n)
@@ -130,7 +130,7 @@ func TestEveryTruncationHasItsOwnEnd(t *testing.T) {
 	}
 }
 
-func TestTimeoutLosesNothing(t *testing.T) {
+func TestReader_TimeoutLosesNothing(t *testing.T) {
 	for name, c := range codecs() {
 		stream := append(frame(t, c, payloadOf(130, 1)), frame(t, c, payloadOf(9000, 2))...)
 		for _, withData := range []bool{true, false} {
@@ -160,7 +160,7 @@ func TestTimeoutLosesNothing(t *testing.T) {
 	}
 }
 
-func TestOneReadPerRefill(t *testing.T) {
+func TestReader_ReadsOncePerRefill(t *testing.T) {
 	c := fixed4(1 << 20)
 	f := frame(t, c, payloadOf(96, 0))
 	src := &script{steps: []step{{bytes.Repeat(f, 10), nil}, {f, nil}, {f[:50], nil}, {f[50:], nil}}}
@@ -172,7 +172,7 @@ func TestOneReadPerRefill(t *testing.T) {
 	assert.Equal(t, []int{512, 1012, 1024, 1024, 974}, src.reads, "the first one fills the buffer, which then grows")
 }
 
-func TestBuffered(t *testing.T) {
+func TestReader_Buffered(t *testing.T) {
 	c := fixed4(1 << 20)
 	f := frame(t, c, payloadOf(100, 0))
 	bad := []byte{0xff, 0xff, 0xff, 0xff}
@@ -197,7 +197,7 @@ func TestBuffered(t *testing.T) {
 	require.False(t, r.Buffered())
 }
 
-func TestSetCodecAppliesToTheNextFrame(t *testing.T) {
+func TestReader_SetCodecAppliesToTheNextFrame(t *testing.T) {
 	small, large := fixed4(100), must(NewVarint(10_000))
 	f, g := frame(t, small, payloadOf(90, 0)), frame(t, large, payloadOf(9000, 1))
 	stream := append(append([]byte{}, f...), append(f[:len(f):len(f)], g...)...)
@@ -217,7 +217,7 @@ func TestSetCodecAppliesToTheNextFrame(t *testing.T) {
 	assert.Equal(t, payloadOf(9000, 1), payload)
 }
 
-func TestTakenPayloadsAreNotOverwritten(t *testing.T) {
+func TestReader_TakenPayloadsAreNotOverwritten(t *testing.T) {
 	for name, c := range codecs() {
 		random := rand.New(rand.NewPCG(3, 4))
 		var stream []byte
@@ -251,7 +251,7 @@ func TestTakenPayloadsAreNotOverwritten(t *testing.T) {
 	}
 }
 
-func TestTakeHandsOverALargeFrameWithItsBuffer(t *testing.T) {
+func TestReader_TakeHandsOverALargeFrameWithItsBuffer(t *testing.T) {
 	c := fixed4(1 << 20)
 	big, small := payloadOf(1<<20, 1), payloadOf(100, 2)
 	r := NewReader(bytes.NewReader(append(frame(t, c, big), frame(t, c, small)...)), c)
@@ -268,7 +268,7 @@ func TestTakeHandsOverALargeFrameWithItsBuffer(t *testing.T) {
 	assert.True(t, bytes.Equal(big, own))
 }
 
-func TestTakeBeforeNextAndAfterEndIsNil(t *testing.T) {
+func TestReader_TakeBeforeNextAndAfterEndIsNil(t *testing.T) {
 	c := fixed4(100)
 	r := NewReader(bytes.NewReader(frame(t, c, []byte("x"))), c)
 	require.Nil(t, r.Take())
@@ -279,7 +279,7 @@ func TestTakeBeforeNextAndAfterEndIsNil(t *testing.T) {
 	require.Nil(t, r.Take())
 }
 
-func TestMemoryFollowsBytesReceivedNotDeclared(t *testing.T) {
+func TestReader_MemoryFollowsBytesReceivedNotDeclared(t *testing.T) {
 	c := fixed4(1<<31 - 1)
 	stream := append([]byte{0x40, 0, 0, 0}, "ten bytes!"...)
 	allocated := func() uint64 {
@@ -316,7 +316,7 @@ func (b *boundedSource) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func TestBufferIsBoundedByTheBytesReceived(t *testing.T) {
+func TestReader_BufferIsBoundedByTheBytesReceived(t *testing.T) {
 	c := fixed4(1<<31 - 1)
 	header := []byte{0x40, 0, 0, 0}
 	for _, chunk := range []int{1000, 4096, 50_000, 1 << 20} {
@@ -337,7 +337,7 @@ func TestBufferIsBoundedByTheBytesReceived(t *testing.T) {
 	}
 }
 
-func TestNextSize(t *testing.T) {
+func TestReader_NextSize(t *testing.T) {
 	const mib = 1 << 20
 	for name, tc := range map[string]struct {
 		size, r, w    int
@@ -368,7 +368,7 @@ func TestNextSize(t *testing.T) {
 	}
 }
 
-func TestSmallFramesGrowTheBufferToTheStreamSizeOnly(t *testing.T) {
+func TestReader_SmallFramesGrowTheBufferToTheStreamSizeOnly(t *testing.T) {
 	c := fixed4(1 << 20)
 	block := bytes.Repeat(frame(t, c, payloadOf(110, 0)), 20_000)
 	r := NewReader(bytes.NewReader(block), c)
@@ -380,7 +380,7 @@ func TestSmallFramesGrowTheBufferToTheStreamSizeOnly(t *testing.T) {
 	assert.Equal(t, streamSize, cap(r.buf))
 }
 
-func TestIdleReaderGivesItsBufferBack(t *testing.T) {
+func TestReader_GivesItsBufferBackWhenIdle(t *testing.T) {
 	c := fixed4(1 << 22)
 	ping := frame(t, c, payloadOf(20, 0))
 	burst := bytes.Repeat(frame(t, c, payloadOf(110, 0)), 20_000)
@@ -424,7 +424,7 @@ func TestIdleReaderGivesItsBufferBack(t *testing.T) {
 	})
 }
 
-func TestReaderSurvivesBadSourcesAndCodecs(t *testing.T) {
+func TestReader_SurvivesBadSourcesAndCodecs(t *testing.T) {
 	for name, n := range map[string]int{"negative": -1, "too many": 1 << 20} {
 		r := NewReader(readFunc(func([]byte) (int, error) { return n, nil }), fixed4(100))
 		_, err := r.Next()
@@ -462,7 +462,7 @@ func (c fakeCodec) ParseHeader(src []byte) (int, int, error) {
 	return c.length, c.width, c.err
 }
 
-func TestReaderAllocatesNothingPerFrame(t *testing.T) {
+func TestReader_AllocatesNothingPerFrame(t *testing.T) {
 	c := fixed4(1 << 20)
 	r := NewReader(newLoop(t, c, 110), c)
 	for range 50_000 {

@@ -2,8 +2,8 @@ package framing
 
 import "encoding/binary"
 
-// Varint is the convention of length-delimited protocol buffers: the length as
-// an unsigned varint of 1 to 10 bytes. Only the shortest form is accepted.
+// Varint is the convention of length-delimited protocol buffers: the length as an unsigned varint of 1 to 10 bytes.
+// Only the shortest form is accepted.
 type Varint struct {
 	maxLength int
 }
@@ -45,9 +45,8 @@ func (v Varint) ParseHeader(src []byte) (length, width int, err error) {
 	return int(n), width, nil
 }
 
-// parseUvarint differs from binary.Uvarint in that it refuses superfluous
-// bytes: one length has one encoding, so that what was parsed can be compared
-// and re-encoded byte by byte.
+// parseUvarint differs from binary.Uvarint in that it refuses superfluous bytes: one length has one encoding, so that
+// what was parsed can be compared and re-encoded byte by byte.
 func parseUvarint(src []byte) (v uint64, width int, err error) {
 	for i, b := range src {
 		if i == binary.MaxVarintLen64-1 && b > 1 {

@@ -10,9 +10,8 @@ const keepWriteBuffer = 256 << 10
 
 var errBadWrite = errors.New("framing: destination reported an impossible count of written bytes")
 
-// Writer collects frames and writes them together. It is not safe for
-// concurrent use. Nothing bounds what it collects: its owner flushes when
-// Buffered says that it is enough.
+// Writer collects frames and writes them together. It is not safe for concurrent use. Nothing bounds what it collects:
+// its owner flushes when Buffered says that it is enough.
 type Writer struct {
 	dst   io.Writer
 	codec Codec
@@ -20,14 +19,12 @@ type Writer struct {
 	err   error // of the write that failed; half a frame may be on the wire
 }
 
-// NewWriter returns a Writer that frames with c. It allocates with the first
-// Append.
+// NewWriter returns a Writer that frames with c. It allocates with the first Append.
 func NewWriter(dst io.Writer, c Codec) *Writer {
 	return &Writer{dst: dst, codec: c}
 }
 
-// Append queues a frame; payload is copied. It queues nothing and stays usable
-// if the codec refuses the length.
+// Append queues a frame; payload is copied. It queues nothing and stays usable if the codec refuses the length.
 func (w *Writer) Append(payload []byte) error {
 	if w.err != nil {
 		return w.err
@@ -40,9 +37,8 @@ func (w *Writer) Append(payload []byte) error {
 // Buffered returns how many bytes, headers included, the next Flush writes.
 func (w *Writer) Buffered() int { return len(w.buf) }
 
-// Flush writes all queued frames with one Write, or nothing if there are none.
-// After a failed or short write the stream is broken in the middle of a frame:
-// what was queued is dropped, and this and every later call of Append and Flush
+// Flush writes all queued frames with one Write, or nothing if there are none. After a failed or short write the stream
+// is broken in the middle of a frame: what was queued is dropped, and this and every later call of Append and Flush
 // returns the same error.
 func (w *Writer) Flush() error {
 	if w.err != nil || len(w.buf) == 0 {

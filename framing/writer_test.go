@@ -14,7 +14,7 @@ type writeFunc func([]byte) (int, error)
 
 func (f writeFunc) Write(p []byte) (int, error) { return f(p) }
 
-func TestWriterWritesQueuedFramesAtOnce(t *testing.T) {
+func TestWriter_WritesQueuedFramesAtOnce(t *testing.T) {
 	for name, c := range codecs() {
 		var wire bytes.Buffer
 		writes := 0
@@ -40,7 +40,7 @@ func TestWriterWritesQueuedFramesAtOnce(t *testing.T) {
 	}
 }
 
-func TestFailedWriteMakesTheWriterUnusable(t *testing.T) {
+func TestWriter_IsUnusableAfterAFailedWrite(t *testing.T) {
 	broken := errors.New("broken")
 	for name, tc := range map[string]struct {
 		write func([]byte) (int, error)
@@ -67,7 +67,7 @@ func TestFailedWriteMakesTheWriterUnusable(t *testing.T) {
 	}
 }
 
-func TestRefusedPayloadLeavesTheWriterUsable(t *testing.T) {
+func TestWriter_StaysUsableAfterARefusedPayload(t *testing.T) {
 	var wire bytes.Buffer
 	w := NewWriter(&wire, fixed4(5))
 	require.NoError(t, w.Append([]byte("one")))
@@ -78,7 +78,7 @@ func TestRefusedPayloadLeavesTheWriterUsable(t *testing.T) {
 	assert.Equal(t, "\x00\x00\x00\x03one\x00\x00\x00\x03two", wire.String())
 }
 
-func TestWriterKeepsModestBuffersOnly(t *testing.T) {
+func TestWriter_KeepsModestBuffersOnly(t *testing.T) {
 	w := NewWriter(io.Discard, fixed4(1<<20))
 	require.NoError(t, w.Append(make([]byte, 1000)))
 	require.NoError(t, w.Flush())

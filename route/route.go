@@ -48,8 +48,9 @@ func (r Route) Equal(o Route) bool {
 }
 
 // Resolver finds the route of a topic that names no address. A Publisher asks it at every Publish, a Static only at the first
-// one of each topic, on the goroutine that publishes. It must be safe for concurrent use, should be quick, and must return
-// when ctx ends. ctx ends when the Publisher closes.
+// one of each topic, from one goroutine for each topic and with no lock held. It must be safe for concurrent use, and should
+// be quick: Publish waits for it, up to PublishTimeout. ctx ends when the Publisher closes. A panic is an error of the Publish
+// calls that wait.
 type Resolver interface {
 	Resolve(ctx context.Context, topic string) (Route, error)
 }

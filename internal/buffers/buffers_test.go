@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestGetHasRoomAndWastesLittle(t *testing.T) {
-	for _, n := range []int{0, 1, least - 1, least, least + 1, 5<<10 + 1, 64<<10 - 1, 64 << 10, 64<<10 + 1, 1<<20 + 1} {
+func TestGet_HasRoomAndWastesLittle(t *testing.T) {
+	for _, n := range []int{0, 1, minSize - 1, minSize, minSize + 1, 5<<10 + 1, 64<<10 - 1, 64 << 10, 64<<10 + 1, 1<<20 + 1} {
 		buf := Get(n)
 		require.Empty(t, buf)
 		require.GreaterOrEqual(t, cap(buf), n)
@@ -17,12 +17,12 @@ func TestGetHasRoomAndWastesLittle(t *testing.T) {
 	}
 }
 
-func TestEverySizeHasAShelfOfItsOwn(t *testing.T) {
+func TestGet_EverySizeHasAClassOfItsOwn(t *testing.T) {
 	seen := map[int]int{}
-	for n := least; n < 1<<20; n += 512 {
-		size, class := fit(n)
+	for n := minSize; n < 1<<20; n += 512 {
+		size, class := classOf(n)
 		require.GreaterOrEqual(t, size, n)
-		again, same := fit(size)
+		again, same := classOf(size)
 		require.Equal(t, []int{size, class}, []int{again, same})
 		if other, ok := seen[class]; ok {
 			require.Equal(t, other, size)
@@ -32,22 +32,22 @@ func TestEverySizeHasAShelfOfItsOwn(t *testing.T) {
 }
 
 // stored puts a buffer of n bytes into a store and returns what is kept.
-func stored(s *store, n int) int {
-	size, class := fit(n)
+func stored(s *freeList, n int) int {
+	size, class := classOf(n)
 	s.put(make([]byte, 0, size), class)
 	return s.kept()
 }
 
-func (s *store) kept() int {
+func (s *freeList) kept() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.bytes
 }
 
-func TestWhatIsPutIsUsedAgain(t *testing.T) {
+func TestPut_MemoryIsUsedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var s store
-		size, class := fit(64 << 10)
+		var s freeList
+		size, class := classOf(64 << 10)
 		buf := make([]byte, 1, size)
 		s.put(buf[:0], class)
 		got := s.get(class)
@@ -58,12 +58,12 @@ func TestWhatIsPutIsUsedAgain(t *testing.T) {
 	})
 }
 
-func TestWhatIsNotNeededIsDropped(t *testing.T) {
+func TestSweep_DropsWhatIsNotNeeded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var s store
-		stored(&s, least)
-		stored(&s, least)
-		_, class := fit(least)
+		var s freeList
+		stored(&s, minSize)
+		stored(&s, minSize)
+		_, class := classOf(minSize)
 		for range 5 {
 			time.Sleep(idleTime) // one of both is needed
 			synctest.Wait()
@@ -71,27 +71,27 @@ func TestWhatIsNotNeededIsDropped(t *testing.T) {
 			require.NotNil(t, buf)
 			s.put(buf, class)
 		}
-		require.Equal(t, least, s.kept())
+		require.Equal(t, minSize, s.kept())
 		time.Sleep(3 * idleTime)
 		require.Zero(t, s.kept())
-		require.Equal(t, least, stored(&s, least), "it can begin anew")
+		require.Equal(t, minSize, stored(&s, minSize), "it can begin anew")
 		time.Sleep(3 * idleTime)
 	})
 }
 
-func TestOnlySoMuchIsKept(t *testing.T) {
+func TestPut_KeepsOnlySoMuch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var s store
+		var s freeList
 		for range 50 {
-			require.LessOrEqual(t, stored(&s, 1<<20), most)
+			require.LessOrEqual(t, stored(&s, 1<<20), maxBytes)
 		}
 		time.Sleep(3 * idleTime)
 	})
 }
 
-func TestPutLeavesOthers(t *testing.T) {
+func TestPut_LeavesOthers(t *testing.T) {
 	before := free.kept()
-	Put(make([]byte, 0, least+1)) // would be given to somebody who needs more
-	Put(make([]byte, 0, least-1))
+	Put(make([]byte, 0, minSize+1)) // would be given to a Get that needs more
+	Put(make([]byte, 0, minSize-1))
 	require.Equal(t, before, free.kept())
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 )
 
-// consumer is a member as a subscription uses it: a loop that takes, and waits to be notified when there is nothing.
+// consumer uses a member as a subscription does: it takes in a loop, and waits to be notified when there is nothing.
 type consumer struct {
 	topic  *Topic
 	group  string
@@ -34,7 +34,7 @@ func (c *consumer) join() {
 	c.member = c.topic.Join(c.group, c.notify)
 }
 
-// run consumes until stop is closed.
+// run takes messages until stop is closed.
 func (c *consumer) run(stop <-chan struct{}) {
 	c.join()
 	defer func() { c.member.Leave() }()
@@ -44,7 +44,7 @@ func (c *consumer) run(stop <-chan struct{}) {
 			return
 		default:
 		}
-		d, ok := c.member.Take()
+		d, _, ok := c.member.Take()
 		if !ok {
 			select {
 			case <-c.wake:
@@ -57,8 +57,8 @@ func (c *consumer) run(stop <-chan struct{}) {
 		case n == 0:
 			d.Attempt++
 			c.member.Return(d)
-		case n <= 2 && c.member.Crowded():
-			c.member.Pass(d)
+		case n <= 2 && c.member.HasWaiters():
+			c.member.Yield(d)
 			select {
 			case <-c.wake:
 			case <-stop:
@@ -78,10 +78,10 @@ func (c *consumer) run(stop <-chan struct{}) {
 	}
 }
 
-// TestNothingIsLostBetweenMembersThatComeAndGo runs members of two groups that take, settle, return, pass, leave and join
-// again at random while messages arrive. Every message is delivered to each group, to be settled exactly once. A wake-up
-// that is lost would leave everybody waiting, which synctest reports.
-func TestNothingIsLostBetweenMembersThatComeAndGo(t *testing.T) {
+// TestMember_NothingIsLostWhileMembersComeAndGo runs members of two groups that take, settle, return, yield, leave and
+// join again at random while messages arrive. Each group settles each message exactly once. A lost wake-up would leave
+// every goroutine waiting, which synctest reports.
+func TestMember_NothingIsLostWhileMembersComeAndGo(t *testing.T) {
 	for seed := range uint64(4) {
 		for _, groups := range [][]string{{"one"}, {"one", "two"}} {
 			t.Run(fmt.Sprint(seed, groups), func(t *testing.T) {
@@ -113,7 +113,7 @@ func comeAndGo(t *testing.T, seed uint64, groups []string) {
 					close(all)
 				}
 			}
-			wg.Go(func() { c.run(all) }) // ends when all messages were seen
+			wg.Go(func() { c.run(all) }) // Ends when all messages were seen; comeAndGo waits for it.
 		}
 	}
 	rng := rand.New(rand.NewPCG(seed, 99))

@@ -9,7 +9,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 )
 
-// script is a fuzzer's input as a source of decisions; after its end all of them are 0.
+// script takes decisions from a fuzzer's input. After the end of the input all of them are 0.
 type script []byte
 
 func (s *script) next(n int) int {
@@ -23,9 +23,8 @@ func (s *script) next(n int) int {
 
 const maxScript = 1000
 
-// FuzzTopic runs members of several groups over a topic as the bytes say, beside a model: each group's messages that are
-// not with a member, in the log's order. Take gives the first of them, and each message is reported once, when every group
-// that had to has settled it.
+// FuzzTopic compares members of several groups with a model: each group's messages that no member has, in the order of
+// the log. Take returns the first of them, and each message is reported once, when every group has settled it.
 func FuzzTopic(f *testing.F) {
 	f.Add([]byte{0, 0, 1, 5, 2, 0, 2, 0, 3, 0, 0, 4, 0, 0})
 	f.Add([]byte{0, 0, 0, 1, 0, 2, 1, 9, 2, 0, 2, 1, 5, 0, 0, 6, 1, 0, 7, 1, 3, 1, 0, 8, 2})
@@ -44,7 +43,7 @@ func FuzzTopic(f *testing.F) {
 	})
 }
 
-// topicModel keeps, for each group, what it has still to settle: waiting, and with members.
+// topicModel knows, for each group, what it has still to settle: what waits, and what members have.
 type topicModel struct {
 	t      *testing.T
 	topic  *Topic
@@ -100,7 +99,7 @@ func (m *topicModel) join(name string) {
 	g.members = append(g.members, &modelMember{member: m.topic.Join(name, quiet)})
 }
 
-// append keeps to the window, as its user must.
+// append reserves room in the window first, as every caller of Append must.
 func (m *topicModel) append(n int) {
 	got := m.topic.window.Take(flow.Amount{Messages: n, Bytes: n * each})
 	n = min(got.Messages, got.Bytes/each)
@@ -119,7 +118,7 @@ func (m *topicModel) append(n int) {
 }
 
 func (m *topicModel) take(g *modelGroup, member *modelMember) {
-	d, ok := member.member.Take()
+	d, _, ok := member.member.Take()
 	require.Equal(m.t, len(g.waiting) > 0, ok, "%s has %d waiting", g.name, len(g.waiting))
 	if !ok {
 		return
@@ -154,7 +153,7 @@ func (m *topicModel) end(g *modelGroup, member *modelMember, op int, in *script)
 		if in.next(2) == 0 {
 			member.member.Return(d)
 		} else {
-			member.member.Pass(d)
+			member.member.Yield(d)
 		}
 		g.waiting[seq] = true
 	}
@@ -167,12 +166,12 @@ func (m *topicModel) leave(g *modelGroup, i int) {
 		g.waiting[seqOf(d)] = true
 	}
 	member.member.Leave()
-	_, ok := member.member.Take()
+	_, _, ok := member.member.Take()
 	require.False(m.t, ok)
 	g.members = append(g.members[:i], g.members[i+1:]...)
 }
 
-// drop ends a group: what it had not been given is settled for it.
+// drop ends a group, for which the topic settles what no member has.
 func (m *topicModel) drop(g *modelGroup) {
 	for len(g.members) > 0 {
 		m.leave(g, 0)

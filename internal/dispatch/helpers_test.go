@@ -11,7 +11,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 )
 
-// source writes down what it is told. It counts every sequence, so that a message reported twice shows.
+// source records what is reported to it, and counts every sequence, so that a message reported twice shows.
 type source struct {
 	mu      sync.Mutex
 	settled map[uint64]int
@@ -81,12 +81,12 @@ func feed(t testing.TB, topic *Topic, s Source, first, last uint64) {
 	topic.Append(s, first, msgs, topicTime, false)
 }
 
-func seqOf(d Delivery) uint64 { return d.node.first + uint64(d.index) }
+func seqOf(d Delivery) uint64 { return d.run.first + uint64(d.index) }
 
 // take takes the next message and checks that it is seq.
 func take(t testing.TB, m *Member, seq uint64) Delivery {
 	t.Helper()
-	d, ok := m.Take()
+	d, _, ok := m.Take()
 	require.True(t, ok, "there is a message")
 	require.Equal(t, seq, seqOf(d))
 	require.Equal(t, fmt.Sprint(seq), string(d.Message()))
@@ -95,7 +95,7 @@ func take(t testing.TB, m *Member, seq uint64) Delivery {
 
 func takeNone(t testing.TB, m *Member) {
 	t.Helper()
-	d, ok := m.Take()
+	d, _, ok := m.Take()
 	require.False(t, ok, "%v", d)
 }
 
@@ -104,7 +104,7 @@ func requireFull(t testing.TB, topic *Topic) {
 	require.Zero(t, topic.window.Held(), "the window has everything back, and so has its budget")
 }
 
-func run(first, last uint64) []uint64 {
+func seqRange(first, last uint64) []uint64 {
 	out := []uint64{}
 	for seq := first; seq <= last; seq++ {
 		out = append(out, seq)

@@ -6,26 +6,27 @@ import (
 	"sync"
 )
 
-// keyQueue keeps the messages of one key in order: one of them, the holder, may be handled; the others wait here, in the
-// order of the log. It exists while there is a holder.
+// keyQueue orders the messages of one key: one of them, the holder, may be handled; the others wait here. The queue
+// exists while there is a holder.
 type keyQueue struct {
 	name    string
-	holder  uint64 // position in the log
-	waiting []Delivery
+	holder  uint64     // its position in the log
+	waiting []Delivery // in the order of the log
 }
 
-// Turn is the group's lock for whoever takes a delivery and claims its key: the two must be one step in the whole group,
-// or a later message of the key could come first.
-func (m *Member) Turn() sync.Locker { return &m.group.turn }
+// KeyLock is the group's lock for taking a delivery and claiming its key. A member has to hold it over both, or a later
+// message of the key could be claimed first. It is locked before any other lock of this package.
+func (m *Member) KeyLock() sync.Locker { return &m.group.keyLock }
 
-// Claim asks whether a delivery may be handled now, given its key: not while another of the same key is. Then it is
-// taken back and comes up again, ahead of what is behind it, when its turn has come. Whoever claimed and then Settles or
-// Refuses the delivery gives the key on; Return keeps the delivery's turn.
+// Claim reports whether a delivery may be handled now, given its key: only one message of a key may at a time. If not,
+// the group takes the delivery back, and gives it out again, ahead of what is behind it, when the key has come to it. A
+// member that claims the key and then Settles or Refuses the delivery passes the key on; Return and Yield keep it for
+// the delivery.
 func (m *Member) Claim(d *Delivery, key string) bool {
 	g := m.group
 	g.topic.mu.Lock()
 	defer g.topic.mu.Unlock()
-	if g.gone { // nobody would bring it up again
+	if g.dropped { // no member would get it again
 		return true
 	}
 	q := g.keys[key]
@@ -37,16 +38,25 @@ func (m *Member) Claim(d *Delivery, key string) bool {
 		g.keys[key] = q
 	}
 	if q.holder != d.pos() {
-		q.waiting = insert(q.waiting, *d)
+		q.waiting = insertOrdered(q.waiting, *d)
 		return false
 	}
 	d.key = q
 	return true
 }
 
-// unclaim lets the key's next delivery have its turn. The topic's mutex is held.
-func (g *Group) unclaim(d Delivery) {
-	q := d.key
+// releaseKeys passes on the keys that deliveries hold.
+func (m *Member) releaseKeys(ds []Delivery) {
+	m.group.topic.mu.Lock()
+	defer m.group.topic.mu.Unlock()
+	for _, d := range ds {
+		m.group.releaseKey(d.key)
+	}
+}
+
+// releaseKey makes the next message of a key its holder. That message has the key from now on, so that the key goes on
+// even if a member ends the delivery without a Claim.
+func (g *group) releaseKey(q *keyQueue) {
 	switch {
 	case q == nil:
 	case len(q.waiting) == 0:
@@ -54,20 +64,28 @@ func (g *Group) unclaim(d Delivery) {
 	default:
 		next := q.waiting[0]
 		q.waiting = q.waiting[1:]
-		q.holder, next.key = next.pos(), q // however it ends, claimed again or not, the key goes on
-		if !g.gone {
-			g.returned = insert(g.returned, next)
+		q.holder, next.key = next.pos(), q
+		if !g.dropped {
+			g.returned = insertOrdered(g.returned, next)
 			g.wake(1)
 		}
 	}
 }
 
-// unpark puts every waiting delivery back into line, in the order of the log and not of the map: what is settled in that
-// order is told in that order, and in fewer runs. The topic's mutex is held.
-func (g *Group) unpark() {
+// requeueKeyed gives back every message that waits for its key, in the order of the log, so that they are settled in
+// few ranges.
+func (g *group) requeueKeyed() {
 	for _, q := range g.keys {
 		g.returned = append(g.returned, q.waiting...)
 		q.waiting = nil
 	}
-	slices.SortFunc(g.returned, func(a, b Delivery) int { return cmp.Compare(a.pos(), b.pos()) })
+	slices.SortFunc(g.returned, comparePos)
 }
+
+// insertOrdered puts a delivery into its place in the order of the log.
+func insertOrdered(ds []Delivery, d Delivery) []Delivery {
+	i, _ := slices.BinarySearchFunc(ds, d, comparePos)
+	return slices.Insert(ds, i, d)
+}
+
+func comparePos(a, b Delivery) int { return cmp.Compare(a.pos(), b.pos()) }

@@ -7,14 +7,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// claim asks for the key's turn and checks the answer. It returns the delivery as it is to be ended.
+// claim claims the key and checks the answer. It returns the delivery with its key.
 func claim(t *testing.T, m *Member, d Delivery, key string, want bool) Delivery {
 	t.Helper()
 	require.Equal(t, want, m.Claim(&d, key), "%d claims %q", seqOf(d), key)
 	return d
 }
 
-func TestMessagesOfAKeyComeOneAtATimeInOrder(t *testing.T) {
+func TestKey_MessagesComeOneAtATimeInOrder(t *testing.T) {
 	topic, s := newTestTopic()
 	var s1, s2 signal
 	m1, m2 := topic.Join("g", s1.notify), topic.Join("g", s2.notify)
@@ -44,12 +44,12 @@ func TestMessagesOfAKeyComeOneAtATimeInOrder(t *testing.T) {
 	d5 := claim(t, m1, take(t, m1, 5), "k", true)
 	m1.Settle(d5)
 	require.Equal(t, []uint64{6, 4, 1, 2, 3, 5}, s.reported())
-	require.Empty(t, m1.group.keys, "a key that is done is forgotten")
+	require.Empty(t, m1.group.keys, "a key without messages is forgotten")
 	requireFull(t, topic)
 }
 
-// Whatever ends a delivery whose turn has come, the key goes on, also if it did not get as far as Claim.
-func TestAKeyGoesOnThoughItsHolderIsRefusedUnclaimed(t *testing.T) {
+// The key goes on even if its next holder is ended without a Claim.
+func TestKey_GoesOnWhenItsHolderIsRefusedUnclaimed(t *testing.T) {
 	topic, s := newTestTopic()
 	m := topic.Join("g", quiet)
 	feed(t, topic, s, 1, 3)
@@ -62,7 +62,7 @@ func TestAKeyGoesOnThoughItsHolderIsRefusedUnclaimed(t *testing.T) {
 	requireFull(t, topic)
 }
 
-func TestDropEndsWhatWaitsForItsKey(t *testing.T) {
+func TestKey_DropSettlesWhatWaits(t *testing.T) {
 	topic, s := newTestTopic()
 	m := topic.Join("g", quiet)
 	feed(t, topic, s, 1, 4)
@@ -71,14 +71,14 @@ func TestDropEndsWhatWaitsForItsKey(t *testing.T) {
 	d3 := take(t, m, 3)
 	topic.Drop("g")
 	require.Equal(t, []uint64{2, 4}, s.reported())
-	m.Settle(claim(t, m, d3, "k", true)) // nobody would give it back
+	m.Settle(claim(t, m, d3, "k", true)) // the group would not give it out again
 	m.Settle(d1)
 	require.Equal(t, []uint64{2, 4, 3, 1}, s.reported())
 	requireFull(t, topic)
 }
 
-// What a group ends with is reported in the order of the log, whichever keys it waits for, and so in few runs.
-func TestDropReportsInOrderOfTheLog(t *testing.T) {
+// Drop reports messages in the order of the log, whichever keys they wait for, and so in few ranges.
+func TestKey_DropReportsInOrderOfTheLog(t *testing.T) {
 	const keys = 16 // a map of so many does not come in order by chance
 	topic, s := newTestTopic()
 	m := topic.Join("g", quiet)
@@ -87,5 +87,5 @@ func TestDropReportsInOrderOfTheLog(t *testing.T) {
 		claim(t, m, take(t, m, seq), fmt.Sprint(seq%keys), seq <= keys)
 	}
 	topic.Drop("g")
-	require.Equal(t, run(keys+1, 4*keys), s.reported())
+	require.Equal(t, seqRange(keys+1, 4*keys), s.reported())
 }

@@ -6,21 +6,21 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestNotifyTellsThoseWhoFoundNothing(t *testing.T) {
+func TestMember_NotifyGoesToTheLongestWaiting(t *testing.T) {
 	topic, s := newTestTopic()
 	var s1, s2, s3 signal
 	m1, m2, m3 := topic.Join("g", s1.notify), topic.Join("g", s2.notify), topic.Join("g", s3.notify)
-	require.Equal(t, []int{2, 1, 0}, []int{s1.n, s2.n, s3.n}, "they learn that they are not alone")
+	require.Equal(t, []int{2, 1, 0}, []int{s1.n, s2.n, s3.n}, "they are notified that they are not alone")
 	s1, s2 = signal{}, signal{}
 	takeNone(t, m2)
-	takeNone(t, m2) // stands in line once
+	takeNone(t, m2) // waits once
 	takeNone(t, m1)
-	require.True(t, m3.Crowded())
+	require.True(t, m3.HasWaiters())
 	feed(t, topic, s, 1, 1)
-	require.Equal(t, []int{0, 1, 0}, []int{s1.n, s2.n, s3.n}, "one message, one call, to whoever waits longest")
+	require.Equal(t, []int{0, 1, 0}, []int{s1.n, s2.n, s3.n}, "one message, one call, to the member that waits longest")
 	feed(t, topic, s, 2, 5)
 	require.Equal(t, []int{1, 1, 0}, []int{s1.n, s2.n, s3.n})
-	require.False(t, m3.Crowded())
+	require.False(t, m3.HasWaiters())
 	d := take(t, m3, 1)
 	for seq := uint64(2); seq <= 5; seq++ {
 		m3.Settle(take(t, m3, seq))
@@ -39,26 +39,26 @@ func TestNotifyTellsThoseWhoFoundNothing(t *testing.T) {
 	requireFull(t, topic)
 }
 
-func TestAloneAndCrowded(t *testing.T) {
+func TestMember_ExclusiveAndHasWaiters(t *testing.T) {
 	topic, _ := newTestTopic()
 	var s1 signal
 	m1 := topic.Join("g", s1.notify)
-	require.True(t, m1.Alone())
-	require.False(t, m1.Crowded())
+	require.True(t, m1.Exclusive())
+	require.False(t, m1.HasWaiters())
 	topic.Join("other", quiet)
-	require.True(t, m1.Alone())
+	require.True(t, m1.Exclusive())
 	m2 := topic.Join("g", quiet)
-	require.False(t, m1.Alone())
+	require.False(t, m1.Exclusive())
 	require.Equal(t, 1, s1.n)
 	takeNone(t, m2)
-	require.True(t, m1.Crowded())
+	require.True(t, m1.HasWaiters())
 	m2.Leave()
-	require.True(t, m1.Alone())
-	require.False(t, m1.Crowded())
+	require.True(t, m1.Exclusive())
+	require.False(t, m1.HasWaiters())
 }
 
-// Who leaves may have been told of a message; the others must hear of it.
-func TestLeaveHandsTheNotificationOn(t *testing.T) {
+// A member that leaves may have been notified of a message: another one has to be notified then.
+func TestMember_LeaveHandsTheNotificationOn(t *testing.T) {
 	topic, s := newTestTopic()
 	var s1, s2 signal
 	m1, m2 := topic.Join("g", s1.notify), topic.Join("g", s2.notify)
@@ -73,7 +73,7 @@ func TestLeaveHandsTheNotificationOn(t *testing.T) {
 	m2.Settle(take(t, m2, 1))
 }
 
-func TestPassGoesToAnotherMember(t *testing.T) {
+func TestMember_YieldGoesToAnotherMember(t *testing.T) {
 	topic, s := newTestTopic()
 	var s1, s2 signal
 	m1, m2 := topic.Join("g", s1.notify), topic.Join("g", s2.notify)
@@ -82,18 +82,18 @@ func TestPassGoesToAnotherMember(t *testing.T) {
 	m2.Settle(take(t, m2, 2))
 	takeNone(t, m2)
 	s1, s2 = signal{}, signal{}
-	m1.Pass(d)
+	m1.Yield(d)
 	require.Equal(t, []int{0, 1}, []int{s1.n, s2.n})
 	m2.Settle(take(t, m2, 1))
 	feed(t, topic, s, 3, 3)
-	require.Equal(t, []int{1, 1}, []int{s1.n, s2.n}, "it stands in line again")
+	require.Equal(t, []int{1, 1}, []int{s1.n, s2.n}, "the member waits again")
 	m1.Settle(take(t, m1, 3))
 	requireFull(t, topic)
 }
 
-// Between Crowded and Pass the other member may have gone, or have been woken for something else. The message that is
-// passed must not lie there with nobody told.
-func TestPassWithNobodyLeftToTakeIt(t *testing.T) {
+// Between HasWaiters and Yield the other member may have left, or have been notified of another message. Then the
+// member that yields must be notified of its own message.
+func TestMember_YieldWithNoWaiterLeft(t *testing.T) {
 	for name, vanish := range map[string]func(*Topic, *source, *Member){
 		"it left":          func(_ *Topic, _ *source, m *Member) { m.Leave() },
 		"it was woken":     func(topic *Topic, s *source, _ *Member) { feed(t, topic, s, 2, 2) },
@@ -107,23 +107,13 @@ func TestPassWithNobodyLeftToTakeIt(t *testing.T) {
 			d := take(t, m1, 1)
 			if vanish != nil {
 				takeNone(t, m2)
-				require.True(t, m1.Crowded())
+				require.True(t, m1.HasWaiters())
 				vanish(topic, s, m2)
 			}
 			s1 = signal{}
-			m1.Pass(d)
+			m1.Yield(d)
 			require.Equal(t, 1, s1.n, "the message is its own again")
 			take(t, m1, 1)
 		})
-	}
-}
-
-func TestEachGroupHasMessagesOfItsOwn(t *testing.T) {
-	topic, s := newTestTopic()
-	a, b := topic.Join("a", quiet), topic.Join("b", quiet)
-	for seq := uint64(1); seq <= 2; seq++ {
-		feed(t, topic, s, seq, seq)
-		copy(take(t, a, seq).Message(), "x") // a handler may write to what it got
-		take(t, b, seq)
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 )
 
-func TestEveryGroupGetsEveryMessage(t *testing.T) {
+func TestTopic_EveryGroupGetsEveryMessage(t *testing.T) {
 	topic, s := newTestTopic()
 	topic.Initialize("a")
 	topic.Initialize("b")
@@ -44,7 +44,7 @@ func TestEveryGroupGetsEveryMessage(t *testing.T) {
 	requireFull(t, topic)
 }
 
-func TestMembersOfAGroupShare(t *testing.T) {
+func TestTopic_MembersOfAGroupShare(t *testing.T) {
 	topic, s := newTestTopic()
 	m1, m2 := topic.Join("g", quiet), topic.Join("g", quiet)
 	feed(t, topic, s, 1, 4)
@@ -54,11 +54,11 @@ func TestMembersOfAGroupShare(t *testing.T) {
 	m1.Settle(take(t, m1, 4))
 	takeNone(t, m1)
 	takeNone(t, m2)
-	require.Equal(t, run(1, 4), s.reported())
+	require.Equal(t, seqRange(1, 4), s.reported())
 	requireFull(t, topic)
 }
 
-func TestReturnedMessagesComeAgainInTheirPlace(t *testing.T) {
+func TestTopic_ReturnedMessagesComeAgainInTheirPlace(t *testing.T) {
 	topic, s := newTestTopic()
 	other := newSource()
 	m := topic.Join("g", quiet)
@@ -66,7 +66,7 @@ func TestReturnedMessagesComeAgainInTheirPlace(t *testing.T) {
 	feed(t, topic, other, 1, 2) // sequences of another stream
 	var held []Delivery
 	for range 5 {
-		d, ok := m.Take()
+		d, _, ok := m.Take()
 		require.True(t, ok)
 		held = append(held, d)
 	}
@@ -77,7 +77,7 @@ func TestReturnedMessagesComeAgainInTheirPlace(t *testing.T) {
 	require.Equal(t, 4, topic.Backlog("g"))
 	feed(t, topic, s, 4, 4)
 	for _, i := range []int{0, 2, 3, 4} {
-		d, ok := m.Take()
+		d, _, ok := m.Take()
 		require.True(t, ok)
 		require.Equal(t, held[i].pos(), d.pos())
 		require.Equal(t, held[i].Message(), d.Message())
@@ -96,7 +96,7 @@ func TestReturnedMessagesComeAgainInTheirPlace(t *testing.T) {
 	requireFull(t, topic)
 }
 
-func TestSubscriptionsWithoutAGroupEachGetAll(t *testing.T) {
+func TestTopic_SubscriptionsWithoutAGroupEachGetAll(t *testing.T) {
 	topic, s := newTestTopic()
 	a := topic.Join("", quiet)
 	feed(t, topic, s, 1, 2)
@@ -105,27 +105,27 @@ func TestSubscriptionsWithoutAGroupEachGetAll(t *testing.T) {
 	for seq := uint64(1); seq <= 4; seq++ {
 		a.Settle(take(t, a, seq))
 	}
-	require.Equal(t, run(1, 2), s.reported(), "only one was there")
+	require.Equal(t, seqRange(1, 2), s.reported(), "only one was there")
 	b.Settle(take(t, b, 3))
-	b.Leave() // another one lives: what it had is nobody's
-	require.Equal(t, run(1, 4), s.reported())
+	b.Leave() // another one lives: what b had not taken is settled for it
+	require.Equal(t, seqRange(1, 4), s.reported())
 	feed(t, topic, s, 5, 6)
 	a.Settle(take(t, a, 5))
 	d := take(t, a, 6)
 	a.Return(d)
-	a.Leave() // the last one: what it had waits
+	a.Leave() // the last one: what it had not settled waits
 	a.Leave()
-	require.Equal(t, run(1, 5), s.reported())
+	require.Equal(t, seqRange(1, 5), s.reported())
 	feed(t, topic, s, 7, 7)
 	c := topic.Join("", quiet)
 	c.Settle(take(t, c, 6))
 	c.Settle(take(t, c, 7))
 	takeNone(t, c)
-	require.Equal(t, run(1, 7), s.reported())
+	require.Equal(t, seqRange(1, 7), s.reported())
 	requireFull(t, topic)
 }
 
-func TestWaitingRoomOfSubscriptionsWithoutAGroup(t *testing.T) {
+func TestTopic_VacantGroupWaitsForTheNextSubscription(t *testing.T) {
 	topic, s := newTestTopic()
 	topic.Initialize("")
 	topic.Initialize("") // one is enough
@@ -136,9 +136,9 @@ func TestWaitingRoomOfSubscriptionsWithoutAGroup(t *testing.T) {
 	for seq := uint64(1); seq <= 4; seq++ {
 		a.Settle(take(t, a, seq))
 	}
-	require.Equal(t, run(1, 4), s.reported())
+	require.Equal(t, seqRange(1, 4), s.reported())
 	a.Leave()
-	topic.Initialize("") // the waiting room is there already
+	topic.Initialize("") // the vacant group is there already
 	feed(t, topic, s, 5, 5)
 	topic.Join("named", quiet)
 	feed(t, topic, s, 6, 6)
@@ -148,14 +148,14 @@ func TestWaitingRoomOfSubscriptionsWithoutAGroup(t *testing.T) {
 	for seq := uint64(5); seq <= 7; seq++ {
 		b.Settle(take(t, b, seq))
 	}
-	require.Equal(t, run(1, 5), s.reported(), "6 and 7 wait for the group, 7 for another subscription as well")
+	require.Equal(t, seqRange(1, 5), s.reported(), "6 and 7 wait for the group, 7 for another subscription as well")
 	c.Settle(take(t, c, 7))
 	topic.Drop("named")
-	require.Equal(t, run(1, 7), s.reported())
+	require.Equal(t, seqRange(1, 7), s.reported())
 	requireFull(t, topic)
 }
 
-func TestDeclaredGroupsHoldTheWindowBack(t *testing.T) {
+func TestTopic_DeclaredGroupsKeepTheWindowClosed(t *testing.T) {
 	topic, _ := newTestTopic("a", "b")
 	want := flow.Amount{Messages: 1, Bytes: each}
 	var granted []flow.Amount
@@ -180,7 +180,7 @@ func TestDeclaredGroupsHoldTheWindowBack(t *testing.T) {
 	require.Equal(t, want, topic.window.Take(want))
 }
 
-func TestATopicWithoutGroupsGivesNothing(t *testing.T) {
+func TestTopic_WithoutGroupsKeepsTheWindowClosed(t *testing.T) {
 	for name, open := range map[string]func(*Topic){
 		"named":    func(topic *Topic) { topic.Initialize("g") },
 		"vacant":   func(topic *Topic) { topic.Initialize("") },
@@ -195,7 +195,7 @@ func TestATopicWithoutGroupsGivesNothing(t *testing.T) {
 	}
 }
 
-func TestDropSettlesWhatTheGroupHadNot(t *testing.T) {
+func TestTopic_DropSettlesWhatTheGroupHadNot(t *testing.T) {
 	topic, s := newTestTopic()
 	a, b := topic.Join("a", quiet), topic.Join("b", quiet)
 	feed(t, topic, s, 1, 5)
@@ -207,23 +207,23 @@ func TestDropSettlesWhatTheGroupHadNot(t *testing.T) {
 	topic.Drop("b")
 	topic.Drop("b")
 	topic.Drop("")
-	require.Equal(t, run(3, 4), s.reported(), "1 and 2 are in b's hands, 5 in none")
+	require.Equal(t, seqRange(3, 4), s.reported(), "b has 1 and 2, and a has not settled 5")
 	b.Settle(held)
-	b.Return(back) // the group is gone: nobody would take it
+	b.Return(back) // the group is gone, and gives nothing out
 	require.Equal(t, []uint64{3, 4, 1, 2}, s.reported())
 	a.Settle(take(t, a, 5))
 	require.Len(t, s.reported(), 5)
 	requireFull(t, topic)
 }
 
-// A member whose group was dropped under it gets nothing any more: the messages are not counted for it.
-func TestMembersOfADroppedGroupGetNothing(t *testing.T) {
+// A dropped group does not count for later messages, and its members get none.
+func TestTopic_MembersOfADroppedGroupGetNothing(t *testing.T) {
 	topic, s := newTestTopic()
 	a, b := topic.Join("a", quiet), topic.Join("b", quiet)
 	topic.Drop("b")
 	feed(t, topic, s, 1, 2)
 	takeNone(t, b)
-	require.Nil(t, take(t, a, 1).node.left)
+	require.Nil(t, take(t, a, 1).run.left)
 	b.Leave()
 	again := topic.Join("b", quiet)
 	takeNone(t, again)
@@ -232,26 +232,26 @@ func TestMembersOfADroppedGroupGetNothing(t *testing.T) {
 	require.Empty(t, s.reported())
 }
 
-func TestAfterTheLastGroupWasDroppedMessagesWait(t *testing.T) {
+func TestTopic_MessagesWaitAfterTheLastGroupWasDropped(t *testing.T) {
 	topic, s := newTestTopic()
 	topic.Initialize("g")
 	feed(t, topic, s, 1, 2)
 	topic.Drop("g")
-	require.Equal(t, run(1, 2), s.reported())
-	feed(t, topic, s, 3, 4) // credit was given already
+	require.Equal(t, seqRange(1, 2), s.reported())
+	feed(t, topic, s, 3, 4) // the window has given credit already
 	topic.Join("h", quiet)
 	feed(t, topic, s, 5, 5)
 	m := topic.Join("", quiet)
 	for seq := uint64(3); seq <= 5; seq++ {
 		m.Settle(take(t, m, seq))
 	}
-	require.Equal(t, run(1, 4), s.reported())
+	require.Equal(t, seqRange(1, 4), s.reported())
 	topic.Drop("h")
-	require.Equal(t, run(1, 5), s.reported())
+	require.Equal(t, seqRange(1, 5), s.reported())
 	requireFull(t, topic)
 }
 
-func TestARefusalOfOneGroupIsReportedWhenAllAreDone(t *testing.T) {
+func TestTopic_RefusalIsReportedWhenAllGroupsAreDone(t *testing.T) {
 	no := Refusal{Undecodable: true, Reason: "no"}
 	for name, c := range map[string]struct {
 		end  []func(*Member, Delivery)

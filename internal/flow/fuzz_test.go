@@ -20,8 +20,8 @@ func (s *decisions) next(n int) int {
 
 const maxDecisions = 1000
 
-// FuzzWindow lets claims wait in several windows of one budget. Room is neither lost nor given twice, what is granted is
-// what was asked for, and claims of a window are served in their order.
+// FuzzWindow lets claims wait in several windows of one budget. Room is neither lost nor given twice, what is granted
+// is what was asked for, and claims of a window are served in their order.
 func FuzzWindow(f *testing.F) {
 	f.Add([]byte{40, 0, 5, 9, 0, 0, 7, 0, 1, 1, 3, 2, 0, 2, 1, 1, 1})
 	f.Add([]byte{10, 1, 9, 200, 1, 1, 9, 200, 1, 2, 2, 0, 3, 0})
@@ -140,7 +140,7 @@ func (m *windowModel) check() {
 	}
 }
 
-// finish gives everything back until nobody waits who could ever be served.
+// finish gives everything back until no claim waits that could ever be served.
 func (m *windowModel) finish() {
 	for range maxDecisions {
 		if len(m.held) == 0 {
@@ -152,7 +152,7 @@ func (m *windowModel) finish() {
 	}
 	m.check()
 	for _, line := range m.lines {
-		if len(line) > 0 { // whom the budget could never serve holds up those behind
+		if len(line) > 0 { // a claim that the budget can never serve holds up those behind
 			require.Greater(m.t, line[0].Least.Bytes, m.memory, "nothing is held and it still waits")
 		}
 	}

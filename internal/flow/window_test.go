@@ -35,7 +35,7 @@ func (l *line) wait(name string, want, least Amount) *Claim {
 
 func newLine(w *Window) *line { return &line{w: w, got: map[string]Amount{}} }
 
-func TestTakeGivesUpToWhatIsFree(t *testing.T) {
+func TestWindow_TakeGivesUpToWhatIsFree(t *testing.T) {
 	w := openWindow(10, 100)
 	require.Equal(t, amount(3, 30), w.Take(amount(3, 30)))
 	require.Equal(t, amount(7, 50), w.Take(amount(8, 50)))
@@ -50,7 +50,7 @@ func TestTakeGivesUpToWhatIsFree(t *testing.T) {
 	require.Equal(t, w.size, w.free)
 }
 
-func TestClaimsAreServedInOrder(t *testing.T) {
+func TestWindow_ServesClaimsInOrder(t *testing.T) {
 	w := openWindow(10, 100)
 	require.Equal(t, w.size, w.Take(amount(10, 100)))
 	l := newLine(w)
@@ -76,7 +76,7 @@ func TestClaimsAreServedInOrder(t *testing.T) {
 	require.Equal(t, w.size, w.free)
 }
 
-func TestClaimsAreCutToWhatTheWindowCanEverGive(t *testing.T) {
+func TestWindow_LimitsClaimsToWhatItCanEverGive(t *testing.T) {
 	w := openWindow(10, 100)
 	l := newLine(w)
 	l.wait("huge", amount(1<<40, 1<<40), amount(1<<40, 1<<40))
@@ -88,7 +88,7 @@ func TestClaimsAreCutToWhatTheWindowCanEverGive(t *testing.T) {
 	require.Equal(t, amount(3, 30), l.got["least above want"])
 }
 
-func TestAClosedWindowGivesNothing(t *testing.T) {
+func TestWindow_GivesNothingWhenClosed(t *testing.T) {
 	w := NewWindow(amount(10, 100), NewBudget(100))
 	l := newLine(w)
 	l.wait("a", amount(1, 1), amount(1, 1))
@@ -100,7 +100,7 @@ func TestAClosedWindowGivesNothing(t *testing.T) {
 	require.Equal(t, amount(9, 99), w.free)
 }
 
-func TestCancelledClaimsLeaveTheLine(t *testing.T) {
+func TestWindow_CancelledClaimsLeaveTheLine(t *testing.T) {
 	w := openWindow(10, 100)
 	w.Take(amount(10, 100))
 	l := newLine(w)
@@ -118,7 +118,7 @@ func TestCancelledClaimsLeaveTheLine(t *testing.T) {
 	require.Equal(t, []string{"small"}, l.granted)
 }
 
-func TestGrantMayUseTheWindow(t *testing.T) {
+func TestWindow_GrantMayUseIt(t *testing.T) {
 	w := openWindow(2, 100)
 	w.Take(amount(2, 2))
 	var granted []int
@@ -133,7 +133,7 @@ func TestGrantMayUseTheWindow(t *testing.T) {
 	require.Equal(t, w.size, w.free)
 }
 
-func TestWindowsShareABudget(t *testing.T) {
+func TestBudget_IsSharedByWindows(t *testing.T) {
 	b := NewBudget(100)
 	w1, w2 := NewWindow(amount(10, 80), b), NewWindow(amount(10, 80), b)
 	w1.Open()
@@ -147,7 +147,7 @@ func TestWindowsShareABudget(t *testing.T) {
 }
 
 // A window that waits for the budget is served when another window gives something back to it.
-func TestStarvedWindowsAreServedWhenTheBudgetFrees(t *testing.T) {
+func TestBudget_ServesStarvedWindowsWhenItFrees(t *testing.T) {
 	b := NewBudget(100)
 	windows := map[string]*line{}
 	for _, name := range []string{"holder", "a", "b", "c"} {
@@ -169,7 +169,7 @@ func TestStarvedWindowsAreServedWhenTheBudgetFrees(t *testing.T) {
 	holder.Release(amount(1, 5))
 	require.Empty(t, granted())
 	holder.Release(amount(1, 20))
-	require.Equal(t, []string{"b"}, granted(), "a needs more, which holds up nobody else")
+	require.Equal(t, []string{"b"}, granted(), "a needs more, which holds up no other")
 	require.Equal(t, amount(1, 25), windows["b"].got["b"])
 	holder.Release(amount(1, 15))
 	require.Equal(t, []string{"b", "c1"}, granted())
@@ -191,7 +191,7 @@ func TestStarvedWindowsAreServedWhenTheBudgetFrees(t *testing.T) {
 }
 
 // Bytes that go back by way of Budget.Release serve windows as well.
-func TestBudgetReleaseServesWindows(t *testing.T) {
+func TestBudget_ReleaseServesWindows(t *testing.T) {
 	b := NewBudget(100)
 	require.True(t, b.Take(95))
 	require.False(t, b.Take(6))
@@ -213,9 +213,9 @@ type account struct {
 	held    []Amount
 }
 
-// TestWindowsKeepTheirBooks does random things to windows that share a budget. After each the sums must agree, and no
+// TestWindow_KeepsItsBooks does random things to windows that share a budget. After each the sums must agree, and no
 // claim may wait that could be served.
-func TestWindowsKeepTheirBooks(t *testing.T) {
+func TestWindow_KeepsItsBooks(t *testing.T) {
 	for seed := range uint64(150) {
 		rng := rand.New(rand.NewPCG(seed, 3))
 		total := 50 + rng.IntN(200)
@@ -266,7 +266,7 @@ func TestWindowsKeepTheirBooks(t *testing.T) {
 		for _, a := range accounts {
 			a.w.Open()
 		}
-		for rest := true; rest; { // those who have been granted give back until nobody waits
+		for rest := true; rest; { // the granted claims give back until none waits
 			rest = false
 			for _, a := range accounts {
 				for len(a.held) > 0 {
@@ -313,9 +313,9 @@ func requireBalanced(t *testing.T, b *Budget, total int, accounts []*account) {
 	}
 }
 
-// TestWindowsUnderConcurrency has many goroutines wait for room that others hold: a wake-up that is lost anywhere leaves
-// all of them waiting, which synctest reports.
-func TestWindowsUnderConcurrency(t *testing.T) {
+// TestWindow_UnderConcurrency has many goroutines wait for room that others hold: a wake-up that is lost anywhere
+// leaves all of them waiting, which synctest reports.
+func TestWindow_UnderConcurrency(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const budget, workers, rounds = 40, 12, 300
 		b := NewBudget(budget)
@@ -368,9 +368,9 @@ func TestWindowsUnderConcurrency(t *testing.T) {
 	})
 }
 
-// TestABudgetIsNeverFreeWhileSomebodyStarves has one window give the whole budget back at the moment at which the other
-// finds it empty. Nobody else would wake the other one.
-func TestABudgetIsNeverFreeWhileSomebodyStarves(t *testing.T) {
+// TestBudget_IsNeverFreeWhileAWindowStarves has one window give the whole budget back at the moment at which the other
+// finds it empty. Nothing else would wake the other one.
+func TestBudget_IsNeverFreeWhileAWindowStarves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const budget, rounds = 10, 3000
 		b := NewBudget(budget)

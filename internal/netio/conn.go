@@ -15,13 +15,8 @@ type Target struct {
 	TLS     bool
 }
 
-// Dial opens a connection, as net.Dialer.DialContext does.
+// Dial opens a connection, as net.Dialer.DialContext does. It respects its context.
 type Dial = func(ctx context.Context, network, address string) (net.Conn, error)
-
-// Listen is net.Listen.
-func Listen(network, address string) (net.Listener, error) {
-	return (&net.ListenConfig{}).Listen(context.Background(), network, address)
-}
 
 // CloseNow closes conn without the closing alert of TLS, whose write can block for seconds on a peer that does not
 // read.

@@ -34,7 +34,7 @@ func pattern(n int) []byte {
 	return p
 }
 
-func TestBatchEncodesMessagesOfEveryWidthOfLength(t *testing.T) {
+func TestBatch_EncodesMessagesOfEveryWidthOfLength(t *testing.T) {
 	var b Batch
 	var want []byte
 	for round := range 2 { // the second finds used memory
@@ -55,7 +55,7 @@ func TestBatchEncodesMessagesOfEveryWidthOfLength(t *testing.T) {
 	require.Zero(t, cap(b.buf), "a large buffer is not kept")
 }
 
-func TestBatchIsAsBeforeWhenAMessageIsNotTaken(t *testing.T) {
+func TestBatch_IsUnchangedWhenAMessageIsNotTaken(t *testing.T) {
 	errEncode := errors.New("no")
 	var b Batch
 	for _, already := range []int{0, 1, 3} {
@@ -85,14 +85,14 @@ func TestBatchIsAsBeforeWhenAMessageIsNotTaken(t *testing.T) {
 	}
 }
 
-func TestChunkFindsItsMessages(t *testing.T) {
+func TestChunk_FindsItsMessages(t *testing.T) {
 	messages := [][]byte{pattern(3), nil, pattern(200), pattern(20000), pattern(1)}
 	c := &chunk{first: 7, count: len(messages), buf: body(messages...)}
 	for i, m := range messages {
 		require.Equal(t, string(m), string(c.message(7+uint64(i))))
 	}
 	require.Equal(t, uint64(12), c.end())
-	require.Equal(t, len(c.buf), c.skip(0, 5))
+	require.Equal(t, len(c.buf), c.offsetAfter(0, 5))
 	n, size := c.fit(0, 5, uint64(EncodedSize(3)+EncodedSize(0)))
 	require.Equal(t, []int{2, EncodedSize(3) + EncodedSize(0)}, []int{int(n), size})
 	n, size = c.fit(0, 1, 1<<20)

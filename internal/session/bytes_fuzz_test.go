@@ -7,30 +7,30 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// FuzzOpen damages a sealed frame: whatever is not what was sent must be found out, as far as four bytes can.
-func FuzzOpen(f *testing.F) {
+// FuzzVerify damages a sealed frame: whatever is not what was sent must be found out, as far as four bytes can.
+func FuzzVerify(f *testing.F) {
 	f.Add([]byte("payload"), uint16(3), byte(1))
 	f.Add([]byte{}, uint16(0), byte(0x80))
 	f.Add([]byte{0x7d, 1, 2, 3, 4}, uint16(4), byte(0))
 	f.Fuzz(func(t *testing.T, data []byte, at uint16, flip byte) {
 		e := encoder(t, true)
-		if got, err := e.Open(data); err == nil { // taken as it came
+		if got, err := e.Verify(data); err == nil { // taken as it came
 			require.Equal(t, data[:len(data)-crcSize], got)
 			require.EqualValues(t, crcTag, data[len(got)])
 		}
-		sealed := e.seal(bytes.Clone(data), 0)
-		got, err := e.Open(sealed)
+		sealed := e.appendTrailer(bytes.Clone(data), 0)
+		got, err := e.Verify(sealed)
 		require.NoError(t, err)
 		require.Equal(t, data, append([]byte{}, got...))
 		i := int(at) % len(sealed)
 		sealed[i] ^= flip
-		_, err = e.Open(sealed)
+		_, err = e.Verify(sealed)
 		require.Equal(t, flip == 0, err == nil, "flipped %#x at %d of %d", flip, i, len(sealed))
 	})
 }
 
-// FuzzBatch appends messages, some of which are too long or fail half way, and finds every other again: in the batch, in
-// a chunk, and in a Publish.
+// FuzzBatch appends messages, some of which are too long or fail half way, and finds every other again: in the batch,
+// in a chunk, and in a Publish.
 func FuzzBatch(f *testing.F) {
 	f.Add([]byte{3, 1, 2, 3, 0, 255, 130}, uint16(200))
 	f.Add([]byte{127, 0, 128, 0, 129}, uint16(127))
@@ -76,7 +76,7 @@ func FuzzBatch(f *testing.F) {
 		if err != nil {
 			t.Skip("larger than a frame may be")
 		}
-		opened, err := e.Open(payload(t, e, frame))
+		opened, err := e.Verify(payload(t, e, frame))
 		require.NoError(t, err)
 		got, err := Decode(opened)
 		require.NoError(t, err)

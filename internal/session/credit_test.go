@@ -10,7 +10,7 @@ import (
 )
 
 // A Want must not overtake the messages that were sent with the credit it gives back.
-func TestWantFollowsTheMessagesThatUsedTheCredit(t *testing.T) {
+func TestCredit_WantFollowsTheMessagesThatUsedIt(t *testing.T) {
 	p := newPair(t, roomy, smallRoom)
 	p.remote.manual = true
 	p.connect()
@@ -29,7 +29,7 @@ func TestWantFollowsTheMessagesThatUsedTheCredit(t *testing.T) {
 	require.Zero(t, p.client.Pending())
 }
 
-func TestSentStopsAtTheCreditInMessagesAndInBytes(t *testing.T) {
+func TestCredit_BoundsWhatIsSentInMessagesAndInBytes(t *testing.T) {
 	const size = 100
 	each := EncodedSize(size)
 	for _, c := range []struct {
@@ -69,7 +69,7 @@ func TestSentStopsAtTheCreditInMessagesAndInBytes(t *testing.T) {
 	}
 }
 
-func TestOneStreamWithoutCreditDelaysNoOther(t *testing.T) {
+func TestCredit_OneStreamWithoutItDelaysNoOther(t *testing.T) {
 	p := newPair(t, roomy, muchRoom)
 	p.remote.manual = true
 	p.connect()
@@ -82,7 +82,7 @@ func TestOneStreamWithoutCreditDelaysNoOther(t *testing.T) {
 	require.Len(t, p.remote.stream("free").held, 50)
 }
 
-func TestStreamsTakeTurns(t *testing.T) {
+func TestClient_StreamsTakeTurns(t *testing.T) {
 	p := newPair(t, roomy, muchRoom)
 	p.limit = 1 // one segment each time
 	p.connect()
@@ -123,8 +123,9 @@ func explore(f func(choose func(n int) int)) (runs int) {
 	}
 }
 
-// TestGrantsMayCrossWants lets grants, Wants for more, Wants that give back and messages cross on the wire in every order.
-func TestGrantsMayCrossWants(t *testing.T) {
+// TestCredit_GrantsMayCrossWants lets grants, Wants for more, Wants that give back and messages cross on the wire in
+// every order.
+func TestCredit_GrantsMayCrossWants(t *testing.T) {
 	room := Amount{Messages: 20, Bytes: 20 * EncodedSize(50)}
 	few := Amount{Messages: 2, Bytes: 2 * EncodedSize(50)}
 	runs := explore(func(choose func(n int) int) {
@@ -187,7 +188,7 @@ func requireAllReturned(t *testing.T, p *pair, room Amount) {
 	require.Equal(t, room, p.remote.room, "the window has everything back")
 }
 
-func TestIdleStreamsGiveTheirCreditBack(t *testing.T) {
+func TestCredit_IdleStreamsReturnIt(t *testing.T) {
 	room := Amount{Messages: 10, Bytes: 1000}
 	for name, grant := range map[string]Amount{
 		"both":     {Messages: 5, Bytes: 500},
@@ -220,7 +221,7 @@ func TestIdleStreamsGiveTheirCreditBack(t *testing.T) {
 	}
 }
 
-func TestBusyStreamsKeepTheirCredit(t *testing.T) {
+func TestCredit_BusyStreamsKeepIt(t *testing.T) {
 	p := newPair(t, roomy, Amount{Messages: 100, Bytes: 1 << 20})
 	p.remote.manual = true
 	p.connect()
@@ -240,7 +241,7 @@ func TestBusyStreamsKeepTheirCredit(t *testing.T) {
 	require.Empty(t, frames[*wire.Want](p))
 }
 
-func TestMessageLargerThanThePeersLimitIsRefusedAndSkipped(t *testing.T) {
+func TestClient_RefusesAndSkipsAMessageOverThePeersLimit(t *testing.T) {
 	p := newPair(t, roomy, muchRoom)
 	p.remote.welcome.MaxFrame = MinFrame
 	p.connect()
@@ -254,7 +255,7 @@ func TestMessageLargerThanThePeersLimitIsRefusedAndSkipped(t *testing.T) {
 	require.Len(t, p.refused, 2)
 	for i, seq := range []uint64{2, 4} {
 		require.Equal(t, seq, p.refused[i].Sequence)
-		require.Equal(t, wire.Code_CODE_LIMIT, p.refused[i].Err.Code)
+		require.Equal(t, wire.Code_CODE_LIMIT, p.refused[i].Err.code)
 	}
 	require.Equal(t, string(content("a", 2, 100_000)), string(p.refused[0].Message))
 	require.True(t, done(received))

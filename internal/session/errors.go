@@ -7,55 +7,89 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
-// PeerError is a refusal by the peer: of a message, of a stream, or of the whole connection.
-type PeerError struct {
-	Code   wire.Code
-	Reason string // the peer's words: quote them before they are logged
+// Sentinels that a PeerError matches, by what the peer refused. The peer sends a code for each of them, and further
+// codes, such as for another version of the protocol, match none.
+var (
+	// ErrUnauthenticated refuses the connection: the listener does not accept this side's token or certificate.
+	ErrUnauthenticated = errors.New("buffstreams: not authenticated")
+	// ErrForbidden refuses a topic: this side's principal may not publish to it.
+	ErrForbidden = errors.New("buffstreams: not allowed")
+	// ErrFenced refuses a stream: the listener knows a newer process with this publisher's id, or the id belongs to
+	// another principal.
+	ErrFenced = errors.New("buffstreams: publisher is fenced")
+	// ErrTopicGone refuses a topic whose last subscription ended.
+	ErrTopicGone = errors.New("buffstreams: topic is gone")
+	// ErrLimit refuses a message that is larger than the receiver accepts, or a connection that the receiver cannot
+	// serve now.
+	ErrLimit = errors.New("buffstreams: over a limit of the receiver")
+	// ErrUndecodable refuses a message that the receiver's Unmarshaler did not understand.
+	ErrUndecodable = errors.New("buffstreams: message cannot be decoded")
+	// ErrHandlingFailed refuses a message that the receiver's handlers did not acknowledge in as many attempts, or as
+	// much time, as its configuration allows.
+	ErrHandlingFailed = errors.New("buffstreams: handling failed for good")
+)
+
+// refusals says what each code means: its sentinel, its words for people, and what the refused side can do about it.
+var refusals = map[wire.Code]struct {
+	sentinel     error
+	text, advice string
+}{
+	wire.Code_CODE_PROTOCOL: {nil, "protocol violation", ""},
+	wire.Code_CODE_VERSION:  {nil, "protocol version is not supported", ""},
+	wire.Code_CODE_UNAUTHENTICATED: {ErrUnauthenticated, "not authenticated",
+		"check AckedConfig.Token, and the client certificate in ClientTLS"},
+	wire.Code_CODE_FORBIDDEN: {ErrForbidden, "not allowed",
+		"the receiver's AckedConfig.Authorize has to allow this principal"},
+	wire.Code_CODE_FENCED: {ErrFenced, "publisher is fenced",
+		"a copy of this publisher runs elsewhere, or its outbox was opened under another principal"},
+	wire.Code_CODE_TOPIC_GONE:  {ErrTopicGone, "topic is gone", ""},
+	wire.Code_CODE_LIMIT:       {ErrLimit, "over a limit of the receiver", ""},
+	wire.Code_CODE_UNDECODABLE: {ErrUndecodable, "message cannot be decoded", ""},
+	wire.Code_CODE_FAILED:      {ErrHandlingFailed, "handling failed for good", ""},
+	wire.Code_CODE_DRAINING:    {nil, "the listener closes", ""},
 }
+
+// PeerError is a refusal by the peer: of a message, of a stream, or of the whole connection. errors.Is tells which, by
+// the sentinels of this package.
+type PeerError struct {
+	// Reason is what the peer says of it, for people; it can be empty. The peer chooses its bytes: quote them before
+	// they are logged, as Error does.
+	Reason string
+
+	code wire.Code
+}
+
+// NewPeerError returns the refusal with a code of the protocol.
+func NewPeerError(code wire.Code, reason string) *PeerError {
+	return &PeerError{code: code, Reason: reason}
+}
+
+// CodeOf returns the code that stands for e on the wire. It is no method, as users of PeerError cannot name its type.
+func CodeOf(e *PeerError) wire.Code { return e.code }
 
 func (e *PeerError) Error() string {
-	return fmt.Sprintf("session: peer refused: %s: %.200q%s", e.Code, e.Reason, advice[e.Code])
-}
-
-// advice says what the refused side can do.
-var advice = map[wire.Code]string{
-	wire.Code_CODE_UNAUTHENTICATED: "; check AckedConfig.Token, and the client certificate in ClientTLS",
-	wire.Code_CODE_FORBIDDEN:       "; the receiver's AckedConfig.Authorize has to allow this principal",
-	wire.Code_CODE_FENCED:          "; a copy of this publisher runs elsewhere, or its outbox was opened under another principal",
-}
-
-// ErrTopicGone is matched by a PeerError of a topic whose last subscription ended.
-var ErrTopicGone = errors.New("session: topic is gone")
-
-// ErrUnauthenticated is matched by a PeerError of a listener that does not know this side.
-var ErrUnauthenticated = errors.New("session: not authenticated")
-
-// ErrForbidden is matched by a PeerError of a topic that this side may not publish to.
-var ErrForbidden = errors.New("session: not allowed")
-
-// Is matches the sentinel of the code.
-func (e *PeerError) Is(target error) bool {
-	switch e.Code {
-	case wire.Code_CODE_TOPIC_GONE:
-		return target == ErrTopicGone
-	case wire.Code_CODE_UNAUTHENTICATED:
-		return target == ErrUnauthenticated
-	case wire.Code_CODE_FORBIDDEN:
-		return target == ErrForbidden
+	r, known := refusals[e.code]
+	if !known {
+		r.text = fmt.Sprintf("code %d", e.code)
 	}
-	return false
+	text := "the peer refused: " + r.text
+	if e.Reason != "" {
+		text += fmt.Sprintf(": %.200q", e.Reason)
+	}
+	if r.advice != "" {
+		text += "; " + r.advice
+	}
+	return text
 }
 
-// Refused is a message that the receiver settled without handling it.
-type Refused struct {
-	Topic    string
-	Sequence uint64
-	Message  []byte // as it was encoded; the receiver of this value owns it
-	Err      *PeerError
+// Is reports whether target is the sentinel of the refusal.
+func (e *PeerError) Is(target error) bool {
+	sentinel := refusals[e.code].sentinel
+	return sentinel != nil && target == sentinel
 }
 
 // ErrSilent means that nothing was heard from the peer for too long, though it was pinged.
-var ErrSilent = errors.New("session: peer is silent")
+var ErrSilent = errors.New("buffstreams: the peer is silent")
 
 // ErrEnded is the cause of a stream that its own side ended.
-var ErrEnded = errors.New("session: stream ended")
+var ErrEnded = errors.New("buffstreams: stream ended")

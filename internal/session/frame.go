@@ -1,16 +1,9 @@
 package session
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
-
-	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
-
-	"github.com/buffstreams/watermill-buffstreams/framing"
-	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
 // Version is the version of the protocol that this package speaks.
@@ -19,16 +12,17 @@ const Version = 1
 // MaxBatchMessages is the most messages that one Publish may carry.
 const MaxBatchMessages = 4096
 
-// publishOverhead bounds what a Publish frame adds to its encoded messages: tags, lengths, stream, sequence, checksum.
+// publishOverhead bounds what a Publish frame adds to its encoded messages, in bytes: tags, lengths, handle, sequence,
+// checksum.
 const publishOverhead = 40
 
-// FrameOverhead bounds what a Publish frame adds to a single message, whose own tag and length come on top.
+// FrameOverhead bounds what a Publish frame adds to a single message, in bytes, its own tag and length included.
 const FrameOverhead = 64
 
-// MinFrame is the least frame payload that a peer must accept: a chunk of small messages.
+// MinFrame is the least limit on a frame's payload, in bytes, that a peer may have: it carries a whole chunk.
 const MinFrame = 64<<10 + FrameOverhead
 
-// MaxFrame is the frame payload that carries any message of up to maxMessage bytes.
+// MaxFrame is the largest frame payload, in bytes, where messages have up to maxMessage bytes.
 func MaxFrame(maxMessage int) int { return max(maxMessage, MinFrame-FrameOverhead) + FrameOverhead }
 
 const (
@@ -39,361 +33,45 @@ const (
 	ackTag     = 0x32 // Frame.ack
 	entryTag   = 0x22 // Publish.messages
 
-	flagGap    = 1 // Publish.flags
-	flagPrompt = 2
+	flagGap    = 1 // Publish.flags: see PublishFrame
+	flagAckNow = 2
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// ErrChecksum means that a frame arrived other than it was sent. The connection cannot be trusted after it.
-var ErrChecksum = errors.New("session: frame checksum does not match")
+// ErrChecksum means that a frame was damaged on its way. It ends the connection.
+var ErrChecksum = errors.New("buffstreams: frame checksum does not match")
 
 // ProtocolError says which rule of the protocol the peer broke. It ends the connection.
 type ProtocolError struct{ Rule string }
 
-func (e *ProtocolError) Error() string { return "session: peer broke the protocol: " + e.Rule }
+func (e *ProtocolError) Error() string { return "buffstreams: the peer broke the protocol: " + e.Rule }
 
 func violation(format string, args ...any) error {
 	return &ProtocolError{Rule: fmt.Sprintf(format, args...)}
 }
 
-// Encoder turns frames into bytes on the wire. Its zero value writes no checksum, as under TLS.
-type Encoder struct {
-	Codec    framing.Codec
-	Checksum bool
-}
-
-// PublishFrame is a decoded Publish. Messages are views of the frame that was decoded.
+// PublishFrame is a decoded Publish. Its messages are views of the payload that was decoded.
 type PublishFrame struct {
-	Handle, First uint64
-	Gap, Prompt   bool
+	Handle, First uint64 // First is the sequence of the first message
+	Gap           bool   // every sequence between the last message sent and First is settled
+	AckNow        bool   // a caller of Publish waits for the Ack
 	Messages      [][]byte
-	Bytes         int  // as credit counts them: tag and length of each message included
-	Owned         bool // the frame was read into memory that whoever takes the messages may keep
+	Bytes         int  // encoded size of the messages, as credit counts it
+	Owned         bool // the payload has memory of its own, which the messages' consumer may keep
 }
 
-// AckFrame is an Ack. A zero field has not changed.
+// AckFrame is a decoded Ack. A field that is zero has not changed.
 type AckFrame struct {
-	Handle, Next    uint64
+	Handle, Next    uint64   // Next is the lowest sequence that was not received
 	Settled         []uint64 // pairs of first and last
-	Messages, Bytes uint64   // credit, absolute
+	Messages, Bytes uint64   // credit granted since Opened, as totals
 }
 
-// Segment is a run of encoded messages, ready to be framed. Body is never written again.
+// Segment is a run of consecutive messages of a stream that Output returns to be sent as one Publish. Body is their
+// encoding, as a view of the retransmit buffer: it does not change before the next Output.
 type Segment struct {
 	Handle, First uint64
-	Gap, Prompt   bool
+	Gap, AckNow   bool // as in PublishFrame
 	Body          []byte
-}
-
-// AppendControl appends a whole frame with the given body.
-func (e Encoder) AppendControl(dst []byte, f *wire.Frame) ([]byte, error) {
-	dst, err := e.Codec.AppendHeader(dst, proto.Size(f)+e.trailer())
-	if err != nil {
-		return dst, err
-	}
-	start := len(dst)
-	if dst, err = (proto.MarshalOptions{}).MarshalAppend(dst, f); err != nil {
-		return dst, err
-	}
-	return e.seal(dst, start), nil
-}
-
-// AppendPublish appends a whole Publish frame.
-func (e Encoder) AppendPublish(dst []byte, s Segment) ([]byte, error) {
-	var fields [32]byte
-	return e.appendBody(dst, publishTag, s.appendFields(fields[:0]), s.Body)
-}
-
-// AppendAround appends what stands before and behind a segment's body in its Publish frame: the body, which is large,
-// can then be written from where it is. It goes in at the returned offset.
-func (e Encoder) AppendAround(dst []byte, s Segment) (out []byte, at int, err error) {
-	var fields [32]byte
-	out, start, err := e.appendHead(dst, publishTag, s.appendFields(fields[:0]), len(s.Body))
-	if err != nil {
-		return dst, 0, err
-	}
-	at = len(out)
-	if e.Checksum {
-		out = appendChecksum(out, crc32.Update(crc32.Checksum(out[start:], castagnoli), castagnoli, s.Body))
-	}
-	return out, at, nil
-}
-
-// appendFields appends the fields that stand before the messages.
-func (s Segment) appendFields(dst []byte) []byte {
-	dst = protowire.AppendVarint(append(dst, 0x08), s.Handle)
-	dst = protowire.AppendVarint(append(dst, 0x10), s.First)
-	var flags byte
-	if s.Gap {
-		flags |= flagGap
-	}
-	if s.Prompt {
-		flags |= flagPrompt
-	}
-	if flags != 0 {
-		dst = append(dst, 0x18, flags)
-	}
-	return dst
-}
-
-// AppendAck appends a whole Ack frame.
-func (e Encoder) AppendAck(dst []byte, a AckFrame) ([]byte, error) {
-	body := make([]byte, 0, 64)
-	body = appendUint(body, 1, a.Handle)
-	body = appendUint(body, 2, a.Next)
-	if len(a.Settled) > 0 {
-		var packed []byte
-		for _, v := range a.Settled {
-			packed = protowire.AppendVarint(packed, v)
-		}
-		body = protowire.AppendTag(body, 3, protowire.BytesType)
-		body = protowire.AppendBytes(body, packed)
-	}
-	body = appendUint(body, 4, a.Messages)
-	body = appendUint(body, 5, a.Bytes)
-	return e.appendBody(dst, ackTag, body, nil)
-}
-
-func appendUint(dst []byte, n protowire.Number, v uint64) []byte {
-	if v == 0 {
-		return dst
-	}
-	return protowire.AppendVarint(protowire.AppendTag(dst, n, protowire.VarintType), v)
-}
-
-// appendBody frames a body that is given in two parts, so that a large second part is copied only once.
-func (e Encoder) appendBody(dst []byte, tag byte, head, tail []byte) ([]byte, error) {
-	dst, start, err := e.appendHead(dst, tag, head, len(tail))
-	if err != nil {
-		return dst, err
-	}
-	return e.seal(append(dst, tail...), start), nil
-}
-
-// appendHead appends a frame up to the last n bytes of its body. The payload begins at start.
-func (e Encoder) appendHead(dst []byte, tag byte, head []byte, n int) (out []byte, start int, err error) {
-	size := len(head) + n
-	dst, err = e.Codec.AppendHeader(dst, 1+protowire.SizeVarint(uint64(size))+size+e.trailer())
-	if err != nil {
-		return dst, 0, err
-	}
-	start = len(dst)
-	dst = protowire.AppendVarint(append(dst, tag), uint64(size))
-	return append(dst, head...), start, nil
-}
-
-func (e Encoder) trailer() int {
-	if e.Checksum {
-		return crcSize
-	}
-	return 0
-}
-
-func (e Encoder) seal(dst []byte, start int) []byte {
-	if !e.Checksum {
-		return dst
-	}
-	return appendChecksum(dst, crc32.Checksum(dst[start:], castagnoli))
-}
-
-func appendChecksum(dst []byte, sum uint32) []byte {
-	return binary.LittleEndian.AppendUint32(append(dst, crcTag), sum)
-}
-
-// Open checks a received payload's checksum and returns the payload without it.
-func (e Encoder) Open(payload []byte) ([]byte, error) {
-	if !e.Checksum {
-		return payload, nil
-	}
-	n := len(payload) - crcSize
-	if n < 0 || payload[n] != crcTag {
-		return nil, ErrChecksum
-	}
-	if crc32.Checksum(payload[:n], castagnoli) != binary.LittleEndian.Uint32(payload[n+1:]) {
-		return nil, ErrChecksum
-	}
-	return payload[:n], nil
-}
-
-// IsPublish tells whether a payload is a Publish, whose memory the receiver keeps.
-func IsPublish(payload []byte) bool { return len(payload) > 0 && payload[0] == publishTag }
-
-// Decode parses a payload that Open returned: into *PublishFrame, *AckFrame, or one of the generated bodies.
-func Decode(payload []byte) (any, error) {
-	if len(payload) == 0 {
-		return nil, violation("empty frame")
-	}
-	switch payload[0] {
-	case publishTag, ackTag:
-		body, n := protowire.ConsumeBytes(payload[1:])
-		if n < 0 || n+1 != len(payload) {
-			return nil, violation("malformed frame")
-		}
-		if payload[0] == publishTag {
-			p := &PublishFrame{}
-			if err := p.decode(body); err != nil {
-				return nil, err
-			}
-			return p, nil
-		}
-		return decodeAck(body)
-	}
-	return decodeControl(payload)
-}
-
-func decodeControl(payload []byte) (any, error) {
-	var f wire.Frame
-	if err := proto.Unmarshal(payload, &f); err != nil {
-		return nil, violation("malformed frame")
-	}
-	switch b := f.Body.(type) {
-	case *wire.Frame_Hello:
-		return b.Hello, nil
-	case *wire.Frame_Welcome:
-		return b.Welcome, nil
-	case *wire.Frame_Open:
-		return b.Open, nil
-	case *wire.Frame_Opened:
-		return b.Opened, nil
-	case *wire.Frame_Want:
-		return b.Want, nil
-	case *wire.Frame_Reject:
-		return b.Reject, nil
-	case *wire.Frame_RejectSeen:
-		return b.RejectSeen, nil
-	case *wire.Frame_Ping:
-		return b.Ping, nil
-	case *wire.Frame_Pong:
-		return b.Pong, nil
-	case *wire.Frame_Goaway:
-		return b.Goaway, nil
-	case *wire.Frame_Failure:
-		return b.Failure, nil
-	case *wire.Frame_Release:
-		return b.Release, nil
-	}
-	return nil, violation("unknown frame")
-}
-
-// Decode parses the payload of a Publish into p, and uses the memory of its messages again. After an error p is useless.
-func (p *PublishFrame) Decode(payload []byte) error {
-	body, n := protowire.ConsumeBytes(payload[1:])
-	if n < 0 || n+1 != len(payload) {
-		return violation("malformed frame")
-	}
-	return p.decode(body)
-}
-
-// decode expects the fields in ascending order, as every encoder writes them: the messages then are the tail.
-func (p *PublishFrame) decode(body []byte) error {
-	*p = PublishFrame{Messages: p.Messages[:0]}
-	for len(body) > 0 && body[0] != entryTag {
-		num, typ, n := protowire.ConsumeTag(body)
-		if n < 0 || !num.IsValid() || typ != protowire.VarintType {
-			return violation("malformed publish")
-		}
-		v, m := protowire.ConsumeVarint(body[n:])
-		if m < 0 {
-			return violation("malformed publish")
-		}
-		switch num {
-		case 1:
-			p.Handle = v
-		case 2:
-			p.First = v
-		case 3:
-			p.Gap, p.Prompt = v&flagGap != 0, v&flagPrompt != 0
-		}
-		body = body[n+m:]
-	}
-	return p.entries(body)
-}
-
-// entries parses the messages.
-func (p *PublishFrame) entries(body []byte) error {
-	for len(body) > 0 {
-		start, end := entryBounds(body)
-		if start < 0 {
-			return violation("malformed publish")
-		}
-		if len(p.Messages) == MaxBatchMessages {
-			return violation("more than %d messages in one publish", MaxBatchMessages)
-		}
-		p.Messages = append(p.Messages, body[start:end:end])
-		p.Bytes += EncodedSize(end - start) // not what it took: a peer may pad its lengths
-		body = body[end:]
-	}
-	if len(p.Messages) == 0 {
-		return violation("publish without messages")
-	}
-	return nil
-}
-
-// Release lets go of what the messages are views of, so that p can be decoded into again.
-func (p *PublishFrame) Release() {
-	clear(p.Messages)
-	p.Messages = p.Messages[:0]
-}
-
-// entryBounds is where the message of the encoded entry at the front of body begins and ends; −1 if it is malformed.
-func entryBounds(body []byte) (start, end int) {
-	if body[0] != entryTag {
-		return -1, -1
-	}
-	length, n := protowire.ConsumeVarint(body[1:])
-	if n < 0 || length > uint64(len(body)-1-n) {
-		return -1, -1
-	}
-	return 1 + n, 1 + n + int(length)
-}
-
-// entrySize is the size of the encoded message at the front of body, tag and length included; −1 if it is malformed.
-func entrySize(body []byte) int {
-	_, end := entryBounds(body)
-	return end
-}
-
-func decodeAck(body []byte) (*AckFrame, error) {
-	a := &AckFrame{}
-	for len(body) > 0 {
-		num, typ, n := protowire.ConsumeTag(body)
-		if n < 0 || !num.IsValid() {
-			return nil, violation("malformed ack")
-		}
-		body = body[n:]
-		if num == 3 && typ == protowire.BytesType {
-			packed, m := protowire.ConsumeBytes(body)
-			if m < 0 {
-				return nil, violation("malformed ack")
-			}
-			body = body[m:]
-			for len(packed) > 0 {
-				v, k := protowire.ConsumeVarint(packed)
-				if k < 0 {
-					return nil, violation("malformed ack")
-				}
-				a.Settled, packed = append(a.Settled, v), packed[k:]
-			}
-			continue
-		}
-		v, m := protowire.ConsumeVarint(body)
-		if m < 0 || typ != protowire.VarintType {
-			return nil, violation("malformed ack")
-		}
-		body = body[m:]
-		switch num {
-		case 1:
-			a.Handle = v
-		case 2:
-			a.Next = v
-		case 3: // not packed
-			a.Settled = append(a.Settled, v)
-		case 4:
-			a.Messages = v
-		case 5:
-			a.Bytes = v
-		}
-	}
-	return a, nil
 }

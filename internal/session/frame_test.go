@@ -78,8 +78,8 @@ var publishes = []*wire.Publish{
 	{Handle: 1, First: 1, Messages: [][]byte{[]byte("m")}},
 	{Handle: 1, First: 1, Flags: flagGap, Messages: [][]byte{{}, []byte("m"), {}}},
 	{Handle: 1 << 63, First: ^uint64(0) - 2, Messages: [][]byte{pattern(127), pattern(128), pattern(16383), pattern(16384)}},
-	{Handle: 300, First: 70000, Flags: flagGap | flagPrompt, Messages: [][]byte{pattern(70000)}},
-	{Handle: 2, First: 7, Flags: flagPrompt, Messages: [][]byte{pattern(5)}},
+	{Handle: 300, First: 70000, Flags: flagGap | flagAckNow, Messages: [][]byte{pattern(70000)}},
+	{Handle: 2, First: 7, Flags: flagAckNow, Messages: [][]byte{pattern(5)}},
 	{First: 5, Messages: [][]byte{pattern(5)}}, // absent fields are zero
 }
 
@@ -92,15 +92,15 @@ var acks = []*wire.Ack{
 }
 
 func segmentOf(p *wire.Publish) Segment {
-	return Segment{Handle: p.Handle, First: p.First, Gap: p.Flags&flagGap != 0, Prompt: p.Flags&flagPrompt != 0, Body: body(p.Messages...)}
+	return Segment{Handle: p.Handle, First: p.First, Gap: p.Flags&flagGap != 0, AckNow: p.Flags&flagAckNow != 0, Body: body(p.Messages...)}
 }
 
 func flagsOf(p *PublishFrame) (flags uint32) {
 	if p.Gap {
 		flags |= flagGap
 	}
-	if p.Prompt {
-		flags |= flagPrompt
+	if p.AckNow {
+		flags |= flagAckNow
 	}
 	return flags
 }
@@ -115,7 +115,7 @@ func requirePublish(t *testing.T, want *wire.Publish, payload []byte) {
 	require.NoError(t, err)
 	p, ok := got.(*PublishFrame)
 	require.True(t, ok, "%T", got)
-	require.Equal(t, []any{want.Handle, want.First, want.Flags & (flagGap | flagPrompt)}, []any{p.Handle, p.First, flagsOf(p)})
+	require.Equal(t, []any{want.Handle, want.First, want.Flags & (flagGap | flagAckNow)}, []any{p.Handle, p.First, flagsOf(p)})
 	require.Equal(t, len(want.Messages), len(p.Messages))
 	size := 0
 	for i, m := range want.Messages {
@@ -134,7 +134,7 @@ func requireAck(t *testing.T, want *wire.Ack, payload []byte) {
 	require.Equal(t, &expected, got)
 }
 
-func TestHandwrittenEncodersAgreeWithGeneratedCode(t *testing.T) {
+func TestEncoder_AgreesWithGeneratedCode(t *testing.T) {
 	for _, checksum := range []bool{false, true} {
 		e := encoder(t, checksum)
 		generated := func(frame []byte) *wire.Frame {
@@ -142,9 +142,9 @@ func TestHandwrittenEncodersAgreeWithGeneratedCode(t *testing.T) {
 			var f wire.Frame
 			require.NoError(t, proto.Unmarshal(p, &f), "the whole payload is a Frame, its checksum a field")
 			require.Equal(t, checksum, f.Crc32C != 0)
-			opened, err := e.Open(p)
+			opened, err := e.Verify(p)
 			require.NoError(t, err)
-			require.Equal(t, len(p)-e.trailer(), len(opened))
+			require.Equal(t, len(p)-e.trailerSize(), len(opened))
 			return &f
 		}
 		for _, p := range publishes {
@@ -167,7 +167,7 @@ func TestHandwrittenEncodersAgreeWithGeneratedCode(t *testing.T) {
 	}
 }
 
-func TestDecodeAgreesWithGeneratedCode(t *testing.T) {
+func TestDecode_AgreesWithGeneratedCode(t *testing.T) {
 	marshal := func(f *wire.Frame) []byte {
 		out, err := proto.MarshalOptions{Deterministic: true}.Marshal(f)
 		require.NoError(t, err)
@@ -192,7 +192,7 @@ func TestDecodeAgreesWithGeneratedCode(t *testing.T) {
 }
 
 // A peer may write a repeated number as fields of their own; decoders of proto3 must take both forms.
-func TestAckTakesRangesThatAreNotPacked(t *testing.T) {
+func TestDecode_AckTakesRangesThatAreNotPacked(t *testing.T) {
 	inner := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), 9)
 	for _, v := range []uint64{1, 5, 7, 7} {
 		inner = protowire.AppendVarint(protowire.AppendTag(inner, 3, protowire.VarintType), v)
@@ -205,7 +205,7 @@ func TestAckTakesRangesThatAreNotPacked(t *testing.T) {
 
 // Credit is counted in the shortest encoding, at both ends, whatever lengths a peer writes: otherwise the window, which
 // gets back what a message takes by its length, would lose the difference for good.
-func TestPublishCountsMessagesByTheirLength(t *testing.T) {
+func TestDecode_PublishCountsMessagesByTheirLength(t *testing.T) {
 	padded := []byte{entryTag, 0x81, 0x80, 0x80, 0x00, 'x'}
 	payload := protowire.AppendBytes([]byte{publishTag}, append([]byte{0x08, 1, 0x10, 1}, padded...))
 	got, err := Decode(payload)
@@ -234,7 +234,7 @@ func everyPayload(t testing.TB, e Encoder) (out [][]byte) {
 	return out
 }
 
-func TestEveryFlippedBitIsNoticed(t *testing.T) {
+func TestEncoder_VerifyNoticesEveryFlippedBit(t *testing.T) {
 	e := encoder(t, true)
 	for _, p := range everyPayload(t, e) {
 		if len(p) > 1000 {
@@ -242,12 +242,12 @@ func TestEveryFlippedBitIsNoticed(t *testing.T) {
 		}
 		for bit := range 8 * len(p) {
 			p[bit/8] ^= 1 << (bit % 8)
-			if _, err := e.Open(p); err != ErrChecksum {
+			if _, err := e.Verify(p); err != ErrChecksum {
 				t.Fatalf("bit %d of %x: %v", bit, p, err)
 			}
 			p[bit/8] ^= 1 << (bit % 8)
 		}
-		_, err := e.Open(p)
+		_, err := e.Verify(p)
 		require.NoError(t, err)
 	}
 }
@@ -259,12 +259,12 @@ func mustPublish(t testing.TB, e Encoder, p *wire.Publish) []byte {
 	return out
 }
 
-func TestEveryTruncatedPrefixIsAnError(t *testing.T) {
+func TestDecode_RefusesEveryTruncatedPrefix(t *testing.T) {
 	sealed, bare := encoder(t, true), encoder(t, false)
 	for _, p := range everyPayload(t, sealed) {
 		step := 1 + len(p)/500
 		for n := 0; n < len(p); n += step {
-			_, err := sealed.Open(p[:n])
+			_, err := sealed.Verify(p[:n])
 			require.ErrorIs(t, err, ErrChecksum, "%d bytes of %d", n, len(p))
 		}
 	}
@@ -283,7 +283,7 @@ func publishOf(inner []byte) []byte { return protowire.AppendBytes([]byte{publis
 
 func ackWith(inner []byte) []byte { return protowire.AppendBytes([]byte{ackTag}, inner) }
 
-func TestMaxBatchMessages(t *testing.T) {
+func TestDecode_BoundsTheMessagesOfAPublish(t *testing.T) {
 	inner := func(n int) []byte { return append([]byte{0x08, 1, 0x10, 1}, bytes.Repeat([]byte{entryTag, 0}, n)...) }
 	got, err := Decode(publishOf(inner(MaxBatchMessages)))
 	require.NoError(t, err)
@@ -294,7 +294,7 @@ func TestMaxBatchMessages(t *testing.T) {
 	require.LessOrEqual(t, chunkMessages, MaxBatchMessages, "our own segments fit")
 }
 
-func TestHostileFramesAreRefused(t *testing.T) {
+func TestDecode_RefusesHostileFrames(t *testing.T) {
 	huge := "ffffffffffffffffff01"   // 2^64-1 as a varint, −1 to those who read it as signed
 	half := "80808080808080808001"   // 2^63
 	long := "8080808080808080808001" // a varint of eleven bytes
@@ -352,7 +352,7 @@ func unhex(t testing.TB, s string) []byte {
 	return b
 }
 
-func TestFieldsOfTheFutureArePassedOver(t *testing.T) {
+func TestDecode_PassesOverFieldsOfTheFuture(t *testing.T) {
 	got, err := Decode(publishOf(unhex(t, "08011001"+"2805"+"220161"))) // field 5, before the messages
 	require.NoError(t, err)
 	require.Len(t, got.(*PublishFrame).Messages, 1)
@@ -361,7 +361,7 @@ func TestFieldsOfTheFutureArePassedOver(t *testing.T) {
 	require.Equal(t, uint64(1), got.(*AckFrame).Handle)
 }
 
-func TestEncodersRefuseFramesOverTheCodecsLimit(t *testing.T) {
+func TestEncoder_RefusesFramesOverTheCodecsLimit(t *testing.T) {
 	codec, err := framing.NewFixed(4, binary.BigEndian, 100)
 	require.NoError(t, err)
 	e := Encoder{Codec: codec, Checksum: true}
@@ -382,7 +382,7 @@ func TestEncodersRefuseFramesOverTheCodecsLimit(t *testing.T) {
 	}
 }
 
-func TestFrameOverheadBoundsWhatAPublishAdds(t *testing.T) {
+func TestEncoder_FrameOverheadBoundsWhatAPublishAdds(t *testing.T) {
 	e := encoder(t, true)
 	inner := body(pattern(MaxFrame(1<<20) - FrameOverhead - 4))
 	frame, err := e.AppendPublish(nil, Segment{Handle: ^uint64(0), First: ^uint64(0), Gap: true, Body: inner})

@@ -7,31 +7,29 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
-// Inbound is the receiving side of one stream. It outlives connections: what it remembers is what makes a resend after a
-// reconnect no duplicate. It is not safe for concurrent use.
+// Inbound is the receiving side of one stream: what was received, what of it is settled, and the sender's credit. It
+// outlives connections, so that it recognises what a sender sends again. It does not keep the messages. It is not safe
+// for concurrent use.
 type Inbound struct {
 	next     uint64 // lowest sequence not received
 	settled  Watermark
-	rejected map[uint64]*PeerError // until the sender has seen it
+	rejected map[uint64]*PeerError // until the sender has confirmed it
 
-	handle  uint64 // on the current connection
-	granted amount // absolute, counted from Attach
-	got     amount
-	fresh   []Range // settled and not told yet
-	told    uint64  // next, as the sender knows it
-	tell    bool    // a grant is not told yet
+	// The current connection.
+	handle       uint64
+	credit       credit  // counted from Attach
+	newlySettled []Range // not acknowledged yet
+	ackedNext    uint64  // the last Next that was acknowledged
+	grantPending bool    // credit was granted and not sent yet
 }
 
-// amount is messages and their encoded bytes.
-type amount struct{ messages, bytes uint64 }
-
-// NewInbound returns a stream of which everything below base is settled.
+// NewInbound returns a stream with everything below base settled.
 func NewInbound(base uint64) *Inbound {
 	return &Inbound{next: max(base, 1), settled: NewWatermark(base)}
 }
 
-// RestoreInbound returns a stream of which the given ranges, and everything below base, are settled. What was received
-// and not settled is gone: the sender has to send it again.
+// RestoreInbound returns a stream with the given ranges and everything below base settled, as after a restart: what was
+// received and not settled has to be sent again.
 func RestoreInbound(settled []Range, base uint64) *Inbound {
 	in := NewInbound(base)
 	for _, r := range settled {
@@ -41,7 +39,7 @@ func RestoreInbound(settled []Range, base uint64) *Inbound {
 	return in
 }
 
-// Settled returns every settled sequence, and those in more, as ranges.
+// Settled returns the settled sequences together with those in more.
 func (in *Inbound) Settled(more []Range) (ranges []Range) {
 	all := in.settled.Clone()
 	for _, r := range more {
@@ -57,45 +55,45 @@ func (in *Inbound) Settled(more []Range) (ranges []Range) {
 // Next is the lowest sequence not received.
 func (in *Inbound) Next() uint64 { return in.next }
 
-// Idle tells whether every message received is settled and the sender knows of every rejection. What it remembers from an
-// earlier life as settled can reach beyond what it has received in this one.
+// Idle tells whether every message received is settled, and every rejection confirmed by the sender. A restored stream
+// can have settled messages beyond next.
 func (in *Inbound) Idle() bool { return in.settled.Next() >= in.next && len(in.rejected) == 0 }
 
-// Attach binds the stream to a new connection, on which the sender has settled everything below base.
-// It returns what Opened has to say, and the rejections to repeat.
+// Attach binds the stream to a new connection, where the sender has settled everything below base. It returns the
+// frames to answer with: Opened, and the rejections that the sender has not confirmed.
 func (in *Inbound) Attach(handle, base uint64) (*wire.Opened, []*wire.Reject) {
-	if base > in.next { // closed by the sender: the messages were settled elsewhere
+	if base > in.next { // the messages between were settled elsewhere
 		in.settled.Add(in.next, base-1)
 		in.next = base
 	}
-	in.handle, in.told = handle, in.next
-	in.granted, in.got, in.fresh, in.tell = amount{}, amount{}, nil, false
+	in.handle, in.ackedNext = handle, in.next
+	in.credit, in.newlySettled, in.grantPending = credit{}, nil, false
 	var rejects []*wire.Reject
 	for _, seq := range slices.Sorted(maps.Keys(in.rejected)) {
 		rejects = append(rejects, reject(handle, seq, in.rejected[seq]))
 	}
 	pairs := in.settled.AppendPairs(nil, max(base, 1))
-	for i := 2 * maxRanges; i < len(pairs); i += 2 { // the rest goes out as acks
-		in.fresh = append(in.fresh, Range{First: pairs[i], Last: pairs[i+1]})
+	for i := 2 * maxRanges; i < len(pairs); i += 2 { // the rest follows in Acks
+		in.newlySettled = append(in.newlySettled, Range{First: pairs[i], Last: pairs[i+1]})
 	}
 	return &wire.Opened{Handle: handle, Next: in.next, Settled: pairs[:min(len(pairs), 2*maxRanges)]}, rejects
 }
 
-// Detach takes the stream off its connection.
-func (in *Inbound) Detach() { in.granted, in.got, in.tell = amount{}, amount{}, false }
+// Detach ends the stream's binding to its connection. Its credit is void: read Outstanding before.
+func (in *Inbound) Detach() { in.credit, in.grantPending = credit{}, false }
 
-// maxRanges is how many ranges of settled messages one frame carries, so that it stays below MinFrame.
+// maxRanges is how many settled ranges one frame carries at most, so that it stays below MinFrame.
 const maxRanges = 2048
 
 func reject(handle, seq uint64, err *PeerError) *wire.Reject {
-	return &wire.Reject{Handle: handle, Sequence: seq, Code: err.Code, Reason: err.Reason}
+	return &wire.Reject{Handle: handle, Sequence: seq, Code: err.code, Reason: err.Reason}
 }
 
-// Accept takes a Publish. It returns the messages that were not received before, the sequence of the first of them, and
-// how much of the credit went to duplicates.
+// Accept applies a Publish. It returns the messages that were not received before, the sequence of the first of them,
+// and how much of the credit duplicates have used. An error is a *ProtocolError.
 func (in *Inbound) Accept(f *PublishFrame) (fresh [][]byte, first uint64, dup Amount, err error) {
 	count := uint64(len(f.Messages))
-	if count > in.granted.messages-in.got.messages || uint64(f.Bytes) > in.granted.bytes-in.got.bytes {
+	if messages, bytes := in.credit.available(); count > messages || uint64(f.Bytes) > bytes {
 		return nil, 0, dup, violation("more was sent than credit was given")
 	}
 	if f.First == 0 || f.First+count < f.First {
@@ -113,8 +111,8 @@ func (in *Inbound) Accept(f *PublishFrame) (fresh [][]byte, first uint64, dup Am
 			return nil, 0, dup, violation("publish of %d to %d, of which some is settled", f.First, end-1)
 		}
 	}
-	in.got.messages += count
-	in.got.bytes += uint64(f.Bytes)
+	in.credit.usedMessages += count
+	in.credit.usedBytes += uint64(f.Bytes)
 	skip := min(in.next-f.First, count)
 	for _, m := range f.Messages[:skip] {
 		dup.Messages++
@@ -144,19 +142,20 @@ func (in *Inbound) Unsettled() (n int) {
 // Rejected is the number of rejections that the sender has not confirmed.
 func (in *Inbound) Rejected() int { return len(in.rejected) }
 
-// Settle marks the messages from first to last as handled.
+// Settle marks the messages from first to last as handled, for the next Ack.
 func (in *Inbound) Settle(first, last uint64) {
 	if in.settled.Add(first, last) == 0 {
 		return
 	}
-	if n := len(in.fresh); n > 0 && in.fresh[n-1].Last+1 == first {
-		in.fresh[n-1].Last = last
+	if n := len(in.newlySettled); n > 0 && in.newlySettled[n-1].Last+1 == first {
+		in.newlySettled[n-1].Last = last
 		return
 	}
-	in.fresh = append(in.fresh, Range{First: first, Last: last})
+	in.newlySettled = append(in.newlySettled, Range{First: first, Last: last})
 }
 
-// Reject marks a message as settled without being handled, and returns the frame that says so.
+// Reject marks a message as one that will not be handled. It returns the frame for the sender. The message counts as
+// settled when the sender has confirmed it.
 func (in *Inbound) Reject(seq uint64, err *PeerError) *wire.Reject {
 	if in.rejected == nil {
 		in.rejected = map[uint64]*PeerError{}
@@ -165,10 +164,10 @@ func (in *Inbound) Reject(seq uint64, err *PeerError) *wire.Reject {
 	return reject(in.handle, seq, err)
 }
 
-// Refuse returns the frame that ends the stream for good: a Reject without a sequence.
+// Refuse returns the frame that refuses the whole stream for good.
 func (in *Inbound) Refuse(err *PeerError) *wire.Reject { return reject(in.handle, 0, err) }
 
-// RejectSeen forgets a rejection that the sender has seen.
+// RejectSeen settles a rejected message when the sender has confirmed the rejection.
 func (in *Inbound) RejectSeen(seq uint64) {
 	if _, ok := in.rejected[seq]; ok {
 		delete(in.rejected, seq)
@@ -176,47 +175,50 @@ func (in *Inbound) RejectSeen(seq uint64) {
 	}
 }
 
-// Outstanding is the credit that was granted and not used.
+// Outstanding is the credit that was granted and not used yet.
 func (in *Inbound) Outstanding() Amount {
-	return Amount{Messages: int(in.granted.messages - in.got.messages), Bytes: int(in.granted.bytes - in.got.bytes)}
+	messages, bytes := in.credit.available()
+	return Amount{Messages: int(messages), Bytes: int(bytes)}
 }
 
-// Grant gives credit.
+// Grant gives credit, which the next Ack carries.
 func (in *Inbound) Grant(a Amount) {
 	if a.Messages <= 0 {
 		return
 	}
-	in.granted.messages += uint64(a.Messages)
-	in.granted.bytes += uint64(a.Bytes)
-	in.tell = true
+	in.credit.messages += uint64(a.Messages)
+	in.credit.bytes += uint64(a.Bytes)
+	in.grantPending = true
 }
 
-// Return takes the unused credit back, as a Want asks for. ok is false when a grant crossed the Want on the wire.
+// Return applies a Want's return of unused credit, and returns how much that was. seen is the Want's SeenMessages; ok
+// is false if a grant crossed the Want on the wire.
 func (in *Inbound) Return(seen uint64) (a Amount, ok bool) {
-	if seen != in.granted.messages {
+	if seen != in.credit.messages {
 		return a, false
 	}
 	a = in.Outstanding()
-	in.granted = in.got
+	in.credit.dropUnused()
 	return a, true
 }
 
-// Ack returns what the sender has not been told yet; ok is false when there is nothing.
+// Ack returns the Ack for what has changed since the last one; ok is false when nothing has. The caller must call it
+// until then.
 func (in *Inbound) Ack() (a AckFrame, ok bool) {
-	if in.told == in.next && len(in.fresh) == 0 && !in.tell {
+	if in.ackedNext == in.next && len(in.newlySettled) == 0 && !in.grantPending {
 		return a, false
 	}
 	a.Handle = in.handle
-	if in.told != in.next {
-		a.Next, in.told = in.next, in.next
+	if in.ackedNext != in.next {
+		a.Next, in.ackedNext = in.next, in.next
 	}
-	n := min(len(in.fresh), maxRanges)
-	for _, r := range in.fresh[:n] {
+	n := min(len(in.newlySettled), maxRanges)
+	for _, r := range in.newlySettled[:n] {
 		a.Settled = append(a.Settled, r.First, r.Last)
 	}
-	in.fresh = in.fresh[:copy(in.fresh, in.fresh[n:])]
-	if in.tell && len(in.fresh) == 0 { // what frees room is told before the room is given
-		a.Messages, a.Bytes, in.tell = in.granted.messages, in.granted.bytes, false
+	in.newlySettled = in.newlySettled[:copy(in.newlySettled, in.newlySettled[n:])]
+	if in.grantPending && len(in.newlySettled) == 0 { // what frees room goes before credit for the room
+		a.Messages, a.Bytes, in.grantPending = in.credit.messages, in.credit.bytes, false
 	}
 	return a, true
 }

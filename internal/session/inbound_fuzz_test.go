@@ -7,8 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// FuzzInbound has a sender say anything to the receiving half of a stream, beside a model that is a set of sequences: what
-// is delivered was not delivered before, is in order, within credit, and never what is settled.
+// FuzzInbound has a sender say anything to the receiving half of a stream, beside a model that is a set of sequences:
+// what is delivered was not delivered before, is in order, within credit, and never what is settled.
 func FuzzInbound(f *testing.F) {
 	f.Add([]byte{0, 1, 0, 9, 9, 1, 1, 1, 3, 2, 2, 3, 1, 4, 5})
 	f.Add([]byte{0, 200, 1, 0, 9, 9, 1, 201, 1, 2, 5, 1, 202, 1, 1})

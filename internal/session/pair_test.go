@@ -106,7 +106,7 @@ func (p *pair) deliverDown(n int) error {
 	p.down = append(p.down, p.remote.out...)
 	p.remote.out = nil
 	for ; n > 0 && len(p.down) > 0; n-- {
-		frame, err := p.enc.Open(p.down[0])
+		frame, err := p.enc.Verify(p.down[0])
 		require.NoError(p.t, err)
 		p.down = p.down[1:]
 		err = p.client.Receive(frame, p.now)
@@ -136,11 +136,11 @@ func (p *pair) flow() {
 }
 
 // pending tells whether the client has something to send at once.
-func (p *pair) pending() bool { return len(p.client.control) > 0 || len(p.client.ready) > 0 }
+func (p *pair) pending() bool { return len(p.client.control) > 0 || len(p.client.sendQueue) > 0 }
 
 // say sends the client a frame that the remote would not.
 func (p *pair) say(f *wire.Frame) error {
-	frame, err := p.enc.Open(control(p.t, p.enc, f))
+	frame, err := p.enc.Verify(control(p.t, p.enc, f))
 	require.NoError(p.t, err)
 	return p.client.Receive(frame, p.now)
 }
@@ -148,7 +148,7 @@ func (p *pair) say(f *wire.Frame) error {
 func (p *pair) sayAck(a AckFrame) error {
 	frame, err := p.enc.AppendAck(nil, a)
 	require.NoError(p.t, err)
-	opened, err := p.enc.Open(payload(p.t, p.enc, frame))
+	opened, err := p.enc.Verify(payload(p.t, p.enc, frame))
 	require.NoError(p.t, err)
 	return p.client.Receive(opened, p.now)
 }

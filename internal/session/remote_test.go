@@ -20,8 +20,8 @@ func content(topic string, seq uint64, size int) []byte {
 	return m
 }
 
-// remote is a model of a receiver: Inbound and a window, written plainly. What it sends is queued in out. It checks what
-// it is sent against its own books, and reports the first thing that is wrong in broken.
+// remote is a model of a receiver: Inbound and a window, written plainly. What it sends is queued in out. It checks
+// what it is sent against its own books, and reports the first thing that is wrong in broken.
 type remote struct {
 	t       testing.TB
 	enc     Encoder
@@ -74,7 +74,7 @@ func (r *remote) send(f *wire.Frame) {
 
 // receive takes one payload off the wire.
 func (r *remote) receive(p []byte) error {
-	p, err := r.enc.Open(p)
+	p, err := r.enc.Verify(p)
 	if err != nil {
 		return err
 	}
@@ -171,7 +171,7 @@ func (r *remote) leave(s *inflow) {
 	}
 }
 
-// serve gives credit to those who wait, first come first served, as far as there is room.
+// serve gives credit to the streams in line, in order, as far as there is room.
 func (r *remote) serve() {
 	for len(r.line) > 0 {
 		s := r.line[0]
@@ -186,7 +186,7 @@ func (r *remote) serve() {
 	}
 }
 
-// grant gives credit. It is told with the next acks.
+// grant gives credit, which the next acks carry.
 func (r *remote) grant(s *inflow, a Amount) {
 	r.room.Messages -= a.Messages
 	r.room.Bytes -= a.Bytes
@@ -250,7 +250,7 @@ func (r *remote) reject(s *inflow, seq uint64) {
 	if size, ok := s.held[seq]; ok {
 		delete(s.held, seq)
 		s.refused[seq] = true
-		f := s.in.Reject(seq, &PeerError{Code: wire.Code_CODE_UNDECODABLE, Reason: "rejected"})
+		f := s.in.Reject(seq, &PeerError{code: wire.Code_CODE_UNDECODABLE, Reason: "rejected"})
 		r.giveBack(Amount{Messages: 1, Bytes: size})
 		if s.online {
 			r.send(&wire.Frame{Body: &wire.Frame_Reject{Reject: f}})

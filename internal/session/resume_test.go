@@ -42,7 +42,7 @@ func upTo(n uint64, except ...uint64) []uint64 {
 }
 
 // Wherever the wire breaks, a receiver that lived on gets exactly what it lacks, also from the middle of a chunk.
-func TestResumeSendsExactlyWhatTheReceiverLacks(t *testing.T) {
+func TestResume_SendsExactlyWhatTheReceiverLacks(t *testing.T) {
 	const total = 12
 	for arrived := range total + 1 {
 		for _, acked := range []bool{false, true} {
@@ -84,7 +84,7 @@ func TestResumeSendsExactlyWhatTheReceiverLacks(t *testing.T) {
 	}
 }
 
-func TestResumeAcrossChunks(t *testing.T) {
+func TestResume_AcrossChunks(t *testing.T) {
 	const total = 3*chunkMessages + 100
 	for _, arrived := range []int{1, chunkMessages - 1, chunkMessages, chunkMessages + 1, 2*chunkMessages + 7, total - 1, total} {
 		p := newPair(t, roomy, muchRoom)
@@ -105,8 +105,8 @@ func TestResumeAcrossChunks(t *testing.T) {
 	}
 }
 
-// A receiver that forgot everything gets every message that is not settled, none that is, and is told of the gaps.
-func TestResumeToARestartedReceiver(t *testing.T) {
+// A receiver that forgot everything gets every message that is not settled, none that is, and a flag for each gap.
+func TestResume_ToARestartedReceiver(t *testing.T) {
 	for name, settled := range map[string][]uint64{
 		"nothing settled":   nil,
 		"the first":         {1},
@@ -156,7 +156,7 @@ func TestResumeToARestartedReceiver(t *testing.T) {
 	}
 }
 
-func TestResumeTellsWhatWasSettledMeanwhile(t *testing.T) {
+func TestResume_TellsWhatWasSettledMeanwhile(t *testing.T) {
 	p := newPair(t, roomy, muchRoom)
 	p.connect()
 	p.enqueue("a", many(10)...)
@@ -180,7 +180,7 @@ func TestResumeTellsWhatWasSettledMeanwhile(t *testing.T) {
 }
 
 // Opened carries a bounded number of ranges; the others follow as acks.
-func TestResumeWithMoreRangesThanOneFrameCarries(t *testing.T) {
+func TestResume_WithMoreRangesThanOneFrameCarries(t *testing.T) {
 	const total = 5*maxRanges + 3
 	for name, away := range map[string]func(*pair){
 		"away":      func(*pair) {},
@@ -208,7 +208,7 @@ func TestResumeWithMoreRangesThanOneFrameCarries(t *testing.T) {
 }
 
 // A receiver that remembers what was settled, and nothing else, gets the rest.
-func TestResumeToADurableReceiver(t *testing.T) {
+func TestResume_ToADurableReceiver(t *testing.T) {
 	for name, settled := range map[string][]uint64{
 		"nothing": nil, "head": {1, 2, 3}, "holes": {2, 3, 7, 10}, "the last": {10}, "all but one": upTo(10, 4),
 	} {
@@ -241,7 +241,7 @@ func TestResumeToADurableReceiver(t *testing.T) {
 }
 
 // A rejection is repeated at every connection until the sender has confirmed it, and is reported once.
-func TestRejectionsAreRepeatedUntilSeen(t *testing.T) {
+func TestInbound_RepeatsRejectionsUntilSeen(t *testing.T) {
 	p := newPair(t, roomy, muchRoom)
 	p.connect()
 	p.enqueue("a", many(5)...)
@@ -280,7 +280,7 @@ func TestRejectionsAreRepeatedUntilSeen(t *testing.T) {
 	require.True(t, s.in.Idle())
 }
 
-func TestInboundClosesWhatTheSenderClosed(t *testing.T) {
+func TestInbound_ClosesWhatTheSenderClosed(t *testing.T) {
 	in := NewInbound(5)
 	require.Equal(t, uint64(5), in.Next())
 	require.True(t, in.Idle())
@@ -312,7 +312,7 @@ func TestInboundClosesWhatTheSenderClosed(t *testing.T) {
 	require.Equal(t, []uint64{3, 15}, opened.Settled)
 }
 
-func TestInboundDropsDuplicates(t *testing.T) {
+func TestInbound_DropsDuplicates(t *testing.T) {
 	in := NewInbound(1)
 	in.Attach(1, 1)
 	in.Grant(Amount{Messages: 100, Bytes: 1000})
@@ -341,7 +341,7 @@ func TestInboundDropsDuplicates(t *testing.T) {
 }
 
 // The receiver is bounded by the credit it gave, whatever a sender does; what is over it changes nothing.
-func TestInboundRefusesMoreThanItsCredit(t *testing.T) {
+func TestInbound_RefusesMoreThanItsCredit(t *testing.T) {
 	publish := func(first uint64, n, size int) *PublishFrame {
 		f := &PublishFrame{Handle: 1, First: first, Bytes: n * EncodedSize(size)}
 		for range n {

@@ -14,8 +14,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
-// script is a fuzzer's input as a source of decisions: each takes a byte, and what comes after the last is noise that is
-// always the same.
+// script is a fuzzer's input as a source of decisions: each takes a byte, and what comes after the last is noise that
+// is always the same.
 type script struct {
 	data []byte
 	rest *rand.PCG
@@ -114,9 +114,9 @@ func FuzzSession(f *testing.F) {
 // feeding is what a store was asked for.
 type feeding struct{ from, generation uint64 }
 
-// FuzzRelaySession is FuzzSession for a stream whose messages are fetched: whatever happens, the remote gets each of
-// them, in order, and the store learns what became of it.
-func FuzzRelaySession(f *testing.F) {
+// FuzzFetchedSession is FuzzSession for a fetched stream: whatever happens, the remote gets each of them, in order, and
+// the store learns what became of it.
+func FuzzFetchedSession(f *testing.F) {
 	f.Add([]byte{0, 10, 6, 1, 2, 3, 4, 5, 0, 3, 6, 2, 1, 7, 6, 3, 2, 1, 4})
 	f.Add([]byte{9, 0, 40, 6, 2, 1, 3, 3, 1, 2, 3, 5, 6, 3, 2, 1, 3, 2, 1})
 	up := []byte{6, 3, 1, 3, 2, 3, 3, 1, 3, 2, 3} // as far as Opened
@@ -143,7 +143,7 @@ func FuzzRelaySession(f *testing.F) {
 				require.NoError(t, p.deliverDown(1+in.byte()%4))
 			case 3:
 				if was.generation == 0 {
-					was.from, was.generation, _ = s.o.Wants()
+					was.from, was.generation, _ = s.o.NextFetch()
 				}
 				s.feed()
 				p.output()
@@ -169,7 +169,7 @@ func FuzzRelaySession(f *testing.F) {
 			case 8:
 				p.remote.ack()
 			case 9: // what was fetched for an earlier connection
-				from, now, _ := s.o.Wants()
+				from, now, _ := s.o.NextFetch()
 				if now != was.generation {
 					p.client.Feed(s.o, was.generation, from, [][]byte{[]byte("late")})
 				}
@@ -177,13 +177,13 @@ func FuzzRelaySession(f *testing.F) {
 			}
 			s.note()
 			require.Nil(t, s.broken)
-			require.LessOrEqual(t, s.o.bytes, relayWindow+5*EncodedSize(5000))
+			require.LessOrEqual(t, s.o.bytes, fetchWindow+5*EncodedSize(5000))
 		}
 		if !up {
 			p.connect()
 		}
-		for round := 0; s.o.waits() > 0; round++ {
-			require.Less(t, round, 1000, "%d messages are never settled", s.o.waits())
+		for round := 0; s.o.unsettled() > 0; round++ {
+			require.Less(t, round, 1000, "%d messages are never settled", s.o.unsettled())
 			p.now = p.now.Add(time.Second)
 			require.NoError(t, p.client.Tick(p.now, errLate))
 			s.feed()

@@ -7,9 +7,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A Publish waits for the budget of the process while its stream has nothing on its way: the stream is not idle, and if it
-// was forgotten all the same, nothing is enqueued to what nobody sends. Found by the simulation.
-func TestAStreamIsNotForgottenUnderItsPublisher(t *testing.T) {
+// A Publish waits for the budget of the process while its stream has nothing on its way: the stream is not idle, and if
+// it was forgotten all the same, no message is enqueued to a stream that is never sent. Found by the simulation.
+func TestClient_DoesNotForgetAStreamUnderItsPublisher(t *testing.T) {
 	p := newPair(t, roomy, muchRoom)
 	p.client.cfg.ForgetAfter = time.Second
 	p.connect()
@@ -45,9 +45,9 @@ func TestAStreamIsNotForgottenUnderItsPublisher(t *testing.T) {
 	require.Equal(t, uint64(1), first)
 }
 
-// A relay that ends on a connection that goes on gives its credit back, also what is granted to it later. Found by the
-// simulation.
-func TestARelayThatEndsKeepsNoCredit(t *testing.T) {
+// A fetched stream that ends on a connection that goes on returns its credit, also what is granted to it later. Found
+// by the simulation.
+func TestFetched_KeepsNoCreditWhenItEnds(t *testing.T) {
 	for _, late := range []bool{false, true} {
 		p := newPair(t, roomy, muchRoom)
 		s := newBacklog(p, 1)
@@ -57,13 +57,13 @@ func TestARelayThatEndsKeepsNoCredit(t *testing.T) {
 			p.flow()
 			require.NotEqual(t, muchRoom, p.remote.room)
 		} else {
-			for !p.remote.stream("a").online { // the grant is on its way when the relay ends
+			for !p.remote.stream("a").online { // the grant is on its way when the stream ends
 				p.output()
 				require.NoError(t, p.deliverUp(1))
 				require.NoError(t, p.deliverDown(1))
 			}
 		}
-		p.client.EndRelay(s.o)
+		p.client.EndFetched(s.o)
 		p.flow()
 		require.Equal(t, muchRoom, p.remote.room)
 	}
@@ -71,7 +71,7 @@ func TestARelayThatEndsKeepsNoCredit(t *testing.T) {
 
 // A receiver that remembers across a restart that a later message was settled, and gets the one before it again, has
 // settled more than it has received: nothing is left to do, and the state may go. Found by the simulation.
-func TestAStreamThatWasSettledFurtherThanReceivedIsIdle(t *testing.T) {
+func TestInbound_SettledFurtherThanReceivedIsIdle(t *testing.T) {
 	in := RestoreInbound([]Range{{First: 1, Last: 31}, {First: 33, Last: 33}}, 1)
 	in.Attach(4, 32)
 	require.True(t, in.Idle(), "nothing was received that is not settled")

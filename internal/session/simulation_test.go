@@ -157,7 +157,7 @@ func (s *simulation) handleSome() {
 	s.remote.serve()
 }
 
-// topUp gives credit that nobody asked for.
+// topUp gives credit that no stream asked for.
 func (s *simulation) topUp() {
 	in := s.remote.stream(s.topic())
 	a := Amount{Messages: 1 + s.rng.IntN(5), Bytes: s.scale * (1 + s.rng.IntN(300))}

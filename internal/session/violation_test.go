@@ -16,9 +16,9 @@ func requireViolation(t *testing.T, err error) {
 	require.NotEmpty(t, broken.Rule)
 }
 
-// TestPeersThatBreakTheProtocol tries each offence on a stream of ten messages of which six were sent, credit is for eight,
-// and the second is settled.
-func TestPeersThatBreakTheProtocol(t *testing.T) {
+// TestClient_RefusesPeersThatBreakTheProtocol tries each offence on a stream of ten messages of which six were sent,
+// credit is for eight, and the second is settled.
+func TestClient_RefusesPeersThatBreakTheProtocol(t *testing.T) {
 	const handle = 1
 	ack := func(a AckFrame) func(*pair) error {
 		a.Handle = handle
@@ -91,7 +91,7 @@ func TestPeersThatBreakTheProtocol(t *testing.T) {
 	}
 }
 
-func TestOpenedMustFitWhatWasSent(t *testing.T) {
+func TestClient_OpenedMustFitWhatWasSent(t *testing.T) {
 	for name, f := range map[string]*wire.Opened{
 		"beyond what there is":    {Next: 12},
 		"far beyond":              {Next: ^uint64(0)},
@@ -117,7 +117,7 @@ func TestOpenedMustFitWhatWasSent(t *testing.T) {
 	}
 }
 
-func TestGreeting(t *testing.T) {
+func TestClient_Greeting(t *testing.T) {
 	for name, c := range map[string]struct {
 		frame *wire.Frame
 		check func(*testing.T, error)
@@ -154,12 +154,12 @@ func requireRefusal(code wire.Code) func(*testing.T, error) {
 		t.Helper()
 		var refused *PeerError
 		require.ErrorAs(t, err, &refused)
-		require.Equal(t, code, refused.Code)
+		require.Equal(t, code, refused.code)
 	}
 }
 
-// A stream that is refused fails everybody at once, gives back what it kept, and can be tried again.
-func TestOpenedWithARefusal(t *testing.T) {
+// A stream that is refused fails every waiter at once, gives back what it kept, and can be tried again.
+func TestClient_OpenedWithARefusal(t *testing.T) {
 	p := newPair(t, Window{Messages: 5, Bytes: 1 << 20}, muchRoom)
 	p.remote.refuse["a"] = wire.Code_CODE_TOPIC_GONE
 	require.Equal(t, 5, p.enqueue("a", many(7)...))
@@ -196,7 +196,7 @@ func TestOpenedWithARefusal(t *testing.T) {
 }
 
 // A reject of sequence zero is of the whole stream: nothing more comes for it.
-func TestAStreamCanBeRefusedLater(t *testing.T) {
+func TestClient_StreamCanBeRefusedLater(t *testing.T) {
 	p := newPair(t, roomy, muchRoom)
 	p.connect()
 	p.enqueue("a", many(5)...)
@@ -224,14 +224,14 @@ func TestAStreamCanBeRefusedLater(t *testing.T) {
 	control, segments, _ := p.client.Output(nil, 1<<20)
 	require.Empty(t, segments)
 	require.Len(t, payloads(t, p.enc, control), 1)
-	released, err := p.enc.Open(payload(t, p.enc, control))
+	released, err := p.enc.Verify(payload(t, p.enc, control))
 	require.NoError(t, err)
 	frame, err := Decode(released)
 	require.NoError(t, err)
 	require.Equal(t, uint64(1), frame.(*wire.Release).Handle)
 }
 
-func TestSilenceIsPingedThenGivenUp(t *testing.T) {
+func TestClient_PingsSilenceThenGivesUp(t *testing.T) {
 	p := newPair(t, roomy, muchRoom)
 	require.NoError(t, p.client.Tick(p.now.Add(time.Hour), errLate), "no connection, no silence")
 	p.connect()
@@ -256,7 +256,7 @@ func TestSilenceIsPingedThenGivenUp(t *testing.T) {
 	require.Equal(t, uint64(42), frames[*wire.Pong](p)[0].Id)
 }
 
-func TestGoawayStopsSendingButNotAcks(t *testing.T) {
+func TestClient_GoawayStopsSendingButNotAcks(t *testing.T) {
 	p := newPair(t, roomy, muchRoom)
 	p.connect()
 	p.enqueue("a", many(3)...)

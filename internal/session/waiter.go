@@ -6,16 +6,18 @@ import (
 	"time"
 )
 
-// Level says how far a message must have come before a Waiter is done.
+// Level is how far a message has come.
 type Level int
 
-// The levels a Waiter can wait for.
+// The levels that a Waiter can wait for.
 const (
-	Received Level = iota + 1
-	Handled
+	Received Level = iota + 1 // the receiver has it, or it is settled
+	Handled                   // it is settled
 )
 
-// Waiter waits until a run of messages reached a level. Done receives one value when Err is set for good.
+// Waiter waits until the messages from First to Last have reached Level. Then Err is set, and Done, which needs room
+// for a value, receives one. Err is nil, or the *PeerError of a message that was refused, or the reason why the wait
+// ended early. The zero Deadline is none.
 type Waiter struct {
 	Level       Level
 	First, Last uint64
@@ -29,13 +31,13 @@ func (w *Waiter) finish(err error) {
 	w.Done <- struct{}{}
 }
 
-// wake finishes the waiters whose messages have come far enough.
-func (o *Outbound) wake() {
+// finishReached finishes the waiters whose messages have reached their level.
+func (o *Outbound) finishReached() {
 	n := 0
-	for reached := o.reached(); n < len(o.waitReceived) && o.waitReceived[n].Last < reached; n++ {
+	for reached := o.firstUnreceived(); n < len(o.waitReceived) && o.waitReceived[n].Last < reached; n++ {
 		o.waitReceived[n].finish(o.waitReceived[n].Err)
 	}
-	o.waitReceived = drop(o.waitReceived, n)
+	o.waitReceived = dropFirst(o.waitReceived, n)
 	if len(o.waitHandled) == 0 {
 		return
 	}
@@ -51,7 +53,7 @@ func (o *Outbound) wake() {
 	o.waitHandled = kept
 }
 
-func drop(ws []*Waiter, n int) []*Waiter {
+func dropFirst(ws []*Waiter, n int) []*Waiter {
 	if n == 0 {
 		return ws
 	}
@@ -65,7 +67,7 @@ func (o *Outbound) await(w *Waiter) {
 	switch {
 	case o.cause != nil:
 		w.finish(o.cause)
-	case w.Level == Received && w.Last < o.reached(), w.Level == Handled && o.settled.Covers(w.First, w.Last):
+	case w.Level == Received && w.Last < o.firstUnreceived(), w.Level == Handled && o.settled.Covers(w.First, w.Last):
 		w.finish(nil)
 	case w.Level == Received:
 		o.waitReceived = append(o.waitReceived, w)
@@ -93,7 +95,7 @@ func expired(ws []*Waiter, now time.Time, err error) []*Waiter {
 	return kept
 }
 
-// interrupt fails every waiter, and has those look again who wait for room.
+// interrupt finishes every waiter with cause, and wakes the callers that wait for room.
 func (o *Outbound) interrupt(cause error) {
 	for _, waiting := range [...][]*Waiter{o.waitReceived, o.waitHandled} {
 		for _, w := range waiting {
@@ -101,10 +103,10 @@ func (o *Outbound) interrupt(cause error) {
 		}
 	}
 	o.waitReceived, o.waitHandled = nil, nil
-	o.release()
+	o.signalRoom()
 }
 
-// Cancel finishes w if it still waits.
+// Cancel finishes w with context.Canceled if it still waits.
 func (o *Outbound) Cancel(w *Waiter) {
 	remove := func(ws []*Waiter) []*Waiter {
 		if i := slices.Index(ws, w); i >= 0 {

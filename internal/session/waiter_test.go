@@ -11,7 +11,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
-func TestWaitersFinishExactlyWhenTheirMessagesHaveComeSoFar(t *testing.T) {
+func TestWaiter_FinishesExactlyWhenItsMessagesHaveComeSoFar(t *testing.T) {
 	p := newPair(t, roomy, muchRoom)
 	p.remote.manual = true
 	p.connect()
@@ -45,7 +45,7 @@ func TestWaitersFinishExactlyWhenTheirMessagesHaveComeSoFar(t *testing.T) {
 	}
 }
 
-func TestWaitersForWhatHasHappenedFinishAtOnce(t *testing.T) {
+func TestWaiter_FinishesAtOnceForWhatHasHappened(t *testing.T) {
 	p := newPair(t, roomy, muchRoom)
 	p.connect()
 	p.enqueue("a", many(6)...)
@@ -57,7 +57,7 @@ func TestWaitersForWhatHasHappenedFinishAtOnce(t *testing.T) {
 	require.False(t, done(p.wait("a", Handled, 1, 3)))
 }
 
-func TestWaitersOutliveConnections(t *testing.T) {
+func TestWaiter_OutlivesConnections(t *testing.T) {
 	p := newPair(t, roomy, muchRoom)
 	p.enqueue("a", many(6)...)
 	received, handled := p.wait("a", Received, 1, 6), p.wait("a", Handled, 1, 6)
@@ -80,8 +80,8 @@ func TestWaitersOutliveConnections(t *testing.T) {
 	require.NoError(t, handled.Err)
 }
 
-// A restarted receiver never gets what was settled before; whoever waits for its end must not wait for ever.
-func TestReceivedPassesWhatTheRestartedReceiverNeedsNoMore(t *testing.T) {
+// A restarted receiver never gets what was settled before: a waiter for it must not wait for ever.
+func TestWaiter_ReceivedPassesWhatTheRestartedReceiverNeedsNoMore(t *testing.T) {
 	p := newPair(t, roomy, muchRoom)
 	p.connect()
 	p.enqueue("a", many(10)...)
@@ -99,7 +99,7 @@ func TestReceivedPassesWhatTheRestartedReceiverNeedsNoMore(t *testing.T) {
 	require.True(t, done(w))
 }
 
-func TestRejectionsReachThoseWhoWait(t *testing.T) {
+func TestWaiter_GetsTheRejectionsOfItsMessages(t *testing.T) {
 	p := newPair(t, roomy, muchRoom)
 	p.connect()
 	p.enqueue("a", many(6)...)
@@ -114,14 +114,14 @@ func TestRejectionsReachThoseWhoWait(t *testing.T) {
 	require.True(t, done(touched))
 	var refused *PeerError
 	require.ErrorAs(t, touched.Err, &refused)
-	require.Equal(t, wire.Code_CODE_UNDECODABLE, refused.Code)
+	require.Equal(t, wire.Code_CODE_UNDECODABLE, refused.code)
 	require.Equal(t, "rejected", refused.Reason)
 	require.True(t, done(apart))
 	require.NoError(t, apart.Err)
 	require.Len(t, p.refused, 1)
 }
 
-func TestWaitersExpireAndCanBeCancelled(t *testing.T) {
+func TestWaiter_ExpiresAndCanBeCancelled(t *testing.T) {
 	p := newPair(t, roomy, muchRoom)
 	p.connect()
 	p.enqueue("a", many(2)...)
@@ -159,11 +159,11 @@ func TestWaitersExpireAndCanBeCancelled(t *testing.T) {
 	p.flow()
 	require.True(t, done(ws[2]) && done(ws[3]) && done(ws[5]), "the others go on")
 	for _, w := range ws {
-		require.False(t, done(w), "nobody is finished twice")
+		require.False(t, done(w), "no waiter is finished twice")
 	}
 }
 
-func TestAbortReleasesEverybody(t *testing.T) {
+func TestClient_AbortFinishesEveryWaiter(t *testing.T) {
 	errOver := errors.New("over")
 	p := newPair(t, Window{Messages: 2, Bytes: 1000}, muchRoom)
 	p.connect()

@@ -9,7 +9,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
-func TestWindowOfMessagesBlocksAndFrees(t *testing.T) {
+func TestWindow_OfMessagesBlocksAndFrees(t *testing.T) {
 	p := newPair(t, Window{Messages: 5, Bytes: 1 << 20}, muchRoom)
 	p.connect()
 	require.Equal(t, 5, p.enqueue("a", many(8)...))
@@ -35,7 +35,7 @@ func TestWindowOfMessagesBlocksAndFrees(t *testing.T) {
 	require.Equal(t, 1, p.enqueue("a", many(3)...))
 }
 
-func TestWindowOfBytesBlocksAndFrees(t *testing.T) {
+func TestWindow_OfBytesBlocksAndFrees(t *testing.T) {
 	p := newPair(t, Window{Messages: 1000, Bytes: 1000}, muchRoom)
 	p.connect()
 	require.Equal(t, 10, p.enqueue("a", 98, 98, 98, 98, 98, 98, 98, 98, 98, 98, 98, 98), "a hundred each with tag and length")
@@ -61,7 +61,7 @@ func memory(o *Outbound) (bytes int) {
 	return bytes
 }
 
-func TestSettledMessagesAreFreed(t *testing.T) {
+func TestRetransmitBuffer_FreesSettledMessages(t *testing.T) {
 	budget := flow.NewBudget(1 << 20)
 	p := newPair(t, Window{Messages: 1 << 20, Bytes: 1 << 20, Budget: budget}, muchRoom)
 	p.connect()
@@ -79,7 +79,7 @@ func TestSettledMessagesAreFreed(t *testing.T) {
 }
 
 // Behind a message that is stuck for ever, others come and go: neither their bytes nor their bookkeeping may stay.
-func TestAStuckMessagePinsLittle(t *testing.T) {
+func TestRetransmitBuffer_AStuckMessagePinsLittle(t *testing.T) {
 	const total, batch = 150_000, 500
 	p := newPair(t, Window{Messages: 2 * batch, Bytes: 1 << 20}, muchRoom)
 	p.connect()
@@ -119,7 +119,7 @@ func TestAStuckMessagePinsLittle(t *testing.T) {
 }
 
 // The same with several stuck ones among the others, and a receiver that lost everything in between.
-func TestStuckMessagesAreFoundAmongWhatWasFreed(t *testing.T) {
+func TestRetransmitBuffer_StuckMessagesAreFoundAmongWhatWasFreed(t *testing.T) {
 	p := newPair(t, roomy, muchRoom)
 	p.connect()
 	o, s := p.client.Stream("a"), p.remote.stream("a")
@@ -159,7 +159,7 @@ func TestStuckMessagesAreFoundAmongWhatWasFreed(t *testing.T) {
 	require.Empty(t, o.chunks)
 }
 
-func TestBudgetIsReturnedHoweverAStreamEnds(t *testing.T) {
+func TestWindow_BudgetIsReturnedHoweverAStreamEnds(t *testing.T) {
 	const size = 1 << 20
 	start := func(t *testing.T) (*pair, *flow.Budget) {
 		budget := flow.NewBudget(size)

@@ -11,7 +11,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
-	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
 // nackAll nacks every message of the given payload, acks the others, and returns how often it saw each.
@@ -34,7 +33,7 @@ func TestMaxAttemptsRejectsToThePublisher(t *testing.T) {
 	sub := h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) {
 		c.MaxAttempts = 3
 		c.OnFailure = func(msg *message.Message, reason error) {
-			var spent *buffstreams.SpentError
+			var spent *buffstreams.AttemptsExhaustedError
 			if errors.As(reason, &spent) && spent.Attempts == 3 {
 				failed <- string(msg.Payload)
 			}
@@ -47,7 +46,7 @@ func TestMaxAttemptsRejectsToThePublisher(t *testing.T) {
 	err := pub.Publish(h.topic("a"), newMessage("good"), newMessage("bad"), newMessage("next"))
 	var peer *buffstreams.PeerError
 	require.ErrorAs(t, err, &peer)
-	require.Equal(t, wire.Code_CODE_FAILED, peer.Code)
+	require.ErrorIs(t, peer, buffstreams.ErrHandlingFailed)
 	require.Equal(t, "bad", <-failed)
 	require.NoError(t, pub.Publish(h.topic("a"), newMessage("last")))
 	require.NoError(t, sub.Close())

@@ -3,109 +3,252 @@ package tests
 import (
 	"encoding/json"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 )
 
-const library = "github.com/buffstreams/watermill-buffstreams"
+const module = "github.com/buffstreams/watermill-buffstreams"
 
-// rooms are the packages of the library from top to bottom: each imports only what stands below it.
-var rooms = []string{
-	"", "/pool", "/internal/session", "/internal/dispatch", "/framing", "/proto", "/internal/buffers", "/store",
+// room is what a package may know. Lists are words; tests may know more.
+type room struct {
+	own    string // packages of this repository that it may import
+	others string // other people's packages that it may import: see others
+	never  string // packages of the standard library, with those below them, that it must not import
 }
 
-// storageRooms are the packages of the module storage.
-var storageRooms = []string{"/storage/outbox", "/storage/dedupe", "/storage/internal/boltfile"}
+// Words for what many rows say.
+const (
+	inout    = "net os syscall crypto/tls" // sockets, files, processes
+	public   = "route pool store framing storage/outbox storage/dedupe"
+	anything = "*"
+)
 
-// forbidden says what a room must know nothing of, besides the rooms above it.
-var forbidden = map[string][]string{
-	"/storage/outbox":    {"net", "github.com/ThreeDotsLabs/watermill"},
-	"/storage/dedupe":    {"net", "github.com/ThreeDotsLabs/watermill"},
-	"/pool":              {"github.com/ThreeDotsLabs/watermill/message"},
-	"/internal/session":  {"net", "sync", "os", "github.com/ThreeDotsLabs/watermill"},
-	"/internal/dispatch": {"net", "os", "github.com/ThreeDotsLabs/watermill"},
-	"/framing":           {"net", "sync", "github.com/ThreeDotsLabs/watermill"},
+// rooms is the house of docs/design.md, with every package of the library and of storage: a package that is not here, or
+// an import that is not in its row, fails the test. A new row is a decision: the package gets what its job needs.
+var rooms = map[string]room{
+	// Public.
+	"": {
+		own: "route pool store framing internal/acked/sender internal/acked/receiver internal/session internal/dispatch " +
+			"internal/flow internal/flush internal/netio internal/buffers internal/hook",
+		others: "watermill watermill/message protobuf backoff uuid",
+		never:  "os/exec net/http syscall",
+	},
+	"route":   {own: "internal/netio", others: "backoff", never: "os crypto/tls syscall"},
+	"pool":    {own: "framing internal/flush internal/netio internal/buffers internal/hook", others: "watermill backoff", never: "os/exec net/http"},
+	"store":   {own: "", others: "", never: inout + " sync time"},
+	"framing": {own: "internal/buffers", others: "", never: inout + " sync time"},
+
+	// The module storage: of the core it knows store alone.
+	"storage/outbox":            {own: "store storage/internal/boltfile", others: "raft-wal", never: "net os/exec"},
+	"storage/dedupe":            {own: "store storage/internal/boltfile", others: "bbolt", never: "net os/exec"},
+	"storage/internal/boltfile": {own: "", others: "bbolt", never: "net os/exec"},
+
+	// The acked protocol: two halves that do not know each other, above state machines.
+	"internal/acked/sender": {
+		own: "store framing internal/session internal/flow internal/wire internal/flush internal/netio " +
+			"internal/buffers internal/hook",
+		others: "watermill backoff", never: "os net/http",
+	},
+	"internal/acked/receiver": {
+		own: "store framing internal/session internal/dispatch internal/flow internal/wire internal/flush internal/netio " +
+			"internal/buffers internal/hook",
+		others: "watermill", never: "os/exec net/http",
+	},
+	"internal/session":  {own: "store framing internal/flow internal/wire internal/buffers", others: "protobuf", never: inout + " sync"},
+	"internal/dispatch": {own: "internal/flow internal/buffers", others: "", never: inout},
+	"internal/flow":     {own: "", others: "", never: inout + " time"},
+	"internal/wire":     {own: "", others: "protobuf", never: inout + " time"},
+
+	// What the others stand on.
+	"internal/flush":   {own: "", others: "", never: inout},
+	"internal/netio":   {own: "framing", others: "backoff", never: "os/exec net/http"},
+	"internal/buffers": {own: "", others: "", never: inout},
+	"internal/hook":    {own: "", others: "", never: inout},
 }
 
-// TestImportsPointDown holds the house of docs/design.md.
-func TestImportsPointDown(t *testing.T) {
-	for i, room := range rooms {
-		bad := forbiddenTo(room)
-		for _, above := range rooms[:i] {
-			bad[library+above] = true
+// helpers are packages for tests: only tests, and each other, import them.
+var helpers = []string{
+	"internal/testkit", "internal/acked/acktest", "internal/acked/sim", "internal/sim", "storage/internal/leaks",
+}
+
+// above are modules of their own on top of the library, and what they may import besides the root and themselves: its
+// public packages, nothing of its insides. Only the tests may know everything.
+var above = map[string]string{
+	"cmd":            public,
+	"benchmarks":     public,
+	"examples":       public,
+	"engines":        public,
+	"metrics":        "store",
+	"tracing":        "store",
+	"monitor":        "store",
+	"internal/tests": anything,
+}
+
+// others are the words for other people's packages. A word covers what is below it, but for one that ends in $.
+var others = map[string]string{
+	"watermill":         "github.com/ThreeDotsLabs/watermill$", // its logger, which rooms below the root may know
+	"watermill/message": "github.com/ThreeDotsLabs/watermill/message",
+	"protobuf":          "google.golang.org/protobuf",
+	"backoff":           "github.com/cenkalti/backoff",
+	"uuid":              "github.com/google/uuid",
+	"raft-wal":          "github.com/hashicorp/raft-wal",
+	"bbolt":             "go.etcd.io/bbolt",
+}
+
+type listed struct {
+	ImportPath string
+	Imports    []string
+}
+
+// TestImports_StayInTheirRow holds the house.
+func TestImports_StayInTheirRow(t *testing.T) {
+	seen := map[string]bool{}
+	for _, p := range packages(t) {
+		name := own(p.ImportPath)
+		if of := ownModule(name); of != "" {
+			checkAbove(t, name, of, p.Imports)
+			continue
 		}
-		for _, imported := range imports(t, room) {
-			require.False(t, bad[imported], "%s must not import %s", library+room, imported)
-			require.False(t, strings.HasPrefix(imported, library+"/storage"), "%s must not import %s", library+room, imported)
+		if slices.Contains(helpers, name) {
+			continue
 		}
-	}
-}
-
-// TestImports_StoreIsALeaf: who implements package store needs nothing of the library but that.
-func TestImports_StoreIsALeaf(t *testing.T) {
-	for _, imported := range imports(t, "/store") {
-		require.False(t, strings.Contains(imported, "."), "package store must not import %s", imported)
-	}
-}
-
-// TestImports_StorageKnowsStoreAlone: of the core, storage has package store and nothing else.
-func TestImports_StorageKnowsStoreAlone(t *testing.T) {
-	for _, room := range storageRooms {
-		bad := forbiddenTo(room)
-		for _, imported := range imports(t, room) {
-			require.False(t, bad[imported], "%s must not import %s", library+room, imported)
-			if imported == library || strings.HasPrefix(imported, library+"/") {
-				inside := imported == library+"/store" || strings.HasPrefix(imported, library+"/storage/")
-				require.True(t, inside, "%s must not import %s", library+room, imported)
+		row, ok := rooms[name]
+		if !ok {
+			t.Errorf("package %q is in no row of rooms: what may it know?", name)
+			continue
+		}
+		seen[name] = true
+		for _, imported := range p.Imports {
+			if why := row.refuses(imported); why != "" {
+				t.Errorf("package %q imports %s: %s", name, imported, why)
 			}
 		}
 	}
-}
-
-func forbiddenTo(room string) map[string]bool {
-	bad := map[string]bool{}
-	for _, f := range forbidden[room] {
-		bad[f] = true
+	for name := range rooms {
+		if !seen[name] {
+			t.Errorf("there is no package %q any more: delete its row", name)
+		}
 	}
-	return bad
 }
 
-// imports returns what a room imports itself, without its tests.
-func imports(t *testing.T, room string) []string {
-	out, err := exec.Command("go", "list", "-json=Imports", library+room).Output()
+// refuses says why a package of this row must not import another, or nothing.
+func (r room) refuses(imported string) string {
+	first, _, _ := strings.Cut(imported, "/")
+	switch {
+	case imported == module || strings.HasPrefix(imported, module+"/"):
+		if !slices.Contains(strings.Fields(r.own), own(imported)) {
+			return "it is not in its row"
+		}
+	case strings.Contains(first, "."):
+		if !slices.ContainsFunc(strings.Fields(r.others), func(word string) bool {
+			return within(others[word], imported)
+		}) {
+			return "its row has no such word"
+		}
+	case slices.ContainsFunc(strings.Fields(r.never), func(pkg string) bool { return within(pkg, imported) }):
+		return "its row says never"
+	}
+	return ""
+}
+
+func checkAbove(t *testing.T, name, of string, imports []string) {
+	may := above[of]
+	for _, imported := range imports {
+		switch {
+		case may == anything, imported == module, within(module+"/"+of, imported), !strings.HasPrefix(imported, module+"/"):
+		case !slices.Contains(strings.Fields(may), own(imported)):
+			t.Errorf("package %q imports %s: not one of those that %s/ may know", name, imported, of)
+		}
+	}
+}
+
+// within says whether an import is pkg, or below it.
+func within(pkg, imported string) bool {
+	if exact, ok := strings.CutSuffix(pkg, "$"); ok {
+		return imported == exact
+	}
+	return pkg != "" && (imported == pkg || strings.HasPrefix(imported, pkg+"/"))
+}
+
+// own turns an import path of this repository into a name as in rooms.
+func own(path string) string { return strings.TrimPrefix(strings.TrimPrefix(path, module), "/") }
+
+// ownModule returns which of the modules above has the package.
+func ownModule(name string) string {
+	for of := range above {
+		if within(of, name) {
+			return of
+		}
+	}
+	return ""
+}
+
+// packages are all of the modules in go.work.
+func packages(t *testing.T) []listed {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", module+"/...").Output()
 	require.NoError(t, err)
-	var listed struct{ Imports []string }
-	require.NoError(t, json.Unmarshal(out, &listed))
-	return listed.Imports
+	var all []listed
+	for d := json.NewDecoder(strings.NewReader(string(out))); d.More(); {
+		var p listed
+		require.NoError(t, d.Decode(&p))
+		all = append(all, p)
+	}
+	return all
+}
+
+// TestImports_ARowRefuses: the table proves nothing if nothing could fail it.
+func TestImports_ARowRefuses(t *testing.T) {
+	session := rooms["internal/session"]
+	for imported, refused := range map[string]bool{
+		"time": false, "sync": true, "sync/atomic": true, "net": true, "net/netip": true, "os": true,
+		module + "/framing": false, module + "/internal/netio": true, module + "/internal/acked/sender": true, module: true,
+		"google.golang.org/protobuf/encoding/protowire": false, "github.com/ThreeDotsLabs/watermill": true,
+	} {
+		require.Equal(t, refused, session.refuses(imported) != "", imported)
+	}
+	sender := rooms["internal/acked/sender"]
+	require.Empty(t, sender.refuses("github.com/ThreeDotsLabs/watermill"))
+	require.NotEmpty(t, sender.refuses("github.com/ThreeDotsLabs/watermill/message"))
+	require.NotEmpty(t, sender.refuses(module+"/internal/acked/receiver"))
+	for name, row := range rooms {
+		for word := range strings.FieldsSeq(row.others) {
+			require.Contains(t, others, word, "row %q", name)
+		}
+		for of := range strings.FieldsSeq(row.own) {
+			require.Contains(t, rooms, of, "row %q", name)
+		}
+	}
 }
 
 // TestImports_WhatTheCoreCompiles: a program that imports the root alone compiles the standard library, watermill with what
 // that needs, protobuf, a backoff library, and the core. No storage engine is among them.
 func TestImports_WhatTheCoreCompiles(t *testing.T) {
-	const watermill = "github.com/ThreeDotsLabs/watermill"
-	compiled := modules(t, library)
-	allowed := modules(t, watermill+"/message")
-	for _, module := range []string{library, watermill, "github.com/cenkalti/backoff/v5", "google.golang.org/protobuf"} {
-		require.Contains(t, compiled, module)
-		allowed[module] = true
+	compiled := modules(t, module)
+	allowed := modules(t, others["watermill/message"])
+	for _, m := range []string{module, "github.com/ThreeDotsLabs/watermill", "github.com/cenkalti/backoff/v5", "google.golang.org/protobuf"} {
+		require.Contains(t, compiled, m)
+		allowed[m] = true
 	}
-	for module := range compiled {
-		require.True(t, allowed[module], "the core must not need %s", module)
+	for m := range compiled {
+		require.True(t, allowed[m], "the core must not need %s", m)
 	}
 	// So that the test can fail: what storage compiles is more.
-	require.Contains(t, modules(t, library+"/storage/outbox"), "github.com/hashicorp/raft-wal")
-	require.Contains(t, modules(t, library+"/storage/dedupe"), "go.etcd.io/bbolt")
+	require.Contains(t, modules(t, module+"/storage/outbox"), "github.com/hashicorp/raft-wal")
+	require.Contains(t, modules(t, module+"/storage/dedupe"), "go.etcd.io/bbolt")
 }
 
 // modules returns the modules with packages that pkg needs, its own included, without the standard library.
 func modules(t *testing.T, pkg string) map[string]bool {
+	t.Helper()
 	out, err := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{.Path}}{{end}}", pkg).Output()
 	require.NoError(t, err)
 	all := map[string]bool{}
-	for _, module := range strings.Fields(string(out)) {
-		all[module] = true
+	for m := range strings.FieldsSeq(string(out)) {
+		all[m] = true
 	}
 	return all
 }

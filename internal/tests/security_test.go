@@ -63,7 +63,7 @@ func TestATokenThatIsRefusedIsSaidAtOnceAndLosesNothing(t *testing.T) {
 	require.ErrorIs(t, err, buffstreams.ErrUnauthenticated)
 	var refused *buffstreams.PeerError
 	require.ErrorAs(t, err, &refused)
-	require.Equal(t, wire.Code_CODE_UNAUTHENTICATED, refused.Code)
+	require.NotEmpty(t, refused.Reason)
 	require.ErrorContains(t, err, "AckedConfig.Token")
 	var failed *buffstreams.PublishError
 	require.ErrorAs(t, err, &failed)

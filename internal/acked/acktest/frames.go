@@ -163,7 +163,7 @@ func CheckWritten(t *testing.T, enc session.Encoder, written []byte) {
 			return
 		}
 		require.NoError(t, err)
-		payload, err = enc.Open(payload)
+		payload, err = enc.Verify(payload)
 		require.NoError(t, err)
 		frame, err := session.Decode(payload)
 		require.NoError(t, err)

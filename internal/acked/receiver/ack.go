@@ -55,7 +55,7 @@ func (s *stream) rejectLocked(seq uint64, code wire.Code, reason string) {
 	if s.conn != nil && s.in.Rejected() >= s.conn.receiver.cfg.WindowMessages {
 		s.conn.closeNow() // rejections of a peer that confirms none would pile up
 	}
-	f := s.in.Reject(seq, &session.PeerError{Code: code, Reason: truncate(reason, maxReason)})
+	f := s.in.Reject(seq, session.NewPeerError(code, truncate(reason, maxReason)))
 	if s.conn != nil {
 		s.kickLocked()
 		s.conn.send(&wire.Frame{Body: &wire.Frame_Reject{Reject: f}})

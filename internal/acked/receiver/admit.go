@@ -53,7 +53,7 @@ func (r *Receiver) startConn(c *conn) (started bool, logged string) {
 			return false, logged
 		}
 		r.counts.refused++
-		c.refusal = &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: reason}
+		c.refusal = session.NewPeerError(wire.Code_CODE_LIMIT, reason)
 	}
 	r.conns[c] = struct{}{}
 	r.wg.Go(c.serve) // ends when the peer or Close closes the connection; Close waits for it

@@ -118,7 +118,7 @@ func (c *conn) read(r *framing.Reader) error {
 		if err := c.noteFrame(time.Now()); err != nil {
 			return err
 		}
-		if payload, err = c.enc.Open(payload); err != nil {
+		if payload, err = c.enc.Verify(payload); err != nil {
 			return err
 		}
 		if session.IsPublish(payload) {
@@ -162,7 +162,7 @@ func (c *conn) terminate(err error) {
 	var broken *session.ProtocolError
 	switch {
 	case errors.As(err, &refused):
-		c.sendFailure(refused.Code, refused.Reason)
+		c.sendFailure(session.CodeOf(refused), refused.Reason)
 	case errors.As(err, &broken):
 		c.sendFailure(wire.Code_CODE_PROTOCOL, broken.Rule)
 	}
@@ -171,7 +171,7 @@ func (c *conn) terminate(err error) {
 	for _, h := range slices.Sorted(maps.Keys(c.handles)) { // in an order that a simulation can repeat
 		s := c.handles[h]
 		s.detach(c)
-		if s.topic.Deserted() {
+		if s.topic.Unused() {
 			c.receiver.removeUnused(s)
 		}
 	}

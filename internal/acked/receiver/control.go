@@ -69,7 +69,7 @@ func (c *conn) open(f *wire.Open) error {
 		return &session.ProtocolError{Rule: fmt.Sprintf("handle %d is open already", f.Handle)}
 	}
 	if len(c.handles) >= c.receiver.cfg.MaxTopics {
-		return &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: "too many streams"}
+		return session.NewPeerError(wire.Code_CODE_LIMIT, "too many streams")
 	}
 	refused := c.receiver.guard.Allow(c.receiver.ctx, Access{
 		Principal: c.principal, Topic: f.Topic, Address: c.nc.RemoteAddr(),
@@ -80,7 +80,7 @@ func (c *conn) open(f *wire.Open) error {
 	}
 	if refused != nil {
 		c.send(&wire.Frame{Body: &wire.Frame_Opened{Opened: &wire.Opened{
-			Handle: f.Handle, Code: refused.Code, Reason: refused.Reason,
+			Handle: f.Handle, Code: session.CodeOf(refused), Reason: refused.Reason,
 		}}})
 		return nil
 	}

@@ -77,7 +77,7 @@ func (r *Receiver) forget(s *stream) {
 // topicEnded ends the streams of an ephemeral topic whose last subscription ended.
 func (r *Receiver) topicEnded(t *dispatch.Topic, dropped int) {
 	for _, s := range r.removeTopic(t) {
-		s.terminate(&session.PeerError{Code: wire.Code_CODE_TOPIC_GONE, Reason: "the topic's last subscription ended"})
+		s.terminate(session.NewPeerError(wire.Code_CODE_TOPIC_GONE, "the topic's last subscription ended"))
 		r.removeUnused(s)
 	}
 	if dropped > 0 {
@@ -111,7 +111,7 @@ func (r *Receiver) removeLocked(s *stream) {
 		return
 	}
 	delete(r.streams, s.topic)
-	if r.topics[s.id.Topic] == s.topic && s.topic.Deserted() {
+	if r.topics[s.id.Topic] == s.topic && s.topic.Unused() {
 		delete(r.topics, s.id.Topic)
 	}
 }

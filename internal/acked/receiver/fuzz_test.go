@@ -57,7 +57,7 @@ func FuzzReceiver(f *testing.F) {
 			require.LessOrEqual(t, len(conn.Written()), 4096+200*len(s.Out))
 			acktest.CheckWritten(t, s.Enc, conn.Written())
 			requireCaps(t, r)
-			for d, ok := member.Take(); ok; d, ok = member.Take() {
+			for d, _, ok := member.Take(); ok; d, _, ok = member.Take() {
 				require.LessOrEqual(t, len(d.Message()), 1024)
 				member.Settle(d)
 			}

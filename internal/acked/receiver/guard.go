@@ -67,9 +67,9 @@ func (g *Guard) Admit(ctx context.Context, p Peer) (principal string, refused *s
 	}
 	g.log("A peer was not authenticated", err, p.Address, nil)
 	if undecided(ctx, err) {
-		return "", &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: "authentication is not available now"}
+		return "", session.NewPeerError(wire.Code_CODE_LIMIT, "authentication is not available now")
 	}
-	return "", &session.PeerError{Code: wire.Code_CODE_UNAUTHENTICATED, Reason: "the token or certificate was refused"}
+	return "", session.NewPeerError(wire.Code_CODE_UNAUTHENTICATED, "the token or certificate was refused")
 }
 
 // Allow returns nil if a peer may publish to a topic, or why not.
@@ -87,9 +87,9 @@ func (g *Guard) Allow(ctx context.Context, a Access) *session.PeerError {
 		"principal": fmt.Sprintf("%.100q", a.Principal), "topic": fmt.Sprintf("%.100q", a.Topic),
 	})
 	if undecided(ctx, err) {
-		return &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: "authorization is not available now"}
+		return session.NewPeerError(wire.Code_CODE_LIMIT, "authorization is not available now")
 	}
-	return &session.PeerError{Code: wire.Code_CODE_FORBIDDEN, Reason: "this principal may not publish to the topic"}
+	return session.NewPeerError(wire.Code_CODE_FORBIDDEN, "this principal may not publish to the topic")
 }
 
 // undecided tells whether a hook has failed rather than refused.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/buffstreams/watermill-buffstreams/internal/session"
 	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
@@ -28,26 +29,26 @@ func TestGuard_RefusesIfAHookFails(t *testing.T) {
 	} {
 		g.authenticate = func(context.Context, Peer) (string, error) { return "", c.hook }
 		_, refused := g.Admit(context.Background(), peer)
-		require.Equal(t, c.code, refused.Code, c.name)
+		require.Equal(t, c.code, session.CodeOf(refused), c.name)
 		require.NotContains(t, refused.Reason, "directory", "a stranger does not learn why")
 	}
 	g.authenticate = func(context.Context, Peer) (string, error) { panic("oops") }
 	principal, refused := g.Admit(context.Background(), peer)
 	require.NotNil(t, refused)
-	require.Equal(t, wire.Code_CODE_UNAUTHENTICATED, refused.Code)
+	require.Equal(t, wire.Code_CODE_UNAUTHENTICATED, session.CodeOf(refused))
 	require.Empty(t, principal)
 
 	access := Access{Principal: "p", Topic: "t", Address: peer.Address}
 	g.authorize = func(context.Context, Access) error { panic("oops") }
 	refused = g.Allow(context.Background(), access)
 	require.NotNil(t, refused)
-	require.Equal(t, wire.Code_CODE_FORBIDDEN, refused.Code)
+	require.Equal(t, wire.Code_CODE_FORBIDDEN, session.CodeOf(refused))
 	g.authorize = func(context.Context, Access) error { return ErrUnavailable }
-	require.Equal(t, wire.Code_CODE_LIMIT, g.Allow(context.Background(), access).Code)
+	require.Equal(t, wire.Code_CODE_LIMIT, session.CodeOf(g.Allow(context.Background(), access)))
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
 	g.authorize = func(ctx context.Context, _ Access) error { return ctx.Err() }
-	require.Equal(t, wire.Code_CODE_LIMIT, g.Allow(ended, access).Code)
+	require.Equal(t, wire.Code_CODE_LIMIT, session.CodeOf(g.Allow(ended, access)))
 	g.authorize = func(_ context.Context, a Access) error {
 		require.Equal(t, access, a)
 		return nil
@@ -65,7 +66,7 @@ func TestReceiver_BindsAPublisherToItsPrincipal(t *testing.T) {
 	require.Nil(t, refused)
 	for _, epoch := range []uint64{1, 9} {
 		_, refused = r.open(open(epoch), "bob")
-		require.Equal(t, wire.Code_CODE_FENCED, refused.Code)
+		require.Equal(t, wire.Code_CODE_FENCED, session.CodeOf(refused))
 	}
 	again, refused := r.open(open(1), "alice") // the stranger's epoch has moved nothing
 	require.Nil(t, refused)

@@ -55,7 +55,7 @@ func (c *conn) greet(ctx context.Context, r *framing.Reader) error {
 	if err != nil {
 		return err
 	}
-	if payload, err = c.enc.Open(payload); err != nil {
+	if payload, err = c.enc.Verify(payload); err != nil {
 		return err
 	}
 	frame, err := session.Decode(payload)
@@ -67,7 +67,7 @@ func (c *conn) greet(ctx context.Context, r *framing.Reader) error {
 	case !ok:
 		return &session.ProtocolError{Rule: "the first frame must be a hello"}
 	case hello.Version < session.Version:
-		return &session.PeerError{Code: wire.Code_CODE_VERSION, Reason: "this listener speaks version 1"}
+		return session.NewPeerError(wire.Code_CODE_VERSION, "this listener speaks version 1")
 	case hello.MaxFrame < session.MinFrame:
 		return &session.ProtocolError{Rule: "max_frame of the hello is too small"}
 	case c.refusal != nil:

@@ -129,7 +129,7 @@ func (r *Receiver) Topic(name string) *dispatch.Topic {
 // that opens it within ForgetAfter; then it is forgotten.
 func (r *Receiver) EphemeralTopic(name string) *dispatch.Topic {
 	t := r.Topic(name)
-	t.Ephemeral(func(dropped int) { r.topicEnded(t, dropped) })
+	t.MakeEphemeral(func(dropped int) { r.topicEnded(t, dropped) })
 	return t
 }
 
@@ -139,7 +139,7 @@ func (r *Receiver) topicLocked(name string) *dispatch.Topic {
 		w := flow.NewWindow(r.cfg.window(), r.cfg.Budget)
 		t = dispatch.NewTopic(name, w, session.EncodedSize, r.cfg.Groups[name]...)
 		if r.cfg.Dedupe != nil { // then what was acked and is not committed would come twice after a crash
-			t.Prompt()
+			t.AckImmediately()
 		}
 		r.topics[name] = t
 	}

@@ -42,12 +42,12 @@ func (s *stream) compare(other *stream) int {
 // not forgotten.
 func (r *Receiver) open(f *wire.Open, principal string) (*stream, *session.PeerError) {
 	if len(f.Publisher) != 16 || len(f.Secret) != 16 || len(f.Topic) > maxTopicName {
-		return nil, &session.PeerError{Code: wire.Code_CODE_PROTOCOL, Reason: "malformed open"}
+		return nil, session.NewPeerError(wire.Code_CODE_PROTOCOL, "malformed open")
 	}
 	id := store.StreamID{Publisher: [16]byte(f.Publisher), Stream: f.Stream, Topic: f.Topic}
 	stored, known, err := r.recall(id)
 	if err != nil {
-		return nil, &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: "the dedupe store cannot be read"}
+		return nil, session.NewPeerError(wire.Code_CODE_LIMIT, "the dedupe store cannot be read")
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -62,13 +62,13 @@ func (r *Receiver) open(f *wire.Open, principal string) (*stream, *session.PeerE
 		return s, nil
 	}
 	if r.gone.has(f.Topic, time.Now()) {
-		return nil, &session.PeerError{Code: wire.Code_CODE_TOPIC_GONE, Reason: "the topic's last subscription ended"}
+		return nil, session.NewPeerError(wire.Code_CODE_TOPIC_GONE, "the topic's last subscription ended")
 	}
 	if !r.makeRoomLocked(func() bool { return r.streamCount < r.cfg.MaxStreams }) {
-		return nil, &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: "too many streams"}
+		return nil, session.NewPeerError(wire.Code_CODE_LIMIT, "too many streams")
 	}
 	if r.topics[f.Topic] == nil && len(r.topics) >= r.cfg.MaxTopics {
-		return nil, &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: "too many topics"}
+		return nil, session.NewPeerError(wire.Code_CODE_LIMIT, "too many topics")
 	}
 	s = &stream{id: id, topic: r.topicLocked(f.Topic), secret: p.secret, in: session.RestoreInbound(stored.Settled, f.Base)}
 	if !s.topic.IsEphemeral() { // what ends with its subscription has no place on disk
@@ -122,7 +122,7 @@ func (r *Receiver) publisherLocked(f *wire.Open, principal string, stored store.
 	p := r.publishers[id]
 	if p == nil {
 		if !r.makeRoomLocked(func() bool { return len(r.publishers) < r.cfg.MaxPublishers }) {
-			return nil, &session.PeerError{Code: wire.Code_CODE_LIMIT, Reason: "too many publishers"}
+			return nil, session.NewPeerError(wire.Code_CODE_LIMIT, "too many publishers")
 		}
 		p = &publisher{epoch: f.Epoch, secret: [16]byte(f.Secret), principal: principal, streams: map[streamKey]*stream{}}
 		if known && stored.Epoch > 0 {
@@ -135,10 +135,10 @@ func (r *Receiver) publisherLocked(f *wire.Open, principal string, stored store.
 		p.raise(stored.Epoch)
 	}
 	if subtle.ConstantTimeCompare(p.secret[:], f.Secret) != 1 || p.principal != principal {
-		return nil, &session.PeerError{Code: wire.Code_CODE_FENCED, Reason: "the publisher id belongs to another peer"}
+		return nil, session.NewPeerError(wire.Code_CODE_FENCED, "the publisher id belongs to another peer")
 	}
 	if f.Epoch < p.epoch {
-		return nil, &session.PeerError{Code: wire.Code_CODE_FENCED, Reason: "a newer epoch of this publisher was seen"}
+		return nil, session.NewPeerError(wire.Code_CODE_FENCED, "a newer epoch of this publisher was seen")
 	}
 	if f.Epoch > p.epoch {
 		p.raise(f.Epoch)

@@ -43,7 +43,7 @@ func TestReceiver_EvictsNoStreamThatIsBeingOpened(t *testing.T) {
 	require.Nil(t, refused)
 	_, refused = r.open(openOf(2), "")
 	require.NotNil(t, refused)
-	require.Equal(t, wire.Code_CODE_LIMIT, refused.Code)
+	require.Equal(t, wire.Code_CODE_LIMIT, session.CodeOf(refused))
 	again, refused := r.open(openOf(1), "")
 	require.Nil(t, refused)
 	require.Same(t, s, again)
@@ -69,7 +69,7 @@ func TestReceiver_EvictsUnconfirmedRejections(t *testing.T) {
 	m := r.Topic("a").Join("g", func() {})
 	c := opens(t, r, openOf(1))
 	require.NoError(t, c.handles[1].publish(c, &session.PublishFrame{Handle: 1, First: 1, Messages: [][]byte{{1}}, Bytes: 3}))
-	d, ok := m.Take()
+	d, _, ok := m.Take()
 	require.True(t, ok)
 	_, refused := r.open(openOf(2), "")
 	require.NotNil(t, refused, "what is not handled is kept")
@@ -171,7 +171,7 @@ func TestReceiver_FencesByWhatTheStoreKnows(t *testing.T) {
 	f.Stream, f.Topic = known.Stream, known.Topic
 	_, refused := r.open(f, "")
 	require.NotNil(t, refused)
-	require.Equal(t, wire.Code_CODE_FENCED, refused.Code)
+	require.Equal(t, wire.Code_CODE_FENCED, session.CodeOf(refused))
 	require.False(t, first.handles[1].attachedTo(first), "its other streams are fenced as well")
 	f.Epoch = 2
 	_, refused = r.open(f, "")

@@ -217,7 +217,7 @@ func (s *Sender) read(conn net.Conn, r *framing.Reader, welcomed func()) error {
 		if err != nil {
 			return err
 		}
-		if payload, err = s.enc.Open(payload); err != nil {
+		if payload, err = s.enc.Verify(payload); err != nil {
 			return err
 		}
 		got, err := s.receive(payload)

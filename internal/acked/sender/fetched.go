@@ -37,7 +37,7 @@ func (s *Sender) Fetch(cfg FetchConfig) (*FetchedStream, error) {
 	if s.closed {
 		return nil, ErrClosed
 	}
-	f := &FetchedStream{sender: s, cfg: cfg, stream: s.client.Relay(cfg.Identity, cfg.Stream, cfg.Topic, cfg.Base)}
+	f := &FetchedStream{sender: s, cfg: cfg, stream: s.client.StartFetched(cfg.Identity, cfg.Stream, cfg.Topic, cfg.Base)}
 	if s.fetched == nil {
 		s.fetched = map[*session.Outbound]*FetchedStream{}
 	}
@@ -50,7 +50,7 @@ func (f *FetchedStream) End() {
 	f.sender.mu.Lock()
 	defer f.sender.mu.Unlock()
 	delete(f.sender.fetched, f.stream)
-	f.sender.client.EndRelay(f.stream)
+	f.sender.client.EndFetched(f.stream)
 }
 
 // Announce says that the messages below next can be fetched. The Sender connects if it has to.
@@ -66,7 +66,7 @@ func (f *FetchedStream) Announce(next uint64) {
 func (f *FetchedStream) Quiet() (next uint64, quiet bool) {
 	f.sender.mu.Lock()
 	defer f.sender.mu.Unlock()
-	return f.stream.Quiet()
+	return f.stream.Idle()
 }
 
 // Next waits until messages are wanted, and returns the sequence of the first. generation goes with them into Feed. ok
@@ -75,8 +75,8 @@ func (f *FetchedStream) Next(ctx context.Context) (from, generation uint64, ok b
 	for {
 		f.sender.mu.Lock()
 		err := f.stream.Err()
-		from, generation, ok := f.stream.Wants()
-		_, quiet := f.stream.Quiet()
+		from, generation, ok := f.stream.NextFetch()
+		_, quiet := f.stream.Idle()
 		room := f.stream.Room()
 		f.sender.mu.Unlock()
 		if err != nil || ok || quiet {
@@ -115,7 +115,7 @@ type streamEvents struct {
 }
 
 func (s *Sender) streamEventsLocked() (all []streamEvents) {
-	for _, o := range s.client.Relays() {
+	for _, o := range s.client.WithEvents() {
 		if f := s.fetched[o]; f != nil {
 			all = append(all, streamEvents{f, o.Events()})
 		}

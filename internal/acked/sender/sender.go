@@ -309,7 +309,7 @@ func (s *Sender) OnRefused(owner any, f func(session.Refused)) {
 func (s *Sender) Tick(now time.Time) (busy bool) {
 	s.mu.Lock()
 	err := s.client.Tick(now, s.timeoutErrorLocked())
-	conn, due := s.conn, s.client.Due() || s.client.Untidy()
+	conn, due := s.conn, s.client.Due() || s.client.FreeDue()
 	busy = s.client.Busy()
 	s.mu.Unlock()
 	if err != nil && conn != nil {

@@ -63,7 +63,7 @@ func (s *Sender) disconnected(err error) {
 func definite(err error) bool {
 	var peer *session.PeerError
 	if errors.As(err, &peer) {
-		switch peer.Code {
+		switch session.CodeOf(peer) {
 		case wire.Code_CODE_UNAUTHENTICATED, wire.Code_CODE_FORBIDDEN, wire.Code_CODE_VERSION:
 			return true
 		}

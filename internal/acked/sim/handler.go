@@ -16,7 +16,7 @@ func (w *world) take(s *seat, n int) {
 		if s.waits {
 			s.waits, s.ready = false, false
 		}
-		d, ok := s.m.Take()
+		d, _, ok := s.m.Take()
 		if !ok { // a word that came meanwhile makes the lane look once more
 			s.waits, s.ready = !s.ready, false
 			continue
@@ -102,10 +102,10 @@ func (w *world) act(s *seat, i int) {
 	f := s.flights[i]
 	switch d := w.dice; {
 	case f.offered:
-		if s.m.Crowded() && d.chance(700) {
+		if s.m.HasWaiters() && d.chance(700) {
 			w.seen["offers passed on"]++
 			w.lose(s, i)
-			s.m.Pass(f.d)
+			s.m.Yield(f.d)
 			s.waits = true
 			w.returned(s, f.msg)
 		} else if d.chance(300) || !w.faults {
@@ -113,7 +113,7 @@ func (w *world) act(s *seat, i int) {
 			w.emit(s, f.msg)
 		}
 	case f.nacked:
-		if s.m.Crowded() {
+		if s.m.HasWaiters() {
 			w.giveBack(s, i)
 			return
 		}

@@ -107,7 +107,7 @@ func (l *link) take() error {
 		if err != nil {
 			return err
 		}
-		if payload, err = l.w.enc.Open(payload); err != nil {
+		if payload, err = l.w.enc.Verify(payload); err != nil {
 			return err
 		}
 		if err := l.client.Receive(payload, l.now()); err != nil {

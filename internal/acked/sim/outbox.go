@@ -133,7 +133,7 @@ func (c *parcel) begin(epoch uint64) {
 	c.head = &head{flow: c.s.flow, proc: p, known: c.s.settled.Clone(), next: base}
 	c.head.known.Add(0, base-1)
 	who := session.Identity{Publisher: b.publisher, Secret: b.secret, Epoch: epoch}
-	c.o = c.link.client.Relay(who, c.s.flow.id.Stream, c.s.flow.id.Topic, base)
+	c.o = c.link.client.StartFetched(who, c.s.flow.id.Stream, c.s.flow.id.Topic, base)
 	c.head.out = c.o
 	p.keep(c.head)
 	c.fetched = nil
@@ -144,7 +144,7 @@ func (c *parcel) begin(epoch uint64) {
 
 // end takes a relay off its link.
 func (c *parcel) end() {
-	c.link.client.EndRelay(c.o)
+	c.link.client.EndFetched(c.o)
 	c.link.proc.forget(c.head)
 	c.o = nil
 }
@@ -166,9 +166,9 @@ func (c *parcel) step(epoch uint64) {
 		c.feed()
 		return
 	}
-	from, gen, ok := c.o.Wants()
+	from, gen, ok := c.o.NextFetch()
 	if !ok {
-		if next, quiet := c.o.Quiet(); quiet && next < c.s.durable {
+		if next, quiet := c.o.Idle(); quiet && next < c.s.durable {
 			c.link.client.Announce(c.o, next+1)
 		}
 		return
@@ -199,7 +199,7 @@ func (c *parcel) feed() {
 
 // news settles what relays were told.
 func (l *link) news() {
-	for _, o := range l.client.Relays() {
+	for _, o := range l.client.WithEvents() {
 		i := slices.IndexFunc(l.parcels, func(c *parcel) bool { return c.o == o })
 		events := o.Events()
 		if i < 0 {

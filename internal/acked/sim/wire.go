@@ -131,7 +131,7 @@ func (c *conn) push(p *pipe, b []byte, tap func(frame any)) {
 	p.chunks = append(p.chunks, b)
 	for len(b) > 0 {
 		size := 4 + int(binary.BigEndian.Uint32(b))
-		payload, err := c.w.enc.Open(b[4:size:size])
+		payload, err := c.w.enc.Verify(b[4:size:size])
 		if err != nil {
 			c.w.fail(ruleProtocol, "conn %d: %v", c.id, err)
 			return

@@ -30,13 +30,13 @@ var mutants = slices.Concat(ackedMutants, []mutant{
 		simulation,
 	},
 	{
-		"a group's ack counts for all", "internal/dispatch/group.go",
-		"n.left[i]--; n.left[i] > 0 {", "n.left[i]--; n.left[i] > 99 {",
-		probe{"internal/dispatch", "^TestEveryGroupGetsEveryMessage$", ""},
+		"a group's ack counts for all", "internal/dispatch/run.go",
+		"r.left[i]--; r.left[i] > 0 {", "r.left[i]--; r.left[i] > 99 {",
+		probe{"internal/dispatch", "^TestTopic_EveryGroupGetsEveryMessage$", ""},
 	},
 	{
 		"ack what was not received", "internal/session/inbound.go",
-		"a.Next, in.told = in.next, in.next", "a.Next, in.told = in.next+1, in.next",
+		"a.Next, in.ackedNext = in.next, in.next", "a.Next, in.ackedNext = in.next+1, in.next",
 		simulation,
 	},
 	{
@@ -46,31 +46,31 @@ var mutants = slices.Concat(ackedMutants, []mutant{
 	},
 	{
 		"handled means received", "internal/session/waiter.go",
-		"if o.settled.Covers(w.First, w.Last) {\n\t\t\tw.finish", "if w.Last < o.reached() {\n\t\t\tw.finish",
+		"if o.settled.Covers(w.First, w.Last) {\n\t\t\tw.finish", "if w.Last < o.firstUnreceived() {\n\t\t\tw.finish",
 		simulation,
 	},
 	{
 		"a rejection is told once", "internal/session/inbound.go",
 		"slices.Sorted(maps.Keys(in.rejected)) {", "slices.Sorted(maps.Keys(in.rejected))[:0] {",
-		probe{"internal/session", "^TestRejectionsAreRepeatedUntilSeen$", ""},
+		probe{"internal/session", "^TestInbound_RepeatsRejectionsUntilSeen$", ""},
 	},
 
 	{
 		"acks wait for the next handler", "pump.go",
-		"if p.armed || len(p.done) == 0 && p.hopeless() {", "if p.armed || p.hopeless() {",
+		"if p.timerOn || len(p.acked) == 0 && p.nothingToDo() {", "if p.timerOn || p.nothingToDo() {",
 		probe{"internal/tests", "^TestAcksAreToldThoughTheNextMessageIsStuck$", ""},
 	},
 
 	// Memory that is used again.
 	{
-		"the log's memory is used again while a group needs it", "internal/dispatch/node.go",
-		"if n.unread.Add(int64(-taken)) == 0 {", "if n.unread.Add(int64(-taken)) <= int64(n.count()) {",
-		probe{"internal/dispatch", "^TestATakenMessageKeepsOnlyItself$", ""},
+		"the log's memory is used again while a group needs it", "internal/dispatch/run.go",
+		"if r.unread.Add(-1) == 0 {", "if r.unread.Add(-1) <= int64(r.count()) {",
+		probe{"internal/dispatch", "^TestRun_TakenMessageKeepsOnlyItself$", ""},
 	},
 	{
-		"a chunk's memory is used again while it is written", "internal/session/keep.go",
-		"o.yard.retired = append(o.yard.retired, c.buf)", "buffers.Put(c.buf)",
-		probe{"internal/session", "^TestMemoryThatIsBeingWrittenIsNotUsedAgain$", ""},
+		"a chunk's memory is used again while it is written", "internal/session/retransmit.go",
+		"o.freeLater.buffers = append(o.freeLater.buffers, c.buf)", "buffers.Put(c.buf)",
+		probe{"internal/session", "^TestDeferredFree_MemoryThatIsBeingWrittenIsNotReused$", ""},
 	},
 	{
 		"what a connection took of a frame is sent once more", "pool/writer_flush.go",
@@ -92,12 +92,12 @@ var mutants = slices.Concat(ackedMutants, []mutant{
 	{
 		"forget the dedupe", "internal/session/inbound.go",
 		"skip := min(in.next-f.First, count)", "skip := min(0, count)",
-		probe{"internal/session", "^TestInboundDropsDuplicates$", ""},
+		probe{"internal/session", "^TestInbound_DropsDuplicates$", ""},
 	},
 	{
 		"forget the dedupe: a stream that reconnects is new", "internal/session/inbound.go",
-		"in.handle, in.told = handle, in.next\n",
-		"in.next, in.settled = max(base, 1), NewWatermark(base)\nin.handle, in.told = handle, in.next\n",
+		"in.handle, in.ackedNext = handle, in.next\n",
+		"in.next, in.settled = max(base, 1), NewWatermark(base)\nin.handle, in.ackedNext = handle, in.next\n",
 		simulation,
 	},
 	{
@@ -107,13 +107,13 @@ var mutants = slices.Concat(ackedMutants, []mutant{
 	},
 	{
 		"skip the resume", "internal/session/outbound.go",
-		"o.seekTo(o.received)\n\to.wake()", "o.seekTo(max(o.received, o.farthest))\n\to.wake()",
+		"o.seekTo(o.received)\n\to.finishReached()", "o.seekTo(max(o.received, o.maxSent))\n\to.finishReached()",
 		simulation,
 	},
 	{
 		"a gap is let through", "internal/session/inbound.go",
 		"if !f.Gap {", "if f.First > in.next+99999 {",
-		probe{"internal/session", "^TestInboundClosesWhatTheSenderClosed$", ""},
+		probe{"internal/session", "^TestInbound_ClosesWhatTheSenderClosed$", ""},
 	},
 	{
 		"reset a sequence: one stream number for all", "internal/session/client.go",
@@ -121,19 +121,19 @@ var mutants = slices.Concat(ackedMutants, []mutant{
 		simulation,
 	},
 	{
-		"reset a sequence: an outbox begins at 1", "internal/session/relay.go",
-		"max(base, 1)) // relayWindow", "max(1, 1)) // relayWindow",
+		"reset a sequence: an outbox begins at 1", "internal/session/fetched.go",
+		"max(base, 1)) // fetchWindow", "max(1, 1)) // fetchWindow",
 		simulation,
 	},
 	{
 		"ignore keys", "internal/dispatch/key.go",
 		"if q.holder != d.pos() {", "if q.holder != d.pos() && q.holder == 1<<62 {",
-		probe{"internal/dispatch", "^TestMessagesOfAKeyComeOneAtATimeInOrder$", ""},
+		probe{"internal/dispatch", "^TestKey_MessagesComeOneAtATimeInOrder$", ""},
 	},
 	{
-		"what is given back goes to the end", "internal/dispatch/group.go",
-		"if a.pos() < b.pos() {", "if a.pos() > b.pos() {",
-		probe{"internal/dispatch", "^TestReturnedMessagesComeAgainInTheirPlace$", ""},
+		"what is given back goes to the end", "internal/dispatch/key.go",
+		"cmp.Compare(a.pos(), b.pos())", "cmp.Compare(b.pos(), a.pos())",
+		probe{"internal/dispatch", "^TestTopic_ReturnedMessagesComeAgainInTheirPlace$", ""},
 	},
 
 	// What was promised is on the disk.
@@ -171,27 +171,27 @@ var mutants = slices.Concat(ackedMutants, []mutant{
 	// Nobody is flooded, and nobody waits for good.
 	{
 		"the sender ignores credit", "internal/session/outbound.go",
-		"messages, bytes := o.credit.left()\n\tif run", "messages, bytes := o.credit.left()\nmessages, bytes = messages+1, bytes+300\nif run",
+		"messages, bytes := o.credit.available()\n\tif run", "messages, bytes := o.credit.available()\nmessages, bytes = messages+1, bytes+300\nif run",
 		simulation,
 	},
 	{
 		"the receiver ignores credit", "internal/session/inbound.go",
-		"if count > in.granted.messages-in.got.messages || uint64(f.Bytes) > in.granted.bytes-in.got.bytes {", "if count < 0 {",
-		probe{"internal/session", "^TestInboundRefusesMoreThanItsCredit$", ""},
+		"if messages, bytes := in.credit.available(); count > messages || uint64(f.Bytes) > bytes {", "if count < 0 {",
+		probe{"internal/session", "^TestInbound_RefusesMoreThanItsCredit$", ""},
 	},
 	{
-		"the receiver grants more than it has", "internal/dispatch/window.go",
+		"the receiver grants more than it has", "internal/flow/window.go",
 		"w.free.Messages -= a.Messages\n", "w.free.Messages -= a.Messages / 2\n",
-		probe{"internal/dispatch", "^TestTakeGivesUpToWhatIsFree$", ""},
+		probe{"internal/flow", "^TestWindow_TakeGivesUpToWhatIsFree$", ""},
 	},
 	{
 		"a wake-up is lost", "internal/dispatch/group.go",
-		"g.returned = insert(g.returned, d)\n\tg.wake(1)", "g.returned = insert(g.returned, d)",
+		"g.returned = insertOrdered(g.returned, d)\n\tg.wake(1)", "g.returned = insertOrdered(g.returned, d)",
 		simulation,
 	},
 	{
 		"what nobody took is not given back", "pump.go",
-		"p.member.Pass(p.retract()...)", "p.retract()",
+		"p.member.Yield(p.takeBack()...)", "p.takeBack()",
 		probe{"internal/tests", "^TestASubscriberThatReadsNothingGivesItsMessageToAnIdleOne$", ""},
 	},
 
@@ -212,9 +212,9 @@ var mutants = slices.Concat(ackedMutants, []mutant{
 		simulation,
 	},
 	{
-		"no checksum on frames", "internal/session/frame.go",
+		"no checksum on frames", "internal/session/decode.go",
 		"if crc32.Checksum(payload[:n], castagnoli) !=", "if false && crc32.Checksum(payload[:n], castagnoli) !=",
-		probe{"internal/session", "^TestEveryFlippedBitIsNoticed$", ""},
+		probe{"internal/session", "^TestEncoder_VerifyNoticesEveryFlippedBit$", ""},
 	},
 	{
 		"a silent peer is ended at once", "internal/acked/receiver/conn.go",

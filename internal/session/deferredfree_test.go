@@ -9,8 +9,9 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 )
 
-// TestMemoryThatIsBeingWrittenIsNotUsedAgain: a peer may ack what a flusher is still writing, from what Output has returned.
-func TestMemoryThatIsBeingWrittenIsNotUsedAgain(t *testing.T) {
+// TestDeferredFree_MemoryThatIsBeingWrittenIsNotReused: a peer may ack what a flusher is still writing, from what
+// Output has returned.
+func TestDeferredFree_MemoryThatIsBeingWrittenIsNotReused(t *testing.T) {
 	for name, size := range map[string]int{"small": 100, "large": 2 * largeMessage} {
 		t.Run(name, func(t *testing.T) {
 			const count = 8 << 10 / 100 // enough small ones for a buffer that would be used again

@@ -9,9 +9,9 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
-// TestStuckMessagesPinOnlyThemselves: one message in five hundred is never settled. The window counts these, not the
-// chunks that they came in, and after a restart of the receiver exactly they are sent again.
-func TestStuckMessagesPinOnlyThemselves(t *testing.T) {
+// TestRetransmitBuffer_StuckMessagesPinOnlyThemselves: one message in five hundred is never settled. The window counts
+// these, not the chunks that they came in, and after a restart of the receiver exactly they are sent again.
+func TestRetransmitBuffer_StuckMessagesPinOnlyThemselves(t *testing.T) {
 	const stride, rounds = 500, 2000
 	budget := flow.NewBudget(8 << 20)
 	o := newOutbound(Identity{}, 1, 1, "a", Window{Messages: 16384, Bytes: 4 << 20, Budget: budget}, 1)
@@ -54,9 +54,9 @@ func TestStuckMessagesPinOnlyThemselves(t *testing.T) {
 	require.True(t, budget.Take(8<<20))
 }
 
-// TestAnOpenChunkThatIsFollowedIsFreed: the last chunk is kept though all of it is settled, as it takes more messages. One that
-// does not fit begins the next chunk, and nobody else would free the one before.
-func TestAnOpenChunkThatIsFollowedIsFreed(t *testing.T) {
+// TestRetransmitBuffer_FreesAnOpenChunkThatIsFollowed: the last chunk is kept though all of it is settled, as it takes
+// more messages. One that does not fit begins the next chunk, and nothing else would free the one before.
+func TestRetransmitBuffer_FreesAnOpenChunkThatIsFollowed(t *testing.T) {
 	budget := flow.NewBudget(1 << 20)
 	o := newOutbound(Identity{}, 1, 1, "a", Window{Messages: 100, Bytes: 1 << 20, Budget: budget}, 1)
 	add := func(size int) {

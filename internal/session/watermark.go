@@ -9,17 +9,17 @@ import (
 // Range is a run of sequences, both ends included.
 type Range = store.Range
 
-// Watermark is a set of sequences: everything below Next, and sparse ranges above it.
-// The zero value holds nothing but sequence 0, which no message has.
+// Watermark is a set of sequences: all below Next, and ranges above it. The zero value holds sequence 0 alone, which no
+// message has.
 type Watermark struct {
 	next  uint64
-	above []Range // sorted, disjoint, never adjacent to each other or to next
+	above []Range // sorted; neither overlapping nor adjacent to each other or to next
 }
 
 // NewWatermark returns the set of every sequence below next.
 func NewWatermark(next uint64) Watermark { return Watermark{next: next} }
 
-// Clone returns a copy that shares nothing.
+// Clone returns a copy that shares no memory.
 func (w *Watermark) Clone() Watermark { return Watermark{next: w.next, above: slices.Clone(w.above)} }
 
 // Next is the lowest sequence that is not in the set.
@@ -28,7 +28,7 @@ func (w *Watermark) Next() uint64 { return max(w.next, 1) }
 // Sparse is the number of ranges above Next.
 func (w *Watermark) Sparse() int { return len(w.above) }
 
-// Above is the number of sequences in the set that lie above Next.
+// Above is the number of sequences in the set above Next.
 func (w *Watermark) Above() (n int) {
 	for _, r := range w.above {
 		n += int(r.Last - r.First + 1)
@@ -39,7 +39,7 @@ func (w *Watermark) Above() (n int) {
 // Has tells whether seq is in the set.
 func (w *Watermark) Has(seq uint64) bool { return w.Covers(seq, seq) }
 
-// Covers tells whether the whole run from first to last is in the set.
+// Covers tells whether all of first to last are in the set.
 func (w *Watermark) Covers(first, last uint64) bool {
 	if last < w.Next() {
 		return true
@@ -59,7 +59,7 @@ func (w *Watermark) search(seq uint64) int {
 	return i
 }
 
-// Add puts the run from first to last into the set and returns how many of them are new.
+// Add adds first to last to the set and returns how many of them are new.
 func (w *Watermark) Add(first, last uint64) uint64 {
 	first = max(first, w.Next())
 	if last < first {
@@ -92,8 +92,8 @@ func (w *Watermark) addSparse(first, last uint64) uint64 {
 	return added
 }
 
-// Hole returns the first run at or after seq that is not in the set. A run with nothing of the set above it has no end:
-// last is the largest sequence there is.
+// Hole returns the first run at or after seq that is not in the set. If nothing of the set is above it, last is the
+// largest uint64.
 func (w *Watermark) Hole(seq uint64) (first, last uint64) {
 	first = max(seq, w.Next())
 	i := w.search(first)
@@ -107,7 +107,7 @@ func (w *Watermark) Hole(seq uint64) (first, last uint64) {
 	return first, ^uint64(0)
 }
 
-// AppendPairs appends the ranges above Next, and the run from base to Next, as pairs of first and last.
+// AppendPairs appends pairs of first and last: for the run from base to Next, and for each range above.
 func (w *Watermark) AppendPairs(dst []uint64, base uint64) []uint64 {
 	if base < w.Next() {
 		dst = append(dst, base, w.Next()-1)

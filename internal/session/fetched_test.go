@@ -9,7 +9,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
-// backlog is what a relay's messages are fetched from: all up to tail, but for those that are settled.
+// backlog is the store of a fetched stream: it has all messages below tail that are not settled.
 type backlog struct {
 	p       *pair
 	o       *Outbound
@@ -21,7 +21,7 @@ type backlog struct {
 
 func newBacklog(p *pair, base uint64) *backlog {
 	return &backlog{
-		p: p, o: p.client.Relay(Identity{Publisher: [16]byte{9}, Epoch: 1}, 7, "a", base),
+		p: p, o: p.client.StartFetched(Identity{Publisher: [16]byte{9}, Epoch: 1}, 7, "a", base),
 		tail: base, settled: map[uint64]bool{}, refused: map[uint64]wire.Code{},
 	}
 }
@@ -32,10 +32,10 @@ func (s *backlog) add(n uint64) {
 	s.p.client.Announce(s.o, s.tail)
 }
 
-// feed gives the relay what it wants, until it wants no more.
+// feed feeds the stream until it needs no more.
 func (s *backlog) feed() {
 	for {
-		from, generation, ok := s.o.Wants()
+		from, generation, ok := s.o.NextFetch()
 		for ; s.settled[from]; from++ {
 		}
 		if !ok || from >= s.tail {
@@ -52,13 +52,13 @@ func (s *backlog) feed() {
 
 // note writes the news down.
 func (s *backlog) note() {
-	for _, o := range s.p.client.Relays() {
+	for _, o := range s.p.client.WithEvents() {
 		for _, e := range o.Events() {
 			switch {
 			case e.First == 0:
 				s.broken = e.Err
 			case e.Err != nil:
-				s.refused[e.First] = e.Err.Code
+				s.refused[e.First] = e.Err.code
 			}
 			for seq := e.First; seq > 0 && seq <= e.Last; seq++ {
 				s.settled[seq] = true
@@ -76,7 +76,7 @@ func (s *backlog) flow() {
 	}
 }
 
-func TestRelayFetchesAgainWhatTheReceiverLacks(t *testing.T) {
+func TestFetched_FetchesAgainWhatTheReceiverLacks(t *testing.T) {
 	for name, restart := range map[string]func(*remote){
 		"lived on":  func(*remote) {},
 		"restarted": func(r *remote) { r.restart(false) },
@@ -106,7 +106,7 @@ func TestRelayFetchesAgainWhatTheReceiverLacks(t *testing.T) {
 			s.flow()
 			require.Len(t, s.settled, 110)
 			require.Equal(t, map[uint64]wire.Code{70: wire.Code_CODE_UNDECODABLE}, s.refused)
-			require.Zero(t, s.o.waits())
+			require.Zero(t, s.o.unsettled())
 			for seq := uint64(1); seq <= 110; seq++ {
 				require.True(t, in.finished[seq] || in.refused[seq])
 			}
@@ -114,16 +114,16 @@ func TestRelayFetchesAgainWhatTheReceiverLacks(t *testing.T) {
 	}
 }
 
-func TestRelayTakesNothingOfAnOlderGeneration(t *testing.T) {
+func TestFetched_TakesNothingOfAnOlderGeneration(t *testing.T) {
 	p := newPair(t, roomy, muchRoom)
 	s, in := newBacklog(p, 5), p.remote.stream("a")
 	s.add(10)
-	_, _, ok := s.o.Wants()
+	_, _, ok := s.o.NextFetch()
 	require.False(t, ok, "not before the receiver has said where it stands")
 	p.client.Feed(s.o, 0, 5, [][]byte{content("a", 5, 0)})
 	p.connect()
 	p.flow()
-	from, old, ok := s.o.Wants()
+	from, old, ok := s.o.NextFetch()
 	require.True(t, ok)
 	require.Equal(t, uint64(5), from)
 	p.cut()
@@ -135,10 +135,10 @@ func TestRelayTakesNothingOfAnOlderGeneration(t *testing.T) {
 	require.Equal(t, []uint64{5, 6, 7, 8, 9, 10, 11, 12, 13, 14}, in.order)
 }
 
-// What a relay fetches is bounded by itself: it takes nothing of the budget, and must not give anything to it.
-func TestRelayLeavesTheBudgetAlone(t *testing.T) {
+// What a fetched stream holds has a bound of its own: it takes nothing from the budget, and must give nothing to it.
+func TestFetched_LeavesTheBudgetAlone(t *testing.T) {
 	for name, end := range map[string]func(*pair, *backlog){
-		"ended":   func(p *pair, s *backlog) { p.client.EndRelay(s.o) },
+		"ended":   func(p *pair, s *backlog) { p.client.EndFetched(s.o) },
 		"aborted": func(p *pair, _ *backlog) { p.client.Abort(errLate) },
 		"refused": func(p *pair, _ *backlog) {
 			gone := &wire.Reject{Handle: 1, Code: wire.Code_CODE_TOPIC_GONE}
@@ -154,7 +154,7 @@ func TestRelayLeavesTheBudgetAlone(t *testing.T) {
 			p.connect()
 			s.flow()
 			require.NotZero(t, memory(s.o), "it waits for credit")
-			require.LessOrEqual(t, s.o.bytes, relayWindow+5*EncodedSize(5000))
+			require.LessOrEqual(t, s.o.bytes, fetchWindow+5*EncodedSize(5000))
 			end(p, s)
 			require.True(t, budget.Take(1000))
 			require.False(t, budget.Take(1))

@@ -67,7 +67,7 @@ func (n naive) pairs(base, top uint64) (out []uint64) {
 	return out
 }
 
-func TestWatermarkEqualsANaiveSet(t *testing.T) {
+func TestWatermark_EqualsANaiveSet(t *testing.T) {
 	const span, top = 60, 200
 	for seed := range uint64(100) {
 		rng := rand.New(rand.NewPCG(seed, 1))
@@ -118,7 +118,7 @@ func requireSameSet(t *testing.T, w *Watermark, model naive, span, top uint64) {
 		"ranges are sorted, apart, and never adjacent: %v", w.above)
 }
 
-func TestWatermarkAtTheEndOfItsRange(t *testing.T) {
+func TestWatermark_AtTheEndOfItsRange(t *testing.T) {
 	const end = ^uint64(0) - 1 // the largest sequence that a Publish can carry
 	var w Watermark
 	require.Equal(t, uint64(2), w.Add(end-1, end))

@@ -1,0 +1,92 @@
+package dispatch
+
+// Member is one consumer of a group. Its methods are safe for concurrent use. waiting and left are guarded by Topic.mu.
+type Member struct {
+	group   *group
+	notify  func()
+	waiting bool // in group.waiters
+	left    bool
+}
+
+// deferAcksFrom is the number of ready messages from which a late ack leaves no member without messages, even if
+// publishers wait for that ack.
+const deferAcksFrom = 64
+
+// Take returns the group's next message. When there is none, the member waits to be notified, and has to Take then: no
+// other member is notified of the same message. deferAcks tells that so many messages are left that acks are not urgent.
+func (m *Member) Take() (d Delivery, deferAcks, ok bool) {
+	d, deferAcks, ok = m.pop()
+	d.own()
+	return d, deferAcks, ok
+}
+
+// pop takes a message out of the group whose bytes are still the log's.
+func (m *Member) pop() (d Delivery, deferAcks, ok bool) {
+	g := m.group
+	g.topic.mu.Lock()
+	defer g.topic.mu.Unlock()
+	if m.left || g.dropped {
+		return d, false, false
+	}
+	if d, ok = g.pop(); !ok && !m.waiting {
+		g.addWaiter(m)
+	}
+	return d, !g.topic.ackImmediately && g.ready() >= deferAcksFrom, ok
+}
+
+// Return gives a delivery back: it is the group's next message again, in its place in the log.
+func (m *Member) Return(d Delivery) {
+	g := m.group
+	g.topic.mu.Lock()
+	done := g.giveBack(d)
+	g.topic.mu.Unlock()
+	g.topic.report(done)
+}
+
+// Yield gives deliveries back for members that wait, and makes this member wait behind them. It is notified when to
+// Take again, at once if no other member waits any more.
+func (m *Member) Yield(ds ...Delivery) {
+	g := m.group
+	g.topic.mu.Lock()
+	g.removeWaiter(m)
+	first := len(g.waiters) == 0
+	var done []settledRange
+	for _, d := range ds {
+		done = append(done, g.giveBack(d)...)
+	}
+	if !m.left {
+		g.addWaiter(m)
+	}
+	if first {
+		g.wake(1)
+	}
+	g.topic.mu.Unlock()
+	g.topic.report(done)
+}
+
+// AcksImmediately reports whether acks are urgent at all times.
+func (m *Member) AcksImmediately() bool { return m.group.topic.ackImmediately }
+
+// Exclusive reports whether the group has no other member. The member is notified when that ends.
+func (m *Member) Exclusive() bool { return m.group.memberCount.Load() <= 1 }
+
+// HasWaiters reports whether a member of the group waits for a message.
+func (m *Member) HasWaiters() bool {
+	m.group.topic.mu.Lock()
+	defer m.group.topic.mu.Unlock()
+	return len(m.group.waiters) > 0
+}
+
+// Leave ends the membership. What the member has taken must be settled or given back before. A group without a name
+// ends with it if there is another such group; otherwise its messages wait for the next such subscription.
+func (m *Member) Leave() {
+	t := m.group.topic
+	t.mu.Lock()
+	done := t.leaveLocked(m)
+	dropped, ended := t.expireLocked()
+	t.mu.Unlock()
+	t.report(done)
+	if ended {
+		t.end(dropped)
+	}
+}

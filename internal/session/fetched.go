@@ -1,0 +1,164 @@
+package session
+
+import (
+	"slices"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// fetched is what an Outbound has besides when a store keeps its messages. The messages are dropped when they were
+// sent, and fetched again after every Opened from the lowest one that the receiver lacks: a stream whose peer is away
+// takes no memory, however much waits for it. Nothing of it counts in the Window.
+type fetched struct {
+	tail       uint64 // messages below it can be fetched
+	generation uint64 // one more with every Opened: what was fetched before is void
+	events     []Event
+}
+
+// Event is progress of a fetched stream: its messages from First to Last were settled, or, with Err, refused. An Event
+// with nothing but Err ends the stream: it is broken for good.
+type Event struct {
+	First, Last uint64
+	Err         *PeerError
+}
+
+// fetchWindow is how many encoded bytes of a fetched stream are held before they are sent.
+const fetchWindow = 256 << 10
+
+// StartFetched returns a new fetched stream. Everything below base is settled.
+func (c *Client) StartFetched(id Identity, stream uint64, topic string, base uint64) *Outbound {
+	c.lastHandle++
+	o := newOutbound(id, stream, c.lastHandle, topic, Window{}, max(base, 1)) // fetchWindow bounds it
+	o.fetched = &fetched{tail: o.next}
+	c.register(o)
+	return o
+}
+
+// EndFetched ends a fetched stream. What its receiver still says of it is ignored.
+func (c *Client) EndFetched(o *Outbound) {
+	if messages, bytes := o.credit.available(); o.state == open && (o.wantSent || messages+bytes > 0) {
+		c.sendWant(o, 0, 0, 0) // other streams of the topic can use its credit
+	}
+	o.fail(ErrEnded)
+	o.queued = true // schedule must not queue it again
+}
+
+// declineCredit returns credit that comes for a fetched stream that has ended. If another handle on this connection has
+// the same stream, the peer has forgotten this one and its credit.
+func (c *Client) declineCredit(a *AckFrame) error {
+	o := c.handles[a.Handle]
+	if o == nil || o.fetched == nil || a.Messages == 0 {
+		return nil
+	}
+	for _, other := range c.handles {
+		if other != o && other.stream == o.stream && other.Topic == o.Topic && other.id.Publisher == o.id.Publisher &&
+			(other.state == opening || other.state == open) {
+			return nil
+		}
+	}
+	if c.replies++; c.replies > maxReplies {
+		return violation("%d grants to a stream that has ended", c.replies)
+	}
+	o.credit.messages, o.credit.bytes = a.Messages, a.Bytes
+	c.sendWant(o, 0, 0, 0)
+	return nil
+}
+
+// Announce tells a fetched stream that the messages below tail can be fetched.
+func (c *Client) Announce(o *Outbound, tail uint64) {
+	o.fetched.tail = max(o.fetched.tail, tail)
+	c.schedule(o)
+}
+
+// NextFetch returns the sequence from which on the stream needs messages, and the generation for Feed. ok is false
+// while it needs none: Room says when to ask again.
+func (o *Outbound) NextFetch() (from, generation uint64, ok bool) {
+	return o.next, o.fetched.generation, o.state == open && o.bytes < fetchWindow
+}
+
+// Idle tells whether a fetched stream is not open and knows of no message to send: it will not be opened before the
+// message with sequence next is announced.
+func (o *Outbound) Idle() (next uint64, idle bool) {
+	return o.end(), o.state != open && o.unsettled() == 0
+}
+
+// Feed takes fetched messages, from sequence first on. Those between the last one fed and first must be settled. Feed
+// does nothing if a new generation has begun.
+func (c *Client) Feed(o *Outbound, generation, first uint64, messages [][]byte) {
+	if o.state != open || o.fetched.generation != generation || first < o.next {
+		return
+	}
+	if first > o.next {
+		o.settled.Add(o.next, first-1)
+		o.next = first
+	}
+	var entry []byte
+	for _, m := range messages {
+		entry = protowire.AppendBytes(append(entry[:0], entryTag), m)
+		o.append(entry)
+	}
+	o.fetched.tail = max(o.fetched.tail, o.next)
+	c.schedule(o)
+}
+
+// restart begins a new generation at the lowest message that the receiver lacks.
+func (f *fetched) restart(o *Outbound) {
+	f.generation++
+	f.clear(o)
+	o.next, _ = o.settled.Hole(o.received)
+	o.gap = o.next > o.received
+	o.sent = o.next
+	o.signalRoom()
+}
+
+// clear drops the messages that were fetched.
+func (f *fetched) clear(o *Outbound) {
+	o.sent = o.next
+	o.chunks, o.pending, o.bytes, o.sentChunk, o.sentOffset = nil, 0, 0, 0, 0
+}
+
+// dropSent drops the chunks before the sending position.
+func (f *fetched) dropSent(o *Outbound) {
+	n := 0
+	for ; n < len(o.chunks) && o.sent >= o.chunks[n].end(); n++ {
+		o.bytes -= len(o.chunks[n].buf)
+		o.pending -= o.chunks[n].count
+	}
+	if n == 0 {
+		return
+	}
+	o.chunks = o.chunks[n:]
+	if o.sentChunk -= n; o.sentChunk < 0 {
+		o.sentChunk, o.sentOffset = 0, 0
+	}
+	o.signalRoom()
+}
+
+// unsettled is the number of messages known to the stream that are not settled.
+func (f *fetched) unsettled(o *Outbound) int {
+	if f.tail <= o.settled.Next() {
+		return 0
+	}
+	return int(f.tail-o.settled.Next()) - o.settled.Above()
+}
+
+// Events returns the progress of a fetched stream since the last call.
+func (o *Outbound) Events() []Event {
+	events := o.fetched.events
+	o.fetched.events = nil
+	return events
+}
+
+// WithEvents returns the fetched streams with Events since the last call.
+func (c *Client) WithEvents() []*Outbound {
+	out := c.withEvents
+	c.withEvents = nil
+	return out
+}
+
+// noteEvents lists a fetched stream for WithEvents if it has any.
+func (c *Client) noteEvents(o *Outbound) {
+	if o.fetched != nil && len(o.fetched.events) > 0 && !slices.Contains(c.withEvents, o) {
+		c.withEvents = append(c.withEvents, o)
+	}
+}

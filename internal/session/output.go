@@ -1,0 +1,119 @@
+package session
+
+import "github.com/buffstreams/watermill-buffstreams/internal/wire"
+
+// Output returns control frames, encoded, and segments, appended to the slice that is passed in: the caller sends the
+// control frames first. It returns about limit bytes of segments at most, and more is true if there is more to send.
+// Streams take turns with one segment each. Segments of an earlier Output must have been written: their memory is
+// reused.
+func (c *Client) Output(segments []Segment, limit int) (control []byte, out []Segment, more bool) {
+	c.freeLater.free()
+	control, c.control, c.replies = c.control, nil, 0
+	c.sentSinceTick = c.sentSinceTick || len(control) > 0 || len(c.sendQueue) > 0
+	for size := 0; len(c.sendQueue) > 0 && c.phase == established; {
+		if size >= limit {
+			return control, segments, true
+		}
+		o := c.sendQueue[0]
+		c.sendQueue = c.sendQueue[1:]
+		o.queued = false
+		s, ok := o.segment()
+		if !ok {
+			c.requestCredit(o)
+			continue
+		}
+		if c.peerMaxFrame > 0 && len(s.Body) > c.peerMaxFrame-publishOverhead {
+			// It is a single message: a run of them has chunkBytes at most, and every peer takes frames of that size.
+			o.returnCredit(len(s.Body))
+			c.refuseTooLarge(o, s.First)
+			c.schedule(o)
+			continue
+		}
+		size += len(s.Body)
+		segments = append(segments, s)
+		if o.hasUnsent() {
+			c.schedule(o)
+		}
+	}
+	if len(c.sendQueue) == 0 {
+		c.sendQueue = nil // appending to an empty slice of its array would move through that
+	}
+	if len(segments) > 0 { // a Want counts the credit that they use: it must be sent after them
+		return control, segments, len(c.control) > 0
+	}
+	control, c.control = append(control, c.control...), nil
+	return control, segments, false
+}
+
+// Due tells whether Output may have something to send.
+func (c *Client) Due() bool { return len(c.control) > 0 || len(c.sendQueue) > 0 }
+
+// FreeDue tells whether Output would free memory.
+func (c *Client) FreeDue() bool { return len(c.freeLater.buffers) > 0 }
+
+// schedule opens a stream that has messages, or queues an open one for Output.
+func (c *Client) schedule(o *Outbound) {
+	if c.phase != established || o.queued {
+		return
+	}
+	switch o.state {
+	case unopened:
+		if o.unsettled() > 0 {
+			c.open(o)
+		}
+	case open:
+		o.queued = true
+		c.sendQueue = append(c.sendQueue, o)
+	}
+}
+
+// open sends the stream's Open, which asks for credit as well.
+func (c *Client) open(o *Outbound) {
+	o.state = opening
+	messages, bytes, least := uint64(o.unsettled()), uint64(1), uint64(1) // sizes are not known before the messages are fetched
+	if o.fetched == nil {
+		o.seekTo(o.settled.Next())
+		messages, bytes, least = o.unsentAmount()
+	}
+	o.wantSent = messages > 0
+	c.sendControl(&wire.Frame{Body: &wire.Frame_Open{Open: &wire.Open{
+		Handle: o.handle, Publisher: o.id.Publisher[:], Epoch: o.id.Epoch, Secret: o.id.Secret[:], Stream: o.stream,
+		Topic: o.Topic, Base: o.settled.Next(), WantMessages: messages, WantBytes: bytes, LeastBytes: least,
+	}}})
+}
+
+// requestCredit asks for credit if the stream has something to send.
+func (c *Client) requestCredit(o *Outbound) {
+	if o.state != open || o.wantSent {
+		return
+	}
+	messages, bytes, least := o.unsentAmount()
+	switch {
+	case messages == 0:
+	case c.peerMaxMessage > 0 && least > c.peerMaxMessage: // the peer may never have so much credit
+		c.refuseTooLarge(o, o.sent)
+		o.skipRefused()
+		c.schedule(o)
+	default:
+		c.sendWant(o, messages, bytes, least)
+		o.wantSent = true
+	}
+}
+
+// sendWant returns the stream's unused credit, and asks for more unless messages is 0.
+func (c *Client) sendWant(o *Outbound, messages, bytes, least uint64) {
+	c.sendControl(&wire.Frame{Body: &wire.Frame_Want{Want: &wire.Want{
+		Handle: o.handle, Messages: messages, Bytes: bytes, LeastBytes: least, SeenMessages: o.credit.messages,
+	}}})
+	o.credit.dropUnused()
+}
+
+// sendControl adds a control frame to those for Output. If it cannot be encoded, the next Tick ends the connection.
+func (c *Client) sendControl(f *wire.Frame) {
+	out, err := c.enc.AppendControl(c.control, f)
+	if err != nil {
+		c.unsendable = err
+		return
+	}
+	c.control = out
+}

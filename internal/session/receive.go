@@ -1,0 +1,142 @@
+package session
+
+import (
+	"math"
+	"time"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
+)
+
+// Receive applies one frame, whose payload Verify has returned. An error ends the connection: a *PeerError if the peer
+// ends it, a *ProtocolError if the peer broke the protocol. After Receive, WithEvents and Refused may have something to
+// return.
+func (c *Client) Receive(payload []byte, now time.Time) error {
+	frame, err := Decode(payload)
+	if err != nil {
+		return err
+	}
+	c.lastHeard = now
+	switch f := frame.(type) {
+	case *wire.Welcome:
+		return c.welcomed(f)
+	case *wire.Failure:
+		return &PeerError{code: f.Code, Reason: f.Reason}
+	}
+	if c.phase < established {
+		return violation("%T before the welcome", frame)
+	}
+	switch f := frame.(type) {
+	case *AckFrame:
+		return c.acked(f)
+	case *wire.Opened:
+		return c.opened(f)
+	case *wire.Reject:
+		return c.rejected(f)
+	case *wire.Ping:
+		if c.replies++; c.replies > maxReplies {
+			return violation("%d pings while none was answered yet", c.replies)
+		}
+		c.sendControl(&wire.Frame{Body: &wire.Frame_Pong{Pong: &wire.Pong{Id: f.Id}}})
+	case *wire.Pong:
+	case *wire.Goaway:
+		c.phase = draining
+	default:
+		return violation("unexpected %T", frame)
+	}
+	return nil
+}
+
+// maxReplies is how many answers that the peer provoked may wait to be sent.
+const maxReplies = 1024
+
+func (c *Client) welcomed(f *wire.Welcome) error {
+	if c.phase != greeting {
+		return violation("second welcome")
+	}
+	if f.Version != Version {
+		return &PeerError{code: wire.Code_CODE_VERSION, Reason: "unknown version in welcome"}
+	}
+	if f.MaxFrame < MinFrame {
+		return violation("frames of %d bytes are not enough, the least is %d", f.MaxFrame, MinFrame)
+	}
+	c.phase, c.peerMaxFrame, c.peerMaxMessage = established, int(min(f.MaxFrame, math.MaxInt32)), 0
+	if f.MaxMessage > 0 {
+		c.peerMaxMessage = uint64(EncodedSize(int(min(f.MaxMessage, math.MaxInt32))))
+	}
+	for _, o := range c.inOrder() {
+		c.schedule(o)
+	}
+	return nil
+}
+
+// hasEnded tells whether a handle was that of a stream that has ended. The peer may not know yet and still send frames
+// for it.
+func (c *Client) hasEnded(handle uint64) bool {
+	o := c.handles[handle]
+	return o == nil && 0 < handle && handle <= c.lastHandle || o != nil && o.state == broken
+}
+
+func (c *Client) opened(f *wire.Opened) error {
+	if c.hasEnded(f.Handle) {
+		return nil
+	}
+	o := c.handles[f.Handle]
+	if o == nil || o.state != opening {
+		return violation("opened a stream that was not asked for")
+	}
+	if f.Code == wire.Code_CODE_LIMIT { // a limit that may pass: Tick tries again
+		o.state = unopened
+		return nil
+	}
+	if f.Code != wire.Code_CODE_UNSPECIFIED {
+		c.failStream(o, &PeerError{code: f.Code, Reason: f.Reason})
+		return nil
+	}
+	if err := o.opened(f); err != nil {
+		return err
+	}
+	c.noteEvents(o)
+	c.schedule(o)
+	return nil
+}
+
+func (c *Client) acked(f *AckFrame) error {
+	if c.hasEnded(f.Handle) {
+		return c.declineCredit(f)
+	}
+	o := c.handles[f.Handle]
+	if o == nil || o.state != open {
+		return violation("ack of a stream that is not open")
+	}
+	if err := o.acked(f); err != nil {
+		return err
+	}
+	c.noteEvents(o)
+	if f.Messages != 0 && o.hasUnsent() {
+		c.schedule(o)
+	}
+	return nil
+}
+
+func (c *Client) rejected(f *wire.Reject) error {
+	if c.hasEnded(f.Handle) {
+		return nil
+	}
+	o := c.handles[f.Handle]
+	if o != nil && o.state == open && f.Sequence == 0 { // refuses the whole stream
+		c.sendControl(&wire.Frame{Body: &wire.Frame_Release{Release: &wire.Release{Handle: f.Handle}}})
+		c.failStream(o, &PeerError{code: f.Code, Reason: f.Reason})
+		return nil
+	}
+	if o == nil || o.state != open || f.Sequence == 0 || f.Sequence >= o.sent {
+		return violation("reject of a message that was not sent")
+	}
+	c.sendControl(&wire.Frame{Body: &wire.Frame_RejectSeen{RejectSeen: &wire.RejectSeen{
+		Handle: f.Handle, Sequence: f.Sequence,
+	}}})
+	if !o.settled.Has(f.Sequence) {
+		c.refuse(o, f.Sequence, &PeerError{code: f.Code, Reason: f.Reason})
+		o.finishReached()
+	}
+	return nil
+}

@@ -1,0 +1,288 @@
+package session
+
+import (
+	"math/bits"
+	"slices"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/buffers"
+)
+
+// enqueue adds as many messages of b, from index i on, as the window has room for. A message that is larger than the
+// window fits when the buffer is empty.
+func (o *Outbound) enqueue(b *Batch, i int) (taken int) {
+	for ; i+taken < b.Len(); taken++ {
+		at := i + taken
+		entry := b.entry(at)
+		if o.pending >= o.window.Messages || o.pending > 0 && o.bytes+len(entry) > o.window.Bytes ||
+			!o.window.Budget.Take(len(entry)) {
+			break
+		}
+		if b.entries[at].own != nil {
+			o.adopt(entry)
+			b.entries[at].own = nil
+			continue
+		}
+		o.append(entry)
+	}
+	return taken
+}
+
+// adopt adds one encoded message in a chunk that takes its memory over.
+func (o *Outbound) adopt(entry []byte) {
+	o.chunks = append(o.chunks, &chunk{first: o.next, count: 1, live: 1, buf: entry, adopted: true})
+	o.bytes += len(entry)
+	o.pending++
+	o.next++
+}
+
+// append adds a copy of one encoded message.
+func (o *Outbound) append(entry []byte) {
+	c := o.tailChunk(len(entry))
+	c.buf = append(c.buf, entry...)
+	c.count++
+	c.live++
+	o.bytes += len(entry)
+	o.pending++
+	o.next++
+}
+
+// tailChunk returns the chunk for the next message, of n bytes.
+func (o *Outbound) tailChunk(n int) *chunk {
+	if k := len(o.chunks); k > 0 {
+		last := o.chunks[k-1]
+		if last.buf != nil && last.hasRoom(n) && last.end() == o.next {
+			return last
+		}
+		if !last.adopted {
+			o.chunkHint = 2 * len(last.buf)
+		}
+		if last.live == 0 && last.buf != nil { // it was kept open for this message
+			o.freeChunk(last)
+			o.mergeFreed(k - 1)
+		}
+	}
+	c := &chunk{first: o.next, buf: buffers.Get(max(n, chunkInitial, min(o.chunkHint, chunkBytes)))}
+	o.chunks = append(o.chunks, c)
+	return c
+}
+
+// skipSettled moves the sending position to the next message that is not settled. It returns false if there is none.
+func (o *Outbound) skipSettled() bool {
+	if first, _ := o.settled.Hole(o.sent); first > o.sent {
+		o.gap = o.gap || o.sent < o.next
+		o.seekTo(min(first, o.next))
+	}
+	if !o.hasUnsent() {
+		return false
+	}
+	for o.sent >= o.chunks[o.sentChunk].end() {
+		o.sentChunk++
+		o.sentOffset = 0
+	}
+	return true
+}
+
+// skipRefused moves the sending position past a message there that was refused.
+func (o *Outbound) skipRefused() {
+	o.skipSettled()
+	if o.fetched != nil {
+		o.fetched.dropSent(o)
+	}
+}
+
+// seekTo sets the sending position to a sequence, which may be next.
+func (o *Outbound) seekTo(seq uint64) {
+	o.sent, o.sentChunk, o.sentOffset = seq, 0, 0
+	for o.sentChunk < len(o.chunks) && o.chunks[o.sentChunk].end() <= seq {
+		o.sentChunk++
+	}
+	if o.sentChunk < len(o.chunks) {
+		if c := o.chunks[o.sentChunk]; c.buf != nil && seq > c.first {
+			o.sentOffset = c.offsetAfter(0, seq-c.first)
+		}
+		return
+	}
+	o.sentChunk = max(0, len(o.chunks)-1)
+	if len(o.chunks) > 0 {
+		o.sentOffset = len(o.chunks[o.sentChunk].buf)
+	}
+}
+
+// settleRanges settles pairs of first and last, all of which must have been sent. They may lie above received: a
+// restarted receiver may remember what was settled, and not what was received.
+func (o *Outbound) settleRanges(pairs []uint64, received uint64) error {
+	limit := max(received, o.maxSent)
+	if o.fetched != nil { // an earlier process may have sent any of them
+		limit = o.end()
+	}
+	if len(pairs)%2 != 0 {
+		return violation("settled ranges are not pairs")
+	}
+	for i := 0; i < len(pairs); i += 2 {
+		first, last := pairs[i], pairs[i+1]
+		if first == 0 || last < first || last >= limit {
+			return violation("settled %d to %d of stream %q, sent below %d", first, last, o.Topic, limit)
+		}
+		o.settle(first, last)
+	}
+	return nil
+}
+
+// settle settles the messages from first to last and frees the chunks that hold no others.
+func (o *Outbound) settle(first, last uint64) {
+	first = max(first, o.settled.Next())
+	if last < first {
+		return
+	}
+	if o.fetched != nil {
+		o.settled.Add(first, last)
+		o.fetched.events = append(o.fetched.events, Event{First: first, Last: last})
+		return
+	}
+	if o.settled.Sparse() == 0 {
+		o.settleChunks(first, last)
+	} else {
+		for seq := first; ; {
+			lo, hi := o.settled.Hole(seq)
+			if lo > last {
+				break
+			}
+			hi = min(hi, last)
+			o.settleChunks(lo, hi)
+			seq = hi + 1
+		}
+	}
+	o.settled.Add(first, last)
+	o.compact(first, last)
+	o.dropFront()
+	o.signalRoom()
+}
+
+// compactBelow says when a chunk is compacted: if at most one in so many of its messages is not settled. A few messages
+// that stay unsettled would otherwise pin many times their size, and fill the window.
+const compactBelow = 8
+
+// compact replaces those chunks from first to last that have few unsettled messages by their unsettledPieces. The last
+// chunk, which takes more messages, and those that are not sent yet stay as they are.
+func (o *Outbound) compact(first, last uint64) {
+	from := max(0, o.chunkOf(first)-1) // the one before may have been the last chunk the last time
+	for i := from; i < len(o.chunks)-1 && o.chunks[i].first <= last; i++ {
+		c := o.chunks[i]
+		if c.live == 0 || c.live*compactBelow > c.count || o.sent < c.end() {
+			continue
+		}
+		pieces, kept := o.unsettledPieces(c)
+		o.chunks = slices.Replace(o.chunks, i, i+1, pieces...)
+		if o.sentChunk >= i { // the sending position is behind all of them
+			o.sentChunk += len(pieces) - 1
+		}
+		o.bytes -= len(c.buf) - kept
+		o.window.Budget.Release(len(c.buf) - kept)
+		i += len(pieces) - 1
+	}
+}
+
+// unsettledPieces returns chunks that cover the same sequences as c, with copies of the messages that are not settled,
+// and the size of these.
+func (o *Outbound) unsettledPieces(c *chunk) (pieces []*chunk, kept int) {
+	for seq, offset := c.first, 0; seq < c.end(); {
+		first, last := o.settled.Hole(seq)
+		first, last = min(first, c.end()), min(last, c.end()-1)
+		if first > seq {
+			pieces = append(pieces, &chunk{first: seq, count: int(first - seq)})
+			offset = c.offsetAfter(offset, first-seq)
+		}
+		if first == c.end() {
+			break
+		}
+		end, n := c.offsetAfter(offset, last-first+1), int(last-first+1)
+		pieces = append(pieces, &chunk{first: first, count: n, live: n, buf: slices.Clone(c.buf[offset:end])})
+		kept += end - offset
+		seq, offset = last+1, end
+	}
+	return pieces, kept
+}
+
+// settleChunks counts the messages from first to last, none of which was settled before, as settled in their chunks.
+func (o *Outbound) settleChunks(first, last uint64) {
+	for i := o.chunkOf(first); i < len(o.chunks) && o.chunks[i].first <= last; i++ {
+		c := o.chunks[i]
+		n := int(min(last+1, c.end()) - max(first, c.first))
+		c.live -= n
+		o.pending -= n
+		// The last chunk stays while it has room for more messages.
+		if c.live == 0 && (i < len(o.chunks)-1 || !c.hasRoom(1)) {
+			o.freeChunk(c)
+			i = o.mergeFreed(i)
+		}
+	}
+}
+
+// mergeFreed merges the freed chunk at index i with its freed neighbours, and returns its index: ever more of them
+// would follow a message that stays unsettled.
+func (o *Outbound) mergeFreed(i int) int {
+	if i > 0 && o.chunks[i-1].buf == nil {
+		i--
+	}
+	for i+1 < len(o.chunks) && o.chunks[i+1].buf == nil {
+		o.chunks[i].count += o.chunks[i+1].count
+		o.chunks = slices.Delete(o.chunks, i+1, i+2)
+		if o.sentChunk > i {
+			o.sentChunk--
+		}
+	}
+	return i
+}
+
+// freeChunk gives the chunk's memory back, and its share of the window.
+func (o *Outbound) freeChunk(c *chunk) {
+	o.window.Budget.Release(len(c.buf))
+	o.bytes -= len(c.buf)
+	if o.freeLater != nil {
+		o.freeLater.buffers = append(o.freeLater.buffers, c.buf)
+	}
+	c.buf = nil
+}
+
+// chunkOf returns the index of the chunk that covers seq.
+func (o *Outbound) chunkOf(seq uint64) int {
+	lo, hi := 0, len(o.chunks)
+	for lo < hi {
+		if mid := (lo + hi) / 2; o.chunks[mid].end() <= seq {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	return lo
+}
+
+// dropFront removes the chunks before the first one with an unsettled message.
+func (o *Outbound) dropFront() {
+	n := 0
+	for n < len(o.chunks) && o.chunks[n].live == 0 {
+		n++
+	}
+	if n == 0 {
+		return
+	}
+	if last := o.chunks[n-1]; last.buf != nil { // the buffer is empty: an idle stream keeps no memory
+		if !last.adopted {
+			o.chunkHint = 1 << bits.Len(uint(len(last.buf)-1)) // few sizes, so that buffers can be reused
+		}
+		o.freeChunk(last)
+	}
+	clear(o.chunks[:n])
+	o.chunks = o.chunks[n:]
+	if o.sentChunk -= n; o.sentChunk < 0 {
+		o.sentChunk, o.sentOffset = 0, 0
+	}
+}
+
+// signalRoom wakes the callers that wait for room in the window.
+func (o *Outbound) signalRoom() {
+	if o.room != nil {
+		close(o.room)
+		o.room = nil
+	}
+}

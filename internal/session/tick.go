@@ -1,0 +1,92 @@
+package session
+
+import (
+	"time"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
+)
+
+// Tick does what is due at now: it fails the waiters whose deadline has passed with timeout, returns the credit of idle
+// streams and ends those that are idle for long, and pings a silent peer. The caller must call it a few times a second.
+// An error ends the connection.
+func (c *Client) Tick(now time.Time, timeout error) error {
+	idleTick := now.Sub(c.lastIdleTick) >= c.cfg.IdleCredit
+	if idleTick {
+		c.lastIdleTick = now
+	}
+	c.busy = len(c.freeLater.buffers) > 0
+	for _, o := range c.inOrder() {
+		c.busy = c.busy || o.busy()
+		o.expire(now, timeout)
+		if o.state == unopened { // the receiver refused it for a while
+			c.schedule(o)
+		}
+		if idleTick && o.state == open {
+			c.tickIdle(o, now)
+		}
+		if o.fetched == nil { // after tickIdle: a stream with a caller that waits for room is not idle
+			o.signalRoom() // no signal comes from the process's budget when that has room again
+		}
+	}
+	if c.phase == disconnected {
+		return nil
+	}
+	if c.unsendable != nil {
+		return c.unsendable
+	}
+	return c.tickSilence(now)
+}
+
+// tickIdle returns the credit of a stream that sent nothing since the last call, and ends the stream when it was idle
+// for ForgetAfter.
+func (c *Client) tickIdle(o *Outbound, now time.Time) {
+	if messages, bytes := o.credit.available(); !o.sentSinceTick && messages+bytes > 0 && !o.hasUnsent() {
+		c.sendWant(o, 0, 0, 0)
+	}
+	if o.fetched == nil && c.cfg.ForgetAfter > 0 && o.idleFor(now) >= c.cfg.ForgetAfter {
+		c.forget(o)
+	}
+	o.sentSinceTick = false
+}
+
+// tickSilence pings if either side is silent, as the peer ends a connection too from which it hears nothing.
+func (c *Client) tickSilence(now time.Time) error {
+	if now.Sub(c.lastHeard) >= c.cfg.DeadAfter {
+		return ErrSilent
+	}
+	if c.sentSinceTick {
+		c.sentSinceTick, c.lastSent = false, now
+	}
+	silence := max(now.Sub(c.lastHeard), now.Sub(c.lastSent))
+	if silence >= c.cfg.PingAfter && c.phase >= established && now.Sub(c.lastPing) >= c.cfg.PingAfter {
+		c.lastPing = now
+		c.sendControl(&wire.Frame{Body: &wire.Frame_Ping{Ping: &wire.Ping{}}})
+	}
+	return nil
+}
+
+// Busy tells whether the last Tick saw more to do than to watch for silence. While it is false, the caller may call
+// Tick more rarely.
+func (c *Client) Busy() bool { return c.busy }
+
+// busy tells whether messages are unsettled, a caller waits, or credit should be returned.
+func (o *Outbound) busy() bool {
+	messages, bytes := o.credit.available()
+	return o.sentSinceTick || o.unsettled() > 0 || o.hasWaiters() || messages+bytes > 0
+}
+
+// idleFor tells how long the stream has had no messages and no callers that wait, as far as Tick has seen.
+func (o *Outbound) idleFor(now time.Time) time.Duration {
+	if o.sentSinceTick || o.pending > 0 || o.hasWaiters() {
+		o.idleSince = time.Time{}
+		return 0
+	}
+	if o.idleSince.IsZero() {
+		o.idleSince = now
+	}
+	return now.Sub(o.idleSince)
+}
+
+func (o *Outbound) hasWaiters() bool {
+	return o.room != nil || len(o.waitReceived)+len(o.waitHandled) > 0
+}
