@@ -13,8 +13,8 @@ import (
 
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/acktest"
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
-	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 func TestTokensTellPrincipals(t *testing.T) {
@@ -71,7 +71,7 @@ func TestATokenIsNotForPeersWhoseCertificateIsNotVerified(t *testing.T) {
 
 // A token that must not be sent is seen at once, the peer sees nothing, and the messages stay.
 func TestAnInsecureTokenFailsPublishAndDialsNobody(t *testing.T) {
-	peer := nettest.NewPeerServer(t, "127.0.0.1:0")
+	peer := testkit.NewPeerServer(t, "127.0.0.1:0")
 	m := newTestManager(t, ManagerConfig{Acked: AckedConfig{Token: StaticToken("hunter2")}})
 	l := senderTo(t, m, tcp(peer.Address()))
 	_, err := publishOne(t, l, "x")
@@ -93,13 +93,13 @@ func TestEachReceiverKnowsAPublisherByAnotherID(t *testing.T) {
 }
 
 func TestATimeoutSaysWhyThereIsNoConnection(t *testing.T) {
-	network := nettest.NewPipes()
+	network := testkit.NewNetwork()
 	network.SetDown(true)
 	m := newTestManager(t, ManagerConfig{Dial: network.Dial})
 	l := senderTo(t, m, tcp("127.0.0.1:1"))
 	_, err := l.Publish(context.Background(), "a", acktest.BatchOf(t, "x"), session.Received, 200*time.Millisecond)
 	require.ErrorIs(t, err, sender.ErrTimeout)
-	require.ErrorIs(t, err, nettest.ErrNetworkDown)
+	require.ErrorIs(t, err, testkit.ErrNetworkDown)
 	var late *sender.TimeoutError
 	require.ErrorAs(t, err, &late)
 }

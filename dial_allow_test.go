@@ -16,8 +16,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/acktest"
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
-	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
@@ -31,7 +31,7 @@ func TestALiteralAddressThatIsDeniedTakesNoMessages(t *testing.T) {
 }
 
 func TestTheConnectionOfACustomDialIsJudged(t *testing.T) {
-	peer := nettest.NewPeerServer(t, "127.0.0.1:0")
+	peer := testkit.NewPeerServer(t, "127.0.0.1:0")
 	dial := func(ctx context.Context, network, _ string) (net.Conn, error) { // goes elsewhere than it was asked to
 		return (&net.Dialer{}).DialContext(ctx, network, peer.Address())
 	}
@@ -44,7 +44,7 @@ func TestTheConnectionOfACustomDialIsJudged(t *testing.T) {
 		require.ErrorIs(t, m.plain.Dial(cfg), netio.ErrDialDenied)
 	}
 
-	net := nettest.NewPipes() // whose connections have no address
+	net := testkit.NewNetwork() // whose connections have no address
 	m = newTestManager(t, ManagerConfig{Dial: net.Dial, DialAllow: &pool.DialAllow{Prefixes: prefixes("0.0.0.0/0")}})
 	require.ErrorIs(t, m.plain.Dial(pool.WriterConfig{Address: "10.0.0.1:1"}), netio.ErrDialDenied)
 }
@@ -118,14 +118,14 @@ func nameServer(answer func() netip.Addr) func(context.Context, string, string) 
 }
 
 // twins listen at the same port of two addresses.
-func twins(t *testing.T) (second, first nettest.PeerServer, port string) {
+func twins(t *testing.T) (second, first testkit.PeerServer, port string) {
 	for {
-		second = nettest.NewPeerServer(t, "127.0.0.2:0")
+		second = testkit.NewPeerServer(t, "127.0.0.2:0")
 		_, port, err := net.SplitHostPort(second.Address())
 		require.NoError(t, err)
 		if ln, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
 			t.Cleanup(func() { _ = ln.Close() })
-			return second, nettest.PeerServer{Listener: ln}, port
+			return second, testkit.PeerServer{Listener: ln}, port
 		}
 	}
 }

@@ -155,7 +155,7 @@ func (p *plainReceiver) reserve(room flow.Amount) bool {
 }
 
 // Settled implements dispatch.Source.
-func (p *plainReceiver) Settled(first, last uint64, _ bool) { p.held.Add(-int64(last - first + 1)) }
+func (p *plainReceiver) Settled(first, last uint64) { p.held.Add(-int64(last - first + 1)) }
 
 // Refused implements dispatch.Source.
 func (p *plainReceiver) Refused(_ uint64, r dispatch.Refusal) {

@@ -60,7 +60,7 @@ func (p *pump) settle() {
 	if len(p.acked) == 0 {
 		return
 	}
-	p.member.SettleAll(p.acked, len(p.inFlight) == 0)
+	p.member.SettleAll(p.acked)
 	clear(p.acked)
 	p.acked = p.acked[:0]
 }

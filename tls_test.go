@@ -15,8 +15,8 @@ import (
 
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/acktest"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
-	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
@@ -48,7 +48,7 @@ func listenTLS(t *testing.T, cfg AckedConfig) (*Manager, netio.Target) {
 }
 
 func TestLessThanTLS13IsNotSpoken(t *testing.T) {
-	server, client := nettest.TestTLS(t)
+	server, client := testkit.SelfSignedTLS(t)
 	old := client.Clone()
 	old.MaxVersion = tls.VersionTLS12
 	lax := func() *tls.Config {
@@ -116,8 +116,8 @@ func TestLessThanTLS13IsNotSpoken(t *testing.T) {
 
 // The files change while the endpoint, the link and the Managers stay: the next connections use what is there then.
 func TestCertificatesAreRenewedWithoutARestart(t *testing.T) {
-	servers, clients := nettest.NewAuthority(t), nettest.NewAuthority(t)
-	serverFiles, clientFiles := nettest.NewFiles(t, servers, clients, "server"), nettest.NewFiles(t, clients, servers, "orders")
+	servers, clients := testkit.NewAuthority(t), testkit.NewAuthority(t)
+	serverFiles, clientFiles := testkit.NewTLSFiles(t, servers, clients, "server"), testkit.NewTLSFiles(t, clients, servers, "orders")
 	complaints := make(chan error, 1<<16)
 	serverTLS := filesOf(serverFiles)
 	serverTLS.OnError = func(err error) { complaints <- err }
@@ -143,7 +143,7 @@ func TestCertificatesAreRenewedWithoutARestart(t *testing.T) {
 	send := func() *x509.Certificate { // over a new connection
 		_, err := l.Publish(context.Background(), "a", acktest.BatchOf(t, "x"), session.Handled, 20*time.Second)
 		require.NoError(t, err)
-		certificate := nettest.Receive(t, seen)
+		certificate := testkit.Receive(t, seen)
 		for l.Connected() { // nothing is pending: it does not come back by itself
 			select {
 			case conn := <-dialed:
@@ -172,12 +172,12 @@ func TestCertificatesAreRenewedWithoutARestart(t *testing.T) {
 	certificate, key := servers.Issue("server")
 	serverFiles.Write(serverFiles.Certificate, certificate) // its key is still to come
 	require.Equal(t, firstServer, serverSerial(), "half of a pair must change nothing")
-	require.ErrorContains(t, nettest.Receive(t, complaints), "TLSFiles")
+	require.ErrorContains(t, testkit.Receive(t, complaints), "TLSFiles")
 	serverFiles.Write(serverFiles.Key, key)
 	require.NotEqual(t, firstServer, serverSerial(), "the server's certificate was not renewed")
 	send()
 
-	clients = nettest.NewAuthority(t) // the old one is not trusted any more
+	clients = testkit.NewAuthority(t) // the old one is not trusted any more
 	serverFiles.Write(serverFiles.CA, clients.PEM())
 	_, err = l.Publish(context.Background(), "a", acktest.BatchOf(t, "late"), 1, time.Millisecond)
 	require.ErrorIs(t, err, ErrTimeout)
@@ -187,8 +187,8 @@ func TestCertificatesAreRenewedWithoutARestart(t *testing.T) {
 }
 
 func TestTLSFilesAreValidated(t *testing.T) {
-	a := nettest.NewAuthority(t)
-	good := filesOf(nettest.NewFiles(t, a, a, "x"))
+	a := testkit.NewAuthority(t)
+	good := filesOf(testkit.NewTLSFiles(t, a, a, "x"))
 	for name, f := range map[string]func(TLSFiles) (*tls.Config, error){"Server": TLSFiles.Server, "Client": TLSFiles.Client} {
 		_, err := f(good)
 		require.NoError(t, err, name)
@@ -209,7 +209,7 @@ func TestTLSFilesAreValidated(t *testing.T) {
 
 // A resumed session would not show whether the peer's certificate still holds.
 func TestListenersResumeNoSessions(t *testing.T) {
-	server, client := nettest.TestTLS(t)
+	server, client := testkit.SelfSignedTLS(t)
 	_, target := listenTLS(t, AckedConfig{ServerTLS: server})
 	client.ClientSessionCache = tls.NewLRUClientSessionCache(4)
 	sender := newTestManager(t, ManagerConfig{Acked: AckedConfig{ClientTLS: client}})
@@ -221,7 +221,7 @@ func TestListenersResumeNoSessions(t *testing.T) {
 }
 
 func TestAServerThatCannotProveItselfFailsPublishAtOnce(t *testing.T) {
-	server, _ := nettest.TestTLS(t)
+	server, _ := testkit.SelfSignedTLS(t)
 	_, target := listenTLS(t, AckedConfig{ServerTLS: server})
 	l := senderTo(t, newTestManager(t, ManagerConfig{}), target)
 	_, err := publishOne(t, l, "x")
@@ -231,6 +231,6 @@ func TestAServerThatCannotProveItselfFailsPublishAtOnce(t *testing.T) {
 }
 
 // filesOf are one side's files for TLSFiles.
-func filesOf(f *nettest.Files) TLSFiles {
+func filesOf(f *testkit.TLSFiles) TLSFiles {
 	return TLSFiles{Certificate: f.Certificate, Key: f.Key, CA: f.CA}
 }

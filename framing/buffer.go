@@ -10,9 +10,6 @@ import (
 // fill reads once from the source, into all the room that the buffer has.
 func (r *Reader) fill() error {
 	if r.srcErr == nil { // nothing comes after it
-		if r.patient != nil && r.r == r.w {
-			return r.fillPatiently()
-		}
 		r.makeRoom()
 	}
 	n, err := r.read(r.buf[r.w:])
@@ -41,49 +38,6 @@ func (r *Reader) read(free []byte) (int, error) {
 		}
 	}
 	return 0, io.ErrNoProgress
-}
-
-// fillPatiently is fill for a source that can be waited for without a buffer, while nothing is held.
-func (r *Reader) fillPatiently() error {
-	r.size = r.nextSize()
-	if r.size != len(r.buf) {
-		r.drop()
-	}
-	r.r, r.w, r.waited = 0, 0, false
-	n, err := r.patient.ReadPatiently((*memory)(r))
-	if n < 0 || n > len(r.buf) {
-		return errBadRead
-	}
-	r.w = n
-	if n > 0 {
-		r.srcErr, err = err, nil
-	} else if err == nil {
-		err = io.ErrNoProgress
-	}
-	return err
-}
-
-// memory is a Reader's buffer, which it has while there is something to read.
-//
-// Where a source tries to read before it waits, a buffer would be made for nothing, and on a stack that need not have
-// room for that.
-type memory Reader
-
-func (m *memory) Lend() []byte {
-	r := (*Reader)(m)
-	switch {
-	case r.buf != nil:
-	case r.waited:
-		r.buf = newBuffer(r.size)
-	default:
-		r.buf = r.tiny[:]
-	}
-	return r.buf
-}
-
-func (m *memory) Return() {
-	buffers.Put(m.buf) // which passes over the few bytes of its own
-	m.buf, m.waited = nil, true
 }
 
 // direct reports whether the frame in progress, which is not whole, goes into memory of its own, and begins that.

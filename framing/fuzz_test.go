@@ -138,21 +138,6 @@ func (c *chunkedSource) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// patientSource finds that there is nothing to read yet, now and then.
-type patientSource struct {
-	*boundedSource
-	looks int
-}
-
-func (p *patientSource) ReadPatiently(m Memory) (int, error) {
-	for p.looks++; p.looks%3 != 0; p.looks++ {
-		m.Lend()
-		m.Return()
-		require.Nil(p.t, p.r.buf, "it waits")
-	}
-	return p.Read(m.Lend())
-}
-
 func FuzzParseHeader(f *testing.F) {
 	for _, seed := range []string{
 		"\x82\x40\x00", "\x01\x00\x00", "\x06\xff\xff", "\x80\x80\x80", "\x86\x00\x00", "\x06\x00\x00", "\x80\x40\x00",
@@ -198,12 +183,11 @@ func FuzzReader(f *testing.F) {
 		stream = append(stream, frame(f, d.codec, nil)...)
 		stream = append(stream, frame(f, d.codec, payloadOf(min(d.codec.MaxLength(), 9000), i))...)
 		f.Add(uint8(i), []byte{}, stream)
-		f.Add(uint8(i+128/len(all)*len(all)+len(all)), []byte{3, 70}, stream) // patiently
 		f.Add(uint8(i), []byte{0, 3, 0, 70, 1}, stream[:len(stream)-1])
 		f.Add(uint8(i), []byte{200, 7}, append(stream, "\x82\x40\x00\x00\xff\xff\xff\xff\xff\xff\xff"...))
 	}
 	f.Fuzz(func(t *testing.T, which uint8, chunks, stream []byte) {
-		compareWithReference(t, all[int(which)%len(all)], chunks, stream, which >= 128)
+		compareWithReference(t, all[int(which)%len(all)], chunks, stream)
 	})
 }
 
@@ -221,21 +205,16 @@ func TestReader_EqualsReferenceOnLargeFrames(t *testing.T) {
 			stream = append(stream, frame(t, d.codec, payloadOf(min(n, d.codec.MaxLength()), i))...)
 		}
 		for _, cut := range []int{0, 1, 5000} {
-			compareWithReference(t, d, chunks, stream[:max(0, len(stream)-cut)], false)
-			compareWithReference(t, d, chunks, stream[:max(0, len(stream)-cut)], true)
+			compareWithReference(t, d, chunks, stream[:max(0, len(stream)-cut)])
 		}
 	}
 }
 
-func compareWithReference(t *testing.T, d dialect, chunks, stream []byte, patiently bool) {
+func compareWithReference(t *testing.T, d dialect, chunks, stream []byte) {
 	t.Helper()
 	reference := bytes.NewReader(stream)
 	bounded := &boundedSource{t: t, src: &chunkedSource{data: stream, chunks: chunks}}
-	var src io.Reader = bounded
-	if patiently {
-		src = &patientSource{boundedSource: bounded}
-	}
-	r := NewReader(src, d.codec)
+	r := NewReader(bounded, d.codec)
 	bounded.r = r
 	var owned, wanted [][]byte
 	for i := 0; ; i++ {

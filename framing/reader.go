@@ -6,7 +6,6 @@ import (
 )
 
 const (
-	tinySize   = 8         // of what a patient source is lent before it knows that there is something to read
 	startSize  = 512       // of a new reader's buffer
 	modestSize = 64 << 10  // what follows a buffer that was above streamSize
 	streamSize = 256 << 10 // above this only a frame that needs it grows the buffer
@@ -39,12 +38,10 @@ var errBadRead = errors.New("framing: source reported an impossible count of rea
 //
 // An idle connection does not keep a big buffer: after four rounds in a row that used at most a quarter of it (pings,
 // say) it is 512 bytes again, and a Read that fails while no frame has begun, as with a read deadline, frees it at once
-// until the next call of Next. Where the source is a PatientSource, a Reader that waits for a frame to begin has only
-// eight bytes of its own.
+// until the next call of Next.
 type Reader struct {
-	src     io.Reader
-	patient PatientSource // src, if it is one
-	codec   Codec
+	src   io.Reader
+	codec Codec
 
 	buf  []byte
 	r, w int // buf[r:w] is received and not yet returned
@@ -55,10 +52,6 @@ type Reader struct {
 	got           int    // own[:got] is received; the frame is in progress while width > 0
 	largest       int    // payload so far
 	small         int    // rounds in a row that left most of the buffer unused
-	size          int    // of the buffer that a patient source gets
-	waited        bool   // it knows that there is something to read
-
-	tiny [tinySize]byte
 
 	srcErr error // came together with bytes; returned when these are used up
 	err    error // the codec refused a header: the stream is out of step for good
@@ -66,23 +59,7 @@ type Reader struct {
 
 // NewReader returns a Reader of the frames in src. It allocates its buffer with the first Next.
 func NewReader(src io.Reader, c Codec) *Reader {
-	patient, _ := src.(PatientSource)
-	return &Reader{src: src, patient: patient, codec: c, start: -1}
-}
-
-// A PatientSource waits for bytes without memory to read them into, such as a socket that says when it is readable.
-type PatientSource interface {
-	io.Reader
-	// ReadPatiently is Read with memory that is lent when there is something to read, and returned where there turns
-	// out to be nothing yet.
-	ReadPatiently(m Memory) (n int, err error)
-}
-
-// Memory is what a PatientSource reads into.
-type Memory interface {
-	// Lend returns the memory, the same until Return.
-	Lend() []byte
-	Return()
+	return &Reader{src: src, codec: c, start: -1}
 }
 
 // SetCodec changes the codec from the next header on that has not been read yet: to raise the limit after

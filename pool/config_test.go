@@ -8,8 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
-	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
-	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 func TestConfig_ValidateNamesTheField(t *testing.T) {
@@ -53,7 +52,7 @@ func TestConfig_ValidateNamesTheField(t *testing.T) {
 }
 
 func TestConfig_AnyCodecCanBeChosen(t *testing.T) {
-	leaktest.Check(t)
+	testkit.CheckLeaks(t)
 	codec := must(framing.NewVarint(1 << 20))
 	got := make(chan string, 1)
 	l := startListener(t, ListenerConfig{Codec: codec, Callback: collect(got)})
@@ -61,7 +60,7 @@ func TestConfig_AnyCodecCanBeChosen(t *testing.T) {
 	for _, n := range []int{0, 1, 127, 128, 20000, 1 << 20} {
 		_, err := w.Write(patterned(n))
 		require.NoError(t, err)
-		assert.Equal(t, string(patterned(n)), nettest.Receive(t, got))
+		assert.Equal(t, string(patterned(n)), testkit.Receive(t, got))
 	}
 }
 

@@ -11,12 +11,11 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
-	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 // losePeer ends the connection and keeps new ones from being made.
-func losePeer(t *testing.T, network *nettest.Pipes) {
+func losePeer(t *testing.T, network *testkit.Network) {
 	t.Helper()
 	network.SetDown(true)
 	require.NoError(t, (<-network.Servers).Close())
@@ -34,7 +33,7 @@ func writeNumbers(t *testing.T, w *Writer, from, to int) {
 
 func TestFailure_OnFailureGetsMessagesInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		failures := make(chan Failure, 10)
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, OnFailure: func(f Failure) { failures <- f }})
 		losePeer(t, network)
@@ -43,7 +42,7 @@ func TestFailure_OnFailureGetsMessagesInOrder(t *testing.T) {
 			f := <-failures
 			assert.Equal(t, "peer:1", f.Address)
 			assert.Equal(t, fmt.Sprint(i), string(f.Payload))
-			assert.ErrorIs(t, f.Err, nettest.ErrNetworkDown)
+			assert.ErrorIs(t, f.Err, testkit.ErrNetworkDown)
 		}
 		assert.Equal(t, 1+5, network.Dialed(), "the first one, and five attempts")
 
@@ -59,7 +58,7 @@ func TestFailure_OnFailureGetsMessagesInOrder(t *testing.T) {
 
 func TestFailure_ChannelGetsMessagesInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		failures := make(chan Failure) // full at once
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, Failures: failures})
 		losePeer(t, network)
@@ -84,7 +83,7 @@ func TestFailure_WithoutHandlerTheNextCallReportsOnce(t *testing.T) {
 	for name, call := range calls {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				network := nettest.NewPipes()
+				network := testkit.NewNetwork()
 				w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial})
 				losePeer(t, network)
 				writeNumbers(t, w, 0, 3)
@@ -92,7 +91,7 @@ func TestFailure_WithoutHandlerTheNextCallReportsOnce(t *testing.T) {
 				var failed *FailedError
 				require.ErrorAs(t, call(w), &failed)
 				assert.Equal(t, 3, failed.Count)
-				assert.ErrorIs(t, failed, nettest.ErrNetworkDown)
+				assert.ErrorIs(t, failed, testkit.ErrNetworkDown)
 				if name != "Close" {
 					assert.NoError(t, w.Flush(context.Background()), "it is reported once")
 					assert.NoError(t, w.Close())
@@ -105,7 +104,7 @@ func TestFailure_WithoutHandlerTheNextCallReportsOnce(t *testing.T) {
 func TestFailure_FlushReportsWhatFailedWhileItWaited(t *testing.T) {
 	for _, handler := range []func(Failure){nil, func(Failure) {}} {
 		synctest.Test(t, func(t *testing.T) {
-			network := nettest.NewPipes()
+			network := testkit.NewNetwork()
 			w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, OnFailure: handler})
 			losePeer(t, network)
 			writeNumbers(t, w, 0, 4)
@@ -119,7 +118,7 @@ func TestFailure_FlushReportsWhatFailedWhileItWaited(t *testing.T) {
 
 func TestRetry_FullBufferWaitsForTheEndOfAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		w := dialTest(t, WriterConfig{
 			Address: "peer:1", Dial: network.Dial, BufferSize: 20,
 			Retry: &RetryConfig{MaxAttempts: RetryForever},
@@ -149,10 +148,10 @@ func TestRetry_FullBufferWaitsForTheEndOfAnOutage(t *testing.T) {
 }
 
 func TestFailure_OnFailureCanWriteToTheSameManager(t *testing.T) {
-	leaktest.Check(t)
+	testkit.CheckLeaks(t)
 	got := make(chan string, 100)
 	backup := startListener(t, ListenerConfig{Callback: collect(got)})
-	server, log := nettest.NewPeerServer(t, "127.0.0.1:0"), nettest.NewLog()
+	server, log := testkit.NewPeerServer(t, "127.0.0.1:0"), testkit.NewLog()
 	m, err := NewManager(ManagerConfig{})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = m.Close() })
@@ -177,14 +176,14 @@ func TestFailure_OnFailureCanWriteToTheSameManager(t *testing.T) {
 		}
 	}()
 	for i := range 100 {
-		require.Equal(t, fmt.Sprint(i), nettest.Receive(t, got))
+		require.Equal(t, fmt.Sprint(i), testkit.Receive(t, got))
 	}
 	<-sent
 }
 
 func TestFailure_OnFailureThatPanicsLosesOnlyItsMessage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network, log := nettest.NewPipes(), nettest.NewLog()
+		network, log := testkit.NewNetwork(), testkit.NewLog()
 		failures := make(chan string, 10)
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, Logger: log, OnFailure: func(f Failure) {
 			if string(f.Payload) == "1" {
@@ -204,7 +203,7 @@ func TestFailure_OnFailureThatPanicsLosesOnlyItsMessage(t *testing.T) {
 
 func TestFailure_CloseHandsOverWhatItCouldNotSend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		var got []string
 		w := dialTest(t, WriterConfig{
 			Address: "peer:1", Dial: network.Dial, CloseTimeout: time.Second,
@@ -220,7 +219,7 @@ func TestFailure_CloseHandsOverWhatItCouldNotSend(t *testing.T) {
 		require.ErrorAs(t, err, &failed)
 		assert.Equal(t, 3, failed.Count)
 		assert.ErrorIs(t, err, ErrClosed)
-		assert.ErrorIs(t, err, nettest.ErrNetworkDown)
+		assert.ErrorIs(t, err, testkit.ErrNetworkDown)
 		assert.Equal(t, []string{"0", "1", "2"}, got)
 		assert.Equal(t, err, w.Close())
 	})
@@ -230,7 +229,7 @@ func TestFailure_CloseDoesNotWaitForeverForTheReceiver(t *testing.T) {
 	for _, through := range []string{"OnFailure", "Failures"} {
 		t.Run(through, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				network := nettest.NewPipes()
+				network := testkit.NewNetwork()
 				hang, calls := make(chan struct{}), 0
 				cfg := WriterConfig{
 					Address: "peer:1", Dial: network.Dial, CloseTimeout: time.Second,
@@ -259,7 +258,7 @@ func TestFailure_CloseDoesNotWaitForeverForTheReceiver(t *testing.T) {
 
 func TestRetry_PeerThatNeverTakesAnythingUsesUpTheAttempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		failures := make(chan Failure, 1)
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, Failures: failures})
 		writeNumbers(t, w, 0, 1)
@@ -272,7 +271,7 @@ func TestRetry_PeerThatNeverTakesAnythingUsesUpTheAttempts(t *testing.T) {
 
 func TestRetry_PeerThatHangsUpAtOnceIsNotDialedInATightLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial})
 		start := time.Now()
 		for i := range 100 {
@@ -291,7 +290,7 @@ func TestRetry_PeerThatHangsUpAtOnceIsNotDialedInATightLoop(t *testing.T) {
 
 func TestRetry_ProgressGivesAllAttemptsBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		failures := make(chan Failure, 1)
 		w := dialTest(t, WriterConfig{
 			Address: "peer:1", Dial: network.Dial, Failures: failures,
@@ -317,7 +316,7 @@ func TestRetry_ProgressGivesAllAttemptsBack(t *testing.T) {
 
 func TestRetry_ProgressResetsTheBackOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		w := dialTest(t, WriterConfig{
 			Address: "peer:1", Dial: network.Dial,
 			Retry: &RetryConfig{BackOff: func() backoff.BackOff {
@@ -344,12 +343,12 @@ func TestRetry_ProgressResetsTheBackOff(t *testing.T) {
 
 func TestRetry_FailedReopenTriesOnceAndUsesUpNoAttempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		failures := make(chan Failure, 1)
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, Failures: failures})
 		losePeer(t, network)
 		for i := range 10 {
-			require.ErrorIs(t, w.Reopen(), nettest.ErrNetworkDown)
+			require.ErrorIs(t, w.Reopen(), testkit.ErrNetworkDown)
 			time.Sleep(time.Hour)
 			require.Equal(t, 1+i+1, network.Dialed())
 		}
@@ -362,7 +361,7 @@ func TestRetry_FailedReopenTriesOnceAndUsesUpNoAttempts(t *testing.T) {
 
 func TestRetry_ReopenEndsThePause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		w := dialTest(t, WriterConfig{
 			Address: "peer:1", Dial: network.Dial,
 			Retry: &RetryConfig{BackOff: func() backoff.BackOff { return backoff.NewConstantBackOff(time.Hour) }},
@@ -372,7 +371,7 @@ func TestRetry_ReopenEndsThePause(t *testing.T) {
 		writeNumbers(t, w, 0, 1)
 		synctest.Wait()
 		start := time.Now()
-		require.ErrorIs(t, w.Reopen(), nettest.ErrNetworkDown)
+		require.ErrorIs(t, w.Reopen(), testkit.ErrNetworkDown)
 		network.SetDown(false)
 		require.NoError(t, w.Reopen())
 		assert.Zero(t, time.Since(start))
@@ -385,7 +384,7 @@ func TestRetry_ReopenEndsThePause(t *testing.T) {
 
 func TestRetry_BackOffIsAskedForEachAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		failures := make(chan Failure, 1)
 		w := dialTest(t, WriterConfig{
 			Address: "peer:1", Dial: network.Dial, Failures: failures,
@@ -403,7 +402,7 @@ func TestRetry_BackOffIsAskedForEachAttempt(t *testing.T) {
 
 func TestRetry_BackOffThatStopsEndsTheAttempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		failures := make(chan Failure, 1)
 		w := dialTest(t, WriterConfig{
 			Address: "peer:1", Dial: network.Dial, Failures: failures,
@@ -412,7 +411,7 @@ func TestRetry_BackOffThatStopsEndsTheAttempts(t *testing.T) {
 		time.Sleep(time.Second)
 		losePeer(t, network)
 		writeNumbers(t, w, 0, 1)
-		assert.ErrorIs(t, (<-failures).Err, nettest.ErrNetworkDown)
+		assert.ErrorIs(t, (<-failures).Err, testkit.ErrNetworkDown)
 		assert.Equal(t, 1+1, network.Dialed())
 		assert.NoError(t, w.Close())
 	})

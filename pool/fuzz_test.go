@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
-	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 // FuzzPlainListener feeds bytes to a listener of plain messages; what its callback gets is what a Reader makes of them.
@@ -19,7 +19,7 @@ func FuzzPlainListener(f *testing.F) {
 	f.Add(append(append(bytes.Clone(good), "abc"...), good...))
 	f.Add([]byte("\x82\x40\x00"))
 	f.Add([]byte("\x00\x00\x00\x00\x00\x00"))
-	pipes := nettest.NewPipeListener()
+	pipes := testkit.NewPipeListener()
 	var got [][]byte // of the connection at hand: there is one at a time
 	l, err := ListenTCP(ListenerConfig{
 		Address: "127.0.0.1:1", MaxMessageSize: 64, Listen: pipes.Listen, MaxEmptyMessages: Unlimited,
@@ -30,9 +30,9 @@ func FuzzPlainListener(f *testing.F) {
 	f.Cleanup(func() { _ = l.Close() })
 	f.Fuzz(func(t *testing.T, data []byte) {
 		got = nil
-		conn := nettest.NewScriptedConn(data)
+		conn := testkit.NewScriptedConn(data)
 		pipes.Accepts <- conn
-		conn.Ends(t)
+		conn.AwaitClose(t)
 		r := framing.NewReader(bytes.NewReader(data), codec)
 		i := 0
 		for ; ; i++ {

@@ -14,13 +14,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
-	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
-	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 func TestListener_CallbackErrorIsLoggedAndTheConnectionGoesOn(t *testing.T) {
-	leaktest.Check(t)
-	log, got, failure := nettest.NewLog(), make(chan string, 2), errors.New("no good")
+	testkit.CheckLeaks(t)
+	log, got, failure := testkit.NewLog(), make(chan string, 2), errors.New("no good")
 	l := startListener(t, ListenerConfig{Logger: log, Callback: func(m []byte) error {
 		got <- string(m)
 		return failure
@@ -28,7 +27,7 @@ func TestListener_CallbackErrorIsLoggedAndTheConnectionGoesOn(t *testing.T) {
 	peer := newPeerClient(t, l)
 	for _, m := range []string{"one", "two"} {
 		peer.send([]byte(m))
-		assert.Equal(t, m, nettest.Receive(t, got))
+		assert.Equal(t, m, testkit.Receive(t, got))
 		line := log.Next(t, "error")
 		assert.Equal(t, failure, line.Err)
 		assert.NotContains(t, fmt.Sprint(line), m, "payloads are never logged")
@@ -36,8 +35,8 @@ func TestListener_CallbackErrorIsLoggedAndTheConnectionGoesOn(t *testing.T) {
 }
 
 func TestListener_CallbackThatPanicsEndsOnlyItsConnection(t *testing.T) {
-	leaktest.Check(t)
-	log, got := nettest.NewLog(), make(chan string, 1)
+	testkit.CheckLeaks(t)
+	log, got := testkit.NewLog(), make(chan string, 1)
 	l := startListener(t, ListenerConfig{Logger: log, Callback: func(m []byte) error {
 		if string(m) == "bad" {
 			panic("callback")
@@ -50,11 +49,11 @@ func TestListener_CallbackThatPanicsEndsOnlyItsConnection(t *testing.T) {
 	bad.ended()
 	assert.ErrorContains(t, log.Next(t, "error").Err, "callback")
 	good.send([]byte("good"))
-	assert.Equal(t, "good", nettest.Receive(t, got))
+	assert.Equal(t, "good", testkit.Receive(t, got))
 }
 
 func TestListener_MessagesOfTheChannelBelongToTheReceiver(t *testing.T) {
-	leaktest.Check(t)
+	testkit.CheckLeaks(t)
 	messages := make(chan []byte, 1)
 	l := startListener(t, ListenerConfig{Messages: messages})
 	peer := newPeerClient(t, l)
@@ -66,7 +65,7 @@ func TestListener_MessagesOfTheChannelBelongToTheReceiver(t *testing.T) {
 	}()
 	var kept [][]byte
 	for range count {
-		kept = append(kept, nettest.Receive(t, messages))
+		kept = append(kept, testkit.Receive(t, messages))
 	}
 	for i, m := range kept {
 		require.Equal(t, string(patterned(i)), string(m))
@@ -75,7 +74,7 @@ func TestListener_MessagesOfTheChannelBelongToTheReceiver(t *testing.T) {
 
 func TestListener_FullChannelHoldsThePeerBackAndCloseReportsTheRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		socket, messages := nettest.NewPipeListener(), make(chan []byte, 1)
+		socket, messages := testkit.NewPipeListener(), make(chan []byte, 1)
 		l := startListener(t, ListenerConfig{Listen: socket.Listen, Messages: messages})
 		conn := socket.Connect()
 		stream := append(peerFrame(width4096, []byte("a")), peerFrame(width4096, []byte("b"))...)
@@ -114,7 +113,7 @@ func TestListener_FrameThatHasBegunMustEndInTime(t *testing.T) {
 			}
 			t.Run(name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					socket, log := nettest.NewPipeListener(), nettest.NewLog()
+					socket, log := testkit.NewPipeListener(), testkit.NewLog()
 					startListener(t, ListenerConfig{
 						Listen: socket.Listen, Logger: log, Callback: ignore, FrameTimeout: 10 * time.Second, Codec: codec,
 					})
@@ -139,7 +138,7 @@ func TestListener_FrameThatHasBegunMustEndInTime(t *testing.T) {
 func TestListener_SlowButSteadyPeerIsNotEnded(t *testing.T) {
 	for _, codec := range []framing.Codec{must(framing.NewBuffStreams(0)), must(framing.NewVarint(4096))} {
 		synctest.Test(t, func(t *testing.T) {
-			socket, got := nettest.NewPipeListener(), make(chan string, 10)
+			socket, got := testkit.NewPipeListener(), make(chan string, 10)
 			startListener(t, ListenerConfig{Listen: socket.Listen, Callback: collect(got), FrameTimeout: 10 * time.Second, Codec: codec})
 			conn := socket.Connect()
 			var stream []byte
@@ -168,7 +167,7 @@ func TestListener_SlowButSteadyPeerIsNotEnded(t *testing.T) {
 
 func TestListener_IdleTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		socket, log := nettest.NewPipeListener(), nettest.NewLog()
+		socket, log := testkit.NewPipeListener(), testkit.NewLog()
 		startListener(t, ListenerConfig{Listen: socket.Listen, Logger: log, Callback: ignore, IdleTimeout: time.Minute})
 		conn := socket.Connect()
 		start := time.Now()
@@ -186,7 +185,7 @@ func TestListener_IdleTimeout(t *testing.T) {
 
 func TestListener_FloodOfEmptyMessagesIsSlowedDownAndLosesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		socket, got := nettest.NewPipeListener(), 0
+		socket, got := testkit.NewPipeListener(), 0
 		startListener(t, ListenerConfig{Listen: socket.Listen, MaxEmptyMessages: 100, Callback: func([]byte) error { got++; return nil }})
 		conn := socket.Connect()
 		start := time.Now()
@@ -211,9 +210,9 @@ func TestListener_FloodOfEmptyMessagesIsSlowedDownAndLosesNothing(t *testing.T) 
 }
 
 func TestListener_TLSHandshakeMustEndInTime(t *testing.T) {
-	server, _ := nettest.TestTLS(t)
+	server, _ := testkit.SelfSignedTLS(t)
 	synctest.Test(t, func(t *testing.T) {
-		socket, log := nettest.NewPipeListener(), nettest.NewLog()
+		socket, log := testkit.NewPipeListener(), testkit.NewLog()
 		l := startListener(t, ListenerConfig{Listen: socket.Listen, Logger: log, Callback: ignore, TLSConfig: server})
 		silent := socket.Connect()
 		start := time.Now()
@@ -231,8 +230,8 @@ func TestListener_TLSHandshakeMustEndInTime(t *testing.T) {
 }
 
 func TestListener_LessThanTLS13IsNotSpoken(t *testing.T) {
-	leaktest.Check(t)
-	lax, old := nettest.TestTLS(t)
+	testkit.CheckLeaks(t)
+	lax, old := testkit.SelfSignedTLS(t)
 	lax.MinVersion, old.MaxVersion = tls.VersionTLS10, tls.VersionTLS12
 	l := startListener(t, ListenerConfig{TLSConfig: lax, Callback: ignore})
 	_, err := tls.Dial("tcp", l.Addr().String(), old)
@@ -240,9 +239,9 @@ func TestListener_LessThanTLS13IsNotSpoken(t *testing.T) {
 }
 
 func TestListener_AdmitDecidesBeforeTheFirstMessage(t *testing.T) {
-	leaktest.Check(t)
-	server, client := nettest.TestTLS(t)
-	refusal, log, got := errors.New("not today"), nettest.NewLog(), make(chan string, 10)
+	testkit.CheckLeaks(t)
+	server, client := testkit.SelfSignedTLS(t)
+	refusal, log, got := errors.New("not today"), testkit.NewLog(), make(chan string, 10)
 	admitted := make(chan bool, 2)
 	admitted <- false
 	admitted <- true
@@ -269,12 +268,12 @@ func TestListener_AdmitDecidesBeforeTheFirstMessage(t *testing.T) {
 	peerClient{t, send("refused")}.ended()
 	assert.Equal(t, refusal, log.Next(t, "info").Fields["err"])
 	send("admitted")
-	assert.Equal(t, "admitted", nettest.Receive(t, got))
+	assert.Equal(t, "admitted", testkit.Receive(t, got))
 }
 
 func TestListener_CloseKeepsWhatIsInFlightUnderTLS(t *testing.T) {
-	leaktest.Check(t)
-	server, client := nettest.TestTLS(t)
+	testkit.CheckLeaks(t)
+	server, client := testkit.SelfSignedTLS(t)
 	entered, release := make(chan struct{}), make(chan struct{})
 	var got []string
 	l := startListener(t, ListenerConfig{TLSConfig: server, Callback: func(m []byte) error {

@@ -14,8 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
-	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
-	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 func patterned(n int) []byte {
@@ -27,7 +26,7 @@ func patterned(n int) []byte {
 }
 
 func TestListener_TakesEveryLengthFromAPlainPeer(t *testing.T) {
-	leaktest.Check(t)
+	testkit.CheckLeaks(t)
 	got := make(chan string, 10)
 	l := startListener(t, ListenerConfig{Callback: collect(got)})
 	peer := newPeerClient(t, l)
@@ -37,13 +36,13 @@ func TestListener_TakesEveryLengthFromAPlainPeer(t *testing.T) {
 		}
 	}()
 	for n := 0; n <= 4096; n++ {
-		require.Equal(t, string(patterned(n)), nettest.Receive(t, got), "length %d", n)
+		require.Equal(t, string(patterned(n)), testkit.Receive(t, got), "length %d", n)
 	}
 }
 
 func TestWriter_SendsEveryLengthToAPlainPeer(t *testing.T) {
-	leaktest.Check(t)
-	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	testkit.CheckLeaks(t)
+	server := testkit.NewPeerServer(t, "127.0.0.1:0")
 	w := dialTest(t, WriterConfig{Address: server.Address()})
 	conn := server.Accept(t)
 	go func() { // ends after the last message
@@ -62,13 +61,13 @@ func TestWriter_SendsEveryLengthToAPlainPeer(t *testing.T) {
 func TestConfig_OtherLimitsHaveTheHeaderWidthOfBuffStreams(t *testing.T) {
 	for limit, width := range map[int]int{255: 2, 256: 3, 65535: 3, 65536: 4, 1 << 20: 4} {
 		t.Run(fmt.Sprint(limit), func(t *testing.T) {
-			leaktest.Check(t)
+			testkit.CheckLeaks(t)
 			got := make(chan string, 1)
 			l := startListener(t, ListenerConfig{MaxMessageSize: limit, Callback: collect(got)})
 			newPeerClient(t, l).sendRaw(peerFrame(width, patterned(limit)))
-			assert.Equal(t, string(patterned(limit)), nettest.Receive(t, got))
+			assert.Equal(t, string(patterned(limit)), testkit.Receive(t, got))
 
-			server := nettest.NewPeerServer(t, "127.0.0.1:0")
+			server := testkit.NewPeerServer(t, "127.0.0.1:0")
 			w := dialTest(t, WriterConfig{Address: server.Address(), MaxMessageSize: limit})
 			conn := server.Accept(t)
 			_, err := w.Write(patterned(limit))
@@ -97,14 +96,14 @@ func TestListener_HostileHeaderEndsOnlyItsOwnConnection(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			leaktest.Check(t)
-			got, log := make(chan string, 10), nettest.NewLog()
+			testkit.CheckLeaks(t)
+			got, log := make(chan string, 10), testkit.NewLog()
 			l := startListener(t, ListenerConfig{Callback: collect(got), Logger: log})
 			good, bad := newPeerClient(t, l), newPeerClient(t, l)
 			good.send([]byte("before"))
-			require.Equal(t, "before", nettest.Receive(t, got))
+			require.Equal(t, "before", testkit.Receive(t, got))
 			bad.send([]byte("bad's own"))
-			require.Equal(t, "bad's own", nettest.Receive(t, got))
+			require.Equal(t, "bad's own", testkit.Receive(t, got))
 
 			bad.sendRaw(c.header)
 			require.NoError(t, closeWrite(bad.conn))
@@ -120,28 +119,28 @@ func TestListener_HostileHeaderEndsOnlyItsOwnConnection(t *testing.T) {
 			assert.Equal(t, fmt.Sprintf("%q", bad.conn.LocalAddr().String()), line.Fields["peer"])
 
 			good.send([]byte("after"))
-			assert.Equal(t, "after", nettest.Receive(t, got))
+			assert.Equal(t, "after", testkit.Receive(t, got))
 		})
 	}
 }
 
 func TestListener_UnmodifiedClientWithALargerLimitEndsOnlyItself(t *testing.T) {
-	leaktest.Check(t)
+	testkit.CheckLeaks(t)
 	got := make(chan string, 10)
 	l := startListener(t, ListenerConfig{Callback: collect(got)})
 	good, bad := newPeerClient(t, l), newPeerClient(t, l)
 	bad.send(make([]byte, 4096))
-	require.Len(t, nettest.Receive(t, got), 4096)
+	require.Len(t, testkit.Receive(t, got), 4096)
 	bad.send(make([]byte, 4097)) // the width is the same, so only the length gives it away
 	bad.ended()
 	good.send([]byte("still here"))
-	assert.Equal(t, "still here", nettest.Receive(t, got))
+	assert.Equal(t, "still here", testkit.Receive(t, got))
 }
 
 func TestWriter_ConcurrentWritesNeverInterleaveAndKeepTheirOrder(t *testing.T) {
-	leaktest.Check(t)
+	testkit.CheckLeaks(t)
 	const writers, each = 16, 2000
-	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	server := testkit.NewPeerServer(t, "127.0.0.1:0")
 	w := dialTest(t, WriterConfig{Address: server.Address(), BufferSize: 64 << 10})
 	conn := server.Accept(t)
 	var wg sync.WaitGroup

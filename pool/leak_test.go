@@ -3,7 +3,7 @@ package pool
 import (
 	"testing"
 
-	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
-func TestMain(m *testing.M) { leaktest.Main(m) }
+func TestMain(m *testing.M) { testkit.Main(m) }

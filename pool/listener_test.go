@@ -14,14 +14,13 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
-	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 func ignore([]byte) error { return nil }
 
 func TestListener_StartListeningBlocksUntilClose(t *testing.T) {
-	leaktest.Check(t)
+	testkit.CheckLeaks(t)
 	served := make(chan struct{}, 1)
 	l, err := ListenTCP(ListenerConfig{Address: "127.0.0.1:0", Callback: func(payload []byte) error {
 		served <- struct{}{}
@@ -44,14 +43,14 @@ func TestListener_StartListeningBlocksUntilClose(t *testing.T) {
 }
 
 func TestListener_StartsOnce(t *testing.T) {
-	leaktest.Check(t)
+	testkit.CheckLeaks(t)
 	l := startListener(t, ListenerConfig{Callback: ignore})
 	assert.ErrorIs(t, l.StartListeningAsync(), ErrAlreadyOpened)
 	assert.ErrorIs(t, l.StartListening(), ErrAlreadyOpened)
 }
 
 func TestListener_CloseWithoutStartFreesThePort(t *testing.T) {
-	leaktest.Check(t)
+	testkit.CheckLeaks(t)
 	l, err := ListenTCP(ListenerConfig{Address: "127.0.0.1:0", Callback: ignore})
 	require.NoError(t, err)
 	require.NoError(t, l.Close())
@@ -59,7 +58,7 @@ func TestListener_CloseWithoutStartFreesThePort(t *testing.T) {
 }
 
 func TestListener_CloseHandsOverWhatWasReceivedAndFreesThePort(t *testing.T) {
-	leaktest.Check(t)
+	testkit.CheckLeaks(t)
 	const count = 20000 // more than the reader buffers: the kernel holds the rest
 	entered, release := make(chan struct{}), make(chan struct{})
 	var once sync.Once
@@ -91,7 +90,7 @@ func TestListener_CloseHandsOverWhatWasReceivedAndFreesThePort(t *testing.T) {
 }
 
 func TestListener_CloseOfManyCallersEndsOnce(t *testing.T) {
-	leaktest.Check(t)
+	testkit.CheckLeaks(t)
 	l := startListener(t, ListenerConfig{Callback: ignore})
 	for range 8 {
 		newPeerClient(t, l).send([]byte("m"))
@@ -104,7 +103,7 @@ func TestListener_CloseOfManyCallersEndsOnce(t *testing.T) {
 }
 
 func TestListener_PeerThatNeverStopsDoesNotHoldUpClose(t *testing.T) {
-	leaktest.Check(t)
+	testkit.CheckLeaks(t)
 	got := make(chan struct{}, 1)
 	l := startListener(t, ListenerConfig{CloseTimeout: time.Minute, Callback: func([]byte) error {
 		select {
@@ -131,7 +130,7 @@ func TestListener_PeerThatNeverStopsDoesNotHoldUpClose(t *testing.T) {
 
 func TestListener_CloseIsBoundedWhenACallbackHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		socket := nettest.NewPipeListener()
+		socket := testkit.NewPipeListener()
 		hang := make(chan struct{})
 		l := startListener(t, ListenerConfig{Listen: socket.Listen, Callback: func([]byte) error { <-hang; return nil }})
 		conn := socket.Connect()
@@ -173,13 +172,13 @@ func TestListener_InsecureAddressIsRefused(t *testing.T) {
 
 // outsideListener claims to be bound where a name or a hook led it.
 type outsideListener struct {
-	*nettest.PipeListener
+	*testkit.PipeListener
 }
 
 func (outsideListener) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1} }
 
 func TestListener_InsecureAddressOfTheSocketIsRefused(t *testing.T) {
-	socket := outsideListener{nettest.NewPipeListener()}
+	socket := outsideListener{testkit.NewPipeListener()}
 	_, err := ListenTCP(ListenerConfig{
 		Address: "some.name:1", Callback: ignore,
 		Listen: func(string, string) (net.Listener, error) { return socket, nil },
@@ -190,7 +189,7 @@ func TestListener_InsecureAddressOfTheSocketIsRefused(t *testing.T) {
 
 func TestListener_AcceptErrorsBackOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		socket, log, got := nettest.NewPipeListener(), nettest.NewLog(), make(chan string, 1)
+		socket, log, got := testkit.NewPipeListener(), testkit.NewLog(), make(chan string, 1)
 		l := startListener(t, ListenerConfig{Listen: socket.Listen, Logger: log, Callback: collect(got)})
 		start := time.Now()
 		for range 10 {
@@ -225,8 +224,8 @@ func TestListener_AcceptErrorsBackOff(t *testing.T) {
 }
 
 func TestListener_SocketClosedByAnotherWayEndsStartListening(t *testing.T) {
-	leaktest.Check(t)
-	socket := nettest.NewPipeListener()
+	testkit.CheckLeaks(t)
+	socket := testkit.NewPipeListener()
 	l, err := ListenTCP(ListenerConfig{Address: "x:1", Listen: socket.Listen, Callback: ignore})
 	require.NoError(t, err)
 	require.NoError(t, socket.Close())
@@ -245,7 +244,7 @@ func (c fromHost) RemoteAddr() net.Addr { return &net.TCPAddr{IP: c.ip, Port: 1}
 func TestListener_MaxConnections(t *testing.T) {
 	for _, limits := range []ListenerConfig{{MaxConnections: 2}, {MaxConnectionsPerHost: 2}} {
 		synctest.Test(t, func(t *testing.T) {
-			socket, log, got := nettest.NewPipeListener(), nettest.NewLog(), make(chan string, 10)
+			socket, log, got := testkit.NewPipeListener(), testkit.NewLog(), make(chan string, 10)
 			limits.Callback, limits.Logger, limits.Listen = collect(got), log, socket.Listen
 			startListener(t, limits)
 			connect := func(host byte) net.Conn {
@@ -286,7 +285,7 @@ func TestListener_MaxConnections(t *testing.T) {
 
 // lateSocket returns a connection from Accept after it was closed, as one that the kernel had accepted just before.
 type lateSocket struct {
-	*nettest.PipeListener
+	*testkit.PipeListener
 	late chan net.Conn
 }
 
@@ -303,7 +302,7 @@ func (s lateSocket) Accept() (net.Conn, error) {
 func TestListener_ConnectionAcceptedWhileClosingIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := net.Pipe()
-		socket := lateSocket{nettest.NewPipeListener(), make(chan net.Conn, 1)}
+		socket := lateSocket{testkit.NewPipeListener(), make(chan net.Conn, 1)}
 		socket.late <- server
 		l := startListener(t, ListenerConfig{
 			Callback: func([]byte) error { t.Error("a callback after Close"); return nil },

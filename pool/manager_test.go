@@ -14,8 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
-	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 func newTestManager(t *testing.T, cfg ManagerConfig) *Manager {
@@ -27,7 +26,7 @@ func newTestManager(t *testing.T, cfg ManagerConfig) *Manager {
 }
 
 func TestManager_RoundTrip(t *testing.T) {
-	leaktest.Check(t)
+	testkit.CheckLeaks(t)
 	m := newTestManager(t, ManagerConfig{})
 	got := make(chan string, 1)
 	const listen = "127.0.0.1:0"
@@ -37,7 +36,7 @@ func TestManager_RoundTrip(t *testing.T) {
 	n, err := m.Write(address, []byte("hello"))
 	require.NoError(t, err)
 	assert.Equal(t, 5, n)
-	assert.Equal(t, "hello", nettest.Receive(t, got))
+	assert.Equal(t, "hello", testkit.Receive(t, got))
 	require.NoError(t, m.Flush(context.Background(), address))
 
 	assert.ErrorIs(t, m.Dial(WriterConfig{Address: address}), ErrAlreadyOpened)
@@ -60,8 +59,8 @@ func TestManager_AddressThatIsNotOpened(t *testing.T) {
 }
 
 func TestManager_KeysOfOneAddress(t *testing.T) {
-	leaktest.Check(t)
-	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	testkit.CheckLeaks(t)
+	server := testkit.NewPeerServer(t, "127.0.0.1:0")
 	m := newTestManager(t, ManagerConfig{})
 	conns := map[string]net.Conn{}
 	for _, key := range []string{"one", "two"} {
@@ -82,7 +81,7 @@ func TestManager_KeysOfOneAddress(t *testing.T) {
 }
 
 func TestManager_DialAllowBindsEveryDial(t *testing.T) {
-	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	server := testkit.NewPeerServer(t, "127.0.0.1:0")
 	elsewhere := func(ctx context.Context, network, _ string) (net.Conn, error) { // not where it was asked to
 		return (&net.Dialer{}).DialContext(ctx, network, server.Address())
 	}
@@ -103,7 +102,7 @@ func TestManager_DialAllowBindsEveryDial(t *testing.T) {
 }
 
 func TestManager_FailedDialLeavesNothingBehind(t *testing.T) {
-	leaktest.Check(t)
+	testkit.CheckLeaks(t)
 	failure := errors.New("refused")
 	fail := true
 	m := newTestManager(t, ManagerConfig{Dial: func(context.Context, string, string) (net.Conn, error) {
@@ -121,7 +120,7 @@ func TestManager_FailedDialLeavesNothingBehind(t *testing.T) {
 }
 
 func TestManager_SlowDialDelaysNoOtherAddress(t *testing.T) {
-	leaktest.Check(t)
+	testkit.CheckLeaks(t)
 	dialling := make(chan struct{})
 	m := newTestManager(t, ManagerConfig{Dial: func(ctx context.Context, _, address string) (net.Conn, error) {
 		if address == "slow:1" {
@@ -148,7 +147,7 @@ func TestManager_SlowDialDelaysNoOtherAddress(t *testing.T) {
 }
 
 func TestManager_DialThatSucceedsAfterCloseWriterIsUndone(t *testing.T) {
-	leaktest.Check(t)
+	testkit.CheckLeaks(t)
 	dialling, proceed := make(chan struct{}), make(chan struct{})
 	contexts := make(chan context.Context, 1)
 	client, server := net.Pipe()
@@ -174,7 +173,7 @@ func TestManager_DialThatSucceedsAfterCloseWriterIsUndone(t *testing.T) {
 }
 
 func TestManager_CloseEndsEverythingAndStaysClosed(t *testing.T) {
-	leaktest.Check(t)
+	testkit.CheckLeaks(t)
 	dialling := make(chan struct{})
 	m := newTestManager(t, ManagerConfig{Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
 		if address == "slow:1" {
@@ -203,7 +202,7 @@ func TestManager_CloseEndsEverythingAndStaysClosed(t *testing.T) {
 	wg.Wait()
 	assert.ErrorIs(t, <-slow, ErrClosed)
 	for range 100 {
-		assert.Equal(t, "queued", nettest.Receive(t, got), "Close sends what is queued")
+		assert.Equal(t, "queued", testkit.Receive(t, got), "Close sends what is queued")
 	}
 	assert.ErrorIs(t, m.Dial(WriterConfig{Address: address}), ErrClosed)
 	assert.ErrorIs(t, m.StartListening(ListenerConfig{Address: "127.0.0.1:0", Callback: ignore}), ErrClosed)
@@ -214,7 +213,7 @@ func TestManager_CloseEndsEverythingAndStaysClosed(t *testing.T) {
 
 func TestManager_CloseWaitsForCallbacksThatWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network, socket, proceed := nettest.NewPipes(), nettest.NewPipeListener(), make(chan struct{})
+		network, socket, proceed := testkit.NewNetwork(), testkit.NewPipeListener(), make(chan struct{})
 		m := newTestManager(t, ManagerConfig{Dial: network.Dial, Listen: socket.Listen})
 		require.NoError(t, m.Dial(WriterConfig{Address: "peer:1"}))
 		require.NoError(t, m.StartListening(ListenerConfig{Address: "127.0.0.1:1", Callback: func(message []byte) error {
@@ -238,7 +237,7 @@ func TestManager_CloseWaitsForCallbacksThatWrite(t *testing.T) {
 }
 
 func TestManager_ConcurrentUseOfOneAddressOpensItOnce(t *testing.T) {
-	leaktest.Check(t)
+	testkit.CheckLeaks(t)
 	l := startListener(t, ListenerConfig{Callback: ignore})
 	m := newTestManager(t, ManagerConfig{})
 	address := l.Addr().String()

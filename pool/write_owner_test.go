@@ -18,9 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
-	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
-	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 // dialSmall dials sockets that hold little, so that they are full now and then.
@@ -84,8 +83,8 @@ func TestWriter_WritesThatSendKeepOrderAndLeaveNothing(t *testing.T) {
 		"messages over the buffer": {4, 300, 100_000, 64 << 10},
 	} {
 		t.Run(name, func(t *testing.T) {
-			leaktest.Check(t)
-			server := nettest.NewPeerServer(t, "127.0.0.1:0")
+			testkit.CheckLeaks(t)
+			server := testkit.NewPeerServer(t, "127.0.0.1:0")
 			w := dialTest(t, WriterConfig{
 				Address: server.Address(), MaxMessageSize: codec.MaxLength(), BufferSize: c.buffer, Dial: dialSmall, Codec: codec,
 			})
@@ -129,9 +128,9 @@ func TestWriter_WritesThatSendKeepOrderAndLeaveNothing(t *testing.T) {
 
 // A peer that hangs up in the middle loses what the kernel had. All else arrives, whole and in order.
 func TestWriter_WritesThatSendBeginEachConnectionWithAFrame(t *testing.T) {
-	leaktest.Check(t)
+	testkit.CheckLeaks(t)
 	const size, messages = 110, 400_000
-	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	server := testkit.NewPeerServer(t, "127.0.0.1:0")
 	w := dialTest(t, WriterConfig{Address: server.Address(), Dial: dialSmall, Retry: &RetryConfig{InitialInterval: time.Millisecond}})
 	var wg sync.WaitGroup
 	defer closeAndWait(w, &wg)
@@ -166,7 +165,7 @@ func TestWriter_WritesThatSendBeginEachConnectionWithAFrame(t *testing.T) {
 }
 
 func TestWriter_WriteThatFillsAChunkSendsIt(t *testing.T) {
-	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	server := testkit.NewPeerServer(t, "127.0.0.1:0")
 	w := dialTest(t, WriterConfig{Address: server.Address()})
 	in := bufio.NewReader(server.Accept(t))
 	afterChunk(t, w)
@@ -188,7 +187,7 @@ func TestWriter_WriteThatFillsAChunkSendsIt(t *testing.T) {
 }
 
 func TestWriter_RestOfAChunkFollows(t *testing.T) {
-	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	server := testkit.NewPeerServer(t, "127.0.0.1:0")
 	w := dialTest(t, WriterConfig{Address: server.Address(), Dial: dialSmall})
 	conn := server.Accept(t)
 	afterChunk(t, w)
@@ -211,7 +210,7 @@ func TestWriter_RestOfAChunkFollows(t *testing.T) {
 }
 
 func TestWriter_FlushDoesNotWaitForAChunk(t *testing.T) {
-	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	server := testkit.NewPeerServer(t, "127.0.0.1:0")
 	w := dialTest(t, WriterConfig{Address: server.Address()})
 	conn := server.Accept(t)
 	go func() { _, _ = io.Copy(io.Discard, conn) }() // ends with conn
@@ -227,7 +226,7 @@ func TestWriter_FlushDoesNotWaitForAChunk(t *testing.T) {
 type wrapped struct{ *net.TCPConn }
 
 func TestWriter_WritesSendToABareSocketOnly(t *testing.T) {
-	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	server := testkit.NewPeerServer(t, "127.0.0.1:0")
 	conn, err := net.Dial("tcp", server.Address())
 	require.NoError(t, err)
 	defer func() { _ = conn.Close() }()

@@ -18,13 +18,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
-	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
-	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 func TestWriter_MessageOverTheLimitQueuesNothing(t *testing.T) {
-	leaktest.Check(t)
-	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	testkit.CheckLeaks(t)
+	server := testkit.NewPeerServer(t, "127.0.0.1:0")
 	w := dialTest(t, WriterConfig{Address: server.Address(), MaxMessageSize: 256})
 	conn := server.Accept(t)
 	n, err := w.Write(make([]byte, 257))
@@ -43,8 +42,8 @@ func TestWriter_MessageOverTheLimitQueuesNothing(t *testing.T) {
 }
 
 func TestWriter_CloseSendsWhatIsQueuedAndIsIdempotent(t *testing.T) {
-	leaktest.Check(t)
-	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	testkit.CheckLeaks(t)
+	server := testkit.NewPeerServer(t, "127.0.0.1:0")
 	w := dialTest(t, WriterConfig{Address: server.Address()})
 	conn := server.Accept(t)
 	var want []string
@@ -70,7 +69,7 @@ func TestWriter_CloseSendsWhatIsQueuedAndIsIdempotent(t *testing.T) {
 }
 
 func TestWriter_DialReturnsWhyItFailed(t *testing.T) {
-	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	server := testkit.NewPeerServer(t, "127.0.0.1:0")
 	require.NoError(t, server.Listener.Close())
 	_, err := DialTCP(WriterConfig{Address: server.Address()})
 	var refused *net.OpError
@@ -79,9 +78,9 @@ func TestWriter_DialReturnsWhyItFailed(t *testing.T) {
 }
 
 func TestWriter_NextWriteReconnectsAfterThePeerRestarted(t *testing.T) {
-	leaktest.Check(t)
-	log := nettest.NewLog()
-	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	testkit.CheckLeaks(t)
+	log := testkit.NewLog()
+	server := testkit.NewPeerServer(t, "127.0.0.1:0")
 	w := dialTest(t, WriterConfig{Address: server.Address(), Logger: log})
 	conn := server.Accept(t)
 	for round := range 5 {
@@ -94,7 +93,7 @@ func TestWriter_NextWriteReconnectsAfterThePeerRestarted(t *testing.T) {
 		require.NoError(t, conn.Close())
 		require.NoError(t, server.Listener.Close())
 		assert.Contains(t, log.Next(t, "info").Msg, "Connection lost", "without a Write")
-		server = nettest.NewPeerServer(t, server.Address())
+		server = testkit.NewPeerServer(t, server.Address())
 		_, err = fmt.Fprint(w, "after ", round)
 		require.NoError(t, err)
 		conn = server.Accept(t)
@@ -106,8 +105,8 @@ func TestWriter_NextWriteReconnectsAfterThePeerRestarted(t *testing.T) {
 }
 
 func TestWriter_Reopen(t *testing.T) {
-	leaktest.Check(t)
-	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	testkit.CheckLeaks(t)
+	server := testkit.NewPeerServer(t, "127.0.0.1:0")
 	w := dialTest(t, WriterConfig{Address: server.Address()})
 	first := server.Accept(t)
 	require.NoError(t, w.Reopen())
@@ -128,7 +127,7 @@ func TestWriter_Reopen(t *testing.T) {
 	require.NoError(t, server.Listener.Close())
 	var refused *net.OpError
 	require.ErrorAs(t, w.Reopen(), &refused, "it tells that it failed, at once")
-	server = nettest.NewPeerServer(t, server.Address())
+	server = testkit.NewPeerServer(t, server.Address())
 	_, err = w.Write([]byte("on the third"))
 	require.NoError(t, err)
 	m, err = peerRead(server.Accept(t), width4096)
@@ -138,7 +137,7 @@ func TestWriter_Reopen(t *testing.T) {
 
 func TestWriter_ReopenEndsAWriteThatIsStuckAndLosesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, WriteTimeout: Unlimited})
 		<-network.Servers // takes nothing
 		_, err := w.Write([]byte("stuck"))
@@ -171,7 +170,7 @@ func (c *brokenConn) Write(p []byte) (int, error) {
 }
 
 // breakAfter dials connections of which the first ones break after they took rooms[i] bytes.
-func breakAfter(network *nettest.Pipes, broken chan<- *brokenConn, rooms ...int) DialFunc {
+func breakAfter(network *testkit.Network, broken chan<- *brokenConn, rooms ...int) DialFunc {
 	return func(ctx context.Context, n, a string) (net.Conn, error) {
 		conn, err := network.Dial(ctx, n, a)
 		if err != nil || len(rooms) == 0 {
@@ -194,7 +193,7 @@ func TestWriter_InterruptedFrameIsSentAgainFromItsStart(t *testing.T) {
 	}
 	for room := range len(stream) {
 		synctest.Test(t, func(t *testing.T) {
-			network, conns := nettest.NewPipes(), make(chan *brokenConn, 1)
+			network, conns := testkit.NewNetwork(), make(chan *brokenConn, 1)
 			w := dialTest(t, WriterConfig{Address: "peer:1", Dial: breakAfter(network, conns, room)})
 			<-network.Servers
 			for _, m := range messages {
@@ -220,7 +219,7 @@ func TestWriter_InterruptedFrameIsSentAgainFromItsStart(t *testing.T) {
 
 func TestWriter_WriteTimeoutEndsTheConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial})
 		stuck := <-network.Servers
 		start := time.Now()
@@ -243,7 +242,7 @@ func TestWriter_WriteTimeoutEndsTheConnection(t *testing.T) {
 
 func TestWriter_SlowPeerIsNoWriteTimeoutWhileThereIsProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, MaxMessageSize: 1 << 20, CloseTimeout: time.Hour})
 		slow := <-network.Servers
 		message := strings.Repeat("x", 1<<20-1)
@@ -267,7 +266,7 @@ func TestWriter_SlowPeerIsNoWriteTimeoutWhileThereIsProgress(t *testing.T) {
 
 func TestWriter_FullBufferBlocksAndNeverDrops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, BufferSize: 100})
 		conn := <-network.Servers
 		var accepted []string
@@ -297,7 +296,7 @@ func TestWriter_FullBufferBlocksAndNeverDrops(t *testing.T) {
 
 func TestWriter_MessageLargerThanTheBufferIsTakenWhenNothingElseWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, BufferSize: 10})
 		conn := <-network.Servers
 		go func() { // ends after the last message
@@ -317,7 +316,7 @@ func TestWriter_MessageLargerThanTheBufferIsTakenWhenNothingElseWaits(t *testing
 
 func TestWriter_CloseEndsAWriteThatWaitsForRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial, BufferSize: 10})
 		<-network.Servers // takes nothing
 		for range 2 {
@@ -351,7 +350,7 @@ func TestWriter_CloseEndsAWriteThatWaitsForRoom(t *testing.T) {
 
 func TestWriter_Flush(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial})
 		conn := <-network.Servers
 		require.NoError(t, w.Flush(context.Background()))
@@ -374,7 +373,7 @@ func TestWriter_Flush(t *testing.T) {
 
 func TestWriter_FlushWaitsForTheLastByte(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		const parts = 4 // together they are more than the frame, and none is whole
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: breakAfter(network, make(chan *brokenConn, parts), 3, 3, 3, 3)})
 		_, err := w.Write([]byte("whole"))
@@ -397,9 +396,9 @@ func TestWriter_FlushWaitsForTheLastByte(t *testing.T) {
 }
 
 func TestWriter_BytesOfThePeerAreDiscarded(t *testing.T) {
-	leaktest.Check(t)
-	log := nettest.NewLog()
-	server := nettest.NewPeerServer(t, "127.0.0.1:0")
+	testkit.CheckLeaks(t)
+	log := testkit.NewLog()
+	server := testkit.NewPeerServer(t, "127.0.0.1:0")
 	w := dialTest(t, WriterConfig{Address: server.Address(), Logger: log})
 	conn := server.Accept(t)
 	_, err := conn.Write(make([]byte, 10000))
@@ -414,7 +413,7 @@ func TestWriter_BytesOfThePeerAreDiscarded(t *testing.T) {
 
 func TestWriter_PeerThatNeverStopsSendingIsNotReadForever(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := nettest.NewPipes()
+		network := testkit.NewNetwork()
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial})
 		conn, sent := <-network.Servers, 0
 		go func() { // ends when the Writer closes the connection
@@ -429,14 +428,14 @@ func TestWriter_PeerThatNeverStopsSendingIsNotReadForever(t *testing.T) {
 }
 
 func TestWriter_TLSFromTheFirstByte(t *testing.T) {
-	leaktest.Check(t)
-	server, client := nettest.TestTLS(t)
+	testkit.CheckLeaks(t)
+	server, client := testkit.SelfSignedTLS(t)
 	got := make(chan string, 1)
 	l := startListener(t, ListenerConfig{Callback: collect(got), TLSConfig: server})
 	w := dialWriterTo(t, l, WriterConfig{TLSConfig: client})
 	_, err := w.Write([]byte("secret"))
 	require.NoError(t, err)
-	assert.Equal(t, "secret", nettest.Receive(t, got))
+	assert.Equal(t, "secret", testkit.Receive(t, got))
 	require.NoError(t, w.Close())
 
 	_, err = DialTCP(WriterConfig{Address: l.Addr().String(), TLSConfig: &tls.Config{}})
@@ -445,7 +444,7 @@ func TestWriter_TLSFromTheFirstByte(t *testing.T) {
 }
 
 func TestWriter_LessThanTLS13IsNotSpoken(t *testing.T) {
-	server, client := nettest.TestTLS(t)
+	server, client := testkit.SelfSignedTLS(t)
 	old, lax := server.Clone(), client.Clone()
 	old.MaxVersion, lax.MinVersion = tls.VersionTLS12, tls.VersionTLS10
 	ln, err := tls.Listen("tcp", "127.0.0.1:0", old)

@@ -23,7 +23,7 @@ func newSource() *source {
 	return &source{settled: map[uint64]int{}, refused: map[uint64][]Refusal{}}
 }
 
-func (s *source) Settled(first, last uint64, _ bool) {
+func (s *source) Settled(first, last uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for seq := first; seq <= last; seq++ {

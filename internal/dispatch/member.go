@@ -40,7 +40,7 @@ func (m *Member) Return(d Delivery) {
 	g.topic.mu.Lock()
 	done := g.giveBack(d)
 	g.topic.mu.Unlock()
-	g.topic.report(done, false)
+	g.topic.report(done)
 }
 
 // Yield gives deliveries back for members that wait, and makes this member wait behind them. It is notified when to
@@ -61,7 +61,7 @@ func (m *Member) Yield(ds ...Delivery) {
 		g.wake(1)
 	}
 	g.topic.mu.Unlock()
-	g.topic.report(done, false)
+	g.topic.report(done)
 }
 
 // AcksImmediately reports whether acks are urgent at all times.
@@ -85,7 +85,7 @@ func (m *Member) Leave() {
 	done := t.leaveLocked(m)
 	dropped, ended := t.expireLocked()
 	t.mu.Unlock()
-	t.report(done, false)
+	t.report(done)
 	if ended {
 		t.end(dropped)
 	}

@@ -3,17 +3,17 @@ package dispatch
 import "github.com/buffstreams/watermill-buffstreams/internal/flow"
 
 // Settle ends a delivery: the message was handled.
-func (m *Member) Settle(d Delivery) { m.settle([]Delivery{d}, nil, false) }
+func (m *Member) Settle(d Delivery) { m.settle([]Delivery{d}, nil) }
 
-// SettleAll ends deliveries whose messages were handled. idle tells that the member has no other delivery.
-func (m *Member) SettleAll(ds []Delivery, idle bool) { m.settle(ds, nil, idle) }
+// SettleAll ends deliveries whose messages were handled.
+func (m *Member) SettleAll(ds []Delivery) { m.settle(ds, nil) }
 
 // Refuse ends a delivery: the message will not be handled.
-func (m *Member) Refuse(d Delivery, refusal Refusal) { m.settle([]Delivery{d}, &refusal, false) }
+func (m *Member) Refuse(d Delivery, refusal Refusal) { m.settle([]Delivery{d}, &refusal) }
 
 // settle ends deliveries, and lets the keys that they hold go on. That comes after the report: what the report makes
 // durable cannot come again beside the key's next message.
-func (m *Member) settle(ds []Delivery, refusal *Refusal, idle bool) {
+func (m *Member) settle(ds []Delivery, refusal *Refusal) {
 	t := m.group.topic
 	var few [4]settledRange
 	done, keyed := few[:0], false
@@ -23,7 +23,7 @@ func (m *Member) settle(ds []Delivery, refusal *Refusal, idle bool) {
 			done = appendSettled(done, s)
 		}
 	}
-	t.report(done, idle)
+	t.report(done)
 	if keyed {
 		m.releaseKeys(ds)
 	}
@@ -60,13 +60,13 @@ func appendSettled(done []settledRange, s settledRange) []settledRange {
 }
 
 // report passes settled messages to their sources, and gives the window their room back. The caller must not hold t.mu.
-func (t *Topic) report(done []settledRange, idle bool) {
+func (t *Topic) report(done []settledRange) {
 	for _, s := range done {
 		first := s.run.first + uint64(s.index)
 		if s.refusal != nil {
 			s.run.source.Refused(first, *s.refusal)
 		} else {
-			s.run.source.Settled(first, first+uint64(s.count)-1, idle)
+			s.run.source.Settled(first, first+uint64(s.count)-1)
 		}
 		t.window.Release(flow.Amount{Messages: s.count, Bytes: s.bytes})
 	}

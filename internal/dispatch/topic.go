@@ -24,9 +24,8 @@ type Refusal struct {
 // Source is where messages come from. Each message is reported to it once, when every group has settled it: refused if
 // one of them refused it. The methods are called from any goroutine, with no lock of this package held.
 type Source interface {
-	// Settled reports consecutive messages. idle tells that the member that settled the last of them has no others, so
-	// that there is nothing to gather the report with.
-	Settled(first, last uint64, idle bool)
+	// Settled reports consecutive messages.
+	Settled(first, last uint64)
 	Refused(seq uint64, r Refusal)
 }
 
@@ -149,7 +148,7 @@ func (t *Topic) Drop(group string) {
 		done = t.removeLocked(g)
 	}
 	t.mu.Unlock()
-	t.report(done, false)
+	t.report(done)
 }
 
 // Backlog is the number of messages that the named group has not been given, or has given back.

@@ -1,59 +1,52 @@
+// Package flush writes out what has gathered: many callers ask for a flush, and one goroutine at a time makes it.
 package flush
 
 import (
 	"runtime"
 	"sync/atomic"
-	"time"
 )
 
-// The states of a flusher.
+// The states of a Flusher.
 const (
-	flushIdle    int32 = iota
-	flushLate          // idle, and a timer will kick it
-	flushRunning       // somebody flushes
-	flushAgain         // somebody flushes, and it has been kicked since that last began
-	flushClosed
+	idle     int32 = iota
+	flushing       // flush runs
+	kicked         // flush will begin: there was a kick since it last began
+	closed
 )
 
-const (
-	// yields is how often a flusher steps back before it flushes: fewer make more and smaller writes, more delay them for
-	// nothing. See docs/performance.md.
-	yields = 3
-	// lateBy is how long a flush waits that nobody waits for.
-	lateBy = time.Millisecond
-)
+// yields is how often a Flusher yields the processor before it flushes: fewer make more and smaller writes, more delay
+// them for nothing. See docs/performance.md.
+const yields = 3
 
-// flusher runs a flush function in a goroutine that it has only while there is something to flush: an idle connection
-// costs none, and kicks that arrive while it runs cost one atomic load.
-//
-// Whoever waits for the outcome, and knows that nobody else is about to add to it, flushes itself, with direct.
+// Flusher calls a flush function, one call at a time, in a goroutine that it has only while there is something to
+// flush: an idle connection costs none, and kicks that arrive before flush begins cost one atomic load. Its methods are
+// safe for concurrent use.
 type Flusher struct {
-	flush    func()
-	TryFlush func() (left bool) // flushes without blocking, and tells whether something is left; nil: that cannot be done
-	workers  *Workers
-	state    atomic.Int32
-	timer    *time.Timer // of whoever has changed armed
-	armed    atomic.Bool // the timer runs
-	closing  atomic.Bool
-	done     chan struct{} // closed with flushClosed
+	flush   func()
+	workers *Workers
+	state   atomic.Int32
+	closing atomic.Bool
+	done    chan struct{} // closed when state becomes closed
 }
 
-func New(crew *Workers, flush func(), atOnce func() (left bool)) *Flusher {
-	return &Flusher{flush: flush, TryFlush: atOnce, workers: crew, done: make(chan struct{})}
+// New returns a Flusher that runs in the goroutines of workers, or in a new one each time if workers is nil. The flush
+// function may block and may call Kick, but not Close.
+func New(workers *Workers, flush func()) *Flusher {
+	return &Flusher{flush: flush, workers: workers, done: make(chan struct{})}
 }
 
-// kick makes sure that flush begins after this call.
+// Kick makes sure that flush begins after this call, unless the Flusher is closed. It does not block.
 func (f *Flusher) Kick() {
 	for {
-		switch s := f.state.Load(); s {
-		case flushAgain, flushClosed:
+		switch f.state.Load() {
+		case kicked, closed:
 			return
-		case flushRunning:
-			if f.state.CompareAndSwap(flushRunning, flushAgain) {
+		case flushing:
+			if f.state.CompareAndSwap(flushing, kicked) {
 				return
 			}
-		case flushIdle, flushLate:
-			if f.state.CompareAndSwap(s, flushAgain) {
+		case idle:
+			if f.state.CompareAndSwap(idle, kicked) {
 				f.workers.run(f)
 				return
 			}
@@ -61,77 +54,35 @@ func (f *Flusher) Kick() {
 	}
 }
 
-// later makes sure that flush begins within lateBy. One caller at a time.
-func (f *Flusher) Later() {
-	if !f.state.CompareAndSwap(flushIdle, flushLate) {
-		f.state.CompareAndSwap(flushRunning, flushAgain)
-		return
-	}
-	if !f.armed.CompareAndSwap(false, true) { // for an earlier flush, which has come: to start it anew can cost a system call
-		return
-	}
-	if f.timer == nil {
-		f.timer = time.AfterFunc(lateBy, f.overdue)
-		return
-	}
-	f.timer.Reset(lateBy)
-}
-
-func (f *Flusher) overdue() {
-	f.armed.Store(false)
-	if f.state.Load() == flushLate {
-		f.Kick()
-	}
-}
-
-// direct flushes in the caller's goroutine, without blocking. Where that cannot be done it is a kick.
-func (f *Flusher) Direct() {
-	if f.TryFlush == nil || !f.state.CompareAndSwap(flushIdle, flushRunning) && !f.state.CompareAndSwap(flushLate, flushRunning) {
-		f.Kick()
-		return
-	}
-	if left := f.TryFlush(); left || !f.rest() {
-		f.state.Store(flushAgain)
-		f.workers.run(f)
-	}
-}
-
-// rest ends a flush, unless there was another kick.
-func (f *Flusher) rest() bool {
-	if !f.state.CompareAndSwap(flushRunning, flushIdle) {
-		return false
-	}
-	if f.closing.Load() {
-		f.end()
-	}
-	return true
-}
-
+// run flushes until there was no kick since flush last began.
 func (f *Flusher) run() {
 	for {
-		// Whoever is about to produce more goes first: it then rides on the same write. Where nobody is, this is no wait.
+		// A goroutine that is about to produce more goes first, so that its bytes ride on the same write. If there is
+		// none, a yield returns at once.
 		for range yields {
 			runtime.Gosched()
 		}
-		f.state.Store(flushRunning)
+		f.state.Store(flushing)
 		f.flush()
-		if f.rest() {
+		if f.state.CompareAndSwap(flushing, idle) {
+			if f.closing.Load() {
+				f.closeIfIdle()
+			}
 			return
 		}
 	}
 }
 
-// end closes a flusher that is idle.
-func (f *Flusher) end() {
-	if f.state.CompareAndSwap(flushIdle, flushClosed) || f.state.CompareAndSwap(flushLate, flushClosed) {
+func (f *Flusher) closeIfIdle() {
+	if f.state.CompareAndSwap(idle, closed) {
 		close(f.done)
 	}
 }
 
-// close refuses further kicks and waits for the goroutine's end. Close the connection that flush writes to first, so that
-// it cannot block. It may be called more than once.
+// Close waits until flush has run for every earlier Kick and its goroutine is done, and makes later calls of Kick do
+// nothing. If flush writes to a connection that can block, close that first. Close may be called more than once.
 func (f *Flusher) Close() {
 	f.closing.Store(true)
-	f.end()
+	f.closeIfIdle()
 	<-f.done
 }

@@ -5,75 +5,66 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
-	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
 )
 
-func TestALateFlushComes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var flushed atomic.Int32
-		f := New(nil, func() { flushed.Add(1) }, nil)
-		for n := range int32(3) {
-			f.Later()
-			f.Later()
-			synctest.Wait()
-			require.Equal(t, n, flushed.Load(), "not at once")
-			time.Sleep(lateBy)
-			synctest.Wait()
-			require.Equal(t, n+1, flushed.Load())
-		}
-		f.Later()
-		f.Kick()
-		synctest.Wait()
-		require.EqualValues(t, 4, flushed.Load(), "somebody waits now")
-		time.Sleep(2 * lateBy)
-		synctest.Wait()
-		require.EqualValues(t, 4, flushed.Load(), "nothing is left")
-		f.Later()
-		f.Close()
-		time.Sleep(2 * lateBy)
-		require.EqualValues(t, 4, flushed.Load())
-	})
-}
-
-// TestADirectFlushExcludesOthers: whoever flushes, one does so at a time, and no kick is lost.
-func TestADirectFlushExcludesOthers(t *testing.T) {
-	leaktest.Check(t)
-	c := NewWorkers()
-	var at atomic.Int32
-	var wanted, done atomic.Int64
-	flush := func() {
-		require.EqualValues(t, 1, at.Add(1))
-		n := wanted.Load()
-		if n > done.Load() {
-			done.Store(n)
-		}
-		at.Add(-1)
-	}
-	turn := 0
-	f := New(c, flush, func() (left bool) {
-		flush()
-		turn++
-		return turn%3 == 0
+// Kicks come from many goroutines while flush runs: it never runs twice at a time, and Close returns only when it has
+// seen what was there at the last kick.
+func TestFlusher_RunsOneFlushAtATimeAndLosesNoKick(t *testing.T) {
+	w := NewWorkers()
+	defer w.Close()
+	var running atomic.Int32
+	var wanted, flushed atomic.Int64
+	f := New(w, func() {
+		assert.EqualValues(t, 1, running.Add(1))
+		flushed.Store(wanted.Load())
+		running.Add(-1)
 	})
 	var wg sync.WaitGroup
-	for g := range 4 {
-		wg.Go(func() {
+	for range 4 {
+		wg.Go(func() { // ends after its kicks; the test waits for it
 			for range 2000 {
 				wanted.Add(1)
-				if g%2 == 0 {
-					f.Direct()
-				} else {
-					f.Kick()
-				}
+				f.Kick()
 			}
 		})
 	}
 	wg.Wait()
-	require.Eventually(t, func() bool { return done.Load() == wanted.Load() }, 10*time.Second, time.Millisecond)
 	f.Close()
-	c.Close()
+	require.Equal(t, wanted.Load(), flushed.Load())
+}
+
+// Close comes while flush is blocked and kicked once more: it waits for the second flush, and a kick after it does
+// nothing.
+func TestFlusher_CloseWaitsForTheFlushThatWasKicked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		block := make(chan struct{})
+		var flushes atomic.Int32
+		f := New(nil, func() {
+			flushes.Add(1)
+			<-block
+		})
+		f.Kick()
+		synctest.Wait()
+		f.Kick()
+		var closed atomic.Bool
+		go func() { // ends with Close
+			f.Close()
+			closed.Store(true)
+		}()
+		synctest.Wait()
+		require.False(t, closed.Load(), "flush runs")
+		block <- struct{}{}
+		synctest.Wait()
+		require.False(t, closed.Load(), "the kick meanwhile is not forgotten")
+		block <- struct{}{}
+		synctest.Wait()
+		require.True(t, closed.Load())
+		f.Kick()
+		synctest.Wait()
+		require.EqualValues(t, 2, flushes.Load())
+		f.Close()
+	})
 }

@@ -5,51 +5,53 @@ import (
 	"sync/atomic"
 )
 
-// crewSize is how many of a crew's goroutines stay when they have nothing to do.
+// keptWorkers is how many goroutines of a pool stay when they have nothing to do.
 const keptWorkers = 4
 
-// crew has goroutines for a Manager's flushers. A few of them stay: a new one would first have to grow its stack, at every
-// message of a conversation. Nil starts a new one each time.
+// Workers is a pool of goroutines that Flushers share. A few of them stay when they are idle, as the stack of a new one
+// would have to grow first, at every message of a conversation. A nil *Workers starts a new goroutine each time.
 type Workers struct {
-	jobs chan *Flusher
+	jobs chan *Flusher // without a buffer: only an idle worker receives
 	idle atomic.Int32
 	stop chan struct{}
 	wg   sync.WaitGroup
 }
 
+// NewWorkers returns a pool that has no goroutine yet. Close ends it.
 func NewWorkers() *Workers { return &Workers{jobs: make(chan *Flusher), stop: make(chan struct{})} }
 
-// run runs a flusher in a goroutine that has nothing to do, or in a new one.
-func (c *Workers) run(f *Flusher) {
-	if c == nil {
-		go f.run() // ends by itself when nothing is left to flush; the flusher's close waits for that
+// run runs a Flusher in an idle goroutine, or in a new one if none is idle.
+func (w *Workers) run(f *Flusher) {
+	if w == nil {
+		go f.run() // ends when nothing is left to flush; Flusher.Close waits for it
 		return
 	}
 	select {
-	case c.jobs <- f:
+	case w.jobs <- f:
 	default:
-		c.wg.Go(func() { c.work(f) }) // ends when too many have nothing to do, or with close
+		w.wg.Go(func() { w.work(f) }) // ends when enough others are idle, or with Close, which waits for it
 	}
 }
 
-func (c *Workers) work(f *Flusher) {
+func (w *Workers) work(f *Flusher) {
 	for {
 		f.run()
-		if c.idle.Add(1) > keptWorkers {
-			c.idle.Add(-1)
+		if w.idle.Add(1) > keptWorkers {
+			w.idle.Add(-1)
 			return
 		}
 		select {
-		case f = <-c.jobs:
-			c.idle.Add(-1)
-		case <-c.stop:
+		case f = <-w.jobs:
+			w.idle.Add(-1)
+		case <-w.stop:
 			return
 		}
 	}
 }
 
-// close ends the goroutines. Every flusher must be closed by then.
-func (c *Workers) Close() {
-	close(c.stop)
-	c.wg.Wait()
+// Close ends the goroutines and waits for them. Every Flusher that uses the pool must be closed before. It is called
+// once.
+func (w *Workers) Close() {
+	close(w.stop)
+	w.wg.Wait()
 }

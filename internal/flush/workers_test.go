@@ -6,23 +6,25 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
-// TestACrewRunsEveryKick: whatever is kicked is flushed after that, by goroutines that end with the crew.
-func TestACrewRunsEveryKick(t *testing.T) {
-	leaktest.Check(t)
-	c := NewWorkers()
+func TestMain(m *testing.M) { testkit.Main(m) }
+
+// A kick that finds the flusher on its way back to idle must not be lost, whichever goroutine runs it.
+func TestWorkers_FlushAfterEveryKick(t *testing.T) {
+	testkit.CheckLeaks(t)
+	w := NewWorkers()
 	var wg sync.WaitGroup
 	for range 4 * keptWorkers {
-		wg.Go(func() {
+		wg.Go(func() { // ends after its kicks; the test waits for it
 			flushed := make(chan struct{}, 1)
-			f := New(c, func() {
+			f := New(w, func() {
 				select {
 				case flushed <- struct{}{}:
 				default:
 				}
-			}, nil)
+			})
 			for range 1000 {
 				select {
 				case <-flushed:
@@ -35,6 +37,6 @@ func TestACrewRunsEveryKick(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	require.LessOrEqual(t, c.idle.Load(), int32(keptWorkers))
-	c.Close()
+	require.LessOrEqual(t, w.idle.Load(), int32(keptWorkers))
+	w.Close()
 }

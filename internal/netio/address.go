@@ -11,23 +11,22 @@ import (
 // ErrInsecureAddress is what every *InsecureAddressError matches.
 var ErrInsecureAddress = errors.New("buffstreams: refusing to listen in plaintext beyond loopback")
 
-// InsecureAddressError refuses a listening address that other machines can
-// reach while there is neither TLS nor the user's explicit consent.
+// InsecureAddressError refuses a listening address that other machines can reach while there is neither TLS nor the
+// user's explicit consent.
 type InsecureAddressError struct {
 	Address string
 }
 
 func (e *InsecureAddressError) Error() string {
-	return fmt.Sprintf("%v: %s is not a loopback address; set TLSConfig, or Insecure: true to accept plaintext from anybody who can reach it",
+	return fmt.Sprintf("%v: %s is not a loopback address; set TLSConfig, or Insecure: true to accept plaintext from any machine that can reach it",
 		ErrInsecureAddress, Quote(e.Address))
 }
 
 // Unwrap makes errors.Is(err, ErrInsecureAddress) true.
 func (e *InsecureAddressError) Unwrap() error { return ErrInsecureAddress }
 
-// reachableFromOutside tells whether a literal listening address is open to
-// other machines. A host name is not judged here: the bound socket's own
-// address is, after it was resolved.
+// Exposed tells whether other machines can reach a literal listening address. It returns false for a host name:
+// BoundBeyondLoopback judges the address that the name resolved to.
 func Exposed(network, address string) bool {
 	if !strings.HasPrefix(network, "tcp") {
 		return false
@@ -44,7 +43,7 @@ func Exposed(network, address string) bool {
 	return ip != nil && !ip.IsLoopback()
 }
 
-// boundOutside is reachableFromOutside for a socket that exists.
+// BoundBeyondLoopback is Exposed for the address of a socket that exists.
 func BoundBeyondLoopback(addr net.Addr) bool {
 	if tcp, ok := addr.(*net.TCPAddr); ok {
 		return !tcp.IP.IsLoopback()
@@ -52,11 +51,12 @@ func BoundBeyondLoopback(addr net.Addr) bool {
 	if !strings.HasPrefix(addr.Network(), "tcp") {
 		return false
 	}
-	at, err := netip.ParseAddrPort(addr.String()) // of a listener that is wrapped
+	at, err := netip.ParseAddrPort(addr.String()) // of a listener that the user has wrapped
 	return err != nil || !at.Addr().Unmap().IsLoopback()
 }
 
-// hostOf is the part of a peer's address that its connections share: of IPv6 the /64, as each host has a whole one.
+// HostOf is the part of a peer's address that is counted as one host. Of an IPv6 address it is the /64, as each host
+// has a whole one. It is empty if addr is nil.
 func HostOf(addr net.Addr) string {
 	if addr == nil {
 		return ""

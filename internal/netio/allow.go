@@ -12,8 +12,9 @@ import (
 	"syscall"
 )
 
-// DialAllow limits where a Manager connects to. It is checked at each connect against the address that is really connected
-// to, after every lookup of names: a name that points elsewhere by then is refused. The zero value allows nothing.
+// DialAllow limits where a Manager connects to. It is checked at each connect against the address that is really
+// connected to, after every lookup of names: a name that points elsewhere by then is refused. The zero value allows
+// nothing. It is safe for concurrent use, as nothing changes it.
 //
 // Link-local addresses and those at which clouds serve metadata and credentials are allowed only by a prefix that lies
 // within their range, such as 169.254.169.254/32: 0.0.0.0/0 does not.
@@ -22,8 +23,8 @@ type DialAllow struct {
 	Prefixes []netip.Prefix
 	// Ports are the ports that may be dialed; empty means all.
 	Ports []uint16
-	// UnixDirs are directories whose Unix sockets may be dialed, those in directories below included. Who can make
-	// symbolic links there can lead out of them.
+	// UnixDirs are directories whose Unix sockets may be dialed, those in directories below included. A symbolic link
+	// in them can lead out of them.
 	UnixDirs []string
 }
 
@@ -32,7 +33,7 @@ var ErrDialDenied = errors.New("buffstreams: ManagerConfig.DialAllow does not al
 
 // DialDeniedError says that an address is not allowed to be dialed.
 type DialDeniedError struct {
-	// Address is what was asked for or what it resolved to.
+	// Address is the target, or what it resolved to.
 	Address string
 }
 
@@ -43,7 +44,7 @@ func (e *DialDeniedError) Error() string {
 // Unwrap makes errors.Is(err, ErrDialDenied) true.
 func (e *DialDeniedError) Unwrap() error { return ErrDialDenied }
 
-// special are ranges that a wider prefix does not open.
+// special are the ranges that a wider prefix does not allow.
 var special = []netip.Prefix{
 	netip.MustParsePrefix("169.254.0.0/16"),     // link-local, and most clouds' metadata
 	netip.MustParsePrefix("fe80::/10"),          // link-local
@@ -53,7 +54,7 @@ var special = []netip.Prefix{
 	netip.MustParsePrefix("168.63.129.16/32"),   // Azure's agent
 }
 
-// translated are ranges whose addresses lead to the IPv4 address in their bytes from the given one on.
+// translated are the ranges whose addresses lead to the IPv4 address that is in their bytes from at on.
 var translated = []struct {
 	prefix netip.Prefix
 	at     int
@@ -63,7 +64,8 @@ var translated = []struct {
 	{netip.MustParsePrefix("::/96"), 12},        // IPv4-compatible
 }
 
-// allows judges an address of package net: network is tcp, tcp4, tcp6 or unix.
+// Allows returns a *DialDeniedError unless the address may be dialed. The network is tcp, tcp4, tcp6 or unix; the
+// address is resolved.
 func (d *DialAllow) Allows(network, address string) error {
 	denied := &DialDeniedError{Address: address}
 	if strings.HasPrefix(network, "unix") {
@@ -83,7 +85,7 @@ func (d *DialAllow) Allows(network, address string) error {
 }
 
 func (d *DialAllow) allowsPath(path string) bool {
-	if !filepath.IsAbs(path) { // also the abstract ones of Linux, which begin with @
+	if !filepath.IsAbs(path) { // which an abstract socket of Linux, that begins with @, is not
 		return false
 	}
 	for _, dir := range d.UnixDirs {
@@ -115,7 +117,8 @@ func (d *DialAllow) covers(ip netip.Addr, within netip.Prefix) bool {
 	return false
 }
 
-// plainIP is the address that a dial of ip ends at: without a zone, IPv4 where it is that, loopback where it is unspecified.
+// plainIP is the address that a dial of ip ends at: without a zone, IPv4 where it is that, loopback where it is
+// unspecified.
 func plainIP(ip netip.Addr) netip.Addr {
 	ip = ip.WithZone("").Unmap()
 	switch ip {
@@ -155,8 +158,9 @@ func translation(ip netip.Addr) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// dial is the dialFunc that keeps to the list: nil means the one of package net, where a denied address is not even
-// connected to. The connection of another is judged before its first byte; one whose address cannot be judged is denied.
+// Guard returns a Dial that dials only what d allows. If dial is nil, it is that of package net, and a denied address
+// is not even connected to. A connection that the user's own dial has made is judged before its first byte, and closed
+// if it is denied or has no address to judge.
 func (d *DialAllow) Guard(dial Dial) Dial {
 	if dial == nil {
 		return (&net.Dialer{ControlContext: func(_ context.Context, network, address string, _ syscall.RawConn) error {
@@ -179,7 +183,8 @@ func (d *DialAllow) Guard(dial Dial) Dial {
 	}
 }
 
-// literal judges a target before anything is dialed, if it needs no lookup: what can never be sent is not taken.
+// AllowsLiteral is Allows for a target that needs no lookup, so that a message that can never be sent is not accepted.
+// It returns nil for a host name, which Guard judges, and if d is nil.
 func (d *DialAllow) AllowsLiteral(t Target) error {
 	if d == nil {
 		return nil
@@ -190,7 +195,7 @@ func (d *DialAllow) AllowsLiteral(t Target) error {
 	return d.Allows(t.Network, t.Address)
 }
 
-// validate names what cannot be meant.
+// Validate returns an error that names a prefix or directory that can match nothing. A nil *DialAllow is valid.
 func (d *DialAllow) Validate() error {
 	if d == nil {
 		return nil

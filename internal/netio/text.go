@@ -6,13 +6,14 @@ import (
 	"strings"
 )
 
-// provider is the value of the log field of that name.
+// Provider is the value of the log field of that name.
 const Provider = "buffstreams"
 
 // maxLoggedAddress bounds what a log line or error repeats of an address.
 const maxLoggedAddress = 128
 
-// quoteAddress makes text that may come from outside safe for a log line.
+// Quote makes an address, which a peer or a message may have chosen, safe for a log line or an error: quoted and
+// truncated.
 func Quote(address string) string {
 	if len(address) > maxLoggedAddress {
 		address = address[:maxLoggedAddress] + "…"
@@ -20,7 +21,8 @@ func Quote(address string) string {
 	return strconv.Quote(address)
 }
 
-// peerText is an address as logs show it: the peer chose that of its Unix socket.
+// PeerText is the address of a peer as logs show it. The peer has chosen that of its Unix socket. It is empty if addr
+// is nil.
 func PeerText(addr net.Addr) string {
 	if addr == nil {
 		return ""
@@ -28,16 +30,17 @@ func PeerText(addr net.Addr) string {
 	return Printable(addr.String())
 }
 
-// maxLoggedText bounds what a log line repeats of text that may be a peer's.
+// maxLoggedText bounds what a log line repeats of a text that a peer may have chosen.
 const maxLoggedText = 300
 
-// printableError is an error whose text may be a peer's, for a log line.
+// printableError is an error whose text is safe for a log line.
 type printableError struct{ error }
 
 func (e printableError) Error() string { return Printable(e.error.Error()) }
 
 func (e printableError) Unwrap() error { return e.error }
 
+// Sanitize returns err with a text that is Printable. It returns nil if err is nil.
 func Sanitize(err error) error {
 	if err == nil {
 		return nil
@@ -45,7 +48,8 @@ func Sanitize(err error) error {
 	return printableError{err}
 }
 
-// printable makes text that may be a peer's safe for a log line or an error: cut, on one line, without control characters.
+// Printable makes text that a peer may have chosen safe for a log line or an error: truncated, on one line, without
+// control characters.
 func Printable(text string) string {
 	if len(text) > maxLoggedText {
 		text = strings.ToValidUTF8(text[:maxLoggedText], "") + "…"

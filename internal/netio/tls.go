@@ -6,12 +6,12 @@ import (
 	"net"
 )
 
-// MinTLS is the least version of TLS. A configuration that allows less, as the zero value of its MinVersion does, is raised
-// to it: its owner may share it with servers that have older clients, and no peer of ours can be one. A MaxVersion below it
-// contradicts, and is an error.
+// MinTLS is the least version of TLS. ServerTLS and ClientTLS raise a configuration that allows less, as the zero value
+// of MinVersion does: its owner may share it with servers that have older clients, and no peer of this protocol is one.
+// A MaxVersion below it is a contradiction, and an error.
 const MinTLS = tls.VersionTLS13
 
-// checkTLS refuses what raiseTLS cannot raise.
+// CheckTLS returns an error if cfg cannot be raised to MinTLS. A nil cfg is valid.
 func CheckTLS(cfg *tls.Config) error {
 	if cfg != nil && cfg.MaxVersion != 0 && cfg.MaxVersion < MinTLS {
 		return fmt.Errorf("MaxVersion %s is below TLS 1.3, the least that is spoken; leave it 0", tls.VersionName(cfg.MaxVersion))
@@ -19,15 +19,16 @@ func CheckTLS(cfg *tls.Config) error {
 	return nil
 }
 
-// raiseTLS returns a copy that speaks TLS 1.3 or later.
+// raiseTLS returns a copy of cfg that speaks TLS 1.3 or later.
 func raiseTLS(cfg *tls.Config) *tls.Config {
 	cfg = cfg.Clone()
 	cfg.MinVersion = max(cfg.MinVersion, MinTLS)
 	return cfg
 }
 
-// serverTLS is raiseTLS for a listener; configurations that GetConfigForClient returns are raised as well. Sessions are not
-// resumed: connections live long, and each must show a certificate that holds now.
+// ServerTLS returns a copy of cfg for a listener that speaks TLS 1.3 or later; configurations that GetConfigForClient
+// returns are raised as well. Sessions are not resumed: connections live long, and each must show a certificate that is
+// valid now.
 func ServerTLS(cfg *tls.Config) *tls.Config {
 	cfg = raiseTLS(cfg)
 	cfg.SessionTicketsDisabled = true
@@ -50,7 +51,8 @@ func ServerTLS(cfg *tls.Config) *tls.Config {
 	return cfg
 }
 
-// clientTLS is raiseTLS for a dial to address, whose host the peer's certificate must name. cfg may be nil.
+// ClientTLS returns a copy of cfg for a dial to address that speaks TLS 1.3 or later; the peer's certificate must name
+// the host of address, unless cfg has a ServerName. cfg may be nil.
 func ClientTLS(cfg *tls.Config, address string) (*tls.Config, error) {
 	if cfg == nil {
 		cfg = &tls.Config{MinVersion: MinTLS}
@@ -67,7 +69,7 @@ func ClientTLS(cfg *tls.Config, address string) (*tls.Config, error) {
 	return cfg, nil
 }
 
-// Verifies tells whether cfg checks who the peer is.
+// Verifies tells whether cfg verifies the identity of the peer. cfg may be nil.
 func Verifies(cfg *tls.Config) bool {
 	return cfg == nil || !cfg.InsecureSkipVerify || cfg.VerifyConnection != nil || cfg.VerifyPeerCertificate != nil
 }

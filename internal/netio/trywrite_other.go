@@ -4,10 +4,11 @@ package netio
 
 import "net"
 
-// TryWriter would write to a socket what that takes at once.
+// TryWriter does not exist on this system.
 type TryWriter struct{}
 
-// NewTryWriter returns nil: all writes are a flusher's.
+// NewTryWriter returns nil: every write may block.
 func NewTryWriter(net.Conn) *TryWriter { return nil }
 
+// Write is never called.
 func (*TryWriter) Write([]byte) (int, error) { return 0, nil }

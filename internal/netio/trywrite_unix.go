@@ -8,34 +8,36 @@ import (
 	"syscall"
 )
 
-// tryWriter writes to a socket what that takes at once. It is not safe for concurrent use.
+// TryWriter writes to a bare socket without blocking. It is not safe for concurrent use.
 type TryWriter struct {
-	raw  syscall.RawConn
-	once func(fd uintptr) bool // made once, as it escapes
+	raw      syscall.RawConn
+	tryWrite func(fd uintptr) bool // made once, as it escapes
 
+	// The argument and results of tryWrite.
 	buf []byte
 	n   int
 	err error
 }
 
-// newTryWriter returns nil for a connection that is not a bare socket.
+// NewTryWriter returns nil if conn is not a bare socket.
 func NewTryWriter(conn net.Conn) *TryWriter {
 	raw := rawConn(conn)
 	if raw == nil {
 		return nil
 	}
 	w := &TryWriter{raw: raw}
-	w.once = func(fd uintptr) bool {
+	w.tryWrite = func(fd uintptr) bool {
 		w.n, w.err = syscall.Write(int(fd), w.buf)
 		return true
 	}
 	return w
 }
 
-// write returns how much of buf was written. Less than all of it is no error.
+// Write writes as much of buf as the socket takes at once, and returns how much that was. Less than all of it is no
+// error.
 func (w *TryWriter) Write(buf []byte) (int, error) {
 	w.buf, w.n, w.err = buf, 0, nil
-	err := w.raw.Write(w.once)
+	err := w.raw.Write(w.tryWrite)
 	w.buf = nil
 	if err == nil {
 		err = w.err
@@ -46,8 +48,8 @@ func (w *TryWriter) Write(buf []byte) (int, error) {
 	return max(w.n, 0), err
 }
 
-// rawConn returns nil for a connection that is not a bare socket, such as one under TLS, or one of the user's that embeds a
-// socket and has methods of its own.
+// rawConn returns nil if conn is not a bare socket, as under TLS, or if the user's dial has wrapped a socket in a type
+// with methods of its own.
 func rawConn(conn net.Conn) syscall.RawConn {
 	var raw syscall.RawConn
 	var err error

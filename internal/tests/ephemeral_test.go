@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
@@ -64,7 +65,7 @@ const replies = 100_000
 
 func TestReplyTopicsLeaveNothingBehind(t *testing.T) {
 	count := replies
-	if testing.Short() || raceEnabled {
+	if testing.Short() || testkit.RaceEnabled {
 		count /= 10
 	}
 	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{ForgetAfter: 50 * time.Millisecond}})

@@ -15,7 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
-	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 // upstreamLeak collects publishedMessages from a channel that the upstream TestReconnect never closes.
@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == cutCommand { // this process is a suite's RestartServiceCommand
 		os.Exit(cutNetwork(os.Args[2]))
 	}
-	leaktest.Main(m, goleak.IgnoreAnyFunction(upstreamLeak))
+	testkit.Main(m, goleak.IgnoreAnyFunction(upstreamLeak))
 }
 
 // house is what the two ends of a test share: a Manager, and an address that its listener gets.

@@ -1,3 +1,4 @@
+// Package acktest is what the tests of both halves of the acked protocol share.
 package acktest
 
 import (
@@ -8,6 +9,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 )
 
+// BatchOf makes a batch of encoded messages.
 func BatchOf(t *testing.T, messages ...string) *session.Batch {
 	var b session.Batch
 	for _, m := range messages {

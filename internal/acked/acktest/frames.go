@@ -14,21 +14,23 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
+// FuzzEncoder encodes frames of up to 1,024 bytes with checksums, as both halves do in fuzz tests.
 func FuzzEncoder(t testing.TB) session.Encoder {
 	codec, err := session.NewCodec(1024)
 	require.NoError(t, err)
 	return session.Encoder{Codec: codec, Checksum: true}
 }
 
-// frames makes a conversation of bytes: whole frames of any type whose fields are small numbers or those near the ends of
-// 64 bits, in any order, with raw bytes and wrong checksums between.
+// Script makes one side of a conversation out of the bytes of a fuzz input: whole frames of any type whose fields are
+// small numbers or near the ends of 64 bits, in any order, with raw bytes and wrong checksums between.
 type Script struct {
 	T   testing.TB
 	Enc session.Encoder
-	In  []byte
-	Out []byte
+	In  []byte // not used yet
+	Out []byte // the conversation
 }
 
+// Byte takes a byte of the input; 0 when there is none left.
 func (s *Script) Byte() int {
 	if len(s.In) == 0 {
 		return 0
@@ -56,6 +58,7 @@ func (s *Script) number() uint64 {
 	}
 }
 
+// Control appends a frame.
 func (s *Script) Control(f *wire.Frame) {
 	out, err := s.Enc.AppendControl(s.Out, f)
 	require.NoError(s.T, err)
@@ -84,7 +87,7 @@ func (s *Script) messages() (out [][]byte) {
 	return out
 }
 
-// sender appends one frame of a sender, or something else.
+// Sender appends one frame of a sender, or something strange.
 func (s *Script) Sender() {
 	switch s.Byte() % 12 {
 	case 0, 1:
@@ -132,12 +135,14 @@ func (s *Script) strange() {
 	}
 }
 
+// SealedPayload makes a frame of any payload, with the right checksum.
 func SealedPayload(payload []byte) []byte {
 	codec, err := session.NewCodec(1024)
 	if err != nil {
 		return nil
 	}
-	// A frame whose only field is unknown is copied as it is: the encoder then adds the checksum of exactly these bytes.
+	// A frame whose only field is unknown is copied as it is: the encoder then adds the checksum of exactly these
+	// bytes.
 	f := &wire.Frame{}
 	f.ProtoReflect().SetUnknown(payload)
 	out, err := (session.Encoder{Codec: codec, Checksum: true}).AppendControl(nil, f)
@@ -147,10 +152,10 @@ func SealedPayload(payload []byte) []byte {
 	return out
 }
 
-// checkTold wants whole frames that a sender can read, of which a Failure is the last.
-func CheckTold(t *testing.T, enc session.Encoder, told []byte) {
+// CheckWritten fails the test unless written is a run of whole frames, with a Failure only at its end.
+func CheckWritten(t *testing.T, enc session.Encoder, written []byte) {
 	t.Helper()
-	r := framing.NewReader(bytes.NewReader(told), enc.Codec)
+	r := framing.NewReader(bytes.NewReader(written), enc.Codec)
 	failed := false
 	for {
 		payload, err := r.Next()
@@ -167,7 +172,7 @@ func CheckTold(t *testing.T, enc session.Encoder, told []byte) {
 	}
 }
 
-// listener appends one frame of a listener, or something else.
+// Listener appends one frame of a listener, or something strange.
 func (s *Script) Listener() {
 	handle := s.number() % 4
 	switch s.Byte() % 10 {

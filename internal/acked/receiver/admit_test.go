@@ -13,13 +13,12 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
-	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
-// stranger speaks the acked protocol by hand.
+// stranger is a peer that speaks the acked protocol by hand.
 type stranger struct {
 	t    *testing.T
 	conn net.Conn
@@ -90,19 +89,19 @@ func (s stranger) refused(token string) *wire.Failure {
 }
 
 // listenWith returns a Receiver that logs to log, and its address.
-func listenWith(t *testing.T, cfg Config, log nettest.Log) (*Receiver, string) {
+func listenWith(t *testing.T, cfg Config, log testkit.Log) (*Receiver, string) {
 	t.Helper()
 	cfg.Logger = log
 	r := listen(t, cfg)
 	return r, r.Addr().String()
 }
 
-// until waits for the endpoint to have n connections.
-func (e *Receiver) until(n int) {
+// until waits until the Receiver has n connections.
+func (r *Receiver) until(n int) {
 	for {
-		e.mu.Lock()
-		now := len(e.conns)
-		e.mu.Unlock()
+		r.mu.Lock()
+		now := len(r.conns)
+		r.mu.Unlock()
 		if now == n {
 			return
 		}
@@ -110,14 +109,14 @@ func (e *Receiver) until(n int) {
 	}
 }
 
-func TestOneConnectionTooManyIsToldSo(t *testing.T) {
+func TestReceiver_RefusesOneConnectionTooMany(t *testing.T) {
 	for name, cfg := range map[string]Config{
 		"in all": {MaxConnections: 2, MaxConnectionsPerHost: -1}, "of a host": {MaxConnections: 9, MaxConnectionsPerHost: 2},
 	} {
 		t.Run(name, func(t *testing.T) {
-			leaktest.Check(t)
-			log := nettest.NewLog()
-			e, address := listenWith(t, cfg, log)
+			testkit.CheckLeaks(t)
+			log := testkit.NewLog()
+			r, address := listenWith(t, cfg, log)
 			first, second := comeFrom(t, "127.0.0.1", address), comeFrom(t, "127.0.0.1", address)
 			first.welcomed()
 			second.welcomed()
@@ -134,25 +133,25 @@ func TestOneConnectionTooManyIsToldSo(t *testing.T) {
 				other.refused("")
 			}
 			require.NoError(t, first.conn.Close())
-			e.until(map[string]int{"in all": 1, "of a host": 2}[name])
+			r.until(map[string]int{"in all": 1, "of a host": 2}[name])
 			comeFrom(t, "127.0.0.1", address).welcomed()
 		})
 	}
 }
 
 // Telling strangers that there is no room must not take room without bound either.
-func TestAFloodOfConnectionsIsClosed(t *testing.T) {
-	leaktest.Check(t)
-	e, address := listenWith(t, Config{MaxConnections: 1, HandshakeTimeout: time.Minute}, nettest.NewLog())
+func TestReceiver_ClosesAFloodOfConnections(t *testing.T) {
+	testkit.CheckLeaks(t)
+	r, address := listenWith(t, Config{MaxConnections: 1, HandshakeTimeout: time.Minute}, testkit.NewLog())
 	comeFrom(t, "127.0.0.1", address).welcomed()
-	silent := make([]stranger, maxTurnedAway)
+	silent := make([]stranger, maxRefused)
 	for i := range silent {
 		silent[i] = comeFrom(t, "127.0.0.1", address)
 	}
-	e.until(1 + maxTurnedAway)
+	r.until(1 + maxRefused)
 	require.Nil(t, comeFrom(t, "127.0.0.1", address).next())
 	require.NoError(t, silent[0].conn.Close())
-	e.until(maxTurnedAway)
+	r.until(maxRefused)
 	comeFrom(t, "127.0.0.1", address).refused("")
 }
 
@@ -177,21 +176,21 @@ func (s stranger) drip(frame []byte, every time.Duration) time.Duration {
 }
 
 // A peer that always sends something is given no more time than one that sends nothing.
-func TestASlowPeerIsEnded(t *testing.T) {
+func TestConn_EndsASlowPeer(t *testing.T) {
 	hello := sealed(t, &wire.Frame{Body: &wire.Frame_Hello{Hello: &wire.Hello{Version: 1, MaxFrame: 65600, Agent: string(make([]byte, 1000))}}})
 	const short, patience = 200 * time.Millisecond, 5 * time.Second
 	t.Run("in its greeting", func(t *testing.T) {
-		_, address := listenWith(t, Config{HandshakeTimeout: short}, nettest.NewLog())
+		_, address := listenWith(t, Config{HandshakeTimeout: short}, testkit.NewLog())
 		require.Less(t, comeFrom(t, "127.0.0.1", address).drip(hello, 20*time.Millisecond), patience)
 	})
 	t.Run("in its TLS handshake", func(t *testing.T) {
-		server, _ := nettest.TestTLS(t)
-		_, address := listenWith(t, Config{TLS: netio.ServerTLS(server), HandshakeTimeout: short}, nettest.NewLog())
+		server, _ := testkit.SelfSignedTLS(t)
+		_, address := listenWith(t, Config{TLS: netio.ServerTLS(server), HandshakeTimeout: short}, testkit.NewLog())
 		record := append([]byte{22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3}, make([]byte, 506)...)
 		require.Less(t, comeFrom(t, "127.0.0.1", address).drip(record, 20*time.Millisecond), patience)
 	})
 	t.Run("in a frame", func(t *testing.T) {
-		_, address := listenWith(t, Config{DeadAfter: short}, nettest.NewLog())
+		_, address := listenWith(t, Config{DeadAfter: short}, testkit.NewLog())
 		s := comeFrom(t, "127.0.0.1", address)
 		s.welcomed()
 		frame := append([]byte{0, 1, 0, 0, 0x2a}, make([]byte, 1<<16)...)
@@ -201,21 +200,21 @@ func TestASlowPeerIsEnded(t *testing.T) {
 		_, address := listenWith(t, Config{HandshakeTimeout: short, Authenticate: func(ctx context.Context, _ Peer) (string, error) {
 			<-ctx.Done()
 			return "", ctx.Err()
-		}}, nettest.NewLog())
+		}}, testkit.NewLog())
 		require.Equal(t, wire.Code_CODE_LIMIT, comeFrom(t, "127.0.0.1", address).refused("x").Code)
 	})
 }
 
-func TestBeforeTheWelcomeAFrameHas4KiB(t *testing.T) {
-	_, address := listenWith(t, Config{HandshakeTimeout: time.Minute}, nettest.NewLog()) // not that ends it
+func TestConn_BoundsAFrameBeforeTheWelcome(t *testing.T) {
+	_, address := listenWith(t, Config{HandshakeTimeout: time.Minute}, testkit.NewLog()) // not that ends it
 	s := comeFrom(t, "127.0.0.1", address)
 	_, err := s.conn.Write([]byte{0, 0, 0x10, 1})
 	require.NoError(t, err)
 	require.Nil(t, s.next())
 }
 
-func TestTooManyPingsEndTheConnection(t *testing.T) {
-	_, address := listenWith(t, Config{}, nettest.NewLog())
+func TestConn_EndsAFloodOfPings(t *testing.T) {
+	_, address := listenWith(t, Config{}, testkit.NewLog())
 	s := comeFrom(t, "127.0.0.1", address)
 	s.welcomed()
 	for range maxPings { // a burst is all right
@@ -238,7 +237,7 @@ func TestTooManyPingsEndTheConnection(t *testing.T) {
 	}()
 	for {
 		f := s.next()
-		require.NotNil(t, f, "it was not told why")
+		require.NotNil(t, f, "the connection ended without a reason")
 		if failure := f.GetFailure(); failure != nil {
 			require.Equal(t, wire.Code_CODE_PROTOCOL, failure.Code)
 			require.Contains(t, failure.Reason, "pings")
@@ -248,16 +247,16 @@ func TestTooManyPingsEndTheConnection(t *testing.T) {
 }
 
 // A peer that asks and never listens is not answered beyond a bound: its own socket holds it back.
-func TestAnswersThatAreNotReadAreBounded(t *testing.T) {
-	ln := nettest.NewPipeListener() // nothing is buffered on the way
-	e := start(t, Config{WriteTimeout: time.Hour}, ln)
+func TestConn_BoundsAnswersThatAreNotRead(t *testing.T) {
+	ln := testkit.NewPipeListener() // nothing is buffered on the way
+	r := start(t, Config{WriteTimeout: time.Hour}, ln)
 	s := stranger{t, ln.Connect()}
 	s.welcomed()
 	var c *conn
-	e.mu.Lock()
-	for c = range e.conns {
+	r.mu.Lock()
+	for c = range r.conns {
 	}
-	e.mu.Unlock()
+	r.mu.Unlock()
 	bad := sealed(t, &wire.Frame{Body: &wire.Frame_Open{Open: &wire.Open{Handle: 1}}}) // answered with an Opened
 	var flood []byte
 	for range 1000 {
@@ -275,11 +274,11 @@ func TestAnswersThatAreNotReadAreBounded(t *testing.T) {
 	waiting := func() int {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		return len(c.control)
+		return len(c.pendingControl)
 	}
-	require.Eventually(t, func() bool { return waiting() > maxUnwritten }, time.Minute, time.Millisecond)
-	require.Never(t, func() bool { return waiting() > maxUnwritten+1024 }, 200*time.Millisecond, time.Millisecond)
-	require.NoError(t, e.Close(context.Background()))
+	require.Eventually(t, func() bool { return waiting() > maxPendingControl }, time.Minute, time.Millisecond)
+	require.Never(t, func() bool { return waiting() > maxPendingControl+1024 }, 200*time.Millisecond, time.Millisecond)
+	require.NoError(t, r.Close(context.Background()))
 	<-ended
-	e.until(0)
+	r.until(0)
 }

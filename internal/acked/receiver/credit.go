@@ -7,23 +7,22 @@ import (
 // initialTarget suffices for a stream that sends now and then.
 var initialTarget = flow.Amount{Messages: 256, Bytes: 64 << 10}
 
-// topUp gives more credit when half of it is used, without waiting in line, and tells whether it did. mu is held.
-func (s *stream) topUp() bool {
+// topUpLocked grants more credit when half of it is used, without waiting in line.
+func (s *stream) topUpLocked() {
 	left, idle := s.in.Outstanding(), s.topic.Window().Idle()
 	target := flow.Amount{Messages: min(s.target.Messages, idle.Messages), Bytes: min(s.target.Bytes, idle.Bytes)}
 	if s.claim != nil || left.Messages > target.Messages/2 && left.Bytes > target.Bytes/2 {
-		return false
+		return
 	}
-	if idle.Messages < s.asked.Messages || idle.Bytes < s.asked.Bytes { // it would have to ask for the rest all the same
-		return false
+	if idle.Messages < s.asked.Messages || idle.Bytes < s.asked.Bytes { // the sender would have to ask for the rest anyhow
+		return
 	}
 	more := flow.Amount{Messages: max(0, target.Messages-left.Messages), Bytes: max(0, target.Bytes-left.Bytes)}
-	given := s.topic.Window().Take(more)
-	s.in.Grant(given)
-	return given.Messages > 0
+	s.in.Grant(s.topic.Window().Take(more))
 }
 
-// want returns the unused credit and asks for more, in line with the topic's other streams.
+// want answers a Want: it returns the unused credit to the window and asks for more, in line with the topic's other
+// streams.
 func (s *stream) want(c *conn, seen, messages, bytes, least uint64) {
 	s.mu.Lock()
 	if s.conn != c {
@@ -31,42 +30,52 @@ func (s *stream) want(c *conn, seen, messages, bytes, least uint64) {
 		return
 	}
 	if messages > 0 {
-		s.grow()
+		s.raiseTargetLocked()
 	}
 	returned, ok := s.in.Return(seen)
-	if !ok { // a grant crossed it: the sender will see that and ask again if it has to
+	if !ok { // a grant has crossed the Want: the sender will see that, and ask again if it has to
 		s.mu.Unlock()
 		return
 	}
 	old := s.claim
 	s.claim = nil
 	if messages > 0 {
-		s.claim = s.newClaim(messages, bytes, least)
+		s.claim = s.newClaimLocked(messages, bytes, least)
 	} else {
 		s.target = initialTarget
 	}
 	claim := s.claim
 	s.mu.Unlock()
-	s.giveBack(old, returned)
+	s.returnCredit(old, returned)
 	if claim != nil {
 		s.topic.Window().Wait(claim)
 	}
 }
 
-// grow has more credit kept topped up, as the sender had to ask. mu is held.
-func (s *stream) grow() {
+// returnCredit returns credit and a place in line to the window. It takes no lock of the stream.
+func (s *stream) returnCredit(claim *flow.Claim, a flow.Amount) {
+	s.topic.Window().Release(a)
+	if claim != nil {
+		s.topic.Window().Cancel(claim)
+	}
+}
+
+// raiseTargetLocked has more credit kept topped up, as the sender had to ask.
+func (s *stream) raiseTargetLocked() {
 	size := s.conn.receiver.cfg.window()
 	s.target.Messages = max(1, min(2*s.target.Messages, size.Messages/2))
 	s.target.Bytes = max(1, min(2*s.target.Bytes, size.Bytes/2))
 }
 
-// newClaim is for what the sender has waiting, up to an eighth of the window, so that many streams find room. A grant of
-// much less than can be used would be spent in tiny frames. mu is held.
-func (s *stream) newClaim(messages, bytes, least uint64) *flow.Claim {
+// newClaimLocked claims credit for what the sender has waiting, up to an eighth of the window, so that many streams
+// find room. A grant of much less than the sender can use would be spent in tiny frames.
+func (s *stream) newClaimLocked(messages, bytes, least uint64) *flow.Claim {
 	size, idle := s.conn.receiver.cfg.window(), s.topic.Window().Idle()
 	share := flow.Amount{Messages: max(1, size.Messages/8), Bytes: max(1, size.Bytes/8)}
 	wanted := flow.Amount{Messages: clamp(messages, share.Messages), Bytes: clamp(bytes, share.Bytes)}
-	s.asked = flow.Amount{Messages: min(wanted.Messages, initialTarget.Messages), Bytes: min(wanted.Bytes, initialTarget.Bytes)}
+	s.asked = flow.Amount{
+		Messages: min(wanted.Messages, initialTarget.Messages), Bytes: min(wanted.Bytes, initialTarget.Bytes),
+	}
 	claim := &flow.Claim{
 		Want: flow.Amount{
 			Messages: max(wanted.Messages, min(s.target.Messages, idle.Messages)),
@@ -85,16 +94,22 @@ func clamp(n uint64, limit int) int {
 	return int(n)
 }
 
-// granted takes what the window gave for a claim, unless the claim is not the stream's any more.
+// granted passes on what the window gave for a claim, or returns it if the claim is not the stream's any more. The
+// window calls it, with no lock held.
 func (s *stream) granted(claim *flow.Claim, a flow.Amount) {
-	s.mu.Lock()
-	if s.claim != claim {
-		s.mu.Unlock()
+	if !s.grant(claim, a) {
 		s.topic.Window().Release(a)
-		return
+	}
+}
+
+func (s *stream) grant(claim *flow.Claim, a flow.Amount) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.claim != claim {
+		return false
 	}
 	s.claim = nil
 	s.in.Grant(a)
-	s.tell()
-	s.mu.Unlock()
+	s.kickLocked()
+	return true
 }

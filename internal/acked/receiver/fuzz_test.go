@@ -11,8 +11,8 @@ import (
 
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/acktest"
 	"github.com/buffstreams/watermill-buffstreams/internal/flow"
-	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
@@ -40,10 +40,10 @@ func FuzzReceiver(f *testing.F) {
 		if len(data) > 2000 {
 			t.Skip("long")
 		}
-		pipes := nettest.NewPipeListener()
+		pipes := testkit.NewPipeListener()
 		cfg := fuzzConfig()
-		e := start(t, cfg, pipes)
-		member := e.Topic("a").Join("g", func() {})
+		r := start(t, cfg, pipes)
+		member := r.Topic("a").Join("g", func() {})
 		s := &acktest.Script{T: t, Enc: acktest.FuzzEncoder(t), In: data}
 		for range 2 {
 			s.Out = nil
@@ -51,34 +51,34 @@ func FuzzReceiver(f *testing.F) {
 			for range min(40, len(s.In)) {
 				s.Sender()
 			}
-			conn := nettest.NewScriptedConn(s.Out)
+			conn := testkit.NewScriptedConn(s.Out)
 			pipes.Accepts <- conn
-			conn.Ends(t)
-			require.LessOrEqual(t, len(conn.Told()), 4096+200*len(s.Out))
-			acktest.CheckTold(t, s.Enc, conn.Told())
-			requireCaps(t, e)
+			conn.AwaitClose(t)
+			require.LessOrEqual(t, len(conn.Written()), 4096+200*len(s.Out))
+			acktest.CheckWritten(t, s.Enc, conn.Written())
+			requireCaps(t, r)
 			for d, _, ok := member.Take(); ok; d, _, ok = member.Take() {
 				require.LessOrEqual(t, len(d.Message()), 1024)
 				member.Settle(d)
 			}
 		}
-		require.NoError(t, e.Close(context.Background()))
+		require.NoError(t, r.Close(context.Background()))
 		require.True(t, cfg.Budget.Take(fuzzMemory), "the budget has everything back")
 	})
 }
 
-func requireCaps(t *testing.T, e *Receiver) {
+func requireCaps(t *testing.T, r *Receiver) {
 	t.Helper()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	require.LessOrEqual(t, e.count, fuzzCap)
-	require.LessOrEqual(t, len(e.publishers), fuzzCap)
-	require.LessOrEqual(t, len(e.topics), fuzzCap)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	require.LessOrEqual(t, r.streamCount, fuzzCap)
+	require.LessOrEqual(t, len(r.publishers), fuzzCap)
+	require.LessOrEqual(t, len(r.topics), fuzzCap)
 	streams := 0
-	for _, p := range e.publishers {
+	for _, p := range r.publishers {
 		streams += len(p.streams)
 	}
-	require.Equal(t, e.count, streams)
+	require.Equal(t, r.streamCount, streams)
 }
 
 // FuzzGreeting sends any payload, its checksum right, as the first frame. It is welcomed if it is a Hello that the
@@ -94,27 +94,27 @@ func FuzzGreeting(f *testing.F) {
 	}
 	f.Add([]byte{0x52, 2, 8, 1})
 	f.Add([]byte{})
-	pipes := nettest.NewPipeListener()
+	pipes := testkit.NewPipeListener()
 	start(f, fuzzConfig(), pipes)
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		frame := acktest.SealedPayload(payload)
 		if len(payload) > 4<<10-5 {
 			t.Skip("longer than a greeting may be")
 		}
-		conn := nettest.NewScriptedConn(frame)
+		conn := testkit.NewScriptedConn(frame)
 		pipes.Accepts <- conn
-		conn.Ends(t)
+		conn.AwaitClose(t)
 		var sent wire.Frame
 		err := proto.Unmarshal(payload, &sent)
 		hello := sent.GetHello()
 		welcome := err == nil && hello != nil && hello.Version >= 1 && hello.MaxFrame >= session.MinFrame
-		told := conn.Told()
-		acktest.CheckTold(t, acktest.FuzzEncoder(t), told)
-		if len(told) == 0 { // a Welcome that crosses the end of the connection can get lost
+		written := conn.Written()
+		acktest.CheckWritten(t, acktest.FuzzEncoder(t), written)
+		if len(written) == 0 { // a Welcome that crosses the end of the connection can get lost
 			return
 		}
 		var answer wire.Frame
-		require.NoError(t, proto.Unmarshal(told[4:4+binary.BigEndian.Uint32(told)], &answer))
+		require.NoError(t, proto.Unmarshal(written[4:4+binary.BigEndian.Uint32(written)], &answer))
 		require.Equal(t, welcome, answer.GetWelcome() != nil, "%v is answered with %v", &sent, &answer)
 	})
 }

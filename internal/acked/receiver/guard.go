@@ -16,11 +16,11 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
-// ErrUnavailable is what the Authenticate and Authorize hooks return, wrapped or not, when they cannot decide now: the peer is
-// told to come back, not that it is refused.
+// ErrUnavailable is what the Authenticate and Authorize hooks return, wrapped or not, when they cannot decide now: the
+// peer tries again later, as it would not after a refusal.
 var ErrUnavailable = errors.New("buffstreams: cannot be decided now")
 
-// Peer describes a peer that wants to be let in.
+// Peer describes a peer that has to be authenticated.
 type Peer struct {
 	Address net.Addr
 	TLS     *tls.ConnectionState // nil without TLS
@@ -35,7 +35,8 @@ type Access struct {
 	Address   net.Addr
 }
 
-// Guard asks the Authenticate and Authorize hooks. Its methods return nil, or what to tell the peer.
+// Guard calls the Authenticate and Authorize hooks, in the goroutine of its caller, which the hooks may block. A hook
+// that panics has refused. It is safe for concurrent use if the hooks are.
 type Guard struct {
 	authenticate func(context.Context, Peer) (string, error)
 	authorize    func(context.Context, Access) error
@@ -49,7 +50,8 @@ func NewGuard(cfg Config) Guard {
 	return Guard{cfg.Authenticate, cfg.Authorize, cfg.HandshakeTimeout, cfg.Logger, cfg.Address}
 }
 
-// Admit tells who a peer is. The hook's own words stay here: a stranger learns no more than that it is refused.
+// Admit authenticates a peer: it returns its principal, which is empty without a hook, or why it is refused. The text
+// of the hook's error goes to the log only: a stranger learns no more than that it is refused.
 func (g *Guard) Admit(ctx context.Context, p Peer) (principal string, refused *session.PeerError) {
 	if g.authenticate == nil {
 		return "", nil
@@ -70,7 +72,7 @@ func (g *Guard) Admit(ctx context.Context, p Peer) (principal string, refused *s
 	return "", session.NewPeerError(wire.Code_CODE_UNAUTHENTICATED, "the token or certificate was refused")
 }
 
-// Allow asks whether a peer may publish to a topic.
+// Allow returns nil if a peer may publish to a topic, or why not.
 func (g *Guard) Allow(ctx context.Context, a Access) *session.PeerError {
 	if g.authorize == nil {
 		return nil
@@ -90,7 +92,7 @@ func (g *Guard) Allow(ctx context.Context, a Access) *session.PeerError {
 	return session.NewPeerError(wire.Code_CODE_FORBIDDEN, "this principal may not publish to the topic")
 }
 
-// undecided tells a hook that failed from one that refused.
+// undecided tells whether a hook has failed rather than refused.
 func undecided(ctx context.Context, err error) bool {
 	return errors.Is(err, ErrUnavailable) || ctx.Err() != nil
 }

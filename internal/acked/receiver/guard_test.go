@@ -10,13 +10,13 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
-func TestHooksThatFailDoNotLetIn(t *testing.T) {
-	g := Guard{timeout: time.Second, logger: nettest.NewLog(), address: "here"}
+func TestGuard_RefusesIfAHookFails(t *testing.T) {
+	g := Guard{timeout: time.Second, logger: testkit.NewLog(), address: "here"}
 	peer := Peer{Address: &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 1}}
 	for _, c := range []struct {
 		name string
@@ -24,22 +24,25 @@ func TestHooksThatFailDoNotLetIn(t *testing.T) {
 		code wire.Code
 	}{
 		{"refusal", errors.New("no"), wire.Code_CODE_UNAUTHENTICATED},
-		{"nobody", nil, wire.Code_CODE_UNAUTHENTICATED},
+		{"no principal", nil, wire.Code_CODE_UNAUTHENTICATED},
 		{"the hook cannot tell now", fmt.Errorf("directory is down: %w", ErrUnavailable), wire.Code_CODE_LIMIT},
 	} {
 		g.authenticate = func(context.Context, Peer) (string, error) { return "", c.hook }
 		_, refused := g.Admit(context.Background(), peer)
 		require.Equal(t, c.code, session.CodeOf(refused), c.name)
-		require.NotContains(t, refused.Reason, "directory", "a stranger is not told why")
+		require.NotContains(t, refused.Reason, "directory", "a stranger does not learn why")
 	}
 	g.authenticate = func(context.Context, Peer) (string, error) { panic("oops") }
 	principal, refused := g.Admit(context.Background(), peer)
+	require.NotNil(t, refused)
 	require.Equal(t, wire.Code_CODE_UNAUTHENTICATED, session.CodeOf(refused))
 	require.Empty(t, principal)
 
 	access := Access{Principal: "p", Topic: "t", Address: peer.Address}
 	g.authorize = func(context.Context, Access) error { panic("oops") }
-	require.Equal(t, wire.Code_CODE_FORBIDDEN, session.CodeOf(g.Allow(context.Background(), access)))
+	refused = g.Allow(context.Background(), access)
+	require.NotNil(t, refused)
+	require.Equal(t, wire.Code_CODE_FORBIDDEN, session.CodeOf(refused))
 	g.authorize = func(context.Context, Access) error { return ErrUnavailable }
 	require.Equal(t, wire.Code_CODE_LIMIT, session.CodeOf(g.Allow(context.Background(), access)))
 	ended, cancel := context.WithCancel(context.Background())
@@ -54,18 +57,18 @@ func TestHooksThatFailDoNotLetIn(t *testing.T) {
 }
 
 // With authentication an id belongs to its principal: the right secret is not enough.
-func TestAPublisherIDBelongsToItsPrincipal(t *testing.T) {
-	e := listen(t, Config{})
+func TestReceiver_BindsAPublisherToItsPrincipal(t *testing.T) {
+	r := listen(t, Config{})
 	open := func(epoch uint64) *wire.Open {
 		return &wire.Open{Publisher: make([]byte, 16), Secret: make([]byte, 16), Epoch: epoch, Stream: 1, Topic: "a", Base: 1}
 	}
-	s, refused := e.open(open(1), "alice")
+	s, refused := r.open(open(1), "alice")
 	require.Nil(t, refused)
 	for _, epoch := range []uint64{1, 9} {
-		_, refused = e.open(open(epoch), "bob")
+		_, refused = r.open(open(epoch), "bob")
 		require.Equal(t, wire.Code_CODE_FENCED, session.CodeOf(refused))
 	}
-	again, refused := e.open(open(1), "alice") // the stranger's epoch has moved nothing
+	again, refused := r.open(open(1), "alice") // the stranger's epoch has moved nothing
 	require.Nil(t, refused)
 	require.Same(t, s, again)
 }

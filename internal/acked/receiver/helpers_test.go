@@ -12,10 +12,10 @@ import (
 
 	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
 	"github.com/buffstreams/watermill-buffstreams/internal/flow"
-	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
-func TestMain(m *testing.M) { leaktest.Main(m) }
+func TestMain(m *testing.M) { testkit.Main(m) }
 
 // testMemory is the budget of a test's receiver, unless it has one.
 const testMemory = 256 << 20

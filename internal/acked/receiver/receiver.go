@@ -1,3 +1,6 @@
+// Package receiver is the receiving half of the acked protocol. A message comes from a connection (conn.go) into its
+// stream (stream.go), through the session, into the log of its topic (package dispatch). What a consumer has settled
+// goes back through ack.go, with a dedupe store through dedupe.go, and onto the connection in write.go.
 package receiver
 
 import (
@@ -22,7 +25,7 @@ import (
 // ErrClosed means that the Receiver was closed.
 var ErrClosed = errors.New("buffstreams: the listener is closed")
 
-// Config configures a Receiver. Every field is needed but TLS, Groups, Dedupe and the hooks.
+// Config configures a Receiver. Every field is needed but TLS, Groups, Dedupe, Workers and the hooks.
 type Config struct {
 	Address string      // for logs
 	TLS     *tls.Config // nil: plaintext, with checksums
@@ -32,7 +35,8 @@ type Config struct {
 	MaxConnections, MaxTopics, MaxPublishers, MaxStreams int
 	MaxConnectionsPerHost                                int // negative: no bound
 	HandshakeTimeout, WriteTimeout                       time.Duration
-	DeadAfter, ForgetAfter                               time.Duration
+	DeadAfter                                            time.Duration // of silence
+	ForgetAfter                                          time.Duration // for an ephemeral topic that ended
 
 	Authenticate func(context.Context, Peer) (principal string, err error)
 	Authorize    func(context.Context, Access) error
@@ -40,7 +44,7 @@ type Config struct {
 	Dedupe       store.DedupeStore
 
 	Budget  *flow.Budget
-	Workers *flush.Workers
+	Workers *flush.Workers // nil: a new goroutine for each flush
 	Logger  watermill.LoggerAdapter
 }
 
@@ -48,188 +52,182 @@ func (c *Config) window() flow.Amount {
 	return flow.Amount{Messages: c.WindowMessages, Bytes: c.WindowBytes}
 }
 
-// Endpoint is the receiving side at one address: it accepts connections, keeps the topics that publishers send to, and
-// what it remembers of their streams. It is safe for concurrent use.
+// Receiver is the receiving side at one address: it accepts connections, and keeps the topics that publishers send to
+// and what it remembers of their streams. It is safe for concurrent use.
 //
-// mu guards the maps and closing. Locks are taken in this order: the Endpoint's, a stream's, then a connection's or a
-// topic's.
+// Locks are taken in this order: the Receiver's, a stream's, then a connection's or a topic's.
 type Receiver struct {
-	cfg       Config
-	ln        net.Listener
-	wg        sync.WaitGroup // accept loop and connections
-	codec     framing.Codec  // of every frame after the greeting
-	committer *committer     // nil without a DedupeStore
-	stop      chan struct{}  // closed by Drain
-	abandoned chan struct{}  // closed when Close begins
-	ctx       context.Context
-	cancel    context.CancelFunc // called when Close begins: the hooks of the user end
-	guard     Guard
-	done      chan struct{} // closed when Close is through
+	cfg           Config
+	ln            net.Listener
+	wg            sync.WaitGroup // accept and the connections
+	codec         framing.Codec  // of every frame after the greeting
+	guard         Guard
+	committer     *committer      // nil without a DedupeStore
+	stopAccepting chan struct{}   // closed by Drain
+	ctx           context.Context // of the user's hooks; ends when Close begins
+	cancel        context.CancelFunc
+	done          chan struct{} // closed when Close returns
 
-	mu            sync.Mutex
-	topics        map[string]*dispatch.Topic
-	publishers    map[[16]byte]*publisher
-	streams       map[*dispatch.Topic]map[*stream]struct{} // of each topic
-	count         int                                      // of streams
-	gone          tombstones
-	forgotten     int // publishers that returned and were not known, since that was said
-	forgottenSaid time.Time
-	fullUntil     time.Time // nothing can be forgotten before
-	conns         map[*conn]struct{}
-	counts        connections // of conns
-	closing       bool
+	// mu guards the fields below. No user code is called under it.
+	mu               sync.Mutex
+	topics           map[string]*dispatch.Topic
+	publishers       map[[16]byte]*publisher
+	streams          map[*dispatch.Topic]map[*stream]struct{}
+	streamCount      int
+	gone             tombstones
+	forgotten        int // publishers that returned and were not known, since the last log line about them
+	forgottenLogged  time.Time
+	noEvictionBefore time.Time // nothing can be forgotten before
+	conns            map[*conn]struct{}
+	counts           connCounts
+	draining         bool
 }
 
-// newEndpoint serves a listening socket, which is its own from now on.
+// New returns a Receiver that accepts connections from ln, and owns it.
 func New(cfg Config, ln net.Listener) (*Receiver, error) {
 	codec, err := session.NewCodec(cfg.MaxMessageSize)
 	if err != nil {
 		return nil, errors.Join(err, ln.Close())
 	}
-	e := newReceiver(cfg)
-	e.ln, e.codec = ln, codec
+	r := newReceiver(cfg)
+	r.ln, r.codec = ln, codec
 	if cfg.Dedupe != nil {
-		e.committer = newCommitter(cfg.Dedupe, cfg.Logger)
+		r.committer = newCommitter(cfg.Dedupe, cfg.Logger)
 	}
-	e.wg.Go(e.accept) // ends when Drain closes the socket
-	return e, nil
+	r.wg.Go(r.accept) // ends when Drain closes ln; Close waits for it
+	return r, nil
 }
 
 func newReceiver(cfg Config) *Receiver {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Receiver{
-		ctx: ctx, cancel: cancel, guard: NewGuard(cfg),
-		counts: connections{perHost: map[string]int{}},
-		cfg:    cfg, stop: make(chan struct{}), abandoned: make(chan struct{}), done: make(chan struct{}),
+		cfg: cfg, guard: NewGuard(cfg), ctx: ctx, cancel: cancel,
+		stopAccepting: make(chan struct{}), done: make(chan struct{}),
 		topics:     map[string]*dispatch.Topic{},
 		publishers: map[[16]byte]*publisher{},
 		streams:    map[*dispatch.Topic]map[*stream]struct{}{},
 		conns:      map[*conn]struct{}{},
+		counts:     connCounts{perHost: map[string]int{}},
 	}
 }
 
-// Addr is the address it listens at.
-func (e *Receiver) Addr() net.Addr {
-	return e.ln.Addr()
+// Addr is the address of the listening socket.
+func (r *Receiver) Addr() net.Addr { return r.ln.Addr() }
+
+// Done is closed when Close returns: nothing arrives any more.
+func (r *Receiver) Done() <-chan struct{} { return r.done }
+
+// Topic returns the topic of a name, and makes it if there is none.
+func (r *Receiver) Topic(name string) *dispatch.Topic {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.gone.remove(name)
+	return r.topicLocked(name)
 }
 
-// Topic returns a topic, and makes it where there is none.
-func (e *Receiver) Topic(name string) *dispatch.Topic {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.gone.remove(name)
-	return e.topic(name)
-}
-
-// EphemeralTopic returns a topic that ends with its last member: its publishers are told, and for a while everybody who
-// opens it later; then it is forgotten.
-func (e *Receiver) EphemeralTopic(name string) *dispatch.Topic {
-	t := e.Topic(name)
-	t.MakeEphemeral(func(dropped int) { e.end(t, dropped) })
+// EphemeralTopic returns a topic that ends with its last member: its publishers are notified, and so is every publisher
+// that opens it within ForgetAfter; then it is forgotten.
+func (r *Receiver) EphemeralTopic(name string) *dispatch.Topic {
+	t := r.Topic(name)
+	t.MakeEphemeral(func(dropped int) { r.topicEnded(t, dropped) })
 	return t
 }
 
-func (e *Receiver) topic(name string) *dispatch.Topic {
-	t := e.topics[name]
+func (r *Receiver) topicLocked(name string) *dispatch.Topic {
+	t := r.topics[name]
 	if t == nil {
-		w := flow.NewWindow(e.cfg.window(), e.cfg.Budget)
-		t = dispatch.NewTopic(name, w, e.size, e.cfg.Groups[name]...)
-		if e.cfg.Dedupe != nil { // it bounds what comes twice by what is in flight
+		w := flow.NewWindow(r.cfg.window(), r.cfg.Budget)
+		t = dispatch.NewTopic(name, w, session.EncodedSize, r.cfg.Groups[name]...)
+		if r.cfg.Dedupe != nil { // then what was acked and is not committed would come twice after a crash
 			t.AckImmediately()
 		}
-		e.topics[name] = t
+		r.topics[name] = t
 	}
 	return t
 }
 
-// Done is closed when the endpoint is closed: nothing arrives any more.
-func (e *Receiver) Done() <-chan struct{} { return e.done }
-
-// size is what a message of n bytes takes of a window.
-func (e *Receiver) size(n int) int { return session.EncodedSize(n) }
-
-// accept takes connections until the socket is closed.
-func (e *Receiver) accept() {
+// accept admits connections until Drain closes the socket.
+func (r *Receiver) accept() {
 	backoff := netio.NewFullJitter(5*time.Millisecond, time.Second, 2)
 	for {
-		conn, err := e.ln.Accept()
+		conn, err := r.ln.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		if err != nil { // such as too many open files: it passes, and turning in circles would not help
+		if err != nil { // such as too many open files, which passes
 			delay := backoff.NextBackOff()
-			e.cfg.Logger.Error("Cannot accept a connection", err, watermill.LogFields{
-				"provider": netio.Provider, "address": e.cfg.Address, "delay": delay,
+			r.cfg.Logger.Error("Cannot accept a connection", err, watermill.LogFields{
+				"provider": netio.Provider, "address": r.cfg.Address, "delay": delay,
 			})
 			select {
 			case <-time.After(delay):
-			case <-e.stop:
+			case <-r.stopAccepting:
 			}
 			continue
 		}
 		backoff.Reset()
-		e.admit(conn)
+		r.admit(conn)
 	}
 }
 
-// Held is the number of unsettled messages of which this endpoint may hold the only copy: those whose publisher has not
-// answered Drain.
-func (e *Receiver) OnlyCopies() (n int) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, p := range e.publishers {
+// OnlyCopies is the number of unsettled messages of which this Receiver may hold the only copy: those whose publisher
+// has not answered Drain.
+func (r *Receiver) OnlyCopies() (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range r.publishers {
 		for _, s := range p.streams {
-			n += s.orphans()
+			n += s.onlyCopies()
 		}
 	}
 	return n
 }
 
-// Drain tells every publisher to send nothing more, and takes no new connection. Acks still flow.
-func (e *Receiver) Drain() {
-	e.mu.Lock()
-	first := !e.closing
-	e.closing = true
-	e.mu.Unlock()
+// Drain asks every publisher to send nothing more, and accepts no new connection. Acks still flow. It does not block,
+// and does nothing when it is called again.
+func (r *Receiver) Drain() {
+	r.mu.Lock()
+	first := !r.draining
+	r.draining = true
+	r.mu.Unlock()
 	if !first {
 		return
 	}
-	close(e.stop)
-	if e.ln != nil {
-		_ = e.ln.Close()
+	close(r.stopAccepting)
+	if r.ln != nil {
+		_ = r.ln.Close()
 	}
-	for _, c := range e.snapshot() {
+	for _, c := range r.connections() {
 		c.goaway()
 	}
 }
 
-func (e *Receiver) snapshot() []*conn {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	conns := make([]*conn, 0, len(e.conns))
-	for c := range e.conns {
+func (r *Receiver) connections() []*conn {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	conns := make([]*conn, 0, len(r.conns))
+	for c := range r.conns {
 		conns = append(conns, c)
 	}
 	return conns
 }
 
-// Close drains, writes the acks that are due, and closes every connection; ctx bounds the writing. Publishers keep what
-// was not handled.
-func (e *Receiver) Close(ctx context.Context) error {
-	close(e.abandoned) // nobody makes room any more
-	e.cancel()
-	e.Drain()
-	defer close(e.done)
-	for _, c := range e.snapshot() {
-		c.shut(ctx)
+// Close drains, writes the acks that are due, closes every connection and waits for its goroutines; ctx bounds the
+// writing. Publishers keep what was not handled. It is called once.
+func (r *Receiver) Close(ctx context.Context) error {
+	r.cancel()
+	r.Drain()
+	defer close(r.done)
+	for _, c := range r.connections() {
+		c.flushAndClose(ctx)
 	}
-	e.wg.Wait()
-	if e.committer != nil {
-		e.committer.close()
+	r.wg.Wait()
+	if r.committer != nil {
+		r.committer.close()
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, t := range e.topics {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, t := range r.topics {
 		t.Window().Close()
 	}
 	return nil

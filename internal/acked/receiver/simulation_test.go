@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/sim"
-	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 // simSeeds says which seeds TestSimulation runs: SIM_SEED one, SEEDS so many, from SIM_FROM on.
@@ -30,7 +30,7 @@ func simSeeds(t *testing.T) (from, count uint64) {
 		return n
 	}
 	switch count = 2000; {
-	case leaktest.RaceEnabled: // one goroutine has no races but those with the savers
+	case testkit.RaceEnabled: // one goroutine has no races but those with the committers
 		count = 16
 	case testing.Short():
 		count = 100
@@ -41,8 +41,9 @@ func simSeeds(t *testing.T) (from, count uint64) {
 	return number("SIM_FROM", 0), number("SEEDS", count)
 }
 
-// TestSimulation runs publishers and real endpoints through every fault, and holds the invariants of docs/design.md against
-// what happens. Each seed publishes about 1,000 messages. A seed that fails is printed; SIM_SEED replays it exactly.
+// TestSimulation runs publishers and real Receivers through every fault, and holds the invariants of docs/design.md
+// against what happens. Each seed publishes about 1,000 messages. A seed that fails is printed; SIM_SEED replays it
+// exactly.
 func TestSimulation(t *testing.T) {
 	from, count := simSeeds(t)
 	var delivered, steps atomic.Uint64
@@ -70,11 +71,12 @@ func report(t *testing.T, err error) {
 	}
 }
 
-// TestSimulationReplays holds that a seed is the same run each time, to the byte. Few seeds come to where the order of a map
-// or of goroutines would show, so that it takes many; other seeds run at the same time, which must not matter either.
-func TestSimulationReplays(t *testing.T) {
+// TestSimulation_Replays holds that a seed is the same run each time, to the byte. Few seeds come to where the order of
+// a map or of goroutines would show, so that it takes many; other seeds run at the same time, which must not matter
+// either.
+func TestSimulation_Replays(t *testing.T) {
 	count := uint64(100)
-	if leaktest.RaceEnabled {
+	if testkit.RaceEnabled {
 		count = 8
 	}
 	eachSeed(t, 0, count, func(seed uint64) {

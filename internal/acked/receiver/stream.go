@@ -1,7 +1,6 @@
 package receiver
 
 import (
-	"strings"
 	"sync"
 	"time"
 
@@ -12,169 +11,66 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// stream joins a publisher's stream to its topic: what arrives goes into the topic's log, what is settled there goes
-// back as acks on whichever connection the stream has then. It outlives connections.
-//
-// mu guards everything but the first group. The topic's window grants with no lock held.
+// stream joins a publisher's stream to its topic: what arrives goes into the topic's log, and what is settled there
+// goes back as acks on the connection that the stream has then. It outlives connections.
 type stream struct {
 	id        store.StreamID
 	topic     *dispatch.Topic
+	secret    [16]byte
 	committer *committer // nil: nothing survives the process
 
-	mu      sync.Mutex
-	epoch   uint64
-	secret  [16]byte
-	unsaved []store.Range // settled, and on their way to the saver
-	in      *session.Inbound
-	conn    *conn // nil while its publisher is away
-	claims  int   // Opens that have found it and have not attached it yet
-	ended   bool  // with its topic: what still arrives is ignored
-	dirty   bool  // conn knows that there is something to tell
-	claim   *flow.Claim
-	target  flow.Amount // credit that is kept topped up; it doubles whenever the sender had to ask
-	asked   flow.Amount // what the sender asked for last, up to initialTarget
+	// mu guards the fields below. The topic's window is asked to release and to wait without it, as it may call
+	// granted.
+	mu          sync.Mutex
+	epoch       uint64
+	uncommitted []store.Range // settled, and on their way to the committer
+	in          *session.Inbound
+	conn        *conn // nil while its publisher is away
+	opens       int   // that have found the stream and have not attached it yet
+	ended       bool  // with its topic: what still arrives is dropped
+	dirty       bool  // conn knows that there are acks to write
+	claim       *flow.Claim
+	target      flow.Amount // credit that is kept topped up; it doubles when the sender had to ask
+	asked       flow.Amount // what the sender asked for last, up to initialTarget
 }
 
-// attach binds the stream to a connection. An older connection that still has it is dead and does not know it yet.
-func (s *stream) attach(c *conn, f *wire.Open) {
-	s.mu.Lock()
-	s.claims--
-	if s.ended { // in this very moment
-		s.mu.Unlock()
-		c.send(&wire.Frame{Body: &wire.Frame_Opened{Opened: &wire.Opened{Handle: f.Handle, Code: wire.Code_CODE_TOPIC_GONE}}})
-		return
-	}
-	old := s.conn
-	if old == nil {
-		s.topic.Window().Share(1)
-	}
-	returned := s.in.Outstanding()
-	opened, rejects := s.in.Attach(f.Handle, f.Base)
-	s.conn, s.dirty, s.target, s.asked, s.epoch = c, false, initialTarget, flow.Amount{}, f.Epoch
-	c.mu.Lock()
-	c.append(&wire.Frame{Body: &wire.Frame_Opened{Opened: opened}})
-	for _, r := range rejects {
-		c.append(&wire.Frame{Body: &wire.Frame_Reject{Reject: r}})
-	}
-	c.mu.Unlock()
-	s.tell()
-	s.mu.Unlock()
-	if old != nil && old != c {
-		old.closeNow()
-	}
-	s.topic.Window().Release(returned)
-	s.want(c, 0, f.WantMessages, f.WantBytes, f.LeastBytes)
-	c.flusher.Kick()
-}
-
-// detach takes the stream off a connection that ended.
-func (s *stream) detach(c *conn) {
-	s.mu.Lock()
-	if s.conn != c {
-		s.mu.Unlock()
-		return
-	}
-	claim, returned := s.letGo()
-	s.mu.Unlock()
-	s.giveBack(claim, returned)
-}
-
-// letGo forgets the connection and returns what the window gets back. mu is held.
-func (s *stream) letGo() (*flow.Claim, flow.Amount) {
-	claim, returned := s.claim, s.in.Outstanding()
-	if s.conn != nil {
-		s.topic.Window().Share(-1)
-	}
-	s.in.Detach()
-	s.conn, s.claim = nil, nil
-	return claim, returned
-}
-
-// giveBack returns credit and the place in line to the window. mu is not held.
-func (s *stream) giveBack(claim *flow.Claim, a flow.Amount) {
-	s.topic.Window().Release(a)
-	if claim != nil {
-		s.topic.Window().Cancel(claim)
-	}
-}
-
-// fence takes the stream off a connection whose epoch is over, and ends that.
-func (s *stream) fence(epoch uint64) {
-	s.mu.Lock()
-	c := s.conn
-	if c == nil || s.epoch >= epoch {
-		s.mu.Unlock()
-		return
-	}
-	claim, returned := s.letGo()
-	s.mu.Unlock()
-	c.closeNow()
-	s.giveBack(claim, returned)
-}
-
-// on tells whether the stream is open on a connection.
-func (s *stream) on(c *conn) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.conn == c
-}
-
-// end ends the stream for good and tells its sender.
-func (s *stream) end(reason *session.PeerError) {
-	s.mu.Lock()
-	s.ended = true
-	c := s.conn
-	var f *wire.Reject
-	if c != nil {
-		f = s.in.Refuse(reason)
-	}
-	claim, returned := s.letGo()
-	s.mu.Unlock()
-	s.giveBack(claim, returned)
-	if c != nil {
-		c.send(&wire.Frame{Body: &wire.Frame_Reject{Reject: f}})
-	}
-}
-
-// over tells whether the stream has ended, so that its sender may not know it yet.
-func (s *stream) over() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.ended
-}
-
-// publish takes messages. The log gets them under mu, so that two connections of one stream cannot swap their order.
+// publish puts the messages of a frame into the topic's log. That happens under mu, so that two connections of one
+// stream cannot swap their order.
 func (s *stream) publish(c *conn, f *session.PublishFrame) error {
-	s.mu.Lock()
-	if s.ended {
-		s.mu.Unlock()
-		return nil
-	}
-	if s.conn != c {
-		s.mu.Unlock()
-		return &session.ProtocolError{Rule: "the stream moved to a newer connection"}
-	}
-	fresh, first, dup, err := s.in.Accept(f)
+	dropped, err := s.accept(c, f)
 	if err != nil {
-		s.mu.Unlock()
 		return err
 	}
-	dup = s.append(fresh, first, f.Owned, dup)
-	s.mark()
-	granted := s.topUp()
-	s.mu.Unlock()
-	if granted || f.AckNow {
-		c.flusher.Kick()
-	} else { // whoever settles them will tell both
-		c.flusher.Later()
-	}
-	s.topic.Window().Release(dup)
+	c.flusher.Kick()
+	s.topic.Window().Release(dropped)
 	return nil
 }
 
-// append puts messages into the log, except those over the limit, which are rejected. It returns free with the room of
-// these added. mu is held.
-func (s *stream) append(msgs [][]byte, first uint64, own bool, free flow.Amount) flow.Amount {
+// accept returns the room of the messages that did not go into the log.
+func (s *stream) accept(c *conn, f *session.PublishFrame) (dropped flow.Amount, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return flow.Amount{}, nil
+	}
+	if s.conn != c {
+		return flow.Amount{}, &session.ProtocolError{Rule: "the stream moved to a newer connection"}
+	}
+	fresh, first, dropped, err := s.in.Accept(f)
+	if err != nil {
+		return flow.Amount{}, err
+	}
+	tooLarge := s.appendLocked(fresh, first, f.Owned)
+	dropped.Messages += tooLarge.Messages
+	dropped.Bytes += tooLarge.Bytes
+	s.markDirtyLocked()
+	s.topUpLocked()
+	return dropped, nil
+}
+
+// appendLocked puts messages into the log, except those over the limit, which are rejected. It returns the room of
+// these.
+func (s *stream) appendLocked(msgs [][]byte, first uint64, own bool) (rejected flow.Amount) {
 	now := time.Now()
 	limit := s.conn.receiver.cfg.MaxMessageSize
 	from := 0
@@ -183,153 +79,159 @@ func (s *stream) append(msgs [][]byte, first uint64, own bool, free flow.Amount)
 			continue
 		}
 		s.topic.Append(s, first+uint64(from), msgs[from:i], now, own)
-		s.reject(first+uint64(i), wire.Code_CODE_LIMIT, "message larger than the limit")
-		free.Messages++
-		free.Bytes += session.EncodedSize(len(m))
+		s.rejectLocked(first+uint64(i), wire.Code_CODE_LIMIT, "message larger than the limit")
+		rejected.Messages++
+		rejected.Bytes += session.EncodedSize(len(m))
 		from = i + 1
 	}
 	s.topic.Append(s, first+uint64(from), msgs[from:], now, own)
-	return free
+	return rejected
 }
 
-// Settled implements dispatch.Source.
-func (s *stream) Settled(first, last uint64, quiet bool) {
-	if s.committer != nil && s.persist(s.committer, store.Range{First: first, Last: last}) != nil {
-		return // it was said in the log; the publisher keeps the message
+// attach makes c the connection of the stream. An older connection that still has the stream is dead, and is closed.
+func (s *stream) attach(c *conn, f *wire.Open) {
+	old, returned, ok := s.replaceConn(c, f)
+	if !ok {
+		c.send(&wire.Frame{Body: &wire.Frame_Opened{Opened: &wire.Opened{Handle: f.Handle, Code: wire.Code_CODE_TOPIC_GONE}}})
+		return
 	}
-	s.mu.Lock()
-	s.in.Settle(first, last)
-	s.mark()
-	c := s.conn
-	s.mu.Unlock()
-	switch {
-	case c == nil:
-	case quiet:
-		c.flusher.Direct()
-	default:
-		c.flusher.Kick()
+	if old != nil && old != c {
+		old.closeNow()
 	}
+	s.topic.Window().Release(returned)
+	s.want(c, 0, f.WantMessages, f.WantBytes, f.LeastBytes)
+	c.flusher.Kick()
 }
 
-// Position is where one of its messages stands.
-func (s *stream) Position(seq uint64) store.Position {
+// replaceConn answers the Open. It returns the connection that had the stream, with the credit that its sender has not
+// used; ok is false if the stream has ended meanwhile.
+func (s *stream) replaceConn(c *conn, f *wire.Open) (old *conn, returned flow.Amount, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return store.Position{StreamID: s.id, Epoch: s.epoch, Sequence: seq}
+	s.opens--
+	if s.ended {
+		return nil, flow.Amount{}, false
+	}
+	if old = s.conn; old == nil {
+		s.topic.Window().Share(1)
+	}
+	returned = s.in.Outstanding()
+	opened, rejects := s.in.Attach(f.Handle, f.Base)
+	s.conn, s.dirty, s.target, s.asked, s.epoch = c, false, initialTarget, flow.Amount{}, f.Epoch
+	c.appendOpened(opened, rejects)
+	s.kickLocked()
+	return old, returned, true
 }
 
-// Refused implements dispatch.Source.
-func (s *stream) Refused(seq uint64, r dispatch.Refusal) {
-	code := wire.Code_CODE_FAILED
-	if r.Undecodable {
-		code = wire.Code_CODE_UNDECODABLE
-	}
+// detach removes the stream from a connection that ended.
+func (s *stream) detach(c *conn) {
 	s.mu.Lock()
-	s.reject(seq, code, r.Reason)
-	s.mu.Unlock()
-}
-
-// reject tells the sender that a message will not be handled. mu is held.
-func (s *stream) reject(seq uint64, code wire.Code, reason string) {
-	if s.conn != nil && s.in.Rejected() >= s.conn.receiver.cfg.WindowMessages {
-		s.conn.closeNow() // a peer that confirms no rejection would have them pile up here
-	}
-	f := s.in.Reject(seq, session.NewPeerError(code, truncate(reason, 512)))
-	if s.conn != nil {
-		s.tell()
-		s.conn.send(&wire.Frame{Body: &wire.Frame_Reject{Reject: f}})
-	}
-}
-
-// cut makes text fit for a frame.
-func truncate(s string, n int) string {
-	if len(s) > n {
-		s = s[:n]
-	}
-	return strings.ToValidUTF8(s, "\uFFFD")
-}
-
-func (s *stream) rejectSeen(seq uint64) {
-	s.mu.Lock()
-	s.in.RejectSeen(seq)
-	s.mu.Unlock()
-}
-
-// tell has what the stream has to tell go out. mu is held.
-func (s *stream) tell() {
-	if s.conn != nil {
-		s.mark()
-		s.conn.flusher.Kick()
-	}
-}
-
-// mark puts the stream on its connection's list of those that have something to tell. mu is held.
-func (s *stream) mark() {
-	if s.conn != nil && !s.dirty {
-		s.dirty = true
-		s.conn.mark(s)
-	}
-}
-
-// appendAcks appends what the sender has not been told.
-func (s *stream) appendAcks(c *conn, dst []byte) []byte {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.conn != c {
-		return dst
+		s.mu.Unlock()
+		return
 	}
-	s.dirty = false
-	for {
-		ack, ok := s.in.Ack()
-		if !ok {
-			return dst
-		}
-		if out, err := c.enc.AppendAck(dst, ack); err == nil { // its size is bounded
-			dst = out
-		}
+	claim, unused := s.detachLocked()
+	s.mu.Unlock()
+	s.returnCredit(claim, unused)
+}
+
+// detachLocked forgets the connection. The caller passes what it returns to returnCredit, without the lock.
+func (s *stream) detachLocked() (*flow.Claim, flow.Amount) {
+	claim, unused := s.claim, s.in.Outstanding()
+	if s.conn != nil {
+		s.topic.Window().Share(-1)
 	}
+	s.in.Detach()
+	s.conn, s.claim = nil, nil
+	return claim, unused
+}
+
+// fence removes the stream from a connection whose epoch is over, and closes that.
+func (s *stream) fence(epoch uint64) {
+	s.mu.Lock()
+	c := s.conn
+	if c == nil || s.epoch >= epoch {
+		s.mu.Unlock()
+		return
+	}
+	claim, unused := s.detachLocked()
+	s.mu.Unlock()
+	c.closeNow()
+	s.returnCredit(claim, unused)
+}
+
+// terminate ends the stream for good and tells its sender.
+func (s *stream) terminate(reason *session.PeerError) {
+	s.mu.Lock()
+	s.ended = true
+	c := s.conn
+	var f *wire.Reject
+	if c != nil {
+		f = s.in.Refuse(reason)
+	}
+	claim, unused := s.detachLocked()
+	s.mu.Unlock()
+	s.returnCredit(claim, unused)
+	if c != nil {
+		c.send(&wire.Frame{Body: &wire.Frame_Reject{Reject: f}})
+	}
+}
+
+// beginOpen notes that an Open has found the stream. attach follows; until then the stream is not forgotten.
+func (s *stream) beginOpen() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.opens++
+}
+
+// attachedTo tells whether c is the connection of the stream.
+func (s *stream) attachedTo(c *conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.conn == c
+}
+
+// isEnded tells whether the stream has ended, which its sender may not know yet.
+func (s *stream) isEnded() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ended
+}
+
+// inUse tells whether a connection has the stream, or an Open is about to attach it.
+func (s *stream) inUse() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.ended && (s.conn != nil || s.opens > 0)
 }
 
 // forgettable tells whether nothing would be lost with the stream's state.
 func (s *stream) forgettable() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.conn == nil && s.claims == 0 && s.in.Idle()
+	return s.conn == nil && s.opens == 0 && s.in.Idle()
 }
 
-// abandoned tells whether nothing would be lost but rejections that an absent publisher has not confirmed: it can have the
-// messages refused once more.
-func (s *stream) abandoned() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.conn == nil && s.claims == 0 && s.in.Unsettled() == 0
-}
-
-// claimed notes that an Open has found the stream. The endpoint's mu is held, and attach follows.
-func (s *stream) claimed() {
-	s.mu.Lock()
-	s.claims++
-	s.mu.Unlock()
-}
-
-// wanted tells whether a connection has the stream, or is about to.
-func (s *stream) wanted() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return !s.ended && (s.conn != nil || s.claims > 0)
-}
-
+// forgettableBy is forgettable for the connection that has the stream.
 func (s *stream) forgettableBy(c *conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.conn == c && s.in.Idle()
 }
 
-// orphans is the number of unsettled messages that the publisher is not known to keep.
-func (s *stream) orphans() int {
+// abandoned tells whether nothing would be lost but rejections that an absent publisher has not confirmed: it can have
+// the messages rejected once more.
+func (s *stream) abandoned() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.conn != nil && s.conn.keeps() {
+	return s.conn == nil && s.opens == 0 && s.in.Unsettled() == 0
+}
+
+// onlyCopies is the number of unsettled messages that the publisher is not known to keep.
+func (s *stream) onlyCopies() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn != nil && s.conn.keepsUnsettled() {
 		return 0
 	}
 	return s.in.Unsettled()

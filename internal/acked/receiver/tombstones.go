@@ -2,11 +2,11 @@ package receiver
 
 import "time"
 
-// tombstones are the names of topics that ended a while ago: their publishers learn at once that nobody will come, instead
-// of waiting for a topic that may yet exist. The zero value is empty.
+// tombstones are the names of topics that ended a while ago: their publishers learn at once that the topic is gone,
+// instead of waiting for one that may yet exist. The zero value is empty. Receiver.mu guards it.
 type tombstones struct {
 	until map[string]time.Time
-	order []tombstone // by the time they were added
+	order []tombstone // in the order of add
 }
 
 type tombstone struct {
@@ -14,38 +14,38 @@ type tombstone struct {
 	until time.Time
 }
 
-// add notes a name for a while, and forgets the oldest beyond limit.
-func (g *tombstones) add(name string, now time.Time, keep time.Duration, limit int) {
-	if g.until == nil {
-		g.until = map[string]time.Time{}
+// add notes a name for as long as ttl, and forgets the oldest names over the limit.
+func (t *tombstones) add(name string, now time.Time, ttl time.Duration, limit int) {
+	if t.until == nil {
+		t.until = map[string]time.Time{}
 	}
-	t := tombstone{name, now.Add(keep)}
-	g.until[name] = t.until
-	g.order = append(g.order, t)
-	g.purge(now, limit)
+	entry := tombstone{name, now.Add(ttl)}
+	t.until[name] = entry.until
+	t.order = append(t.order, entry)
+	t.purge(now, limit)
 }
 
-// has tells whether a name ended a while ago.
-func (g *tombstones) has(name string, now time.Time) bool {
-	g.purge(now, len(g.order))
-	_, ok := g.until[name]
+// has tells whether the topic of a name ended within its ttl.
+func (t *tombstones) has(name string, now time.Time) bool {
+	t.purge(now, len(t.order))
+	_, ok := t.until[name]
 	return ok
 }
 
 // remove forgets a name that exists again.
-func (g *tombstones) remove(name string) { delete(g.until, name) }
+func (t *tombstones) remove(name string) { delete(t.until, name) }
 
-// purge forgets what has passed, and the oldest beyond limit.
-func (g *tombstones) purge(now time.Time, limit int) {
+// purge forgets the names whose ttl is over, and the oldest over the limit.
+func (t *tombstones) purge(now time.Time, limit int) {
 	n := 0
-	for n < len(g.order) && (len(g.order)-n > limit || !now.Before(g.order[n].until)) {
-		if t := g.order[n]; g.until[t.name].Equal(t.until) {
-			delete(g.until, t.name)
+	for n < len(t.order) && (len(t.order)-n > limit || !now.Before(t.order[n].until)) {
+		if oldest := t.order[n]; t.until[oldest.name].Equal(oldest.until) {
+			delete(t.until, oldest.name)
 		}
 		n++
 	}
-	clear(g.order[:n])
-	if g.order = g.order[n:]; len(g.order) == 0 {
-		g.until, g.order = nil, nil
+	clear(t.order[:n])
+	if t.order = t.order[n:]; len(t.order) == 0 {
+		t.until, t.order = nil, nil
 	}
 }

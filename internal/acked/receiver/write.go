@@ -1,6 +1,9 @@
 package receiver
 
 import (
+	"context"
+	"crypto/tls"
+	"io"
 	"time"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
@@ -9,31 +12,41 @@ import (
 // send queues a control frame.
 func (c *conn) send(f *wire.Frame) {
 	c.mu.Lock()
-	c.append(f)
+	c.appendControlLocked(f)
 	c.mu.Unlock()
 	c.flusher.Kick()
 }
 
-// append encodes a control frame. One that cannot be encoded ends the connection. c.mu is held.
-func (c *conn) append(f *wire.Frame) {
-	out, err := c.enc.AppendControl(c.control, f)
+// appendControlLocked encodes a control frame. One that cannot be encoded ends the connection.
+func (c *conn) appendControlLocked(f *wire.Frame) {
+	out, err := c.enc.AppendControl(c.pendingControl, f)
 	if err != nil {
 		_ = c.nc.Close()
 		return
 	}
-	c.control = out
+	c.pendingControl = out
 }
 
-// mark notes that a stream has something to tell.
-func (c *conn) mark(s *stream) {
+// appendOpened queues the answer to an Open, and the rejections that its sender has not confirmed.
+func (c *conn) appendOpened(opened *wire.Opened, rejects []*wire.Reject) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.appendControlLocked(&wire.Frame{Body: &wire.Frame_Opened{Opened: opened}})
+	for _, f := range rejects {
+		c.appendControlLocked(&wire.Frame{Body: &wire.Frame_Reject{Reject: f}})
+	}
+}
+
+// markDirty notes that a stream has acks to write.
+func (c *conn) markDirty(s *stream) {
 	c.mu.Lock()
 	c.dirty = append(c.dirty, s)
 	c.mu.Unlock()
 }
 
-// flush writes what is due. It is the flusher's.
+// flush writes what is due. The flusher calls it.
 func (c *conn) flush() {
-	out := c.due()
+	out := c.output()
 	if len(out) == 0 {
 		return
 	}
@@ -42,60 +55,116 @@ func (c *conn) flush() {
 		_, err = c.nc.Write(out)
 	}
 	if err != nil {
-		_ = c.nc.Close() // a half-written frame ends the connection; the reader ends with it
+		_ = c.nc.Close() // a frame may be half written; the reader ends the rest
 	}
-	c.keep(out)
-}
-
-// flushAtOnce is flush for a caller that may not wait for the socket. left tells that there is something for flush.
-func (c *conn) flushAtOnce() (left bool) {
-	if len(c.left) > 0 {
-		return true
-	}
-	out := c.due()
-	if len(out) == 0 {
-		return false
-	}
-	n, err := 0, c.nc.SetWriteDeadline(time.Now().Add(c.receiver.cfg.WriteTimeout))
-	if err == nil {
-		n, err = c.tryWriter.Write(out)
-	}
-	if err != nil {
-		_ = c.nc.Close() // a half-written frame ends the connection; the reader ends with it
-		return false
-	}
-	if n < len(out) {
-		c.left, c.out = out[n:], nil
-		return true
-	}
-	c.keep(out)
-	return false
-}
-
-// keep keeps the flusher's buffer for the next time.
-func (c *conn) keep(out []byte) {
 	if c.out = out; cap(out) > 4<<10 {
 		c.out = nil // an idle connection keeps no large buffer
 	}
 }
 
-// due takes what is to be written. It is the flusher's.
-func (c *conn) due() []byte {
-	c.mu.Lock()
-	out := append(append(c.out[:0], c.left...), c.control...)
-	c.left = nil
-	dirty := c.dirty
-	c.control, c.dirty = c.control[:0], nil
-	select {
-	case c.written <- struct{}{}: // for holdBack
-	default:
-	}
-	if c.failing {
-		dirty = nil
-	}
-	c.mu.Unlock()
+// output takes the control frames and acks that are due.
+func (c *conn) output() []byte {
+	out, dirty := c.takePending()
 	for _, s := range dirty {
 		out = s.appendAcks(c, out)
 	}
 	return out
+}
+
+func (c *conn) takePending() (control []byte, dirty []*stream) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	control, dirty = append(c.out[:0], c.pendingControl...), c.dirty
+	c.pendingControl, c.dirty = c.pendingControl[:0], nil
+	select {
+	case c.written <- struct{}{}: // for awaitWritten
+	default:
+	}
+	if c.failureSent {
+		dirty = nil
+	}
+	return control, dirty
+}
+
+// appendAcks appends the acks that the sender has not got yet, if the stream is still attached to c.
+func (s *stream) appendAcks(c *conn, dst []byte) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn != c {
+		return dst
+	}
+	s.dirty = false
+	for {
+		ack, ok := s.in.Ack()
+		if !ok {
+			return dst
+		}
+		if out, err := c.enc.AppendAck(dst, ack); err == nil { // its size is bounded
+			dst = out
+		}
+	}
+}
+
+// goawayPing is the id of the ping that follows a goaway.
+const goawayPing = 1
+
+// goaway asks the peer to send nothing more, and to answer a ping. A peer that was not welcomed yet will not be.
+func (c *conn) goaway() {
+	if !c.appendGoaway() {
+		_ = c.nc.Close()
+		return
+	}
+	c.flusher.Kick()
+}
+
+func (c *conn) appendGoaway() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.welcomed {
+		return false
+	}
+	c.goawaySent = true
+	c.appendControlLocked(&wire.Frame{Body: &wire.Frame_Goaway{Goaway: &wire.Goaway{Reason: "the listener closes"}}})
+	c.appendControlLocked(&wire.Frame{Body: &wire.Frame_Ping{Ping: &wire.Ping{Id: goawayPing}}})
+	return true
+}
+
+// flushAndClose closes the connection when the acks that are due were written, or ctx is done.
+func (c *conn) flushAndClose(ctx context.Context) {
+	defer context.AfterFunc(ctx, c.closeNow)()
+	c.flusher.Kick()
+	c.flusher.Close()
+	_ = c.nc.Close()
+}
+
+// sendFailure tells the peer why the connection ends, and lets it read that.
+func (c *conn) sendFailure(code wire.Code, reason string) {
+	c.mu.Lock()
+	c.appendControlLocked(&wire.Frame{Body: &wire.Frame_Failure{Failure: &wire.Failure{
+		Code: code, Reason: truncate(reason, maxReason),
+	}}})
+	c.failureSent = true
+	c.mu.Unlock()
+	c.flusher.Kick()
+	c.flusher.Close()
+	c.linger()
+}
+
+const (
+	lingerTime  = time.Second
+	lingerBytes = 4 << 20
+)
+
+// linger lets the peer read why the connection ends: a socket that is closed while it has bytes to read resets the
+// connection, and the reason is lost with that. What still arrives is dropped.
+func (c *conn) linger() {
+	raw := c.nc
+	if secured, ok := raw.(*tls.Conn); ok {
+		raw = secured.NetConn()
+	}
+	half, ok := raw.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil || raw.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, raw, lingerBytes) // ends with the peer, the deadline, or Close
 }

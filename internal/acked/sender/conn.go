@@ -17,184 +17,132 @@ import (
 )
 
 const (
-	flushBytes = 128 << 10              // a flush gathers about so much before it writes
+	flushBytes = 128 << 10              // about what one write gathers
 	idleCredit = 250 * time.Millisecond // a stream that is idle for so long gives its credit back
 )
 
-// run keeps the link connected while it has messages that are not settled.
-func (l *Sender) run() {
-	backoff := l.cfg.Backoff()
-	for {
-		if !l.awaitWork() {
-			return
-		}
-		conn, token, err := l.dial()
+// run keeps the Sender connected while it has messages that are not settled.
+func (s *Sender) run() {
+	backoff := s.cfg.Backoff()
+	for s.awaitWork() {
+		conn, token, err := s.dial()
 		if err == nil {
-			err = l.serve(conn, token, backoff.Reset)
+			err = s.serve(conn, token, backoff.Reset)
 		}
-		if l.ctx.Err() != nil {
+		if s.ctx.Err() != nil {
 			return
 		}
-		l.disconnected(err)
+		s.disconnected(err)
 		delay := backoff.NextBackOff()
-		l.cfg.Logger.Info("Connection lost, reconnecting", watermill.LogFields{
-			"provider": netio.Provider, "address": l.cfg.Target.Address, "err": netio.Sanitize(err), "delay": delay,
+		s.cfg.Logger.Info("Connection lost, reconnecting", watermill.LogFields{
+			"provider": netio.Provider, "address": s.cfg.Target.Address, "err": netio.Sanitize(err), "delay": delay,
 		})
 		select {
 		case <-time.After(delay):
-		case <-l.ctx.Done():
+		case <-s.ctx.Done():
 			return
 		}
 	}
 }
 
-// awaitWork waits until there is something to deliver; it returns false when the link is closed.
-func (l *Sender) awaitWork() bool {
-	for {
-		if l.ctx.Err() != nil {
-			return false
-		}
-		if l.Pending() > 0 {
+// awaitWork waits until there is something to deliver; it returns false when the Sender is closed.
+func (s *Sender) awaitWork() bool {
+	for s.ctx.Err() == nil {
+		if s.Pending() > 0 {
 			return true
 		}
 		select {
-		case <-l.work:
-		case <-l.ctx.Done():
+		case <-s.work:
+		case <-s.ctx.Done():
 		}
 	}
+	return false
 }
 
-// dial connects, and fetches the token to show.
-func (l *Sender) dial() (net.Conn, []byte, error) {
-	ctx, cancel := context.WithTimeout(l.ctx, l.cfg.HandshakeTimeout)
+// dial fetches the token to show, and connects.
+func (s *Sender) dial() (net.Conn, []byte, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, s.cfg.HandshakeTimeout)
 	defer cancel()
-	token, err := l.cfg.token(ctx)
+	token, err := s.cfg.token(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	conn, err := l.cfg.Dial(ctx, l.cfg.Target.Network, l.cfg.Target.Address)
-	if err != nil || l.cfg.TLS == nil {
+	conn, err := s.cfg.Dial(ctx, s.cfg.Target.Network, s.cfg.Target.Address)
+	if err != nil || s.cfg.TLS == nil {
 		return conn, token, err
 	}
-	secure := tls.Client(conn, l.cfg.TLS)
-	if err := secure.HandshakeContext(ctx); err != nil {
+	secured := tls.Client(conn, s.cfg.TLS)
+	if err := secured.HandshakeContext(ctx); err != nil {
 		return nil, nil, errors.Join(err, conn.Close())
 	}
-	return secure, token, nil
+	return secured, token, nil
 }
 
-// serve speaks with the peer until the connection ends, and says why it ended.
-func (l *Sender) serve(conn net.Conn, token []byte, welcomed func()) error {
-	codec, err := session.NewCodec(l.cfg.MaxMessageSize)
+// serve talks to the peer until the connection ends, and returns why it ended.
+func (s *Sender) serve(conn net.Conn, token []byte, welcomed func()) error {
+	codec, err := session.NewCodec(s.cfg.MaxMessageSize)
 	if err != nil {
 		return errors.Join(err, conn.Close())
 	}
-	l.mu.Lock()
-	if l.closed {
-		l.mu.Unlock()
+	if !s.connect(conn, session.Encoder{Codec: codec, Checksum: s.cfg.TLS == nil}, token) {
 		return conn.Close()
 	}
-	l.conn = conn
-	l.enc = session.Encoder{Codec: codec, Checksum: l.cfg.TLS == nil}
-	l.client.SetToken(token)
-	l.client.Connect(l.enc, time.Now())
-	l.mu.Unlock()
-	l.flusher.Kick()
+	s.flusher.Kick()
 
-	err = l.read(conn, framing.NewReader(netio.ReadWhenReady(conn), codec), welcomed)
+	err = s.read(conn, framing.NewReader(conn, codec), welcomed)
 	closeErr := conn.Close()
-	l.mu.Lock()
-	l.conn = nil
-	l.client.Disconnect()
-	l.checkLocked()
-	l.mu.Unlock()
-	if errors.Is(err, io.EOF) || closeErr == nil || errors.Is(closeErr, net.ErrClosed) { // closed by whoever failed to write
+	s.disconnect()
+	// net.ErrClosed: a failed write or Tick has closed the connection.
+	if errors.Is(err, io.EOF) || closeErr == nil || errors.Is(closeErr, net.ErrClosed) {
 		return err
 	}
 	return errors.Join(err, closeErr)
 }
 
-// read takes the peer's frames until the connection ends.
-func (l *Sender) read(conn net.Conn, r *framing.Reader, welcomed func()) error {
-	if err := conn.SetReadDeadline(time.Now().Add(l.cfg.HandshakeTimeout)); err != nil {
-		return err
+// connect makes conn the connection that flush writes to. It returns false if the Sender is closed.
+func (s *Sender) connect(conn net.Conn, enc session.Encoder, token []byte) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
 	}
-	established := false
-	for {
-		payload, err := r.Next()
-		if err != nil {
-			return err
-		}
-		if payload, err = l.enc.Verify(payload); err != nil {
-			return err
-		}
-		l.mu.Lock()
-		err = l.client.Receive(payload, time.Now())
-		up := l.client.Established()
-		if up && l.late != nil {
-			l.established()
-		}
-		refused, hooks := l.client.Refused(), l.onRefused
-		news, due := l.news(), l.client.Due()
-		l.checkLocked()
-		l.mu.Unlock()
-		if err != nil {
-			return err
-		}
-		if up && !established {
-			established = true
-			welcomed()
-			if err := conn.SetReadDeadline(time.Time{}); err != nil { // Tick watches from here on
-				return err
-			}
-		}
-		for _, r := range refused {
-			l.report(r, hooks)
-		}
-		for _, n := range news {
-			n.deliver()
-		}
-		if due {
-			l.flusher.Kick()
-		}
-	}
+	s.conn, s.enc = conn, enc
+	s.client.SetToken(token)
+	s.client.Connect(enc, time.Now())
+	return true
 }
 
-// report tells of a refused message. No lock is held.
-func (l *Sender) report(r session.Refused, hooks map[any]func(session.Refused)) {
-	l.cfg.Logger.Error("Message refused by the peer", r.Err, watermill.LogFields{
-		"provider": netio.Provider, "address": l.cfg.Target.Address, "topic": r.Topic, "sequence": r.Sequence,
-	})
-	for _, f := range hooks {
-		f(r)
-	}
+func (s *Sender) disconnect() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conn = nil
+	s.client.Disconnect()
+	s.checkLocked()
 }
 
-// flush writes all that may be sent. It is the flusher's.
-func (l *Sender) flush() {
+// flush writes all that may be sent. The flusher calls it.
+func (s *Sender) flush() {
 	for {
-		l.mu.Lock()
-		conn, enc := l.conn, l.enc
+		s.mu.Lock()
+		conn, enc := s.conn, s.enc
 		if conn == nil {
-			if l.client.Pending() > 0 {
-				select {
-				case l.work <- struct{}{}:
-				default:
-				}
+			pending := s.client.Pending() > 0
+			s.mu.Unlock()
+			if pending {
+				s.wakeRun()
 			}
-			l.mu.Unlock()
 			return
 		}
-		control, segments, more := l.client.Output(l.segments[:0], flushBytes)
-		l.mu.Unlock()
+		control, segments, more := s.client.Output(s.segments[:0], flushBytes)
+		s.mu.Unlock()
 		if len(control) == 0 && len(segments) == 0 {
 			return
 		}
-		err := l.write(conn, enc, control, segments)
+		err := s.write(conn, enc, control, segments)
 		clear(segments)
-		l.segments = segments
+		s.segments = segments
 		if err != nil {
-			_ = conn.Close() // a half-written frame ends the connection; the read loop ends with it
+			_ = conn.Close() // a frame may be half written; serve returns
 			return
 		}
 		if !more {
@@ -203,49 +151,133 @@ func (l *Sender) flush() {
 	}
 }
 
+func (s *Sender) wakeRun() {
+	select {
+	case s.work <- struct{}{}:
+	default:
+	}
+}
+
 // largeBody is the size from which on a body is written from where it is. Below it a copy costs less.
 const largeBody = 16 << 10
 
-func (l *Sender) write(conn net.Conn, enc session.Encoder, control []byte, segments []session.Segment) (err error) {
-	room := buffers.Get(sizeToWrite(control, segments)) // kept by no link: there may be thousands, and a used one is in a cache
-	defer buffers.Put(room)
-	out, from := append(room, control...), 0
-	parts := l.parts[:0]
-	for _, s := range segments {
-		if len(s.Body) < largeBody {
-			if out, err = enc.AppendPublish(out, s); err != nil {
+// write puts the frames of control and segments together and writes them.
+func (s *Sender) write(conn net.Conn, enc session.Encoder, control []byte, segments []session.Segment) (err error) {
+	// A Sender keeps no buffer of its own: there may be thousands, and one that was just used is in a cache.
+	buf := buffers.Get(sizeToWrite(control, segments))
+	defer buffers.Put(buf)
+	out, from := append(buf, control...), 0
+	parts := s.parts[:0]
+	for _, seg := range segments {
+		if len(seg.Body) < largeBody {
+			if out, err = enc.AppendPublish(out, seg); err != nil {
 				return err
 			}
 			continue
 		}
 		var at int
-		if out, at, err = enc.AppendAround(out, s); err != nil {
+		if out, at, err = enc.AppendAround(out, seg); err != nil {
 			return err
 		}
-		parts = append(parts, out[from:at], s.Body)
+		parts = append(parts, out[from:at], seg.Body)
 		from = at
 	}
-	if err = conn.SetWriteDeadline(time.Now().Add(l.cfg.WriteTimeout)); err != nil {
+	if err = conn.SetWriteDeadline(time.Now().Add(s.cfg.WriteTimeout)); err != nil {
 		return err
 	}
 	if len(parts) == 0 {
 		_, err = conn.Write(out)
-	} else {
-		parts = append(parts, out[from:])
-		l.parts = parts
-		_, err = parts.WriteTo(conn)
-		clear(l.parts)
+		return err
 	}
+	parts = append(parts, out[from:])
+	s.parts = parts
+	_, err = parts.WriteTo(conn)
+	clear(s.parts)
 	return err
 }
 
-// sizeToWrite bounds what write puts together: all but the large bodies.
+// sizeToWrite bounds what write puts together: everything but the large bodies.
 func sizeToWrite(control []byte, segments []session.Segment) int {
 	size := len(control)
-	for _, s := range segments {
-		if size += session.FrameOverhead; len(s.Body) < largeBody {
-			size += len(s.Body)
+	for _, seg := range segments {
+		if size += session.FrameOverhead; len(seg.Body) < largeBody {
+			size += len(seg.Body)
 		}
 	}
 	return size
+}
+
+// read takes the peer's frames until the connection ends.
+func (s *Sender) read(conn net.Conn, r *framing.Reader, welcomed func()) error {
+	if err := conn.SetReadDeadline(time.Now().Add(s.cfg.HandshakeTimeout)); err != nil {
+		return err
+	}
+	established := false
+	for {
+		payload, err := r.Next()
+		if err != nil {
+			return err
+		}
+		if payload, err = s.enc.Verify(payload); err != nil {
+			return err
+		}
+		got, err := s.receive(payload)
+		if err != nil {
+			return err
+		}
+		if got.established && !established {
+			established = true
+			welcomed()
+			if err := conn.SetReadDeadline(time.Time{}); err != nil { // from here on Tick ends a silent connection
+				return err
+			}
+		}
+		for _, refused := range got.refused {
+			s.report(refused, got.onRefused)
+		}
+		for _, e := range got.events {
+			e.deliver()
+		}
+		if got.due {
+			s.flusher.Kick()
+		}
+	}
+}
+
+// received is what follows from a frame of the peer, for read to do without the lock.
+type received struct {
+	established bool // the peer has welcomed the connection
+	refused     []session.Refused
+	onRefused   map[any]func(session.Refused)
+	events      []streamEvents
+	due         bool // there is something to write
+}
+
+// receive takes one frame.
+func (s *Sender) receive(payload []byte) (received, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.client.Receive(payload, time.Now()); err != nil {
+		return received{}, err
+	}
+	got := received{
+		established: s.client.Established(),
+		refused:     s.client.Refused(), onRefused: s.onRefused,
+		events: s.streamEventsLocked(), due: s.client.Due(),
+	}
+	if got.established {
+		s.unreachable, s.refusal = nil, nil
+	}
+	s.checkLocked()
+	return got, nil
+}
+
+// report logs a refused message and calls the hooks.
+func (s *Sender) report(r session.Refused, hooks map[any]func(session.Refused)) {
+	s.cfg.Logger.Error("Message refused by the peer", r.Err, watermill.LogFields{
+		"provider": netio.Provider, "address": s.cfg.Target.Address, "topic": r.Topic, "sequence": r.Sequence,
+	})
+	for _, f := range hooks {
+		f(r)
+	}
 }

@@ -89,8 +89,8 @@ func (s *Sender) awaitCondition(ctx context.Context, met func() bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.conditions = slices.DeleteFunc(s.conditions, func(other *condition) bool { return other == c })
-	if s.late != nil {
-		return &TimeoutError{Cause: s.late.Cause}
+	if s.unreachable != nil {
+		return s.unreachable
 	}
 	return ctx.Err()
 }

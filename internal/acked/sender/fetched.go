@@ -7,82 +7,78 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// Identity names a publisher across its connections and restarts.
-type Identity = session.Identity
-
-// PeerError is a refusal by the peer.
-type PeerError = session.PeerError
-
-// RelayConfig sets up a Relay.
+// FetchConfig configures a FetchedStream. All fields are required.
 type FetchConfig struct {
-	Identity Identity
+	Identity session.Identity
 	Stream   uint64 // unique in the identity
 	Topic    string // as it travels on the wire
 	Base     uint64 // every sequence below is settled
-	// OnSettled is told of runs of messages that need not be kept any longer, OnRefused of single ones that the peer
-	// refused, and, with sequence 0, of the end of the stream: the peer will take no message of it. Both are called from
-	// one goroutine with no lock held; while they block, the link's acks wait.
+
+	// OnSettled gets the runs of messages that need not be kept any longer. OnRefused gets single messages that the
+	// peer refused and, with sequence 0, the end of the stream: the peer will take no message of it. Both are called
+	// from the goroutine that reads the connection, with no lock held; while they block, the Sender takes no ack.
 	OnSettled func([]store.Range)
-	OnRefused func(seq uint64, err *PeerError)
+	OnRefused func(seq uint64, err *session.PeerError)
 }
 
-// Relay is a stream of a Link whose messages a store keeps: they are fetched when the peer wants them, and again from
-// where it stands after every reconnect. While there is no connection a Relay holds none of them.
+// FetchedStream is a stream of a Sender whose messages a store keeps: they are fetched when the peer wants them, and
+// again from where the peer stands after every reconnect. While there is no connection a FetchedStream holds none of
+// them. Its methods are safe for concurrent use; one goroutine calls Next and Feed.
 type FetchedStream struct {
 	sender *Sender
 	cfg    FetchConfig
-	o      *session.Outbound
+	stream *session.Outbound // guarded by sender.mu
 }
 
-// Relay begins a relay. End ends it.
-func (l *Sender) Fetch(cfg FetchConfig) (*FetchedStream, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed {
+// Fetch begins a FetchedStream, which lives until End.
+func (s *Sender) Fetch(cfg FetchConfig) (*FetchedStream, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
 		return nil, ErrClosed
 	}
-	r := &FetchedStream{sender: l, cfg: cfg, o: l.client.StartFetched(cfg.Identity, cfg.Stream, cfg.Topic, cfg.Base)}
-	if l.fetched == nil {
-		l.fetched = map[*session.Outbound]*FetchedStream{}
+	f := &FetchedStream{sender: s, cfg: cfg, stream: s.client.StartFetched(cfg.Identity, cfg.Stream, cfg.Topic, cfg.Base)}
+	if s.fetched == nil {
+		s.fetched = map[*session.Outbound]*FetchedStream{}
 	}
-	l.fetched[r.o] = r
-	return r, nil
+	s.fetched[f.stream] = f
+	return f, nil
 }
 
-// End takes the relay off its link.
-func (r *FetchedStream) End() {
-	r.sender.mu.Lock()
-	defer r.sender.mu.Unlock()
-	delete(r.sender.fetched, r.o)
-	r.sender.client.EndFetched(r.o)
+// End removes the stream from its Sender.
+func (f *FetchedStream) End() {
+	f.sender.mu.Lock()
+	defer f.sender.mu.Unlock()
+	delete(f.sender.fetched, f.stream)
+	f.sender.client.EndFetched(f.stream)
 }
 
-// Announce says that the messages below next can be fetched: the link connects if it has to.
-func (r *FetchedStream) Announce(next uint64) {
-	r.sender.mu.Lock()
-	r.sender.client.Announce(r.o, next)
-	r.sender.mu.Unlock()
-	r.sender.kick()
+// Announce says that the messages below next can be fetched. The Sender connects if it has to.
+func (f *FetchedStream) Announce(next uint64) {
+	f.sender.mu.Lock()
+	f.sender.client.Announce(f.stream, next)
+	f.sender.mu.Unlock()
+	f.sender.kick()
 }
 
-// Quiet tells that there is no connection and nothing waits, as far as was announced: Next would wait until the message
-// with the returned sequence is.
-func (r *FetchedStream) Quiet() (next uint64, quiet bool) {
-	r.sender.mu.Lock()
-	defer r.sender.mu.Unlock()
-	return r.o.Idle()
+// Quiet tells that the stream is not open and no announced message waits: Next returns ok false until the message with
+// the returned sequence is announced.
+func (f *FetchedStream) Quiet() (next uint64, quiet bool) {
+	f.sender.mu.Lock()
+	defer f.sender.mu.Unlock()
+	return f.stream.Idle()
 }
 
-// Next waits until messages are wanted, and returns the sequence of the first. generation goes with them into Feed.
-// It returns ok false when the relay has gone quiet.
-func (r *FetchedStream) Next(ctx context.Context) (from, generation uint64, ok bool, err error) {
+// Next waits until messages are wanted, and returns the sequence of the first. generation goes with them into Feed. ok
+// is false when the stream has become quiet.
+func (f *FetchedStream) Next(ctx context.Context) (from, generation uint64, ok bool, err error) {
 	for {
-		r.sender.mu.Lock()
-		err := r.o.Err()
-		from, generation, ok := r.o.NextFetch()
-		_, quiet := r.o.Idle()
-		room := r.o.Room()
-		r.sender.mu.Unlock()
+		f.sender.mu.Lock()
+		err := f.stream.Err()
+		from, generation, ok := f.stream.NextFetch()
+		_, quiet := f.stream.Idle()
+		room := f.stream.Room()
+		f.sender.mu.Unlock()
 		if err != nil || ok || quiet {
 			return from, generation, ok, err
 		}
@@ -90,54 +86,54 @@ func (r *FetchedStream) Next(ctx context.Context) (from, generation uint64, ok b
 		case <-room:
 		case <-ctx.Done():
 			return 0, 0, false, ctx.Err()
-		case <-r.sender.ctx.Done():
+		case <-f.sender.ctx.Done():
 			return 0, 0, false, ErrClosed
 		}
 	}
 }
 
-// Feed hands fetched messages over. Between the last one fed and first, all are settled.
-func (r *FetchedStream) Feed(generation, first uint64, messages [][]byte) {
-	r.sender.mu.Lock()
-	r.sender.client.Feed(r.o, generation, first, messages)
-	r.sender.mu.Unlock()
-	r.sender.kick()
+// Feed hands fetched messages over. All messages between the last one fed and first are settled. A feed of an older
+// generation does nothing.
+func (f *FetchedStream) Feed(generation, first uint64, messages [][]byte) {
+	f.sender.mu.Lock()
+	f.sender.client.Feed(f.stream, generation, first, messages)
+	f.sender.mu.Unlock()
+	f.sender.kick()
 }
 
-// Lost returns a channel that is closed when what is wanted may have changed.
-func (r *FetchedStream) Lost() <-chan struct{} {
-	r.sender.mu.Lock()
-	defer r.sender.mu.Unlock()
-	return r.o.Room()
+// Lost returns a channel that is closed when what is wanted may have changed, as when the connection is lost.
+func (f *FetchedStream) Lost() <-chan struct{} {
+	f.sender.mu.Lock()
+	defer f.sender.mu.Unlock()
+	return f.stream.Room()
 }
 
-// relayNews is what happened to a relay's messages.
-type events struct {
-	relay  *FetchedStream
-	events []session.Event
+// streamEvents is what happened to messages of a FetchedStream.
+type streamEvents struct {
+	fetched *FetchedStream
+	events  []session.Event
 }
 
-// news collects what relays have to be told. l.mu is held.
-func (l *Sender) news() (all []events) {
-	for _, o := range l.client.WithEvents() {
-		if r := l.fetched[o]; r != nil {
-			all = append(all, events{r, o.Events()})
+func (s *Sender) streamEventsLocked() (all []streamEvents) {
+	for _, o := range s.client.WithEvents() {
+		if f := s.fetched[o]; f != nil {
+			all = append(all, streamEvents{f, o.Events()})
 		}
 	}
 	return all
 }
 
-// deliver calls the relay's hooks. No lock is held.
-func (n events) deliver() {
+// deliver calls the hooks of the stream.
+func (e streamEvents) deliver() {
 	var settled []store.Range
-	for _, e := range n.events {
-		if e.Err != nil {
-			n.relay.cfg.OnRefused(e.First, e.Err)
+	for _, event := range e.events {
+		if event.Err != nil {
+			e.fetched.cfg.OnRefused(event.First, event.Err)
 		} else {
-			settled = append(settled, store.Range{First: e.First, Last: e.Last})
+			settled = append(settled, store.Range{First: event.First, Last: event.Last})
 		}
 	}
 	if len(settled) > 0 {
-		n.relay.cfg.OnSettled(settled)
+		e.fetched.cfg.OnSettled(settled)
 	}
 }

@@ -10,16 +10,16 @@ import (
 
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/acktest"
 	"github.com/buffstreams/watermill-buffstreams/internal/flow"
-	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
 // fuzzMemory is small, so that a short input reaches it.
 const fuzzMemory = 64 << 10
 
-// FuzzSender has a listener say anything to a Sender that has messages for it. The connection ends, the Sender lives on until
-// it is closed, and then nothing is missing from the budget.
+// FuzzSender has a listener say anything to a Sender that has messages for it. The connection ends, the Sender lives on
+// until it is closed, and then nothing is missing from the budget.
 func FuzzSender(f *testing.F) {
 	f.Add([]byte{1, 0, 0, 0, 1, 0, 1, 2, 1, 0, 9, 30, 1, 3, 3, 0, 0, 1, 5, 1})
 	f.Add([]byte{1, 5, 0, 6, 1, 1, 7, 1, 1, 8, 3})
@@ -27,37 +27,39 @@ func FuzzSender(f *testing.F) {
 		if len(data) > 2000 {
 			t.Skip("long")
 		}
-		s := &acktest.Script{T: t, Enc: acktest.FuzzEncoder(t), In: data}
-		if s.Byte()%8 != 0 {
-			s.Control(&wire.Frame{Body: &wire.Frame_Welcome{Welcome: &wire.Welcome{Version: 1, MaxFrame: 1 << 17, MaxMessage: 1024}}})
+		script := &acktest.Script{T: t, Enc: acktest.FuzzEncoder(t), In: data}
+		if script.Byte()%8 != 0 {
+			script.Control(&wire.Frame{Body: &wire.Frame_Welcome{Welcome: &wire.Welcome{
+				Version: 1, MaxFrame: 1 << 17, MaxMessage: 1024,
+			}}})
 		}
-		for range min(40, len(s.In)) {
-			s.Listener()
+		for range min(40, len(script.In)) {
+			script.Listener()
 		}
-		conn := nettest.NewScriptedConn(s.Out)
+		conn := testkit.NewScriptedConn(script.Out)
 		dialed := make(chan net.Conn, 1)
 		dialed <- conn
 		budget := flow.NewBudget(fuzzMemory)
-		l := start(t, Config{
+		s := start(t, Config{
 			MaxMessageSize: 1024, WindowMessages: 40, WindowBytes: 4 << 10, Budget: budget, HandshakeTimeout: time.Hour,
 			Dial: func(context.Context, string, string) (net.Conn, error) {
 				select {
 				case c := <-dialed:
 					return c, nil
 				default:
-					return nil, nettest.ErrNetworkDown
+					return nil, testkit.ErrNetworkDown
 				}
 			},
 		})
 		for _, topic := range []string{"a", "b"} {
-			_, err := l.Publish(context.Background(), topic, acktest.BatchOf(t, "one", "two", "three"), 0, 0)
+			_, err := s.Publish(context.Background(), topic, acktest.BatchOf(t, "one", "two", "three"), 0, 0)
 			if err != nil { // the connection has ended the stream already
 				var refused *session.PeerError
 				require.ErrorAs(t, err, &refused)
 			}
 		}
-		conn.Ends(t)
-		l.Close()
+		conn.AwaitClose(t)
+		s.Close()
 		require.True(t, budget.Take(fuzzMemory), "the budget has everything back")
 	})
 }

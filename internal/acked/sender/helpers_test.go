@@ -9,12 +9,12 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/flow"
-	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
-func TestMain(m *testing.M) { leaktest.Main(m) }
+func TestMain(m *testing.M) { testkit.Main(m) }
 
 // start returns a Sender. The fields that a test leaves zero have the values that a Manager would give them.
 func start(t testing.TB, cfg Config) *Sender {
@@ -24,8 +24,11 @@ func start(t testing.TB, cfg Config) *Sender {
 	cfg.WindowMessages = cmp.Or(cfg.WindowMessages, 16384)
 	cfg.WindowBytes = cmp.Or(cfg.WindowBytes, 16<<20)
 	cfg.HandshakeTimeout = cmp.Or(cfg.HandshakeTimeout, 5*time.Second)
-	cfg.WriteTimeout, cfg.PingAfter, cfg.DeadAfter, cfg.ForgetAfter = 10*time.Second, 10*time.Second, 30*time.Second, 5*time.Minute
-	cfg.Backoff = func() backoff.BackOff { return netio.NewFullJitter(100*time.Millisecond, 10*time.Second, 2) }
+	cfg.WriteTimeout, cfg.ForgetAfter = 10*time.Second, 5*time.Minute
+	cfg.PingAfter, cfg.DeadAfter = 10*time.Second, 30*time.Second
+	if cfg.Backoff == nil {
+		cfg.Backoff = func() backoff.BackOff { return netio.NewFullJitter(100*time.Millisecond, 10*time.Second, 2) }
+	}
 	cfg.Identity = session.Identity{Publisher: [16]byte{1}, Epoch: 1}
 	var streams uint64
 	cfg.NextStream = func() uint64 { streams++; return streams }

@@ -1,10 +1,12 @@
+// Package sender is the sending half of the acked protocol. A message goes from Publish (sender.go) into its stream
+// (package session), and from there onto the connection (conn.go). The acks come back through conn.go and the session,
+// which wakes the Publish that waits. Streams whose messages a store keeps have their own way in (fetched.go).
 package sender
 
 import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"maps"
 	"net"
 	"sync"
@@ -22,181 +24,169 @@ import (
 // ErrClosed is returned by calls to a Sender that was closed. What was passed to the call was not taken.
 var ErrClosed = errors.New("buffstreams: closed")
 
-// ErrTimeout means that messages did not come as far as was asked for in time. They may still.
-var ErrTimeout = errors.New("buffstreams: timed out waiting for the peer")
-
-// Config configures a Sender. Every field is needed but TLS and Token.
+// Config configures a Sender. Every field is needed but TLS, Token, Insecure and Workers.
 type Config struct {
 	Target   netio.Target
 	TLS      *tls.Config // nil: plaintext, with checksums
 	Dial     netio.Dial
-	Token    func(context.Context) (string, error) // what to show to the peer; nil: nothing
+	Token    func(context.Context) (string, error) // returns what to show to the peer; nil: nothing
 	Insecure bool                                  // Token may go over plaintext
 
 	MaxMessageSize              int // of one encoded message, in bytes
 	WindowMessages, WindowBytes int // of each topic
 	HandshakeTimeout            time.Duration
 	WriteTimeout                time.Duration
-	PingAfter, DeadAfter        time.Duration
-	ForgetAfter                 time.Duration
-	Backoff                     func() backoff.BackOff // called once
+	PingAfter, DeadAfter        time.Duration          // of silence
+	ForgetAfter                 time.Duration          // an idle stream is ended; 0: never
+	Backoff                     func() backoff.BackOff // between connections; called once
 
 	Identity   session.Identity
 	NextStream func() uint64 // numbers the streams of the Identity
 	Budget     *flow.Budget
-	Workers    *flush.Workers
-	Ticker     *Ticker
+	Workers    *flush.Workers // nil: a new goroutine for each flush
+	Ticker     *Ticker        // wakes when something is to be sent
 	Logger     watermill.LoggerAdapter
 }
 
 // Sender is the sending side to one address: it dials when there is something to send, sends again what was not handled
-// after every reconnect, and lives until its Manager is closed. It is safe for concurrent use.
-//
-// mu guards client, conn and closed. It is never held across I/O or a call of the user's code.
+// after every reconnect, and lives until its owner closes it. It is safe for concurrent use.
 type Sender struct {
 	cfg     Config
-	flusher *flush.Flusher
-	cancel  context.CancelFunc // ends run
-	ctx     context.Context
-	wg      sync.WaitGroup
-	work    chan struct{} // tells run that there is something to send
+	flusher *flush.Flusher  // runs flush
+	ctx     context.Context // ends with Close
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup // run
+	work    chan struct{}  // tells run that there is something to send and no connection
 
-	mu     sync.Mutex
-	client *session.Client
-	conn   net.Conn // nil while there is none
-	enc    session.Encoder
-	closed bool
+	// mu guards the fields below, client's streams included. It is not held across I/O or a call of the user's code.
+	mu          sync.Mutex
+	client      *session.Client
+	conn        net.Conn // nil while there is none
+	enc         session.Encoder
+	closed      bool
+	unreachable *TimeoutError // why there is no connection; nil once a peer has welcomed one
+	refusal     error         // the same, if another attempt is of no use for now
+	onRefused   map[any]func(session.Refused)
+	fetched     map[*session.Outbound]*FetchedStream
+	conditions  []*condition // callers that wait
 
-	late    *TimeoutError // why there is no connection; nil once the peer has welcomed one
-	refusal error         // the same, if trying again is of no use for now
-
-	conditions []*condition // callers that wait
-
-	onRefused map[any]func(session.Refused) // never changed, only replaced
-	fetched   map[*session.Outbound]*FetchedStream
-
-	segments []session.Segment // the flusher's
-	parts    net.Buffers       // the flusher's
+	// Memory of flush.
+	segments []session.Segment
+	parts    net.Buffers
 }
 
 // New returns a Sender that has not dialed yet. Its owner calls Tick a few times a second, and Close.
 func New(cfg Config) *Sender {
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &Sender{cfg: cfg, ctx: ctx, cancel: cancel, work: make(chan struct{}, 1)}
-	l.client = session.NewClient(session.ClientConfig{
+	s := &Sender{cfg: cfg, ctx: ctx, cancel: cancel, work: make(chan struct{}, 1)}
+	s.client = session.NewClient(session.ClientConfig{
 		Identity: cfg.Identity, NextStream: cfg.NextStream,
 		Window:   session.Window{Messages: cfg.WindowMessages, Bytes: cfg.WindowBytes, Budget: cfg.Budget},
 		MaxFrame: session.MaxFrame(cfg.MaxMessageSize), PingAfter: cfg.PingAfter, DeadAfter: cfg.DeadAfter,
 		IdleCredit: idleCredit, ForgetAfter: cfg.ForgetAfter, Agent: "watermill-buffstreams",
 	})
-	l.flusher = flush.New(cfg.Workers, l.flush, nil)
-	l.wg.Go(l.run) // ends when ctx is cancelled by close
-	return l
+	s.flusher = flush.New(cfg.Workers, s.flush)
+	s.wg.Go(s.run) // ends when Close cancels ctx; Close waits for it
+	return s
 }
 
-// Publish hands the messages of b to the stream of topic and, with a level, waits until they have come so far. It returns
-// how many were enqueued: only those will be sent. It waits for timeout, or without an end if that is 0; ctx bounds the wait
-// besides.
-func (l *Sender) Publish(ctx context.Context, topic string, b *session.Batch, level session.Level, timeout time.Duration) (int, error) {
-	l.mu.Lock()
-	if l.closed {
-		l.mu.Unlock()
-		return 0, ErrClosed
-	}
-	o := l.client.Stream(topic)
-	n, first, err := l.enqueue(o, b, 0)
-	if n == b.Len() && level == 0 { // needs neither the time nor a wait
-		l.mu.Unlock()
-		l.kick()
-		return n, err
-	}
-	var deadline time.Time
-	if timeout > 0 {
-		deadline = time.Now().Add(timeout)
-	}
-	return l.publish(ctx, o, b, run{n, first, err}, level, deadline)
+// publication is one call of Publish.
+type publication struct {
+	topic    string
+	batch    *session.Batch
+	level    session.Level
+	timeout  time.Duration
+	deadline time.Time         // zero: not begun, or no end
+	stream   *session.Outbound // nil before the first enqueue
+	enqueued int               // messages of batch
 }
 
-// run is what Enqueue returned.
-type run struct {
-	n     int
-	first uint64
-	err   error
+func (p *publication) beginDeadline() {
+	if p.timeout > 0 && p.deadline.IsZero() {
+		p.deadline = time.Now().Add(p.timeout)
+	}
 }
 
-// publish goes on after the first run was enqueued. mu is held, and released.
-func (l *Sender) publish(ctx context.Context, o *session.Outbound, b *session.Batch, r run, level session.Level, deadline time.Time) (enqueued int, err error) {
-	var few [1]*session.Waiter
-	waits := few[:0]
+// Publish puts the messages of b into the stream of topic and, unless level is 0, waits until they reached it. It
+// returns how many were enqueued: only those will be sent. It blocks for at most timeout, or without bound if that is
+// 0, and no longer than ctx.
+func (s *Sender) Publish(
+	ctx context.Context, topic string, b *session.Batch, level session.Level, timeout time.Duration,
+) (int, error) {
+	p := publication{topic: topic, batch: b, level: level, timeout: timeout}
+	if level != 0 {
+		p.beginDeadline()
+	}
+	var one [1]*session.Waiter
+	waiters := one[:0] // one for each run of sequences; they are not in p so that they stay on the stack
 	for {
-		enqueued += r.n
-		if r.n > 0 && level != 0 {
-			waits = l.register(waits, o, level, session.Range{First: r.first, Last: r.first + uint64(r.n) - 1}, deadline)
+		w, room, err := s.enqueue(&p)
+		if w != nil {
+			waiters = append(waiters, w)
 		}
-		var room <-chan struct{}
-		if err = r.err; enqueued < b.Len() && err == nil {
-			room = o.Room()
-		}
-		l.mu.Unlock()
-		l.kick()
 		if room != nil {
-			err = l.await(ctx, room, deadline)
-		}
-		if room == nil || err != nil {
-			if failed := l.confirm(ctx, o, waits, err != nil); err == nil {
-				err = failed
+			p.beginDeadline()
+			if err = s.awaitRoom(ctx, room, p.deadline); err == nil {
+				continue
 			}
-			return enqueued, err
 		}
-		l.mu.Lock()
-		if !l.closed {
-			o = l.client.Current(o)
+		unconfirmed := s.confirm(ctx, p.stream, waiters, err != nil)
+		if err == nil {
+			err = unconfirmed
 		}
-		r.n, r.first, r.err = l.enqueue(o, b, enqueued)
+		return p.enqueued, err
 	}
 }
 
-var waiters = sync.Pool{New: func() any { return &session.Waiter{Done: make(chan struct{}, 1)} }}
+// enqueue puts as many messages into the stream as its window has room for. It returns their waiter, which is nil if
+// there is none, and a channel that is closed when there may be more room, which is nil if nothing is left to enqueue
+// or the rest cannot be.
+func (s *Sender) enqueue(p *publication) (w *session.Waiter, room <-chan struct{}, err error) {
+	s.mu.Lock()
+	w, room, err = s.enqueueLocked(p)
+	s.mu.Unlock()
+	s.kick()
+	return w, room, err
+}
 
-// register begins to wait for a run of messages. What is received is a prefix, so that of several runs the last stands for
-// all. mu is held.
-func (l *Sender) register(waits []*session.Waiter, o *session.Outbound, level session.Level, r session.Range, deadline time.Time) []*session.Waiter {
-	w := waiters.Get().(*session.Waiter)
+func (s *Sender) enqueueLocked(p *publication) (w *session.Waiter, room <-chan struct{}, err error) {
+	switch {
+	case s.closed:
+		return nil, nil, ErrClosed
+	case p.stream == nil:
+		p.stream = s.client.Stream(p.topic)
+	default:
+		p.stream = s.client.Current(p.stream)
+	}
+	// After a definite refusal nothing joins the messages that wait: a caller that tries again would pile up copies.
+	if s.refusal != nil && s.client.Pending() > 0 {
+		return nil, nil, s.refusal
+	}
+	n, first, err := s.client.Enqueue(p.stream, p.batch, p.enqueued)
+	p.enqueued += n
+	if n > 0 && p.level != 0 {
+		w = s.waitLocked(p.stream, p.level, session.Range{First: first, Last: first + uint64(n) - 1}, p.deadline)
+	}
+	if err == nil && p.enqueued < p.batch.Len() {
+		room = p.stream.Room()
+	}
+	return w, room, err
+}
+
+var waiterPool = sync.Pool{New: func() any { return &session.Waiter{Done: make(chan struct{}, 1)} }}
+
+// waitLocked begins to wait for a run of messages. confirm ends the wait.
+func (s *Sender) waitLocked(
+	o *session.Outbound, level session.Level, r session.Range, deadline time.Time,
+) *session.Waiter {
+	w := waiterPool.Get().(*session.Waiter)
 	w.Level, w.First, w.Last, w.Deadline, w.Err = level, r.First, r.Last, deadline, nil
-	l.client.Await(o, w)
-	return append(waits, w)
+	s.client.Await(o, w)
+	return w
 }
 
-// confirm waits for every waiter, or only collects them, and returns the first error.
-func (l *Sender) confirm(ctx context.Context, o *session.Outbound, waits []*session.Waiter, abandon bool) (failed error) {
-	for _, w := range waits {
-		if abandon {
-			l.abandon(o, w)
-			continue
-		}
-		select {
-		case <-w.Done:
-		case <-ctx.Done():
-			l.abandon(o, w)
-		}
-		if failed == nil {
-			failed = w.Err
-		}
-		waiters.Put(w)
-	}
-	return failed
-}
-
-// abandon ends a wait.
-func (l *Sender) abandon(o *session.Outbound, w *session.Waiter) {
-	l.mu.Lock()
-	o.Cancel(w)
-	l.mu.Unlock()
-	<-w.Done
-}
-
-// await waits for room in a window.
-func (l *Sender) await(ctx context.Context, room <-chan struct{}, deadline time.Time) error {
+// awaitRoom waits until a window may have room.
+func (s *Sender) awaitRoom(ctx context.Context, room <-chan struct{}, deadline time.Time) error {
 	var expired <-chan time.Time
 	if !deadline.IsZero() {
 		timer := time.NewTimer(time.Until(deadline))
@@ -207,143 +197,157 @@ func (l *Sender) await(ctx context.Context, room <-chan struct{}, deadline time.
 	case <-room:
 		return nil
 	case <-expired:
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		return l.timeoutError()
+		return s.timeoutError()
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-l.ctx.Done():
+	case <-s.ctx.Done():
 		return ErrClosed
 	}
 }
 
-// AwaitReceived waits until everything enqueued so far for a topic was received once, or ctx is done.
-func (l *Sender) AwaitReceived(ctx context.Context, topic string) error {
-	l.mu.Lock()
-	o := l.client.Find(topic)
-	if o == nil || o.Unreceived() == 0 || l.closed {
-		defer l.mu.Unlock()
-		if o != nil && o.Unreceived() > 0 {
-			return ErrClosed
+// confirm waits until every waiter is done, or ends them all at once if abandon is set. It returns the first error.
+func (s *Sender) confirm(
+	ctx context.Context, o *session.Outbound, waiters []*session.Waiter, abandon bool,
+) (failed error) {
+	for _, w := range waiters {
+		if abandon {
+			s.abandon(o, w)
+		} else {
+			select {
+			case <-w.Done:
+			case <-ctx.Done():
+				s.abandon(o, w)
+			}
 		}
-		return nil
+		if failed == nil {
+			failed = w.Err
+		}
+		waiterPool.Put(w)
 	}
-	last := o.Last()
-	waits := l.register(nil, o, session.Received, session.Range{First: last, Last: last}, time.Time{})
-	l.mu.Unlock()
-	l.kick()
-	return l.confirm(ctx, o, waits, false)
+	return failed
+}
+
+// abandon ends a wait. The messages stay in their stream.
+func (s *Sender) abandon(o *session.Outbound, w *session.Waiter) {
+	s.mu.Lock()
+	o.Cancel(w)
+	s.mu.Unlock()
+	<-w.Done
+}
+
+// kick wakes the flusher, which wakes run if there is no connection.
+func (s *Sender) kick() {
+	s.cfg.Ticker.wake()
+	s.flusher.Kick()
+}
+
+// AwaitReceived waits until the peer has received, at some time, all messages that were enqueued for a topic, or ctx is done.
+func (s *Sender) AwaitReceived(ctx context.Context, topic string) error {
+	o, w, err := s.waitForLast(topic)
+	if w == nil {
+		return err
+	}
+	s.kick()
+	return s.confirm(ctx, o, []*session.Waiter{w}, false)
+}
+
+// waitForLast begins to wait for the last message of a topic. The waiter is nil if all were received.
+func (s *Sender) waitForLast(topic string) (*session.Outbound, *session.Waiter, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := s.client.Find(topic)
+	switch {
+	case o == nil || o.Unreceived() == 0:
+		return nil, nil, nil
+	case s.closed:
+		return nil, nil, ErrClosed
+	}
+	last := session.Range{First: o.Last(), Last: o.Last()} // what is received is a prefix
+	return o, s.waitLocked(o, session.Received, last, time.Time{}), nil
 }
 
 // Unreceived is the number of messages for a topic that the peer is not known to have.
-func (l *Sender) Unreceived(topic string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if o := l.client.Find(topic); o != nil {
+func (s *Sender) Unreceived(topic string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if o := s.client.Find(topic); o != nil {
 		return o.Unreceived()
 	}
 	return 0
 }
 
 // Pending is the number of messages that are not settled, over all topics.
-func (l *Sender) Pending() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.client.Pending()
+func (s *Sender) Pending() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.client.Pending()
 }
 
-// OnRefused sets what owner wants to be called for each message that the peer refuses; nil ends that. It is called from
-// one goroutine with no lock held. It may block, but that holds up this link's acks.
-func (l *Sender) OnRefused(owner any, f func(session.Refused)) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	hooks := maps.Clone(l.onRefused) // whoever calls them holds the old map
+// Connected tells whether the peer has welcomed the current connection and takes messages.
+func (s *Sender) Connected() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.conn != nil && s.client.Established() && !s.client.Draining()
+}
+
+// OnRefused sets the function to call for each message that the peer refuses, one for each owner; nil removes it. It is
+// called from the goroutine that reads the connection, with no lock held. While it blocks, no ack is taken.
+func (s *Sender) OnRefused(owner any, f func(session.Refused)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	hooks := maps.Clone(s.onRefused) // the reader calls those of the old map
 	if hooks == nil {
 		hooks = map[any]func(session.Refused){}
 	}
 	if hooks[owner] = f; f == nil {
 		delete(hooks, owner)
 	}
-	l.onRefused = hooks
+	s.onRefused = hooks
 }
 
-// Connected tells whether the peer has welcomed the current connection and takes messages.
-func (l *Sender) Connected() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.conn != nil && l.client.Established() && !l.client.Draining()
-}
-
-// kick gets going whoever has to send: the flusher, or run where there is no connection.
-func (l *Sender) kick() {
-	l.cfg.Ticker.wake()
-	l.flusher.Kick()
-}
-
-// tick does what is due, and tells whether something is under way.
-func (l *Sender) Tick(now time.Time) (busy bool) {
-	l.mu.Lock()
-	err := l.client.Tick(now, l.timeoutError())
-	conn, due := l.conn, l.client.Due() || l.client.FreeDue()
-	busy = l.client.Busy() || len(l.conditions) > 0
-	l.checkLocked()
-	l.mu.Unlock()
+// Tick does what is due at now: pings, time-outs of Publish, credit that idle streams give back. It tells whether more
+// may be due before long. It does not block.
+func (s *Sender) Tick(now time.Time) (busy bool) {
+	s.mu.Lock()
+	err := s.client.Tick(now, s.timeoutErrorLocked())
+	conn, due := s.conn, s.client.Due() || s.client.FreeDue()
+	busy = s.client.Busy() || len(s.conditions) > 0
+	s.checkLocked()
+	s.mu.Unlock()
 	if err != nil && conn != nil {
-		_ = conn.Close() // the read loop ends with it
+		_ = conn.Close() // serve returns
 	}
 	if due {
-		l.flusher.Kick()
+		s.flusher.Kick()
 	}
 	return busy
 }
 
-// Close ends the Sender at once. It returns the messages that no receiver is known to hold: they are lost to it. Publish
-// calls that wait return ErrClosed. Later calls wait for the end and return nothing.
-func (l *Sender) Close() []session.Leftover {
-	l.mu.Lock()
-	if l.closed {
-		l.mu.Unlock()
-		l.wg.Wait()
-		return nil
+// Close ends the Sender at once and waits for its goroutines. It returns the messages that no receiver is known to hold:
+// they are lost to it. Calls of Publish that wait return ErrClosed. Later calls wait for the end and return nothing.
+func (s *Sender) Close() []session.Leftover {
+	conn, left, first := s.abort()
+	if first {
+		s.cancel()
+		if conn != nil {
+			_ = conn.Close()
+		}
 	}
-	left := l.client.Leftovers()
-	l.closed = true
-	l.client.Abort(ErrClosed)
-	l.giveUpLocked(ErrClosed)
-	conn := l.conn
-	l.mu.Unlock()
-	l.cancel()
-	if conn != nil {
-		_ = conn.Close()
-	}
-	l.wg.Wait()
-	l.flusher.Close()
+	s.wg.Wait()
+	s.flusher.Close()
 	return left
 }
 
-// TimeoutError is the ErrTimeout of a wait while there was no connection, with the reason for that.
-type TimeoutError struct{ Cause error }
-
-func (e *TimeoutError) Error() string { return fmt.Sprintf("%v: %v", ErrTimeout, e.Cause) }
-
-// Is matches ErrTimeout.
-func (e *TimeoutError) Is(target error) bool { return target == ErrTimeout }
-
-func (e *TimeoutError) Unwrap() error { return e.Cause }
-
-// overdue is the error of a wait that takes too long. l.mu is held.
-func (l *Sender) timeoutError() error {
-	if l.late != nil {
-		return l.late
+// abort ends every stream and wait. first is false if that was done before.
+func (s *Sender) abort() (conn net.Conn, left []session.Leftover, first bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, nil, false
 	}
-	return ErrTimeout
-}
-
-// enqueue is the client's Enqueue, unless the last attempt to connect was refused for good and messages wait for the next
-// already: then it takes nothing more, so that a caller who tries again piles up no copies. l.mu is held.
-func (l *Sender) enqueue(o *session.Outbound, b *session.Batch, i int) (taken int, first uint64, err error) {
-	if l.refusal != nil && l.client.Pending() > 0 {
-		return 0, 0, l.refusal
-	}
-	return l.client.Enqueue(o, b, i)
+	left = s.client.Leftovers()
+	s.closed = true
+	s.client.Abort(ErrClosed)
+	s.giveUpLocked(ErrClosed)
+	return s.conn, left, true
 }

@@ -6,49 +6,51 @@ import (
 )
 
 const (
-	// tickInterval is how often links look for what is due: it is the precision of their time-outs.
-	tickInterval = 100 * time.Millisecond
-	// seldomInterval is how often they do when nothing is under way, unless they have to ping more often.
+	// busyInterval is the precision of time-outs while something is under way.
+	busyInterval = 100 * time.Millisecond
+	// idleInterval is for the rest of the time, unless pings have to be more frequent.
 	idleInterval = time.Second
 )
 
-// clock ticks for a Manager's links: often while something is under way, seldom otherwise.
+// Ticker tells the owner of many Senders when to call their Tick: often while something is under way, seldom when all
+// are idle, as thousands of idle connections would keep a processor busy otherwise.
 type Ticker struct {
-	idle   time.Duration
-	asleep atomic.Bool
-	woken  chan struct{}
+	idleInterval time.Duration
+	idle         atomic.Bool
+	wakes        chan struct{}
 }
 
+// NewTicker returns a Ticker for Senders that ping after so much silence.
 func NewTicker(pingAfter time.Duration) *Ticker {
-	return &Ticker{idle: max(tickInterval, min(idleInterval, pingAfter/4)), woken: make(chan struct{}, 1)}
+	return &Ticker{idleInterval: max(busyInterval, min(idleInterval, pingAfter/4)), wakes: make(chan struct{}, 1)}
 }
 
-// wake is called when something gets under way.
-func (k *Ticker) wake() {
-	if k.asleep.Load() && k.asleep.CompareAndSwap(true, false) {
+// wake shortens the interval, as something gets under way.
+func (t *Ticker) wake() {
+	if t.idle.Load() && t.idle.CompareAndSwap(true, false) {
 		select {
-		case k.woken <- struct{}{}:
+		case t.wakes <- struct{}{}:
 		default:
 		}
 	}
 }
 
-// run calls tick, which tells whether something is under way, until stop is closed.
-func (k *Ticker) Run(stop <-chan struct{}, tick func(now time.Time) (busy bool)) {
-	timer := time.NewTimer(tickInterval)
+// Run calls tick, which tells whether something is under way, until stop is closed. It is called once.
+func (t *Ticker) Run(stop <-chan struct{}, tick func(now time.Time) (busy bool)) {
+	timer := time.NewTimer(busyInterval)
 	defer timer.Stop()
 	for {
 		select {
 		case now := <-timer.C:
-			k.asleep.Store(true) // before tick looks: what gets under way meanwhile rouses
+			t.idle.Store(true) // before tick looks: what gets under way meanwhile wakes
 			if tick(now) {
-				k.asleep.Store(false)
-				timer.Reset(tickInterval)
+				t.idle.Store(false)
+				timer.Reset(busyInterval)
 			} else {
-				timer.Reset(k.idle)
+				timer.Reset(t.idleInterval)
 			}
-		case <-k.woken:
-			timer.Reset(tickInterval)
+		case <-t.wakes:
+			timer.Reset(busyInterval)
 		case <-stop:
 			return
 		}

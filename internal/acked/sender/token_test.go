@@ -11,7 +11,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
 
-func TestTokensAreNotSentInPlaintext(t *testing.T) {
+func TestSender_SendsNoTokenInPlaintext(t *testing.T) {
 	token := func(context.Context) (string, error) { return "hunter2", nil }
 	tcp, unix := netio.Target{Network: "tcp", Address: "127.0.0.1:1"}, netio.Target{Network: "unix", Address: "/s"}
 	for _, c := range []struct {

@@ -146,7 +146,7 @@ func (w *world) actAll(s *seat) {
 		return true
 	})
 	if len(done) > 0 {
-		s.m.SettleAll(done, len(s.flights) == 0)
+		s.m.SettleAll(done)
 	}
 }
 

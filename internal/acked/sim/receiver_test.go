@@ -7,8 +7,8 @@ import (
 )
 
 // A flow was forgotten with its second connection and opened on a third when the first, which had lost it to the second, ends.
-// The node keeps the flow (TestALateEndForgetsNoSuccessor in package pool), and so must the model.
-func TestALateEndForgetsNoSuccessor(t *testing.T) {
+// The node keeps the flow (TestStream_LateTerminateForgetsNoSuccessor in package receiver), and so must the model.
+func TestModel_LateDetachForgetsNoSuccessor(t *testing.T) {
 	l := &life{flows: map[*stream]*inflow{}}
 	fl, rt := &stream{}, &rtopic{life: l}
 	open := func(on ...*conn) *inflow { // the last one has it
@@ -31,7 +31,7 @@ func TestALateEndForgetsNoSuccessor(t *testing.T) {
 
 // Groups without a name had taken all of a life's places before a declared group came: the topic gave no credit ever after
 // (found as seed 42968).
-func TestNamelessGroupsLeaveRoomForNamedOnes(t *testing.T) {
+func TestModel_NamelessGroupsLeaveRoomForNamedOnes(t *testing.T) {
 	single := groupPlan{}
 	plan := &topicPlan{groups: []groupPlan{{name: "declared"}, single}}
 	rt, w := &rtopic{plan: plan}, &world{}

@@ -22,7 +22,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 func TestMain(m *testing.M) {
@@ -30,13 +30,13 @@ func TestMain(m *testing.M) {
 		_ = serveToxics(os.Stdin, os.Stdout) // ends with its input
 		os.Exit(0)
 	}
-	leaktest.Main(m)
+	testkit.Main(m)
 }
 
 func TestChaos(t *testing.T) {
-	leaktest.Check(t)
+	testkit.CheckLeaks(t)
 	faults, messages := uint64(1000), uint64(1_000_000)
-	if testing.Short() || raceEnabled {
+	if testing.Short() || testkit.RaceEnabled {
 		faults, messages = 100, 50_000
 	}
 	faults, messages = number(t, "CHAOS_FAULTS", faults), number(t, "CHAOS_MESSAGES", messages)

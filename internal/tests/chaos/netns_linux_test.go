@@ -18,13 +18,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
-	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 // TestLinksThatGoDown puts both ends into network namespaces of their own, with a switch in a third one between them. When
 // a link of it goes down, neither end is told: no FIN, no RST, nothing. Both have to notice by themselves.
 func TestLinksThatGoDown(t *testing.T) {
-	leaktest.Check(t)
+	testkit.CheckLeaks(t)
 	cable := newCable(t)
 	b := newBench(t, cable)
 	if !t.Run("nothing is given up while all is well", b.calm) {

@@ -11,7 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 // What may differ between the medians of the first and of the last third of a soak.
@@ -29,7 +29,7 @@ func TestSoak(t *testing.T) {
 	}
 	length, err := time.ParseDuration(text)
 	require.NoError(t, err, "SOAK")
-	leaktest.Check(t)
+	testkit.CheckLeaks(t)
 	seed := number(t, "CHAOS_SEED", uint64(time.Now().UnixNano())%1e9)
 	perFault := number(t, "CHAOS_MESSAGES", 1000)
 	t.Logf("%v; repeat this schedule with CHAOS_SEED=%d CHAOS_MESSAGES=%d (of each flow at each fault)", length, seed, perFault)
@@ -56,7 +56,7 @@ func takeSample(t testing.TB) sample {
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	s := sample{heap: int(m.HeapAlloc), goroutines: runtime.NumGoroutine(), descriptors: leaktest.Descriptors()}
+	s := sample{heap: int(m.HeapAlloc), goroutines: runtime.NumGoroutine(), descriptors: testkit.Descriptors()}
 	if text, err := os.ReadFile("/proc/self/statm"); err == nil {
 		pages, err := strconv.Atoi(strings.Fields(string(text))[1])
 		require.NoError(t, err)

@@ -23,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 	"github.com/buffstreams/watermill-buffstreams/pool"
 )
@@ -50,7 +51,7 @@ func TestMain(m *testing.M) {
 // connections is how many attacks are made: HOSTILE=100000 is the long run.
 func connections(t *testing.T) (total, rate int) {
 	total, rate = 10_000, 1000
-	if raceEnabled || testing.Short() {
+	if testkit.RaceEnabled || testing.Short() {
 		total, rate = 1000, 200
 	}
 	if s := os.Getenv("HOSTILE"); s != "" {

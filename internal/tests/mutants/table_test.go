@@ -1,5 +1,7 @@
 package mutants
 
+import "slices"
+
 // mutant is a mistake put into the code on purpose, and the tests that have to notice.
 type mutant struct {
 	name     string
@@ -16,15 +18,15 @@ type probe struct {
 }
 
 // simulation finds most in its first seeds; the seeds bound how long it looks.
-var simulation = probe{"pool", "^TestSimulation$", "SEEDS=300"}
+var simulation = probe{"internal/acked/receiver", "^TestSimulation$", "SEEDS=300"}
 
 // Short texts that say what the line does fit longest: one that fits no more fails TestMutantsFit.
-var mutants = []mutant{
+var mutants = slices.Concat(ackedMutants, []mutant{
 	// What the receiver says of a message.
 	{
-		"ack before the handler", "pool/endpoint_stream.go",
-		"dup = s.append(fresh, first, f.Owned, dup)\n",
-		"dup = s.append(fresh, first, f.Owned, dup)\nif len(fresh) > 0 {\ns.in.Settle(first, first+uint64(len(fresh))-1)\n}\n",
+		"ack before the handler", "internal/acked/receiver/stream.go",
+		"tooLarge := s.appendLocked(fresh, first, f.Owned)\n",
+		"tooLarge := s.appendLocked(fresh, first, f.Owned)\nif len(fresh) > 0 {\ns.in.Settle(first, first+uint64(len(fresh))-1)\n}\n",
 		simulation,
 	},
 	{
@@ -69,16 +71,6 @@ var mutants = []mutant{
 		"a chunk's memory is used again while it is written", "internal/session/retransmit.go",
 		"o.freeLater.buffers = append(o.freeLater.buffers, c.buf)", "buffers.Put(c.buf)",
 		probe{"internal/session", "^TestDeferredFree_MemoryThatIsBeingWrittenIsNotReused$", ""},
-	},
-	{
-		"what a socket did not take at once is lost", "pool/endpoint_write.go",
-		"c.left, c.out = out[n:], nil", "c.left, c.out = nil, nil",
-		probe{"pool", "^TestWhatASocketDoesNotTakeAtOnceFollows$", ""},
-	},
-	{
-		"an ack that nobody waits for is never told", "pool/acked_flusher.go",
-		"f.timer = time.AfterFunc(lateBy, f.overdue)", "f.timer = time.AfterFunc(time.Hour, f.overdue)",
-		probe{"pool", "^TestALateFlushComes$", ""},
 	},
 	{
 		"what a connection took of a frame is sent once more", "pool/send_loop.go",
@@ -218,7 +210,7 @@ var mutants = []mutant{
 		simulation,
 	},
 	{
-		"forget the dedupe: what was stored is not read", "pool/endpoint_registry.go",
+		"forget the dedupe: what was stored is not read", "internal/acked/receiver/registry.go",
 		"session.RestoreInbound(stored.Settled, f.Base)", "session.RestoreInbound(nil, f.Base)",
 		simulation,
 	},
@@ -275,13 +267,13 @@ var mutants = []mutant{
 		probe{"storage/dedupe", "^TestEveryFaultAtEveryWrite$", ""},
 	},
 	{
-		"ack without the dedupe store", "pool/endpoint_dedupe.go",
-		"err := v.save(s)\n", "var err error\n_ = v.save\n",
+		"ack without the dedupe store", "internal/acked/receiver/dedupe.go",
+		"err := s.committer.commit(s)\n", "var err error\n_ = s.committer.commit\n",
 		simulation,
 	},
 	{
-		"ack before the dedupe store's fsync", "pool/endpoint_stream.go",
-		"if s.saver != nil && s.persist", "s.mu.Lock()\ns.in.Settle(first, last)\ns.tell()\ns.mu.Unlock()\nif s.saver != nil && s.persist",
+		"ack before the dedupe store's fsync", "internal/acked/receiver/ack.go",
+		"if s.committer != nil && s.persist", "s.settle(first, last)\nif s.committer != nil && s.persist",
 		simulation,
 	},
 
@@ -314,17 +306,17 @@ var mutants = []mutant{
 
 	// Strangers and predecessors stay outside.
 	{
-		"let an old epoch through", "pool/endpoint_registry.go",
+		"let an old epoch through", "internal/acked/receiver/registry.go",
 		"if f.Epoch < p.epoch {", "if f.Epoch+99 < p.epoch {",
 		simulation,
 	},
 	{
-		"a predecessor that is connected stays", "pool/endpoint_stream.go",
+		"a predecessor that is connected stays", "internal/acked/receiver/stream.go",
 		"if c == nil || s.epoch >= epoch {", "if c == nil || s.epoch+99 >= epoch {",
-		probe{"pool", "^TestTheStoreFencesWhoCameFirst$", ""},
+		probe{"internal/acked/receiver", "^TestReceiver_FencesByWhatTheStoreKnows$", ""},
 	},
 	{
-		"let a stranger through", "pool/endpoint_registry.go",
+		"let a stranger through", "internal/acked/receiver/registry.go",
 		"if subtle.ConstantTimeCompare(p.secret[:], f.Secret) != 1 ||", "if subtle.ConstantTimeCompare(p.secret[:], f.Secret) == 7 ||",
 		simulation,
 	},
@@ -334,9 +326,9 @@ var mutants = []mutant{
 		probe{"internal/session", "^TestEncoder_VerifyNoticesEveryFlippedBit$", ""},
 	},
 	{
-		"a silent peer is ended at once", "pool/endpoint_conn.go",
-		"if c.once == nil || c.resting ||", "if c.once != nil || c.resting ||",
-		probe{"pool", "^TestAQuietConnectionKeepsASmallStack$", ""},
+		"a silent peer is ended at once", "internal/acked/receiver/conn.go",
+		"if c.receiver.cfg.TLS != nil || c.idle ||", "if c.receiver.cfg.TLS == nil || c.idle ||",
+		probe{"internal/acked/receiver", "^TestConn_IdleKeepsASmallStack$", ""},
 	},
 	{
 		"Close does not wait for Publish", "publisher.go",
@@ -344,13 +336,13 @@ var mutants = []mutant{
 		probe{".", "^TestCloseWaitsForThePublishCallsThatRun$", ""},
 	},
 	{
-		"no handshake deadline", "pool/endpoint_conn.go",
+		"no handshake deadline", "internal/acked/receiver/handshake.go",
 		"if err := c.nc.SetDeadline(deadline); err != nil {", "if err := error(nil); err != nil {",
-		probe{"pool", "^TestASlowPeerIsEnded$", ""},
+		probe{"internal/acked/receiver", "^TestConn_EndsASlowPeer$", ""},
 	},
 	{
-		"accept without authentication", "pool/auth.go",
+		"accept without authentication", "internal/acked/receiver/guard.go",
 		"if g.authenticate == nil {", "if true {",
 		probe{"internal/tests", "^TestNobodyIsLetInWithoutAToken$", ""},
 	},
-}
+})

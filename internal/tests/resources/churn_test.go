@@ -16,17 +16,17 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
-	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 // TestChurn connects and closes, again and again: publishers that deliver a message, strangers that say nothing, and now
 // and then a listener of its own. Nothing may stay.
 func TestChurn(t *testing.T) {
 	count := number(t, "CHURN", 3000)
-	if testing.Short() || raceEnabled {
+	if testing.Short() || testkit.RaceEnabled {
 		count = min(count, 500)
 	}
-	leaktest.Check(t)
+	testkit.CheckLeaks(t)
 	// Publishers that are gone are forgotten soon; what they would leave must not add up.
 	cfg := buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{MaxPublishers: 1024, MaxStreams: 1024}}
 	sub, topic, messages, err := subscribe(cfg)
@@ -66,7 +66,7 @@ func TestChurn(t *testing.T) {
 // figures are what a process holds.
 type figures struct{ goroutines, descriptors int }
 
-func state() figures { return figures{runtime.NumGoroutine(), leaktest.Descriptors()} }
+func state() figures { return figures{runtime.NumGoroutine(), testkit.Descriptors()} }
 
 func heapMiB() int {
 	runtime.GC()

@@ -18,20 +18,20 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
-	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 // TestManyConnections lets a second process open thousands of connections: all are served, at once and again while all of
 // them are open.
 func TestManyConnections(t *testing.T) {
 	count := number(t, "CONNECTIONS", 10_000)
-	if testing.Short() || raceEnabled {
+	if testing.Short() || testkit.RaceEnabled {
 		count = min(count, 500)
 	}
 	if err := limitDescriptors(uint64(count + 500)); err != nil {
 		t.Skip(err)
 	}
-	leaktest.Check(t)
+	testkit.CheckLeaks(t)
 	cfg := buffstreams.AckedConfig{HandshakeTimeout: patience, MaxConnections: 8 * count}
 	sub, topic, messages, err := subscribe(buffstreams.ManagerConfig{Acked: cfg})
 	require.NoError(t, err)
@@ -62,7 +62,7 @@ func TestManyConnections(t *testing.T) {
 		after := resident(t, "self")
 		t.Logf("round %d: a message on each of %d connections handled in %v; here %.1f KiB for each connection, in the other process %s",
 			round, count, time.Since(began).Round(time.Millisecond), float64(after-before)/float64(count), answers.Text())
-		if !raceEnabled { // which takes memory of its own
+		if !testkit.RaceEnabled { // which takes memory of its own
 			require.Less(t, (after-before)/count, 100, "KiB for each connection")
 		}
 		_, err := io.WriteString(in, "go on\n")

@@ -17,13 +17,14 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 // TestSlowConsumersTakeNoMemory: consumers that are slow, or never ack, beside fast ones. The process stays within what was
 // configured. Fast ones stay fast as long as the windows of the others fit into the memory limit together; where they do
 // not, the others can take all of it, and the fast ones go on as soon as something of it is free.
 func TestSlowConsumersTakeNoMemory(t *testing.T) {
-	if raceEnabled {
+	if testkit.RaceEnabled {
 		t.Skip("the race detector takes memory of its own")
 	}
 	for name, windowBytes := range map[string]string{

@@ -10,14 +10,13 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/buffstreams/watermill-buffstreams/internal/leaktest"
-	"github.com/buffstreams/watermill-buffstreams/internal/nettest"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
-// TestAQuietConnectionKeepsASmallStack: one that says nothing goes on in a new goroutine, and the stack that frames were
+// TestConn_IdleKeepsASmallStack: one that says nothing goes on in a new goroutine, and the stack that frames were
 // handled on is not kept.
-func TestAQuietConnectionKeepsASmallStack(t *testing.T) {
-	_, address := listenWith(t, Config{}, nettest.NewLog())
+func TestConn_IdleKeepsASmallStack(t *testing.T) {
+	_, address := listenWith(t, Config{}, testkit.NewLog())
 	const count = 300
 	before := stackMemory()
 	peers := make([]stranger, count)
@@ -32,7 +31,7 @@ func TestAQuietConnectionKeepsASmallStack(t *testing.T) {
 			require.EqualValues(t, 7, s.next().GetPong().GetId())
 		}
 		require.Eventually(t, func() bool { return rested() == count }, time.Minute, 50*time.Millisecond)
-		if !leaktest.RaceEnabled { // whose frames are larger
+		if !testkit.RaceEnabled { // whose frames are larger
 			require.Eventually(t, func() bool { return stackMemory()-before < count*5/2<<10 }, time.Minute, 50*time.Millisecond)
 		}
 	}
@@ -41,7 +40,7 @@ func TestAQuietConnectionKeepsASmallStack(t *testing.T) {
 // rested is how many connections go on in a goroutine that has handled nothing yet.
 func rested() int {
 	all := make([]byte, 8<<20)
-	return strings.Count(string(all[:runtime.Stack(all, true)]), "(*conn).listen.func1(")
+	return strings.Count(string(all[:runtime.Stack(all, true)]), "(*conn).readLoop.func1(")
 }
 
 func stackMemory() int {
@@ -51,10 +50,10 @@ func stackMemory() int {
 	return int(m.StackInuse)
 }
 
-// TestAPeerThatSaysNothingIsEnded: it may rest, but not for ever.
-func TestAPeerThatSaysNothingIsEnded(t *testing.T) {
+// TestConn_EndsASilentPeer: it may rest, but not for ever.
+func TestConn_EndsASilentPeer(t *testing.T) {
 	const dead = 300 * time.Millisecond
-	_, address := listenWith(t, Config{DeadAfter: dead}, nettest.NewLog())
+	_, address := listenWith(t, Config{DeadAfter: dead}, testkit.NewLog())
 	s := comeFrom(t, "127.0.0.1", address)
 	began := time.Now()
 	s.welcomed()

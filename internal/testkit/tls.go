@@ -1,4 +1,4 @@
-package nettest
+package testkit
 
 import (
 	"crypto/ecdsa"
@@ -18,8 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// testTLS makes a certificate for 127.0.0.1 and the configurations that use it.
-func TestTLS(t testing.TB) (server, client *tls.Config) {
+// SelfSignedTLS makes a certificate for 127.0.0.1, and the configurations of a server and a client that use it.
+func SelfSignedTLS(t testing.TB) (server, client *tls.Config) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
@@ -38,7 +38,7 @@ func TestTLS(t testing.TB) (server, client *tls.Config) {
 	return server, &tls.Config{RootCAs: roots}
 }
 
-// Authority signs certificates for 127.0.0.1.
+// Authority is a certificate authority that signs certificates for 127.0.0.1.
 type Authority struct {
 	t    testing.TB
 	Cert *x509.Certificate
@@ -46,6 +46,7 @@ type Authority struct {
 	last int64
 }
 
+// NewAuthority makes an authority with a key of its own.
 func NewAuthority(t testing.TB) *Authority {
 	a := &Authority{t: t, last: time.Now().UnixNano()}
 	a.key = a.newKey()
@@ -66,11 +67,12 @@ func (a *Authority) newKey() *ecdsa.PrivateKey {
 	return key
 }
 
+// PEM is the certificate of the authority.
 func (a *Authority) PEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.Cert.Raw})
 }
 
-// issue returns a new certificate and its key.
+// Issue returns a new certificate with its key, both as PEM.
 func (a *Authority) Issue(name string) (certificate, key []byte) {
 	a.last++
 	own := a.newKey()
@@ -86,18 +88,19 @@ func (a *Authority) Issue(name string) (certificate, key []byte) {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded})
 }
 
-// Files are one side's PEM files, in a directory of their own.
-type Files struct {
+// TLSFiles are the PEM files of one side, in a directory of their own.
+type TLSFiles struct {
 	Certificate, Key, CA string // paths
 
 	t   testing.TB
 	age time.Duration
 }
 
-func NewFiles(t testing.TB, a, peers *Authority, name string) *Files {
+// NewTLSFiles writes a certificate that a issued, its key, and the certificate of the authority that peers have.
+func NewTLSFiles(t testing.TB, a, peers *Authority, name string) *TLSFiles {
 	dir := t.TempDir()
-	f := &Files{
-		t: t,
+	f := &TLSFiles{
+		t:           t,
 		Certificate: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem"), CA: filepath.Join(dir, "ca.pem"),
 	}
 	f.Renew(a, name)
@@ -105,14 +108,15 @@ func NewFiles(t testing.TB, a, peers *Authority, name string) *Files {
 	return f
 }
 
-func (f *Files) Renew(a *Authority, name string) {
+// Renew replaces certificate and key.
+func (f *TLSFiles) Renew(a *Authority, name string) {
 	certificate, key := a.Issue(name)
 	f.Write(f.Certificate, certificate)
 	f.Write(f.Key, key)
 }
 
-// write makes sure that the file's time changes, whatever the file system's clock.
-func (f *Files) Write(name string, data []byte) {
+// Write replaces a file, and sets its modification time to one that no earlier Write has used.
+func (f *TLSFiles) Write(name string, data []byte) {
 	require.NoError(f.t, os.WriteFile(name, data, 0o600))
 	f.age += time.Second
 	at := time.Now().Add(f.age - time.Hour)

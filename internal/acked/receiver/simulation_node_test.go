@@ -28,15 +28,15 @@ func newSimNode(cfg sim.NodeConfig) sim.Node {
 		own.Dedupe = simStore{cfg.Store}
 	}
 	own = complete(own)
-	e := newReceiver(own)
+	r := newReceiver(own)
 	if own.Dedupe != nil {
-		e.committer = newCommitter(own.Dedupe, own.Logger)
+		r.committer = newCommitter(own.Dedupe, own.Logger)
 	}
 	var err error
-	if e.codec, err = session.NewCodec(own.MaxMessageSize); err != nil {
+	if r.codec, err = session.NewCodec(own.MaxMessageSize); err != nil {
 		panic(err) // the simulation chooses the size
 	}
-	n := &simNode{Receiver: e}
+	n := &simNode{Receiver: r}
 	if n.small, err = session.GreetingCodec(); err != nil {
 		panic(err)
 	}
@@ -50,7 +50,7 @@ func (n *simNode) Accept(w sim.Wire) sim.Port {
 	c := newConn(n.Receiver, simConn{Wire: w})
 	c.flusher.Close() // a kick does nothing from here on: the simulation flushes
 	n.mu.Lock()
-	n.counts.enter(c.host, &n.cfg)
+	n.counts.add(c.host, &n.cfg)
 	n.conns[c] = struct{}{}
 	n.mu.Unlock()
 	return &simPort{conn: c, wire: w, reader: framing.NewReader(w, n.small)}
@@ -79,8 +79,8 @@ func (p *simPort) Read() error {
 func (p *simPort) Flush() { p.conn.flush() }
 
 func (p *simPort) End(err error) {
-	p.conn.end(err)
-	if p.conn.failing { // the flusher would have written that before the connection was closed
+	p.conn.terminate(err)
+	if p.conn.failureSent { // the flusher would have written that before the connection was closed
 		p.wire.(interface{ LastWord(func()) }).LastWord(p.conn.flush)
 	}
 }

@@ -1,4 +1,4 @@
-package nettest
+package testkit
 
 import (
 	"testing"
@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// Receive returns the next value of a channel, and fails the test if the channel is closed.
 func Receive[T any](t testing.TB, from <-chan T) T {
 	t.Helper()
 	v, ok := <-from
@@ -14,19 +15,20 @@ func Receive[T any](t testing.TB, from <-chan T) T {
 	return v
 }
 
-// logLine is what a plainLog kept of one call.
+// LogLine is one call of a Log.
 type LogLine struct {
 	Level, Msg string
 	Err        error
 	Fields     watermill.LogFields
 }
 
-// plainLog passes every Error and Info on to a channel that must be large enough.
+// Log is a watermill.LoggerAdapter that keeps Error and Info lines in a channel, until a test reads them.
 type Log struct {
 	watermill.NopLogger
 	Lines chan LogLine
 }
 
+// NewLog returns a Log that holds up to 1,000 lines that were not read; one more blocks its caller.
 func NewLog() Log { return Log{Lines: make(chan LogLine, 1000)} }
 
 func (l Log) Error(msg string, err error, fields watermill.LogFields) {
@@ -37,7 +39,7 @@ func (l Log) Info(msg string, fields watermill.LogFields) {
 	l.Lines <- LogLine{"info", msg, nil, fields}
 }
 
-// next returns the next line of a level.
+// Next returns the next line of a level, and drops lines of other levels before it. It blocks until there is one.
 func (l Log) Next(t testing.TB, level string) LogLine {
 	t.Helper()
 	for {

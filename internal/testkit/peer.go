@@ -1,4 +1,4 @@
-package nettest
+package testkit
 
 import (
 	"net"
@@ -7,11 +7,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// PeerServer hands out connections; it does not read them by itself.
+// PeerServer listens at a TCP address for the test to accept connections by hand.
 type PeerServer struct {
 	Listener net.Listener
 }
 
+// NewPeerServer listens at address until the test ends.
 func NewPeerServer(t testing.TB, address string) PeerServer {
 	t.Helper()
 	ln, err := net.Listen("tcp", address)
@@ -20,8 +21,10 @@ func NewPeerServer(t testing.TB, address string) PeerServer {
 	return PeerServer{ln}
 }
 
+// Address is what to dial.
 func (p PeerServer) Address() string { return p.Listener.Addr().String() }
 
+// Accept returns the next connection, which is closed when the test ends. It blocks until there is one.
 func (p PeerServer) Accept(t testing.TB) net.Conn {
 	t.Helper()
 	conn, err := p.Listener.Accept()

@@ -1,4 +1,4 @@
-package nettest
+package testkit
 
 import (
 	"bytes"
@@ -8,15 +8,17 @@ import (
 	"time"
 )
 
-// ScriptedConn is a connection whose peer has said everything already, then hangs up; what it is told is kept.
+// ScriptedConn is a connection whose peer has sent everything in advance and then closed. It keeps what is written to
+// it.
 type ScriptedConn struct {
 	in     *bytes.Reader
-	mu     sync.Mutex
+	mu     sync.Mutex // guards out
 	out    bytes.Buffer
 	closed chan struct{}
 	once   sync.Once
 }
 
+// NewScriptedConn returns a connection that reads in, then io.EOF.
 func NewScriptedConn(in []byte) *ScriptedConn {
 	return &ScriptedConn{in: bytes.NewReader(in), closed: make(chan struct{})}
 }
@@ -36,7 +38,8 @@ func (c *ScriptedConn) Write(p []byte) (int, error) {
 	return c.out.Write(p)
 }
 
-func (c *ScriptedConn) Told() []byte {
+// Written returns a copy of what was written so far.
+func (c *ScriptedConn) Written() []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return bytes.Clone(c.out.Bytes())
@@ -57,8 +60,9 @@ func (*ScriptedConn) SetReadDeadline(time.Time) error { return nil }
 
 func (*ScriptedConn) SetWriteDeadline(time.Time) error { return nil }
 
-// ends waits long, in many short waits: a process that was stopped meanwhile has not waited.
-func (c *ScriptedConn) Ends(t *testing.T) {
+// AwaitClose fails the test if the connection is not closed within a minute. It waits in short steps, so that a process
+// that was suspended meanwhile has not waited.
+func (c *ScriptedConn) AwaitClose(t *testing.T) {
 	t.Helper()
 	for range 60 {
 		select {
@@ -67,5 +71,5 @@ func (c *ScriptedConn) Ends(t *testing.T) {
 		case <-time.After(time.Second):
 		}
 	}
-	t.Fatal("the connection goes on")
+	t.Fatal("the connection was not closed")
 }

@@ -1,0 +1,176 @@
+package sender
+
+import (
+	"context"
+	"io"
+	"net"
+	"os"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/acked/acktest"
+	"github.com/buffstreams/watermill-buffstreams/internal/session"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
+)
+
+// maxMessage is that of acktest.FuzzEncoder, with which the tests answer.
+const maxMessage = 1024
+
+// say writes a frame to a Sender.
+func say(t *testing.T, conn net.Conn, f *wire.Frame) {
+	t.Helper()
+	s := acktest.Script{T: t, Enc: acktest.FuzzEncoder(t)}
+	s.Control(f)
+	_, err := conn.Write(s.Out)
+	require.NoError(t, err)
+}
+
+func welcome() *wire.Frame {
+	return &wire.Frame{Body: &wire.Frame_Welcome{Welcome: &wire.Welcome{
+		Version: 1, MaxFrame: 1 << 17, MaxMessage: maxMessage,
+	}}}
+}
+
+// accept takes the next connection, and drops what the Sender writes to it.
+func accept(n *testkit.Network) net.Conn {
+	conn := <-n.Servers
+	go func() { _, _ = io.Copy(io.Discard, conn) }() // ends with the connection
+	return conn
+}
+
+func publish(t *testing.T, s *Sender) (int, error) {
+	return s.Publish(context.Background(), "a", acktest.BatchOf(t, "message"), 0, 0)
+}
+
+// The peer is silent, so that the TLS handshake cannot end: what the Sender has written by then is the first record of
+// a handshake, and neither the token nor anything else.
+func TestSender_WritesNothingBeforeTLS(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := testkit.NewNetwork()
+		_, client := testkit.SelfSignedTLS(t)
+		client.ServerName = "127.0.0.1"
+		s := start(t, Config{
+			Dial: network.Dial, TLS: client, HandshakeTimeout: time.Hour,
+			Token: func(context.Context) (string, error) { return "hunter2", nil },
+		})
+		_, err := publish(t, s)
+		require.NoError(t, err)
+		conn := <-network.Servers
+		record := make([]byte, 5)
+		_, err = io.ReadFull(conn, record)
+		require.NoError(t, err)
+		require.EqualValues(t, 22, record[0], "a handshake record")
+		hello := make([]byte, int(record[3])<<8|int(record[4]))
+		_, err = io.ReadFull(conn, hello)
+		require.NoError(t, err)
+		require.NotContains(t, string(hello), "hunter2")
+		require.NoError(t, conn.SetReadDeadline(time.Now().Add(time.Minute))) // in the time of the bubble
+		_, err = conn.Read(record)
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded, "the Sender waits for the peer")
+		require.NoError(t, conn.Close())
+	})
+}
+
+// countingBackOff counts its calls.
+type countingBackOff struct{ next, resets atomic.Int32 }
+
+func (b *countingBackOff) NextBackOff() time.Duration { b.next.Add(1); return time.Second }
+func (b *countingBackOff) Reset()                     { b.resets.Add(1) }
+
+// A peer that accepts and hangs up is met with growing intervals: only one that has welcomed the Sender resets them.
+func TestSender_ResetsTheBackoffAfterAWelcome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network, b := testkit.NewNetwork(), &countingBackOff{}
+		s := start(t, Config{
+			MaxMessageSize: maxMessage, Dial: network.Dial, Backoff: func() backoff.BackOff { return b },
+		})
+		_, err := publish(t, s)
+		require.NoError(t, err)
+		for range 3 {
+			require.NoError(t, accept(network).Close())
+		}
+		conn := accept(network)
+		require.EqualValues(t, 3, b.next.Load())
+		require.Zero(t, b.resets.Load())
+		say(t, conn, welcome())
+		synctest.Wait()
+		require.EqualValues(t, 1, b.resets.Load())
+		require.True(t, s.Connected())
+		require.NoError(t, conn.Close())
+	})
+}
+
+// halfWriter fails each write half way.
+type halfWriter struct{ net.Conn }
+
+func (halfWriter) Write(p []byte) (int, error) { return len(p) / 2, os.ErrDeadlineExceeded }
+
+// A write that ends in the middle of a frame must not be followed by another on the same connection, whose peer still
+// reads.
+func TestSender_AHalfWrittenFrameEndsTheConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := testkit.NewNetwork()
+		first := true
+		s := start(t, Config{HandshakeTimeout: time.Hour, Dial: func(ctx context.Context, n, a string) (net.Conn, error) {
+			conn, err := network.Dial(ctx, n, a)
+			if first && err == nil {
+				first = false
+				return halfWriter{conn}, nil
+			}
+			return conn, err
+		}})
+		_, err := publish(t, s)
+		require.NoError(t, err)
+		server := <-network.Servers
+		synctest.Wait()
+		_, err = server.Read(make([]byte, 1))
+		require.ErrorIs(t, err, io.EOF)
+		time.Sleep(time.Second) // the backoff, in the time of the bubble
+		synctest.Wait()
+		require.Equal(t, 2, network.Dialed())
+		require.NoError(t, accept(network).Close())
+	})
+}
+
+// After a definite refusal every Publish that waits returns at once, and the next adds no copy to the messages that
+// stay. The Sender goes on trying: a welcome ends that.
+func TestSender_ADefiniteRefusalEndsWaitsUntilAWelcome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := testkit.NewNetwork()
+		s := start(t, Config{MaxMessageSize: maxMessage, Dial: network.Dial})
+		type result struct {
+			n   int
+			err error
+		}
+		results := make(chan result, 1)
+		go func() { // ends with Publish
+			n, err := s.Publish(context.Background(), "a", acktest.BatchOf(t, "message"), session.Received, 0)
+			results <- result{n, err}
+		}()
+		conn := accept(network)
+		say(t, conn, &wire.Frame{Body: &wire.Frame_Failure{Failure: &wire.Failure{Code: wire.Code_CODE_UNAUTHENTICATED}}})
+		var refused *session.PeerError
+		got := <-results
+		require.ErrorAs(t, got.err, &refused)
+		require.Equal(t, 1, got.n, "the message stays")
+		n, err := publish(t, s)
+		require.ErrorAs(t, err, &refused)
+		require.Zero(t, n)
+		require.Equal(t, 1, s.Pending())
+		require.NoError(t, conn.Close())
+
+		conn = accept(network)
+		say(t, conn, welcome())
+		synctest.Wait()
+		n, err = publish(t, s)
+		require.NoError(t, err)
+		require.Equal(t, 1, n)
+		require.NoError(t, conn.Close())
+	})
+}

@@ -1,6 +1,0 @@
-//go:build !race
-
-package leaktest
-
-// RaceEnabled tells whether the race detector is on: everything is then ten times slower.
-const RaceEnabled = false

@@ -1,0 +1,147 @@
+package mutants
+
+func senderProbe(run string) probe   { return probe{"internal/acked/sender", "^" + run + "$", ""} }
+func receiverProbe(run string) probe { return probe{"internal/acked/receiver", "^" + run + "$", ""} }
+
+// ackedMutants are mistakes in the two halves of the acked protocol, and in what they stand on.
+var ackedMutants = []mutant{
+	// The sender's connection.
+	{
+		"the token is sent before TLS", "internal/acked/sender/conn.go",
+		"if err != nil || s.cfg.TLS == nil {", "if true {",
+		senderProbe("TestSender_WritesNothingBeforeTLS"),
+	},
+	{
+		"the backoff goes on growing after a welcome", "internal/acked/sender/conn.go",
+		"\t\t\twelcomed()\n", "",
+		senderProbe("TestSender_ResetsTheBackoffAfterAWelcome"),
+	},
+	{
+		"the backoff is reset by each connection", "internal/acked/sender/conn.go",
+		"\ts.flusher.Kick()\n\n\terr = s.read(", "\ts.flusher.Kick()\n\twelcomed()\n\n\terr = s.read(",
+		senderProbe("TestSender_ResetsTheBackoffAfterAWelcome"),
+	},
+	{
+		"the sender goes on behind half a frame", "internal/acked/sender/conn.go",
+		"_ = conn.Close() // a frame may be half written", "// a frame may be half written",
+		senderProbe("TestSender_AHalfWrittenFrameEndsTheConnection"),
+	},
+	{
+		"a caller that tries again piles up copies", "internal/acked/sender/sender.go",
+		"if s.refusal != nil && s.client.Pending() > 0 {", "if s.refusal != nil && s.client.Pending() < 0 {",
+		senderProbe("TestSender_ADefiniteRefusalEndsWaitsUntilAWelcome"),
+	},
+	{
+		"a refusal outlives the welcome", "internal/acked/sender/conn.go",
+		"s.unreachable, s.refusal = nil, nil", "s.unreachable = nil",
+		senderProbe("TestSender_ADefiniteRefusalEndsWaitsUntilAWelcome"),
+	},
+
+	// Who is let in, and how many.
+	{
+		"a connection that ended still counts for its host", "internal/acked/receiver/admit.go",
+		"if r.counts.perHost[c.host]--; r.counts.perHost", "if r.counts.perHost",
+		receiverProbe("TestReceiver_RefusesOneConnectionTooMany"),
+	},
+	{
+		"every connection over the limits gets an answer", "internal/acked/receiver/admit.go",
+		"if r.counts.refused >= maxRefused {", "if r.counts.refused > 9*maxRefused {",
+		receiverProbe("TestReceiver_ClosesAFloodOfConnections"),
+	},
+	{
+		"a hook that panics lets in", "internal/hook/hook.go",
+		"err = fmt.Errorf(\"buffstreams: the hook panicked: %v\", p)", "_ = fmt.Sprint(p)",
+		receiverProbe("TestGuard_RefusesIfAHookFails"),
+	},
+	{
+		"answers that are not read pile up", "internal/acked/receiver/control.go",
+		"if waiting <= maxPendingControl {", "if waiting >= 0 {",
+		receiverProbe("TestConn_BoundsAnswersThatAreNotRead"),
+	},
+	{
+		"the user's own dial may connect anywhere", "internal/netio/allow.go",
+		"if err := d.Allows(remote.Network(), remote.String()); err != nil {", "if err := d.Allows(network, address); err != nil {",
+		probe{"internal/netio", "^TestDialAllow_GuardsACustomDial$", ""},
+	},
+
+	// How a connection ends.
+	{
+		"the listener goes on behind half a frame", "internal/acked/receiver/write.go",
+		"_ = c.nc.Close() // a frame may be half written", "// a frame may be half written",
+		receiverProbe("TestConn_AHalfWrittenFrameEndsTheConnection"),
+	},
+	{
+		"the peer has no time to read why", "internal/acked/receiver/write.go",
+		"c.flusher.Close()\n\tc.linger()", "c.flusher.Close()",
+		receiverProbe("TestConn_LingersSoThatThePeerCanReadWhy"),
+	},
+	{
+		"any Pong answers the goaway", "internal/acked/receiver/control.go",
+		"if c.goawaySent && id == goawayPing {", "if c.goawaySent {",
+		receiverProbe("TestReceiver_HasOnlyCopiesUntilTheGoawayIsAnswered"),
+	},
+	{
+		"a Pong from before the goaway answers it", "internal/acked/receiver/control.go",
+		"if c.goawaySent && id == goawayPing {", "if id == goawayPing {",
+		receiverProbe("TestReceiver_HasOnlyCopiesUntilTheGoawayIsAnswered"),
+	},
+	{
+		"the answer to a goaway is not noticed", "internal/acked/receiver/control.go",
+		"c.goawayAnswered = true", "c.goawayAnswered = false",
+		receiverProbe("TestReceiver_HasOnlyCopiesUntilTheGoawayIsAnswered"),
+	},
+	{
+		"a silent peer is never ended", "internal/acked/receiver/conn.go",
+		"if c.receiver.cfg.TLS != nil || c.idle ||", "if c.receiver.cfg.TLS != nil ||",
+		receiverProbe("TestConn_EndsASilentPeer"),
+	},
+
+	// Streams.
+	{
+		"a connection that lost its stream can still publish", "internal/acked/receiver/stream.go",
+		"if s.conn != c {\n\t\treturn flow.Amount{}, &session", "if s.conn == nil {\n\t\treturn flow.Amount{}, &session",
+		receiverProbe("TestStream_TakesNothingOfAConnectionThatLostIt"),
+	},
+	{
+		"streams with unsettled messages are forgotten", "internal/acked/receiver/stream.go",
+		"s.opens == 0 && s.in.Unsettled() == 0", "s.opens == 0",
+		receiverProbe("TestReceiver_EvictsUnconfirmedRejections"),
+	},
+	{
+		"a stream that is being opened is forgotten", "internal/acked/receiver/registry.go",
+		"\t\ts.beginOpen()\n\t\treturn s, nil\n\t}\n", "\t\treturn s, nil\n\t}\n",
+		receiverProbe("TestReceiver_EvictsNoStreamThatIsBeingOpened"),
+	},
+	{
+		"the credit of a detached stream is lost", "internal/acked/receiver/credit.go",
+		"\ts.topic.Window().Release(a)\n\tif claim != nil {", "\tif claim != nil {",
+		simulation,
+	},
+	{
+		"a Want that a grant has crossed is answered", "internal/acked/receiver/credit.go",
+		"if !ok { // a grant has crossed", "if !ok && seen > 1<<62 { // a grant has crossed",
+		simulation,
+	},
+	{
+		"a grant for an older claim counts", "internal/acked/receiver/credit.go",
+		"if s.claim != claim {", "if s.claim == nil && s.conn == nil {",
+		simulation,
+	},
+	{
+		"the store is written again after a failed write", "internal/acked/receiver/dedupe.go",
+		"\tif c.failed != nil {", "\tif c.failed != nil && c.flusher == nil {",
+		receiverProbe("TestCommitter_WritesNothingAfterAFailedWrite"),
+	},
+
+	// The flusher.
+	{
+		"a kick during a flush is lost", "internal/flush/flusher.go",
+		"case kicked, closed:", "case kicked, closed, flushing:",
+		probe{"internal/flush", "^TestFlusher_", ""},
+	},
+	{
+		"Close does not wait for the flush that runs", "internal/flush/flusher.go",
+		"f.closeIfIdle()\n\t<-f.done", "f.closeIfIdle()",
+		probe{"internal/flush", "^TestFlusher_", ""},
+	},
+}
