@@ -186,7 +186,7 @@ func BenchmarkDeliver(b *testing.B) {
 			wg.Go(func() { deliver(o, keys[i]) }) // ends with Close
 		}
 		got := rate(128, time.Second, func(g int, m []byte) { _, _ = o.Append(bg, keys[g%8], m) })
-		require.NoError(b, o.Drained(bg))
+		require.NoError(b, o.Drain(bg))
 		require.NoError(b, o.Close())
 		wg.Wait()
 		b.ReportMetric(got, "msgs/s")

@@ -4,7 +4,7 @@ import "context"
 
 // Deliver waits until nobody else delivers this outbox, and takes that duty: one deliverer at a time keeps the order of
 // each stream. The caller gives it back with release.
-func (o *Outbox) Deliver(ctx context.Context) (release func(), err error) {
+func (o *Outbox) Acquire(ctx context.Context) (release func(), err error) {
 	select {
 	case o.deliverer <- struct{}{}:
 		return func() { <-o.deliverer }, nil

@@ -48,7 +48,7 @@ func TestEveryCallFailsAfterClose(t *testing.T) {
 	o := open(t, newMemDisk(1).config())
 	fill(t, o, orders, 1, 3, 1)
 	drained := make(chan error)
-	go func() { drained <- o.Drained(bg) }() // ends with Close
+	go func() { drained <- o.Drain(bg) }() // ends with Close
 	require.NoError(t, o.Close())
 	require.ErrorIs(t, <-drained, store.ErrClosed)
 	requireAll(t, o, store.ErrClosed)
@@ -66,7 +66,7 @@ func requireAll(t *testing.T, o *Outbox, want error) {
 	require.ErrorIs(t, err, want)
 	require.ErrorIs(t, o.Settle(orders, 1), want)
 	require.ErrorIs(t, o.Forget(bg, orders), want)
-	require.ErrorIs(t, o.Drained(bg), want)
+	require.ErrorIs(t, o.Drain(bg), want)
 }
 
 func TestDrainedWaitsForTheLastMessage(t *testing.T) {
@@ -76,9 +76,9 @@ func TestDrainedWaitsForTheLastMessage(t *testing.T) {
 		fill(t, o, events, 1, 3, 1)
 		ctx, cancel := context.WithCancel(bg)
 		cancel()
-		require.ErrorIs(t, o.Drained(ctx), context.Canceled)
+		require.ErrorIs(t, o.Drain(ctx), context.Canceled)
 		done := false
-		go func() { done = o.Drained(bg) == nil }()
+		go func() { done = o.Drain(bg) == nil }()
 		synctest.Wait()
 		require.NoError(t, o.Settle(orders, 3))
 		synctest.Wait()

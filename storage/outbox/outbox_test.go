@@ -144,7 +144,7 @@ func TestSettledMessagesAreSkippedAndSequencesNeverReused(t *testing.T) {
 	require.NoError(t, o.Settle(orders, 1000))
 	assert.Empty(t, readAll(t, o, orders, 1, 500))
 	assert.Zero(t, o.Streams()[0].Bytes)
-	require.NoError(t, o.Drained(bg))
+	require.NoError(t, o.Drain(bg))
 	for range 3 {
 		require.NoError(t, o.Close())
 		o = open(t, cfg)

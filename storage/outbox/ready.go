@@ -46,7 +46,7 @@ func (o *Outbox) NewStreams() <-chan struct{} {
 }
 
 // Drained waits until no message of any stream is pending.
-func (o *Outbox) Drained(ctx context.Context) error {
+func (o *Outbox) Drain(ctx context.Context) error {
 	for {
 		o.mu.Lock()
 		err := o.usable()
