@@ -8,8 +8,8 @@ type StreamID struct {
 	Topic     string   // the topic's name on the wire, which can be empty
 }
 
-// Position identifies a message by its place in its stream. A handler that stores the position in the same transaction as
-// the effect of the message has that effect exactly once: see [DedupeStore].
+// Position identifies a message by its place in its stream. A handler that stores the position in the same transaction
+// as the effect of the message has that effect exactly once: see [DedupeStore].
 type Position struct {
 	StreamID
 	Epoch    uint64 // the publisher's epoch
@@ -20,33 +20,34 @@ type Position struct {
 type StreamState struct {
 	// Epoch is the publisher's epoch when it last opened the stream. 0 means that it is not known.
 	Epoch uint64
-	// Secret proves that a publisher owns its id, and must not be disclosed or logged. The zero value means that it is not
-	// known.
+	// Secret proves that a publisher owns its id, and must not be disclosed or logged. The zero value means that it is
+	// not known.
 	Secret [16]byte
 	// Settled holds the sequences that need not be delivered again, as ascending ranges that do not overlap.
 	Settled []Range
 }
 
 // DedupeStore remembers which messages were settled across restarts of the subscriber's process, so that a message that
-// its publisher sends again is not delivered again. Only after Save has returned does the listener ack a message, and let
-// another one into its subscription. When the process is killed, at most the messages in flight (MaxInFlight for each
-// subscription) are delivered twice.
+// its publisher sends again is not delivered again. Only after Save has returned does the listener ack a message, and
+// let another one into its subscription. When the process is killed, at most the messages in flight (MaxInFlight for
+// each subscription) are delivered twice.
 //
-// A handler that stores the position of each message in the transaction of its effect needs no second record of it: Load
-// can read those positions back, and Save can do nothing. No effect happens twice then. Such a Load leaves Epoch and Secret
-// empty, because positions do not hold both; so a listener that restarts no longer refuses the predecessors of a publisher.
+// A handler that stores the position of each message in the transaction of its effect needs no second record of it:
+// Load can read those positions back, and Save can do nothing. No effect happens twice then. Such a Load leaves Epoch
+// and Secret empty, because positions do not hold both; so a listener that restarts no longer refuses the predecessors
+// of a publisher.
 //
-// Listeners may call all methods concurrently, and hold no lock meanwhile, so that a method may block. Each listener calls
-// Save from one goroutine at a time.
+// Listeners may call all methods concurrently, and hold no lock meanwhile, so that a method may block. Each listener
+// calls Save from one goroutine at a time.
 type DedupeStore interface {
 	// Load returns what is known of a stream; ok is false, and err nil, if nothing is. The listener calls it when a
-	// publisher opens a stream that the listener does not have in memory. An error refuses the stream, and the publisher
-	// tries again later.
+	// publisher opens a stream that the listener does not have in memory. An error refuses the stream, and the
+	// publisher tries again later.
 	Load(id StreamID) (state StreamState, ok bool, err error)
 
-	// Save replaces the states of the given streams, either all of them or none, and returns once that is durable. It must
-	// not modify states, nor keep it after it has returned. After an error the listener acks nothing until it is opened
-	// again: what it still delivers, up to the credit that it has granted, will then be delivered a second time.
+	// Save replaces the states of the given streams, either all of them or none, and returns once that is durable. It
+	// must not modify states, nor keep it after it has returned. After an error the listener acks nothing until it is
+	// opened again: what it still delivers, up to the credit that it has granted, will then be delivered a second time.
 	Save(states map[StreamID]StreamState) error
 
 	// Forget drops a stream that has ended. A stream that is not known is no error.

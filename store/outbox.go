@@ -27,37 +27,37 @@ type Batch struct {
 // Next returns the sequence after the last of the batch, which is the one to read from next.
 func (b *Batch) Next() uint64 { return b.First + uint64(len(b.Messages)) }
 
-// Outbox is a durable queue of encoded messages behind one or more publishers. A publisher appends messages to it when its
-// user publishes them, and Append returns when they are durable. One of the publishers delivers: it reads the messages of
-// each stream, sends them, and settles them when they were handled. An Outbox knows neither the format of a message nor how
-// it is sent.
+// Outbox is a durable queue of encoded messages behind one or more publishers. A publisher appends messages to it when
+// its user publishes them, and Append returns when they are durable. One of the publishers delivers: it reads the
+// messages of each stream, sends them, and settles them when they were handled. An Outbox knows neither the format of a
+// message nor how it is sent.
 //
-// Publishers call Append and Drain on their users' goroutines. The publisher that delivers calls the other methods, from
-// goroutines of its own, in the time between Acquire and the call of release. All methods may be called concurrently,
-// except that each stream has one reader at a time. Append, Drain and Acquire can block for as long as their contexts
-// allow; the others do not wait for other callers, and Read may read from the disk.
+// Publishers call Append and Drain on their users' goroutines. The publisher that delivers calls the other methods,
+// from goroutines of its own, in the time between Acquire and the call of release. All methods may be called
+// concurrently, except that each stream has one reader at a time. Append, Drain and Acquire can block for as long as
+// their contexts allow; the others do not wait for other callers, and Read may read from the disk.
 //
-// The owner of an Outbox closes it; publishers do not. Append, Drain, Read, Ready, Settle and Err return [ErrClosed] after
-// that, and an error that wraps [ErrFailed] after a failed write.
+// The owner of an Outbox closes it; publishers do not. Append, Drain, Read, Ready, Settle and Err return [ErrClosed]
+// after that, and an error that wraps [ErrFailed] after a failed write.
 type Outbox interface {
-	// ID returns the random id of the outbox. It stays the same for the outbox's life, and is part of the identity by which
-	// receivers know its streams.
+	// ID returns the random id of the outbox. It stays the same for the outbox's life, and is part of the identity by
+	// which receivers know its streams.
 	ID() [16]byte
 
-	// Secret returns random bytes that prove the ownership of the id. They stay the same for the outbox's life, and must
-	// not be disclosed or logged.
+	// Secret returns random bytes that prove the ownership of the id. They stay the same for the outbox's life, and
+	// must not be disclosed or logged.
 	Secret() [16]byte
 
-	// Epoch returns a number that grows each time the outbox is opened, so that a receiver can refuse a predecessor that
-	// still runs. It is durable before the outbox is used, and greater than 0.
+	// Epoch returns a number that grows each time the outbox is opened, so that a receiver can refuse a predecessor
+	// that still runs. It is durable before the outbox is used, and greater than 0.
 	Epoch() uint64
 
 	// Append stores messages at the end of stream k, all of them or none, and creates the stream if there is none. It
-	// returns the sequence of the first message once all of them are durable; the others follow without a gap. The caller
-	// may reuse the messages when Append has returned, even with an error. Without messages Append does nothing.
+	// returns the sequence of the first message once all of them are durable; the others follow without a gap. The
+	// caller may reuse the messages when Append has returned, even with an error. Without messages Append does nothing.
 	//
-	// Nothing was stored if the error is a [*FullError] (which matches [ErrOutboxFull]), a [*SizeError] or [ErrClosed], or
-	// if ctx ended before the messages had their sequences. After an [*UnconfirmedError], or an error that wraps
+	// Nothing was stored if the error is a [*FullError] (which matches [ErrOutboxFull]), a [*SizeError] or [ErrClosed],
+	// or if ctx ended before the messages had their sequences. After an [*UnconfirmedError], or an error that wraps
 	// [ErrFailed], it is not known whether the messages were stored.
 	Append(ctx context.Context, k Key, messages ...[]byte) (first uint64, err error)
 
@@ -65,29 +65,30 @@ type Outbox interface {
 	// first.
 	Drain(ctx context.Context) error
 
-	// Acquire waits until no other publisher delivers the outbox, and gives the caller that duty: one publisher at a time
-	// keeps the order of each stream. The caller must call release once, when its calls of the methods below have ended.
-	// The only error is the context's.
+	// Acquire waits until no other publisher delivers the outbox, and gives the caller that duty: one publisher at a
+	// time keeps the order of each stream. The caller must call release once, when its calls of the methods below have
+	// ended. The only error is the context's.
 	Acquire(ctx context.Context) (release func(), err error)
 
 	// Err returns [ErrClosed] after the outbox was closed, an error that wraps [ErrFailed] after a failed write, and
 	// otherwise nil.
 	Err() error
 
-	// Streams returns all streams in the order of their numbers, including those that have nothing pending. Once the outbox
-	// is closed or has failed, it returns the last state.
+	// Streams returns all streams in the order of their numbers, including those that have nothing pending. Once the
+	// outbox is closed or has failed, it returns the last state.
 	Streams() []Stream
 
-	// NewStreams returns a channel that is closed when the next stream is created, and when the outbox is closed or fails.
-	// A caller that calls NewStreams before Streams misses none.
+	// NewStreams returns a channel that is closed when the next stream is created, and when the outbox is closed or
+	// fails. A caller that calls NewStreams before Streams misses none.
 	NewStreams() <-chan struct{}
 
-	// Read returns durable messages of stream k from sequence from on: as many as fit in maxBytes bytes, but at least one.
-	// It skips messages that are settled, so First of the batch can be greater than from. It skips no others, and a batch
-	// has no gap. If there is no message to return, the batch is empty and its First is the sequence to call Ready with.
+	// Read returns durable messages of stream k from sequence from on: as many as fit in maxBytes bytes, but at least
+	// one. It skips messages that are settled, so First of the batch can be greater than from. It skips no others, and
+	// a batch has no gap. If there is no message to return, the batch is empty and its First is the sequence to call
+	// Ready with.
 	//
-	// Read returns [ErrUnknownStream] if there is no stream k, and a [*CorruptError] if messages cannot be read. That error
-	// says which; a caller that settles them can read the messages behind them.
+	// Read returns [ErrUnknownStream] if there is no stream k, and a [*CorruptError] if messages cannot be read. That
+	// error says which; a caller that settles them can read the messages behind them.
 	Read(k Key, from uint64, maxBytes int) (Batch, error)
 
 	// Ready returns a channel that is closed when message seq of stream k can be read, and when the outbox is closed or
@@ -95,9 +96,9 @@ type Outbox interface {
 	// same channel.
 	Ready(k Key, seq uint64) (<-chan struct{}, error)
 
-	// Settle records that messages of stream k need not be kept: those up to and including sequence through (0 for none),
-	// and those in ranges, which may be in any order and may overlap. It ignores sequences that Read could not return yet.
-	// It returns [ErrUnknownStream] if there is no stream k.
+	// Settle records that messages of stream k need not be kept: those up to and including sequence through (0 for
+	// none), and those in ranges, which may be in any order and may overlap. It ignores sequences that Read could not
+	// return yet. It returns [ErrUnknownStream] if there is no stream k.
 	//
 	// What is settled need not be durable when Settle returns. After a crash Read can return such messages again; a
 	// receiver that has them drops them by their sequences.

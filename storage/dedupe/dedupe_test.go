@@ -9,7 +9,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-func TestStateSurvives(t *testing.T) {
+func TestStore_KeepsItsState(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "dedupe")
 	s, err := Open(path)
 	require.NoError(t, err)
@@ -39,7 +39,7 @@ func TestStateSurvives(t *testing.T) {
 	require.False(t, ok)
 }
 
-func TestEveryTruncatedRecordIsReported(t *testing.T) {
+func TestRecord_ReportsTruncation(t *testing.T) {
 	k := []byte("key")
 	full := encode(k, store.StreamState{Epoch: 300, Settled: []store.Range{{First: 200, Last: 1000}}})
 	for n := range full {

@@ -11,10 +11,8 @@ import (
 	"unsafe"
 
 	"github.com/stretchr/testify/require"
-)
 
-const (
-	sectorSize = 512
+	"github.com/buffstreams/watermill-buffstreams/storage/internal/testenv"
 )
 
 // fault says which write of the file fails, and how.
@@ -36,9 +34,8 @@ const (
 
 var errPowerCut = syscall.ENODEV
 
-// disk stands between bbolt and its file. bbolt writes pages, syncs, writes a
-// meta page and syncs again; the second half of the tests proves that from
-// outside, by letting each of these fsyncs fail. So what a meta page follows is
+// disk stands between bbolt and its file. bbolt writes pages, syncs, writes a meta page and syncs again; the second
+// half of the tests proves that from outside, by letting each of these fsyncs fail. So what a meta page follows is
 // durable, and all else that is not confirmed survives in any combination.
 type disk struct {
 	rng     *rand.Rand
@@ -143,13 +140,7 @@ func (d *disk) synced() {
 func (d *disk) image() []byte {
 	data := slices.Clone(d.durable)
 	for _, w := range d.pending {
-		mode, prefix := d.rng.IntN(4), d.rng.IntN(len(w.data)+1)
-		for i := 0; i < len(w.data); i += sectorSize {
-			end := min(len(w.data), i+sectorSize)
-			if mode == 0 || mode == 2 && end <= prefix || mode == 3 && d.rng.IntN(2) == 0 {
-				copy(data[w.offset+int64(i):], w.data[i:end])
-			}
-		}
+		data = testenv.Tear(d.rng, data, w.data, w.offset)
 	}
 	return data
 }
@@ -166,13 +157,4 @@ func place(t testing.TB, dir string, data []byte) string {
 	_ = os.Remove(path)
 	require.NoError(t, os.WriteFile(path, data, 0o600))
 	return path
-}
-
-func scratch(t testing.TB) string {
-	dir, err := os.MkdirTemp("/dev/shm", "dedupe")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
 }

@@ -13,10 +13,11 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/buffstreams/watermill-buffstreams/storage/internal/testenv"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-var thorough = flag.Int("dedupe.rounds", 1, "images of each power cut that TestEveryFaultAtEveryWrite looks at")
+var thorough = flag.Int("dedupe.rounds", 1, "images of each power cut that TestFaults_AtEveryWrite looks at")
 
 type states = map[store.StreamID]store.StreamState
 
@@ -114,8 +115,8 @@ func (l *life) script() error {
 	return l.s.Close()
 }
 
-// suffer runs the script with a fault, and recovers three times: after the
-// fault, after a power cut that follows, and after an orderly end.
+// suffer runs the script with a fault, and recovers three times: after the fault, after a power cut that follows, and
+// after an orderly end.
 func suffer(t testing.TB, dir string, f fault, killed bool, seed uint64) int {
 	l := newLife(t, fmt.Sprintf("%+v, killed %v, seed %d", f, killed, seed), dir)
 	l.open(seed)
@@ -163,16 +164,13 @@ func (l *life) dead(f fault) {
 	l.attempted = attempted
 }
 
-func TestEveryFaultAtEveryWrite(t *testing.T) {
-	dir := scratch(t)
+func TestFaults_AtEveryWrite(t *testing.T) {
+	dir := testenv.Dir(t)
 	l := newLife(t, "undisturbed", dir)
 	l.open(1)
 	require.NoError(t, l.script())
 	ops := l.d.ops - 3 // those of Close
-	stride, recoveries := 1, 0
-	if testing.Short() || sparse {
-		stride = 7
-	}
+	stride, recoveries := testenv.Stride(7), 0
 	kinds := []fault{
 		{cut: true, amount: none}, {cut: true, amount: part}, {cut: true, amount: whole},
 		{err: syscall.EIO, amount: part}, {err: syscall.ENOSPC, amount: none}, {sync: true},
@@ -190,11 +188,10 @@ func TestEveryFaultAtEveryWrite(t *testing.T) {
 	t.Logf("%d writes, %d recoveries", ops, recoveries)
 }
 
-// Each bit of the file may flip while nobody looks: Open says so, or nothing
-// that was saved is missing. All bits of the page headers and of both meta pages
-// are tried, and others at random.
-func TestBitsThatFlip(t *testing.T) {
-	dir := scratch(t)
+// Each bit of the file may flip while nobody looks: Open says so, or nothing that was saved is missing. All bits of the
+// page headers and of both meta pages are tried, and others at random.
+func TestDamage_FlippedBits(t *testing.T) {
+	dir := testenv.Dir(t)
 	l := newLife(t, "undisturbed", dir)
 	l.open(1)
 	require.NoError(t, l.script())
@@ -209,12 +206,9 @@ func TestBitsThatFlip(t *testing.T) {
 			bits = append(bits, 8*page+bit)
 		}
 	}
-	rng, refused, stride := rand.New(rand.NewPCG(1, 1)), 0, 1
+	rng, refused, stride := rand.New(rand.NewPCG(1, 1)), 0, testenv.Stride(23)
 	for range 600 * *thorough {
 		bits = append(bits, rng.IntN(8*len(good)))
-	}
-	if testing.Short() || sparse {
-		stride = 23
 	}
 	for n := 0; n < len(bits); n += stride {
 		at, mask := bits[n]/8, byte(1)<<(bits[n]%8)
@@ -244,8 +238,8 @@ func TestBitsThatFlip(t *testing.T) {
 
 func pageSize() int { return os.Getpagesize() }
 
-func TestAFileThatWasCutIsRefused(t *testing.T) {
-	dir := scratch(t)
+func TestDamage_ATruncatedFileIsRefused(t *testing.T) {
+	dir := testenv.Dir(t)
 	l := newLife(t, "undisturbed", dir)
 	l.open(1)
 	require.NoError(t, l.script())

@@ -23,7 +23,7 @@ func offsetOf(t *testing.T, d *memDisk, m []byte) (name string, offset int) {
 	return "", 0
 }
 
-func TestDamageInASealedSegmentIsReportedByRead(t *testing.T) {
+func TestDamage_InASealedSegmentIsReportedByRead(t *testing.T) {
 	d := newMemDisk(1)
 	cfg := d.config()
 	cfg.CacheBytes = -1
@@ -53,7 +53,7 @@ func TestDamageInASealedSegmentIsReportedByRead(t *testing.T) {
 	require.Equal(t, sequence(111, 1000), readAll(t, o, orders, 101, 1000))
 }
 
-func TestDamagedSegmentIsNotRelocated(t *testing.T) {
+func TestRelocation_LeavesADamagedSegment(t *testing.T) {
 	d := newMemDisk(1)
 	cfg := d.config()
 	cfg.CacheBytes = -1
@@ -75,9 +75,9 @@ func TestDamagedSegmentIsNotRelocated(t *testing.T) {
 	assert.Equal(t, store.Range{First: 11, Last: 20}, store.Range{First: damage.From, Last: damage.Through})
 }
 
-func TestDamageInTheTailIsReportedByOpen(t *testing.T) {
-	// Where in the entry of message 5: its payload, its header, and the engine's
-	// frame in front of that, without which the engine sees the end of the log.
+func TestDamage_InTheTailIsReportedByOpen(t *testing.T) {
+	// Where in the entry of message 5: its payload, its header, and the engine's frame in front of that, without which
+	// the engine sees the end of the log.
 	for _, before := range []int{0, entryHeader + 4, entryHeader + 8 + 8} {
 		d := newMemDisk(1)
 		cfg := d.config()
@@ -97,7 +97,7 @@ func TestDamageInTheTailIsReportedByOpen(t *testing.T) {
 	}
 }
 
-func TestATornTailIsCut(t *testing.T) {
+func TestRecovery_DropsATornTail(t *testing.T) {
 	d := newMemDisk(1)
 	cfg := d.config()
 	cfg.SegmentBytes = 1 << 20
@@ -111,7 +111,7 @@ func TestATornTailIsCut(t *testing.T) {
 	fill(t, o, orders, 10, 20, 1)
 }
 
-func TestLostPartsAreReportedByOpen(t *testing.T) {
+func TestDamage_LostPartsAreReportedByOpen(t *testing.T) {
 	setup := func() *memDisk {
 		d := newMemDisk(1)
 		o := open(t, d.config())
@@ -139,9 +139,9 @@ func TestLostPartsAreReportedByOpen(t *testing.T) {
 	}
 }
 
-// The meta store falls back by a commit when the newest rots. That must not go
-// for an outbox whose newest segment, or whose streams, never were.
-func TestAnOlderMetaStoreIsReportedByOpen(t *testing.T) {
+// The meta store falls back by a commit when the newest rots. That must not go for an outbox whose newest segment, or
+// whose streams, never were.
+func TestDamage_AnOlderMetaStoreIsReportedByOpen(t *testing.T) {
 	d := newMemDisk(1)
 	o := open(t, d.config())
 	fill(t, o, orders, 1, 1000, 10)
@@ -165,7 +165,7 @@ func TestAnOlderMetaStoreIsReportedByOpen(t *testing.T) {
 	t.Log(err)
 }
 
-func TestForeignEntriesAreNotTakenForOurs(t *testing.T) {
+func TestRecovery_IgnoresForeignEntries(t *testing.T) {
 	d := newMemDisk(1)
 	cfg := d.config()
 	cfg.SegmentBytes = 1 << 20
@@ -179,13 +179,13 @@ func TestForeignEntriesAreNotTakenForOurs(t *testing.T) {
 	assert.EqualValues(t, 1, o.Streams()[0].Pending)
 }
 
-func TestMessagesThatNoSegmentHoldsAreReported(t *testing.T) {
+func TestDamage_MessagesThatNoSegmentHolds(t *testing.T) {
 	cfg := newMemDisk(1).config()
 	cfg.CacheBytes = -1
 	o := open(t, cfg)
 	fill(t, o, orders, 1, 1000, 10)
 	o.mu.Lock()
-	s := o.streams[orders]
+	s := o.index.streams[orders]
 	lost := s.extents[2]
 	s.detach(lost)
 	o.mu.Unlock()

@@ -8,6 +8,8 @@ import (
 	"syscall"
 
 	"github.com/hashicorp/raft-wal/types"
+
+	"github.com/buffstreams/watermill-buffstreams/storage/internal/testenv"
 )
 
 type opKind string
@@ -190,7 +192,7 @@ func (h *memHandle) WriteAt(p []byte, offset int64) (n int, err error) {
 		}
 	}
 	if n > 0 {
-		h.f.current = writeAt(h.f.current, p[:n], offset)
+		h.f.current = testenv.WriteAt(h.f.current, p[:n], offset)
 		h.f.pending = append(h.f.pending, memWrite{offset, slices.Clone(p[:n])})
 	}
 	return n, err
@@ -201,14 +203,13 @@ func (h *memHandle) Allocate(size int64) error {
 	defer h.d.mu.Unlock()
 	done, err := h.d.step(opAllocate)
 	if done == whole || done == part && h.d.coin() {
-		h.f.current = writeAt(h.f.current, nil, size)
+		h.f.current = testenv.WriteAt(h.f.current, nil, size)
 		h.f.pending = append(h.f.pending, memWrite{offset: size})
 	}
 	return err
 }
 
-// SyncData that fails loses what it did not write: the system holds it for
-// clean, shows it, and does not try again.
+// SyncData that fails loses what it did not write: the system holds it for clean, shows it, and does not try again.
 func (h *memHandle) SyncData() error {
 	if gate := h.d.gate; gate != nil {
 		gate()
@@ -228,7 +229,7 @@ func (h *memHandle) SyncData() error {
 	for _, w := range h.f.pending {
 		switch done {
 		case whole:
-			h.f.durable = writeAt(h.f.durable, w.data, w.offset)
+			h.f.durable = testenv.WriteAt(h.f.durable, w.data, w.offset)
 		case part:
 			h.f.durable = h.d.tear(h.f.durable, w)
 		}
@@ -248,9 +249,8 @@ func (h *memHandle) Close() error {
 	return nil
 }
 
-// The meta store: each commit happens or does not. One that fails can be there
-// for those who look although it is not on disk; boltfile's tests show that
-// opening it again mends that.
+// The meta store: each commit happens or does not. One that fails can be there for those who look although it is not on
+// disk; boltfile's tests show that opening it again mends that.
 
 func (d *memDisk) Load(string) (types.PersistentState, error) {
 	d.mu.Lock()

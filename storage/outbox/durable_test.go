@@ -13,7 +13,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-func TestReadyAndNewStreams(t *testing.T) {
+func TestReady_AndNewStreams(t *testing.T) {
 	o := open(t, newMemDisk(1).config())
 	appeared := o.NewStreams()
 	fill(t, o, orders, 1, 3, 1)
@@ -44,7 +44,7 @@ func TestReadyAndNewStreams(t *testing.T) {
 	<-o.NewStreams()
 }
 
-func TestEveryCallFailsAfterClose(t *testing.T) {
+func TestClose_FailsEveryCall(t *testing.T) {
 	o := open(t, newMemDisk(1).config())
 	fill(t, o, orders, 1, 3, 1)
 	drained := make(chan error)
@@ -69,7 +69,7 @@ func requireAll(t *testing.T, o *Outbox, want error) {
 	require.ErrorIs(t, o.Drain(bg), want)
 }
 
-func TestDrainedWaitsForTheLastMessage(t *testing.T) {
+func TestDrain_WaitsForTheLastMessage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := open(t, newMemDisk(1).config())
 		fill(t, o, orders, 1, 3, 1)
@@ -90,7 +90,7 @@ func TestDrainedWaitsForTheLastMessage(t *testing.T) {
 	})
 }
 
-func TestConcurrentAppendsShareFsyncs(t *testing.T) {
+func TestAppend_SharesFsyncs(t *testing.T) {
 	d := newMemDisk(1)
 	cfg := d.config()
 	cfg.SegmentBytes = 1 << 20
@@ -124,7 +124,7 @@ func TestConcurrentAppendsShareFsyncs(t *testing.T) {
 	})
 }
 
-func TestNothingIsReadableBeforeItsFsync(t *testing.T) {
+func TestRead_ReturnsNothingBeforeItsFsync(t *testing.T) {
 	d := newMemDisk(1)
 	synctest.Test(t, func(t *testing.T) {
 		o := open(t, d.config())
@@ -159,7 +159,7 @@ func TestNothingIsReadableBeforeItsFsync(t *testing.T) {
 	})
 }
 
-func TestAFailedFsyncIsFinal(t *testing.T) {
+func TestFsync_AFailureIsFinal(t *testing.T) {
 	broken := errors.New("input/output error")
 	d := newMemDisk(1)
 	o := open(t, d.config())

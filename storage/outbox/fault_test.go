@@ -11,17 +11,17 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/buffstreams/watermill-buffstreams/storage/internal/testenv"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 var (
-	faults     = flag.Int("outbox.faults", 100, "lives that TestRandomFaults leads, with eight faults each")
+	faults     = flag.Int("outbox.faults", 100, "lives that TestFaults_AtRandom leads, with eight faults each")
 	everyFault = flag.Bool("outbox.all", false, "follow every fault by a power cut and by a kill, not by one of them in turns")
 )
 
-// script is a life with all that writes: appends that fill segments, settling in
-// and out of order, relocation, forgetting, closing and opening. It ends with
-// the first error.
+// script is a life with all that writes: appends that fill segments, settling in and out of order, relocation,
+// forgetting, closing and opening. It ends with the first error.
 func (l *life) script() error {
 	steps := []func() error{l.open}
 	for round := range 32 {
@@ -62,8 +62,8 @@ const (
 	killed             // the system lives on, and shows what it had
 )
 
-// suffer runs the script with a fault, and then recovers three times: right
-// after, after a power cut, and after an orderly end.
+// suffer runs the script with a fault, and then recovers three times: right after, after a power cut, and after an
+// orderly end.
 func suffer(t *testing.T, f fault, then aftermath, seed uint64) (recoveries int) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLife(t, fmt.Sprintf("%+v, %d, seed %d", f, then, seed))
@@ -110,8 +110,7 @@ func (l *life) dead(f fault, err error) {
 	_ = l.close()
 }
 
-// after is the disk that the next process finds. A lasting fault is still there
-// when it first tries.
+// after is the disk that the next process finds. A lasting fault is still there when it first tries.
 func (l *life) after(then aftermath, seed uint64) *memDisk {
 	d := l.disk.next(seed)
 	if f := l.disk.fault; f.lasting {
@@ -150,10 +149,9 @@ func measure(t *testing.T) (ops []opKind, reads int) {
 	return ops, reads
 }
 
-// Every operation of one life fails once in every way: the power goes before it,
-// in its middle and after it; the process is killed there; it returns EIO or
-// ENOSPC, half done or not at all, once or from then on.
-func TestEveryFaultAtEveryOperation(t *testing.T) {
+// Every operation of one life fails once in every way: the power goes before it, in its middle and after it; the
+// process is killed there; it returns EIO or ENOSPC, half done or not at all, once or from then on.
+func TestFaults_AtEveryOperation(t *testing.T) {
 	ops, _ := measure(t)
 	count := map[opKind]int{}
 	for _, kind := range ops {
@@ -166,10 +164,7 @@ func TestEveryFaultAtEveryOperation(t *testing.T) {
 		{err: noSpace, amount: none}, {err: noSpace, amount: part},
 		{err: noSpace, amount: part, lasting: true}, {err: ioError, amount: part, lasting: true},
 	}
-	stride, recoveries := 1, 0
-	if testing.Short() || sparse {
-		stride = 11
-	}
+	stride, recoveries := testenv.Stride(11), 0
 	for op := 1; op <= len(ops) && !t.Failed(); op += stride {
 		for i, f := range kinds {
 			f.op = op
@@ -185,12 +180,9 @@ func TestEveryFaultAtEveryOperation(t *testing.T) {
 }
 
 // A read that fails costs nothing but itself.
-func TestEveryReadFailsOnce(t *testing.T) {
+func TestFaults_AtEveryRead(t *testing.T) {
 	_, reads := measure(t)
-	stride, recoveries := 1, 0
-	if testing.Short() || sparse {
-		stride = 5
-	}
+	stride, recoveries := testenv.Stride(5), 0
 	for op := 1; op <= reads && !t.Failed(); op += stride {
 		recoveries += suffer(t, fault{op: op, reading: true, err: ioError}, aftermath(op%2), uint64(op))
 	}
@@ -198,11 +190,8 @@ func TestEveryReadFailsOnce(t *testing.T) {
 }
 
 // Faults of any kind meet lives that went through others before.
-func TestRandomFaults(t *testing.T) {
-	runs, recoveries := *faults, 0
-	if testing.Short() || sparse {
-		runs /= 10
-	}
+func TestFaults_AtRandom(t *testing.T) {
+	runs, recoveries := *faults/testenv.Stride(10), 0
 	for seed := range uint64(runs) {
 		synctest.Test(t, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 3))
@@ -233,7 +222,7 @@ func TestRandomFaults(t *testing.T) {
 }
 
 // What no room was left for is appended when there is some again.
-func TestAfterNoSpaceThereIsRoomAgain(t *testing.T) {
+func TestFaults_AfterNoSpaceThereIsRoomAgain(t *testing.T) {
 	d := newMemDisk(1)
 	o := open(t, d.config())
 	fill(t, o, orders, 1, 30, 5)

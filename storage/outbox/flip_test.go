@@ -13,20 +13,13 @@ import (
 	"github.com/hashicorp/raft-wal/metadb"
 	"github.com/stretchr/testify/require"
 
+	"github.com/buffstreams/watermill-buffstreams/storage/internal/testenv"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-func flips(n int) int {
-	if testing.Short() || sparse {
-		return n / 10
-	}
-	return n
-}
-
-// Any bit of any segment may flip while nobody looks: Open or Read say what is
-// lost, and nothing else is. Only the last group of a log that was not closed
-// can go silently, as a torn one would.
-func TestBitsThatFlipInSegments(t *testing.T) {
+// Any bit of any segment may flip while nobody looks: Open or Read say what is lost, and nothing else is. Only the last
+// group of a log that was not closed can go silently, as a torn one would.
+func TestDamage_FlippedBitsInSegments(t *testing.T) {
 	for _, closed := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
 			l := newLife(t, "undisturbed")
@@ -43,7 +36,7 @@ func TestBitsThatFlipInSegments(t *testing.T) {
 			}
 			_ = l.close()
 			rng, reported, refused := rand.New(rand.NewPCG(1, 1)), 0, 0
-			n := flips(1500)
+			n := 1500 / testenv.Stride(10)
 			for range n {
 				d := disk.next(1)
 				names := d.names()
@@ -74,8 +67,7 @@ func (l *life) withoutCache(d *memDisk) Config {
 	return cfg
 }
 
-// accounted reads a stream: each pending message is there, or reported as lost,
-// or the very last one.
+// accounted reads a stream: each pending message is there, or reported as lost, or the very last one.
 func (l *life) accounted(o *Outbox, k store.Key, last uint64, what string) (reported int) {
 	a, lost, got := l.acc[k], seqSet{}, map[uint64][]byte{}
 	for from := uint64(1); ; {
@@ -84,7 +76,7 @@ func (l *life) accounted(o *Outbox, k store.Key, last uint64, what string) (repo
 		if errors.As(err, &damage) {
 			require.Equal(l.t, k, damage.Key, what)
 			require.GreaterOrEqual(l.t, damage.Through, from, what)
-			lost.add(store.Range{First: damage.From, Last: damage.Through}, func(store.Range) {})
+			lost.add(store.Range{First: damage.From, Last: damage.Through}, nil)
 			from = damage.Through + 1
 			reported++
 			continue
@@ -110,11 +102,11 @@ func (l *life) accounted(o *Outbox, k store.Key, last uint64, what string) (repo
 	return reported
 }
 
-// The meta store's bits may flip too: Open says so, or nothing is missing. What
-// was settled comes back only if the outbox was not closed.
-func TestBitsThatFlipInTheMetaStore(t *testing.T) {
+// The meta store's bits may flip too: Open says so, or nothing is missing. What was settled comes back only if the
+// outbox was not closed.
+func TestDamage_FlippedBitsInTheMetaStore(t *testing.T) {
 	for _, closed := range []bool{true, false} {
-		cfg := Config{Dir: filepath.Join(scratch(t), "outbox"), SegmentBytes: 4 << 10, CacheBytes: -1}
+		cfg := Config{Dir: filepath.Join(testenv.Dir(t), "outbox"), SegmentBytes: 4 << 10, CacheBytes: -1}
 		o := open(t, cfg)
 		fill(t, o, orders, 1, 600, 10)
 		require.NoError(t, o.Settle(orders, 10, store.Range{First: 20, Last: 30}))
@@ -124,7 +116,7 @@ func TestBitsThatFlipInTheMetaStore(t *testing.T) {
 		files := readDir(t, cfg.Dir)
 		require.NoError(t, o.Close())
 		good := files[metadb.FileName]
-		rng, refused, n := rand.New(rand.NewPCG(2, 2)), 0, flips(400)
+		rng, refused, n := rand.New(rand.NewPCG(2, 2)), 0, 400/testenv.Stride(10)
 		for i := range n {
 			bad := append([]byte(nil), good...)
 			at := rng.IntN(len(bad) - 10)
@@ -188,14 +180,4 @@ func tryRead(o *Outbox, k store.Key) (seqs []uint64) {
 		seqs = append(seqs, sequence(b.First, b.Next()-1)...)
 		from = b.Next()
 	}
-}
-
-// scratch is a directory in memory, if the machine has that.
-func scratch(t testing.TB) string {
-	dir, err := os.MkdirTemp("/dev/shm", "outbox")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
 }

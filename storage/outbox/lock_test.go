@@ -29,7 +29,7 @@ func lockChild(dir string) int {
 	return 0
 }
 
-func TestASecondProcessIsKeptOut(t *testing.T) {
+func TestLock_KeepsASecondProcessOut(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "outbox")
 	o := open(t, Config{Dir: dir})
 	child := func() (string, int) {

@@ -9,7 +9,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-func TestSpaceOfSettledMessagesIsGivenBack(t *testing.T) {
+func TestReclaim_RemovesSettledSegments(t *testing.T) {
 	d := newMemDisk(1)
 	o := open(t, d.config())
 	for first := uint64(1); first < 5000; first += 10 {
@@ -23,7 +23,7 @@ func TestSpaceOfSettledMessagesIsGivenBack(t *testing.T) {
 	assert.LessOrEqual(t, len(d.meta.stable), 2+2, "summaries go with their segments")
 }
 
-func TestAStuckDestinationHoldsNoSpaceOfOthers(t *testing.T) {
+func TestReclaim_AStuckDestinationHoldsNoSpaceOfOthers(t *testing.T) {
 	d := newMemDisk(1)
 	cfg := d.config()
 	cfg.CacheBytes = -1
@@ -55,7 +55,7 @@ func TestAStuckDestinationHoldsNoSpaceOfOthers(t *testing.T) {
 	assert.LessOrEqual(t, d.bytes(), 3*cfg.SegmentBytes)
 }
 
-func TestRelocationKeepsGapsAndSequences(t *testing.T) {
+func TestRelocation_KeepsGapsAndSequences(t *testing.T) {
 	d := newMemDisk(1)
 	cfg := d.config()
 	cfg.CacheBytes = -1
@@ -78,7 +78,7 @@ func TestRelocationKeepsGapsAndSequences(t *testing.T) {
 	fill(t, o, orders, last+1, last+1, 1)
 }
 
-func TestMemoryOfTheIndexDoesNotGrowWithMessages(t *testing.T) {
+func TestIndex_DoesNotGrowWithMessages(t *testing.T) {
 	cfg := newMemDisk(1).config()
 	cfg.SegmentBytes = 1 << 20
 	o := open(t, cfg)
@@ -87,10 +87,10 @@ func TestMemoryOfTheIndexDoesNotGrowWithMessages(t *testing.T) {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	s := o.streams[orders]
-	assert.LessOrEqual(t, len(s.extents), len(o.segments))
+	s := o.index.streams[orders]
+	assert.LessOrEqual(t, len(s.extents), len(o.index.segments))
 	assert.Empty(t, s.settled.ranges)
-	for _, f := range o.segments {
+	for _, f := range o.index.segments {
 		assert.LessOrEqual(t, len(f.extents), 1)
 	}
 }

@@ -257,22 +257,22 @@ var mutants = []mutant{
 	{
 		"skip the outbox's fsync", "storage/outbox/disk.go",
 		"if err := f.SyncData(); err != nil {", "if err := error(nil); err != nil {",
-		probe{"storage/outbox", "^TestRandomCrashes$", ""},
+		probe{"storage/outbox", "^TestCrashes_AtRandom$", ""},
 	},
 	{
 		"an outbox keeps its epoch", "storage/outbox/recover.go",
 		"o.who.epoch++", "",
-		probe{"storage/outbox", "^TestIdentityStaysAndEpochGrows$", ""},
+		probe{"storage/outbox", "^TestOpen_KeepsTheIdentityAndRaisesTheEpoch$", ""},
 	},
 	{
 		"no checksum on an outbox's entries", "storage/outbox/record.go",
 		"if crc32.Update(seed, castagnoli, data[8:size]) !=", "if false && crc32.Update(seed, castagnoli, data[8:size]) !=",
-		probe{"storage/outbox", "^TestDamageInTheTailIsReportedByOpen$", ""},
+		probe{"storage/outbox", "^TestDamage_InTheTailIsReportedByOpen$", ""},
 	},
 	{
 		"skip the dedupe store's fsync", "storage/internal/boltfile/open.go",
 		"given := &bolt.Options{", "given := &bolt.Options{NoSync: true, ",
-		probe{"storage/dedupe", "^TestEveryFaultAtEveryWrite$", ""},
+		probe{"storage/dedupe", "^TestFaults_AtEveryWrite$", ""},
 	},
 	{
 		"ack without the dedupe store", "pool/endpoint_dedupe.go",

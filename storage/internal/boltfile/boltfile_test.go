@@ -14,6 +14,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/buffstreams/watermill-buffstreams/storage/internal/testenv"
 )
 
 var name = []byte("bucket")
@@ -29,20 +31,9 @@ func open(t testing.TB, path string) *DB {
 	return db
 }
 
-// scratch is a directory in memory, if the machine has that.
-func scratch(t testing.TB) string {
-	dir, err := os.MkdirTemp("/dev/shm", "boltfile")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
-}
-
-// Whatever bbolt writes has to pass: long and short keys and values, deletes,
-// buckets in buckets.
-func TestWhatBboltWritesIsInOrder(t *testing.T) {
-	path := filepath.Join(scratch(t), "file")
+// Whatever bbolt writes has to pass: long and short keys and values, deletes, buckets in buckets.
+func TestVerify_AcceptsWhatBboltWrites(t *testing.T) {
+	path := filepath.Join(testenv.Dir(t), "file")
 	rng := rand.New(rand.NewPCG(1, 1))
 	for round := range 25 {
 		db := open(t, path)
@@ -121,9 +112,9 @@ func (s *shown) Sync() error {
 	return nil
 }
 
-// A commit whose last fsync failed is shown and not on disk. bbolt's next commit
-// would reuse the pages of the one before, which is all that the disk has.
-func TestACommitThatIsOnlyShownIsMadeDurable(t *testing.T) {
+// A commit whose last fsync failed is shown and not on disk. bbolt's next commit would reuse the pages of the one
+// before, which is all that the disk has.
+func TestOpen_MakesACommitDurableThatIsOnlyShown(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
 	db := open(t, path)
 	put := func(v string) {
@@ -142,11 +133,11 @@ func TestACommitThatIsOnlyShownIsMadeDurable(t *testing.T) {
 	f := &shown{show: slices.Clone(after), disk: slices.Clone(after)}
 	copy(f.disk[m.offset:m.offset+m.pageSize], before[m.offset:])
 	require.NotEqual(t, f.show, f.disk)
-	require.NoError(t, settle(f, int64(len(after))))
+	require.NoError(t, rewriteMeta(f, int64(len(after))))
 	require.Equal(t, f.show, f.disk)
 }
 
-func TestOneProcessAtATime(t *testing.T) {
+func TestOpen_OneProcessAtATime(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
 	var wg sync.WaitGroup
 	var mu sync.Mutex
@@ -173,7 +164,7 @@ func TestOneProcessAtATime(t *testing.T) {
 }
 
 // What is not a file of ours is refused without a panic.
-func TestForeignBytesAreRefused(t *testing.T) {
+func TestOpen_RefusesForeignBytes(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
 	rng := rand.New(rand.NewPCG(1, 1))
 	for _, size := range []int{0, 1, 64, 80, 4096, 8192, 40000} {
@@ -190,9 +181,8 @@ func TestForeignBytesAreRefused(t *testing.T) {
 	require.NoError(t, Prepare(path+".not"))
 }
 
-// A file that is not named durably is lost as a whole, and with it what was
-// reported saved.
-func TestNamesAreSynced(t *testing.T) {
+// A file that is not named durably is lost as a whole, and with it what was reported saved.
+func TestOpen_SyncsNames(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b")
 	path := filepath.Join(dir, "file")
 	var synced []string
@@ -221,7 +211,7 @@ func TestNamesAreSynced(t *testing.T) {
 	require.NoError(t, db.Close())
 }
 
-func TestDirectoriesAreMadeForTheirOwner(t *testing.T) {
+func TestMakeDir_ForItsOwnerOnly(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b", "c")
 	for range 2 {
 		require.NoError(t, MakeDir(dir))
@@ -232,7 +222,7 @@ func TestDirectoriesAreMadeForTheirOwner(t *testing.T) {
 }
 
 // A file that is cut while it is open ends no process, and holds up nobody.
-func TestFaultsBecomeErrors(t *testing.T) {
+func TestDB_ReturnsFaultsAsErrors(t *testing.T) {
 	for _, left := range []int64{4096, 8192} {
 		path := filepath.Join(t.TempDir(), "file")
 		db := open(t, path)
