@@ -11,8 +11,8 @@ var (
 	// ErrLocked means that another process, or another Store of this process, has the file open.
 	ErrLocked = errors.New("dedupe: the file is in use: only one process can open it at a time")
 	// ErrFailed means that a write or an fsync failed, and is wrapped together with the cause. It is not known what the
-	// disk holds then, so every later call returns the same error: close the store, and open it anew once the cause is
-	// gone.
+	// disk holds then, so every later call of Load, Save and Forget returns the same error: close the store, and open
+	// it anew once the cause is gone.
 	ErrFailed = errors.New("dedupe: stopped after a failed write")
 )
 

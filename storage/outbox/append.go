@@ -36,8 +36,10 @@ func (s *section) last() uint64 { return s.first + s.count - 1 }
 // a gap. The caller may reuse the messages when Append has returned, even with an error. Without messages Append does
 // nothing.
 //
-// It returns a *store.FullError, a *store.SizeError or store.ErrClosed if nothing was stored, an error that wraps
-// store.ErrFailed after a failed write, and a *store.UnconfirmedError if ctx ends during the fsync.
+// Nothing was stored if the error is a *store.FullError, a *store.SizeError, store.ErrClosed, or the context's own,
+// which is returned if ctx ends before the messages have their sequences. If ctx ends later, during the fsync, the
+// error is a *store.UnconfirmedError. After a failed write it wraps store.ErrFailed, and it is not known what was
+// stored.
 func (o *Outbox) Append(ctx context.Context, k store.Key, messages ...[]byte) (first uint64, err error) {
 	if len(messages) == 0 {
 		return 0, nil

@@ -38,8 +38,8 @@ type Config struct {
 	// means DefaultQuotaBytes. The disk holds at most about twice what is pending, plus six segments.
 	QuotaBytes int64
 
-	// SegmentBytes is the size of the files in which disk space is allocated and given back; 0 means
-	// DefaultSegmentBytes. Open reads at most one segment to find the end of the log.
+	// SegmentBytes is the size of a segment, which is a file of the log: disk space is allocated and given back in
+	// segments. 0 means DefaultSegmentBytes. Open reads at most one segment to find the end of the log.
 	SegmentBytes int
 
 	// CacheBytes bounds the memory that keeps the newest messages for readers that keep up; 0 means DefaultCacheBytes,

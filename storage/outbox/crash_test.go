@@ -49,7 +49,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	return w
 }
 
-// open starts a process. It reports whether power lasted.
+// open opens the outbox. It returns false if the power failed.
 func (w *world) open() bool {
 	cfg := w.disk.config()
 	cfg.CacheBytes = []int{-1, 2000, 1 << 20}[w.rng.IntN(3)]
@@ -68,8 +68,8 @@ func (w *world) open() bool {
 	return true
 }
 
-// check compares what the outbox holds with the accounts, and takes over what turned out to be there. It ends early if
-// power does.
+// check compares what the outbox holds with the accounts, and enters unconfirmed messages that are there. It returns
+// early when the power fails.
 func (w *world) check() {
 	for _, k := range w.keys {
 		a := w.acc[k]
@@ -111,7 +111,7 @@ func (w *world) check() {
 	checkIndex(w.t, w.o)
 }
 
-// checkIndex verifies what holds between streams, extents and segments whenever nobody appends.
+// checkIndex verifies what must hold between streams, extents and segments. No append may be under way.
 func checkIndex(t *testing.T, o *Outbox) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -148,7 +148,7 @@ func checkIndex(t *testing.T, o *Outbox) {
 	}
 }
 
-// work does random things until power fails or it has done enough of them.
+// work does the given number of random actions, and stops when the power fails.
 func (w *world) work(actions int) (powered bool) {
 	for range actions {
 		k := w.keys[w.rng.IntN(len(w.keys))]
@@ -244,7 +244,7 @@ func (w *world) settle(k store.Key) bool {
 	return err == nil
 }
 
-// crash ends the process and starts the next on what its disk kept.
+// crash cuts the power, and continues with what the disk kept.
 func (w *world) crash(cutAt int) {
 	if w.o != nil {
 		w.disk.mu.Lock()
@@ -265,7 +265,8 @@ func (w *world) live(actions int) {
 	}
 }
 
-// Every operation of one life is the last once: opening, appending, rotating, relocating, removing, closing.
+// TestCrashes_AtEveryOperation cuts the power at each operation of one life once: opening, appending, rotating,
+// relocating, removing, closing.
 func TestCrashes_AtEveryOperation(t *testing.T) {
 	const actions = 60
 	w := newWorld(t, 1)
@@ -284,7 +285,7 @@ func TestCrashes_AtEveryOperation(t *testing.T) {
 	}
 }
 
-// One outbox lives through many crashes, so that what one leaves behind meets the next.
+// TestCrashes_AtRandom lets one outbox live through many crashes, so that the remains of one meet the next.
 func TestCrashes_AtRandom(t *testing.T) {
 	left := *crashes / testenv.Stride(5)
 	for seed := uint64(1); left > 0 && !t.Failed(); seed++ {

@@ -34,8 +34,8 @@ type memDisk struct {
 	kinds []opKind
 	reads int
 	fault fault
-	cutAt int  // the operation that the power goes in, 0 for none
-	cut   bool // it went
+	cutAt int  // the operation during which the power fails, 0 for none
+	cut   bool // the power failed
 	open  int  // files
 	syncs int
 
@@ -93,10 +93,10 @@ func (d *memDisk) configWith(cfg Config) Config {
 	return cfg
 }
 
-// coin is what nobody can know.
+// coin decides what depends on chance.
 func (d *memDisk) coin() bool { return d.rng.IntN(2) == 0 }
 
-// next is what the next process finds after this one was killed: everything, durable or not.
+// next returns the disk that the next process finds after this one was killed: with everything, durable or not.
 func (d *memDisk) next(seed uint64) *memDisk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -117,7 +117,7 @@ func (d *memDisk) next(seed uint64) *memDisk {
 	return n
 }
 
-// restart is what the next process finds after a power cut.
+// restart returns the disk that the next process finds after a power cut.
 func (d *memDisk) restart(seed uint64) *memDisk {
 	n := d.next(seed)
 	d.mu.Lock()
@@ -155,7 +155,7 @@ func (d *memDisk) tear(data []byte, w memWrite) []byte {
 	return data
 }
 
-// bytes is the space that segments take.
+// bytes returns the space that segments take.
 func (d *memDisk) bytes() (n int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -17,8 +17,9 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// Any bit of any segment may flip while nobody looks: Open or Read say what is lost, and nothing else is. Only the last
-// group of a log that was not closed can go silently, as a torn one would.
+// TestDamage_FlippedBitsInSegments flips any bit of any segment between Close and Open: Open or Read report what is
+// lost, and nothing else is lost. Only the last group of a log that was not closed can be dropped silently, as a torn
+// one would.
 func TestDamage_FlippedBitsInSegments(t *testing.T) {
 	for _, closed := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
@@ -67,7 +68,7 @@ func (l *life) withoutCache(d *memDisk) Config {
 	return cfg
 }
 
-// accounted reads a stream: each pending message is there, or reported as lost, or the very last one.
+// accounted requires that each pending message of a stream is there, is reported as lost, or is the very last one.
 func (l *life) accounted(o *Outbox, k store.Key, last uint64, what string) (reported int) {
 	a, lost, got := l.acc[k], seqSet{}, map[uint64][]byte{}
 	for from := uint64(1); ; {
@@ -97,13 +98,13 @@ func (l *life) accounted(o *Outbox, k store.Key, last uint64, what string) (repo
 	for seq := uint64(1); seq <= a.last; seq++ {
 		_, ok := got[seq]
 		gone := ok || lost.next(seq) != seq || a.settled.next(seq) != seq || k == l.keys[1] && seq == last
-		require.True(l.t, gone, "%s: message %d of %v is missing and nobody says so", what, seq, k)
+		require.True(l.t, gone, "%s: message %d of %v is missing without a report", what, seq, k)
 	}
 	return reported
 }
 
-// The meta store's bits may flip too: Open says so, or nothing is missing. What was settled comes back only if the
-// outbox was not closed.
+// TestDamage_FlippedBitsInTheMetaStore flips bits of the meta store: Open reports that, or nothing is missing. Settled
+// messages come back only if the outbox was not closed.
 func TestDamage_FlippedBitsInTheMetaStore(t *testing.T) {
 	for _, closed := range []bool{true, false} {
 		cfg := Config{Dir: filepath.Join(testenv.Dir(t), "outbox"), SegmentBytes: 4 << 10, CacheBytes: -1}
@@ -164,7 +165,7 @@ func writeDir(t *testing.T, dir string, files map[string][]byte) {
 	}
 }
 
-// tryRead returns what can be read or is reported as lost.
+// tryRead returns the sequences that can be read or are reported as lost.
 func tryRead(o *Outbox, k store.Key) (seqs []uint64) {
 	for from := uint64(1); ; {
 		b, err := o.Read(k, from, 10000)

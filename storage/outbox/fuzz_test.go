@@ -152,7 +152,7 @@ func FuzzDamagedOutbox(f *testing.F) {
 	f.Add(byte(1), uint16(3000), byte(0), true)
 	f.Add(byte(2), uint16(17), byte(0xff), false)
 	f.Add(byte(200), uint16(3), byte(4), false)
-	f.Fuzz(func(t *testing.T, which byte, at uint16, flip byte, cut bool) {
+	f.Fuzz(func(t *testing.T, which byte, at uint16, flip byte, truncate bool) {
 		const total = 300
 		d := newMemDisk(1)
 		cfg := d.config()
@@ -163,7 +163,7 @@ func FuzzDamagedOutbox(f *testing.F) {
 		require.NoError(t, o.Settle(orders, 7))
 		crashed := d.restart(uint64(which))
 		require.NoError(t, o.Close())
-		crashed.vandalise(which, int(at), flip, cut)
+		crashed.damageAny(which, int(at), flip, truncate)
 
 		o, err = Open(crashed.configWith(cfg))
 		var damage *store.CorruptError
@@ -196,8 +196,8 @@ func FuzzDamagedOutbox(f *testing.F) {
 	})
 }
 
-// vandalise changes one byte of a file or of a value of the meta store, or cuts a file there.
-func (d *memDisk) vandalise(which byte, at int, flip byte, cut bool) {
+// damageAny changes one byte of a file or of a value of the meta store, or truncates the file there.
+func (d *memDisk) damageAny(which byte, at int, flip byte, truncate bool) {
 	var keys []string
 	for k := range d.meta.stable {
 		keys = append(keys, k)
@@ -205,7 +205,7 @@ func (d *memDisk) vandalise(which byte, at int, flip byte, cut bool) {
 	slices.Sort(keys)
 	if names := d.names(); which < 128 && len(names) > 0 {
 		file := d.files[names[int(which)%len(names)]]
-		if n := len(file.current); n > 0 && cut {
+		if n := len(file.current); n > 0 && truncate {
 			file.current = file.current[:at%n]
 		} else if n > 0 {
 			file.current[at%n] ^= flip

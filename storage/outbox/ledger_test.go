@@ -14,12 +14,12 @@ import (
 // ledger is what a careful caller knows of a stream.
 type ledger struct {
 	id        uint64
-	known     map[uint64][]byte // confirmed, or seen: both must stay
+	known     map[uint64][]byte // confirmed, or read: both must stay
 	last      uint64
-	attempted [][][]byte // unconfirmed appends: there as a whole, or not at all
-	settled   seqSet     // asked for
-	saved     seqSet     // and durable: these must not come back
-	forgotten bool       // asked for, and unknown whether it happened
+	attempted [][][]byte // unconfirmed appends, each there as a whole or not at all
+	settled   seqSet     // passed to Settle
+	saved     seqSet     // settled and saved: these must not come back
+	forgotten bool       // Forget was called, and may have happened
 }
 
 // life drives an outbox on a disk with a fault, one call at a time, so that each run of a script does the same
@@ -104,7 +104,7 @@ func (l *life) append(k store.Key, count int) error {
 	a.take(first, batch)
 	l.number(k)
 	l.moved = l.moved || moved(l.o)
-	for _, a := range l.acc { // it carried what was settled in order
+	for _, a := range l.acc { // the append saved what was settled in order
 		a.saved.add(store.Range{First: 1, Last: a.settled.through}, nil)
 	}
 	return nil
@@ -181,7 +181,7 @@ func (l *life) read(k store.Key) (map[uint64][]byte, error) {
 	return got, nil
 }
 
-// recovered holds what an open found against the books, and continues them with what turned out to be there.
+// recovered compares what an open found with the ledgers, and enters unconfirmed messages that are there.
 func (l *life) recovered() {
 	l.recoveries++
 	for _, k := range l.keys {
@@ -212,7 +212,7 @@ func (a *ledger) compare(l *life, k store.Key, got map[uint64][]byte) {
 	a.attempted = nil
 	pending := seqSet{}
 	for seq, m := range got {
-		require.Contains(l.t, a.known, seq, "%s: %v has a message that nobody appended", l.what, k)
+		require.Contains(l.t, a.known, seq, "%s: %v has a message that was never appended", l.what, k)
 		require.Equal(l.t, a.known[seq], m, "%s: sequence %d of %v", l.what, seq, k)
 		require.Equal(l.t, seq, a.saved.next(seq), "%s: settled message %d of %v came back", l.what, seq, k)
 		pending.add(store.Range{First: seq, Last: seq}, nil)

@@ -11,7 +11,8 @@ import (
 )
 
 // Outbox is a store.Outbox in a directory. All methods may be called concurrently, except that each stream has one
-// reader at a time.
+// reader at a time. Append and Forget wait for their fsync, and Read may read from the disk; Drain and Acquire wait for
+// other callers; the others do not block. Open starts one goroutine, which writes to the disk and which Close ends.
 type Outbox struct {
 	cfg      Config
 	identity identity
@@ -86,7 +87,7 @@ func (o *Outbox) ID() [16]byte { return o.identity.id }
 // logged.
 func (o *Outbox) Secret() [16]byte { return o.identity.secret }
 
-// Epoch returns how often the outbox was opened, this time included. It is durable before Open returns, so no two
+// Epoch returns a number that grows each time the outbox is opened. It is durable before Open returns, so no two
 // openings have the same epoch.
 func (o *Outbox) Epoch() uint64 { return o.identity.epoch }
 
@@ -97,9 +98,9 @@ func (o *Outbox) Err() error {
 	return o.errLocked()
 }
 
-// Close commits the appends under way, saves which messages are settled, and closes all files. Calls that wait return
-// store.ErrClosed. Close does not wait for messages to be delivered: see [Outbox.Drain]. Further calls wait for the
-// first, and return its error.
+// Close commits the appends under way, saves which messages are settled, and closes all files. It ends all waits: Drain
+// returns store.ErrClosed, and the channels of Ready and NewStreams are closed. Close does not wait for messages to be
+// delivered: see [Outbox.Drain]. Further calls wait for the first, and return its error.
 func (o *Outbox) Close() error {
 	o.closeOnce.Do(func() {
 		o.mu.Lock()

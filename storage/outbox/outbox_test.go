@@ -142,8 +142,10 @@ func TestSettle_HidesMessagesAndFreesNoSequence(t *testing.T) {
 	cfg := newMemDisk(1).config()
 	o := open(t, cfg)
 	fill(t, o, orders, 1, 1000, 10)
-	require.NoError(t, o.Settle(orders, 100, store.Range{First: 200, Last: 299}, store.Range{First: 150, Last: 150}, store.Range{First: 901, Last: 5000}))
-	want := slices.Concat(sequence(101, 149), sequence(151, 199), sequence(300, 900))
+	require.NoError(t, o.Settle(orders, 100,
+		store.Range{First: 200, Last: 299}, store.Range{First: 150, Last: 150}, store.Range{First: 102, Last: 103},
+		store.Range{First: 901, Last: 5000}))
+	want := slices.Concat([]uint64{101}, sequence(104, 149), sequence(151, 199), sequence(300, 900))
 	require.Equal(t, want, readAll(t, o, orders, 1, 500))
 	s := o.Streams()[0]
 	assert.Equal(t, store.Stream{Key: orders, ID: 1, First: 101, Next: 1001, Pending: uint64(len(want)), Bytes: s.Bytes}, s)
@@ -192,7 +194,7 @@ func TestForget_RemovesAStreamForGood(t *testing.T) {
 
 	require.NoError(t, o.Settle(orders, 3))
 	require.NoError(t, o.Forget(bg, orders))
-	for range 3 { // until nothing but the table of streams can know
+	for range 3 { // until only the table of streams can know
 		require.NoError(t, o.Close())
 		o = open(t, cfg)
 	}
@@ -276,4 +278,26 @@ func TestAppend_EmptyAndLargeMessages(t *testing.T) {
 	b, err = o.Read(orders, 1, 1<<20)
 	require.NoError(t, err)
 	assert.GreaterOrEqual(t, len(b.Messages), 3)
+}
+
+// TestCache_HasNoGapBehindALargeGroup appends a group that the cache has no room for between two that it has room for.
+func TestCache_HasNoGapBehindALargeGroup(t *testing.T) {
+	cfg := newMemDisk(1).config()
+	cfg.CacheBytes = 3000
+	o := open(t, cfg)
+	fill(t, o, orders, 1, 3, 1)
+	large := make([]byte, 4000)
+	_, err := o.Append(bg, orders, large)
+	require.NoError(t, err)
+	fill(t, o, orders, 5, 6, 1)
+	o.mu.Lock()
+	recent := o.index.streams[orders].recent
+	o.mu.Unlock()
+	for i, sec := range recent {
+		require.EqualValues(t, 7, sec.last()+uint64(len(recent)-i), "section %d of %d", i, len(recent))
+	}
+	b, err := o.Read(orders, 4, 1)
+	require.NoError(t, err)
+	require.Equal(t, [][]byte{large}, b.Messages)
+	require.Equal(t, sequence(5, 6), readAll(t, o, orders, 5, 100))
 }

@@ -10,9 +10,10 @@ import (
 // and those in ranges, which may be in any order and may overlap. It ignores sequences of messages that are not durable
 // yet. It returns store.ErrUnknownStream if there is no stream k.
 //
-// What is settled is saved with the next append, or after 16,384 settled messages, or by Close. After a crash Read can
-// return the others again; a receiver that has them drops them by their sequences. Disk space is given back when all
-// messages of a segment are settled.
+// What is settled up to the lowest sequence that is not is saved with the next append to any stream. The rest is saved
+// whenever a segment is full, after 16,384 settled messages without an append, and by Close. After a crash Read can
+// return settled messages that were not saved; a receiver that has them drops them by their sequences. Disk space is
+// given back when all messages of a segment are settled.
 //
 // The memory that a stream takes grows with the gaps between settled messages, which a reader bounds with its window.
 func (o *Outbox) Settle(k store.Key, through uint64, ranges ...store.Range) error {

@@ -1,5 +1,7 @@
 package mutants
 
+import "slices"
+
 // mutant is a mistake put into the code on purpose, and the tests that have to notice.
 type mutant struct {
 	name     string
@@ -19,7 +21,7 @@ type probe struct {
 var simulation = probe{"pool", "^TestSimulation$", "SEEDS=300"}
 
 // Short texts that say what the line does fit longest: one that fits no more fails TestMutantsFit.
-var mutants = []mutant{
+var mutants = slices.Concat(storageMutants, []mutant{
 	// What the receiver says of a message.
 	{
 		"ack before the handler", "pool/endpoint_stream.go",
@@ -255,26 +257,6 @@ var mutants = []mutant{
 
 	// What was promised is on the disk.
 	{
-		"skip the outbox's fsync", "storage/outbox/disk.go",
-		"if err := f.SyncData(); err != nil {", "if err := error(nil); err != nil {",
-		probe{"storage/outbox", "^TestCrashes_AtRandom$", ""},
-	},
-	{
-		"an outbox keeps its epoch", "storage/outbox/recover.go",
-		"o.who.epoch++", "",
-		probe{"storage/outbox", "^TestOpen_KeepsTheIdentityAndRaisesTheEpoch$", ""},
-	},
-	{
-		"no checksum on an outbox's entries", "storage/outbox/record.go",
-		"if crc32.Update(seed, castagnoli, data[8:size]) !=", "if false && crc32.Update(seed, castagnoli, data[8:size]) !=",
-		probe{"storage/outbox", "^TestDamage_InTheTailIsReportedByOpen$", ""},
-	},
-	{
-		"skip the dedupe store's fsync", "storage/internal/boltfile/open.go",
-		"given := &bolt.Options{", "given := &bolt.Options{NoSync: true, ",
-		probe{"storage/dedupe", "^TestFaults_AtEveryWrite$", ""},
-	},
-	{
 		"ack without the dedupe store", "pool/endpoint_dedupe.go",
 		"err := v.save(s)\n", "var err error\n_ = v.save\n",
 		simulation,
@@ -353,4 +335,4 @@ var mutants = []mutant{
 		"if g.authenticate == nil {", "if true {",
 		probe{"internal/tests", "^TestNobodyIsLetInWithoutAToken$", ""},
 	},
-}
+})
