@@ -102,7 +102,7 @@ func (l *bareLog) run(b *testing.B) {
 }
 
 // rate lets goroutines append one message at a time for d.
-func rate(goroutines int, d time.Duration, append func(g int, m []byte)) float64 {
+func rate(goroutines int, d time.Duration, appendOne func(g int, m []byte)) float64 {
 	var total atomic.Int64
 	var wg sync.WaitGroup
 	start := time.Now()
@@ -113,7 +113,7 @@ func rate(goroutines int, d time.Duration, append func(g int, m []byte)) float64
 				if n%8 == 0 && time.Since(start) > d {
 					return
 				}
-				append(g, m)
+				appendOne(g, m)
 				total.Add(1)
 			}
 		})

@@ -128,19 +128,19 @@ func checkIndex(t *testing.T, o *Outbox) {
 		present[f] = true
 	}
 	for _, s := range o.index.byID {
-		live, bytes, last := uint64(0), int64(0), s.settled.through
+		live, cost, last := uint64(0), int64(0), s.settled.through
 		for _, x := range s.extents {
 			require.True(t, x.last > last && (x.first > last || last == s.settled.through), "extents of %v overlap", s.key)
 			require.NotZero(t, x.pending)
 			require.True(t, present[x.segment], "%v counts in a segment that is gone", s.key)
 			require.Equal(t, x.pending, s.settled.missing(store.Range{First: x.first, Last: x.last}))
-			live, bytes, last = live+x.pending, bytes+x.pendingBytes, x.last
+			live, cost, last = live+x.pending, cost+x.pendingBytes, x.last
 			sum := segments[x.segment]
 			segments[x.segment] = sums{sum.live + 1, sum.bytes + x.pendingBytes}
 		}
 		require.Equal(t, s.pending(), live, "pending of %v", s.key)
-		require.Equal(t, s.bytes, bytes, "bytes of %v", s.key)
-		total += bytes
+		require.Equal(t, s.bytes, cost, "bytes of %v", s.key)
+		total += cost
 	}
 	require.Equal(t, total, o.index.bytes)
 	for _, f := range o.index.segments {

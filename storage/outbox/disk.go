@@ -33,7 +33,7 @@ func makeDir(dir string) error {
 	if err := boltfile.MakeDir(dir); err != nil {
 		return fmt.Errorf("outbox: %w", err)
 	}
-	if err := os.Chmod(dir, 0o700); err != nil {
+	if err := os.Chmod(dir, 0o700); err != nil { //nolint:gosec // a directory must be searchable
 		return fmt.Errorf("outbox: the directory must belong to this process alone: %w", err)
 	}
 	return nil

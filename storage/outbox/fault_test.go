@@ -233,7 +233,7 @@ func TestFaults_AfterNoSpaceThereIsRoomAgain(t *testing.T) {
 	require.ErrorIs(t, o.Close(), noSpace)
 	_, err = Open(d.config())
 	require.ErrorIs(t, err, noSpace)
-	require.False(t, errors.Is(err, os.ErrNotExist))
+	require.NotErrorIs(t, err, os.ErrNotExist)
 	d.fault = fault{}
 	o = open(t, d.config())
 	got := readAll(t, o, orders, 1, 1000)

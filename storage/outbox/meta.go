@@ -168,7 +168,8 @@ func (m metaStore) CommitState(state types.PersistentState) (err error) {
 	return m.MetaStore.CommitState(state)
 }
 
-func recoverDamage(err *error) {
+// recoverDamage must be deferred. It sets err if the function panics.
+func recoverDamage(err *error) { //nolint:gocritic // the result of the function that defers it
 	if p := recover(); p != nil {
 		*err = &store.CorruptError{Reason: fmt.Sprintf("meta store: %v", p)}
 	}

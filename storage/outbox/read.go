@@ -152,7 +152,7 @@ func (o *Outbox) readRecords(p *readPlan, b *batchBuilder) (first uint64, err er
 	if err != nil {
 		return 0, err
 	}
-	defer buf.Close()
+	defer func() { _ = buf.Close() }()
 	key := extentKey{p.stream.id, p.extent.origin}
 	d := decoder{b: records}
 	for len(d.b) > 0 && !b.full() {

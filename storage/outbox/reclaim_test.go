@@ -32,7 +32,7 @@ func TestReclaim_AStuckDestinationHoldsNoSpaceOfOthers(t *testing.T) {
 	o := open(t, cfg)
 	stuck := uint64(0)
 	most, pending := 0, int64(0)
-	for round := uint64(0); round < 400; round++ {
+	for round := range uint64(400) {
 		// Two messages that stay pending, and forty that are delivered.
 		fill(t, o, orders, stuck+1, stuck+2, 1)
 		stuck += 2

@@ -103,7 +103,7 @@ func (o *Outbox) copyPending(step *copyStep) bool {
 	if err != nil {
 		return false
 	}
-	defer buf.Close()
+	defer func() { _ = buf.Close() }()
 	d := decoder{b: records}
 	for len(d.b) > 0 {
 		rec := d.record()

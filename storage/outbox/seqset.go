@@ -68,12 +68,12 @@ func (s *seqSet) next(seq uint64) uint64 {
 	return seq
 }
 
-// limit returns the first sequence above seq that is in the set, or max.
-func (s *seqSet) limit(seq, max uint64) uint64 {
+// limit returns the first sequence above seq that is in the set, but at most bound.
+func (s *seqSet) limit(seq, bound uint64) uint64 {
 	if i := s.search(seq); i < len(s.ranges) {
-		return min(s.ranges[i].First, max)
+		return min(s.ranges[i].First, bound)
 	}
-	return max
+	return bound
 }
 
 // missing counts the sequences of r that are not in the set.

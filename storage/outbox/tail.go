@@ -73,9 +73,10 @@ func (o *Outbox) findEntry(r io.ReaderAt, from uint64) (index uint64, offset, si
 	magic := binary.BigEndian.AppendUint32(nil, entryMagic)
 	window := make([]byte, 64<<10)
 	for start := int64(0); ; {
-		n, readErr := r.ReadAt(window, start)
-		if readErr != nil && !errors.Is(readErr, io.EOF) {
-			return 0, 0, 0, readErr
+		n, err := r.ReadAt(window, start)
+		eof := errors.Is(err, io.EOF)
+		if err != nil && !eof {
+			return 0, 0, 0, err
 		}
 		for at := 0; ; at += len(magic) {
 			i := bytes.Index(window[at:n], magic)
@@ -89,7 +90,7 @@ func (o *Outbox) findEntry(r io.ReaderAt, from uint64) (index uint64, offset, si
 				return index, offset, size, err
 			}
 		}
-		if readErr != nil {
+		if eof {
 			return 0, 0, 0, nil
 		}
 		start += int64(n - len(magic) + 1)
