@@ -70,7 +70,7 @@ crash: ## processes killed at KILLS random moments, and an account that must be 
 
 CRASHES ?= 20000
 crash_outbox: ## recoveries of an outbox whose disk lost what was not synced
-	go test -count=1 -timeout 30m -run TestRandomCrashes ./storage/outbox -outbox.crashes=$(CRASHES)
+	go test -count=1 -timeout 30m -run TestCrashes_AtRandom ./storage/outbox -outbox.crashes=$(CRASHES)
 
 soak_suite: ## the universal suite ten times in a row, under the race detector
 	go test -race -count=10 -timeout 30m -run 'TestPubSub' ./internal/tests

@@ -43,7 +43,7 @@ func (r *outboxRelay) stop() {
 
 // run waits for its turn with the outbox, then delivers each stream in a goroutine of its own.
 func (r *outboxRelay) run() {
-	release, err := r.outbox.Deliver(r.ctx)
+	release, err := r.outbox.Acquire(r.ctx)
 	if err != nil {
 		return
 	}

@@ -122,7 +122,7 @@ func (p *Publisher) Drain(ctx context.Context) error {
 	case p.plain != nil:
 		return p.plain.flush(ctx)
 	case p.relay != nil:
-		return p.cfg.Outbox.Drained(ctx)
+		return p.cfg.Outbox.Drain(ctx)
 	}
 	return p.awaitAll(ctx, (*sender.Sender).Drain)
 }

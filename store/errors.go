@@ -7,15 +7,16 @@ import (
 
 // The errors of an [Outbox] that carry no details. They may be wrapped: match them with errors.Is.
 var (
-	// ErrClosed is returned by calls to an outbox that was closed.
+	// ErrClosed means that the outbox was closed.
 	ErrClosed = errors.New("outbox: closed")
-	// ErrOutboxFull means that the destination has reached its quota and that nothing was stored. The error that matches it
-	// is a [*FullError].
+	// ErrOutboxFull means that the destination has reached its quota and that nothing was stored. The error that
+	// matches it is a [*FullError].
 	ErrOutboxFull = errors.New("outbox: full")
-	// ErrFailed is returned by calls to an outbox after a write or an fsync failed, wrapped together with the cause. What
-	// the disk holds then is not known, so the outbox never tries again: it must be closed and opened anew.
+	// ErrFailed means that a write or an fsync failed, and is wrapped together with the cause. It is not known what the
+	// disk holds then, so the outbox tries nothing again: the owner must close it and open it anew.
 	ErrFailed = errors.New("outbox: stopped after a failed write")
-	// ErrUnknownStream means that there is no stream with the given key: nothing was appended to it, or it was forgotten.
+	// ErrUnknownStream means that there is no stream with the given key: nothing was appended to it, or it was
+	// forgotten.
 	ErrUnknownStream = errors.New("outbox: unknown stream")
 )
 
@@ -47,8 +48,8 @@ func (e *SizeError) Error() string {
 	return fmt.Sprintf("outbox: %s of %d bytes in one append exceed the limit of %d", e.What, e.Size, e.Limit)
 }
 
-// UnconfirmedError is returned by Append when its context ended before the messages were durable. They have their sequences
-// and will most likely be delivered: appending them again can duplicate them.
+// UnconfirmedError is returned by Append when its context ended before the messages were durable. They have their
+// sequences and will most likely be delivered: appending them again can duplicate them.
 type UnconfirmedError struct {
 	First uint64 // the sequence of the first message
 	Count int    // the number of messages
@@ -62,16 +63,17 @@ func (e *UnconfirmedError) Error() string {
 // Unwrap returns the context's error.
 func (e *UnconfirmedError) Unwrap() error { return e.Err }
 
-// CorruptError reports damage to an outbox that a crash cannot explain: messages of one stream that Read cannot return, or,
-// when the outbox is opened, a log whose end cannot be trusted. An outbox never skips damage without it.
+// CorruptError reports damage that a crash cannot explain. Read returns it for messages of one stream that it cannot
+// read, and the function that opens the outbox for a log whose end cannot be trusted. An outbox skips no damage
+// silently.
 type CorruptError struct {
 	File   string // the name of the damaged file within the outbox, or empty
-	Index  uint64 // the first damaged record of the log, or 0 if the damage is not that of a record
+	Index  uint64 // the first damaged record of the log, or 0 if the damage is not in a record
 	Reason string
 	Err    error // the cause, or nil
 
-	// Key, From and Through say which messages cannot be read, both ends included, as far as Read can tell. A reader that
-	// settles them can read on behind them. From is 0 if the error does not come from Read.
+	// Key, From and Through say which messages cannot be read, both ends included, as far as Read can tell. A reader
+	// that settles them can read the messages behind them. From is 0 if the error does not come from Read.
 	Key           Key
 	From, Through uint64
 }

@@ -1,4 +1,5 @@
-// Package dedupe keeps the state of a store.DedupeStore in a file.
+// Package dedupe keeps the state of a store.DedupeStore in a file, so that a subscriber that restarts remembers which
+// messages it has handled.
 package dedupe
 
 import (
@@ -14,60 +15,37 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-var (
-	// ErrLocked means that another process has the file open.
-	ErrLocked = errors.New("dedupe: the file is in use: only one process can open it at a time")
-	// ErrFailed is wrapped, with its cause, by every call after a write or an fsync failed. What the disk holds then is not
-	// known, so the store never tries again: open it anew once the cause is gone.
-	ErrFailed = errors.New("dedupe: stopped after a failed write")
-)
-
-// CorruptError says why the file cannot be trusted. What it remembers is lost: without it, and with a new one in its place,
-// publishers that resend bring messages again that were handled.
-type CorruptError struct {
-	Path   string
-	Reason string
-	Err    error // cause, may be nil
-}
-
-func (e *CorruptError) Error() string {
-	text := fmt.Sprintf("dedupe: %s is damaged: %s", e.Path, e.Reason)
-	if e.Err != nil {
-		text += ": " + e.Err.Error()
-	}
-	return text + " (with the file moved away a new one is begun, and messages that were handled may come again)"
-}
-
-func (e *CorruptError) Unwrap() error { return e.Err }
-
-// Store is a store.DedupeStore in one file. It is safe for concurrent use; listeners may share it.
+// Store is a store.DedupeStore in one file. All methods may be called concurrently, and listeners may share a Store.
+// They block while they read or write the disk.
 //
-// The file is a bbolt database. What Save has returned for survives a crash; of a Save that a crash or an error
-// interrupted, all is there or nothing. Every record has a checksum, and all of them together have: Open fails with a
-// *CorruptError rather than with some forgotten. One thing looks like a Save that a crash interrupted: the very last one, if
-// its bits rot after a crash and before the next Open.
+// The file is a bbolt database. A Save that has returned nil survives a crash; a Save that a crash or an error
+// interrupted is there as a whole or not at all. Each record has a checksum, and all records together have one, so
+// [Open] notices damage and missing records and returns a [*CorruptError]. There is one exception: damage to the newest
+// Save, after a crash and before the next Open, looks like a Save that the crash interrupted.
 type Store struct {
 	db   *boltfile.DB
 	path string
 
-	writing sync.Mutex
-	mu      sync.Mutex
-	failed  error // wraps ErrFailed
+	writing sync.Mutex // held during a write to the disk: after one that fails, no other may begin
+	mu      sync.Mutex // guards failed
+	failed  error      // wraps ErrFailed
 }
 
 var _ store.DedupeStore = (*Store)(nil)
 
-// lockPatience is how long Open waits for a process that is about to end.
-const lockPatience = time.Second
+// lockTimeout is how long Open waits for a process that is about to end.
+const lockTimeout = time.Second
 
-// Open opens the file, or makes it, readable by its owner only. It reads all of it once.
+// Open opens the file, and creates it if there is none, readable by its owner only; the directory must exist. Open
+// reads the whole file once. It returns [ErrLocked] if another process, or another Store of this process, still has the
+// file open after one second, and a [*CorruptError] if the file cannot be trusted. The caller must close the Store.
 func Open(path string) (*Store, error) {
-	db, err := boltfile.Open(path, lockPatience, begin)
+	db, err := boltfile.Open(path, lockTimeout, initialize)
 	switch {
 	case errors.Is(err, boltfile.ErrLocked):
 		return nil, ErrLocked
 	case isDamage(err):
-		return nil, &CorruptError{Path: path, Reason: "its tree", Err: err}
+		return nil, &CorruptError{Path: path, Reason: "the B-tree", Err: err}
 	case err != nil:
 		return nil, fmt.Errorf("dedupe: cannot open %s: %w", path, err)
 	}
@@ -78,11 +56,12 @@ func Open(path string) (*Store, error) {
 	return s, nil
 }
 
-// Close closes the file. Listeners that still use the store ack nothing more.
+// Close closes the file, once the calls under way have returned. Further calls return nil. A listener that still uses
+// the store acks no more messages.
 func (s *Store) Close() error {
 	var err error
 	if s.failure() == nil {
-		// bbolt falls back from a damaged commit to the one before: let that be the same.
+		// bbolt falls back from a damaged commit to the one before. After this one both have the same records.
 		err = s.update(func(*bolt.Tx) error { return nil })
 		if errors.Is(err, berrors.ErrDatabaseNotOpen) {
 			return nil // closed before
@@ -91,11 +70,12 @@ func (s *Store) Close() error {
 	return errors.Join(err, s.db.Close())
 }
 
-// Load implements store.DedupeStore.
+// Load returns what is saved of a stream; ok is false, and err nil, if nothing is. It returns a [*CorruptError] if the
+// record was damaged since Open.
 func (s *Store) Load(id store.StreamID) (state store.StreamState, ok bool, err error) {
 	err = s.view(func(tx *bolt.Tx) error {
 		k := key(id)
-		value := tx.Bucket(bucket).Get(k)
+		value := tx.Bucket(streamsBucket).Get(k)
 		if value == nil {
 			return nil
 		}
@@ -107,14 +87,15 @@ func (s *Store) Load(id store.StreamID) (state store.StreamState, ok bool, err e
 	return state, ok, err
 }
 
-// Save implements store.DedupeStore.
+// Save replaces the states of the given streams, either all of them or none, and returns once that is durable. After an
+// error that wraps [ErrFailed] it is not known which.
 func (s *Store) Save(states map[store.StreamID]store.StreamState) error {
 	return s.update(func(tx *bolt.Tx) error {
 		t, err := readTotals(tx)
 		if err != nil {
 			return err
 		}
-		b := tx.Bucket(bucket)
+		b := tx.Bucket(streamsBucket)
 		for id, state := range states {
 			k := key(id)
 			t.remove(k, b.Get(k))
@@ -128,14 +109,14 @@ func (s *Store) Save(states map[store.StreamID]store.StreamState) error {
 	})
 }
 
-// Forget implements store.DedupeStore.
+// Forget drops a stream, and returns once that is durable. A stream that is not known is no error.
 func (s *Store) Forget(id store.StreamID) error {
 	return s.update(func(tx *bolt.Tx) error {
 		t, err := readTotals(tx)
 		if err != nil {
 			return err
 		}
-		b, k := tx.Bucket(bucket), key(id)
+		b, k := tx.Bucket(streamsBucket), key(id)
 		t.remove(k, b.Get(k))
 		if err := b.Delete(k); err != nil {
 			return err
@@ -144,12 +125,27 @@ func (s *Store) Forget(id store.StreamID) error {
 	})
 }
 
-// view reads, unless the store failed.
+// view reads in a transaction, unless the store has failed.
 func (s *Store) view(f func(*bolt.Tx) error) error {
 	if err := s.failure(); err != nil {
 		return err
 	}
-	return s.name(s.db.View(f))
+	return s.wrap(s.db.View(f))
+}
+
+// update writes in a transaction and fsyncs, unless the store has failed. It never writes again after an error: bbolt
+// would build the next commit on bytes that the system shows although they are not on the disk.
+func (s *Store) update(f func(*bolt.Tx) error) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if err := s.failure(); err != nil {
+		return err
+	}
+	err := s.wrap(s.db.Update(f))
+	if err == nil || errors.Is(err, berrors.ErrDatabaseNotOpen) {
+		return err
+	}
+	return s.fail(err)
 }
 
 func (s *Store) failure() error {
@@ -158,41 +154,10 @@ func (s *Store) failure() error {
 	return s.failed
 }
 
-// update writes and fsyncs. The first time that this fails is the last: bbolt would build the next commit on one that the
-// system shows although it is not on the disk.
-func (s *Store) update(f func(*bolt.Tx) error) error {
-	s.writing.Lock()
-	defer s.writing.Unlock()
-	if err := s.failure(); err != nil {
-		return err
-	}
-	err := s.name(s.db.Update(f))
-	if err == nil || errors.Is(err, berrors.ErrDatabaseNotOpen) {
-		return err
-	}
-	err = fmt.Errorf("%w: %w", ErrFailed, err)
+// fail makes all later calls return the error that it returns.
+func (s *Store) fail(cause error) error {
 	s.mu.Lock()
-	s.failed = err
-	s.mu.Unlock()
-	return err
-}
-
-// name makes an error one of this package.
-func (s *Store) name(err error) error {
-	var known *CorruptError
-	switch {
-	case err == nil:
-		return nil
-	case errors.As(err, &known):
-		known.Path = s.path
-		return known
-	case isDamage(err):
-		return &CorruptError{Path: s.path, Reason: "its tree", Err: err}
-	}
-	return fmt.Errorf("dedupe: %s: %w", s.path, err)
-}
-
-func isDamage(err error) bool {
-	var damage *boltfile.DamageError
-	return errors.As(err, &damage)
+	defer s.mu.Unlock()
+	s.failed = fmt.Errorf("%w: %w", ErrFailed, cause)
+	return s.failed
 }

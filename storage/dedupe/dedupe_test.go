@@ -1,15 +1,18 @@
 package dedupe
 
 import (
+	"bytes"
+	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	bolt "go.etcd.io/bbolt"
 
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-func TestStateSurvives(t *testing.T) {
+func TestStore_KeepsItsState(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "dedupe")
 	s, err := Open(path)
 	require.NoError(t, err)
@@ -39,7 +42,68 @@ func TestStateSurvives(t *testing.T) {
 	require.False(t, ok)
 }
 
-func TestEveryTruncatedRecordIsReported(t *testing.T) {
+// TestStore_LoadReportsARecordThatRottedSinceOpen: an unknown stream would have its messages delivered again.
+func TestStore_LoadReportsARecordThatRottedSinceOpen(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "dedupe")
+	s, err := Open(path)
+	require.NoError(t, err)
+	id := store.StreamID{Publisher: [16]byte{1}, Stream: 1, Topic: "orders"}
+	state := store.StreamState{Epoch: 3, Secret: [16]byte([]byte("0123456789abcdef"))}
+	require.NoError(t, s.Save(map[store.StreamID]store.StreamState{id: state}))
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	require.NoError(t, err)
+	data, err := os.ReadFile(path)
+	require.NoError(t, err)
+	at := bytes.Index(data, state.Secret[:])
+	require.Positive(t, at)
+	_, err = f.WriteAt([]byte{'!'}, int64(at)) // the map shows it
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	_, ok, err := s.Load(id)
+	var corrupt *CorruptError
+	require.ErrorAs(t, err, &corrupt)
+	require.Equal(t, path, corrupt.Path)
+	require.False(t, ok)
+	_ = s.Close()
+	_, err = Open(path)
+	require.ErrorAs(t, err, &corrupt)
+}
+
+// TestStore_OpenReportsARecordThatIsMissing takes a record out, or an older one in, without the totals: each page is
+// intact, and so is each record.
+func TestStore_OpenReportsARecordThatIsMissing(t *testing.T) {
+	id := store.StreamID{Publisher: [16]byte{1}, Stream: 1, Topic: "orders"}
+	k := key(id)
+	for what, change := range map[string]func(*bolt.Bucket) error{
+		"missing": func(b *bolt.Bucket) error { return b.Delete(k) },
+		"older":   func(b *bolt.Bucket) error { return b.Put(k, encode(k, store.StreamState{Epoch: 2})) },
+	} {
+		path := filepath.Join(t.TempDir(), "dedupe")
+		s, err := Open(path)
+		require.NoError(t, err)
+		require.NoError(t, s.Save(map[store.StreamID]store.StreamState{id: {Epoch: 3}, {Stream: 2}: {Epoch: 1}}))
+		require.NoError(t, s.db.Update(func(tx *bolt.Tx) error { return change(tx.Bucket(streamsBucket)) }))
+		require.NoError(t, s.Close())
+		_, err = Open(path)
+		var corrupt *CorruptError
+		require.ErrorAs(t, err, &corrupt, what)
+	}
+}
+
+// TestStore_CallsFailAfterClose: a listener that outlives the store must not take a stream for unknown, nor messages
+// for saved.
+func TestStore_CallsFailAfterClose(t *testing.T) {
+	s, err := Open(filepath.Join(t.TempDir(), "dedupe"))
+	require.NoError(t, err)
+	require.NoError(t, s.Close())
+	require.NoError(t, s.Close())
+	_, _, err = s.Load(store.StreamID{})
+	require.Error(t, err)
+	require.Error(t, s.Save(map[store.StreamID]store.StreamState{{}: {}}))
+	require.Error(t, s.Forget(store.StreamID{}))
+}
+
+func TestRecord_ReportsTruncation(t *testing.T) {
 	k := []byte("key")
 	full := encode(k, store.StreamState{Epoch: 300, Settled: []store.Range{{First: 200, Last: 1000}}})
 	for n := range full {

@@ -11,18 +11,16 @@ import (
 	"unsafe"
 
 	"github.com/stretchr/testify/require"
-)
 
-const (
-	sectorSize = 512
+	"github.com/buffstreams/watermill-buffstreams/storage/internal/testenv"
 )
 
 // fault says which write of the file fails, and how.
 type fault struct {
 	op     int // 0 for none
 	amount amount
-	cut    bool          // the power goes: the process learns nothing
-	err    syscall.Errno // else what the write returns
+	cut    bool          // the power fails, so that the caller never learns of it
+	err    syscall.Errno // otherwise, what the write returns
 	sync   bool          // the write succeeds, and the next fsync fails
 }
 
@@ -36,10 +34,9 @@ const (
 
 var errPowerCut = syscall.ENODEV
 
-// disk stands between bbolt and its file. bbolt writes pages, syncs, writes a
-// meta page and syncs again; the second half of the tests proves that from
-// outside, by letting each of these fsyncs fail. So what a meta page follows is
-// durable, and all else that is not confirmed survives in any combination.
+// disk stands between bbolt and its file. bbolt writes pages, syncs, writes a meta page and syncs again; the tests
+// prove that from outside, by letting each of these fsyncs fail. So what a meta page follows is durable, and all else
+// that is not confirmed survives in any combination.
 type disk struct {
 	rng     *rand.Rand
 	path    string
@@ -59,7 +56,7 @@ type write struct {
 	data   []byte
 }
 
-// attach takes over the writes of an open store.
+// attach redirects the writes of an open store to a disk.
 func attach(t testing.TB, s *Store, seed uint64) *disk {
 	d := &disk{rng: rand.New(rand.NewPCG(seed, 5)), path: s.path, durable: read(t, s.path), restore: func() {}}
 	db := reflect.ValueOf(s.db.DB).Elem()
@@ -139,17 +136,11 @@ func (d *disk) synced() {
 	d.pending = nil
 }
 
-// image is what a power cut leaves.
+// image returns what a power cut leaves of the file.
 func (d *disk) image() []byte {
 	data := slices.Clone(d.durable)
 	for _, w := range d.pending {
-		mode, prefix := d.rng.IntN(4), d.rng.IntN(len(w.data)+1)
-		for i := 0; i < len(w.data); i += sectorSize {
-			end := min(len(w.data), i+sectorSize)
-			if mode == 0 || mode == 2 && end <= prefix || mode == 3 && d.rng.IntN(2) == 0 {
-				copy(data[w.offset+int64(i):], w.data[i:end])
-			}
-		}
+		data = testenv.Tear(d.rng, data, w.data, w.offset)
 	}
 	return data
 }
@@ -160,19 +151,10 @@ func read(t testing.TB, path string) []byte {
 	return data
 }
 
-// place puts an image where a store can be opened, in memory if the machine can.
+// place writes an image to a file in dir, and returns its path.
 func place(t testing.TB, dir string, data []byte) string {
 	path := filepath.Join(dir, "dedupe")
 	_ = os.Remove(path)
 	require.NoError(t, os.WriteFile(path, data, 0o600))
 	return path
-}
-
-func scratch(t testing.TB) string {
-	dir, err := os.MkdirTemp("/dev/shm", "dedupe")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
 }

@@ -13,10 +13,11 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/buffstreams/watermill-buffstreams/storage/internal/testenv"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-var thorough = flag.Int("dedupe.rounds", 1, "images of each power cut that TestEveryFaultAtEveryWrite looks at")
+var thorough = flag.Int("dedupe.rounds", 1, "images of each power cut that TestFaults_AtEveryWrite looks at")
 
 type states = map[store.StreamID]store.StreamState
 
@@ -37,7 +38,7 @@ func newLife(t testing.TB, what, dir string) *life {
 	return &life{t: t, what: what, dir: dir, confirmed: states{}}
 }
 
-// open opens what is in the directory, and holds it against the books.
+// open opens the file in the directory, and compares its contents with what was confirmed.
 func (l *life) open(seed uint64) {
 	s, err := Open(filepath.Join(l.dir, "dedupe"))
 	require.NoError(l.t, err, l.what)
@@ -45,7 +46,7 @@ func (l *life) open(seed uint64) {
 	l.recoveries++
 	got := l.contents()
 	if l.attempted != nil && !equal(l.confirmed, got) {
-		l.confirmed = l.attempted // and so it has to stay
+		l.confirmed = l.attempted // and must stay so
 	}
 	l.attempted = nil
 	require.True(l.t, equal(l.confirmed, got), "%s: %d records, not the %d that were saved, or others", l.what, len(got), len(l.confirmed))
@@ -114,15 +115,15 @@ func (l *life) script() error {
 	return l.s.Close()
 }
 
-// suffer runs the script with a fault, and recovers three times: after the
-// fault, after a power cut that follows, and after an orderly end.
-func suffer(t testing.TB, dir string, f fault, killed bool, seed uint64) int {
+// runFault runs the script with a fault, and recovers three times: after the fault, after a power cut that follows, and
+// after an orderly end.
+func runFault(t testing.TB, dir string, f fault, killed bool, seed uint64) int {
 	l := newLife(t, fmt.Sprintf("%+v, killed %v, seed %d", f, killed, seed), dir)
 	l.open(seed)
 	l.d.fault = f
 	err := l.script()
 	require.Error(t, err, l.what)
-	l.dead(f)
+	l.checkFailed(f)
 	image := l.d.image()
 	if killed { // what the system shows, durable or not
 		image = read(t, l.d.path)
@@ -148,8 +149,8 @@ func suffer(t testing.TB, dir string, f fault, killed bool, seed uint64) int {
 	return l.recoveries
 }
 
-// dead checks that a store that failed says so, and touches nothing any more.
-func (l *life) dead(f fault) {
+// checkFailed checks that a store which failed returns the reason, and does not touch the file any more.
+func (l *life) checkFailed(f fault) {
 	l.d.restore()
 	ops, attempted := l.d.ops, l.attempted
 	require.ErrorIs(l.t, l.s.Save(states{name(1, "a"): {}}), ErrFailed, l.what)
@@ -163,16 +164,13 @@ func (l *life) dead(f fault) {
 	l.attempted = attempted
 }
 
-func TestEveryFaultAtEveryWrite(t *testing.T) {
-	dir := scratch(t)
+func TestFaults_AtEveryWrite(t *testing.T) {
+	dir := testenv.Dir(t)
 	l := newLife(t, "undisturbed", dir)
 	l.open(1)
 	require.NoError(t, l.script())
 	ops := l.d.ops - 3 // those of Close
-	stride, recoveries := 1, 0
-	if testing.Short() || sparse {
-		stride = 7
-	}
+	stride, recoveries := testenv.Stride(7), 0
 	kinds := []fault{
 		{cut: true, amount: none}, {cut: true, amount: part}, {cut: true, amount: whole},
 		{err: syscall.EIO, amount: part}, {err: syscall.ENOSPC, amount: none}, {sync: true},
@@ -182,7 +180,7 @@ func TestEveryFaultAtEveryWrite(t *testing.T) {
 			f.op = op
 			for round := range *thorough {
 				for _, killed := range []bool{false, true} {
-					recoveries += suffer(t, dir, f, killed, uint64(op*1000+10*i+round))
+					recoveries += runFault(t, dir, f, killed, uint64(op*1000+10*i+round))
 				}
 			}
 		}
@@ -190,11 +188,10 @@ func TestEveryFaultAtEveryWrite(t *testing.T) {
 	t.Logf("%d writes, %d recoveries", ops, recoveries)
 }
 
-// Each bit of the file may flip while nobody looks: Open says so, or nothing
-// that was saved is missing. All bits of the page headers and of both meta pages
-// are tried, and others at random.
-func TestBitsThatFlip(t *testing.T) {
-	dir := scratch(t)
+// TestDamage_FlippedBits flips bits of the file between Close and Open: Open reports that, or nothing that was saved is
+// missing. It tries all bits of the page headers and of both meta pages, and others at random.
+func TestDamage_FlippedBits(t *testing.T) {
+	dir := testenv.Dir(t)
 	l := newLife(t, "undisturbed", dir)
 	l.open(1)
 	require.NoError(t, l.script())
@@ -209,12 +206,9 @@ func TestBitsThatFlip(t *testing.T) {
 			bits = append(bits, 8*page+bit)
 		}
 	}
-	rng, refused, stride := rand.New(rand.NewPCG(1, 1)), 0, 1
+	rng, refused, stride := rand.New(rand.NewPCG(1, 1)), 0, testenv.Stride(23)
 	for range 600 * *thorough {
 		bits = append(bits, rng.IntN(8*len(good)))
-	}
-	if testing.Short() || sparse {
-		stride = 23
 	}
 	for n := 0; n < len(bits); n += stride {
 		at, mask := bits[n]/8, byte(1)<<(bits[n]%8)
@@ -244,8 +238,8 @@ func TestBitsThatFlip(t *testing.T) {
 
 func pageSize() int { return os.Getpagesize() }
 
-func TestAFileThatWasCutIsRefused(t *testing.T) {
-	dir := scratch(t)
+func TestDamage_ATruncatedFileIsRefused(t *testing.T) {
+	dir := testenv.Dir(t)
 	l := newLife(t, "undisturbed", dir)
 	l.open(1)
 	require.NoError(t, l.script())
@@ -253,7 +247,7 @@ func TestAFileThatWasCutIsRefused(t *testing.T) {
 	whole := 0
 	for size := 0; size < len(good); size += 512 {
 		s, err := Open(place(t, dir, good[:size]))
-		if err == nil { // it grows ahead of its pages
+		if err == nil { // bbolt grows the file ahead of its pages
 			whole++
 			l.s = s
 			require.Equal(t, l.confirmed, l.contents(), "%d bytes", size)

@@ -3,7 +3,7 @@ package dedupe
 import (
 	"testing"
 
-	"github.com/buffstreams/watermill-buffstreams/storage/internal/leaks"
+	"github.com/buffstreams/watermill-buffstreams/storage/internal/testenv"
 )
 
-func TestMain(m *testing.M) { leaks.Main(m) }
+func TestMain(m *testing.M) { testenv.Main(m) }

@@ -11,20 +11,20 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// The file holds a bucket with a record per stream, and one with the totals.
+// The file has a bucket with a record for each stream, and one with the totals.
 var (
-	bucket    = []byte("streams")
-	about     = []byte("about")
-	keyTotals = []byte("totals")
+	streamsBucket = []byte("streams")
+	aboutBucket   = []byte("about")
+	totalsKey     = []byte("totals")
 
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)
 )
 
 const formatVersion = 1
 
-// begin makes a new file.
-func begin(tx *bolt.Tx) error {
-	for _, name := range [][]byte{bucket, about} {
+// initialize writes the contents of a new file.
+func initialize(tx *bolt.Tx) error {
+	for _, name := range [][]byte{streamsBucket, aboutBucket} {
 		if _, err := tx.CreateBucket(name); err != nil {
 			return err
 		}
@@ -32,11 +32,10 @@ func begin(tx *bolt.Tx) error {
 	return (&totals{}).write(tx)
 }
 
-// totals says what records there are: a page that is lost with some of them, or one that is older than the others, does not
-// go unnoticed.
+// totals sums up all records. It shows that a page with some of them was lost, or that an older page took its place.
 type totals struct {
 	count uint64
-	sum   uint64 // of the hashes of all records
+	sum   uint64 // of their hashes
 }
 
 func hash(k, v []byte) uint64 {
@@ -51,7 +50,7 @@ func (t *totals) add(k, v []byte) {
 	t.sum += hash(k, v)
 }
 
-// remove takes a record out, if there is one.
+// remove undoes add, unless v is nil: then there is no such record.
 func (t *totals) remove(k, v []byte) {
 	if v != nil {
 		t.count--
@@ -62,16 +61,16 @@ func (t *totals) remove(k, v []byte) {
 func (t *totals) write(tx *bolt.Tx) error {
 	v := binary.BigEndian.AppendUint64([]byte{formatVersion}, t.count)
 	v = binary.BigEndian.AppendUint64(v, t.sum)
-	return tx.Bucket(about).Put(keyTotals, seal(keyTotals, v))
+	return tx.Bucket(aboutBucket).Put(totalsKey, seal(totalsKey, v))
 }
 
 func readTotals(tx *bolt.Tx) (t totals, err error) {
-	if tx.Bucket(bucket) == nil || tx.Bucket(about) == nil {
+	if tx.Bucket(streamsBucket) == nil || tx.Bucket(aboutBucket) == nil {
 		return t, damaged("it has no records of this package")
 	}
-	v, ok := unseal(keyTotals, tx.Bucket(about).Get(keyTotals))
+	v, ok := unseal(totalsKey, tx.Bucket(aboutBucket).Get(totalsKey))
 	if !ok || len(v) != 1+8+8 {
-		return t, damaged("its totals")
+		return t, damaged("the totals")
 	}
 	if v[0] != formatVersion {
 		return t, fmt.Errorf("format %d is not one that this version knows", v[0])
@@ -79,14 +78,14 @@ func readTotals(tx *bolt.Tx) (t totals, err error) {
 	return totals{count: binary.BigEndian.Uint64(v[1:]), sum: binary.BigEndian.Uint64(v[9:])}, nil
 }
 
-// verify reads all records.
+// verify reads all records, and compares them with the totals.
 func verify(tx *bolt.Tx) error {
 	want, err := readTotals(tx)
 	if err != nil {
 		return err
 	}
 	got := totals{}
-	err = tx.Bucket(bucket).ForEach(func(k, v []byte) error {
+	err = tx.Bucket(streamsBucket).ForEach(func(k, v []byte) error {
 		if _, ok := decode(k, v); !ok {
 			return damaged("record %d", got.count+1)
 		}
@@ -99,15 +98,12 @@ func verify(tx *bolt.Tx) error {
 	return err
 }
 
-func damaged(format string, args ...any) error {
-	return &CorruptError{Reason: fmt.Sprintf(format, args...)}
-}
-
-// seal closes a value by a checksum that covers its key too.
+// seal appends a checksum to v, which covers k too.
 func seal(k, v []byte) []byte {
 	return binary.BigEndian.AppendUint32(v, checksum(k, v))
 }
 
+// unseal verifies the checksum of v and returns the rest.
 func unseal(k, v []byte) (content []byte, ok bool) {
 	n := len(v) - 4
 	if n < 0 || checksum(k, v[:n]) != binary.BigEndian.Uint32(v[n:]) {
@@ -118,15 +114,15 @@ func unseal(k, v []byte) (content []byte, ok bool) {
 
 func checksum(k, v []byte) uint32 { return crc32.Update(crc32.Checksum(k, castagnoli), castagnoli, v) }
 
-// key is publisher, stream in big-endian, topic: the streams of a publisher lie together.
+// key returns publisher, stream in big endian, and topic, so that the streams of a publisher lie side by side.
 func key(id store.StreamID) []byte {
 	k := append([]byte(nil), id.Publisher[:]...)
 	k = binary.BigEndian.AppendUint64(k, id.Stream)
 	return append(k, id.Topic...)
 }
 
-// A value is epoch, secret, then the settled ranges, first and last, each as the distance from the number before it, and a
-// checksum.
+// encode returns the value of key k: epoch, secret, the settled ranges, and a checksum. The numbers of a range, first
+// and last, are distances from the number before.
 func encode(k []byte, state store.StreamState) []byte {
 	v := binary.AppendUvarint(nil, state.Epoch)
 	v = append(v, state.Secret[:]...)

@@ -7,22 +7,21 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// groupLimit is what a group gathers at most, unless one append alone is larger.
+// groupLimit bounds the bytes of a group, unless one append alone is larger.
 const groupLimit = 4 << 20
 
-// group is what one fsync makes durable: the appends that gathered while the
-// one before was under way. Until the committer takes it, mu guards it.
+// group is what one fsync makes durable: the appends that arrived during the fsync before. Outbox.mu guards it until
+// the committer takes it; from then on the committer owns it.
 type group struct {
-	entry    []byte // header space, then records
+	entry    []byte // space for the header, then records
 	sections []section
 	appends  int
-	defined  []*stream
+	defined  []*stream     // new streams
 	done     chan struct{} // closed once err is final
 	err      error
 }
 
-// section is messages of one stream that follow each other in the entry of
-// their group.
+// section is a run of one stream's messages in the entry of their group.
 type section struct {
 	stream       *stream
 	first, count uint64
@@ -32,14 +31,15 @@ type section struct {
 
 func (s *section) last() uint64 { return s.first + s.count - 1 }
 
-// Append stores messages at the end of stream k, all of them or none, and
-// returns the sequence of the first after their fsync; the others follow it
-// without a gap. Concurrent calls share one fsync. The messages may be reused
-// once Append returns, whatever it returns. Without messages it does nothing.
+// Append stores messages at the end of stream k, all of them or none, and creates the stream if there is none. It
+// returns the sequence of the first message after their fsync, which concurrent calls share; the others follow without
+// a gap. The caller may reuse the messages when Append has returned, even with an error. Without messages Append does
+// nothing.
 //
-// It fails with ErrOutboxFull or a *SizeError before anything is written, with
-// an *UnconfirmedError if ctx ends while the fsync is under way, with ErrClosed,
-// and with ErrFailed.
+// Nothing was stored if the error is a *store.FullError, a *store.SizeError, store.ErrClosed, or the context's own,
+// which is returned if ctx ends before the messages have their sequences. If ctx ends later, during the fsync, the
+// error is a *store.UnconfirmedError. After a failed write it wraps store.ErrFailed, and it is not known what was
+// stored.
 func (o *Outbox) Append(ctx context.Context, k store.Key, messages ...[]byte) (first uint64, err error) {
 	if len(messages) == 0 {
 		return 0, nil
@@ -75,26 +75,20 @@ func checkSizes(k store.Key, size int) error {
 	return nil
 }
 
-// enqueue gives the messages their sequences and copies them into the group
-// that is gathering. While that is full it waits for the next one.
+// enqueue gives the messages their sequences and copies them into the group that gathers appends. While that is full it
+// waits for the next one.
 func (o *Outbox) enqueue(ctx context.Context, k store.Key, messages [][]byte, size int) (*group, uint64, error) {
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, 0, err
 		}
-		o.mu.Lock()
-		g, err := o.gathering()
-		if err == nil && len(g.entry)+size <= max(groupLimit, size+entryHeader) {
-			first, err := o.add(g, k, messages, size)
-			o.mu.Unlock()
-			if err == nil {
-				o.poke()
-			}
-			return g, first, err
-		}
-		o.mu.Unlock()
+		g, first, full, err := o.tryEnqueue(k, messages, size)
 		if err != nil {
 			return nil, 0, err
+		}
+		if !full {
+			o.poke()
+			return g, first, nil
 		}
 		select {
 		case <-g.done:
@@ -103,9 +97,26 @@ func (o *Outbox) enqueue(ctx context.Context, k store.Key, messages [][]byte, si
 	}
 }
 
-// gathering returns the group to add to. mu is held.
-func (o *Outbox) gathering() (*group, error) {
-	if err := o.usable(); err != nil {
+func (o *Outbox) tryEnqueue(k store.Key, messages [][]byte, size int) (g *group, first uint64, full bool, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	g, err = o.groupLocked()
+	if err != nil || len(g.entry)+size > max(groupLimit, size+entryHeader) {
+		return g, 0, true, err
+	}
+	s, err := o.reserveLocked(g, k, len(messages), size)
+	if err != nil {
+		return nil, 0, false, err
+	}
+	first = s.next
+	s.next += uint64(len(messages))
+	g.add(s, first, messages, size)
+	return g, first, false, nil
+}
+
+// groupLocked returns the group that gathers appends.
+func (o *Outbox) groupLocked() (*group, error) {
+	if err := o.errLocked(); err != nil {
 		return nil, err
 	}
 	if o.group == nil {
@@ -118,41 +129,36 @@ func (o *Outbox) gathering() (*group, error) {
 	return o.group, nil
 }
 
-// add reserves quota and sequences. mu is held.
-func (o *Outbox) add(g *group, k store.Key, messages [][]byte, size int) (first uint64, err error) {
-	wanted, pending := cost(size, len(messages)), int64(0)
-	if d := o.dests[k.Destination]; d != nil {
+// reserveLocked charges count messages to the quota of their destination, and returns their stream, which it creates in
+// g if there is none.
+func (o *Outbox) reserveLocked(g *group, k store.Key, count, size int) (*stream, error) {
+	wanted, pending := cost(size, count), int64(0)
+	if d := o.index.destinations[k.Destination]; d != nil {
 		pending = d.bytes
 	}
 	if pending+wanted > o.cfg.QuotaBytes {
-		return 0, &store.FullError{Destination: k.Destination, Pending: pending, Wanted: wanted, Quota: o.cfg.QuotaBytes}
+		return nil, &store.FullError{Destination: k.Destination, Pending: pending, Wanted: wanted, Quota: o.cfg.QuotaBytes}
 	}
-	s := o.streams[k]
+	s := o.index.streams[k]
 	if s == nil {
-		s = o.addStream(o.nextStream, k)
+		s = o.index.addStream(o.index.nextStream, k)
 		g.defined = append(g.defined, s)
 		g.entry = appendStreamRecord(g.entry, s.id, k)
 	}
 	s.addBytes(wanted)
-	first = s.next
-	s.next += uint64(len(messages))
-
-	g.appends++
-	g.add(s, first, messages, size)
-	return first, nil
+	return s, nil
 }
 
-// add encodes messages. What follows messages of the same stream without a
-// record between becomes part of their section.
+// add encodes messages. They extend the last section if that is of the same stream and no other record follows it.
 func (g *group) add(s *stream, first uint64, messages [][]byte, size int) {
-	var sec *section
-	if n := len(g.sections); n > 0 && g.sections[n-1].stream == s && g.sections[n-1].end == len(g.entry) {
-		sec = &g.sections[n-1]
-	} else {
-		g.entry = appendMessagesHeader(g.entry, s.id, origin{}, first, len(messages), size)
+	g.appends++
+	n := len(g.sections)
+	if n == 0 || g.sections[n-1].stream != s || g.sections[n-1].end != len(g.entry) {
+		g.entry = appendMessagesHeader(g.entry, extentKey{stream: s.id}, first, len(messages), size)
 		g.sections = append(g.sections, section{stream: s, first: first, start: len(g.entry)})
-		sec = &g.sections[n]
+		n++
 	}
+	sec := &g.sections[n-1]
 	for _, m := range messages {
 		g.entry = binary.AppendUvarint(g.entry, uint64(len(m)))
 		g.entry = append(g.entry, m...)

@@ -17,8 +17,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// bareLog is the limit that the outbox is measured against: one growing file,
-// one committer that gathers as ours does, and callers that wait for the fsync.
+// bareLog is the limit that the outbox is measured against: one growing file, one committer that gathers as ours does,
+// and callers that wait for the fsync.
 type bareLog struct {
 	mu   sync.Mutex
 	g    *bareGroup
@@ -102,7 +102,7 @@ func (l *bareLog) run(b *testing.B) {
 }
 
 // rate lets goroutines append one message at a time for d.
-func rate(goroutines int, d time.Duration, append func(g int, m []byte)) float64 {
+func rate(goroutines int, d time.Duration, appendOne func(g int, m []byte)) float64 {
 	var total atomic.Int64
 	var wg sync.WaitGroup
 	start := time.Now()
@@ -113,7 +113,7 @@ func rate(goroutines int, d time.Duration, append func(g int, m []byte)) float64
 				if n%8 == 0 && time.Since(start) > d {
 					return
 				}
-				append(g, m)
+				appendOne(g, m)
 				total.Add(1)
 			}
 		})
@@ -127,9 +127,8 @@ func median(v []float64) float64 {
 	return v[len(v)/2]
 }
 
-// BenchmarkAppend measures durable appends of 110 bytes beside the bare limit,
-// in turns; an iteration is a turn of 300 ms for each. ratio is ours over bare.
-// Run it with -benchtime=9x or so.
+// BenchmarkAppend measures durable appends of 110 bytes beside the bare limit, in turns; an iteration is a turn of 300
+// ms for each. ratio is ours over bare. Run it with -benchtime=9x or so.
 func BenchmarkAppend(b *testing.B) {
 	for _, streams := range []int{1, 16} {
 		for _, goroutines := range []int{1, 16, 128} {
@@ -171,8 +170,7 @@ func benchmarkAppend(b *testing.B, goroutines, streams int) {
 	b.ReportMetric(median(ratio), "ratio")
 }
 
-// BenchmarkDeliver appends with 128 goroutines while one reader per stream
-// reads and settles all of it.
+// BenchmarkDeliver appends with 128 goroutines while one reader per stream reads and settles all of it.
 func BenchmarkDeliver(b *testing.B) {
 	for b.Loop() {
 		o, err := Open(Config{Dir: filepath.Join(b.TempDir(), "outbox")})
@@ -186,7 +184,7 @@ func BenchmarkDeliver(b *testing.B) {
 			wg.Go(func() { deliver(o, keys[i]) }) // ends with Close
 		}
 		got := rate(128, time.Second, func(g int, m []byte) { _, _ = o.Append(bg, keys[g%8], m) })
-		require.NoError(b, o.Drained(bg))
+		require.NoError(b, o.Drain(bg))
 		require.NoError(b, o.Close())
 		wg.Wait()
 		b.ReportMetric(got, "msgs/s")
@@ -211,8 +209,8 @@ func deliver(o *Outbox, k store.Key) {
 	}
 }
 
-// BenchmarkRecovery opens an outbox that holds a million pending messages of
-// 110 bytes in ten streams until the first can be read, and reads them all.
+// BenchmarkRecovery opens an outbox that holds a million pending messages of 110 bytes in ten streams until the first
+// can be read, and reads them all.
 func BenchmarkRecovery(b *testing.B) {
 	for _, batch := range []int{1000, 10} {
 		b.Run(fmt.Sprintf("batch=%d", batch), func(b *testing.B) {
@@ -242,8 +240,7 @@ func BenchmarkRecovery(b *testing.B) {
 	}
 }
 
-// pendingMessages fills an outbox and leaves it as a crash would: without what
-// Close saves.
+// pendingMessages fills an outbox and leaves it as a crash would: without what Close saves.
 func pendingMessages(tb testing.TB, dir string, count, batch int) (keys []store.Key) {
 	for i := range 10 {
 		keys = append(keys, store.Key{Destination: fmt.Sprintf("10.0.0.%d:5031", i), Topic: "orders"})

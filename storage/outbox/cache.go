@@ -2,43 +2,47 @@ package outbox
 
 import "sort"
 
-// The newest groups stay in memory as long as CacheBytes allow, so that readers
-// that keep up do not read the log at all. The oldest group goes first, and with
-// it the front of each of its streams' recent sections.
+// cache keeps the newest groups in memory, so that readers that keep up do not read the log. The oldest group goes
+// first, and with it the first recent section of each of its streams. Outbox.mu guards it.
+type cache struct {
+	limit  int // bytes
+	size   int // bytes
+	groups []*group
+}
 
-// cache keeps a durable group. mu is held.
-func (o *Outbox) cache(g *group) {
-	if len(g.entry) > o.cfg.CacheBytes {
-		// A stream's recent sections must not have gaps.
-		o.dropCache(0)
+// add adds a durable group. A group that is too large empties the cache, because a stream's recent sections must not
+// have gaps.
+func (c *cache) add(g *group) {
+	if len(g.entry) > c.limit {
+		c.shrink(0)
 		return
 	}
-	o.dropCache(o.cfg.CacheBytes - len(g.entry))
+	c.shrink(c.limit - len(g.entry))
 	for i := range g.sections {
 		s := g.sections[i].stream
 		s.recent = append(s.recent, &g.sections[i])
 	}
-	o.cached = append(o.cached, g)
-	o.cachedSize += len(g.entry)
+	c.groups = append(c.groups, g)
+	c.size += len(g.entry)
 }
 
-// dropCache drops old groups until at most size bytes are left. mu is held.
-func (o *Outbox) dropCache(size int) {
+// shrink drops old groups until at most size bytes are left.
+func (c *cache) shrink(size int) {
 	n := 0
-	for ; n < len(o.cached) && o.cachedSize > size; n++ {
-		g := o.cached[n]
-		o.cachedSize -= len(g.entry)
+	for ; n < len(c.groups) && c.size > size; n++ {
+		g := c.groups[n]
+		c.size -= len(g.entry)
 		for _, sec := range g.sections {
 			s := sec.stream
 			s.recent[0] = nil
 			s.recent = s.recent[1:]
 		}
-		o.cached[n] = nil
+		c.groups[n] = nil
 	}
-	o.cached = o.cached[n:]
+	c.groups = c.groups[n:]
 }
 
-// recentAt returns the recent section that holds seq or follows it.
-func (s *stream) recentAt(seq uint64) int {
+// searchRecent returns the place of the first recent section that ends at seq or above.
+func (s *stream) searchRecent(seq uint64) int {
 	return sort.Search(len(s.recent), func(i int) bool { return s.recent[i].last() >= seq })
 }

@@ -1,62 +1,74 @@
 package outbox
 
-import (
-	"fmt"
-	"runtime"
+import "runtime"
 
-	"github.com/buffstreams/watermill-buffstreams/store"
-)
-
-// saveEvery is how many settled messages may come back after a crash although
-// nothing was appended meanwhile.
+// saveEvery bounds the settled messages that can come back after a crash if no append saves that they are settled.
 const saveEvery = 16 << 10
 
-// run is the committer: the only goroutine that writes.
-func (o *Outbox) run() {
-	defer o.wg.Done()
+// unsaved says what was settled since that was last saved. Outbox.mu guards it.
+type unsaved struct {
+	streams  []*stream
+	messages uint64
+}
+
+// add notes that messages of s were settled.
+func (u *unsaved) add(s *stream, messages uint64) {
+	u.messages += messages
+	if !s.unsaved {
+		s.unsaved = true
+		u.streams = append(u.streams, s)
+	}
+}
+
+func (u *unsaved) reset() {
+	for _, s := range u.streams {
+		s.unsaved = false
+	}
+	u.streams, u.messages = u.streams[:0], 0
+}
+
+// commitLoop is the committer, the only goroutine that writes to the disk after Open. It returns after a failed write,
+// and when the outbox is closed.
+func (o *Outbox) commitLoop() {
 	for {
 		closing := false
 		select {
 		case <-o.wake:
 		case <-o.closing:
-			closing = true // and nothing is added any more
+			closing = true // and no append follows
 		}
-		err := o.turn()
+		err := o.commitNext()
 		if err == nil && closing {
-			// Twice: if the last commit of the meta store rots, it falls back to the one before.
+			// Twice: if its newest commit rots, the meta store falls back to the one before.
 			if err = o.saveStreams(); err == nil {
 				err = o.saveStreams()
 			}
 		}
 		if err != nil {
-			o.fail(err)
+			_ = o.fail(err)
+			return
 		}
-		if err != nil || closing {
+		if closing {
 			return
 		}
 	}
 }
 
-// turn commits what has gathered and does a bounded piece of what else is due.
-func (o *Outbox) turn() error {
-	if g := o.take(); g != nil {
+// commitNext commits the group that has gathered, and does a bounded part of the work that reclaims space.
+func (o *Outbox) commitNext() error {
+	if g := o.takeGroup(); g != nil {
 		if err := o.commit(g); err != nil {
 			return err
 		}
 	}
-	return o.upkeep()
+	return o.reclaim()
 }
 
-// take waits, by yielding, as long as that makes the group grow: those whom the
-// last commit woke are about to append again. It returns nil if there is none.
-func (o *Outbox) take() *group {
+// takeGroup returns the group to commit, or nil if there is none. It yields first for as long as that makes the group
+// grow: the callers that the last commit woke are about to append again.
+func (o *Outbox) takeGroup() *group {
 	for gathered, tries := 0, 0; tries < 4; tries++ {
-		o.mu.Lock()
-		n := 0
-		if o.group != nil {
-			n = o.group.appends
-		}
-		o.mu.Unlock()
+		n := o.gathered()
 		if n == gathered {
 			break
 		}
@@ -66,34 +78,41 @@ func (o *Outbox) take() *group {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	g := o.group
-	if g == nil || len(g.entry) == entryHeader {
-		return nil // an append that found no room opened it
+	if g == nil || len(g.entry) == entryHeader { // an append that was refused leaves it empty
+		return nil
 	}
 	o.group = nil
-	for _, s := range o.dirty {
-		if s.dirty && s.defined {
+	for _, s := range o.unsaved.streams {
+		if s.unsaved && s.defined {
 			g.entry = appendSettledRecord(g.entry, s.id, s.settled.through)
 		}
-		s.dirty = false
 	}
-	o.dirty, o.unsaved = o.dirty[:0], 0
+	o.unsaved.reset()
 	o.groupHint = min(len(g.entry)+len(g.entry)/4, 64<<10)
 	o.sectionHint = min(len(g.sections), 1024)
 	return g
 }
 
-// commit makes g durable, publishes it, and wakes those who appended to it.
+// gathered returns the number of appends in the group that gathers them.
+func (o *Outbox) gathered() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.group == nil {
+		return 0
+	}
+	return o.group.appends
+}
+
+// commit makes g durable and readable, and wakes the callers of Append.
 func (o *Outbox) commit(g *group) error {
-	index := o.log.next()
+	entry := o.log.next()
 	full, err := o.write(g.entry)
 	if err != nil {
 		g.err = o.fail(err)
 		close(g.done)
 		return err
 	}
-	o.mu.Lock()
-	o.publish(g, index)
-	o.mu.Unlock()
+	o.publish(g, entry)
 	close(g.done)
 	if full {
 		return o.rotate()
@@ -101,7 +120,7 @@ func (o *Outbox) commit(g *group) error {
 	return nil
 }
 
-// write appends one entry to the log.
+// write appends one entry to the log. full reports that the tail takes no more.
 func (o *Outbox) write(entry []byte) (full bool, err error) {
 	sealEntry(entry, o.log.next(), o.seed)
 	full, err = o.log.append(entry)
@@ -111,52 +130,54 @@ func (o *Outbox) write(entry []byte) (full bool, err error) {
 	return full, err
 }
 
-// publish enters a durable group into the index. mu is held.
-func (o *Outbox) publish(g *group, index uint64) {
+// publish adds a durable group to the index and to the cache.
+func (o *Outbox) publish(g *group, entry uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	for i := range g.sections {
 		sec := &g.sections[i]
+		sec.payload = g.entry[sec.start:sec.end:sec.end]
 		s := sec.stream
 		s.durable = sec.first + sec.count
-		o.growHome(s, index, sec)
-		sec.payload = g.entry[sec.start:sec.end:sec.end]
-		s.wakeWaiters()
+		s.growTail(o.log.tail, entry, sec)
+		s.notify()
 	}
-	o.cache(g)
+	o.cache.add(g)
 	for _, s := range g.defined {
 		s.defined = true
 	}
-	if len(g.defined) > 0 && o.usable() == nil {
+	if len(g.defined) > 0 && o.errLocked() == nil {
 		close(o.newStreams)
 		o.newStreams = make(chan struct{})
 	}
 }
 
-// growHome adds a section to the extent of s in the tail.
-func (o *Outbox) growHome(s *stream, index uint64, sec *section) {
-	x := s.home
-	if x == nil || x.segment != o.log.tail {
-		x = &extent{stream: s, segment: o.log.tail}
-		s.home = x
-		x.segment.extents = append(x.segment.extents, x)
+// growTail adds a section to the extent of s in the tail.
+func (s *stream) growTail(tail *segmentFile, entry uint64, sec *section) {
+	x := s.tailExtent
+	if x == nil || x.segment != tail {
+		x = &extent{stream: s, segment: tail}
+		s.tailExtent = x
+		tail.extents = append(tail.extents, x)
 	}
-	if x.live == 0 {
+	if x.pending == 0 {
 		s.extents = append(s.extents, x)
-		x.segment.live++
+		tail.pendingExtents++
 	}
-	size := cost(sec.end-sec.start, int(sec.count))
-	x.grow(index, sec.first, sec.count, size)
-	x.live += sec.count
-	x.bytes += size
-	x.segment.bytes += size
+	bytes := cost(sec.end-sec.start, int(sec.count))
+	x.grow(entry, sec.first, sec.count, bytes)
+	x.pending += sec.count
+	x.pendingBytes += bytes
+	tail.pendingBytes += bytes
 }
 
 // rotate saves what the full tail holds and starts the next segment.
 func (o *Outbox) rotate() error {
-	old := o.log.tail
+	full := o.log.tail
 	o.mu.Lock()
-	summary := o.encodeSummary(old)
+	summary := o.index.encodeSummary(full)
 	o.mu.Unlock()
-	if err := o.meta.set(keySummary(old.info.ID), summary); err != nil {
+	if err := o.meta.set(keySummary(full.info.ID), summary); err != nil {
 		return err
 	}
 	if err := o.saveStreams(); err != nil {
@@ -164,37 +185,17 @@ func (o *Outbox) rotate() error {
 	}
 	err := o.log.rotate()
 	o.mu.Lock()
-	o.segments[o.log.tail.info.ID] = o.log.tail
-	o.tidy = true
+	o.index.segments[o.log.tail.info.ID] = o.log.tail
+	o.reclaimable = true
 	o.mu.Unlock()
 	return err
 }
 
-// saveStreams saves the table of streams, settled ranges included.
+// saveStreams saves the table of streams, which includes what is settled.
 func (o *Outbox) saveStreams() error {
 	o.mu.Lock()
-	table := o.encodeStreams(o.log.tail.last)
-	for _, s := range o.dirty {
-		s.dirty = false
-	}
-	o.dirty, o.unsaved = o.dirty[:0], 0
+	table := o.index.encodeStreams(o.log.tail.last)
+	o.unsaved.reset()
 	o.mu.Unlock()
 	return o.meta.set(keyStreams, table)
-}
-
-// fail stops the outbox for good and returns what everybody is told from now on.
-func (o *Outbox) fail(cause error) error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.failure != nil {
-		return o.failure
-	}
-	o.failure = fmt.Errorf("%w: %w", store.ErrFailed, cause)
-	if g := o.group; g != nil {
-		o.group = nil
-		g.err = o.failure
-		close(g.done)
-	}
-	o.releaseWaiters()
-	return o.failure
 }

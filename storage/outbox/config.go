@@ -9,52 +9,48 @@ import (
 )
 
 const (
-	// DefaultQuotaBytes is what one destination may have pending.
+	// DefaultQuotaBytes bounds what one destination may have pending.
 	DefaultQuotaBytes = 1 << 30
 	// DefaultSegmentBytes is the size of a segment file.
 	DefaultSegmentBytes = 16 << 20
 	// DefaultCacheBytes bounds the messages kept in memory for readers that keep up.
 	DefaultCacheBytes = 4 << 20
 
-	// MaxAppendBytes bounds the messages of one Append call, so that what is
-	// atomic fits one record of the log.
+	// MaxAppendBytes bounds the messages of one Append, which are stored in one record of the log, all of them or none.
 	MaxAppendBytes = 16 << 20
-	// MaxKeyBytes bounds each half of a Key.
+	// MaxKeyBytes bounds the destination and the topic of a store.Key, each.
 	MaxKeyBytes = 4096
-	// MessageOverhead is what a message counts against the quota besides its
-	// own bytes, so that empty messages cannot fill the disk either.
+	// MessageOverhead is what a message counts against the quota besides its own bytes, so that empty messages cannot
+	// fill the disk either.
 	MessageOverhead = 16
 
 	minSegmentBytes = 4 << 10
 	maxSegmentBytes = 1 << 30
 )
 
-// Config says where an outbox lives and how much it may hold. Only Dir is
-// required.
+// Config says where an outbox lies and how much it may hold. Only Dir is required.
 type Config struct {
-	// Dir is the directory of the outbox and of nothing else. It is created if
-	// need be, its mode is set to 0700, and one process at a time can open it.
+	// Dir is the directory of the outbox and of nothing else. Open creates it if there is none, and sets its mode to
+	// 0700. One process at a time can have it open.
 	Dir string
 
-	// QuotaBytes bounds what one destination may have pending, in bytes of
-	// messages plus MessageOverhead each; 0 means DefaultQuotaBytes. The disk
-	// holds at most about twice what is pending, plus six segments.
+	// QuotaBytes bounds what one destination may have pending, in bytes of messages plus MessageOverhead for each; 0
+	// means DefaultQuotaBytes. The disk holds at most about twice what is pending, plus six segments.
 	QuotaBytes int64
 
-	// SegmentBytes is the size of the files that space is allocated and given
-	// back in; 0 means DefaultSegmentBytes. At most one segment is read at Open
-	// to find the end of the log.
+	// SegmentBytes is the size of a segment, which is a file of the log: disk space is allocated and given back in
+	// segments. 0 means DefaultSegmentBytes. Open reads at most one segment to find the end of the log.
 	SegmentBytes int
 
-	// CacheBytes bounds the memory that keeps the newest messages for readers
-	// that keep up; 0 means DefaultCacheBytes, -1 none.
+	// CacheBytes bounds the memory that keeps the newest messages for readers that keep up; 0 means DefaultCacheBytes,
+	// -1 none.
 	CacheBytes int
 
 	// open replaces the disk in tests.
 	open func(dir string) (storage, error)
 }
 
-// storage is all that an outbox needs of the outside.
+// storage is the disk of an outbox.
 type storage struct {
 	fs   types.VFS
 	meta types.MetaStore
@@ -76,7 +72,7 @@ func (c *Config) setDefaults() {
 	}
 }
 
-// Validate reports the first field that cannot be used, by name.
+// Validate returns an error that names the first field with a value that Open refuses, or nil.
 func (c Config) Validate() error {
 	switch {
 	case c.Dir == "":
@@ -90,15 +86,4 @@ func (c Config) Validate() error {
 		return fmt.Errorf("outbox: Config.CacheBytes is %d: use -1 for no cache", c.CacheBytes)
 	}
 	return nil
-}
-
-func openDisk(dir string) (storage, error) {
-	if err := makeDir(dir); err != nil {
-		return storage{}, err
-	}
-	lock, err := lockDir(dir)
-	if err != nil {
-		return storage{}, err
-	}
-	return storage{fs: diskFS{osSystem{}}, meta: &diskMeta{}, lock: lock}, nil
 }

@@ -11,10 +11,11 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/buffstreams/watermill-buffstreams/storage/internal/testenv"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-var crashes = flag.Int("outbox.crashes", 300, "recoveries that TestRandomCrashes checks")
+var crashes = flag.Int("outbox.crashes", 300, "recoveries that TestCrashes_AtRandom checks")
 
 // account is what a careful caller knows of a stream.
 type account struct {
@@ -48,7 +49,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	return w
 }
 
-// open starts a process. It reports whether power lasted.
+// open opens the outbox. It returns false if the power failed.
 func (w *world) open() bool {
 	cfg := w.disk.config()
 	cfg.CacheBytes = []int{-1, 2000, 1 << 20}[w.rng.IntN(3)]
@@ -67,13 +68,13 @@ func (w *world) open() bool {
 	return true
 }
 
-// check compares what the outbox holds with the accounts, and takes over what
-// turned out to be there. It ends early if power does.
+// check compares what the outbox holds with the accounts, and enters unconfirmed messages that are there. It returns
+// early when the power fails.
 func (w *world) check() {
 	for _, k := range w.keys {
 		a := w.acc[k]
 		got := map[uint64][]byte{}
-		for from := uint64(1); w.o.StreamID(k) != 0; {
+		for from := uint64(1); streamID(w.o, k) != 0; {
 			b, err := w.o.Read(k, from, w.rng.IntN(4000))
 			if errors.Is(err, errPowerCut) {
 				return
@@ -110,8 +111,7 @@ func (w *world) check() {
 	checkIndex(w.t, w.o)
 }
 
-// checkIndex verifies what holds between streams, extents and segments whenever
-// nobody appends.
+// checkIndex verifies what must hold between streams, extents and segments. No append may be under way.
 func checkIndex(t *testing.T, o *Outbox) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -124,31 +124,31 @@ func checkIndex(t *testing.T, o *Outbox) {
 	}
 	segments, total := map[*segmentFile]sums{}, int64(0)
 	present := map[*segmentFile]bool{}
-	for _, f := range o.segments {
+	for _, f := range o.index.segments {
 		present[f] = true
 	}
-	for _, s := range o.byID {
-		live, bytes, last := uint64(0), int64(0), s.settled.through
+	for _, s := range o.index.byID {
+		live, cost, last := uint64(0), int64(0), s.settled.through
 		for _, x := range s.extents {
 			require.True(t, x.last > last && (x.first > last || last == s.settled.through), "extents of %v overlap", s.key)
-			require.NotZero(t, x.live)
+			require.NotZero(t, x.pending)
 			require.True(t, present[x.segment], "%v counts in a segment that is gone", s.key)
-			require.Equal(t, x.live, s.settled.missing(store.Range{First: x.first, Last: x.last}))
-			live, bytes, last = live+x.live, bytes+x.bytes, x.last
+			require.Equal(t, x.pending, s.settled.missing(store.Range{First: x.first, Last: x.last}))
+			live, cost, last = live+x.pending, cost+x.pendingBytes, x.last
 			sum := segments[x.segment]
-			segments[x.segment] = sums{sum.live + 1, sum.bytes + x.bytes}
+			segments[x.segment] = sums{sum.live + 1, sum.bytes + x.pendingBytes}
 		}
 		require.Equal(t, s.pending(), live, "pending of %v", s.key)
-		require.Equal(t, s.bytes, bytes, "bytes of %v", s.key)
-		total += bytes
+		require.Equal(t, s.bytes, cost, "bytes of %v", s.key)
+		total += cost
 	}
-	require.Equal(t, total, o.bytes)
-	for _, f := range o.segments {
-		require.Equal(t, segments[f], sums{f.live, f.bytes}, f.name)
+	require.Equal(t, total, o.index.bytes)
+	for _, f := range o.index.segments {
+		require.Equal(t, segments[f], sums{f.pendingExtents, f.pendingBytes}, f.name)
 	}
 }
 
-// work does random things until power fails or it has done enough of them.
+// work does the given number of random actions, and stops when the power fails.
 func (w *world) work(actions int) (powered bool) {
 	for range actions {
 		k := w.keys[w.rng.IntN(len(w.keys))]
@@ -226,7 +226,7 @@ func (a *account) append(t *testing.T, o *Outbox, k store.Key, batch [][]byte) b
 func (w *world) settle(k store.Key) bool {
 	a := w.acc[k]
 	last := uint64(len(a.confirmed))
-	if last == 0 || w.o.StreamID(k) == 0 {
+	if last == 0 || streamID(w.o, k) == 0 {
 		return true
 	}
 	through := uint64(0)
@@ -235,8 +235,8 @@ func (w *world) settle(k store.Key) bool {
 	}
 	first := 1 + w.rng.Uint64N(last)
 	r := store.Range{First: first, Last: min(last, first+w.rng.Uint64N(10))}
-	a.settled.add(store.Range{First: 1, Last: through}, func(store.Range) {})
-	a.settled.add(r, func(store.Range) {})
+	a.settled.add(store.Range{First: 1, Last: through}, nil)
+	a.settled.add(r, nil)
 	err := w.o.Settle(k, through, r)
 	if err != nil {
 		require.ErrorIs(w.t, err, errPowerCut)
@@ -244,7 +244,7 @@ func (w *world) settle(k store.Key) bool {
 	return err == nil
 }
 
-// crash ends the process and starts the next on what its disk kept.
+// crash cuts the power, and continues with what the disk kept.
 func (w *world) crash(cutAt int) {
 	if w.o != nil {
 		w.disk.mu.Lock()
@@ -265,20 +265,16 @@ func (w *world) live(actions int) {
 	}
 }
 
-// Every operation of one life is the last once: opening, appending, rotating,
+// TestCrashes_AtEveryOperation cuts the power at each operation of one life once: opening, appending, rotating,
 // relocating, removing, closing.
-func TestACrashAtEveryOperation(t *testing.T) {
+func TestCrashes_AtEveryOperation(t *testing.T) {
 	const actions = 60
 	w := newWorld(t, 1)
 	w.live(actions)
 	ops := w.disk.ops
 	w.crash(0)
-	stride := 1
-	if testing.Short() || sparse {
-		stride = 7
-	}
 	t.Logf("%d operations", ops)
-	for cut := 1; cut <= ops; cut += stride {
+	for cut := 1; cut <= ops; cut += testenv.Stride(7) {
 		w := newWorld(t, 1)
 		w.disk.cutAt = cut
 		w.live(actions)
@@ -289,13 +285,9 @@ func TestACrashAtEveryOperation(t *testing.T) {
 	}
 }
 
-// One outbox lives through many crashes, so that what one leaves behind meets
-// the next.
-func TestRandomCrashes(t *testing.T) {
-	left := *crashes
-	if testing.Short() || sparse {
-		left /= 5
-	}
+// TestCrashes_AtRandom lets one outbox live through many crashes, so that the remains of one meet the next.
+func TestCrashes_AtRandom(t *testing.T) {
+	left := *crashes / testenv.Stride(5)
 	for seed := uint64(1); left > 0 && !t.Failed(); seed++ {
 		w := newWorld(t, seed)
 		for range min(left, 60) {

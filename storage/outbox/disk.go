@@ -15,19 +15,31 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// makeDir creates dir or closes it to everybody else: it holds messages and the
-// secret that the outbox's id is bound to. Its name is durable when it returns.
+// openDisk opens dir, or creates it, and locks it.
+func openDisk(dir string) (storage, error) {
+	if err := makeDir(dir); err != nil {
+		return storage{}, err
+	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return storage{}, err
+	}
+	return storage{fs: diskFS{osSystem{}}, meta: &diskMeta{}, lock: lock}, nil
+}
+
+// makeDir creates dir if there is none, makes its name durable, and lets only its owner use it: it holds messages, and
+// the secret that proves the ownership of the outbox's id.
 func makeDir(dir string) error {
 	if err := boltfile.MakeDir(dir); err != nil {
 		return fmt.Errorf("outbox: %w", err)
 	}
-	if err := os.Chmod(dir, 0o700); err != nil {
+	if err := os.Chmod(dir, 0o700); err != nil { //nolint:gosec // a directory must be searchable
 		return fmt.Errorf("outbox: the directory must belong to this process alone: %w", err)
 	}
 	return nil
 }
 
-// system is what diskFS asks of the operating system.
+// system is what diskFS needs of the operating system. Tests replace it.
 type system interface {
 	List(dir string) ([]string, error)
 	Open(path string, flag int) (file, error)
@@ -39,8 +51,7 @@ type file interface {
 	io.ReaderAt
 	io.WriterAt
 	io.Closer
-	// Allocate makes the file size bytes long and reserves the space, if the
-	// file system can.
+	// Allocate makes the file size bytes long, and reserves the space if the file system can.
 	Allocate(size int64) error
 	// SyncData makes contents and length durable.
 	SyncData() error
@@ -75,8 +86,8 @@ type osFile struct{ *os.File }
 func (f osFile) Allocate(size int64) error { return preallocate(f.File, size) }
 func (f osFile) SyncData() error           { return syncData(f.File) }
 
-// diskFS is the engine's view of the file system. It differs from the engine's
-// own in the mode of its files and in syncing data without their times.
+// diskFS is the file system that the engine uses. Unlike the engine's own, it creates files for their owner only, and
+// does not sync their times.
 type diskFS struct{ sys system }
 
 var _ types.VFS = diskFS{}
@@ -113,8 +124,8 @@ func (fs diskFS) OpenWriter(dir, name string) (types.WritableFile, error) {
 	return &newFile{file: f, sys: fs.sys, dir: dir}, nil
 }
 
-// newFile makes its name durable with its first Sync, so that creating a
-// segment costs nothing until something is in it.
+// newFile makes its name durable with its first Sync, so that creating a segment costs no fsync until something is in
+// it.
 type newFile struct {
 	file
 	sys   system
@@ -136,8 +147,7 @@ func (f *newFile) Sync() error {
 	return nil
 }
 
-// diskMeta is the engine's meta store, over a file that was looked through
-// first: its B-tree trusts what it reads.
+// diskMeta is the engine's meta store. Its B-tree trusts what it reads, so Load verifies the file first.
 type diskMeta struct{ metadb.BoltMetaDB }
 
 func (m *diskMeta) Load(dir string) (state types.PersistentState, err error) {

@@ -6,8 +6,8 @@ import (
 	"syscall"
 )
 
-// preallocate reserves space, so that an fsync need not allocate it. A file
-// system that cannot grows the file as it is written.
+// preallocate reserves space, so that no fsync need allocate it. On a file system that cannot, the file grows as it is
+// written.
 func preallocate(f *os.File, size int64) error {
 	if size == 0 {
 		return nil
@@ -26,7 +26,7 @@ func preallocate(f *os.File, size int64) error {
 	}
 }
 
-// syncData makes contents and size durable, not the file's times.
+// syncData makes contents and size durable, but not the file's times.
 func syncData(f *os.File) error {
 	for {
 		err := syscall.Fdatasync(int(f.Fd()))

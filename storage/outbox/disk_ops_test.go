@@ -8,6 +8,8 @@ import (
 	"syscall"
 
 	"github.com/hashicorp/raft-wal/types"
+
+	"github.com/buffstreams/watermill-buffstreams/storage/internal/testenv"
 )
 
 type opKind string
@@ -27,9 +29,9 @@ type fault struct {
 	op      int  // 0 for none
 	reading bool // op counts reads
 	amount  amount
-	cut     bool          // the power goes, so that nobody learns of it
-	err     syscall.Errno // else what the operation returns
-	lasting bool          // as do all that follow
+	cut     bool          // the power fails, so that the caller never learns of it
+	err     syscall.Errno // otherwise, what the operation returns
+	lasting bool          // all later operations fail as well
 }
 
 // amount is how much of an operation that failed was done.
@@ -67,7 +69,7 @@ func (d *memDisk) step(kind opKind) (amount, error) {
 
 func (d *memDisk) stepRead() error {
 	if d.cut {
-		return nil // reads of a dead process harm nobody
+		return nil // the process is dead, and its reads do no harm
 	}
 	d.reads++
 	f := d.fault
@@ -129,7 +131,7 @@ func (d *memDisk) Remove(path string) error {
 	return err
 }
 
-// SyncDir makes names durable; one that fails any of them.
+// SyncDir makes names durable. If it fails, any of the names may be durable.
 func (d *memDisk) SyncDir(string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -175,7 +177,7 @@ func (h *memHandle) ReadAt(p []byte, offset int64) (int, error) {
 	return n, nil
 }
 
-// WriteAt is short when it fails half way.
+// WriteAt writes a part if it fails half way.
 func (h *memHandle) WriteAt(p []byte, offset int64) (n int, err error) {
 	h.d.mu.Lock()
 	defer h.d.mu.Unlock()
@@ -190,7 +192,7 @@ func (h *memHandle) WriteAt(p []byte, offset int64) (n int, err error) {
 		}
 	}
 	if n > 0 {
-		h.f.current = writeAt(h.f.current, p[:n], offset)
+		h.f.current = testenv.WriteAt(h.f.current, p[:n], offset)
 		h.f.pending = append(h.f.pending, memWrite{offset, slices.Clone(p[:n])})
 	}
 	return n, err
@@ -201,14 +203,13 @@ func (h *memHandle) Allocate(size int64) error {
 	defer h.d.mu.Unlock()
 	done, err := h.d.step(opAllocate)
 	if done == whole || done == part && h.d.coin() {
-		h.f.current = writeAt(h.f.current, nil, size)
+		h.f.current = testenv.WriteAt(h.f.current, nil, size)
 		h.f.pending = append(h.f.pending, memWrite{offset: size})
 	}
 	return err
 }
 
-// SyncData that fails loses what it did not write: the system holds it for
-// clean, shows it, and does not try again.
+// SyncData that fails loses the bytes that it did not write: the system shows them, and does not try again.
 func (h *memHandle) SyncData() error {
 	if gate := h.d.gate; gate != nil {
 		gate()
@@ -228,7 +229,7 @@ func (h *memHandle) SyncData() error {
 	for _, w := range h.f.pending {
 		switch done {
 		case whole:
-			h.f.durable = writeAt(h.f.durable, w.data, w.offset)
+			h.f.durable = testenv.WriteAt(h.f.durable, w.data, w.offset)
 		case part:
 			h.f.durable = h.d.tear(h.f.durable, w)
 		}
@@ -248,9 +249,8 @@ func (h *memHandle) Close() error {
 	return nil
 }
 
-// The meta store: each commit happens or does not. One that fails can be there
-// for those who look although it is not on disk; boltfile's tests show that
-// opening it again mends that.
+// memDisk is a meta store too, whose commits happen or do not. A commit that fails can be visible although it is not on
+// the disk; the tests of boltfile show that the next Open makes it durable.
 
 func (d *memDisk) Load(string) (types.PersistentState, error) {
 	d.mu.Lock()
@@ -299,5 +299,5 @@ func (d *memDisk) GetStable(key []byte) ([]byte, error) {
 	return slices.Clone(d.meta.stable[string(key)]), d.stepRead()
 }
 
-// Close ends the meta store.
+// Close closes the meta store.
 func (d *memDisk) Close() error { return nil }

@@ -13,16 +13,15 @@ import (
 
 	"github.com/hashicorp/raft-wal/types"
 	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/storage/internal/testenv"
 )
 
 var errPowerCut = errors.New("power cut")
 
-const sectorSize = 512
-
-// memDisk is a directory, as the operating system offers it to diskFS, whose
-// power can be cut and which can fail. It keeps apart what a process sees and
-// what would survive: bytes that no fsync covered, and names that no fsync of
-// the directory covered, survive in any combination.
+// memDisk is a directory, as the operating system offers it to diskFS, whose power can be cut and which can fail. It
+// keeps apart what a process sees and what would survive: bytes that no fsync covered, and names that no fsync of the
+// directory covered, survive in any combination.
 type memDisk struct {
 	mu      sync.Mutex
 	rng     *rand.Rand
@@ -35,8 +34,8 @@ type memDisk struct {
 	kinds []opKind
 	reads int
 	fault fault
-	cutAt int  // the operation that the power goes in, 0 for none
-	cut   bool // it went
+	cutAt int  // the operation during which the power fails, 0 for none
+	cut   bool // the power failed
 	open  int  // files
 	syncs int
 
@@ -58,8 +57,7 @@ func (m memMeta) clone() memMeta {
 	return n
 }
 
-// memFile is a file's durable bytes, those that a process sees, and the writes
-// that no fsync covered yet.
+// memFile is a file's durable bytes, those that a process sees, and the writes that no fsync covered yet.
 type memFile struct {
 	durable, current []byte
 	pending          []memWrite
@@ -95,11 +93,10 @@ func (d *memDisk) configWith(cfg Config) Config {
 	return cfg
 }
 
-// coin is what nobody can know.
+// coin decides what depends on chance.
 func (d *memDisk) coin() bool { return d.rng.IntN(2) == 0 }
 
-// next is what the next process finds after this one was killed: everything,
-// durable or not.
+// next returns the disk that the next process finds after this one was killed: with everything, durable or not.
 func (d *memDisk) next(seed uint64) *memDisk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -120,7 +117,7 @@ func (d *memDisk) next(seed uint64) *memDisk {
 	return n
 }
 
-// restart is what the next process finds after a power cut.
+// restart returns the disk that the next process finds after a power cut.
 func (d *memDisk) restart(seed uint64) *memDisk {
 	n := d.next(seed)
 	d.mu.Lock()
@@ -149,33 +146,16 @@ func (d *memDisk) restart(seed uint64) *memDisk {
 
 // tear lets any part of a write survive.
 func (d *memDisk) tear(data []byte, w memWrite) []byte {
-	mode := d.rng.IntN(4) // all, nothing, a prefix, any sectors
-	if w.data == nil {
-		if mode%2 == 0 {
-			data = writeAt(data, nil, w.offset)
-		}
-		return data
+	if w.data != nil {
+		return testenv.Tear(d.rng, data, w.data, w.offset)
 	}
-	prefix := d.rng.IntN(len(w.data) + 1)
-	for i := 0; i < len(w.data); {
-		end := min(len(w.data), i+sectorSize-int((w.offset+int64(i))%sectorSize))
-		if mode == 0 || mode == 2 && end <= prefix || mode == 3 && d.coin() {
-			data = writeAt(data, w.data[i:end], w.offset+int64(i))
-		}
-		i = end
+	if d.coin() {
+		data = testenv.WriteAt(data, nil, w.offset)
 	}
 	return data
 }
 
-func writeAt(data, p []byte, offset int64) []byte {
-	if need := int(offset) + len(p); need > len(data) {
-		data = append(data, make([]byte, need-len(data))...)
-	}
-	copy(data[offset:], p)
-	return data
-}
-
-// bytes is the space that segments take.
+// bytes returns the space that segments take.
 func (d *memDisk) bytes() (n int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -1,17 +1,15 @@
-// Package outbox is a durable queue of encoded messages that wait to be
-// delivered.
+// Package outbox is a durable queue of encoded messages that wait to be delivered. It implements store.Outbox on a
+// directory that one process at a time has open.
 //
-// An Outbox is one directory that one process owns. Append returns once the
-// messages are fsynced; whoever delivers them reads each stream from a cursor
-// (Read), learns of new messages without polling (Ready), and says what need
-// not be kept any longer (Settle). A stream is a pair of destination and topic;
-// its messages carry consecutive sequences from 1 on that are never given out
-// twice, so that a receiver can drop what it already has.
+// [Outbox.Append] returns when the messages are fsynced. The caller that delivers them takes that duty with
+// [Outbox.Acquire], reads each stream in order with [Outbox.Read], waits for new messages with [Outbox.Ready], and says
+// with [Outbox.Settle] which messages need not be kept any longer. A stream is a pair of destination and topic. Its
+// messages carry consecutive sequences from 1, which are never given out twice, so that a receiver can drop the
+// messages that it already has.
 //
-// An Outbox is a store.Outbox; package store has the types and the errors that
-// its methods share with others, such as store.Key and store.ErrOutboxFull.
+// Package store has the interface, its types, such as store.Key, and the errors that its methods share with other
+// implementations, such as store.ErrOutboxFull.
 //
-// The package knows neither sockets nor the format of a message. Its layout on
-// disk, what a crash leaves behind and why it rests on the engine it does are
-// told in docs/outbox.md.
+// The package knows neither sockets nor the format of a message. docs/outbox.md describes the layout on disk, what a
+// crash leaves behind, and why the package is built on the storage engine that it uses.
 package outbox

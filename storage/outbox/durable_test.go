@@ -13,84 +13,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-func TestReadyAndNewStreams(t *testing.T) {
-	o := open(t, newMemDisk(1).config())
-	appeared := o.NewStreams()
-	fill(t, o, orders, 1, 3, 1)
-	<-appeared
-	appeared = o.NewStreams()
-	ready, err := o.Ready(orders, 3)
-	require.NoError(t, err)
-	<-ready
-	ready, err = o.Ready(orders, 4)
-	require.NoError(t, err)
-	again, err := o.Ready(orders, 4)
-	require.NoError(t, err)
-	assert.Equal(t, ready, again)
-	select {
-	case <-ready:
-		t.Fatal("nothing was appended")
-	case <-appeared:
-		t.Fatal("no stream appeared")
-	default:
-	}
-	fill(t, o, orders, 4, 4, 1)
-	<-ready
-	ready, err = o.Ready(orders, 6)
-	require.NoError(t, err)
-	require.NoError(t, o.Close())
-	<-ready
-	<-appeared
-	<-o.NewStreams()
-}
-
-func TestEveryCallFailsAfterClose(t *testing.T) {
-	o := open(t, newMemDisk(1).config())
-	fill(t, o, orders, 1, 3, 1)
-	drained := make(chan error)
-	go func() { drained <- o.Drained(bg) }() // ends with Close
-	require.NoError(t, o.Close())
-	require.ErrorIs(t, <-drained, store.ErrClosed)
-	requireAll(t, o, store.ErrClosed)
-	require.NoError(t, o.Close())
-}
-
-// requireAll asks for the same error of every call.
-func requireAll(t *testing.T, o *Outbox, want error) {
-	t.Helper()
-	_, err := o.Append(bg, orders, nil)
-	require.ErrorIs(t, err, want)
-	_, err = o.Read(orders, 1, 1)
-	require.ErrorIs(t, err, want)
-	_, err = o.Ready(orders, 1)
-	require.ErrorIs(t, err, want)
-	require.ErrorIs(t, o.Settle(orders, 1), want)
-	require.ErrorIs(t, o.Forget(bg, orders), want)
-	require.ErrorIs(t, o.Drained(bg), want)
-}
-
-func TestDrainedWaitsForTheLastMessage(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		o := open(t, newMemDisk(1).config())
-		fill(t, o, orders, 1, 3, 1)
-		fill(t, o, events, 1, 3, 1)
-		ctx, cancel := context.WithCancel(bg)
-		cancel()
-		require.ErrorIs(t, o.Drained(ctx), context.Canceled)
-		done := false
-		go func() { done = o.Drained(bg) == nil }()
-		synctest.Wait()
-		require.NoError(t, o.Settle(orders, 3))
-		synctest.Wait()
-		assert.False(t, done)
-		require.NoError(t, o.Settle(events, 2, store.Range{First: 3, Last: 3}))
-		synctest.Wait()
-		assert.True(t, done)
-		require.NoError(t, o.Close())
-	})
-}
-
-func TestConcurrentAppendsShareFsyncs(t *testing.T) {
+func TestAppend_SharesFsyncs(t *testing.T) {
 	d := newMemDisk(1)
 	cfg := d.config()
 	cfg.SegmentBytes = 1 << 20
@@ -124,15 +47,18 @@ func TestConcurrentAppendsShareFsyncs(t *testing.T) {
 	})
 }
 
-func TestNothingIsReadableBeforeItsFsync(t *testing.T) {
+// TestRead_ReturnsNothingBeforeItsFsync looks while an fsync is under way.
+func TestRead_ReturnsNothingBeforeItsFsync(t *testing.T) {
 	d := newMemDisk(1)
 	synctest.Test(t, func(t *testing.T) {
 		o := open(t, d.config())
 		fill(t, o, orders, 1, 5, 1)
 		gate := make(chan struct{})
 		d.gate = func() { <-gate }
-		go func() { _, _ = o.Append(bg, orders, message(6)) }()
+		confirmed := false
+		go func() { _, err := o.Append(bg, orders, message(6)); confirmed = err == nil }() // ends with gate
 		synctest.Wait()
+		require.False(t, confirmed)
 		require.Equal(t, sequence(1, 5), readAll(t, o, orders, 1, 100))
 		require.NoError(t, o.Settle(orders, 6), "what is not durable cannot be settled")
 		ready, err := o.Ready(orders, 6)
@@ -159,26 +85,91 @@ func TestNothingIsReadableBeforeItsFsync(t *testing.T) {
 	})
 }
 
-func TestAFailedFsyncIsFinal(t *testing.T) {
+// TestFsync_AFailureIsFinal lets one fsync fail, and no other: a second attempt would succeed, and prove nothing about
+// what the disk holds.
+func TestFsync_AFailureIsFinal(t *testing.T) {
 	broken := errors.New("input/output error")
 	d := newMemDisk(1)
 	o := open(t, d.config())
 	fill(t, o, orders, 1, 5, 1)
-	ready, err := o.Ready(orders, 6)
-	require.NoError(t, err)
-	d.onSync = func() error { return broken }
-	_, err = o.Append(bg, orders, message(6))
+	failures := 0
+	d.onSync = func() error {
+		if failures++; failures == 1 {
+			return broken
+		}
+		return nil
+	}
+	_, err := o.Append(bg, orders, message(6))
 	require.ErrorIs(t, err, store.ErrFailed)
 	require.ErrorIs(t, err, broken)
-	<-ready
-	d.onSync = nil
 	syncs := d.syncs
 	requireAll(t, o, store.ErrFailed)
 	assert.Equal(t, syncs, d.syncs, "it is never retried")
 	require.ErrorIs(t, o.Close(), broken)
+	assert.Equal(t, 1, failures)
 
 	o = open(t, d.config())
 	got := readAll(t, o, orders, 1, 100)
 	assert.GreaterOrEqual(t, len(got), 5, "what was confirmed is there")
 	assert.LessOrEqual(t, len(got), 6)
+}
+
+// TestForget_IsDurableWhenItReturns cuts the power right after Forget, so that no Close saves the table of streams.
+func TestForget_IsDurableWhenItReturns(t *testing.T) {
+	d := newMemDisk(1)
+	synctest.Test(t, func(t *testing.T) {
+		o := open(t, d.config())
+		fill(t, o, orders, 1, 5, 1)
+		require.NoError(t, o.Settle(orders, 5))
+		gate := make(chan struct{})
+		d.gate = func() { <-gate }
+		forgotten := false
+		go func() { forgotten = o.Forget(bg, orders) == nil }() // ends with gate
+		synctest.Wait()
+		require.False(t, forgotten, "its fsync has not ended")
+		close(gate)
+		synctest.Wait()
+		require.True(t, forgotten)
+		crashed := d.restart(1)
+		require.NoError(t, o.Close())
+
+		o = open(t, crashed.config())
+		require.Empty(t, o.Streams())
+		fill(t, o, orders, 1, 2, 1)
+		require.EqualValues(t, 2, streamID(o, orders), "the number is not used again")
+		crashed = crashed.restart(2)
+		require.NoError(t, o.Close())
+
+		o = open(t, crashed.config())
+		require.EqualValues(t, 2, streamID(o, orders))
+		require.Equal(t, sequence(1, 2), readAll(t, o, orders, 1, 100))
+		require.NoError(t, o.Close())
+	})
+}
+
+func TestSettle_IsSavedWithTheNextAppend(t *testing.T) {
+	d := newMemDisk(1)
+	o := open(t, d.config())
+	fill(t, o, orders, 1, 10, 5)
+	require.NoError(t, o.Settle(orders, 4))
+	fill(t, o, events, 1, 1, 1) // of any stream
+	require.Equal(t, sequence(5, 10), readAll(t, open(t, d.restart(1).config()), orders, 1, 100))
+}
+
+// TestSettle_IsSavedWithoutAnAppend settles so much, but no segment as a whole, that it is saved for its own sake.
+func TestSettle_IsSavedWithoutAnAppend(t *testing.T) {
+	d := newMemDisk(1)
+	cfg := d.config()
+	cfg.SegmentBytes = 1 << 20
+	synctest.Test(t, func(t *testing.T) {
+		o := open(t, cfg)
+		fill(t, o, orders, 1, saveEvery+2, 1000)
+		require.NoError(t, o.Settle(orders, 0, store.Range{First: 2, Last: saveEvery + 1}))
+		synctest.Wait()
+		crashed := d.restart(1)
+		require.NoError(t, o.Close())
+		o = open(t, crashed.configWith(cfg))
+		require.Equal(t, []uint64{1, saveEvery + 2}, readAll(t, o, orders, 1, 1<<20))
+		require.NoError(t, o.Close())
+	})
 }

@@ -8,15 +8,14 @@ import (
 	"github.com/hashicorp/raft-wal/types"
 )
 
-// closingFS is for one call of the engine, which leaves the file open that it
-// opened or made when it fails afterwards: reading a damaged segment again and
-// again would use up the descriptors.
-type closingFS struct {
+// engineFS is the file system for one call of the engine, and remembers the file that the call opened. An engine that
+// fails afterwards leaves the file open, and repeated reads of a damaged segment would use up the descriptors.
+type engineFS struct {
 	types.VFS
 	opened io.Closer
 }
 
-func (fs *closingFS) Create(dir, name string, size uint64) (types.WritableFile, error) {
+func (fs *engineFS) Create(dir, name string, size uint64) (types.WritableFile, error) {
 	f, err := fs.VFS.Create(dir, name, size)
 	if err == nil {
 		fs.opened = f
@@ -24,7 +23,7 @@ func (fs *closingFS) Create(dir, name string, size uint64) (types.WritableFile, 
 	return f, err
 }
 
-func (fs *closingFS) OpenReader(dir, name string) (types.ReadableFile, error) {
+func (fs *engineFS) OpenReader(dir, name string) (types.ReadableFile, error) {
 	f, err := fs.VFS.OpenReader(dir, name)
 	if err == nil {
 		fs.opened = f
@@ -32,7 +31,7 @@ func (fs *closingFS) OpenReader(dir, name string) (types.ReadableFile, error) {
 	return f, err
 }
 
-func (fs *closingFS) OpenWriter(dir, name string) (types.WritableFile, error) {
+func (fs *engineFS) OpenWriter(dir, name string) (types.WritableFile, error) {
 	f, err := fs.VFS.OpenWriter(dir, name)
 	if err == nil {
 		fs.opened = f
@@ -40,9 +39,9 @@ func (fs *closingFS) OpenWriter(dir, name string) (types.WritableFile, error) {
 	return f, err
 }
 
-// engine calls the engine with call, and cleans up after it.
-func engine[T any](l *segmentLog, call func(*segment.Filer) (T, error)) (T, error) {
-	fs := &closingFS{VFS: l.fs}
+// callEngine calls the engine with call, and closes the file that a failed call left open.
+func callEngine[T any](l *segmentLog, call func(*segment.Filer) (T, error)) (T, error) {
+	fs := &engineFS{VFS: l.fs}
 	result, err := call(segment.NewFiler(l.dir, fs))
 	if err != nil && fs.opened != nil {
 		err = errors.Join(err, fs.opened.Close())
@@ -51,13 +50,13 @@ func engine[T any](l *segmentLog, call func(*segment.Filer) (T, error)) (T, erro
 }
 
 func (l *segmentLog) create(info types.SegmentInfo) (types.SegmentWriter, error) {
-	return engine(l, func(f *segment.Filer) (types.SegmentWriter, error) { return f.Create(info) })
+	return callEngine(l, func(f *segment.Filer) (types.SegmentWriter, error) { return f.Create(info) })
 }
 
 func (l *segmentLog) recoverTail(info types.SegmentInfo) (types.SegmentWriter, error) {
-	return engine(l, func(f *segment.Filer) (types.SegmentWriter, error) { return f.RecoverTail(info) })
+	return callEngine(l, func(f *segment.Filer) (types.SegmentWriter, error) { return f.RecoverTail(info) })
 }
 
 func (l *segmentLog) openSealed(info types.SegmentInfo) (types.SegmentReader, error) {
-	return engine(l, func(f *segment.Filer) (types.SegmentReader, error) { return f.Open(info) })
+	return callEngine(l, func(f *segment.Filer) (types.SegmentReader, error) { return f.Open(info) })
 }

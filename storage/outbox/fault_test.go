@@ -11,17 +11,17 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/buffstreams/watermill-buffstreams/storage/internal/testenv"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 var (
-	faults     = flag.Int("outbox.faults", 100, "lives that TestRandomFaults leads, with eight faults each")
+	faults     = flag.Int("outbox.faults", 100, "lives that TestFaults_AtRandom leads, with eight faults each")
 	everyFault = flag.Bool("outbox.all", false, "follow every fault by a power cut and by a kill, not by one of them in turns")
 )
 
-// script is a life with all that writes: appends that fill segments, settling in
-// and out of order, relocation, forgetting, closing and opening. It ends with
-// the first error.
+// script runs a life with everything that writes: appends that fill segments, settling in and out of order, relocation,
+// forgetting, closing and opening. It ends with the first error.
 func (l *life) script() error {
 	steps := []func() error{l.open}
 	for round := range 32 {
@@ -59,18 +59,17 @@ type aftermath int
 
 const (
 	powerCut aftermath = iota
-	killed             // the system lives on, and shows what it had
+	killed             // the system keeps running, and shows what the process wrote
 )
 
-// suffer runs the script with a fault, and then recovers three times: right
-// after, after a power cut, and after an orderly end.
-func suffer(t *testing.T, f fault, then aftermath, seed uint64) (recoveries int) {
+// runFault runs the script with a fault, and then recovers three times: at once, after a power cut, and after Close.
+func runFault(t *testing.T, f fault, then aftermath, seed uint64) (recoveries int) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLife(t, fmt.Sprintf("%+v, %d, seed %d", f, then, seed))
 		l.disk = newMemDisk(seed)
 		l.disk.fault = f
 		err := l.script()
-		l.dead(f, err)
+		l.checkFailed(f, err)
 		l.disk = l.after(then, seed)
 		require.NoError(t, l.open(), l.what)
 		l.recovered()
@@ -92,10 +91,10 @@ func suffer(t *testing.T, f fault, then aftermath, seed uint64) (recoveries int)
 	return recoveries
 }
 
-// dead checks that an outbox which failed says why, and goes on saying so.
-func (l *life) dead(f fault, err error) {
+// checkFailed checks that an outbox which failed returns the reason, and keeps returning it.
+func (l *life) checkFailed(f fault, err error) {
 	if err == nil {
-		return // the fault hurt nobody
+		return // no operation met the fault
 	}
 	cause := errors.Is(err, errPowerCut) || errors.Is(err, f.err)
 	require.True(l.t, cause, "%s: %v", l.what, err)
@@ -110,8 +109,7 @@ func (l *life) dead(f fault, err error) {
 	_ = l.close()
 }
 
-// after is the disk that the next process finds. A lasting fault is still there
-// when it first tries.
+// after returns the disk that the next process finds. A lasting fault is still there when the process first tries.
 func (l *life) after(then aftermath, seed uint64) *memDisk {
 	d := l.disk.next(seed)
 	if f := l.disk.fault; f.lasting {
@@ -130,7 +128,7 @@ func (l *life) after(then aftermath, seed uint64) *memDisk {
 	return d
 }
 
-// work is what a recovered outbox has to be able to do.
+// work does what a recovered outbox must be able to do.
 func (l *life) work() {
 	for _, k := range l.keys {
 		require.NoError(l.t, l.append(k, 2), l.what)
@@ -150,10 +148,10 @@ func measure(t *testing.T) (ops []opKind, reads int) {
 	return ops, reads
 }
 
-// Every operation of one life fails once in every way: the power goes before it,
-// in its middle and after it; the process is killed there; it returns EIO or
-// ENOSPC, half done or not at all, once or from then on.
-func TestEveryFaultAtEveryOperation(t *testing.T) {
+// TestFaults_AtEveryOperation lets each operation of one life fail once in every way: the power fails before it, in its
+// middle and after it; the process is killed there; it returns EIO or ENOSPC, half done or not at all, once or from
+// then on.
+func TestFaults_AtEveryOperation(t *testing.T) {
 	ops, _ := measure(t)
 	count := map[opKind]int{}
 	for _, kind := range ops {
@@ -166,10 +164,7 @@ func TestEveryFaultAtEveryOperation(t *testing.T) {
 		{err: noSpace, amount: none}, {err: noSpace, amount: part},
 		{err: noSpace, amount: part, lasting: true}, {err: ioError, amount: part, lasting: true},
 	}
-	stride, recoveries := 1, 0
-	if testing.Short() || sparse {
-		stride = 11
-	}
+	stride, recoveries := testenv.Stride(11), 0
 	for op := 1; op <= len(ops) && !t.Failed(); op += stride {
 		for i, f := range kinds {
 			f.op = op
@@ -177,32 +172,26 @@ func TestEveryFaultAtEveryOperation(t *testing.T) {
 				if !*everyFault && (op+i)%2 != int(then) {
 					continue
 				}
-				recoveries += suffer(t, f, then, uint64(op*len(kinds)+i))
+				recoveries += runFault(t, f, then, uint64(op*len(kinds)+i))
 			}
 		}
 	}
 	t.Logf("%d recoveries", recoveries)
 }
 
-// A read that fails costs nothing but itself.
-func TestEveryReadFailsOnce(t *testing.T) {
+// TestFaults_AtEveryRead lets each read fail once, which must cost nothing but that read.
+func TestFaults_AtEveryRead(t *testing.T) {
 	_, reads := measure(t)
-	stride, recoveries := 1, 0
-	if testing.Short() || sparse {
-		stride = 5
-	}
+	stride, recoveries := testenv.Stride(5), 0
 	for op := 1; op <= reads && !t.Failed(); op += stride {
-		recoveries += suffer(t, fault{op: op, reading: true, err: ioError}, aftermath(op%2), uint64(op))
+		recoveries += runFault(t, fault{op: op, reading: true, err: ioError}, aftermath(op%2), uint64(op))
 	}
 	t.Logf("%d reads, %d recoveries", reads, recoveries)
 }
 
-// Faults of any kind meet lives that went through others before.
-func TestRandomFaults(t *testing.T) {
-	runs, recoveries := *faults, 0
-	if testing.Short() || sparse {
-		runs /= 10
-	}
+// TestFaults_AtRandom lets faults of any kind meet outboxes that went through others before.
+func TestFaults_AtRandom(t *testing.T) {
+	runs, recoveries := *faults/testenv.Stride(10), 0
 	for seed := range uint64(runs) {
 		synctest.Test(t, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 3))
@@ -217,7 +206,7 @@ func TestRandomFaults(t *testing.T) {
 				}
 				l.what = fmt.Sprintf("seed %d, %+v", seed, f)
 				l.disk.fault = f
-				l.dead(f, l.script())
+				l.checkFailed(f, l.script())
 				l.disk = l.after(aftermath(rng.IntN(2)), rng.Uint64())
 				require.NoError(t, l.open(), l.what)
 				l.recovered()
@@ -232,8 +221,8 @@ func TestRandomFaults(t *testing.T) {
 	t.Logf("%d recoveries", recoveries)
 }
 
-// What no room was left for is appended when there is some again.
-func TestAfterNoSpaceThereIsRoomAgain(t *testing.T) {
+// TestFaults_AfterNoSpaceThereIsRoomAgain fills the disk, and then empties it.
+func TestFaults_AfterNoSpaceThereIsRoomAgain(t *testing.T) {
 	d := newMemDisk(1)
 	o := open(t, d.config())
 	fill(t, o, orders, 1, 30, 5)
@@ -244,7 +233,7 @@ func TestAfterNoSpaceThereIsRoomAgain(t *testing.T) {
 	require.ErrorIs(t, o.Close(), noSpace)
 	_, err = Open(d.config())
 	require.ErrorIs(t, err, noSpace)
-	require.False(t, errors.Is(err, os.ErrNotExist))
+	require.NotErrorIs(t, err, os.ErrNotExist)
 	d.fault = fault{}
 	o = open(t, d.config())
 	got := readAll(t, o, orders, 1, 1000)

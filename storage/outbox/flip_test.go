@@ -13,20 +13,14 @@ import (
 	"github.com/hashicorp/raft-wal/metadb"
 	"github.com/stretchr/testify/require"
 
+	"github.com/buffstreams/watermill-buffstreams/storage/internal/testenv"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-func flips(n int) int {
-	if testing.Short() || sparse {
-		return n / 10
-	}
-	return n
-}
-
-// Any bit of any segment may flip while nobody looks: Open or Read say what is
-// lost, and nothing else is. Only the last group of a log that was not closed
-// can go silently, as a torn one would.
-func TestBitsThatFlipInSegments(t *testing.T) {
+// TestDamage_FlippedBitsInSegments flips any bit of any segment between Close and Open: Open or Read report what is
+// lost, and nothing else is lost. Only the last group of a log that was not closed can be dropped silently, as a torn
+// one would.
+func TestDamage_FlippedBitsInSegments(t *testing.T) {
 	for _, closed := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
 			l := newLife(t, "undisturbed")
@@ -43,7 +37,7 @@ func TestBitsThatFlipInSegments(t *testing.T) {
 			}
 			_ = l.close()
 			rng, reported, refused := rand.New(rand.NewPCG(1, 1)), 0, 0
-			n := flips(1500)
+			n := 1500 / testenv.Stride(10)
 			for range n {
 				d := disk.next(1)
 				names := d.names()
@@ -74,8 +68,7 @@ func (l *life) withoutCache(d *memDisk) Config {
 	return cfg
 }
 
-// accounted reads a stream: each pending message is there, or reported as lost,
-// or the very last one.
+// accounted requires that each pending message of a stream is there, is reported as lost, or is the very last one.
 func (l *life) accounted(o *Outbox, k store.Key, last uint64, what string) (reported int) {
 	a, lost, got := l.acc[k], seqSet{}, map[uint64][]byte{}
 	for from := uint64(1); ; {
@@ -84,7 +77,7 @@ func (l *life) accounted(o *Outbox, k store.Key, last uint64, what string) (repo
 		if errors.As(err, &damage) {
 			require.Equal(l.t, k, damage.Key, what)
 			require.GreaterOrEqual(l.t, damage.Through, from, what)
-			lost.add(store.Range{First: damage.From, Last: damage.Through}, func(store.Range) {})
+			lost.add(store.Range{First: damage.From, Last: damage.Through}, nil)
 			from = damage.Through + 1
 			reported++
 			continue
@@ -105,16 +98,16 @@ func (l *life) accounted(o *Outbox, k store.Key, last uint64, what string) (repo
 	for seq := uint64(1); seq <= a.last; seq++ {
 		_, ok := got[seq]
 		gone := ok || lost.next(seq) != seq || a.settled.next(seq) != seq || k == l.keys[1] && seq == last
-		require.True(l.t, gone, "%s: message %d of %v is missing and nobody says so", what, seq, k)
+		require.True(l.t, gone, "%s: message %d of %v is missing without a report", what, seq, k)
 	}
 	return reported
 }
 
-// The meta store's bits may flip too: Open says so, or nothing is missing. What
-// was settled comes back only if the outbox was not closed.
-func TestBitsThatFlipInTheMetaStore(t *testing.T) {
+// TestDamage_FlippedBitsInTheMetaStore flips bits of the meta store: Open reports that, or nothing is missing. Settled
+// messages come back only if the outbox was not closed.
+func TestDamage_FlippedBitsInTheMetaStore(t *testing.T) {
 	for _, closed := range []bool{true, false} {
-		cfg := Config{Dir: filepath.Join(scratch(t), "outbox"), SegmentBytes: 4 << 10, CacheBytes: -1}
+		cfg := Config{Dir: filepath.Join(testenv.Dir(t), "outbox"), SegmentBytes: 4 << 10, CacheBytes: -1}
 		o := open(t, cfg)
 		fill(t, o, orders, 1, 600, 10)
 		require.NoError(t, o.Settle(orders, 10, store.Range{First: 20, Last: 30}))
@@ -124,7 +117,7 @@ func TestBitsThatFlipInTheMetaStore(t *testing.T) {
 		files := readDir(t, cfg.Dir)
 		require.NoError(t, o.Close())
 		good := files[metadb.FileName]
-		rng, refused, n := rand.New(rand.NewPCG(2, 2)), 0, flips(400)
+		rng, refused, n := rand.New(rand.NewPCG(2, 2)), 0, 400/testenv.Stride(10)
 		for i := range n {
 			bad := append([]byte(nil), good...)
 			at := rng.IntN(len(bad) - 10)
@@ -172,7 +165,7 @@ func writeDir(t *testing.T, dir string, files map[string][]byte) {
 	}
 }
 
-// tryRead returns what can be read or is reported as lost.
+// tryRead returns the sequences that can be read or are reported as lost.
 func tryRead(o *Outbox, k store.Key) (seqs []uint64) {
 	for from := uint64(1); ; {
 		b, err := o.Read(k, from, 10000)
@@ -188,14 +181,4 @@ func tryRead(o *Outbox, k store.Key) (seqs []uint64) {
 		seqs = append(seqs, sequence(b.First, b.Next()-1)...)
 		from = b.Next()
 	}
-}
-
-// scratch is a directory in memory, if the machine has that.
-func scratch(t testing.TB) string {
-	dir, err := os.MkdirTemp("/dev/shm", "outbox")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
 }

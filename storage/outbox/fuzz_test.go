@@ -48,21 +48,21 @@ func FuzzEntry(f *testing.F) {
 
 func recordSeeds() [][]byte {
 	key := store.Key{Destination: "127.0.0.1:1", Topic: "orders"}
-	messages := appendMessagesHeader(nil, 1, origin{}, 1, 2, 6)
+	messages := appendMessagesHeader(nil, extentKey{stream: 1}, 1, 2, 6)
 	messages = appendString(appendString(messages, "ab"), "cd")
 	whole := append(appendStreamRecord(nil, 1, key), messages...)
 	whole = appendSettledRecord(whole, 1, 2)
 	return [][]byte{
 		whole, appendForgetRecord(slices.Clone(whole), 1), messages,
-		appendMessagesHeader(nil, 1, origin{3, 4}, 1, 0xffffffff, 0xffffffff),
-		appendMessagesHeader(appendStreamRecord(nil, 1, key), 1, origin{}, ^uint64(0), 1, 0),
+		appendMessagesHeader(nil, extentKey{1, origin{3, 4}}, 1, 0xffffffff, 0xffffffff),
+		appendMessagesHeader(appendStreamRecord(nil, 1, key), extentKey{stream: 1}, ^uint64(0), 1, 0),
 		appendSettledRecord(nil, 1, ^uint64(0)),
 		append(appendStreamRecord(nil, 1, key), appendStreamRecord(nil, 2, key)...),
 	}
 }
 
-// FuzzRecords replays the records of an entry, as Open does with those of the last segment, and encodes again what it has
-// read of each: it must read the same.
+// FuzzRecords replays the records of an entry, as Open does with those of the last segment, and encodes again what it
+// has read of each: it must read the same.
 func FuzzRecords(f *testing.F) {
 	for _, seed := range recordSeeds() {
 		f.Add(seed)
@@ -79,14 +79,14 @@ func FuzzRecords(f *testing.F) {
 			require.Empty(t, again.b)
 		}
 		for _, fresh := range []bool{true, false} {
-			o := emptyIndex()
-			err := o.replayRecords(&segmentFile{}, map[extentKey]*extent{}, 1, data, fresh)
-			for _, s := range o.byID {
+			ix := newIndex()
+			err := ix.replay(&segmentFile{}, map[extentKey]*extent{}, 1, data, fresh)
+			for _, s := range ix.byID {
 				require.LessOrEqual(t, s.settled.through, s.durable-1)
 				require.Equal(t, s.durable, s.next)
 			}
 			if !fresh {
-				require.Empty(t, o.byID)
+				require.Empty(t, ix.byID)
 			}
 			if err != nil {
 				require.ErrorIs(t, err, errRecord)
@@ -95,19 +95,12 @@ func FuzzRecords(f *testing.F) {
 	})
 }
 
-func emptyIndex() *Outbox {
-	return &Outbox{
-		streams: map[store.Key]*stream{}, byID: map[uint64]*stream{}, nextStream: 1,
-		dests: map[string]*destination{}, segments: map[uint64]*segmentFile{},
-	}
-}
-
 func appendRecord(r record) []byte {
 	switch r.kind {
 	case recordStream:
 		return appendStreamRecord(nil, r.stream, r.key)
 	case recordMessages:
-		return append(appendMessagesHeader(nil, r.stream, r.from, r.first, int(r.count), len(r.payload)), r.payload...)
+		return append(appendMessagesHeader(nil, r.extentKey(), r.first, int(r.count), len(r.payload)), r.payload...)
 	case recordSettled:
 		return appendSettledRecord(nil, r.stream, r.through)
 	}
@@ -116,50 +109,50 @@ func appendRecord(r record) []byte {
 
 // FuzzState decodes what the meta store keeps besides the manifest.
 func FuzzState(f *testing.F) {
-	o := emptyIndex()
-	s := o.addStream(3, store.Key{Destination: "a:1", Topic: "t"})
+	ix := newIndex()
+	s := ix.addStream(3, store.Key{Destination: "a:1", Topic: "t"})
 	s.defined, s.durable = true, 100
-	s.settled.add(store.Range{First: 1, Last: 5}, func(store.Range) {})
-	s.settled.add(store.Range{First: 9, Last: 20}, func(store.Range) {})
-	f.Add(o.encodeStreams(7))
+	s.settled.add(store.Range{First: 1, Last: 5}, nil)
+	s.settled.add(store.Range{First: 9, Last: 20}, nil)
+	f.Add(ix.encodeStreams(7))
 	f.Add(newIdentity().encode())
 	segment := &segmentFile{last: 9}
-	segment.extents = []*extent{{stream: s, first: 1, last: 9, lo: 1, hi: 9, count: 9, size: 99, live: 1}}
-	f.Add(o.encodeSummary(segment))
+	segment.extents = []*extent{{stream: s, first: 1, last: 9, firstEntry: 1, lastEntry: 9, count: 9, bytes: 99, pending: 1}}
+	f.Add(ix.encodeSummary(segment))
 	f.Add(append([]byte{stateVersion, 1, 1, 1, 0, 0, 1, 0}, binary.AppendUvarint(nil, ^uint64(0))...))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if who, ok := decodeIdentity(data); ok {
 			require.Equal(t, data, who.encode())
 		}
-		o := emptyIndex()
-		if last, ok := o.decodeStreams(data); ok {
-			again := emptyIndex()
-			got, ok := again.decodeStreams(o.encodeStreams(last))
+		ix := newIndex()
+		if last, ok := ix.decodeStreams(data); ok {
+			again := newIndex()
+			got, ok := again.decodeStreams(ix.encodeStreams(last))
 			require.True(t, ok)
 			require.Equal(t, last, got)
-			require.Len(t, again.byID, len(o.byID))
-			for id, s := range o.byID {
+			require.Len(t, again.byID, len(ix.byID))
+			for id, s := range ix.byID {
 				require.Equal(t, s.key, again.byID[id].key)
 				require.Equal(t, s.settled, again.byID[id].settled)
 			}
 		}
-		o = emptyIndex()
-		o.addStream(3, store.Key{})
+		ix = newIndex()
+		ix.addStream(3, store.Key{})
 		segment := &segmentFile{}
-		if o.decodeSummary(segment, data) {
+		if ix.decodeSummary(segment, data) {
 			require.LessOrEqual(t, len(segment.extents), len(data)/9)
 		}
 	})
 }
 
-// FuzzDamagedOutbox changes bytes of an outbox's files and meta store, then opens and reads it: that succeeds or says what
-// is damaged, and never gives out anything that was not appended.
+// FuzzDamagedOutbox changes bytes of an outbox's files and meta store, then opens and reads it: that succeeds or says
+// what is damaged, and never gives out anything that was not appended.
 func FuzzDamagedOutbox(f *testing.F) {
 	f.Add(byte(0), uint16(100), byte(1), false)
 	f.Add(byte(1), uint16(3000), byte(0), true)
 	f.Add(byte(2), uint16(17), byte(0xff), false)
 	f.Add(byte(200), uint16(3), byte(4), false)
-	f.Fuzz(func(t *testing.T, which byte, at uint16, flip byte, cut bool) {
+	f.Fuzz(func(t *testing.T, which byte, at uint16, flip byte, truncate bool) {
 		const total = 300
 		d := newMemDisk(1)
 		cfg := d.config()
@@ -170,7 +163,7 @@ func FuzzDamagedOutbox(f *testing.F) {
 		require.NoError(t, o.Settle(orders, 7))
 		crashed := d.restart(uint64(which))
 		require.NoError(t, o.Close())
-		crashed.vandalise(which, int(at), flip, cut)
+		crashed.damageAny(which, int(at), flip, truncate)
 
 		o, err = Open(crashed.configWith(cfg))
 		var damage *store.CorruptError
@@ -203,8 +196,8 @@ func FuzzDamagedOutbox(f *testing.F) {
 	})
 }
 
-// vandalise changes one byte of a file or of a value of the meta store, or cuts a file there.
-func (d *memDisk) vandalise(which byte, at int, flip byte, cut bool) {
+// damageAny changes one byte of a file or of a value of the meta store, or truncates the file there.
+func (d *memDisk) damageAny(which byte, at int, flip byte, truncate bool) {
 	var keys []string
 	for k := range d.meta.stable {
 		keys = append(keys, k)
@@ -212,7 +205,7 @@ func (d *memDisk) vandalise(which byte, at int, flip byte, cut bool) {
 	slices.Sort(keys)
 	if names := d.names(); which < 128 && len(names) > 0 {
 		file := d.files[names[int(which)%len(names)]]
-		if n := len(file.current); n > 0 && cut {
+		if n := len(file.current); n > 0 && truncate {
 			file.current = file.current[:at%n]
 		} else if n > 0 {
 			file.current[at%n] ^= flip

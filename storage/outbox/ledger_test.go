@@ -14,16 +14,16 @@ import (
 // ledger is what a careful caller knows of a stream.
 type ledger struct {
 	id        uint64
-	known     map[uint64][]byte // confirmed, or seen: both must stay
+	known     map[uint64][]byte // confirmed, or read: both must stay
 	last      uint64
-	attempted [][][]byte // unconfirmed appends: there as a whole, or not at all
-	settled   seqSet     // asked for
-	saved     seqSet     // and durable: these must not come back
-	forgotten bool       // asked for, and unknown whether it happened
+	attempted [][][]byte // unconfirmed appends, each there as a whole or not at all
+	settled   seqSet     // passed to Settle
+	saved     seqSet     // settled and saved: these must not come back
+	forgotten bool       // Forget was called, and may have happened
 }
 
-// life drives an outbox on a disk with a fault, one call at a time, so that each
-// run of a script does the same operations in the same order.
+// life drives an outbox on a disk with a fault, one call at a time, so that each run of a script does the same
+// operations in the same order.
 type life struct {
 	t          testing.TB
 	what       string
@@ -71,9 +71,9 @@ func (l *life) close() error {
 	err := l.o.Close()
 	if err == nil {
 		for _, a := range l.acc {
-			a.saved.add(store.Range{First: 1, Last: a.settled.through}, func(store.Range) {})
+			a.saved.add(store.Range{First: 1, Last: a.settled.through}, nil)
 			for _, r := range a.settled.ranges {
-				a.saved.add(r, func(store.Range) {})
+				a.saved.add(r, nil)
 			}
 		}
 	}
@@ -104,8 +104,8 @@ func (l *life) append(k store.Key, count int) error {
 	a.take(first, batch)
 	l.number(k)
 	l.moved = l.moved || moved(l.o)
-	for _, a := range l.acc { // it carried what was settled in order
-		a.saved.add(store.Range{First: 1, Last: a.settled.through}, func(store.Range) {})
+	for _, a := range l.acc { // the append saved what was settled in order
+		a.saved.add(store.Range{First: 1, Last: a.settled.through}, nil)
 	}
 	return nil
 }
@@ -113,9 +113,9 @@ func (l *life) append(k store.Key, count int) error {
 func moved(o *Outbox) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for _, f := range o.segments {
+	for _, f := range o.index.segments {
 		for _, x := range f.extents {
-			if x.from != (origin{}) {
+			if x.origin != (origin{}) {
 				return true
 			}
 		}
@@ -132,7 +132,7 @@ func (a *ledger) take(first uint64, batch [][]byte) {
 
 // number checks that a stream keeps its number, and that a new one has a new one.
 func (l *life) number(k store.Key) {
-	a, id := l.acc[k], l.o.StreamID(k)
+	a, id := l.acc[k], streamID(l.o, k)
 	if a.id == 0 {
 		require.Greater(l.t, id, l.highest, "%s: the number of %v was used before", l.what, k)
 		l.highest, a.id = id, id
@@ -142,9 +142,9 @@ func (l *life) number(k store.Key) {
 
 func (l *life) settle(k store.Key, through uint64, ranges ...store.Range) error {
 	a := l.acc[k]
-	a.settled.add(store.Range{First: 1, Last: min(through, a.last)}, func(store.Range) {})
+	a.settled.add(store.Range{First: 1, Last: min(through, a.last)}, nil)
 	for _, r := range ranges {
-		a.settled.add(store.Range{First: r.First, Last: min(r.Last, a.last)}, func(store.Range) {})
+		a.settled.add(store.Range{First: r.First, Last: min(r.Last, a.last)}, nil)
 	}
 	err := l.o.Settle(k, through, ranges...)
 	synctest.Wait()
@@ -164,7 +164,7 @@ func (l *life) forget(k store.Key) error {
 // read returns all that a stream has pending.
 func (l *life) read(k store.Key) (map[uint64][]byte, error) {
 	got, before := map[uint64][]byte{}, uint64(0)
-	for from := uint64(1); l.o.StreamID(k) != 0; {
+	for from := uint64(1); streamID(l.o, k) != 0; {
 		b, err := l.o.Read(k, from, 1000)
 		if err != nil {
 			return got, err
@@ -181,18 +181,17 @@ func (l *life) read(k store.Key) (map[uint64][]byte, error) {
 	return got, nil
 }
 
-// recovered holds what an open found against the books, and continues them with
-// what turned out to be there.
+// recovered compares what an open found with the ledgers, and enters unconfirmed messages that are there.
 func (l *life) recovered() {
 	l.recoveries++
 	for _, k := range l.keys {
-		if l.o.StreamID(k) == 0 && l.acc[k].forgotten {
+		if streamID(l.o, k) == 0 && l.acc[k].forgotten {
 			l.acc[k] = &ledger{known: map[uint64][]byte{}}
 		}
 		got, err := l.read(k)
 		require.NoError(l.t, err, l.what)
 		l.acc[k].compare(l, k, got)
-		if l.o.StreamID(k) != 0 {
+		if streamID(l.o, k) != 0 {
 			l.number(k)
 		}
 	}
@@ -213,16 +212,16 @@ func (a *ledger) compare(l *life, k store.Key, got map[uint64][]byte) {
 	a.attempted = nil
 	pending := seqSet{}
 	for seq, m := range got {
-		require.Contains(l.t, a.known, seq, "%s: %v has a message that nobody appended", l.what, k)
+		require.Contains(l.t, a.known, seq, "%s: %v has a message that was never appended", l.what, k)
 		require.Equal(l.t, a.known[seq], m, "%s: sequence %d of %v", l.what, seq, k)
 		require.Equal(l.t, seq, a.saved.next(seq), "%s: settled message %d of %v came back", l.what, seq, k)
-		pending.add(store.Range{First: seq, Last: seq}, func(store.Range) {})
+		pending.add(store.Range{First: seq, Last: seq}, nil)
 	}
 	settled := seqSet{}
 	for seq := uint64(1); seq <= a.last; seq++ {
 		if pending.next(seq) == seq {
 			require.NotEqual(l.t, seq, a.settled.next(seq), "%s: confirmed message %d of %v is lost", l.what, seq, k)
-			settled.add(store.Range{First: seq, Last: seq}, func(store.Range) {})
+			settled.add(store.Range{First: seq, Last: seq}, nil)
 		}
 	}
 	a.settled, a.saved = settled, seqSet{through: settled.through, ranges: append([]store.Range(nil), settled.ranges...)}

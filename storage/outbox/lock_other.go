@@ -8,8 +8,7 @@ import (
 	"io"
 )
 
-// lockDir refuses: without a lock that dies with its process, two of them could
-// write the same log.
+// lockDir returns an error: without a lock that ends with its process, two processes could write the same log.
 func lockDir(string) (io.Closer, error) {
 	return nil, fmt.Errorf("outbox: this system has no file locks that the outbox can use: %w", errors.ErrUnsupported)
 }

@@ -1,12 +1,14 @@
 package outbox
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -29,17 +31,20 @@ func lockChild(dir string) int {
 	return 0
 }
 
-func TestASecondProcessIsKeptOut(t *testing.T) {
+func TestLock_KeepsASecondProcessOut(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "outbox")
 	o := open(t, Config{Dir: dir})
 	child := func() (string, int) {
-		cmd := exec.Command(os.Args[0])
+		// Without the lock, the meta store would let the child wait for its own lock for good.
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, os.Args[0])
 		cmd.Env = append(os.Environ(), "OUTBOX_TEST_LOCK="+dir)
 		out, _ := cmd.CombinedOutput()
 		return string(out), cmd.ProcessState.ExitCode()
 	}
 	out, code := child()
-	assert.Equal(t, 3, code, out)
+	require.Equal(t, 3, code, out)
 	assert.Contains(t, out, "only one process can open an outbox at a time: "+dir)
 	_, err := Open(Config{Dir: dir})
 	require.ErrorIs(t, err, ErrLocked, "nor a second outbox of this process")
@@ -47,6 +52,6 @@ func TestASecondProcessIsKeptOut(t *testing.T) {
 	require.NoError(t, o.Close())
 	out, code = child()
 	assert.Equal(t, 0, code, out)
-	assert.Contains(t, out, "epoch 2", "who was kept out took no epoch")
+	assert.Contains(t, out, "epoch 2", "the process that was kept out took no epoch")
 	assert.EqualValues(t, 3, open(t, Config{Dir: dir}).Epoch())
 }

@@ -11,8 +11,7 @@ import (
 	"syscall"
 )
 
-// lockDir takes the lock that keeps a second process out. The kernel releases
-// it with the process, however that ends.
+// lockDir locks dir against other processes. The kernel releases the lock when the process ends, however it ends.
 func lockDir(dir string) (io.Closer, error) {
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -25,7 +24,7 @@ func lockDir(dir string) (io.Closer, error) {
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		err = fmt.Errorf("%w: %s", ErrLocked, dir)
 	} else {
-		err = fmt.Errorf("outbox: lock of %s: %w", dir, err)
+		err = fmt.Errorf("outbox: cannot lock %s: %w", dir, err)
 	}
 	return nil, errors.Join(err, f.Close())
 }

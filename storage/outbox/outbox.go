@@ -10,54 +10,48 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// Outbox is a store.Outbox in an open directory. All methods may be called from any
-// number of goroutines, except that each stream has one reader at a time.
+// Outbox is a store.Outbox in a directory. All methods may be called concurrently, except that each stream has one
+// reader at a time. Append and Forget wait for their fsync, and Read may read from the disk; Drain and Acquire wait for
+// other callers; the others do not block. Open starts one goroutine, which writes to the disk and which Close ends.
 type Outbox struct {
-	cfg  Config
-	who  identity
-	seed uint32 // of every checksum in the log
-	meta metaStore
-	lock io.Closer
+	cfg      Config
+	identity identity
+	seed     uint32 // of every checksum in the log
+	meta     metaStore
+	lock     io.Closer // of the directory, or nil
 
-	deliverer chan struct{} // capacity 1: holds a value while somebody delivers
+	delivery chan struct{} // capacity 1: holds a value from Acquire to release
 
-	wake    chan struct{} // capacity 1: the committer has something to do
-	closing chan struct{}
-	stop    sync.Once
-	stopErr error
-	wg      sync.WaitGroup
+	wake      chan struct{} // capacity 1: the committer has something to do
+	closing   chan struct{} // closed by Close
+	closeOnce sync.Once
+	closeErr  error // set by closeOnce
+	wg        sync.WaitGroup
 
-	// The committer's own after Open.
+	// Owned by Open, and then by the committer.
 	log        *segmentLog
-	relocation *relocation
+	relocation *relocation // nil if none is under way
 
-	// mu guards the index and all below. Nothing waits for a disk under it.
+	// mu guards the fields below. No disk access happens while it is held.
 	mu          sync.Mutex
-	streams     map[store.Key]*stream
-	byID        map[uint64]*stream
-	nextStream  uint64
-	dests       map[string]*destination
-	bytes       int64 // cost of all that is pending
-	segments    map[uint64]*segmentFile
-	group       *group // being gathered, nil if empty
-	groupHint   int    // size of the last one, somewhat more
-	sectionHint int    // sections of the last one
-	cached      []*group
-	cachedSize  int
-	dirty       []*stream     // settled further than the log says
-	unsaved     uint64        // messages settled since that was last saved
-	tidy        bool          // a segment may be ready to be given back
-	newStreams  chan struct{} // closed and replaced when a stream appears
-	drained     chan struct{} // closed when nothing is pending; nil if nobody waits
+	index       *index
+	cache       cache
+	unsaved     unsaved
+	group       *group        // gathers appends; nil if there are none
+	groupHint   int           // bytes of the last group, and a quarter more
+	sectionHint int           // sections of the last group
+	reclaimable bool          // a segment may have become free
+	newStreams  chan struct{} // closed and replaced when a stream is created
+	drained     chan struct{} // closed when nothing is pending; nil if no caller waits for that
 	closed      bool
-	failure     error // wraps ErrFailed
+	failure     error // wraps store.ErrFailed
 }
 
 var _ store.Outbox = (*Outbox)(nil)
 
-// Open opens the outbox in cfg.Dir or makes one there, and adds one to its
-// epoch. It fails with ErrLocked while another process has it open, and with a
-// *CorruptError if the end of the log was damaged by more than a crash.
+// Open opens the outbox in cfg.Dir, or creates one there, and makes its next epoch durable. It fails with [ErrLocked]
+// while another process has the outbox open, and with a *store.CorruptError if the outbox has damage that a crash
+// cannot explain. The caller must close the outbox.
 func Open(cfg Config) (*Outbox, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -69,60 +63,64 @@ func Open(cfg Config) (*Outbox, error) {
 	}
 	o := &Outbox{
 		cfg: cfg, meta: metaStore{disk.meta}, lock: disk.lock,
-		deliverer: make(chan struct{}, 1),
-		wake:      make(chan struct{}, 1), closing: make(chan struct{}), newStreams: make(chan struct{}),
-		streams: map[store.Key]*stream{}, byID: map[uint64]*stream{}, nextStream: 1,
-		dests: map[string]*destination{}, segments: map[uint64]*segmentFile{},
+		delivery: make(chan struct{}, 1),
+		wake:     make(chan struct{}, 1), closing: make(chan struct{}),
+		index: newIndex(), cache: cache{limit: cfg.CacheBytes},
+		reclaimable: true, newStreams: make(chan struct{}),
 	}
-	if err := o.recover(disk.fs); err != nil {
-		var damage *store.CorruptError
-		if !errors.As(err, &damage) {
+	if err := o.recoverLog(disk.fs); err != nil {
+		var corrupt *store.CorruptError
+		if !errors.As(err, &corrupt) {
 			err = fmt.Errorf("outbox: open %s: %w", cfg.Dir, err)
 		}
-		return nil, errors.Join(err, o.release())
+		return nil, errors.Join(err, o.closeFiles())
 	}
-	o.tidy = true
 	o.poke()
-	o.wg.Add(1)
-	go o.run() // ends after Close closed o.closing, or with the first failed write
+	o.wg.Go(o.commitLoop) // ends when Close closes o.closing, or at the first failed write; Close waits for it
 	return o, nil
 }
 
-// ID is the random name of this outbox, made once. Receivers know its streams
-// by it.
-func (o *Outbox) ID() [16]byte { return o.who.id }
+// ID returns the random id of the outbox, by which receivers know its streams. It never changes.
+func (o *Outbox) ID() [16]byte { return o.identity.id }
 
-// Secret is random, made once, and binds the id to whoever holds this
-// directory. It belongs in no log.
-func (o *Outbox) Secret() [16]byte { return o.who.secret }
+// Secret returns random bytes that prove the ownership of the id. They never change, and must not be disclosed or
+// logged.
+func (o *Outbox) Secret() [16]byte { return o.identity.secret }
 
-// Epoch is how often the outbox was opened, this time included. It is durable
-// before Open returns, so no two processes ever have the same one.
-func (o *Outbox) Epoch() uint64 { return o.who.epoch }
+// Epoch returns a number that grows each time the outbox is opened. It is durable before Open returns, so no two
+// openings have the same epoch.
+func (o *Outbox) Epoch() uint64 { return o.identity.epoch }
 
-// Close commits the appends under way, saves what was settled, and ends every
-// wait with ErrClosed. It does not wait for messages to be delivered: Drained
-// does. Further calls wait for the first and return its error.
+// Err returns store.ErrClosed after Close, an error that wraps store.ErrFailed after a failed write, and nil before.
+func (o *Outbox) Err() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.errLocked()
+}
+
+// Close commits the appends under way, saves which messages are settled, and closes all files. It ends all waits: Drain
+// returns store.ErrClosed, and the channels of Ready and NewStreams are closed. Close does not wait for messages to be
+// delivered: see [Outbox.Drain]. Further calls wait for the first, and return its error.
 func (o *Outbox) Close() error {
-	o.stop.Do(func() {
+	o.closeOnce.Do(func() {
 		o.mu.Lock()
 		o.closed = true
-		o.releaseWaiters()
+		o.endWaitsLocked()
 		o.mu.Unlock()
 		close(o.closing)
 		o.wg.Wait()
 		o.mu.Lock()
 		failure := o.failure
 		o.mu.Unlock()
-		o.stopErr = errors.Join(failure, o.release())
+		o.closeErr = errors.Join(failure, o.closeFiles())
 	})
-	return o.stopErr
+	return o.closeErr
 }
 
-// release closes all that Open opened.
-func (o *Outbox) release() error {
+// closeFiles closes all that Open opened. The committer must have ended.
+func (o *Outbox) closeFiles() error {
 	var errs []error
-	for _, f := range o.segments {
+	for _, f := range o.index.segments {
 		errs = append(errs, f.handle.reset(nil))
 	}
 	errs = append(errs, o.meta.Close())
@@ -132,8 +130,24 @@ func (o *Outbox) release() error {
 	return errors.Join(errs...)
 }
 
-// usable says why no call can be served any longer. mu is held.
-func (o *Outbox) usable() error {
+// fail stops the outbox for good, and returns the error that its methods return from now on.
+func (o *Outbox) fail(cause error) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.failure != nil {
+		return o.failure
+	}
+	o.failure = fmt.Errorf("%w: %w", store.ErrFailed, cause)
+	if g := o.group; g != nil {
+		o.group = nil
+		g.err = o.failure
+		close(g.done)
+	}
+	o.endWaitsLocked()
+	return o.failure
+}
+
+func (o *Outbox) errLocked() error {
 	if o.failure != nil {
 		return o.failure
 	}
@@ -143,43 +157,17 @@ func (o *Outbox) usable() error {
 	return nil
 }
 
-// lookup returns the stream of k. mu is held.
-func (o *Outbox) lookup(k store.Key) (*stream, error) {
-	if err := o.usable(); err != nil {
+func (o *Outbox) streamLocked(k store.Key) (*stream, error) {
+	if err := o.errLocked(); err != nil {
 		return nil, err
 	}
-	if s := o.streams[k]; s != nil {
+	if s := o.index.streams[k]; s != nil {
 		return s, nil
 	}
 	return nil, store.ErrUnknownStream
 }
 
-// addStream puts a stream into the index. mu is held.
-func (o *Outbox) addStream(id uint64, k store.Key) *stream {
-	d := o.dests[k.Destination]
-	if d == nil {
-		d = &destination{name: k.Destination, total: &o.bytes}
-		o.dests[k.Destination] = d
-	}
-	d.streams++
-	s := &stream{id: id, key: k, dest: d, next: 1, durable: 1}
-	o.streams[k], o.byID[id] = s, s
-	o.nextStream = max(o.nextStream, id+1)
-	return s
-}
-
-// removeStream takes a drained stream out of the index. mu is held.
-func (o *Outbox) removeStream(s *stream) {
-	delete(o.byID, s.id)
-	if o.streams[s.key] == s {
-		delete(o.streams, s.key)
-	}
-	if s.dest.streams--; s.dest.streams == 0 {
-		delete(o.dests, s.dest.name)
-	}
-}
-
-// poke wakes the committer, or makes sure that it looks again.
+// poke makes the committer look for something to do, again if it is doing that now.
 func (o *Outbox) poke() {
 	select {
 	case o.wake <- struct{}{}:

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/buffstreams/watermill-buffstreams/storage/internal/leaks"
+	"github.com/buffstreams/watermill-buffstreams/storage/internal/testenv"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv("OUTBOX_TEST_LOCK"); dir != "" {
 		os.Exit(lockChild(dir))
 	}
-	leaks.Main(m)
+	testenv.Main(m)
 }
 
 var (
@@ -34,6 +34,16 @@ func open(t testing.TB, cfg Config) *Outbox {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = o.Close() })
 	return o
+}
+
+// streamID returns the number of stream k, or 0 if there is none.
+func streamID(o *Outbox, k store.Key) uint64 {
+	for _, s := range o.Streams() {
+		if s.Key == k {
+			return s.ID
+		}
+	}
+	return 0
 }
 
 func message(n uint64) []byte { return fmt.Appendf(nil, "message %d", n) }
@@ -78,7 +88,7 @@ func sequence(first, last uint64) (seqs []uint64) {
 	return seqs
 }
 
-func TestAppendedMessagesAreReadInOrder(t *testing.T) {
+func TestRead_ReturnsMessagesInOrder(t *testing.T) {
 	for _, cache := range []int{0, -1, 3000} {
 		for _, maxBytes := range []int{1, 100, 1 << 20} {
 			t.Run(fmt.Sprintf("cache %d, %d bytes", cache, maxBytes), func(t *testing.T) {
@@ -102,7 +112,7 @@ func TestAppendedMessagesAreReadInOrder(t *testing.T) {
 	}
 }
 
-func TestIdentityStaysAndEpochGrows(t *testing.T) {
+func TestOpen_KeepsTheIdentityAndRaisesTheEpoch(t *testing.T) {
 	cfg := Config{Dir: filepath.Join(t.TempDir(), "outbox")}
 	o := open(t, cfg)
 	id, secret := o.ID(), o.Secret()
@@ -111,7 +121,7 @@ func TestIdentityStaysAndEpochGrows(t *testing.T) {
 	assert.EqualValues(t, 1, o.Epoch())
 	fill(t, o, orders, 1, 5, 5)
 	fill(t, o, events, 1, 5, 5)
-	ids := [2]uint64{o.StreamID(orders), o.StreamID(events)}
+	ids := [2]uint64{streamID(o, orders), streamID(o, events)}
 	require.NoError(t, o.Close())
 	info, err := os.Stat(cfg.Dir)
 	require.NoError(t, err)
@@ -121,19 +131,21 @@ func TestIdentityStaysAndEpochGrows(t *testing.T) {
 		assert.Equal(t, id, o.ID())
 		assert.Equal(t, secret, o.Secret())
 		assert.Equal(t, epoch, o.Epoch())
-		assert.Equal(t, ids, [2]uint64{o.StreamID(orders), o.StreamID(events)})
+		assert.Equal(t, ids, [2]uint64{streamID(o, orders), streamID(o, events)})
 		require.Equal(t, sequence(1, 5), readAll(t, o, orders, 1, 100))
 		require.NoError(t, o.Close())
 	}
 	assert.NotEqual(t, id, open(t, newMemDisk(1).config()).ID())
 }
 
-func TestSettledMessagesAreSkippedAndSequencesNeverReused(t *testing.T) {
+func TestSettle_HidesMessagesAndFreesNoSequence(t *testing.T) {
 	cfg := newMemDisk(1).config()
 	o := open(t, cfg)
 	fill(t, o, orders, 1, 1000, 10)
-	require.NoError(t, o.Settle(orders, 100, store.Range{First: 200, Last: 299}, store.Range{First: 150, Last: 150}, store.Range{First: 901, Last: 5000}))
-	want := slices.Concat(sequence(101, 149), sequence(151, 199), sequence(300, 900))
+	require.NoError(t, o.Settle(orders, 100,
+		store.Range{First: 200, Last: 299}, store.Range{First: 150, Last: 150}, store.Range{First: 102, Last: 103},
+		store.Range{First: 901, Last: 5000}))
+	want := slices.Concat([]uint64{101}, sequence(104, 149), sequence(151, 199), sequence(300, 900))
 	require.Equal(t, want, readAll(t, o, orders, 1, 500))
 	s := o.Streams()[0]
 	assert.Equal(t, store.Stream{Key: orders, ID: 1, First: 101, Next: 1001, Pending: uint64(len(want)), Bytes: s.Bytes}, s)
@@ -144,7 +156,7 @@ func TestSettledMessagesAreSkippedAndSequencesNeverReused(t *testing.T) {
 	require.NoError(t, o.Settle(orders, 1000))
 	assert.Empty(t, readAll(t, o, orders, 1, 500))
 	assert.Zero(t, o.Streams()[0].Bytes)
-	require.NoError(t, o.Drained(bg))
+	require.NoError(t, o.Drain(bg))
 	for range 3 {
 		require.NoError(t, o.Close())
 		o = open(t, cfg)
@@ -154,7 +166,7 @@ func TestSettledMessagesAreSkippedAndSequencesNeverReused(t *testing.T) {
 	require.Equal(t, sequence(1001, 1010), readAll(t, o, orders, 0, 500))
 }
 
-func TestForgottenStreamGivesUpItsNumber(t *testing.T) {
+func TestForget_RemovesAStreamForGood(t *testing.T) {
 	cfg := newMemDisk(1).config()
 	o := open(t, cfg)
 	fill(t, o, orders, 1, 10, 5)
@@ -169,28 +181,28 @@ func TestForgottenStreamGivesUpItsNumber(t *testing.T) {
 	_, err = o.Ready(orders, 1)
 	require.ErrorIs(t, err, store.ErrUnknownStream)
 	for range 2 {
-		assert.Zero(t, o.StreamID(orders))
+		assert.Zero(t, streamID(o, orders))
 		assert.Len(t, o.Streams(), 1)
 		require.NoError(t, o.Close())
 		o = open(t, cfg)
 	}
 	fill(t, o, orders, 1, 3, 1)
-	assert.EqualValues(t, 3, o.StreamID(orders))
+	assert.EqualValues(t, 3, streamID(o, orders))
 	require.NoError(t, o.Close())
 	o = open(t, cfg)
-	assert.EqualValues(t, 3, o.StreamID(orders))
+	assert.EqualValues(t, 3, streamID(o, orders))
 
 	require.NoError(t, o.Settle(orders, 3))
 	require.NoError(t, o.Forget(bg, orders))
-	for range 3 { // until nothing but the table of streams can know
+	for range 3 { // until only the table of streams can know
 		require.NoError(t, o.Close())
 		o = open(t, cfg)
 	}
 	fill(t, o, orders, 1, 1, 1)
-	assert.EqualValues(t, 4, o.StreamID(orders), "also the highest")
+	assert.EqualValues(t, 4, streamID(o, orders), "also the highest")
 }
 
-func TestQuotaOfADestination(t *testing.T) {
+func TestQuota_CountsEachDestination(t *testing.T) {
 	cfg := newMemDisk(1).config()
 	cfg.QuotaBytes = 10 * (100 + 2 + MessageOverhead)
 	o := open(t, cfg)
@@ -205,7 +217,7 @@ func TestQuotaOfADestination(t *testing.T) {
 	var full *store.FullError
 	require.ErrorAs(t, err, &full)
 	assert.Equal(t, orders.Destination, full.Destination)
-	assert.Zero(t, o.StreamID(other), "nothing was written")
+	assert.Zero(t, streamID(o, other), "nothing was written")
 	_, err = o.Append(bg, other, m, m, m, m)
 	require.NoError(t, err)
 	_, err = o.Append(bg, events, m, m)
@@ -223,7 +235,7 @@ func TestQuotaOfADestination(t *testing.T) {
 	assert.EqualValues(t, 6, first, "a refused append takes no sequence")
 }
 
-func TestRefusals(t *testing.T) {
+func TestAppend_Refuses(t *testing.T) {
 	d := newMemDisk(1)
 	o := open(t, d.config())
 	var size *store.SizeError
@@ -248,7 +260,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-func TestEmptyAndLargeMessages(t *testing.T) {
+func TestAppend_EmptyAndLargeMessages(t *testing.T) {
 	cfg := newMemDisk(1).config()
 	cfg.CacheBytes = -1
 	o := open(t, cfg)
@@ -266,4 +278,26 @@ func TestEmptyAndLargeMessages(t *testing.T) {
 	b, err = o.Read(orders, 1, 1<<20)
 	require.NoError(t, err)
 	assert.GreaterOrEqual(t, len(b.Messages), 3)
+}
+
+// TestCache_HasNoGapBehindALargeGroup appends a group that the cache has no room for between two that it has room for.
+func TestCache_HasNoGapBehindALargeGroup(t *testing.T) {
+	cfg := newMemDisk(1).config()
+	cfg.CacheBytes = 3000
+	o := open(t, cfg)
+	fill(t, o, orders, 1, 3, 1)
+	large := make([]byte, 4000)
+	_, err := o.Append(bg, orders, large)
+	require.NoError(t, err)
+	fill(t, o, orders, 5, 6, 1)
+	o.mu.Lock()
+	recent := o.index.streams[orders].recent
+	o.mu.Unlock()
+	for i, sec := range recent {
+		require.EqualValues(t, 7, sec.last()+uint64(len(recent)-i), "section %d of %d", i, len(recent))
+	}
+	b, err := o.Read(orders, 4, 1)
+	require.NoError(t, err)
+	require.Equal(t, [][]byte{large}, b.Messages)
+	require.Equal(t, sequence(5, 6), readAll(t, o, orders, 5, 100))
 }

@@ -11,74 +11,79 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// Read returns messages of stream k from sequence from on, as many as maxBytes
-// hold but at least one. Messages that are settled are skipped, so First can
-// be larger than from; a batch never has a gap inside. Only durable messages are
-// returned; if there is none, the batch is empty and First is the sequence to
-// give to Ready. Reading on from Next is cheap, jumping costs a search of at
-// most one segment. One goroutine at a time may read a stream.
+// Read returns durable messages of stream k from sequence from on: as many as fit in maxBytes bytes, but at least one.
+// It skips messages that are settled, so First of the batch can be greater than from. It skips no others, and a batch
+// has no gap. If there is no message to return, the batch is empty and its First is the sequence to call [Outbox.Ready]
+// with.
 //
-// A *CorruptError says which messages cannot be read; nothing is skipped.
+// To read on from Next of the last batch is cheap; any other sequence costs a search of at most one segment. One
+// goroutine at a time may read a stream.
+//
+// Read returns store.ErrUnknownStream if there is no stream k, and a *store.CorruptError that says which messages
+// cannot be read.
 func (o *Outbox) Read(k store.Key, from uint64, maxBytes int) (store.Batch, error) {
 	for {
-		o.mu.Lock()
-		s, err := o.lookup(k)
+		b, p, err := o.planRead(k, from, maxBytes)
 		if err != nil {
-			o.mu.Unlock()
 			return store.Batch{}, err
 		}
-		from = s.settled.next(from)
-		end := s.settled.limit(from, s.durable)
-		b := batchBuilder{next: from, end: end, left: maxBytes, batch: store.Batch{First: from}}
-		if from >= end || b.fromCache(s) {
-			o.mu.Unlock()
+		if p.extent == nil {
 			return b.batch, nil
 		}
-		p, err := s.plan(from)
-		o.mu.Unlock()
-		if err == nil {
-			err = o.readExtent(&p, &b)
+		err = o.readExtent(&p, &b)
+		if errors.Is(err, errSegmentRemoved) {
+			continue // the index knows where its messages are now
 		}
-		if errors.Is(err, errGone) {
-			continue // moved meanwhile: the index knows where to
-		}
-		if len(b.batch.Messages) == 0 && err != nil {
+		if err != nil && len(b.batch.Messages) == 0 {
 			return store.Batch{}, err
 		}
 		// Damage behind a good message is for the next Read to report.
-		o.mu.Lock()
-		s.hint = hint{seq: b.next, index: p.at, extent: p.extent}
-		o.mu.Unlock()
+		o.setHint(p.stream, hint{extent: p.extent, entry: p.entry, seq: b.next})
 		return b.batch, nil
 	}
 }
 
-// plan is where to read: entries at to hi of the extent's segment.
-type plan struct {
-	key     store.Key
-	stream  uint64
-	extent  *extent
-	segment *segmentFile
-	from    origin
-	at, hi  uint64
-	last    uint64 // last sequence of the extent
+// readPlan says where to read: the entries of an extent from entry to lastEntry.
+type readPlan struct {
+	stream           *stream
+	extent           *extent
+	entry, lastEntry uint64
+	last             uint64 // last sequence of the extent
 }
 
-// plan finds the extent that holds seq. mu is held.
-func (s *stream) plan(seq uint64) (plan, error) {
-	x := s.extentAt(seq)
+// planRead serves a read from the cache if it can. Otherwise it returns a plan, whose extent is not nil.
+func (o *Outbox) planRead(k store.Key, from uint64, maxBytes int) (b batchBuilder, p readPlan, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s, err := o.streamLocked(k)
+	if err != nil {
+		return b, p, err
+	}
+	from = s.settled.next(from)
+	end := s.settled.limit(from, s.durable)
+	b = batchBuilder{next: from, end: end, left: maxBytes, batch: store.Batch{First: from}}
+	if from >= end || b.takeRecent(s) {
+		return b, p, nil
+	}
+	x := s.extentAt(from)
 	if x == nil {
-		return plan{}, s.lost(seq)
+		return b, p, s.missing(from)
 	}
-	p := plan{key: s.key, stream: s.id, extent: x, segment: x.segment, from: x.from, at: x.lo, hi: x.hi, last: x.last}
-	if s.hint.extent == x && s.hint.seq <= seq && s.hint.index >= x.lo {
-		p.at = s.hint.index
+	p = readPlan{stream: s, extent: x, entry: x.firstEntry, lastEntry: x.lastEntry, last: x.last}
+	if s.hint.extent == x && s.hint.seq <= from && s.hint.entry >= x.firstEntry {
+		p.entry = s.hint.entry
 	}
-	return p, nil
+	return b, p, nil
 }
 
-// lost reports pending messages that no segment holds. mu is held.
-func (s *stream) lost(seq uint64) *store.CorruptError {
+func (o *Outbox) setHint(s *stream, h hint) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s.hint = h
+}
+
+// missing returns the error for pending messages from seq on that no segment holds.
+func (s *stream) missing(seq uint64) *store.CorruptError {
 	through := s.settled.limit(seq, s.durable) - 1
 	for _, x := range s.extents {
 		if x.first > seq {
@@ -86,28 +91,33 @@ func (s *stream) lost(seq uint64) *store.CorruptError {
 			break
 		}
 	}
-	return &store.CorruptError{Reason: "messages are missing from the log", Key: s.key, From: seq, Through: through}
+	return &store.CorruptError{Reason: "messages that no segment holds", Key: s.key, From: seq, Through: through}
 }
 
-// readExtent fills b from the entries of p. If an entry is damaged it looks on
-// to learn how much is lost.
-func (o *Outbox) readExtent(p *plan, b *batchBuilder) error {
+// readExtent fills b from the entries of p. If an entry is damaged, readExtent looks at the entries behind it to learn
+// how many messages are lost.
+func (o *Outbox) readExtent(p *readPlan, b *batchBuilder) error {
 	var damage *store.CorruptError
-	for ; p.at <= p.hi; p.at++ {
+	report := func(reason string, entry uint64, err error) {
+		if damage == nil {
+			damage = &store.CorruptError{
+				File: p.extent.segment.name, Index: entry, Reason: reason, Err: err, Key: p.stream.key, From: b.next,
+			}
+		}
+	}
+	for ; p.entry <= p.lastEntry; p.entry++ {
 		first, err := o.readRecords(p, b)
-		if errors.Is(err, errGone) {
+		if errors.Is(err, errSegmentRemoved) {
 			return err
 		}
 		if err != nil && !isDamage(err) {
 			return fmt.Errorf("outbox: %w", err)
 		}
-		if err != nil && damage == nil {
-			damage = &store.CorruptError{File: p.segment.name, Index: p.at, Reason: "entry", Err: err, Key: p.key, From: b.next}
+		if err != nil {
+			report("unreadable entry", p.entry, err)
 		}
 		if first != 0 {
-			if damage == nil {
-				damage = &store.CorruptError{File: p.segment.name, Index: p.at, Reason: "messages are missing before", Key: p.key, From: b.next}
-			}
+			report("gap before an entry", p.entry, nil)
 			damage.Through = first - 1
 			return damage
 		}
@@ -115,19 +125,16 @@ func (o *Outbox) readExtent(p *plan, b *batchBuilder) error {
 			return nil
 		}
 	}
-	p.at = p.hi // what is appended later may follow in this extent
+	p.entry = p.lastEntry // messages that are appended later may follow in this extent
 	if b.next < b.end && b.next <= p.last {
-		if damage == nil {
-			damage = &store.CorruptError{File: p.segment.name, Index: p.hi, Reason: "messages are missing up to", Key: p.key, From: b.next}
-		}
+		report("gap after an entry", p.lastEntry, nil)
 		damage.Through = min(p.last, b.end-1)
 		return damage
 	}
 	return nil
 }
 
-// isDamage tells an entry that is not what was written from one that cannot be
-// read now.
+// isDamage reports whether err means that an entry is not what was written, rather than that it cannot be read now.
 func isDamage(err error) bool {
 	for _, d := range []error{errShortEntry, errEntryMagic, errEntryCRC, errEntryIndex, errRecord,
 		types.ErrCorrupt, types.ErrNotFound, io.EOF, io.ErrUnexpectedEOF, os.ErrNotExist} {
@@ -138,33 +145,48 @@ func isDamage(err error) bool {
 	return false
 }
 
-// readRecords takes what b wants out of one entry. A first other than 0 means
-// that the entry goes on at first although b.next should come.
-func (o *Outbox) readRecords(p *plan, b *batchBuilder) (first uint64, err error) {
-	buf, records, err := o.readEntry(p.segment, p.at)
+// readRecords takes messages for b out of one entry. A first other than 0 means that the entry continues the extent
+// with message first, although message b.next should come.
+func (o *Outbox) readRecords(p *readPlan, b *batchBuilder) (first uint64, err error) {
+	buf, records, err := o.readEntry(p.extent.segment, p.entry)
 	if err != nil {
 		return 0, err
 	}
-	defer buf.Close()
+	defer func() { _ = buf.Close() }()
+	key := extentKey{p.stream.id, p.extent.origin}
 	d := decoder{b: records}
 	for len(d.b) > 0 && !b.full() {
 		r := d.record()
 		if d.bad {
 			return 0, errRecord
 		}
-		if r.kind != recordMessages || r.stream != p.stream || r.from != p.from || r.last() < b.next {
+		if r.kind != recordMessages || r.extentKey() != key || r.last() < b.next {
 			continue
 		}
 		if r.first > b.next {
 			return r.first, nil
 		}
-		// The buffer is the engine's: what is kept of it is copied, in one piece.
+		// The engine uses the buffer again, so the messages are copied, in one piece.
 		b.take(append([]byte(nil), slicePayload(r.payload, b.next-r.first, r.last()-b.next+1)...))
 	}
 	return 0, nil
 }
 
-// batchBuilder collects the messages next to end-1.
+// readEntry returns the records of an entry, which are valid until the buffer is closed.
+func (o *Outbox) readEntry(f *segmentFile, entry uint64) (*types.PooledBuffer, []byte, error) {
+	buf, err := f.handle.read(entry)
+	if err != nil {
+		return nil, nil, err
+	}
+	records, err := openEntryAt(buf.Bs, entry, o.seed)
+	if err != nil {
+		_ = buf.Close()
+		return nil, nil, err
+	}
+	return buf, records, nil
+}
+
+// batchBuilder collects the messages from next to end-1.
 type batchBuilder struct {
 	batch     store.Batch
 	next, end uint64
@@ -175,7 +197,7 @@ func (b *batchBuilder) full() bool {
 	return b.next >= b.end || (b.left <= 0 && len(b.batch.Messages) > 0)
 }
 
-// take adds messages as views of payload, which begins with message next.
+// take adds messages as parts of payload, which begins with message next.
 func (b *batchBuilder) take(payload []byte) {
 	d := decoder{b: payload}
 	for len(d.b) > 0 && b.next < b.end {
@@ -190,12 +212,12 @@ func (b *batchBuilder) take(payload []byte) {
 	}
 }
 
-// fromCache fills b from memory, if what it wants first is there. mu is held.
-func (b *batchBuilder) fromCache(s *stream) bool {
+// takeRecent fills b from the cache, and reports whether message next is there.
+func (b *batchBuilder) takeRecent(s *stream) bool {
 	if len(s.recent) == 0 || s.recent[0].first > b.next {
 		return false
 	}
-	for i := s.recentAt(b.next); i < len(s.recent) && !b.full(); i++ {
+	for i := s.searchRecent(b.next); i < len(s.recent) && !b.full(); i++ {
 		sec := s.recent[i]
 		b.take(slicePayload(sec.payload, b.next-sec.first, sec.last()-b.next+1))
 	}

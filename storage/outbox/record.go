@@ -8,14 +8,14 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// One commit writes one entry: a header, then records. docs/outbox.md draws
-// both. The checksum is seeded with the outbox's id, so that bytes of another
-// outbox, or of a message that happens to look like an entry, never pass.
+// A commit writes one entry: a header, then records. docs/outbox.md draws both. The checksum is seeded with the
+// outbox's id, so that no bytes of another outbox, nor of a message that looks like an entry, pass for an entry of this
+// one.
 const (
 	entryMagic  = 0x6f62_7831 // "obx1"
 	entryHeader = 20
 
-	recordStream   = 1 // a key gets its stream id
+	recordStream   = 1 // gives a key its stream number
 	recordMessages = 2
 	recordSettled  = 3
 	recordForget   = 4
@@ -31,8 +31,7 @@ var (
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)
 )
 
-// sealEntry fills in the header of entry, whose first entryHeader bytes are
-// reserved for it.
+// sealEntry fills in the header of entry, whose first entryHeader bytes are reserved for it.
 func sealEntry(entry []byte, index uint64, seed uint32) {
 	binary.BigEndian.PutUint32(entry, entryMagic)
 	binary.BigEndian.PutUint64(entry[8:], index)
@@ -40,8 +39,7 @@ func sealEntry(entry []byte, index uint64, seed uint32) {
 	binary.BigEndian.PutUint32(entry[4:], crc32.Update(seed, castagnoli, entry[8:]))
 }
 
-// openEntry verifies data, which may be longer than the entry, and returns its
-// index and its records.
+// openEntry verifies the entry that data begins with, and returns its index and its records.
 func openEntry(data []byte, seed uint32) (index uint64, records []byte, err error) {
 	if len(data) < entryHeader {
 		return 0, nil, errShortEntry
@@ -69,23 +67,16 @@ func openEntryAt(data []byte, index uint64, seed uint32) ([]byte, error) {
 	return records, err
 }
 
-// origin tells a run of messages in a segment from other runs of the same
-// stream there. The zero value is where messages are first written; else they
-// were moved out of extent part of the segment with id segment.
-type origin struct {
-	segment, part uint64
-}
-
-// record is the decoded form of all kinds; which fields count depends on kind.
+// record is a decoded record. Which fields are set depends on its kind.
 type record struct {
 	kind    byte
 	stream  uint64
 	key     store.Key // recordStream
 	first   uint64    // recordMessages
 	count   uint64    // recordMessages
-	from    origin    // recordMessages
+	origin  origin    // recordMessages
 	through uint64    // recordSettled
-	payload []byte    // recordMessages: count times length and bytes
+	payload []byte    // recordMessages: length and bytes, count times
 }
 
 func appendStreamRecord(b []byte, id uint64, key store.Key) []byte {
@@ -95,17 +86,17 @@ func appendStreamRecord(b []byte, id uint64, key store.Key) []byte {
 	return appendString(b, key.Topic)
 }
 
-func appendMessagesHeader(b []byte, stream uint64, from origin, first uint64, count, size int) []byte {
+func appendMessagesHeader(b []byte, k extentKey, first uint64, count, size int) []byte {
 	b = append(b, recordMessages)
-	for _, v := range [...]uint64{stream, from.segment, from.part, first} {
+	for _, v := range [...]uint64{k.stream, k.origin.segment, k.origin.part, first} {
 		b = binary.AppendUvarint(b, v)
 	}
 	b = binary.BigEndian.AppendUint32(b, uint32(count))
 	return binary.BigEndian.AppendUint32(b, uint32(size))
 }
 
-// patchMessagesHeader sets count and size of the record whose payload begins
-// at start: they have a fixed width so that the last record can grow.
+// patchMessagesHeader sets count and size of the record whose payload begins at start. They have a fixed width, so that
+// the last record can grow.
 func patchMessagesHeader(b []byte, start, count, size int) {
 	binary.BigEndian.PutUint32(b[start-8:], uint32(count))
 	binary.BigEndian.PutUint32(b[start-4:], uint32(size))
@@ -124,7 +115,7 @@ func appendString(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
-// payloadSize is the encoded size of messages.
+// payloadSize returns the encoded size of messages.
 func payloadSize(messages [][]byte) int {
 	size := 0
 	for _, m := range messages {
@@ -141,10 +132,11 @@ func uvarintLen(v uint64) int {
 	return n
 }
 
-// cost is what count messages of size payload bytes count against a quota.
+// cost returns what count messages with a payload of size bytes count against the quota.
 func cost(size, count int) int64 { return int64(size) + int64(count)*MessageOverhead }
 
-// decoder reads the encodings above; the first failure sticks.
+// decoder reads the encodings above from b. Once a value cannot be read, bad is true, b is empty, and further values
+// are 0.
 type decoder struct {
 	b   []byte
 	bad bool
@@ -170,7 +162,7 @@ func (d *decoder) uint32() uint64 {
 	return uint64(v)
 }
 
-// bytes returns a view of what a length precedes.
+// bytes returns a part of b that its length precedes.
 func (d *decoder) bytes() []byte { return d.take(d.uvarint()) }
 
 func (d *decoder) take(n uint64) []byte {
@@ -185,8 +177,7 @@ func (d *decoder) take(n uint64) []byte {
 
 func (d *decoder) string() string { return string(d.bytes()) }
 
-// record returns the next record. Callers ask while d.b is not empty and check
-// d.bad after each.
+// record returns the next record. d.b must not be empty, and the caller must check d.bad before it uses the record.
 func (d *decoder) record() record {
 	r := record{kind: d.b[0]}
 	d.b = d.b[1:]
@@ -195,10 +186,10 @@ func (d *decoder) record() record {
 	case recordStream:
 		r.key = store.Key{Destination: d.string(), Topic: d.string()}
 	case recordMessages:
-		r.from = origin{segment: d.uvarint(), part: d.uvarint()}
+		r.origin = origin{segment: d.uvarint(), part: d.uvarint()}
 		r.first, r.count = d.uvarint(), d.uint32()
 		r.payload = d.take(d.uint32())
-		// Every message takes a byte at least, so a wild count fails here.
+		// Every message takes at least a byte, which bounds count by what the record holds.
 		d.bad = d.bad || r.count == 0 || r.first == 0 || r.count > uint64(len(r.payload))
 	case recordSettled:
 		r.through = d.uvarint()
@@ -210,7 +201,9 @@ func (d *decoder) record() record {
 }
 
 func (r *record) run() run {
-	return run{stream: r.stream, from: r.from, first: r.first, count: r.count, size: cost(len(r.payload), int(r.count))}
+	return run{r.extentKey(), r.first, r.count, cost(len(r.payload), int(r.count))}
 }
+
+func (r *record) extentKey() extentKey { return extentKey{r.stream, r.origin} }
 
 func (r *record) last() uint64 { return r.first + r.count - 1 }

@@ -17,9 +17,9 @@ type deadMeta struct{ types.MetaStore }
 func (deadMeta) SetStable([]byte, []byte) error          { return errPowerCut }
 func (deadMeta) CommitState(types.PersistentState) error { return errPowerCut }
 
-// A million pending messages: the first can be read soon, and neither opening
-// nor reading takes memory for all of them.
-func TestRecoveryOfManyPendingMessages(t *testing.T) {
+// TestRecovery_OfManyPendingMessages opens an outbox with a million pending messages: the first can be read soon, and
+// neither opening nor reading takes memory for all of them.
+func TestRecovery_OfManyPendingMessages(t *testing.T) {
 	count := 1_000_000
 	if testing.Short() {
 		count = 100_000

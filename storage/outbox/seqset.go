@@ -6,16 +6,18 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// seqSet holds the settled sequences of a stream: all up to through, and the
-// ranges above it, which are sorted and neither touch nor overlap. It is as
-// large as the gaps that its stream's reader leaves.
+// seqSet is a set of sequences: all up to through, and the ranges above it, which are sorted and neither touch nor
+// overlap.
 type seqSet struct {
 	through uint64
 	ranges  []store.Range
 }
 
-// add marks r and calls fresh for each part of it that was not in the set.
-func (s *seqSet) add(r store.Range, fresh func(store.Range)) {
+// add adds r, and calls added, unless that is nil, for each part of r that was not in the set.
+func (s *seqSet) add(r store.Range, added func(store.Range)) {
+	if added == nil {
+		added = func(store.Range) {}
+	}
 	if r.First <= s.through {
 		r.First = s.through + 1
 	}
@@ -29,18 +31,18 @@ func (s *seqSet) add(r store.Range, fresh func(store.Range)) {
 	for ; j < len(s.ranges) && s.ranges[j].First <= r.Last+1; j++ {
 		old := s.ranges[j]
 		if next < old.First {
-			fresh(store.Range{First: next, Last: min(old.First-1, r.Last)})
+			added(store.Range{First: next, Last: min(old.First-1, r.Last)})
 		}
 		next = max(next, old.Last+1)
 		merged.First, merged.Last = min(merged.First, old.First), max(merged.Last, old.Last)
 	}
 	if next <= r.Last {
-		fresh(store.Range{First: next, Last: r.Last})
+		added(store.Range{First: next, Last: r.Last})
 	}
 	s.replace(i, j, merged)
 }
 
-// replace puts r in the place of ranges[i:j], or into through if it begins there.
+// replace replaces ranges[i:j] by r, or raises through if r begins right behind it.
 func (s *seqSet) replace(i, j int, r store.Range) {
 	if r.First == s.through+1 {
 		s.through = r.Last
@@ -66,12 +68,12 @@ func (s *seqSet) next(seq uint64) uint64 {
 	return seq
 }
 
-// limit returns the first sequence above seq that is in the set, or max.
-func (s *seqSet) limit(seq, max uint64) uint64 {
+// limit returns the first sequence above seq that is in the set, but at most bound.
+func (s *seqSet) limit(seq, bound uint64) uint64 {
 	if i := s.search(seq); i < len(s.ranges) {
-		return min(s.ranges[i].First, max)
+		return min(s.ranges[i].First, bound)
 	}
-	return max
+	return bound
 }
 
 // missing counts the sequences of r that are not in the set.
@@ -87,7 +89,7 @@ func (s *seqSet) missing(r store.Range) uint64 {
 	return n
 }
 
-// search returns the first range that ends at seq or above.
+// search returns the place of the first range that ends at seq or above.
 func (s *seqSet) search(seq uint64) int {
 	return sort.Search(len(s.ranges), func(i int) bool { return s.ranges[i].Last >= seq })
 }

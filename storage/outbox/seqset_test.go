@@ -9,7 +9,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-func TestSeqSetAgreesWithAMap(t *testing.T) {
+func TestSeqSet_AgreesWithAMap(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 60 {
 		var set seqSet

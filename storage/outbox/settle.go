@@ -1,81 +1,61 @@
 package outbox
 
 import (
-	"cmp"
 	"context"
-	"slices"
 
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// Settle says that messages of stream k need not be kept: all up to through,
-// and those in the ranges, in any order. What was not appended yet cannot be
-// settled and is ignored. It returns before that is saved, which happens with
-// the next append or a while later: after a crash settled messages may come
-// back, and the receiver, which knows their sequences, drops them. Their space
-// is given back as whole segments run empty.
+// Settle records that messages of stream k need not be kept: those up to and including sequence through (0 for none),
+// and those in ranges, which may be in any order and may overlap. It ignores sequences of messages that are not durable
+// yet. It returns store.ErrUnknownStream if there is no stream k.
 //
-// The memory that a stream takes grows with the gaps between settled messages,
-// which a reader bounds with its window.
+// What is settled up to the lowest sequence that is not is saved with the next append to any stream. The rest is saved
+// whenever a segment is full, after 16,384 settled messages without an append, and by Close. After a crash Read can
+// return settled messages that were not saved; a receiver that has them drops them by their sequences. Disk space is
+// given back when all messages of a segment are settled.
+//
+// The memory that a stream takes grows with the gaps between settled messages, which a reader bounds with its window.
 func (o *Outbox) Settle(k store.Key, through uint64, ranges ...store.Range) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	s, err := o.lookup(k)
+	s, err := o.streamLocked(k)
 	if err != nil {
 		return err
 	}
-	emptied := false
-	before := o.unsaved
-	fresh := func(r store.Range) {
-		o.unsaved += r.Last - r.First + 1
-		emptied = s.release(r) || emptied
+	emptied, settled := false, uint64(0)
+	added := func(r store.Range) {
+		settled += r.Last - r.First + 1
+		emptied = s.deduct(r) || emptied
 	}
 	last := s.durable - 1
-	s.settled.add(store.Range{First: 1, Last: min(through, last)}, fresh)
+	s.settled.add(store.Range{First: 1, Last: min(through, last)}, added)
 	for _, r := range ranges {
-		s.settled.add(store.Range{First: max(r.First, 1), Last: min(r.Last, last)}, fresh)
+		s.settled.add(store.Range{First: max(r.First, 1), Last: min(r.Last, last)}, added)
 	}
-	if o.unsaved == before {
+	if settled == 0 {
 		return nil
 	}
-	if !s.dirty {
-		s.dirty = true
-		o.dirty = append(o.dirty, s)
+	o.unsaved.add(s, settled)
+	if o.index.bytes == 0 {
+		o.notifyDrainedLocked()
 	}
-	if o.bytes == 0 && o.drained != nil {
-		close(o.drained)
-		o.drained = nil
-	}
-	o.tidy = o.tidy || emptied
-	if emptied || o.unsaved >= saveEvery {
+	o.reclaimable = o.reclaimable || emptied
+	if emptied || o.unsaved.messages >= saveEvery {
 		o.poke()
 	}
 	return nil
 }
 
-// Forget removes stream k, which must be drained; it fails with ErrPending
-// otherwise. It returns once that is durable. Neither its number nor any of its
-// sequences is ever used again: a later Append to the same key begins a new
-// stream with a new number.
+// Forget removes stream k, and returns once that is durable. It returns [ErrPending] while the stream has pending
+// messages, and store.ErrUnknownStream if there is no stream k. A later Append to the same key creates a new stream
+// with a new number; no number is used twice. If ctx ends first, Forget returns its error, and the stream may or may
+// not come back after a crash.
 func (o *Outbox) Forget(ctx context.Context, k store.Key) error {
-	o.mu.Lock()
-	s, err := o.lookup(k)
-	if err == nil && s.settled.through+1 != s.next {
-		err = ErrPending
-	}
+	g, err := o.enqueueForget(k)
 	if err != nil {
-		o.mu.Unlock()
 		return err
 	}
-	g, err := o.gathering()
-	if err != nil {
-		o.mu.Unlock()
-		return err
-	}
-	g.entry = appendForgetRecord(g.entry, s.id)
-	s.defined, s.dirty = false, false
-	o.removeStream(s)
-	o.mu.Unlock()
 	o.poke()
 	select {
 	case <-g.done:
@@ -85,29 +65,22 @@ func (o *Outbox) Forget(ctx context.Context, k store.Key) error {
 	}
 }
 
-// Streams returns all streams by number, drained ones included. After Close or
-// a failure it returns what was known last.
-func (o *Outbox) Streams() []store.Stream {
-	o.mu.Lock()
-	all := make([]store.Stream, 0, len(o.byID))
-	for _, s := range o.byID {
-		all = append(all, store.Stream{
-			Key: s.key, ID: s.id, First: s.settled.through + 1, Next: s.next,
-			Pending: s.pending(), Bytes: s.bytes,
-		})
-	}
-	o.mu.Unlock()
-	slices.SortFunc(all, func(a, b store.Stream) int { return cmp.Compare(a.ID, b.ID) })
-	return all
-}
-
-// StreamID returns the number of stream k, which stays the same across
-// restarts, or 0 if there is none.
-func (o *Outbox) StreamID(k store.Key) uint64 {
+func (o *Outbox) enqueueForget(k store.Key) (*group, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if s := o.streams[k]; s != nil {
-		return s.id
+	s, err := o.streamLocked(k)
+	if err != nil {
+		return nil, err
 	}
-	return 0
+	if s.settled.through+1 != s.next {
+		return nil, ErrPending
+	}
+	g, err := o.groupLocked()
+	if err != nil {
+		return nil, err
+	}
+	g.entry = appendForgetRecord(g.entry, s.id)
+	s.defined, s.unsaved = false, false
+	o.index.removeStream(s)
+	return g, nil
 }

@@ -21,7 +21,7 @@ type probe struct {
 var simulation = probe{"internal/acked/receiver", "^TestSimulation$", "SEEDS=300"}
 
 // Short texts that say what the line does fit longest: one that fits no more fails TestMutantsFit.
-var mutants = slices.Concat(ackedMutants, []mutant{
+var mutants = slices.Concat(ackedMutants, storageMutants, []mutant{
 	// What the receiver says of a message.
 	{
 		"ack before the handler", "internal/acked/receiver/stream.go",
@@ -246,26 +246,6 @@ var mutants = slices.Concat(ackedMutants, []mutant{
 	},
 
 	// What was promised is on the disk.
-	{
-		"skip the outbox's fsync", "storage/outbox/disk.go",
-		"if err := f.SyncData(); err != nil {", "if err := error(nil); err != nil {",
-		probe{"storage/outbox", "^TestRandomCrashes$", ""},
-	},
-	{
-		"an outbox keeps its epoch", "storage/outbox/recover.go",
-		"o.who.epoch++", "",
-		probe{"storage/outbox", "^TestIdentityStaysAndEpochGrows$", ""},
-	},
-	{
-		"no checksum on an outbox's entries", "storage/outbox/record.go",
-		"if crc32.Update(seed, castagnoli, data[8:size]) !=", "if false && crc32.Update(seed, castagnoli, data[8:size]) !=",
-		probe{"storage/outbox", "^TestDamageInTheTailIsReportedByOpen$", ""},
-	},
-	{
-		"skip the dedupe store's fsync", "storage/internal/boltfile/open.go",
-		"given := &bolt.Options{", "given := &bolt.Options{NoSync: true, ",
-		probe{"storage/dedupe", "^TestEveryFaultAtEveryWrite$", ""},
-	},
 	{
 		"ack without the dedupe store", "internal/acked/receiver/dedupe.go",
 		"err := s.committer.commit(s)\n", "var err error\n_ = s.committer.commit\n",

@@ -14,6 +14,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/buffstreams/watermill-buffstreams/storage/internal/testenv"
 )
 
 var name = []byte("bucket")
@@ -29,20 +31,9 @@ func open(t testing.TB, path string) *DB {
 	return db
 }
 
-// scratch is a directory in memory, if the machine has that.
-func scratch(t testing.TB) string {
-	dir, err := os.MkdirTemp("/dev/shm", "boltfile")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
-}
-
-// Whatever bbolt writes has to pass: long and short keys and values, deletes,
-// buckets in buckets.
-func TestWhatBboltWritesIsInOrder(t *testing.T) {
-	path := filepath.Join(scratch(t), "file")
+// TestVerify_AcceptsWhatBboltWrites has long and short keys and values, deletes, and buckets in buckets.
+func TestVerify_AcceptsWhatBboltWrites(t *testing.T) {
+	path := filepath.Join(testenv.Dir(t), "file")
 	rng := rand.New(rand.NewPCG(1, 1))
 	for round := range 25 {
 		db := open(t, path)
@@ -60,6 +51,28 @@ func TestWhatBboltWritesIsInOrder(t *testing.T) {
 		}
 		require.NoError(t, db.Close())
 	}
+}
+
+// TestVerify_RefusesAPageThatIsFreeAndInUse puts the page of the tree's root into the list of free pages, which has no
+// checksum: the next commits would overwrite the tree.
+func TestVerify_RefusesAPageThatIsFreeAndInUse(t *testing.T) {
+	path := filepath.Join(testenv.Dir(t), "file")
+	db := open(t, path)
+	for n := range byte(5) {
+		require.NoError(t, db.Update(func(tx *bolt.Tx) error { return tx.Bucket(name).Put([]byte{n}, make([]byte, 9000)) }))
+	}
+	require.NoError(t, db.Close())
+	data, err := os.ReadFile(path)
+	require.NoError(t, err)
+	m, err := newest(bytes.NewReader(data), int64(len(data)))
+	require.NoError(t, err)
+	list := data[int64(m.freelist)*m.pageSize:]
+	require.NotZero(t, order.Uint16(list[10:]), "a page is free")
+	order.PutUint64(list[pageHeader:], m.root)
+	require.NoError(t, os.WriteFile(path, data, 0o600))
+	_, err = Open(path, 0, fill)
+	var damage *DamageError
+	require.ErrorAs(t, err, &damage)
 }
 
 func change(b *bolt.Bucket, rng *rand.Rand) error {
@@ -94,7 +107,7 @@ func next(b *bolt.Bucket, k []byte) (key, value []byte) {
 	return c.Next()
 }
 
-// shown is a file of which the system shows more than the disk has.
+// shown is a file of which the system shows bytes that the disk does not have.
 type shown struct {
 	show, disk []byte
 	written    bool // since the last fsync
@@ -109,7 +122,7 @@ func (s *shown) WriteAt(p []byte, offset int64) (int, error) {
 	return copy(s.show[offset:], p), nil
 }
 
-// Sync writes what was written since, as a system does that gave up on the rest.
+// Sync makes durable what was written since the last fsync, as a system does that gave up on the bytes before.
 func (s *shown) Sync() error {
 	if s.written {
 		m, err := newest(s, int64(len(s.show)))
@@ -121,9 +134,9 @@ func (s *shown) Sync() error {
 	return nil
 }
 
-// A commit whose last fsync failed is shown and not on disk. bbolt's next commit
-// would reuse the pages of the one before, which is all that the disk has.
-func TestACommitThatIsOnlyShownIsMadeDurable(t *testing.T) {
+// TestOpen_MakesACommitDurableThatIsOnlyShown has a commit whose last fsync failed. The next commit of bbolt would
+// reuse the pages of the commit before, which is all that the disk has.
+func TestOpen_MakesACommitDurableThatIsOnlyShown(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
 	db := open(t, path)
 	put := func(v string) {
@@ -142,38 +155,43 @@ func TestACommitThatIsOnlyShownIsMadeDurable(t *testing.T) {
 	f := &shown{show: slices.Clone(after), disk: slices.Clone(after)}
 	copy(f.disk[m.offset:m.offset+m.pageSize], before[m.offset:])
 	require.NotEqual(t, f.show, f.disk)
-	require.NoError(t, settle(f, int64(len(after))))
+	require.NoError(t, rewriteMeta(f, int64(len(after))))
 	require.Equal(t, f.show, f.disk)
 }
 
-func TestOneProcessAtATime(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "file")
-	var wg sync.WaitGroup
-	var mu sync.Mutex
-	var opened []*DB
-	for range 8 {
-		wg.Go(func() {
-			db, err := Open(path, 0, fill)
-			mu.Lock()
-			defer mu.Unlock()
-			if err == nil {
-				opened = append(opened, db)
-			} else if !errors.Is(err, ErrLocked) {
-				t.Error(err)
-			}
-		})
+// TestOpen_OneProcessAtATime lets many open a file at once that does not exist yet.
+func TestOpen_OneProcessAtATime(t *testing.T) {
+	for range 10 {
+		path := filepath.Join(testenv.Dir(t), "file")
+		var wg sync.WaitGroup
+		var mu sync.Mutex // guards opened
+		var opened []*DB
+		for range 8 {
+			wg.Go(func() { // ends with Open; the test waits for it
+				db, err := Open(path, 0, fill)
+				mu.Lock()
+				defer mu.Unlock()
+				if err == nil {
+					opened = append(opened, db)
+				} else if !errors.Is(err, ErrLocked) {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		for _, db := range opened {
+			require.NoError(t, db.Close())
+		}
+		require.Len(t, opened, 1)
+		names, err := os.ReadDir(filepath.Dir(path))
+		require.NoError(t, err)
+		require.Len(t, names, 1, "nothing is left behind")
+		require.NoError(t, open(t, path).Close())
 	}
-	wg.Wait()
-	require.Len(t, opened, 1, "also when it is made")
-	require.NoError(t, opened[0].Close())
-	names, err := os.ReadDir(filepath.Dir(path))
-	require.NoError(t, err)
-	require.Len(t, names, 1, "nothing is left behind")
-	require.NoError(t, open(t, path).Close())
 }
 
-// What is not a file of ours is refused without a panic.
-func TestForeignBytesAreRefused(t *testing.T) {
+// TestOpen_RefusesForeignBytes must not panic either.
+func TestOpen_RefusesForeignBytes(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
 	rng := rand.New(rand.NewPCG(1, 1))
 	for _, size := range []int{0, 1, 64, 80, 4096, 8192, 40000} {
@@ -190,9 +208,8 @@ func TestForeignBytesAreRefused(t *testing.T) {
 	require.NoError(t, Prepare(path+".not"))
 }
 
-// A file that is not named durably is lost as a whole, and with it what was
-// reported saved.
-func TestNamesAreSynced(t *testing.T) {
+// TestOpen_SyncsNames: a file whose name is not durable is lost as a whole, with all that was saved in it.
+func TestOpen_SyncsNames(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b")
 	path := filepath.Join(dir, "file")
 	var synced []string
@@ -221,7 +238,7 @@ func TestNamesAreSynced(t *testing.T) {
 	require.NoError(t, db.Close())
 }
 
-func TestDirectoriesAreMadeForTheirOwner(t *testing.T) {
+func TestMakeDir_ForItsOwnerOnly(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b", "c")
 	for range 2 {
 		require.NoError(t, MakeDir(dir))
@@ -231,8 +248,9 @@ func TestDirectoriesAreMadeForTheirOwner(t *testing.T) {
 	require.Equal(t, os.FileMode(0o700), info.Mode().Perm())
 }
 
-// A file that is cut while it is open ends no process, and holds up nobody.
-func TestFaultsBecomeErrors(t *testing.T) {
+// TestDB_ReturnsFaultsAsErrors truncates the file while it is open, which must neither crash the process nor block a
+// call.
+func TestDB_ReturnsFaultsAsErrors(t *testing.T) {
 	for _, left := range []int64{4096, 8192} {
 		path := filepath.Join(t.TempDir(), "file")
 		db := open(t, path)

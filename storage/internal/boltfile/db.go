@@ -9,25 +9,25 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// DB is bbolt's, whose panics end as errors.
+// DB is a bbolt database whose panics are returned as errors.
 type DB struct {
 	*bolt.DB
 	file   *os.File
-	broken atomic.Bool // bbolt panicked, maybe with its locks held
+	broken atomic.Bool // bbolt panicked, and may hold its locks for good
 }
 
-// View is bbolt's.
+// View reads in a transaction, as that of bbolt.DB does.
 func (db *DB) View(f func(*bolt.Tx) error) error {
 	return db.guard(func() error { return db.DB.View(f) })
 }
 
-// Update is bbolt's.
+// Update writes in a transaction, as that of bbolt.DB does.
 func (db *DB) Update(f func(*bolt.Tx) error) error {
 	return db.guard(func() error { return db.DB.Update(f) })
 }
 
-// Close is bbolt's. After a panic it gives back the file and its lock, and
-// leaves the rest to the end of the process: bbolt's Close could wait forever.
+// Close closes the file. After a panic of bbolt, whose own Close could then block forever, it only closes the file and
+// so releases its lock; the mapped memory stays until the process ends.
 func (db *DB) Close() error {
 	if db.broken.Load() {
 		return db.file.Close()
@@ -35,8 +35,8 @@ func (db *DB) Close() error {
 	return db.DB.Close()
 }
 
-// guard turns a panic of f, and a fault in the mapped memory as when the file
-// is cut under it, into a *DamageError. After that nothing is tried again.
+// guard calls f. It returns a *DamageError if f panics, or faults in the mapped memory because the file became shorter,
+// and from then on without calling f.
 func (db *DB) guard(f func() error) (err error) {
 	if db.broken.Load() {
 		return &DamageError{Reason: "it was found damaged before"}

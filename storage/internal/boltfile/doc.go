@@ -1,12 +1,9 @@
-// Package boltfile opens bbolt's files so that neither a crash nor damage in
-// them surprises anybody.
+// Package boltfile opens the files of bbolt safely after a crash and after damage.
 //
-// bbolt trusts its file: on a damaged page it panics, loops, or follows a
-// pointer out of the mapped memory, which no recover catches. It also builds on
-// what the system shows of the file, although a predecessor that was killed
-// before its fsync, or saw that fail, leaves a state there that the disk does
-// not have. So every page that the tree reaches is looked at first, and the
-// newest commit is made durable before anything is built upon it.
+// bbolt trusts its file: on a damaged page it panics, loops, or follows a pointer out of the mapped memory, which
+// recover does not catch. It also builds on the bytes that the system shows, although a process that was killed before
+// its fsync, or saw it fail, leaves bytes there that the disk does not have. So this package verifies every page that
+// the tree reaches, and makes the newest commit durable, before bbolt builds on them.
 package boltfile
 
 import (
@@ -17,7 +14,7 @@ import (
 // ErrLocked means that another process has the file open.
 var ErrLocked = errors.New("boltfile: the file is in use")
 
-// DamageError says why a file cannot be opened.
+// DamageError says why a file cannot be trusted.
 type DamageError struct{ Reason string }
 
 func (e *DamageError) Error() string { return "boltfile: " + e.Reason }

@@ -7,6 +7,5 @@ import (
 	"time"
 )
 
-// lock leaves locking to bbolt: elsewhere a lock cannot be handed over to it.
-// Two processes that open the file at the same moment are kept apart only then.
+// lock does nothing: on these systems a lock cannot be handed over to bbolt, which locks the file itself, later.
 func lock(*os.File, time.Duration) error { return nil }

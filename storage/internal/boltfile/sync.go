@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// SyncDir makes the names in dir durable, where a system knows of that.
+// SyncDir makes the names in dir durable. On systems that cannot it does nothing.
 func SyncDir(dir string) error {
 	if runtime.GOOS == "windows" {
 		return nil // directories cannot be synced, and names are journaled
@@ -21,8 +21,7 @@ func SyncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// MakeDir makes dir and what it lies in, for their owner only, and makes the
-// names durable.
+// MakeDir creates dir and its parents, for their owner only, and makes their names durable.
 func MakeDir(dir string) error { return opener{SyncDir}.makeDir(dir) }
 
 func (o opener) makeDir(dir string) error {
@@ -41,7 +40,7 @@ func (o opener) makeDir(dir string) error {
 	}
 	for parent := filepath.Dir(dir); ; parent = filepath.Dir(parent) {
 		err := o.syncDir(parent)
-		// Where this process may not look, or nothing can be synced, it made nothing.
+		// In a parent that this process may not open, or that cannot be synced, it has created nothing.
 		if err != nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.EINVAL) {
 			return err
 		}

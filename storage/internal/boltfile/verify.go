@@ -8,12 +8,12 @@ import (
 	"slices"
 )
 
-// The layout of bbolt's format 2, in the byte order of the machine.
+// The layout of bbolt's format 2. Numbers are in the byte order of the machine.
 const (
 	pageHeader    = 16 // id 8, flags 2, count 2, overflow 4
 	elementSize   = 16 // of leaf and branch pages both
 	bucketHeader  = 16 // root page 8, sequence 8
-	metaSize      = 64 // behind the page header
+	metaSize      = 64 // after the page header
 	metaSum       = metaSize - 8
 	magic         = 0xED0CDAED
 	formatVersion = 2
@@ -31,31 +31,34 @@ const (
 
 var order = binary.NativeEndian
 
-// meta is a meta page that is intact.
+// meta is an intact meta page.
 type meta struct {
-	offset                     int64
-	pageSize                   int64
-	root, freelist, high, txid uint64
+	offset   int64
+	pageSize int64
+	root     uint64 // page
+	freelist uint64 // page, or noFreelist
+	pages    uint64 // all pages of the file lie below
+	txid     uint64
 }
 
-// tree goes through the pages of one meta.
+// tree verifies the pages that one meta page reaches.
 type tree struct {
 	r    io.ReaderAt
 	m    meta
-	used []bool
+	used []bool // by page
 }
 
-// verify looks at every page that the newest meta reaches, and returns that.
-// Contents of keys and values are for their owner to check.
+// verify verifies every page that the newest meta page reaches, and returns that meta page. What keys and values
+// contain is for the caller to check.
 func verify(r io.ReaderAt, size int64) (meta, error) {
 	m, err := newest(r, size)
 	if err != nil {
 		return m, err
 	}
-	if m.high < 3 || m.high > uint64(size/m.pageSize) {
-		return m, damage("%d bytes are less than its %d pages take", size, m.high)
+	if m.pages < 3 || m.pages > uint64(size/m.pageSize) {
+		return m, damage("%d bytes are less than its %d pages take", size, m.pages)
 	}
-	t := &tree{r: r, m: m, used: make([]bool, m.high)}
+	t := &tree{r: r, m: m, used: make([]bool, m.pages)}
 	t.used[0], t.used[1] = true, true
 	if err := t.page(m.root, nil, nil, 0); err != nil {
 		return m, err
@@ -63,7 +66,7 @@ func verify(r io.ReaderAt, size int64) (meta, error) {
 	return m, t.freelist()
 }
 
-// newest returns the meta page that bbolt will use.
+// newest returns the meta page that bbolt will use: the intact one with the higher transaction id.
 func newest(r io.ReaderAt, size int64) (best meta, err error) {
 	if size == 0 {
 		return best, damage("it is empty")
@@ -77,7 +80,7 @@ func newest(r io.ReaderAt, size int64) (best meta, err error) {
 			return best, err
 		}
 		m, ok := decodeMeta(buf[pageHeader:])
-		// The second one stands where the page size says.
+		// The second meta page is page 1, which lies where the page size says.
 		if m.offset = offset; ok && (offset == 0 || offset == m.pageSize) && (!found || m.txid > best.txid) {
 			best, found = m, true
 		}
@@ -95,22 +98,23 @@ func decodeMeta(b []byte) (m meta, ok bool) {
 		return m, false
 	}
 	m.pageSize = int64(order.Uint32(b[8:]))
-	m.root, m.freelist, m.high, m.txid = order.Uint64(b[16:]), order.Uint64(b[32:]), order.Uint64(b[40:]), order.Uint64(b[48:])
+	m.root, m.freelist = order.Uint64(b[16:]), order.Uint64(b[32:])
+	m.pages, m.txid = order.Uint64(b[40:]), order.Uint64(b[48:])
 	return m, m.pageSize >= minPageSize && m.pageSize <= maxPageSize
 }
 
-// read returns a page with its overflow, and claims all of that: each page has
-// one place only, so that no walk goes in circles.
+// read returns a page with its overflow pages, and marks all of these as used. A page that is reached twice is an
+// error, so that no walk goes in circles.
 func (t *tree) read(id uint64) (buf []byte, err error) {
 	header := make([]byte, pageHeader)
-	if id >= t.m.high {
-		return nil, damage("page %d lies behind its end", id)
+	if id >= t.m.pages {
+		return nil, damage("page %d lies behind the end", id)
 	}
 	if _, err := t.r.ReadAt(header, int64(id)*t.m.pageSize); err != nil {
 		return nil, err
 	}
 	pages := uint64(order.Uint32(header[12:])) + 1
-	if order.Uint64(header) != id || pages > t.m.high-id {
+	if order.Uint64(header) != id || pages > t.m.pages-id {
 		return nil, damage("page %d is not what it should be", id)
 	}
 	for i := id; i < id+pages; i++ {
@@ -124,8 +128,8 @@ func (t *tree) read(id uint64) (buf []byte, err error) {
 	return buf, err
 }
 
-// page checks a page and those below. Its first key is low, unless that is nil:
-// bbolt finds the entry above by it. The others lie before high, unless that is.
+// page verifies a page and those below it. Its first key must be low, by which bbolt finds the page, and its keys must
+// lie before high; nil means that there is no such bound.
 func (t *tree) page(id uint64, low, high []byte, depth int) error {
 	if depth > maxDepth {
 		return damage("page %d lies too deep", id)
@@ -137,6 +141,7 @@ func (t *tree) page(id uint64, low, high []byte, depth int) error {
 	return t.elements(id, buf, low, high, depth)
 }
 
+// elements verifies the keys and values of a page, and the pages that they lead to.
 func (t *tree) elements(id uint64, buf []byte, low, high []byte, depth int) error {
 	flags, count := order.Uint16(buf[8:]), int(order.Uint16(buf[10:]))
 	if flags != flagLeaf && flags != flagBranch || pageHeader+count*elementSize > len(buf) {
@@ -171,7 +176,7 @@ func (t *tree) elements(id uint64, buf []byte, low, high []byte, depth int) erro
 	return nil
 }
 
-// element returns the i-th key of a page, and its value if that is a leaf.
+// element returns the i-th key of a page, and its value if the page is a leaf.
 func element(buf []byte, i int, flags uint16) (key, value []byte, ok bool) {
 	start := uint64(pageHeader + i*elementSize)
 	e := buf[start:]
@@ -186,24 +191,22 @@ func element(buf []byte, i int, flags uint16) (key, value []byte, ok bool) {
 	return buf[at : at+ksize : at+ksize], buf[at+ksize : at+ksize+vsize], true
 }
 
-// bucket checks what the value of a bucket's name leads to: a page, or one that
-// lies in the value itself.
+// bucket verifies the page that the value of a bucket's name leads to, or that lies in the value itself.
 func (t *tree) bucket(id uint64, value []byte, depth int) error {
 	if len(value) < bucketHeader {
-		return damage("page %d has a bucket that is cut", id)
+		return damage("page %d has a truncated bucket", id)
 	}
 	if root := order.Uint64(value); root != 0 {
 		return t.page(root, nil, nil, depth+1)
 	}
 	inline := slices.Clone(value[bucketHeader:])
 	if len(inline) < pageHeader || order.Uint16(inline[8:]) != flagLeaf || depth > maxDepth {
-		return damage("page %d has a bucket that is cut", id)
+		return damage("page %d has a truncated bucket", id)
 	}
 	return t.elements(id, inline, nil, nil, depth+1)
 }
 
-// freelist checks that no page is both free and in use: the next commits would
-// write over it.
+// freelist verifies that no page is both free and in use: the next commits would overwrite it.
 func (t *tree) freelist() error {
 	if t.m.freelist == noFreelist {
 		return nil
@@ -221,7 +224,7 @@ func (t *tree) freelist() error {
 	}
 	for i := range count {
 		id := order.Uint64(list[8*i:])
-		if id >= t.m.high || t.used[id] {
+		if id >= t.m.pages || t.used[id] {
 			return damage("page %d is in use and free", id)
 		}
 		t.used[id] = true

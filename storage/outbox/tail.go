@@ -7,20 +7,19 @@ import (
 	"io"
 
 	"github.com/hashicorp/raft-wal/segment"
-	"github.com/hashicorp/raft-wal/types"
 
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// engineFrame is what the engine adds to an entry at most: its header and
-// padding in front and behind, and the frames of an index and a commit.
+// engineFrame bounds what the engine adds to an entry: its header and padding in front and behind, and the frames of an
+// index and a commit.
 const engineFrame = 64
 
-// checkCut looks behind the end that the engine found. A torn write leaves
-// remains of one entry there, the next; any later one proves that the next was
-// fsynced before and is damaged now.
-func (o *Outbox) checkCut(f *segmentFile, fs types.VFS) error {
-	r, err := fs.OpenReader(o.cfg.Dir, f.name)
+// checkTail looks behind the end that the engine found in the tail. An entry is written after the fsync of the one
+// before, so a torn write leaves remains of one entry only. If a later one is intact, the entry at the end was fsynced
+// and is damaged.
+func (o *Outbox) checkTail(f *segmentFile) error {
+	r, err := o.log.fs.OpenReader(o.cfg.Dir, f.name)
 	if err != nil {
 		return err
 	}
@@ -29,21 +28,19 @@ func (o *Outbox) checkCut(f *segmentFile, fs types.VFS) error {
 		return err
 	}
 	if found != 0 {
-		return &store.CorruptError{File: f.name, Index: f.last + 1,
-			Reason: "intact entries lie behind a damaged one"}
+		return &store.CorruptError{File: f.name, Index: f.last + 1, Reason: "damaged entry before intact ones"}
 	}
 	return nil
 }
 
-// settleTail makes the last entry of the tail durable. Its writer may have died
-// before the fsync, or have seen that fail: then the system shows bytes that
-// it does not have on disk, and may never write unless they are written again.
-// All earlier entries were fsynced before it was written.
-func (o *Outbox) settleTail(f *segmentFile, fs types.VFS) (err error) {
+// rewriteLast makes the last entry of the tail durable. The process that wrote it may have died before the fsync, or
+// may have seen the fsync fail. Then the system shows bytes that the disk does not have, and may never write them
+// unless they are written again. All earlier entries were fsynced before.
+func (o *Outbox) rewriteLast(f *segmentFile) (err error) {
 	if f.last < f.info.BaseIndex {
 		return nil
 	}
-	w, err := fs.OpenWriter(o.cfg.Dir, f.name)
+	w, err := o.log.fs.OpenWriter(o.cfg.Dir, f.name)
 	if err != nil {
 		return err
 	}
@@ -53,7 +50,7 @@ func (o *Outbox) settleTail(f *segmentFile, fs types.VFS) (err error) {
 		return err
 	}
 	if found != f.last {
-		return &store.CorruptError{File: f.name, Index: f.last, Reason: "entry"}
+		return &store.CorruptError{File: f.name, Index: f.last, Reason: "unreadable entry"}
 	}
 	start := max(offset-engineFrame, 0)
 	if f.last == f.info.BaseIndex {
@@ -70,15 +67,16 @@ func (o *Outbox) settleTail(f *segmentFile, fs types.VFS) (err error) {
 	return w.Sync()
 }
 
-// findEntry searches a segment for the first entry with index from or above.
-// The index that it returns is 0 if there is none.
+// findEntry searches a segment for the first intact entry with index from or above. It returns index 0 if there is
+// none.
 func (o *Outbox) findEntry(r io.ReaderAt, from uint64) (index uint64, offset, size int64, err error) {
 	magic := binary.BigEndian.AppendUint32(nil, entryMagic)
 	window := make([]byte, 64<<10)
-	for begin := int64(0); ; {
-		n, end := r.ReadAt(window, begin)
-		if end != nil && !errors.Is(end, io.EOF) {
-			return 0, 0, 0, end
+	for start := int64(0); ; {
+		n, err := r.ReadAt(window, start)
+		eof := errors.Is(err, io.EOF)
+		if err != nil && !eof {
+			return 0, 0, 0, err
 		}
 		for at := 0; ; at += len(magic) {
 			i := bytes.Index(window[at:n], magic)
@@ -86,21 +84,20 @@ func (o *Outbox) findEntry(r io.ReaderAt, from uint64) (index uint64, offset, si
 				break
 			}
 			at += i
-			offset := begin + int64(at)
+			offset := start + int64(at)
 			index, size, err := o.entryAt(r, offset)
 			if err != nil || index >= from {
 				return index, offset, size, err
 			}
 		}
-		if end != nil {
+		if eof {
 			return 0, 0, 0, nil
 		}
-		begin += int64(n - len(magic) + 1)
+		start += int64(n - len(magic) + 1)
 	}
 }
 
-// entryAt returns index and length of the intact entry at offset; the index is
-// 0 if there is none.
+// entryAt returns index and size of the intact entry at offset. The index is 0 if there is none.
 func (o *Outbox) entryAt(r io.ReaderAt, offset int64) (index uint64, size int64, err error) {
 	header := make([]byte, entryHeader)
 	if _, err := r.ReadAt(header, offset); err != nil {
@@ -113,14 +110,14 @@ func (o *Outbox) entryAt(r io.ReaderAt, offset int64) (index uint64, size int64,
 	if size > segment.MaxEntrySize {
 		return 0, 0, nil
 	}
-	// Grows with what the file has, not with what the header says.
+	// ReadAll takes memory for what the file has, not for what the header says.
 	entry, err := io.ReadAll(io.NewSectionReader(r, offset, size))
 	if err != nil {
 		return 0, 0, err
 	}
 	index, _, err = openEntry(entry, o.seed)
 	if err != nil {
-		return 0, 0, nil
+		return 0, 0, nil //nolint:nilerr // what is not intact is no entry
 	}
 	return index, size, nil
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// What the meta store holds besides the manifest. Every value ends in a CRC32C.
+// The keys of the meta store, besides the manifest. docs/outbox.md says what their values hold.
 const (
 	keyIdentity = "outbox-identity"
 	keyStreams  = "outbox-streams"
@@ -21,39 +21,39 @@ const (
 
 func keySummary(segment uint64) string { return fmt.Sprintf("outbox-segment-%016x", segment) }
 
+// identity is what the outbox keeps for its life, and its epoch.
 type identity struct {
 	id, secret [16]byte
 	epoch      uint64
 }
 
-func newIdentity() (who identity) {
-	_, _ = rand.Read(who.id[:]) // never fails: the program ends instead
-	_, _ = rand.Read(who.secret[:])
-	return who
+func newIdentity() (i identity) {
+	_, _ = rand.Read(i.id[:]) // it never returns an error: the program ends instead
+	_, _ = rand.Read(i.secret[:])
+	return i
 }
 
-func (who identity) encode() []byte {
-	b := append([]byte{stateVersion}, who.id[:]...)
-	b = append(b, who.secret[:]...)
-	return binary.BigEndian.AppendUint64(b, who.epoch)
+func (i identity) encode() []byte {
+	b := append([]byte{stateVersion}, i.id[:]...)
+	b = append(b, i.secret[:]...)
+	return binary.BigEndian.AppendUint64(b, i.epoch)
 }
 
-func decodeIdentity(b []byte) (who identity, ok bool) {
+func decodeIdentity(b []byte) (i identity, ok bool) {
 	if len(b) != 1+16+16+8 || b[0] != stateVersion {
-		return who, false
+		return i, false
 	}
-	copy(who.id[:], b[1:])
-	copy(who.secret[:], b[17:])
-	who.epoch = binary.BigEndian.Uint64(b[33:])
-	return who, true
+	copy(i.id[:], b[1:])
+	copy(i.secret[:], b[17:])
+	i.epoch = binary.BigEndian.Uint64(b[33:])
+	return i, true
 }
 
-// encodeStreams writes the table of streams as it is durable: everything that
-// entries up to last say is in it. mu is held.
-func (o *Outbox) encodeStreams(last uint64) []byte {
+// encodeStreams returns the table of streams. It has all that the entries up to last say, and nothing of later ones.
+func (ix *index) encodeStreams(last uint64) []byte {
 	b := binary.AppendUvarint([]byte{stateVersion}, last)
-	b = binary.AppendUvarint(b, o.nextStream)
-	for _, s := range o.byID {
+	b = binary.AppendUvarint(b, ix.nextStream)
+	for _, s := range ix.byID {
 		if !s.defined {
 			continue
 		}
@@ -70,9 +70,8 @@ func (o *Outbox) encodeStreams(last uint64) []byte {
 	return b
 }
 
-// decodeStreams fills the empty index from the table and returns the entry that
-// the table is as of.
-func (o *Outbox) decodeStreams(b []byte) (last uint64, ok bool) {
+// decodeStreams fills an empty index from the table of streams, and returns the last entry that the table knows.
+func (ix *index) decodeStreams(b []byte) (last uint64, ok bool) {
 	if len(b) == 0 || b[0] != stateVersion {
 		return 0, false
 	}
@@ -81,7 +80,7 @@ func (o *Outbox) decodeStreams(b []byte) (last uint64, ok bool) {
 	next := d.uvarint()
 	for len(d.b) > 0 {
 		id := d.uvarint()
-		s := o.addStream(id, store.Key{Destination: d.string(), Topic: d.string()})
+		s := ix.addStream(id, store.Key{Destination: d.string(), Topic: d.string()})
 		s.defined = true
 		s.durable = d.uvarint()
 		s.next = s.durable
@@ -90,40 +89,40 @@ func (o *Outbox) decodeStreams(b []byte) (last uint64, ok bool) {
 			s.settled.ranges = append(s.settled.ranges, store.Range{First: d.uvarint(), Last: d.uvarint()})
 		}
 	}
-	o.nextStream = max(o.nextStream, next)
+	ix.nextStream = max(ix.nextStream, next)
 	return last, !d.bad
 }
 
-// encodeSummary writes what a later Open needs to know of a segment that takes
-// no more entries, so that it need not read it. mu is held.
-func (o *Outbox) encodeSummary(f *segmentFile) []byte {
+// encodeSummary returns what a later Open must know of a segment that takes no more entries, so that it need not read
+// it.
+func (ix *index) encodeSummary(f *segmentFile) []byte {
 	b := binary.AppendUvarint([]byte{stateVersion}, f.last)
 	for _, x := range f.extents {
-		// Moved messages count from when their origin is gone.
-		if _, waiting := o.segments[x.from.segment]; x.live == 0 && !waiting {
+		// Copies are not attached before their original is gone.
+		if _, unfinished := ix.segments[x.origin.segment]; x.pending == 0 && !unfinished {
 			continue
 		}
-		for _, v := range [...]uint64{x.stream.id, x.from.segment, x.from.part,
-			x.first, x.last, x.lo, x.hi, x.count, uint64(x.size)} {
+		for _, v := range [...]uint64{x.stream.id, x.origin.segment, x.origin.part,
+			x.first, x.last, x.firstEntry, x.lastEntry, x.count, uint64(x.bytes)} {
 			b = binary.AppendUvarint(b, v)
 		}
 	}
 	return b
 }
 
-// decodeSummary fills the extents of f. Those of forgotten streams are left out.
-func (o *Outbox) decodeSummary(f *segmentFile, b []byte) bool {
+// decodeSummary sets the extents of f, except those of streams that were forgotten.
+func (ix *index) decodeSummary(f *segmentFile, b []byte) bool {
 	if len(b) == 0 || b[0] != stateVersion {
 		return false
 	}
 	d := decoder{b: b[1:]}
 	f.last = d.uvarint()
 	for len(d.b) > 0 {
-		x := &extent{stream: o.byID[d.uvarint()], segment: f}
-		x.from = origin{segment: d.uvarint(), part: d.uvarint()}
+		x := &extent{stream: ix.byID[d.uvarint()], segment: f}
+		x.origin = origin{segment: d.uvarint(), part: d.uvarint()}
 		x.first, x.last = d.uvarint(), d.uvarint()
-		x.lo, x.hi = d.uvarint(), d.uvarint()
-		x.count, x.size = d.uvarint(), int64(d.uvarint())
+		x.firstEntry, x.lastEntry = d.uvarint(), d.uvarint()
+		x.count, x.bytes = d.uvarint(), int64(d.uvarint())
 		if x.stream != nil {
 			f.extents = append(f.extents, x)
 		}
@@ -131,8 +130,8 @@ func (o *Outbox) decodeSummary(f *segmentFile, b []byte) bool {
 	return !d.bad
 }
 
-// metaStore adds checksums to the engine's meta store, and turns the panics
-// with which its B-tree meets damaged pages into errors.
+// metaStore adds a checksum to each value of the engine's meta store. It returns an error where the B-tree of that
+// store panics on a damaged page.
 type metaStore struct{ types.MetaStore }
 
 func (m metaStore) get(key string) (value []byte, err error) {
@@ -143,7 +142,7 @@ func (m metaStore) get(key string) (value []byte, err error) {
 	}
 	n := len(b) - 4
 	if n < 0 || crc32.Checksum(b[:n], castagnoli) != binary.BigEndian.Uint32(b[n:]) {
-		return nil, &store.CorruptError{Reason: "checksum of " + key}
+		return nil, &store.CorruptError{Reason: "checksum mismatch of " + key}
 	}
 	return b[:n], nil
 }
@@ -169,7 +168,8 @@ func (m metaStore) CommitState(state types.PersistentState) (err error) {
 	return m.MetaStore.CommitState(state)
 }
 
-func recoverDamage(err *error) {
+// recoverDamage must be deferred. It sets err if the function panics.
+func recoverDamage(err *error) { //nolint:gocritic // the result of the function that defers it
 	if p := recover(); p != nil {
 		*err = &store.CorruptError{Reason: fmt.Sprintf("meta store: %v", p)}
 	}
