@@ -1,7 +1,6 @@
 package receiver
 
 import (
-	"errors"
 	"net"
 	"os"
 	"sync/atomic"
@@ -13,7 +12,6 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
-	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // halfConn is a connection whose two directions can be closed by themselves.
@@ -128,31 +126,4 @@ func TestReceiver_HasOnlyCopiesUntilTheGoawayIsAnswered(t *testing.T) {
 	require.Equal(t, 1, r.OnlyCopies())
 	pong(goawayPing)
 	require.Zero(t, r.OnlyCopies())
-}
-
-// failingStore fails once.
-type failingStore struct {
-	remembered
-	err   error
-	saves atomic.Int32
-}
-
-func (f *failingStore) Save(map[store.StreamID]store.StreamState) error {
-	f.saves.Add(1)
-	return f.err
-}
-
-// A write of the store has failed, and the next would succeed: what the store holds is not known, so that nothing is
-// acked.
-func TestCommitter_WritesNothingAfterAFailedWrite(t *testing.T) {
-	f := &failingStore{err: errors.New("disk")}
-	c := newCommitter(f, testkit.NewLog())
-	s := &stream{in: session.RestoreInbound(nil, 1)}
-	require.ErrorIs(t, c.commit(s), f.err)
-	broken := f.err
-	f.err = nil
-	require.ErrorIs(t, c.commit(s), broken)
-	require.EqualValues(t, 1, f.saves.Load())
-	c.close()
-	require.ErrorIs(t, c.commit(s), broken)
 }

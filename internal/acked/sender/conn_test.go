@@ -127,10 +127,10 @@ func TestSender_AHalfWrittenFrameEndsTheConnection(t *testing.T) {
 		}})
 		_, err := publish(t, s)
 		require.NoError(t, err)
-		server := <-network.Servers
-		synctest.Wait()
+		server, began := <-network.Servers, time.Now()
 		_, err = server.Read(make([]byte, 1))
 		require.ErrorIs(t, err, io.EOF)
+		require.Zero(t, time.Since(began), "not the handshake timeout ended it")
 		time.Sleep(time.Second) // the backoff, in the time of the bubble
 		synctest.Wait()
 		require.Equal(t, 2, network.Dialed())

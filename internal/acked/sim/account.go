@@ -15,8 +15,8 @@ func (w *world) drained(counts func(*stream) bool) string {
 				return fmt.Sprintf("a Publish waits for %d to %d: %s", x.First, x.Last, w.describe(x.head.flow))
 			}
 		}
-		for _, l := range s.proc.links {
-			for _, c := range l.parcels {
+		for _, l := range s.proc.senders {
+			for _, c := range l.relays {
 				if next := c.s.settled.Next(); counts(c.s.flow) && next < c.s.durable {
 					return fmt.Sprintf("sequence %d of %d does not leave the outbox: %s", next, c.s.durable-1, w.describe(c.s.flow))
 				}
@@ -54,7 +54,7 @@ func (w *world) account() {
 		}
 	}
 	for _, c := range w.conns { // half a minute later
-		if c.link == nil {
+		if c.sender == nil {
 			c.end(errSilence)
 		}
 	}

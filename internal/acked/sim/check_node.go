@@ -36,7 +36,7 @@ func (c *conn) heardBy(frame any) {
 		in.granted = in.got
 	case *wire.Release:
 		if in := c.ins[f.Handle]; in != nil && in.conn == c {
-			in.letGo()
+			in.detach()
 			delete(c.ins, f.Handle)
 			delete(c.life.flows, in.flow)
 		}
@@ -91,7 +91,7 @@ func (c *conn) said(frame any) {
 			return
 		}
 		if m := in.flow.message(f.Sequence); m == nil || !m.rejected {
-			w.fail(ruleAcked, "flow %d: sequence %d was rejected by nobody", in.flow.n, f.Sequence)
+			w.fail(ruleAcked, "flow %d: sequence %d was rejected by no group", in.flow.n, f.Sequence)
 		}
 		w.seen["rejects"]++
 	case *wire.Failure:

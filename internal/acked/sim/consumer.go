@@ -67,8 +67,8 @@ func (w *world) groupFor(s *seat) *group {
 	return g
 }
 
-// missing is the number of named groups that do not exist. Each has to find its place: the topic gives no credit while one
-// that is declared does not exist.
+// missing is the number of named groups that do not exist. Each has to find its place: the topic gives no credit while
+// one that is declared does not exist.
 func (rt *rtopic) missing() (n int) {
 	for i := range rt.plan.groups {
 		name := rt.plan.groups[i].name
@@ -96,7 +96,7 @@ func (w *world) join(s *seat) {
 	if g == nil {
 		return
 	}
-	if w.faults && w.dice.chance(200) && s.plan.name != "" { // it exists, and nobody reads it yet
+	if w.faults && w.dice.chance(200) && s.plan.name != "" { // it exists, and has no member yet
 		s.rt.topic().Initialize(s.plan.name)
 		return
 	}

@@ -55,7 +55,7 @@ func (w *world) stallSome() {
 
 // hangSome lets a sender give its connection up, while the node knows nothing of that: a newer one comes beside it.
 func (w *world) hangSome() {
-	l := w.anyLink()
+	l := w.anySender()
 	if l.conn == nil {
 		return
 	}
@@ -108,8 +108,8 @@ func (w *world) dieSome() {
 func (p *process) stepAside() {
 	p.w.seen["predecessors that go on"]++
 	p.old = true
-	for _, l := range p.links {
-		for _, c := range l.parcels {
+	for _, l := range p.senders {
+		for _, c := range l.relays {
 			c.s = c.s.view()
 		}
 	}
@@ -125,7 +125,7 @@ func (w *world) jump() {
 		w.now = w.now.Add(far)
 		return
 	}
-	for _, l := range pick(d, w.procs).links {
+	for _, l := range pick(d, w.procs).senders {
 		l.skew += far
 	}
 }
@@ -142,13 +142,13 @@ func (w *world) dropSome() {
 	}
 }
 
-// handOver gives an outbox's delivery to somebody else in the process.
+// handOver replaces an outbox's relay by another in the same process.
 func (w *world) handOver() {
-	l := w.anyLink()
-	if len(l.parcels) == 0 || l.proc.old {
+	l := w.anySender()
+	if len(l.relays) == 0 || l.proc.old {
 		return
 	}
-	c := pick(w.dice, l.parcels)
+	c := pick(w.dice, l.relays)
 	if c.o == nil || c.o.Err() != nil {
 		return
 	}
@@ -158,7 +158,7 @@ func (w *world) handOver() {
 	c.end()
 	c.begin(c.s.box.epoch)
 	w.note("hand over", c.s.flow.n, 0, 0)
-	w.seen["couriers replaced"]++
+	w.seen["relays replaced"]++
 }
 
 // intrude lets a stranger try another's publisher id, and sequences that are not its own.

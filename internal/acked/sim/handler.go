@@ -104,7 +104,7 @@ func (w *world) act(s *seat, i int) {
 	case f.offered:
 		if s.m.HasWaiters() && d.chance(700) {
 			w.seen["offers passed on"]++
-			w.lose(s, i)
+			w.removeFlight(s, i)
 			s.m.Yield(f.d)
 			s.waits = true
 			w.returned(s, f.msg)
@@ -123,11 +123,11 @@ func (w *world) act(s *seat, i int) {
 		w.seen["nacks"]++
 		f.nacked = true
 		if f.d.Attempt++; f.d.Attempt >= w.shape.attempts {
-			w.lose(s, i)
+			w.removeFlight(s, i)
 			w.refuse(s, f.d, f.msg, false)
 		}
 	default:
-		w.lose(s, i)
+		w.removeFlight(s, i)
 		w.ack(s, f)
 	}
 }
@@ -150,9 +150,9 @@ func (w *world) actAll(s *seat) {
 	}
 }
 
-func (w *world) lose(s *seat, i int) { s.flights = slices.Delete(s.flights, i, i+1) }
+func (w *world) removeFlight(s *seat, i int) { s.flights = slices.Delete(s.flights, i, i+1) }
 
-// ack is a handler's Ack. The model is told first: the node may tell others before it returns.
+// ack is a handler's Ack. The model notes it first: the node may report it before Settle returns.
 func (w *world) ack(s *seat, f *flight) {
 	w.note("ack", f.msg.flow.n, int(f.msg.seq), int(s.group.bit))
 	w.unclaim(s, f.msg)
@@ -176,7 +176,7 @@ func (w *world) unclaim(s *seat, m *message) {
 // giveBack returns a flight to its group.
 func (w *world) giveBack(s *seat, i int) {
 	f := s.flights[i]
-	w.lose(s, i)
+	w.removeFlight(s, i)
 	w.note("return", f.msg.flow.n, int(f.msg.seq), int(s.group.bit))
 	w.returned(s, f.msg)
 	s.m.Return(f.d)

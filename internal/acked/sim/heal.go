@@ -80,8 +80,8 @@ func (w *world) round() {
 				s.box.sync()
 			}
 			s.proc.work()
-			for _, l := range s.proc.links {
-				for _, c := range l.parcels {
+			for _, l := range s.proc.senders {
+				for _, c := range l.relays {
 					c.step(c.s.box.epoch)
 				}
 				l.dial()

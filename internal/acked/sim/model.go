@@ -110,13 +110,13 @@ type head struct {
 	flow     *stream
 	proc     *process
 	out      *session.Outbound
-	known    session.Watermark // what it was told is settled
+	known    session.Watermark // what it has learnt to be settled
 	next     uint64            // behind what it enqueued
 	settled  int               // known, of those enqueued here
 	released bool
 }
 
-// tell notes what a sender was told to be settled.
+// tell notes what a sender has learnt to be settled.
 func (w *world) tell(h *head, first, last uint64, rejected bool) {
 	for seq := first; seq <= last; seq++ {
 		m := h.flow.message(seq)
@@ -148,7 +148,7 @@ func (in *inflow) outstanding() amount {
 }
 
 // letGo forgets a flow's connection and the credit on it.
-func (in *inflow) letGo() {
+func (in *inflow) detach() {
 	in.conn = nil
 	in.spend(in.outstanding())
 	in.granted, in.got = amount{}, amount{}

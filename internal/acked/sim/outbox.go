@@ -28,9 +28,9 @@ type boxStream struct {
 	saved   session.Watermark // as the disk knows
 }
 
-// parcel delivers one stream over one link, as a courier does.
-type parcel struct {
-	link    *link
+// relay delivers one stream of an outbox over one sender.
+type relay struct {
+	sender  *sender
 	s       *boxStream
 	head    *head
 	o       *session.Outbound
@@ -55,7 +55,7 @@ func (b *outbox) open(p *process) {
 }
 
 // stream finds or makes the stream to a topic.
-func (b *outbox) stream(l *link, topic string) *boxStream {
+func (b *outbox) stream(l *sender, topic string) *boxStream {
 	for _, s := range b.streams {
 		if s.flow.to == l.to && s.flow.id.Topic == topic {
 			return s
@@ -70,7 +70,7 @@ func (b *outbox) stream(l *link, topic string) *boxStream {
 }
 
 // append stores messages. They are confirmed with the next sync.
-func (b *outbox) append(l *link, topic string) {
+func (b *outbox) append(l *sender, topic string) {
 	w, s := b.w, b.stream(l, topic)
 	n := 1 + w.dice.n(w.shape.batch)
 	for range n {
@@ -93,7 +93,7 @@ func (b *outbox) sync() {
 	b.w.note("sync", int(b.epoch), 0, 0)
 }
 
-// crash loses what was not synced, or keeps it though nobody was told.
+// crash loses what was not synced, or keeps it though its Publish has not returned.
 func (b *outbox) crash() {
 	w := b.w
 	if b.gathering && w.dice.chance(400) {
@@ -118,46 +118,46 @@ func (s *boxStream) view() *boxStream {
 
 // deliver begins a stream's delivery.
 func (b *outbox) deliver(p *process, s *boxStream) {
-	for _, l := range p.links {
+	for _, l := range p.senders {
 		if l.to == s.flow.to {
-			c := &parcel{link: l, s: s}
-			l.parcels = append(l.parcels, c)
+			c := &relay{sender: l, s: s}
+			l.relays = append(l.relays, c)
 			c.begin(b.epoch)
 		}
 	}
 }
 
-func (c *parcel) begin(epoch uint64) {
-	p, b := c.link.proc, c.s.box
+func (c *relay) begin(epoch uint64) {
+	p, b := c.sender.proc, c.s.box
 	base := c.s.settled.Next()
 	c.head = &head{flow: c.s.flow, proc: p, known: c.s.settled.Clone(), next: base}
 	c.head.known.Add(0, base-1)
 	who := session.Identity{Publisher: b.publisher, Secret: b.secret, Epoch: epoch}
-	c.o = c.link.client.StartFetched(who, c.s.flow.id.Stream, c.s.flow.id.Topic, base)
+	c.o = c.sender.client.StartFetched(who, c.s.flow.id.Stream, c.s.flow.id.Topic, base)
 	c.head.out = c.o
 	p.keep(c.head)
 	c.fetched = nil
 	if c.s.durable > base {
-		c.link.client.Announce(c.o, c.s.durable)
+		c.sender.client.Announce(c.o, c.s.durable)
 	}
 }
 
-// end takes a relay off its link.
-func (c *parcel) end() {
-	c.link.client.EndFetched(c.o)
-	c.link.proc.forget(c.head)
+// end removes a relay from its sender.
+func (c *relay) end() {
+	c.sender.client.EndFetched(c.o)
+	c.sender.proc.forget(c.head)
 	c.o = nil
 }
 
-// step does what a courier does next: hand over what was read, read, or wait for more.
-func (c *parcel) step(epoch uint64) {
-	w := c.link.w
+// step does what a relay does next: hand over what was read, read, or wait for more.
+func (c *relay) step(epoch uint64) {
+	w := c.sender.w
 	if c.o == nil || c.o.Err() != nil {
 		if c.o != nil {
 			c.end()
 			c.retry = w.now.Add(5 * time.Second)
 		}
-		if !w.now.Before(c.retry) && !c.link.proc.old {
+		if !w.now.Before(c.retry) && !c.sender.proc.old {
 			c.begin(epoch)
 		}
 		return
@@ -169,7 +169,7 @@ func (c *parcel) step(epoch uint64) {
 	from, gen, ok := c.o.NextFetch()
 	if !ok {
 		if next, quiet := c.o.Idle(); quiet && next < c.s.durable {
-			c.link.client.Announce(c.o, next+1)
+			c.sender.client.Announce(c.o, next+1)
 		}
 		return
 	}
@@ -177,7 +177,7 @@ func (c *parcel) step(epoch uint64) {
 }
 
 // read fetches a run of messages that are not settled.
-func (c *parcel) read(from, gen uint64, n int) {
+func (c *relay) read(from, gen uint64, n int) {
 	first, last := c.s.settled.Hole(from)
 	last = min(last, c.s.durable-1, first+uint64(n)-1)
 	if first > last {
@@ -187,25 +187,25 @@ func (c *parcel) read(from, gen uint64, n int) {
 	c.fetched = c.s.flow.msgs[first-1 : last]
 }
 
-func (c *parcel) feed() {
+func (c *relay) feed() {
 	var bodies [][]byte
 	for _, m := range c.fetched {
 		bodies = append(bodies, m.body(nil))
 	}
-	c.link.client.Feed(c.o, c.gen, c.first, bodies)
-	c.link.w.note("feed", c.link.proc.n, int(c.first), len(c.fetched))
+	c.sender.client.Feed(c.o, c.gen, c.first, bodies)
+	c.sender.w.note("feed", c.sender.proc.n, int(c.first), len(c.fetched))
 	c.fetched = nil
 }
 
-// news settles what relays were told.
-func (l *link) news() {
+// takeEvents settles what the relays have learnt.
+func (l *sender) takeEvents() {
 	for _, o := range l.client.WithEvents() {
-		i := slices.IndexFunc(l.parcels, func(c *parcel) bool { return c.o == o })
+		i := slices.IndexFunc(l.relays, func(c *relay) bool { return c.o == o })
 		events := o.Events()
 		if i < 0 {
 			continue
 		}
-		c := l.parcels[i]
+		c := l.relays[i]
 		for _, e := range events {
 			if e.First == 0 {
 				l.w.seen["relays refused"]++

@@ -151,7 +151,7 @@ func (l *life) open(c *conn, f *wire.Open) {
 		return
 	}
 	if fl == nil {
-		w.fail(ruleEpoch, "conn %d: a stream that nobody has was let through", c.id)
+		w.fail(ruleEpoch, "conn %d: a stream that no process has was let through", c.id)
 		return
 	}
 	c.fates[f.Handle] = opens
@@ -196,7 +196,7 @@ func (l *life) fence(publisher [16]byte, epoch uint64) {
 	for fl, in := range l.flows {
 		if fl.id.Publisher == publisher && in.conn != nil && in.epoch < epoch {
 			in.conn.claimed = true
-			in.letGo()
+			in.detach()
 			l.recv.w.seen["streams fenced"]++
 		}
 	}
@@ -214,7 +214,7 @@ func (l *life) attach(in *inflow, c *conn, f *wire.Open) {
 				in.conn.past[h] = true
 			}
 		}
-		in.letGo()
+		in.detach()
 	}
 	in.conn, in.epoch = c, f.Epoch
 	in.next = max(in.next, f.Base)
@@ -225,9 +225,9 @@ func (l *life) attach(in *inflow, c *conn, f *wire.Open) {
 func (l *life) detached(c *conn) {
 	for _, in := range c.ins {
 		if in.conn == c {
-			in.letGo()
+			in.detach()
 		}
-		// Nobody has ever asked for the topic: nothing was received, and nothing is remembered. A connection that had lost the
+		// The topic never had a group: nothing was received, and nothing is remembered. A connection that had lost the
 		// flow to another may end long after that one: what was opened anew meanwhile is not forgotten with it.
 		if in.conn == nil && len(in.rt.groups) == 0 && l.flows[in.flow] == in {
 			delete(l.flows, in.flow)

@@ -2,234 +2,204 @@ package sim
 
 import (
 	"errors"
-	"slices"
 	"time"
 
-	"github.com/buffstreams/watermill-buffstreams/internal/flow"
+	"github.com/buffstreams/watermill-buffstreams/framing"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
-// process is a publisher's process: its links, the Publish calls that are under way, and perhaps an outbox.
-type process struct {
-	w        *world
-	n        int
-	identity session.Identity
-	streams  uint64
-	budget   *flow.Budget
-	links    []*link
-	heads    map[*session.Outbound]*head
-	order    []*head // of heads: what a violation says must not hang on the order of a map
-	calls    []*call
-	waits    []*wait
-	box      *outbox // nil: none, or it has gone to a successor
-	old      bool    // a successor has its outbox
+// errLate is what waiters get whose time is over.
+var errLate = errors.New("sim: too late")
+
+// sender is a process's sending side to one receiver: what package sender does around a session.Client, without
+// sockets.
+type sender struct {
+	w      *world
+	proc   *process
+	to     *receiver
+	client *session.Client
+	conn   *conn // nil: there is none
+	skew   time.Duration
+	ticked time.Time
+	retry  time.Time
+	relays []*relay
+	segs   []session.Segment
 }
 
-// call is a Publish that has not enqueued all of its messages.
-type call struct {
-	link  *link
-	out   *session.Outbound
-	batch *session.Batch
-	msgs  []*message
-	at    int
-	level session.Level
-	room  <-chan struct{}
-}
-
-// wait is a Publish that waits for its messages.
-type wait struct {
-	*session.Waiter
-	head *head
-	late bool // it has a deadline
-}
-
-func (w *world) newProcess() *process {
-	w.lastProc++
-	p := &process{
-		w: w, n: w.lastProc, heads: map[*session.Outbound]*head{},
-		identity: session.Identity{Publisher: w.dice.bytes16(), Secret: w.dice.bytes16(), Epoch: 1},
-		budget:   flow.NewBudget(w.shape.keepMemory),
-	}
-	for _, r := range w.receivers {
-		p.links = append(p.links, w.newLink(p, r))
-	}
-	w.procs = append(w.procs, p)
-	w.note("process starts", p.n, 0, 0)
-	return p
-}
-
-// headOf finds what the process knows of a stream.
-func (p *process) headOf(to *receiver, id StreamID) *head {
-	f := p.w.flows[flowKey{to.n, id}]
-	for _, h := range p.order {
-		if f != nil && h.flow == f {
-			return h
-		}
-	}
-	return nil
-}
-
-// head returns what the process knows of the stream to a topic, and begins that.
-func (p *process) head(l *link, topic string) *head {
-	before := p.streams
-	o := l.client.Stream(topic)
-	if h := p.heads[o]; h != nil && p.streams == before {
-		return h
-	}
-	f := p.w.newFlow(l.to, StreamID{p.identity.Publisher, p.streams, topic}, p.identity.Secret)
-	h := &head{flow: f, proc: p, out: o, next: 1}
-	p.keep(h)
-	return h
-}
-
-func (p *process) keep(h *head) {
-	p.heads[h.out] = h
-	p.order = append(p.order, h)
-}
-
-func (p *process) forget(h *head) {
-	delete(p.heads, h.out)
-	p.order = slices.DeleteFunc(p.order, func(o *head) bool { return o == h })
-}
-
-// publish begins a Publish of some messages.
-func (p *process) publish(l *link, topic string, level session.Level) {
-	w := p.w
-	c := &call{link: l, out: p.head(l, topic).out, batch: &session.Batch{}, level: level}
-	for range 1 + w.dice.n(w.shape.batch) {
-		m := w.newMessage()
-		c.msgs = append(c.msgs, m)
-		_, ok, err := c.batch.Append(1<<20, func(dst []byte) ([]byte, error) { return m.body(dst), nil })
-		if !ok || err != nil {
-			w.fail(ruleContent, "a batch refuses a message of %d bytes: %v", m.size, err)
-		}
-	}
-	w.note("publish", p.n, l.to.n, len(c.msgs))
-	if p.advance(c) {
-		p.calls = append(p.calls, c)
+func (w *world) newSender(p *process, to *receiver) *sender {
+	s := &w.shape
+	return &sender{
+		w: w, proc: p, to: to,
+		client: session.NewClient(session.ClientConfig{
+			Identity: p.identity, NextStream: func() uint64 { p.streams++; return p.streams },
+			Window:   session.Window{Messages: s.keepMessages, Bytes: s.keepBytes, Budget: p.budget},
+			MaxFrame: session.MaxFrame(1 << 20), PingAfter: 10 * time.Second, DeadAfter: 30 * time.Second,
+			IdleCredit: 250 * time.Millisecond, ForgetAfter: s.forgetAfter, Agent: "sim",
+		}),
+		ticked: w.now,
 	}
 }
 
-// advance enqueues what there is room for, and tells whether something is left.
-func (p *process) advance(c *call) (more bool) {
-	if o := c.link.client.Current(c.out); o != c.out {
-		c.out = p.head(c.link, c.out.Topic).out
-	}
-	w, h := p.w, p.heads[c.out]
-	n, first, err := c.link.client.Enqueue(c.out, c.batch, c.at)
-	if err != nil || h == nil {
-		w.fail(ruleProtocol, "process %d: enqueue: %v", p.n, err)
-		return false
-	}
-	if n > 0 && first != h.next {
-		w.fail(ruleContent, "flow %d: enqueued at %d, expected %d", h.flow.n, first, h.next)
-		return false
-	}
-	for _, m := range c.msgs[c.at : c.at+n] {
-		h.flow.add(m)
-	}
-	c.at += n
-	h.next += uint64(n)
-	if o := c.out; o.Pending() > w.shape.keepMessages {
-		w.fail(ruleCredit, "flow %d keeps %d messages in a window of %d", h.flow.n, o.Pending(), w.shape.keepMessages)
-	}
-	if n > 0 && c.level != 0 {
-		p.await(c, h, first, first+uint64(n)-1)
-	}
-	if c.at == len(c.msgs) {
-		return false
-	}
-	c.room = c.out.Room()
-	return true
-}
+func (l *sender) now() time.Time { return l.w.now.Add(l.skew) }
 
-func (p *process) await(c *call, h *head, first, last uint64) {
-	w := &wait{head: h, Waiter: &session.Waiter{Level: c.level, First: first, Last: last, Done: make(chan struct{}, 1)}}
-	if p.w.dice.chance(150) {
-		w.late = true
-		w.Deadline = c.link.now().Add(time.Duration(p.w.dice.n(30_000)) * time.Millisecond)
-	}
-	c.link.client.Await(c.out, w.Waiter)
-	p.waits = append(p.waits, w)
-}
-
-// work lets the calls go on for which there is room.
-func (p *process) work() {
-	p.calls = slices.DeleteFunc(p.calls, func(c *call) bool {
-		select {
-		case <-c.room:
-			return !p.advance(c)
-		default:
-			return false
-		}
-	})
-	p.look()
-}
-
-// look checks what is true whenever something was heard, and the waits that are over.
-func (p *process) look() {
-	w := p.w
-	for _, h := range p.order {
-		if o := h.out; h.flow.box == nil && !h.released && o.Pending() != int(h.next)-1-h.settled {
-			w.fail(ruleAcked, "flow %d: its sender keeps %d messages, of %d enqueued %d are settled",
-				h.flow.n, o.Pending(), h.next-1, h.settled)
-			return
-		}
-	}
-	p.waits = slices.DeleteFunc(p.waits, func(x *wait) bool {
-		select {
-		case <-x.Done:
-			p.verdict(x)
-			return true
-		default:
-			return false
-		}
-	})
-}
-
-// verdict tells whether a Publish was right to return.
-func (p *process) verdict(x *wait) {
-	w, f := p.w, x.head.flow
-	if x.late && errors.Is(x.Err, errLate) {
-		w.seen["publishes timed out"]++
+// dial connects if there is something to deliver and the receiver is up.
+func (l *sender) dial() {
+	w := l.w
+	if l.conn != nil || w.now.Before(l.retry) || l.client.Pending() == 0 {
 		return
 	}
-	rejected := false
-	for seq := x.First; seq <= x.Last; seq++ {
-		m := f.message(seq)
-		switch {
-		case x.Level == session.Received && !m.reached && !m.rejected:
-			w.fail(rulePublish, "flow %d: Publish says that %d was received, and nobody has it", f.n, seq)
-		case x.Level == session.Handled && !m.safe():
-			w.fail(rulePublish, "flow %d: Publish says that %d was handled, and not all groups did", f.n, seq)
-		}
-		rejected = rejected || m.reports > 0
+	l.retry = w.now.Add(time.Duration(w.dice.n(500)) * time.Millisecond)
+	if l.to.life == nil || l.to.life.leaves {
+		return
 	}
-	if x.Err != nil && !rejected {
-		w.fail(rulePublish, "flow %d: Publish of %d to %d failed: %v", f.n, x.First, x.Last, x.Err)
-	}
-	w.seen["publishes confirmed"]++
+	c := w.connect(l.to.life, l)
+	l.conn = c
+	c.reader = framing.NewReader(&c.down, w.enc.Codec)
+	l.client.Connect(w.enc, l.now())
 }
 
-// die ends a process at once. What it alone had is lost.
-func (p *process) die() {
-	w := p.w
-	w.note("process dies", p.n, 0, 0)
-	w.seen["processes killed"]++
-	for _, l := range p.links {
-		if c := l.conn; c != nil {
-			c.link, l.conn = nil, nil
-			at := c.up.arrived + w.dice.n(c.up.written-c.up.arrived+1)
-			c.up.cut(at)
+// connect makes a connection to a life.
+func (w *world) connect(to *life, l *sender) *conn {
+	w.lastConn++
+	c := &conn{
+		w: w, id: w.lastConn, sender: l, from: l, life: to, heard: w.now,
+		opens: map[uint64]*outgoing{}, ins: map[uint64]*inflow{}, past: map[uint64]bool{}, fates: map[uint64]fate{},
+	}
+	c.port = to.node.Accept(c)
+	w.conns = append(w.conns, c)
+	w.note("connect", c.id, to.recv.n, to.n)
+	w.seen["connections"]++
+	return c
+}
+
+// flush writes what the client has to send, up to about limit bytes.
+func (l *sender) flush(limit int) {
+	w := l.w
+	control, segments, _ := l.client.Output(l.segs[:0], limit)
+	l.refusals()
+	l.takeEvents()
+	out := control
+	for _, s := range segments {
+		framed, err := w.enc.AppendPublish(out, s)
+		if err != nil {
+			w.fail(ruleProtocol, "conn: %v", err)
+			return
+		}
+		out = framed
+	}
+	l.segs = segments
+	switch {
+	case len(out) == 0:
+	case l.conn == nil:
+		w.fail(ruleProtocol, "a client without a connection writes")
+	case l.conn.up.closed:
+		l.hangUp()
+	default:
+		l.conn.push(&l.conn.up, out, l.conn.wrote)
+		w.note("flush", l.conn.id, len(out), len(segments))
+	}
+}
+
+// take handles what has arrived, until there is no more.
+func (l *sender) take() error {
+	for {
+		payload, err := l.conn.reader.Next()
+		if err != nil {
+			return err
+		}
+		if payload, err = l.w.enc.Verify(payload); err != nil {
+			return err
+		}
+		if err := l.client.Receive(payload, l.now()); err != nil {
+			return err
 		}
 	}
-	for _, h := range p.order {
-		if h.flow.box == nil {
-			h.flow.dead = true
+}
+
+// heard follows what the client has taken.
+func (l *sender) heard(frame any) {
+	w, c := l.w, l.conn
+	switch f := frame.(type) {
+	case *wire.Opened:
+		if o := c.opens[f.Handle]; o != nil && f.Code == 0 {
+			o.open, o.next = true, f.Next
+			l.settledPairs(o, f.Settled)
+		}
+	case *session.AckFrame:
+		o := c.opens[f.Handle]
+		if f.Messages != 0 {
+			o.limit = amount{f.Messages, f.Bytes}
+		}
+		l.settledPairs(o, f.Settled)
+	case *wire.Reject:
+		if o := c.opens[f.Handle]; f.Sequence != 0 && !o.head.known.Has(f.Sequence) {
+			o.head.flow.message(f.Sequence).reports++
+			w.tell(o.head, f.Sequence, f.Sequence, true)
 		}
 	}
-	for _, c := range p.calls {
-		w.unpublished += len(c.msgs) - c.at
+	l.refusals()
+	l.takeEvents()
+	l.proc.look()
+}
+
+func (l *sender) settledPairs(o *outgoing, pairs []uint64) {
+	for i := 0; i+1 < len(pairs); i += 2 {
+		l.w.tell(o.head, pairs[i], pairs[i+1], false)
 	}
-	w.procs = slices.DeleteFunc(w.procs, func(o *process) bool { return o == p })
+}
+
+// refusals looks at messages that the client gave up: those too large for the peer never travel.
+func (l *sender) refusals() {
+	for _, r := range l.client.Refused() {
+		o := l.client.Find(r.Topic)
+		h := l.proc.heads[o]
+		m := h.flow.message(r.Sequence)
+		if !m.is(r.Message) {
+			l.w.fail(ruleContent, "flow %d: the refusal of %d came with another message", h.flow.n, r.Sequence)
+		}
+		if !h.known.Has(r.Sequence) {
+			l.refused(h, r.Sequence)
+		}
+	}
+}
+
+// refused follows a message that its own side gave up.
+func (l *sender) refused(h *head, seq uint64) {
+	m := h.flow.message(seq)
+	m.rejected = true
+	m.reports++
+	l.w.seen["refused unsent"]++
+	l.w.tell(h, seq, seq, true)
+}
+
+// tick is the sender's timer.
+func (l *sender) tick() {
+	l.ticked = l.w.now
+	if err := l.client.Tick(l.now(), errLate); err != nil && l.conn != nil {
+		l.w.seen["peers given up"]++
+		l.hangUp()
+	}
+}
+
+// ended looks at why the sender's side of a connection ends.
+func (l *sender) ended(err error) {
+	switch e := err.(type) {
+	case *session.ProtocolError:
+		l.w.fail(ruleProtocol, "conn %d: %v", l.conn.id, e)
+	case *session.PeerError:
+		if !l.conn.claimed {
+			l.w.fail(ruleProtocol, "conn %d: %v", l.conn.id, e)
+		}
+	}
+	l.hangUp()
+}
+
+// hangUp gives the connection up. What is on its way to the node may still arrive there.
+func (l *sender) hangUp() {
+	c := l.conn
+	l.conn, c.sender = nil, nil
+	l.client.Disconnect()
+	c.up.closed = true
+	l.w.note("hang up", c.id, 0, 0)
 }

@@ -27,7 +27,7 @@ type shape struct {
 	forgetAfter                         time.Duration
 	segment                             int // bytes of one flush, about
 
-	ample bool // nobody's budget binds
+	ample bool // no budget binds
 
 	// Per mille, of the steps or of the occasions.
 	cuts, stalls, hangs, kills, leaves, dies, zombies, jumps, quits, drops, strangers, handovers int

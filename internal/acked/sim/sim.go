@@ -1,9 +1,9 @@
 // Package sim runs senders and receivers of the acked protocol in one goroutine under one seed, with every fault that a
 // network, a process, a disk or a clock can have, and holds a model of what was promised against what happens.
 //
-// The sending half is the real session.Client. The receiving half comes through Node: package pool brings its real
-// endpoint, so that only sockets, goroutines and handlers are simulated. An outbox and a DedupeStore are models of their
-// contracts: what was synced survives a crash, of the rest anything may.
+// The sending half is the real session.Client. The receiving half comes through Node: package receiver brings its real
+// Receiver, so that only sockets, goroutines and handlers are simulated. An outbox and a DedupeStore are models of
+// their contracts: what was synced survives a crash, of the rest anything may.
 //
 // What the seed decides happens again with the same seed, to the byte: Result.Hash is over all of it.
 package sim

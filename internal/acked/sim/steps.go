@@ -14,7 +14,7 @@ func (w *world) once() {
 	case n < 110:
 		w.publishSome()
 	case n < 260:
-		l := w.anyLink()
+		l := w.anySender()
 		l.dial()
 		l.flush(w.shape.segment)
 	case n < 480:
@@ -41,8 +41,8 @@ func (w *world) once() {
 // pick returns any of them.
 func pick[T any](d dice, all []T) T { return all[d.n(len(all))] }
 
-func (w *world) anyLink() *link {
-	return pick(w.dice, pick(w.dice, w.procs).links)
+func (w *world) anySender() *sender {
+	return pick(w.dice, pick(w.dice, w.procs).senders)
 }
 
 func (w *world) publishSome() {
@@ -51,7 +51,7 @@ func (w *world) publishSome() {
 	}
 	d := w.dice
 	s := pick(d, w.slots)
-	l, topic := pick(d, s.proc.links), pick(d, w.shape.topics)
+	l, topic := pick(d, s.proc.senders), pick(d, w.shape.topics)
 	if s.box != nil && d.chance(700) {
 		s.box.append(l, topic)
 		return
@@ -120,18 +120,18 @@ func (w *world) handle() {
 	}
 }
 
-// pump lets couriers work.
+// pump lets relays work.
 func (w *world) pump() {
-	l := w.anyLink()
-	if len(l.parcels) > 0 {
-		c := pick(w.dice, l.parcels)
+	l := w.anySender()
+	if len(l.relays) > 0 {
+		c := pick(w.dice, l.relays)
 		c.step(c.s.box.epoch)
 	}
 }
 
 func (w *world) tick() {
 	for _, p := range w.procs {
-		for _, l := range p.links {
+		for _, l := range p.senders {
 			if w.now.Sub(l.ticked) >= 100*time.Millisecond {
 				l.tick()
 			}

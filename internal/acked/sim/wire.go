@@ -80,8 +80,8 @@ func (p *pipe) idle() bool { return p.arrived == p.written && !p.closed }
 type conn struct {
 	w        *world
 	id       int
-	link     *link // nil: the sender has given it up, or is a stranger
-	from     *link // who dialed; nil: a stranger
+	sender   *sender // nil: the sender has given it up, or is a stranger
+	from     *sender // who dialed; nil: a stranger
 	life     *life
 	port     Port
 	reader   *framing.Reader // the sender's
@@ -204,12 +204,12 @@ func (c *conn) end(err error) {
 
 // deliverDown lets bytes reach the sender.
 func (c *conn) deliverDown(n int) {
-	if c.link == nil {
+	if c.sender == nil {
 		c.down.arrived, c.down.frames = c.down.written, nil
 		return
 	}
-	if err := c.arrive(&c.down, n, c.link.take, c.link.heard); err != nil {
-		c.link.ended(err)
+	if err := c.arrive(&c.down, n, c.sender.take, c.sender.heard); err != nil {
+		c.sender.ended(err)
 	}
 }
 
@@ -225,5 +225,5 @@ func (c *conn) breaks() {
 	}
 }
 
-// gone tells that nobody has to do with the connection any more.
-func (c *conn) gone() bool { return c.over && c.link == nil }
+// gone tells that neither side has the connection any more.
+func (c *conn) gone() bool { return c.over && c.sender == nil }

@@ -55,7 +55,7 @@ var ackedMutants = []mutant{
 	},
 	{
 		"answers that are not read pile up", "internal/acked/receiver/control.go",
-		"if waiting <= maxPendingControl {", "if waiting >= 0 {",
+		"if waiting <= maxPendingControl {", "if waiting <= 2*maxPendingControl {",
 		receiverProbe("TestConn_BoundsAnswersThatAreNotRead"),
 	},
 	{
@@ -109,7 +109,7 @@ var ackedMutants = []mutant{
 	},
 	{
 		"a stream that is being opened is forgotten", "internal/acked/receiver/registry.go",
-		"\t\ts.beginOpen()\n\t\treturn s, nil\n\t}\n", "\t\treturn s, nil\n\t}\n",
+		"r.addLocked(p, key, s)\n\ts.beginOpen()\n", "r.addLocked(p, key, s)\n",
 		receiverProbe("TestReceiver_EvictsNoStreamThatIsBeingOpened"),
 	},
 	{
@@ -120,23 +120,23 @@ var ackedMutants = []mutant{
 	{
 		"a Want that a grant has crossed is answered", "internal/acked/receiver/credit.go",
 		"if !ok { // a grant has crossed", "if !ok && seen > 1<<62 { // a grant has crossed",
-		simulation,
+		receiverProbe("TestStream_IgnoresAWantThatAGrantHasCrossed"),
 	},
 	{
 		"a grant for an older claim counts", "internal/acked/receiver/credit.go",
 		"if s.claim != claim {", "if s.claim == nil && s.conn == nil {",
-		simulation,
+		receiverProbe("TestStream_ReturnsAGrantForAnOlderClaim"),
 	},
 	{
 		"the store is written again after a failed write", "internal/acked/receiver/dedupe.go",
-		"\tif c.failed != nil {", "\tif c.failed != nil && c.flusher == nil {",
+		"failed == nil {\n\t\tb.err = c.write(b)", "true {\n\t\tb.err = c.write(b)",
 		receiverProbe("TestCommitter_WritesNothingAfterAFailedWrite"),
 	},
 
 	// The flusher.
 	{
 		"a kick during a flush is lost", "internal/flush/flusher.go",
-		"case kicked, closed:", "case kicked, closed, flushing:",
+		"if f.state.CompareAndSwap(flushing, kicked) {", "if true {",
 		probe{"internal/flush", "^TestFlusher_", ""},
 	},
 	{
