@@ -44,8 +44,8 @@ func TestTheConnectionOfACustomDialIsJudged(t *testing.T) {
 		require.ErrorIs(t, m.plain.Dial(cfg), netio.ErrDialDenied)
 	}
 
-	net := testkit.NewNetwork() // whose connections have no address
-	m = newTestManager(t, ManagerConfig{Dial: net.Dial, DialAllow: &pool.DialAllow{Prefixes: prefixes("0.0.0.0/0")}})
+	network := testkit.NewNetwork() // whose connections have no address
+	m = newTestManager(t, ManagerConfig{Dial: network.Dial, DialAllow: &pool.DialAllow{Prefixes: prefixes("0.0.0.0/0")}})
 	require.ErrorIs(t, m.plain.Dial(pool.WriterConfig{Address: "10.0.0.1:1"}), netio.ErrDialDenied)
 }
 
@@ -73,7 +73,7 @@ func TestANameThatIsReboundIsDeniedWhenItIsConnectedTo(t *testing.T) {
 	l := senderTo(t, m, netio.Target{Network: "tcp", Address: address})
 	enqueued, err := publishOne(t, l, "x")
 	var denied *netio.DialDeniedError
-	require.True(t, errors.As(err, &denied), "%v", err)
+	require.ErrorAs(t, err, &denied)
 	require.Equal(t, inside.Address(), denied.Address)
 	require.Equal(t, 1, enqueued, "what was taken stays")
 	enqueued, err = publishOne(t, l, "y")

@@ -2,7 +2,6 @@ package buffstreams
 
 import (
 	"context"
-	"errors"
 	"testing"
 	"time"
 
@@ -28,7 +27,7 @@ func TestARefusalBeforeTheWholeBatchWasEnqueued(t *testing.T) {
 	}
 	var refused *session.PeerError
 	err := <-result
-	require.True(t, errors.As(err, &refused), "%v", err)
+	require.ErrorAs(t, err, &refused)
 }
 
 // What a closed endpoint held goes back to the process's budget.

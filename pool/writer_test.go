@@ -190,7 +190,7 @@ func TestWriter_InterruptedFrameIsSentAgainFromItsStart(t *testing.T) {
 		stream = append(stream, peerFrame(width4096, []byte(m))...)
 		ends = append(ends, len(stream))
 	}
-	for room := range len(stream) {
+	for room := range stream {
 		synctest.Test(t, func(t *testing.T) {
 			network, conns := testkit.NewNetwork(), make(chan *brokenConn, 1)
 			w := dialTest(t, WriterConfig{Address: "peer:1", Dial: breakAfter(network, conns, room)})

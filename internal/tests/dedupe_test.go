@@ -22,10 +22,10 @@ import (
 // does not know, and resends. With a store nothing comes twice; without one everything does.
 func TestAcksThatTheRestartSwallowed(t *testing.T) {
 	t.Run("with a store", func(t *testing.T) {
-		store, err := dedupe.Open(filepath.Join(t.TempDir(), "dedupe"))
+		known, err := dedupe.Open(filepath.Join(t.TempDir(), "dedupe"))
 		require.NoError(t, err)
-		t.Cleanup(func() { require.NoError(t, store.Close()) })
-		require.Equal(t, []string{"last"}, afterSwallowedAcks(t, store, 1))
+		t.Cleanup(func() { require.NoError(t, known.Close()) })
+		require.Equal(t, []string{"last"}, afterSwallowedAcks(t, known, 1))
 	})
 	t.Run("without one", func(t *testing.T) {
 		require.Equal(t, append(payloads(newMessages(10)), "last"), afterSwallowedAcks(t, nil, 11))
@@ -33,7 +33,7 @@ func TestAcksThatTheRestartSwallowed(t *testing.T) {
 }
 
 // afterSwallowedAcks returns the first n messages that the restarted subscriber gets.
-func afterSwallowedAcks(t *testing.T, store store.DedupeStore, n int) []string {
+func afterSwallowedAcks(t *testing.T, known store.DedupeStore, n int) []string {
 	topic := freeAddress(t) + "/a"
 	wires := newNetwork(t, 0, 0)
 	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
@@ -43,7 +43,7 @@ func afterSwallowedAcks(t *testing.T, store store.DedupeStore, n int) []string {
 	newSubscriber := func() *buffstreams.Subscriber {
 		sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{
 			ConsumerGroup: "g", CloseTimeout: 50 * time.Millisecond,
-			ManagerConfig: buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{Dedupe: store}},
+			ManagerConfig: buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{Dedupe: known}},
 		}, nil)
 		require.NoError(t, err)
 		return sub
