@@ -23,13 +23,13 @@ const (
 	turn   = 120 * time.Millisecond
 )
 
-func TestEnqueuedBesideGoChannel(t *testing.T) {
+func TestGuard_EnqueuedBesideGoChannel(t *testing.T) {
 	setup := peers.Setup{Size: 110, InFlight: 1, Name: "guard"}
 	got := compare(t, setup, false, peers.Enqueued, peers.GoChannel)
 	require.GreaterOrEqual(t, got.Median, leastOverGoChannel, "median of %d rounds, %s", rounds, got)
 }
 
-func TestPlainBesideBuffStreams(t *testing.T) {
+func TestGuard_PlainBesideBuffStreams(t *testing.T) {
 	setup := peers.Setup{Size: 110, Name: "guard"}
 	got := compare(t, setup, true, peers.Plain, peers.BuffStreams)
 	require.GreaterOrEqual(t, got.Median, leastOverBuffStreams, "median of %d rounds, %s", rounds, got)

@@ -95,9 +95,9 @@ func (a *audit) handle(t *testing.T, messages <-chan *message.Message) {
 	}
 }
 
-// TestAStoreThatFailsWithholdsAcks: a store fails while messages run. From then on nobody is told that a message was handled,
+// TestDedupe_FailingStoreWithholdsAcks: a store fails while messages run. From then on nobody is told that a message was handled,
 // what was told before is on the disk, and a listener on what the disk has gets all the others again, and none of those.
-func TestAStoreThatFailsWithholdsAcks(t *testing.T) {
+func TestDedupe_FailingStoreWithholdsAcks(t *testing.T) {
 	for _, saved := range []bool{false, true} {
 		for _, at := range []int{1, 2, 4, 7} {
 			t.Run(fmt.Sprintf("at save %d, which reached the disk %v", at, saved), func(t *testing.T) {

@@ -18,9 +18,9 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// TestAcksThatTheRestartSwallowed: handlers ack while the network is down, then the subscriber restarts. Its publisher
+// TestDedupe_AcksThatTheRestartSwallowed: handlers ack while the network is down, then the subscriber restarts. Its publisher
 // does not know, and resends. With a store nothing comes twice; without one everything does.
-func TestAcksThatTheRestartSwallowed(t *testing.T) {
+func TestDedupe_AcksThatTheRestartSwallowed(t *testing.T) {
 	t.Run("with a store", func(t *testing.T) {
 		known, err := dedupe.Open(filepath.Join(t.TempDir(), "dedupe"))
 		require.NoError(t, err)
@@ -64,7 +64,7 @@ func afterSwallowedAcks(t *testing.T, known store.DedupeStore, n int) []string {
 	return got
 }
 
-func TestPositionIsTheStreams(t *testing.T) {
+func TestDedupe_PositionIsTheStreams(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	require.NoError(t, h.newPublisher(t, nil).Publish(h.topic("a"), newMessages(3)...))
@@ -101,9 +101,9 @@ func (l *infoLog) said(text string) bool {
 	return slices.ContainsFunc(l.lines, func(line string) bool { return strings.Contains(line, text) })
 }
 
-// TestWhatIsForgottenIsSaid: the receiver's memory of publishers is bounded; when it forgets one, and when a forgotten one
+// TestDedupe_ReportsWhatWasForgotten: the receiver's memory of publishers is bounded; when it forgets one, and when a forgotten one
 // returns, its log says so.
-func TestWhatIsForgottenIsSaid(t *testing.T) {
+func TestDedupe_ReportsWhatWasForgotten(t *testing.T) {
 	logger := &infoLog{}
 	h := newHouse(t, buffstreams.ManagerConfig{Logger: logger, Acked: buffstreams.AckedConfig{MaxPublishers: 1}})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))

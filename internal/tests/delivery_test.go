@@ -107,14 +107,14 @@ func requireResult(t *testing.T, result <-chan error) error {
 	return nil
 }
 
-func TestConfirmReceivedReturnsBeforeTheHandlerAcks(t *testing.T) {
+func TestConfirmReceived_ReturnsBeforeTheHandlerAcks(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	require.NoError(t, h.newPublisher(t, nil).Publish(h.topic("a"), newMessage("x")))
 	require.True(t, receive(t, messages).Ack())
 }
 
-func TestConfirmHandledReturnsAfterTheHandlerAcks(t *testing.T) {
+func TestConfirmHandled_ReturnsAfterTheHandlerAcks(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	pub := h.newPublisher(t, func(c *buffstreams.PublisherConfig) { c.Confirm = buffstreams.ConfirmHandled })
@@ -131,7 +131,7 @@ func TestConfirmHandledReturnsAfterTheHandlerAcks(t *testing.T) {
 	require.NoError(t, requireResult(t, result))
 }
 
-func TestConfirmHandledWaitsForEveryGroup(t *testing.T) {
+func TestConfirmHandled_WaitsForEveryGroup(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	group := func(name string) func(*buffstreams.SubscriberConfig) {
 		return func(c *buffstreams.SubscriberConfig) { c.ConsumerGroup = name }
@@ -150,7 +150,7 @@ func TestConfirmHandledWaitsForEveryGroup(t *testing.T) {
 	require.NoError(t, requireResult(t, result))
 }
 
-func TestConfirmEnqueuedDoesNotNeedThePeer(t *testing.T) {
+func TestConfirmEnqueued_DoesNotNeedThePeer(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	pub := h.newPublisher(t, func(c *buffstreams.PublisherConfig) { c.Confirm = buffstreams.ConfirmEnqueued })
 	msgs := newMessages(100)
@@ -159,7 +159,7 @@ func TestConfirmEnqueuedDoesNotNeedThePeer(t *testing.T) {
 	require.Equal(t, payloads(msgs), receiveAcked(t, messages, len(msgs)))
 }
 
-func TestPublishWaitsForItsTopic(t *testing.T) {
+func TestPublish_WaitsForItsTopic(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	pub := h.newPublisher(t, nil)
 	result := later(func() error { return pub.Publish(h.topic("a"), newMessage("x")) })
@@ -174,7 +174,7 @@ func TestPublishWaitsForItsTopic(t *testing.T) {
 	require.NoError(t, requireResult(t, result))
 }
 
-func TestPublishTimeoutSaysWhatIsUnknown(t *testing.T) {
+func TestPublishTimeout_NamesWhatIsUnknown(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{WindowMessages: 3}})
 	pub := h.newPublisher(t, func(c *buffstreams.PublisherConfig) {
 		c.PublishTimeout, c.CloseTimeout = 200*time.Millisecond, time.Millisecond
@@ -195,7 +195,7 @@ func TestPublishTimeoutSaysWhatIsUnknown(t *testing.T) {
 	assert.ErrorIs(t, pub.Publish(h.topic("a"), newMessage("late")), buffstreams.ErrPublisherClosed)
 }
 
-func TestPublishContextBoundsTheWaitOnlyWhereAsked(t *testing.T) {
+func TestPublishContext_BoundsTheWaitOnlyWhereAsked(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -211,7 +211,7 @@ func TestPublishContextBoundsTheWaitOnlyWhereAsked(t *testing.T) {
 	require.True(t, receive(t, messages).Ack())
 }
 
-func TestTooLargeIsRefusedBeforeAnythingIsSent(t *testing.T) {
+func TestPublish_TooLargeIsRefusedBeforeAnythingIsSent(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{MaxMessageSize: 1000}})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	pub := h.newPublisher(t, nil)
@@ -224,7 +224,7 @@ func TestTooLargeIsRefusedBeforeAnythingIsSent(t *testing.T) {
 	require.Equal(t, []string{"next"}, receiveAcked(t, messages, 1))
 }
 
-func TestNackRedeliversInPlace(t *testing.T) {
+func TestNack_RedeliversInPlace(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	require.NoError(t, h.newPublisher(t, nil).Publish(h.topic("a"), newMessages(3)...))
@@ -290,7 +290,7 @@ func TestMaxInFlight(t *testing.T) {
 	held[0].Ack()
 }
 
-func TestSubscriptionsWithoutGroupAllGetEveryMessage(t *testing.T) {
+func TestGroup_UnnamedEachGetEveryMessage(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	sub := h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) { c.ConsumerGroup = "" })
 	one, two := subscribe(t, sub, h.topic("a")), subscribe(t, sub, h.topic("a"))
@@ -299,7 +299,7 @@ func TestSubscriptionsWithoutGroupAllGetEveryMessage(t *testing.T) {
 	require.Equal(t, payloads(newMessages(5)), receiveAcked(t, two, 5))
 }
 
-func TestUnackedMessagesGoBackToTheirGroup(t *testing.T) {
+func TestSubscription_UnackedMessagesGoBackToTheirGroup(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	first := h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) {
 		c.MaxInFlight, c.CloseTimeout = 2, 50*time.Millisecond
@@ -312,7 +312,7 @@ func TestUnackedMessagesGoBackToTheirGroup(t *testing.T) {
 	require.Equal(t, payloads(newMessages(5)), receiveAcked(t, subscribe(t, h.newSubscriber(t, nil), h.topic("a")), 5))
 }
 
-func TestACancelledSubscriptionEmitsNothing(t *testing.T) {
+func TestSubscription_CancelledEmitsNothing(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	sub := h.newSubscriber(t, nil)
 	require.NoError(t, sub.SubscribeInitialize(h.topic("a")))
@@ -328,7 +328,7 @@ func TestACancelledSubscriptionEmitsNothing(t *testing.T) {
 	require.Equal(t, payloads(newMessages(5)), receiveAcked(t, subscribe(t, sub, h.topic("a")), 5))
 }
 
-func TestASubscriberThatReadsNothingGivesItsMessageToAnIdleOne(t *testing.T) {
+func TestSubscription_ReadingNothingGivesItsMessageToAnIdleOne(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	_ = subscribe(t, h.newSubscriber(t, nil), h.topic("a")) // nobody reads this
 	pub := h.newPublisher(t, nil)
@@ -337,7 +337,7 @@ func TestASubscriberThatReadsNothingGivesItsMessageToAnIdleOne(t *testing.T) {
 	require.ElementsMatch(t, []string{"x", "y"}, receiveAcked(t, reading, 2))
 }
 
-func TestDeclaredGroupsHoldMessagesBack(t *testing.T) {
+func TestGroup_DeclaredHoldMessagesBack(t *testing.T) {
 	groups := map[string][]string{"a": {"one", "two"}}
 	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{Groups: groups}})
 	group := func(name string) *buffstreams.Subscriber {
@@ -390,7 +390,7 @@ func TestUndecodable(t *testing.T) {
 	})
 }
 
-func TestAPublisherThatClosesHasDeliveredEverything(t *testing.T) {
+func TestPublisher_CloseHasDeliveredEverything(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	require.NoError(t, h.newSubscriber(t, nil).SubscribeInitialize(h.topic("a")))
 	pub := h.newPublisher(t, func(c *buffstreams.PublisherConfig) { c.Confirm = buffstreams.ConfirmEnqueued })
@@ -404,7 +404,7 @@ func TestAPublisherThatClosesHasDeliveredEverything(t *testing.T) {
 	receiveAcked(t, subscribe(t, h.newSubscriber(t, nil), h.topic("a")), 10_000)
 }
 
-func TestErrorsOfBadTopics(t *testing.T) {
+func TestTopic_BadOnesAreErrors(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	pub, sub := h.newPublisher(t, nil), h.newSubscriber(t, nil)
 	for _, topic := range []string{"logical", "tcp://nowhere", "udp://127.0.0.1:1/x", "unix://relative#x", ""} {

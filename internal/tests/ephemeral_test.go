@@ -18,7 +18,7 @@ import (
 
 func ephemeral(c *buffstreams.SubscriberConfig) { c.Ephemeral, c.ConsumerGroup = true, "" }
 
-func TestAnEphemeralTopicEndsWithItsLastSubscription(t *testing.T) {
+func TestEphemeral_EndsWithItsLastSubscription(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{WindowMessages: 8}})
 	sub, pub := h.newSubscriber(t, ephemeral), h.newPublisher(t, nil)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -53,7 +53,7 @@ func (s noStore) Save(map[store.StreamID]store.StreamState) error {
 }
 func (s noStore) Forget(store.StreamID) error { return nil }
 
-func TestAnEphemeralTopicLeavesNothingOnDisk(t *testing.T) {
+func TestEphemeral_LeavesNothingOnDisk(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{Dedupe: noStore{t}}})
 	messages := subscribe(t, h.newSubscriber(t, ephemeral), h.topic("reply"))
 	require.NoError(t, h.newPublisher(t, nil).Publish(h.topic("reply"), newMessage("x")))
@@ -63,7 +63,7 @@ func TestAnEphemeralTopicLeavesNothingOnDisk(t *testing.T) {
 // replies is how many reply topics come and go.
 const replies = 100_000
 
-func TestReplyTopicsLeaveNothingBehind(t *testing.T) {
+func TestEphemeral_ReplyTopicsLeaveNothingBehind(t *testing.T) {
 	count := replies
 	if testing.Short() || testkit.RaceEnabled {
 		count /= 10

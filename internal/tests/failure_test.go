@@ -27,7 +27,7 @@ func nackAll(messages <-chan *message.Message, bad string, counts chan<- map[str
 	counts <- seen
 }
 
-func TestMaxAttemptsRejectsToThePublisher(t *testing.T) {
+func TestMaxAttempts_RejectsToThePublisher(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	failed := make(chan string, 1)
 	sub := h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) {
@@ -78,7 +78,7 @@ func (f *flaky) Publish(topic string, messages ...*message.Message) error {
 	return f.Publisher.Publish(topic, messages...)
 }
 
-func TestDeadLetters(t *testing.T) {
+func TestDeadLetter(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	letters := subscribe(t, h.newSubscriber(t, nil), h.topic("dead"))
 	sub := h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) {

@@ -15,8 +15,8 @@ func inGroup(name string) func(*buffstreams.SubscriberConfig) {
 	return func(c *buffstreams.SubscriberConfig) { c.ConsumerGroup = name }
 }
 
-// TestASlowTopicDelaysNoOther: one topic's window is full and stays so, beside another on the same connection.
-func TestASlowTopicDelaysNoOther(t *testing.T) {
+// TestTopic_SlowDelaysNoOther: one topic's window is full and stays so, beside another on the same connection.
+func TestTopic_SlowDelaysNoOther(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{WindowMessages: 16}})
 	sub := h.newSubscriber(t, nil)
 	stuck := subscribe(t, sub, h.topic("stuck")) // nobody reads it
@@ -36,8 +36,8 @@ func TestASlowTopicDelaysNoOther(t *testing.T) {
 	require.NoError(t, requireResult(t, blocked))
 }
 
-// TestAcksAreToldThoughTheNextMessageIsStuck: while many messages wait acks are told in runs, but not for longer than a moment.
-func TestAcksAreToldThoughTheNextMessageIsStuck(t *testing.T) {
+// TestAck_IsSentThoughTheNextMessageIsStuck: while many messages wait acks are told in runs, but not for longer than a moment.
+func TestAck_IsSentThoughTheNextMessageIsStuck(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	enqueued := func(c *buffstreams.PublisherConfig) { c.Confirm = buffstreams.ConfirmEnqueued }
@@ -54,8 +54,8 @@ func TestAcksAreToldThoughTheNextMessageIsStuck(t *testing.T) {
 	require.Equal(t, payloads(newMessages(200))[1:], receiveAcked(t, messages, 199))
 }
 
-// TestASlowGroupDelaysNoOther: a group gets everything while another has read nothing.
-func TestASlowGroupDelaysNoOther(t *testing.T) {
+// TestGroup_SlowDelaysNoOther: a group gets everything while another has read nothing.
+func TestGroup_SlowDelaysNoOther(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	slow := subscribe(t, h.newSubscriber(t, inGroup("slow")), h.topic("a"))
 	fast := subscribe(t, h.newSubscriber(t, inGroup("fast")), h.topic("a"))
@@ -64,8 +64,8 @@ func TestASlowGroupDelaysNoOther(t *testing.T) {
 	require.Equal(t, payloads(newMessages(1000)), receiveAcked(t, slow, 1000))
 }
 
-// TestGroupsOverSeveralAddresses: a route leads to two listeners, each with two groups, and every group gets everything.
-func TestGroupsOverSeveralAddresses(t *testing.T) {
+// TestGroup_OverSeveralAddresses: a route leads to two listeners, each with two groups, and every group gets everything.
+func TestGroup_OverSeveralAddresses(t *testing.T) {
 	var addresses []string
 	var channels []<-chan *message.Message
 	for range 2 {
@@ -83,8 +83,8 @@ func TestGroupsOverSeveralAddresses(t *testing.T) {
 	}
 }
 
-// TestAGroupThatIsAwayHoldsMessagesForItsReturn, and its owner can drop it.
-func TestAGroupThatIsAway(t *testing.T) {
+// TestGroup_AwayHoldsMessages for its return, and its owner can drop it.
+func TestGroup_AwayHoldsMessages(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{WindowMessages: 8}})
 	away, here := h.newSubscriber(t, inGroup("away")), h.newSubscriber(t, inGroup("here"))
 	require.NoError(t, away.SubscribeInitialize(h.topic("a")))
@@ -104,8 +104,8 @@ func TestAGroupThatIsAway(t *testing.T) {
 	require.NoError(t, requireResult(t, blocked))
 }
 
-// TestReadersThatDoNotReadHoldUpNoSibling: what nobody takes goes to a member of the group that waits for it.
-func TestReadersThatDoNotReadHoldUpNoSibling(t *testing.T) {
+// TestGroup_ReadersThatDoNotReadHoldUpNoSibling: what nobody takes goes to a member of the group that waits for it.
+func TestGroup_ReadersThatDoNotReadHoldUpNoSibling(t *testing.T) {
 	for _, inFlight := range []int{1, 8} {
 		h := newHouse(t, buffstreams.ManagerConfig{})
 		member := func(c *buffstreams.SubscriberConfig) { c.ConsumerGroup, c.MaxInFlight = "g", inFlight }

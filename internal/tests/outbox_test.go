@@ -46,7 +46,7 @@ func freeAddress(t *testing.T) string {
 	return ln.Addr().String()
 }
 
-func TestOutboxDeliversAfterARestart(t *testing.T) {
+func TestOutbox_DeliversAfterARestart(t *testing.T) {
 	dir, h := t.TempDir(), newHouse(t, buffstreams.ManagerConfig{})
 	ob, err := outbox.Open(outbox.Config{Dir: dir})
 	require.NoError(t, err)
@@ -64,7 +64,7 @@ func TestOutboxDeliversAfterARestart(t *testing.T) {
 	drain(t, again)
 }
 
-func TestAnotherPublisherOnTheOutboxCarriesOn(t *testing.T) {
+func TestOutbox_AnotherPublisherCarriesOn(t *testing.T) {
 	t.Run("with a connection of its own", func(t *testing.T) {
 		ob := openOutbox(t, t.TempDir())
 		carryOn(t, newHouse(t, buffstreams.ManagerConfig{}), stored(t, ob, nil), stored(t, ob, nil))
@@ -93,7 +93,7 @@ func carryOn(t *testing.T, h *house, first, second *buffstreams.Publisher) {
 	drain(t, second)
 }
 
-func TestAnAbsentDestinationHoldsUpNoOther(t *testing.T) {
+func TestOutbox_AbsentDestinationHoldsUpNoOther(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	pub := stored(t, openOutbox(t, t.TempDir()), nil)
 	absent := freeAddress(t) + "/a"
@@ -105,8 +105,8 @@ func TestAnAbsentDestinationHoldsUpNoOther(t *testing.T) {
 	require.Equal(t, payloads(newMessages(200)), receiveAcked(t, messages, 200))
 }
 
-// TestOutboxThroughCuts: nothing is lost or reordered, and a receiver that lives sees nothing twice.
-func TestOutboxThroughCuts(t *testing.T) {
+// TestOutbox_ThroughCuts: nothing is lost or reordered, and a receiver that lives sees nothing twice.
+func TestOutbox_ThroughCuts(t *testing.T) {
 	const goroutines, count = 4, 1000
 	n := newNetwork(t, 0, 0)
 	h := newHouse(t, buffstreams.ManagerConfig{})
@@ -128,7 +128,7 @@ func TestOutboxThroughCuts(t *testing.T) {
 	drain(t, pub)
 }
 
-func TestOutboxWithRestartingSubscriber(t *testing.T) {
+func TestOutbox_WithRestartingSubscriber(t *testing.T) {
 	const goroutines, count = 4, 1000
 	topic := freeAddress(t) + "/a"
 	pub := stored(t, openOutbox(t, t.TempDir()), nil)
@@ -139,8 +139,8 @@ func TestOutboxWithRestartingSubscriber(t *testing.T) {
 	})
 }
 
-// TestOutboxAfterTheSubscriberOfAQuietStreamReturns: the connection is lost while nothing waits, and messages come later.
-func TestOutboxAfterTheSubscriberOfAQuietStreamReturns(t *testing.T) {
+// TestOutbox_AfterTheSubscriberOfAQuietStreamReturns: the connection is lost while nothing waits, and messages come later.
+func TestOutbox_AfterTheSubscriberOfAQuietStreamReturns(t *testing.T) {
 	topic := freeAddress(t) + "/a"
 	pub := stored(t, openOutbox(t, t.TempDir()), nil)
 	for i := range 5 {
@@ -154,7 +154,7 @@ func TestOutboxAfterTheSubscriberOfAQuietStreamReturns(t *testing.T) {
 	}
 }
 
-func TestOutboxHandsRefusedMessagesToOnFailure(t *testing.T) {
+func TestOutbox_HandsRefusedMessagesToOnFailure(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	refused := make(chan string, 1)
 	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{

@@ -123,7 +123,7 @@ func faults(t *testing.T) []fault { //nolint:funlen // a table
 	}
 }
 
-func TestProtocolFaultsEndOnlyTheirConnection(t *testing.T) {
+func TestProtocol_FaultsEndOnlyTheirConnection(t *testing.T) {
 	var dials atomic.Int32
 	h := newHouse(t, buffstreams.ManagerConfig{Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
 		dials.Add(1)
@@ -148,7 +148,7 @@ func TestProtocolFaultsEndOnlyTheirConnection(t *testing.T) {
 	require.EqualValues(t, 1, dials.Load(), "the other connection was cut")
 }
 
-func TestProtocolFaultsThatTheConnectionSurvives(t *testing.T) {
+func TestProtocol_FaultsThatTheConnectionSurvives(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{MaxMessageSize: 1000}})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	p := dialPeer(t, h.address)

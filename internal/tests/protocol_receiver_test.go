@@ -13,7 +13,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
-func TestProtocolSenderTakesTheEndOfAStream(t *testing.T) {
+func TestProtocol_SenderTakesTheEndOfAStream(t *testing.T) {
 	ln, topic := listenPeer(t)
 	pub := senderOf(t, buffstreams.AckedConfig{}, buffstreams.ConfirmHandled)
 	result := later(func() error { return pub.Publish(topic, newMessages(2)...) })
@@ -129,7 +129,7 @@ func (d *desk) wanted(messages uint64) *wire.Want {
 	return want
 }
 
-func TestProtocolReceiverWrittenFromTheDocument(t *testing.T) {
+func TestProtocol_ReceiverWrittenFromTheDocument(t *testing.T) {
 	ln, topic := listenPeer(t)
 	manager, err := buffstreams.NewManager(buffstreams.ManagerConfig{Acked: quick(buffstreams.AckedConfig{})})
 	require.NoError(t, err)
@@ -198,7 +198,7 @@ func TestProtocolReceiverWrittenFromTheDocument(t *testing.T) {
 	require.NoError(t, async.Close())
 }
 
-func TestProtocolSenderPingsASilentReceiver(t *testing.T) {
+func TestProtocol_SenderPingsASilentReceiver(t *testing.T) {
 	ln, topic := listenPeer(t)
 	pub := senderOf(t, buffstreams.AckedConfig{PingAfter: 100 * time.Millisecond, DeadAfter: time.Hour}, buffstreams.ConfirmEnqueued)
 	require.NoError(t, pub.Publish(topic, newMessage("x")))

@@ -101,7 +101,7 @@ func (s *script) publish(first uint64, gap bool, messages ...[]byte) {
 	s.send(&wire.Publish{Handle: s.handle, First: first, Flags: flags(gap), Messages: messages})
 }
 
-func TestProtocolSenderWrittenFromTheDocument(t *testing.T) {
+func TestProtocol_SenderWrittenFromTheDocument(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	sub := h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) { c.MaxInFlight = 8 })
 	messages := subscribe(t, sub, h.topic("a"))
@@ -177,7 +177,7 @@ func TestProtocolSenderWrittenFromTheDocument(t *testing.T) {
 	require.Empty(t, s.opened.Settled)
 }
 
-func TestProtocolCreditIsReturnedUnlessAGrantCrossed(t *testing.T) {
+func TestProtocol_CreditIsReturnedUnlessAGrantCrossed(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	s := greetedPeer(t, h.address).opens(opening(nil)).credited()
@@ -192,7 +192,7 @@ func TestProtocolCreditIsReturnedUnlessAGrantCrossed(t *testing.T) {
 	require.Equal(t, wire.Code_CODE_PROTOCOL, code)
 }
 
-func TestProtocolCreditWaitsForTheTopic(t *testing.T) {
+func TestProtocol_CreditWaitsForTheTopic(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	sub := h.newSubscriber(t, nil)
 	require.NoError(t, sub.SubscribeInitialize(h.topic("another")))
@@ -203,7 +203,7 @@ func TestProtocolCreditWaitsForTheTopic(t *testing.T) {
 	s.credited()
 }
 
-func TestProtocolAStreamHasOneConnectionOneEpochAndOneSecret(t *testing.T) {
+func TestProtocol_AStreamHasOneConnectionOneEpochAndOneSecret(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	require.NoError(t, h.newSubscriber(t, nil).SubscribeInitialize(h.topic("a")))
 	first := greetedPeer(t, h.address).opens(opening(nil)).credited()
@@ -242,7 +242,7 @@ func TestProtocolAStreamHasOneConnectionOneEpochAndOneSecret(t *testing.T) {
 	third.sync()
 }
 
-func TestProtocolReceiverEndsAStream(t *testing.T) {
+func TestProtocol_ReceiverEndsAStream(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	ctx, cancel := context.WithCancel(context.Background())
 	sub := h.newSubscriber(t, ephemeral)
@@ -271,7 +271,7 @@ func (memory) Save(map[store.StreamID]store.StreamState) error { return nil }
 
 func (memory) Forget(store.StreamID) error { return nil }
 
-func TestProtocolReceiverThatRemembersWhatItSettled(t *testing.T) {
+func TestProtocol_ReceiverThatRemembersWhatItSettled(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{
 		Dedupe: memory{settled: []store.Range{{First: 1, Last: 3}, {First: 6, Last: 7}}},
 	}})

@@ -74,7 +74,7 @@ func documentedFrames(t *testing.T, kind string) (frames []documented) {
 	return frames
 }
 
-func TestProtocolDocumentedSessionWithTheListener(t *testing.T) {
+func TestProtocol_DocumentedSessionWithTheListener(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("orders"))
 	p := dialPeer(t, h.address)
@@ -106,7 +106,7 @@ func TestProtocolDocumentedSessionWithTheListener(t *testing.T) {
 	require.NoError(t, requireResult(t, closed))
 }
 
-func TestProtocolDocumentedSessionWithThePublisher(t *testing.T) {
+func TestProtocol_DocumentedSessionWithThePublisher(t *testing.T) {
 	ln, address := listenPeer(t)
 	pub := senderOf(t, buffstreams.AckedConfig{}, buffstreams.ConfirmHandled)
 	result := later(func() error {
@@ -134,7 +134,7 @@ func TestProtocolDocumentedSessionWithThePublisher(t *testing.T) {
 	require.NoError(t, requireResult(t, result))
 }
 
-func TestProtocolDocumentedChecksum(t *testing.T) {
+func TestProtocol_DocumentedChecksum(t *testing.T) {
 	example := documentedFrames(t, "checksum")
 	require.Len(t, example, 1)
 	require.Equal(t, sealed(payloadOf(t, &wire.Ping{Id: 1})), example[0].bytes)

@@ -46,7 +46,7 @@ func routed(t *testing.T, r route.Route) *buffstreams.Publisher {
 	return pub
 }
 
-func TestRoutes(t *testing.T) {
+func TestRoute(t *testing.T) {
 	t.Run("round robin shares", func(t *testing.T) {
 		addresses, channels := listeners(t, 2, "orders")
 		pub := routed(t, route.Route{Addresses: addresses, Policy: route.RoundRobin})
@@ -103,7 +103,7 @@ func TestRoutes(t *testing.T) {
 	})
 }
 
-func TestPubSubReplacesGoChannel(t *testing.T) {
+func TestPubSub_ReplacesGoChannel(t *testing.T) {
 	ps, err := buffstreams.NewPubSub(buffstreams.PubSubConfig{}, nil)
 	require.NoError(t, err)
 	messages, err := ps.Subscribe(context.Background(), "orders")
@@ -164,7 +164,7 @@ func TestTLS(t *testing.T) {
 	require.ErrorIs(t, plain.Close(), buffstreams.ErrUndelivered)
 }
 
-func TestPlainWireBothWays(t *testing.T) {
+func TestPlainWire_BothWays(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	h.publisher.Wire, h.publisher.Confirm = buffstreams.WireBuffStreams, buffstreams.ConfirmEnqueued
 	h.subscriber.Wire = buffstreams.WireBuffStreams
@@ -183,7 +183,7 @@ func TestPlainWireBothWays(t *testing.T) {
 	require.ErrorIs(t, pub.Publish(h.address, newMessage(string(make([]byte, 4097)))), buffstreams.ErrTooLarge)
 }
 
-func TestRouterRetriesAndPoisons(t *testing.T) {
+func TestRouter_RetriesAndPoisons(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	pub, sub := h.newPublisher(t, nil), h.newSubscriber(t, nil)
 	poison, err := middleware.PoisonQueue(pub, h.topic("poison"))
@@ -211,8 +211,8 @@ func TestRouterRetriesAndPoisons(t *testing.T) {
 	require.NoError(t, requireResult(t, running))
 }
 
-// TestAPlainSubscriberHandlesWhatItHasRead: plain peers keep nothing, so Close must not drop what was received.
-func TestAPlainSubscriberHandlesWhatItHasRead(t *testing.T) {
+// TestPlainWire_SubscriberHandlesWhatItHasRead: plain peers keep nothing, so Close must not drop what was received.
+func TestPlainWire_SubscriberHandlesWhatItHasRead(t *testing.T) {
 	address := freeAddress(t)
 	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{Wire: buffstreams.WireBuffStreams}, nil)
 	require.NoError(t, err)

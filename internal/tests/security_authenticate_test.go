@@ -34,7 +34,7 @@ func bearer(token string) buffstreams.AckedConfig {
 	return buffstreams.AckedConfig{Token: buffstreams.StaticToken(token), Insecure: true}
 }
 
-func TestATokenThatIsRefusedIsSaidAtOnceAndLosesNothing(t *testing.T) {
+func TestToken_RefusedIsReportedAtOnceAndLosesNothing(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{Authenticate: buffstreams.Tokens(map[string]string{"good": "orders"})}})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	var token atomic.Value
@@ -64,7 +64,7 @@ func TestATokenThatIsRefusedIsSaidAtOnceAndLosesNothing(t *testing.T) {
 	require.Equal(t, []string{"third"}, receiveAcked(t, messages, 1))
 }
 
-func TestNobodyIsLetInWithoutAToken(t *testing.T) {
+func TestToken_MissingIsRefused(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{Authenticate: buffstreams.Tokens(map[string]string{"good": "orders"})}})
 	subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	require.ErrorIs(t, sender(t, buffstreams.AckedConfig{}, nil).Publish(h.topic("a"), newMessage("x")), buffstreams.ErrUnauthenticated)
@@ -78,7 +78,7 @@ func TestNobodyIsLetInWithoutAToken(t *testing.T) {
 	require.Equal(t, code, got)
 }
 
-func TestATokenDoesNotGoOverPlaintext(t *testing.T) {
+func TestToken_DoesNotGoOverPlaintext(t *testing.T) {
 	ln, topic := listenPeer(t)
 	err := sender(t, buffstreams.AckedConfig{Token: buffstreams.StaticToken("hunter2")}, nil).Publish(topic, newMessage("x"))
 	require.ErrorIs(t, err, buffstreams.ErrInsecureToken)
@@ -90,7 +90,7 @@ func TestATokenDoesNotGoOverPlaintext(t *testing.T) {
 }
 
 // A peer of the plain wire can be known by its certificate only, and must not come in beside Authenticate.
-func TestPlainPeersAreAuthenticated(t *testing.T) {
+func TestAuthenticate_PlainPeers(t *testing.T) {
 	a := newAuthority(t)
 	serve := func(authenticate func(context.Context, buffstreams.Peer) (string, error)) (string, <-chan string) {
 		h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{

@@ -25,7 +25,7 @@ func only(allowed map[string]string) func(context.Context, buffstreams.Access) e
 	}
 }
 
-func TestAForbiddenTopicFailsAtOnceAndHoldsUpNoOther(t *testing.T) {
+func TestAuthorize_ForbiddenTopicFailsAtOnceAndHoldsUpNoOther(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{
 		Authenticate: buffstreams.Tokens(map[string]string{"o": "orders", "b": "billing"}),
 		Authorize:    only(map[string]string{"orders": "orders", "billing": "billing"}),
@@ -60,7 +60,7 @@ func TestAForbiddenTopicFailsAtOnceAndHoldsUpNoOther(t *testing.T) {
 	p.opens(opening(func(o *wire.Open) { o.Topic = "orders" }))
 }
 
-func TestWhatAnOutboxMayNotDeliverStaysInIt(t *testing.T) {
+func TestAuthorize_WhatAnOutboxMayNotDeliverStaysInIt(t *testing.T) {
 	var open atomic.Bool
 	asked := make(chan buffstreams.Access, 10)
 	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{Authorize: func(_ context.Context, a buffstreams.Access) error {
@@ -85,7 +85,7 @@ func TestWhatAnOutboxMayNotDeliverStaysInIt(t *testing.T) {
 	drain(t, pub)
 }
 
-func TestSubscribingIsAuthorized(t *testing.T) {
+func TestAuthorize_Subscribe(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{Authorize: func(_ context.Context, a buffstreams.Access) error {
 		if a.Action == buffstreams.ActionSubscribe && a.Topic != "mine" {
 			return errors.New("not mine")
@@ -102,7 +102,7 @@ func TestSubscribingIsAuthorized(t *testing.T) {
 	receiveAcked(t, messages, 1)
 }
 
-func TestAPublisherIDBelongsToItsPrincipal(t *testing.T) {
+func TestPublisherID_BelongsToItsPrincipal(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{
 		Authenticate: buffstreams.Tokens(map[string]string{"a": "alice", "b": "bob"}),
 	}})
@@ -128,7 +128,7 @@ func TestAPublisherIDBelongsToItsPrincipal(t *testing.T) {
 }
 
 // A receiver must not learn what it could pose with as its sender elsewhere.
-func TestAnOutboxHasAnIDForEachDestination(t *testing.T) {
+func TestPublisherID_OutboxHasOneForEachDestination(t *testing.T) {
 	dir := t.TempDir()
 	known := map[string]*wire.Open{}
 	var listeners []net.Listener

@@ -18,7 +18,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
-func TestAnAllowListIsCheckedAgainstWhatIsConnectedTo(t *testing.T) {
+func TestDialAllow_IsCheckedAgainstWhatIsConnectedTo(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	_, port, err := net.SplitHostPort(h.address)
@@ -51,7 +51,7 @@ func TestAnAllowListIsCheckedAgainstWhatIsConnectedTo(t *testing.T) {
 	}
 }
 
-func TestPlaintextBeyondLoopbackNeedsConsent(t *testing.T) {
+func TestInsecure_PlaintextBeyondLoopbackNeedsConsent(t *testing.T) {
 	for address, open := range map[string]bool{
 		":0": false, "0.0.0.0:0": false, "[::]:0": false, "192.0.2.1:0": false, "[fe80::1%lo]:0": false, "[::ffff:192.0.2.1]:0": false,
 		"127.0.0.1:0": true, "127.8.8.8:0": true, "[::1]:0": true, "[::ffff:127.0.0.1]:0": true, "localhost:0": true,
@@ -106,7 +106,7 @@ func hasIPv6() bool {
 	return err == nil
 }
 
-func TestARefusedAddressKeepsNoOtherFromBeingFlushed(t *testing.T) {
+func TestFlush_RefusedAddressHoldsUpNoOther(t *testing.T) {
 	refusing := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{Authenticate: buffstreams.Tokens(nil)}})
 	require.NoError(t, refusing.newSubscriber(t, nil).SubscribeInitialize(refusing.topic("a")))
 	slow := newHouse(t, buffstreams.ManagerConfig{})

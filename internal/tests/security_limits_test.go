@@ -10,7 +10,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
-func TestConnectionsBeyondTheLimitAreToldSo(t *testing.T) {
+func TestLimits_ConnectionsBeyondThemAreRefused(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{MaxConnections: 1, MaxConnectionsPerHost: 1}})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	first := greetedPeer(t, h.address)
@@ -29,7 +29,7 @@ func TestConnectionsBeyondTheLimitAreToldSo(t *testing.T) {
 	receiveAcked(t, messages, 1)
 }
 
-func TestTooManyPingsAreAFault(t *testing.T) {
+func TestLimits_TooManyPingsAreAFault(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	require.NoError(t, h.newSubscriber(t, nil).SubscribeInitialize(h.topic("a")))
 	outcome, code := documentedFault(t, "more than 1,000 pings in a second")
@@ -48,7 +48,7 @@ func TestTooManyPingsAreAFault(t *testing.T) {
 	require.Equal(t, code, got)
 }
 
-func TestLimitsOfStateRefuseAndGoOn(t *testing.T) {
+func TestLimits_OfStateRefuseAndGoOn(t *testing.T) {
 	outcome, code := documentedFault(t, "more publishers, streams or topics than the listener takes")
 	require.Equal(t, "Opened", outcome)
 	for name, c := range map[string]struct {

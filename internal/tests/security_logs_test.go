@@ -45,7 +45,7 @@ func (c captured) holds(text string) bool {
 	return strings.Contains(c.all.String(), text)
 }
 
-func TestLogsHoldNoSecretsAndNoPayloads(t *testing.T) {
+func TestLogs_HoldNoSecretsAndNoPayloads(t *testing.T) {
 	log := captured{new(sync.Mutex), new(bytes.Buffer)}
 	const token, payload, forged = "tok-SECRET-1", "payload-SECRET-2", "\nFORGED LINE"
 	h := newHouse(t, buffstreams.ManagerConfig{Logger: log, Acked: buffstreams.AckedConfig{

@@ -61,7 +61,7 @@ func (a *authority) client(certificates ...tls.Certificate) buffstreams.AckedCon
 	return buffstreams.AckedConfig{ClientTLS: &tls.Config{RootCAs: a.roots, Certificates: certificates}}
 }
 
-func TestMutualTLS(t *testing.T) {
+func TestTLS_Mutual(t *testing.T) {
 	a, stranger := newAuthority(t), newAuthority(t)
 	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{
 		ServerTLS: &tls.Config{

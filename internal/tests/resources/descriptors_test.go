@@ -13,8 +13,8 @@ import (
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 )
 
-// TestNoDescriptorLeft: accept and dial fail with EMFILE for a while.
-func TestNoDescriptorLeft(t *testing.T) {
+// TestDescriptors_NoneLeft: accept and dial fail with EMFILE for a while.
+func TestDescriptors_NoneLeft(t *testing.T) {
 	for _, at := range []string{"accept", "dial"} {
 		t.Run("at "+at, func(t *testing.T) { run(t, child(t, "descriptors at "+at)) })
 	}

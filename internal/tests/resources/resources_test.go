@@ -3,7 +3,7 @@
 // Package resources takes away what a process lives on: descriptors, disk, memory. What needs limits of its own runs in a
 // child process, which is this test binary.
 //
-//	CONNECTIONS  how many TestManyConnections opens; default 10,000
+//	CONNECTIONS  how many TestConnections_Many opens; default 10,000
 //	CHURN        how often TestChurn connects and closes; default 3,000
 package resources
 
