@@ -35,7 +35,8 @@ func TestGuard_PlainBesideBuffStreams(t *testing.T) {
 	require.GreaterOrEqual(t, got.Median, leastOverBuffStreams, "median of %d rounds, %s", rounds, got)
 }
 
-// compare lets two peers take turns and returns how much faster the first was. reuse is for those that copy what they get.
+// compare lets two peers take turns and returns how much faster the first was. reuse is for those that copy what they
+// get.
 func compare(t *testing.T, setup peers.Setup, reuse bool, of, to peers.Peer) measure.Spread {
 	t.Helper()
 	if testing.Short() || raceEnabled {

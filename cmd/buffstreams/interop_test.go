@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// This file knows the BuffStreams protocol from its definition alone, and nothing of this module's own codec: a header is
-// the zigzag varint of the length in a field whose width follows from the limit.
+// This file knows the BuffStreams protocol from its definition alone, and nothing of this module's own codec: a header
+// is the zigzag varint of the length in a field whose width follows from the limit.
 
 func headerWidth(limit int) int { return (bits.Len(uint(limit))+7)/8 + 1 }
 

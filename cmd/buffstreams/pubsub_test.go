@@ -220,8 +220,9 @@ func TestPub_FailsWhenTheSubscriberRefuses(t *testing.T) {
 	}
 }
 
-// A subscriber that is killed loses nothing of what was confirmed: the publisher sends it again to its successor. Nobody
-// reads its output, so that it has messages in every state when it dies: written, taken but not written, and only received.
+// A subscriber that is killed loses nothing of what was confirmed: the publisher sends it again to its successor.
+// Nobody reads its output, so that it has messages in every state when it dies: written, taken but not written, and
+// only received.
 func TestSub_KilledMissesNothingConfirmed(t *testing.T) {
 	t.Parallel()
 	const all = 30_000

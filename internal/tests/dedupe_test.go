@@ -18,8 +18,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// TestDedupe_AcksThatTheRestartSwallowed: handlers ack while the network is down, then the subscriber restarts. Its publisher
-// does not know, and resends. With a store nothing comes twice; without one everything does.
+// TestDedupe_AcksThatTheRestartSwallowed: handlers ack while the network is down, then the subscriber restarts. Its
+// publisher does not know, and resends. With a store nothing comes twice; without one everything does.
 func TestDedupe_AcksThatTheRestartSwallowed(t *testing.T) {
 	t.Run("with a store", func(t *testing.T) {
 		known, err := dedupe.Open(filepath.Join(t.TempDir(), "dedupe"))
@@ -101,8 +101,8 @@ func (l *infoLog) said(text string) bool {
 	return slices.ContainsFunc(l.lines, func(line string) bool { return strings.Contains(line, text) })
 }
 
-// TestDedupe_ReportsWhatWasForgotten: the receiver's memory of publishers is bounded; when it forgets one, and when a forgotten one
-// returns, its log says so.
+// TestDedupe_ReportsWhatWasForgotten: the receiver's memory of publishers is bounded; when it forgets one, and when a
+// forgotten one returns, its log says so.
 func TestDedupe_ReportsWhatWasForgotten(t *testing.T) {
 	logger := &infoLog{}
 	h := newHouse(t, buffstreams.ManagerConfig{Logger: logger, Acked: buffstreams.AckedConfig{MaxPublishers: 1}})

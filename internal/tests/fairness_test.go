@@ -36,7 +36,8 @@ func TestTopic_SlowDelaysNoOther(t *testing.T) {
 	require.NoError(t, requireResult(t, blocked))
 }
 
-// TestAck_IsSentThoughTheNextMessageIsStuck: while many messages wait acks are told in runs, but not for longer than a moment.
+// TestAck_IsSentThoughTheNextMessageIsStuck: while many messages wait acks are told in runs, but not for longer than a
+// moment.
 func TestAck_IsSentThoughTheNextMessageIsStuck(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
@@ -64,7 +65,8 @@ func TestGroup_SlowDelaysNoOther(t *testing.T) {
 	require.Equal(t, payloads(newMessages(1000)), receiveAcked(t, slow, 1000))
 }
 
-// TestGroup_OverSeveralAddresses: a route leads to two listeners, each with two groups, and every group gets everything.
+// TestGroup_OverSeveralAddresses: a route leads to two listeners, each with two groups, and every group gets
+// everything.
 func TestGroup_OverSeveralAddresses(t *testing.T) {
 	var addresses []string
 	var channels []<-chan *message.Message

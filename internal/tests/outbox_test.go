@@ -139,7 +139,8 @@ func TestOutbox_WithRestartingSubscriber(t *testing.T) {
 	})
 }
 
-// TestOutbox_AfterTheSubscriberOfAQuietStreamReturns: the connection is lost while nothing waits, and messages come later.
+// TestOutbox_AfterTheSubscriberOfAQuietStreamReturns: the connection is lost while nothing waits, and messages come
+// later.
 func TestOutbox_AfterTheSubscriberOfAQuietStreamReturns(t *testing.T) {
 	topic := freeAddress(t) + "/a"
 	pub := stored(t, openOutbox(t, t.TempDir()), nil)

@@ -17,9 +17,9 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
-// The peers of protocol_*_test.go are written from docs/protocol.md: of the project they share only proto/ with what they
-// test. protocol_peer_test.go has what both sides need, the others a sender, a receiver, the faults that each side must
-// notice, and, here, the document's own bytes.
+// The peers of protocol_*_test.go are written from docs/protocol.md: of the project they share only proto/ with what
+// they test. protocol_peer_test.go has what both sides need, the others a sender, a receiver, the faults that each side
+// must notice, and, here, the document's own bytes.
 
 const (
 	protocolDocument = "../../docs/protocol.md"

@@ -27,8 +27,8 @@ func TestPubSub_Reconnect(t *testing.T) {
 	})
 }
 
-// TestPubSub_OutboxReconnect is the same with an outbox: Publish returns when a message is on disk, which again is before
-// it leaves. With this every feature that a transport can honestly have is on.
+// TestPubSub_OutboxReconnect is the same with an outbox: Publish returns when a message is on disk, which again is
+// before it leaves. With this every feature that a transport can honestly have is on.
 func TestPubSub_OutboxReconnect(t *testing.T) {
 	bothWays(t, func(t *testing.T, exactlyOnce bool) {
 		n := outage(t)

@@ -90,8 +90,8 @@ func TestReconnect_NeitherLosesNorDuplicatesNorReorders(t *testing.T) {
 	}
 }
 
-// receiveThroughRestarts receives and acks total numbered messages with subscribers that have a listener of their own and
-// come and go. atEnd is called before the last one closes.
+// receiveThroughRestarts receives and acks total numbered messages with subscribers that have a listener of their own
+// and come and go. atEnd is called before the last one closes.
 func receiveThroughRestarts(t *testing.T, topic string, total, restarts int, atEnd func()) {
 	var seen order
 	for i := 0; i < total; {

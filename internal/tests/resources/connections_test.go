@@ -21,8 +21,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
-// TestConnections_Many lets a second process open thousands of connections: all are served, at once and again while all of
-// them are open.
+// TestConnections_Many lets a second process open thousands of connections: all are served, at once and again while all
+// of them are open.
 func TestConnections_Many(t *testing.T) {
 	count := number(t, "CONNECTIONS", 10_000)
 	if testing.Short() || testkit.RaceEnabled {

@@ -25,8 +25,8 @@ const (
 	retries = 500 // a loop without a wait makes hundreds of thousands in that time
 )
 
-// withoutDescriptors publishes and receives in a process that has only so many descriptors left: with one, dialing takes
-// it and accept fails, with none dialing fails.
+// withoutDescriptors publishes and receives in a process that has only so many descriptors left: with one, dialing
+// takes it and accept fails, with none dialing fails.
 func withoutDescriptors(left int) error {
 	if err := limitDescriptors(256); err != nil {
 		return err
