@@ -3,6 +3,7 @@ package tests
 import (
 	"context"
 	"fmt"
+	"math"
 	"runtime"
 	"sync"
 	"testing"
@@ -101,13 +102,25 @@ func TestEphemeral_ReplyTopicsLeaveNothingBehind(t *testing.T) {
 	require.Less(t, perTopic, 20.0)
 }
 
-// settledHeap is the live heap once what is remembered for a while was forgotten.
+const (
+	settledPolls = 10       // of 20 ms: longer than ForgetAfter and a tick
+	heapStep     = 64 << 10 // bytes; less is noise
+)
+
+// settledHeap waits until the live heap gets smaller no more: what is remembered for a while was forgotten.
 func settledHeap(t *testing.T) uint64 {
 	t.Helper()
-	time.Sleep(200 * time.Millisecond) // the time that the test is about: ForgetAfter, and a tick
-	runtime.GC()
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
+	least, since := uint64(math.MaxUint64), 0
+	require.Eventually(t, func() bool {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		if since++; m.HeapAlloc+heapStep < least {
+			since = 0
+		}
+		least = min(least, m.HeapAlloc)
+		return since >= settledPolls
+	}, patience, 20*time.Millisecond)
+	return least
 }
