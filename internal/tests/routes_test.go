@@ -2,13 +2,7 @@ package tests
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
-	"math/big"
 	"net"
 	"path/filepath"
 	"testing"
@@ -20,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
@@ -129,26 +124,8 @@ func TestUnixSocket(t *testing.T) {
 	require.NoError(t, sub.Close())
 }
 
-// selfSigned returns both sides' configuration for a certificate of 127.0.0.1.
-func selfSigned(t *testing.T) (server, client *tls.Config) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	require.NoError(t, err)
-	cert, err := x509.ParseCertificate(der)
-	require.NoError(t, err)
-	roots := x509.NewCertPool()
-	roots.AddCert(cert)
-	server = &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
-	return server, &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots}
-}
-
 func TestTLS(t *testing.T) {
-	server, client := selfSigned(t)
+	server, client := testkit.SelfSignedTLS(t)
 	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{ServerTLS: server, ClientTLS: client}})
 	topic := "tls://" + h.topic("orders")
 	messages := subscribe(t, h.newSubscriber(t, nil), topic)

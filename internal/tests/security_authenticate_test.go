@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
@@ -91,11 +92,11 @@ func TestToken_DoesNotGoOverPlaintext(t *testing.T) {
 
 // A peer of the plain wire can be known by its certificate only, and must not come in beside Authenticate.
 func TestAuthenticate_PlainPeers(t *testing.T) {
-	a := newAuthority(t)
+	a := testkit.NewAuthority(t)
 	serve := func(authenticate func(context.Context, buffstreams.Peer) (string, error)) (string, <-chan string) {
 		h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{
 			ServerTLS: &tls.Config{
-				Certificates: []tls.Certificate{a.issue("server")}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: a.roots,
+				Certificates: []tls.Certificate{a.Certificate("server")}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: a.Roots(),
 			},
 			Authenticate: authenticate, Authorize: only(map[string]string{"orders": ""}),
 		}})
@@ -112,9 +113,9 @@ func TestAuthenticate_PlainPeers(t *testing.T) {
 		return h.address, got
 	}
 	send := func(address, name string) {
-		cfg := a.client().ClientTLS
+		cfg := trusting(a).ClientTLS
 		if name != "" {
-			cfg = a.client(a.issue(name)).ClientTLS
+			cfg = trusting(a, a.Certificate(name)).ClientTLS
 		}
 		conn, err := tls.Dial("tcp", address, cfg)
 		require.NoError(t, err)

@@ -141,17 +141,6 @@ func toListener(topic string) pool.DialFunc {
 	}
 }
 
-// number is what an environment variable says.
-func number(t *testing.T, name string, otherwise int) int {
-	text := os.Getenv(name)
-	if text == "" {
-		return otherwise
-	}
-	n, err := strconv.Atoi(text)
-	require.NoError(t, err, name)
-	return n
-}
-
 // status is a figure of /proc/PID/status in KiB, such as VmHWM, the most memory that was ever resident.
 func status(pid, name string) (int, error) {
 	f, err := os.Open("/proc/" + pid + "/status")
