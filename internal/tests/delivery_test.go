@@ -3,7 +3,6 @@ package tests
 import (
 	"context"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
 // patience is how long a test waits for what must happen: long enough for a loaded machine.
@@ -105,6 +105,25 @@ func requireResult(t *testing.T, result <-chan error) error {
 		require.Fail(t, "no result")
 	}
 	return nil
+}
+
+// TestConfirmReceived_NeedsTheWordOfTheReceiver: that the messages have reached it is not enough.
+func TestConfirmReceived_NeedsTheWordOfTheReceiver(t *testing.T) {
+	ln, topic := listenPeer(t)
+	pub := senderOf(t, buffstreams.AckedConfig{}, buffstreams.ConfirmReceived)
+	result := later(func() error { return pub.Publish(topic, newMessages(2)...) })
+	d := acceptDesk(t, ln)
+	d.grant(2, 1000)
+	d.collect(2)
+	d.send(&wire.Ack{Handle: d.open.Handle, Next: d.open.Base + 1, CreditMessages: 2, CreditBytes: 1000})
+	d.sync()
+	select {
+	case err := <-result:
+		require.Fail(t, "Publish returned before all was received", "%v", err)
+	default:
+	}
+	d.send(&wire.Ack{Handle: d.open.Handle, Next: d.next, CreditMessages: 2, CreditBytes: 1000})
+	require.NoError(t, requireResult(t, result))
 }
 
 func TestConfirmReceived_ReturnsBeforeTheHandlerAcks(t *testing.T) {
@@ -299,6 +318,8 @@ func TestGroup_UnnamedEachGetEveryMessage(t *testing.T) {
 	require.Equal(t, payloads(newMessages(5)), receiveAcked(t, two, 5))
 }
 
+// TestSubscription_UnackedMessagesGoBackToTheirGroup: a sibling that lives gets them before what waits. An ack after Close
+// has no effect.
 func TestSubscription_UnackedMessagesGoBackToTheirGroup(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	first := h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) {
@@ -306,10 +327,14 @@ func TestSubscription_UnackedMessagesGoBackToTheirGroup(t *testing.T) {
 	})
 	messages := subscribe(t, first, h.topic("a"))
 	require.NoError(t, h.newPublisher(t, nil).Publish(h.topic("a"), newMessages(5)...))
-	receive(t, messages)
-	receive(t, messages)
+	held := []*message.Message{receive(t, messages), receive(t, messages)}
+	sibling := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
+	third := receive(t, sibling)
+	require.Equal(t, "2", string(third.Payload))
 	require.NoError(t, first.Close())
-	require.Equal(t, payloads(newMessages(5)), receiveAcked(t, subscribe(t, h.newSubscriber(t, nil), h.topic("a")), 5))
+	held[0].Ack()
+	third.Ack()
+	require.Equal(t, []string{"0", "1", "3", "4"}, receiveAcked(t, sibling, 4))
 }
 
 func TestSubscription_CancelledEmitsNothing(t *testing.T) {
@@ -390,18 +415,32 @@ func TestUndecodable(t *testing.T) {
 	})
 }
 
+// TestPublisher_CloseHasDeliveredEverything: the window is far smaller than what is published, it is full when Close
+// begins, and the connection is lost then.
 func TestPublisher_CloseHasDeliveredEverything(t *testing.T) {
-	h := newHouse(t, buffstreams.ManagerConfig{})
-	require.NoError(t, h.newSubscriber(t, nil).SubscribeInitialize(h.topic("a")))
+	const goroutines, count, window = 10, 1000, 256
+	n := newNetwork(t, 0, 0)
+	h := newHouse(t, buffstreams.ManagerConfig{Dial: n.dial, Acked: quick(buffstreams.AckedConfig{WindowMessages: window})})
+	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	pub := h.newPublisher(t, func(c *buffstreams.PublisherConfig) { c.Confirm = buffstreams.ConfirmEnqueued })
-	var wg sync.WaitGroup
-	for range 10 {
-		wg.Go(func() { assert.NoError(t, pub.Publish(h.topic("a"), newMessages(1000)...)) })
+	publishers := publishNumbered(t, pub, h.topic("a"), goroutines, count)
+	var seen order
+	take := func(n int) {
+		for range n {
+			msg := receive(t, messages)
+			seen.see(t, string(msg.Payload))
+			msg.Ack()
+		}
 	}
-	wg.Wait()
+	take(goroutines*count - window)
+	publishers.Wait()
+	closed := later(pub.Close)
+	n.cut()
+	n.restore()
+	take(window)
+	require.NoError(t, requireResult(t, closed))
 	require.NoError(t, pub.Close())
-	require.NoError(t, pub.Close())
-	receiveAcked(t, subscribe(t, h.newSubscriber(t, nil), h.topic("a")), 10_000)
+	require.Zero(t, seen.duplicates)
 }
 
 func TestTopic_BadOnesAreErrors(t *testing.T) {

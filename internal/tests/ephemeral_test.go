@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -42,23 +43,47 @@ func TestEphemeral_EndsWithItsLastSubscription(t *testing.T) {
 	require.Equal(t, []string{"again"}, receiveAcked(t, again, 1))
 }
 
-// noStore is a DedupeStore that nothing may be put into.
-type noStore struct{ t *testing.T }
+// topicsSaved is a DedupeStore that knows nothing but the topics that were saved.
+type topicsSaved struct {
+	mu     sync.Mutex
+	topics map[string]bool
+}
 
-func (s noStore) Load(store.StreamID) (store.StreamState, bool, error) {
+func (*topicsSaved) Load(store.StreamID) (store.StreamState, bool, error) {
 	return store.StreamState{}, false, nil
 }
-func (s noStore) Save(map[store.StreamID]store.StreamState) error {
-	s.t.Error("an ephemeral topic was saved")
+
+func (s *topicsSaved) Save(states map[store.StreamID]store.StreamState) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id := range states {
+		s.topics[id.Topic] = true
+	}
 	return nil
 }
-func (s noStore) Forget(store.StreamID) error { return nil }
 
+func (*topicsSaved) Forget(store.StreamID) error { return nil }
+
+func (s *topicsSaved) has(topic string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.topics[topic]
+}
+
+// TestEphemeral_LeavesNothingOnDisk, while an ordinary topic beside it, whose message comes later, is saved.
 func TestEphemeral_LeavesNothingOnDisk(t *testing.T) {
-	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{Dedupe: noStore{t}}})
+	saved := &topicsSaved{topics: map[string]bool{}}
+	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{Dedupe: saved}})
+	pub := h.newPublisher(t, func(c *buffstreams.PublisherConfig) { c.Confirm = buffstreams.ConfirmHandled })
 	messages := subscribe(t, h.newSubscriber(t, ephemeral), h.topic("reply"))
-	require.NoError(t, h.newPublisher(t, nil).Publish(h.topic("reply"), newMessage("x")))
-	receiveAcked(t, messages, 1)
+	ordinary := subscribe(t, h.newSubscriber(t, nil), h.topic("ordinary"))
+	for topic, messages := range map[string]<-chan *message.Message{"reply": messages, "ordinary": ordinary} {
+		result := later(func() error { return pub.Publish(h.topic(topic), newMessage("x")) })
+		receiveAcked(t, messages, 1)
+		require.NoError(t, requireResult(t, result))
+	}
+	require.True(t, saved.has("ordinary"))
+	require.False(t, saved.has("reply"))
 }
 
 // replies is how many reply topics come and go.

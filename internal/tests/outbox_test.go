@@ -13,6 +13,7 @@ import (
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/pool"
 	"github.com/buffstreams/watermill-buffstreams/storage/outbox"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 func openOutbox(t *testing.T, dir string) *outbox.Outbox {
@@ -93,16 +94,27 @@ func carryOn(t *testing.T, h *house, first, second *buffstreams.Publisher) {
 	drain(t, second)
 }
 
+// TestOutbox_AbsentDestinationHoldsUpNoOther: one destination has filled its quota, so that a message more is refused,
+// before the first message for another.
 func TestOutbox_AbsentDestinationHoldsUpNoOther(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
-	pub := stored(t, openOutbox(t, t.TempDir()), nil)
-	absent := freeAddress(t) + "/a"
+	ob, err := outbox.Open(outbox.Config{Dir: t.TempDir(), QuotaBytes: 64 << 10})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, ob.Close()) })
+	pub := stored(t, ob, nil)
+	absent, large := freeAddress(t)+"/a", newMessage(string(make([]byte, 1000)))
+	for range 1000 {
+		if err = pub.Publish(absent, large); err != nil {
+			break
+		}
+	}
+	require.ErrorIs(t, err, store.ErrOutboxFull)
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	for i := range 200 {
-		require.NoError(t, pub.Publish(absent, newMessage("lost in the mail")))
 		require.NoError(t, pub.Publish(h.topic("a"), newMessage(fmt.Sprint(i))))
 	}
 	require.Equal(t, payloads(newMessages(200)), receiveAcked(t, messages, 200))
+	require.ErrorIs(t, pub.Publish(absent, large), store.ErrOutboxFull, "it has kept all of its messages")
 }
 
 // TestOutbox_ThroughCuts: nothing is lost or reordered, and a receiver that lives sees nothing twice.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -57,16 +58,35 @@ func TestRoute(t *testing.T) {
 			require.Equal(t, []string{"0", "1", "2"}, receiveAcked(t, c, 3))
 		}
 	})
+	t.Run("all get every message, but for one that is away", func(t *testing.T) {
+		addresses, channels := listeners(t, 1, "orders")
+		away := freeAddress(t)
+		pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+			Resolver:       route.Static{"orders": {Addresses: []string{away, addresses[0]}, Policy: route.All}},
+			PublishTimeout: 300 * time.Millisecond, CloseTimeout: time.Millisecond,
+		}, nil)
+		require.NoError(t, err)
+		err = pub.Publish("orders", newMessages(3)...)
+		var failed *buffstreams.PublishError
+		require.ErrorAs(t, err, &failed)
+		require.ErrorContains(t, err, away)
+		require.NotContains(t, err.Error(), addresses[0])
+		require.Len(t, failed.Unknown, 3)
+		require.Equal(t, []string{"0", "1", "2"}, receiveAcked(t, channels[0], 3))
+		require.ErrorIs(t, pub.Close(), buffstreams.ErrUndelivered)
+	})
 	t.Run("hash keeps a key together and in order", func(t *testing.T) {
 		addresses, channels := listeners(t, 2, "orders")
 		pub := routed(t, route.Route{Addresses: addresses, Policy: route.Hash, HashKey: "customer"})
-		for i := range 40 {
+		const customers, count = 32, 160
+		for i := range count {
 			msg := newMessage(fmt.Sprint(i))
-			msg.Metadata.Set("customer", fmt.Sprint(i%8))
+			msg.Metadata.Set("customer", fmt.Sprint(i%customers))
 			require.NoError(t, pub.Publish("orders", msg))
 		}
 		home, last := map[string]int{}, map[string]string{}
-		for range 40 {
+		used := map[int]bool{}
+		for range count {
 			var msg *message.Message
 			var at int
 			select {
@@ -81,10 +101,11 @@ func TestRoute(t *testing.T) {
 				require.Equal(t, before, at)
 			}
 			require.Less(t, fmt.Sprintf("%3s", last[customer]), fmt.Sprintf("%3s", msg.Payload))
-			home[customer], last[customer] = at, string(msg.Payload)
+			home[customer], last[customer], used[at] = at, string(msg.Payload), true
 			msg.Ack()
 		}
-		require.Len(t, home, 8)
+		require.Len(t, home, customers)
+		require.Len(t, used, 2, "both addresses have keys") // but for one run in two thousand million
 	})
 	t.Run("failover goes on with the next", func(t *testing.T) {
 		addresses, channels := listeners(t, 1, "orders")
@@ -111,8 +132,32 @@ func TestPubSub_ReplacesGoChannel(t *testing.T) {
 	require.False(t, open)
 }
 
+// TestPubSub_CloseEndsAPublishThatWaits, because there is no subscription.
+func TestPubSub_CloseEndsAPublishThatWaits(t *testing.T) {
+	dialled := make(chan struct{})
+	dials := sync.OnceFunc(func() { close(dialled) })
+	ps, err := buffstreams.NewPubSub(buffstreams.PubSubConfig{
+		Manager: buffstreams.ManagerConfig{CloseTimeout: 50 * time.Millisecond, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+			dials()
+			return (&net.Dialer{}).DialContext(ctx, network, address)
+		}},
+		Publisher: buffstreams.PublisherConfig{CloseTimeout: 50 * time.Millisecond, PublishTimeout: time.Hour},
+	}, nil)
+	require.NoError(t, err)
+	waiting := later(func() error { return ps.Publish("orders", newMessage("x")) })
+	<-dialled
+	require.ErrorIs(t, ps.Close(), buffstreams.ErrUndelivered)
+	require.ErrorIs(t, requireResult(t, waiting), buffstreams.ErrPublisherClosed)
+}
+
+// TestUnixSocket, whose file a predecessor that was killed has left behind.
 func TestUnixSocket(t *testing.T) {
-	topic := "unix://" + filepath.Join(t.TempDir(), "s.sock") + "#orders"
+	path := filepath.Join(t.TempDir(), "s.sock")
+	killed, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
+	require.NoError(t, err)
+	killed.SetUnlinkOnClose(false)
+	require.NoError(t, killed.Close())
+	topic := "unix://" + path + "#orders"
 	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{}, nil)
 	require.NoError(t, err)
 	messages := subscribe(t, sub, topic)
@@ -167,7 +212,8 @@ func TestRouter_RetriesAndPoisons(t *testing.T) {
 	require.NoError(t, err)
 	router, err := message.NewRouter(message.RouterConfig{}, watermill.NopLogger{})
 	require.NoError(t, err)
-	router.AddMiddleware(poison, middleware.Retry{MaxRetries: 2, InitialInterval: time.Millisecond}.Middleware)
+	// Timeout leaves a context that is cancelled on the message that the poison queue publishes.
+	router.AddMiddleware(poison, middleware.Timeout(patience), middleware.Retry{MaxRetries: 2, InitialInterval: time.Millisecond}.Middleware)
 	attempts := 0
 	router.AddConsumerHandler("fails", h.topic("work"), sub, func(msg *message.Message) error {
 		if string(msg.Payload) == "bad" {
