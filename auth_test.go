@@ -17,7 +17,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
-func TestTokensTellPrincipals(t *testing.T) {
+func TestTokens_MapToPrincipals(t *testing.T) {
 	authenticate := Tokens(map[string]string{"alpha": "a", "beta": "b", "": "nobody"})
 	for token, want := range map[string]string{"alpha": "a", "beta": "b", "": "", "alph": "", "alpha ": "", "ALPHA": ""} {
 		principal, err := authenticate(context.Background(), Peer{Token: token})
@@ -29,7 +29,7 @@ func TestTokensTellPrincipals(t *testing.T) {
 	}
 }
 
-func TestStaticTokenGoesOnlyWhereItShall(t *testing.T) {
+func TestStaticToken_GoesOnlyWhereItShall(t *testing.T) {
 	const mine = "tls://a:1"
 	token := func(source func(context.Context, string) (string, error), at string) string {
 		s, err := source(context.Background(), at)
@@ -42,7 +42,7 @@ func TestStaticTokenGoesOnlyWhereItShall(t *testing.T) {
 	require.Equal(t, "x", token(StaticToken("x"), mine))
 }
 
-func TestCertificateNameTakesOnlyVerifiedCertificates(t *testing.T) {
+func TestCertificateName_TakesOnlyVerifiedCertificates(t *testing.T) {
 	named := &x509.Certificate{Subject: pkix.Name{CommonName: "orders"}}
 	for _, c := range []struct {
 		state *tls.ConnectionState
@@ -64,13 +64,13 @@ func TestCertificateNameTakesOnlyVerifiedCertificates(t *testing.T) {
 	}
 }
 
-func TestATokenIsNotForPeersWhoseCertificateIsNotVerified(t *testing.T) {
+func TestToken_IsNotSentToUnverifiedPeers(t *testing.T) {
 	_, err := NewManager(ManagerConfig{Acked: AckedConfig{Token: StaticToken("x"), ClientTLS: &tls.Config{InsecureSkipVerify: true}}})
 	require.ErrorContains(t, err, "AckedConfig.Token")
 }
 
 // A token that must not be sent is seen at once, the peer sees nothing, and the messages stay.
-func TestAnInsecureTokenFailsPublishAndDialsNobody(t *testing.T) {
+func TestToken_InsecureFailsPublishWithoutADial(t *testing.T) {
 	peer := testkit.NewPeerServer(t, "127.0.0.1:0")
 	m := newTestManager(t, ManagerConfig{Acked: AckedConfig{Token: StaticToken("hunter2")}})
 	l := senderTo(t, m, tcp(peer.Address()))
@@ -82,7 +82,7 @@ func TestAnInsecureTokenFailsPublishAndDialsNobody(t *testing.T) {
 	require.Error(t, err)
 }
 
-func TestEachReceiverKnowsAPublisherByAnotherID(t *testing.T) {
+func TestPublisherID_DiffersForEachReceiver(t *testing.T) {
 	m := newTestManager(t, ManagerConfig{})
 	a, err := m.senderConfig(tcp("127.0.0.1:1"))
 	require.NoError(t, err)
@@ -92,7 +92,7 @@ func TestEachReceiverKnowsAPublisherByAnotherID(t *testing.T) {
 	require.NotEqual(t, a.Identity.Secret, b.Identity.Secret)
 }
 
-func TestATimeoutSaysWhyThereIsNoConnection(t *testing.T) {
+func TestPublishTimeout_SaysWhyThereIsNoConnection(t *testing.T) {
 	network := testkit.NewNetwork()
 	network.SetDown(true)
 	m := newTestManager(t, ManagerConfig{Dial: network.Dial})

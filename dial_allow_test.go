@@ -21,7 +21,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
-func TestALiteralAddressThatIsDeniedTakesNoMessages(t *testing.T) {
+func TestDialAllow_DeniedLiteralAddressTakesNoMessages(t *testing.T) {
 	m := newTestManager(t, ManagerConfig{DialAllow: &pool.DialAllow{Prefixes: prefixes("10.0.0.0/8")}})
 	for _, target := range []netio.Target{{Network: "tcp", Address: "127.0.0.1:1"}, {Network: "unix", Address: "/run/x.sock"}} {
 		_, err := m.sender(target)
@@ -30,7 +30,7 @@ func TestALiteralAddressThatIsDeniedTakesNoMessages(t *testing.T) {
 	require.ErrorIs(t, m.plain.Dial(pool.WriterConfig{Address: "127.0.0.1:1"}), netio.ErrDialDenied)
 }
 
-func TestTheConnectionOfACustomDialIsJudged(t *testing.T) {
+func TestDialAllow_ChecksTheConnectionOfACustomDial(t *testing.T) {
 	peer := testkit.NewPeerServer(t, "127.0.0.1:0")
 	dial := func(ctx context.Context, network, _ string) (net.Conn, error) { // goes elsewhere than it was asked to
 		return (&net.Dialer{}).DialContext(ctx, network, peer.Address())
@@ -44,13 +44,13 @@ func TestTheConnectionOfACustomDialIsJudged(t *testing.T) {
 		require.ErrorIs(t, m.plain.Dial(cfg), netio.ErrDialDenied)
 	}
 
-	net := testkit.NewNetwork() // whose connections have no address
-	m = newTestManager(t, ManagerConfig{Dial: net.Dial, DialAllow: &pool.DialAllow{Prefixes: prefixes("0.0.0.0/0")}})
+	network := testkit.NewNetwork() // whose connections have no address
+	m = newTestManager(t, ManagerConfig{Dial: network.Dial, DialAllow: &pool.DialAllow{Prefixes: prefixes("0.0.0.0/0")}})
 	require.ErrorIs(t, m.plain.Dial(pool.WriterConfig{Address: "10.0.0.1:1"}), netio.ErrDialDenied)
 }
 
 // A name that first leads to an allowed address and later to another is the attack that a check of names would miss.
-func TestANameThatIsReboundIsDeniedWhenItIsConnectedTo(t *testing.T) {
+func TestDialAllow_ReboundNameIsDeniedWhenConnected(t *testing.T) {
 	var rebound atomic.Bool
 	old := net.DefaultResolver
 	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: nameServer(func() netip.Addr {
@@ -73,7 +73,7 @@ func TestANameThatIsReboundIsDeniedWhenItIsConnectedTo(t *testing.T) {
 	l := senderTo(t, m, netio.Target{Network: "tcp", Address: address})
 	enqueued, err := publishOne(t, l, "x")
 	var denied *netio.DialDeniedError
-	require.True(t, errors.As(err, &denied), "%v", err)
+	require.ErrorAs(t, err, &denied)
 	require.Equal(t, inside.Address(), denied.Address)
 	require.Equal(t, 1, enqueued, "what was taken stays")
 	enqueued, err = publishOne(t, l, "y")

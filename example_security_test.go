@@ -39,7 +39,6 @@ func Example_mutualTLS() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer func() { _ = subscriber.Close() }()
 
 	client, err := buffstreams.TLSFiles{
 		Certificate: "/etc/shop/tls.crt", Key: "/etc/shop/tls.key", CA: "/etc/shop/servers.crt",
@@ -57,7 +56,10 @@ func Example_mutualTLS() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer func() { _ = publisher.Close() }()
+	// Subscribe and publish, and in the end:
+	if err := errors.Join(publisher.Close(), subscriber.Close()); err != nil {
+		log.Fatal(err)
+	}
 }
 
 // Tokens in place of client certificates. The listener's own certificate is needed all the same: a token is not sent

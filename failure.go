@@ -70,7 +70,7 @@ func (s *subscription) fail(d dispatch.Delivery, msg *message.Message, reason er
 	if cfg.OnFailure != nil {
 		cfg.OnFailure(msg, reason)
 	}
-	_, undecodable := reason.(*UndecodableError)
+	_, undecodable := reason.(*UndecodableError) //nolint:errorlint // a handler's own error may wrap one
 	s.member.Refuse(d, dispatch.Refusal{Undecodable: undecodable, Reason: reason.Error()})
 }
 

@@ -2,7 +2,6 @@ package buffstreams
 
 import (
 	"context"
-	"errors"
 	"testing"
 	"time"
 
@@ -14,7 +13,7 @@ import (
 )
 
 // The batch does not fit the window at once: its first message is refused before the last one is enqueued.
-func TestARefusalBeforeTheWholeBatchWasEnqueued(t *testing.T) {
+func TestSender_RefusalBeforeTheWholeBatchWasEnqueued(t *testing.T) {
 	_, l, e := newPair(t, AckedConfig{WindowMessages: 2})
 	c := newConsumer(e, "a")
 	result := make(chan error, 1)
@@ -28,11 +27,11 @@ func TestARefusalBeforeTheWholeBatchWasEnqueued(t *testing.T) {
 	}
 	var refused *session.PeerError
 	err := <-result
-	require.True(t, errors.As(err, &refused), "%v", err)
+	require.ErrorAs(t, err, &refused)
 }
 
 // What a closed endpoint held goes back to the process's budget.
-func TestAClosedEndpointGivesTheBudgetBack(t *testing.T) {
+func TestReceiver_CloseGivesTheBudgetBack(t *testing.T) {
 	m, l, e := newPair(t, AckedConfig{})
 	c := newConsumer(e, "a")
 	_, err := l.Publish(context.Background(), "a", acktest.BatchOf(t, "1", "2", "3"), session.Received, 10*time.Second)

@@ -102,7 +102,7 @@ func (EnvelopeMarshaler) Unmarshal(_ string, data []byte) (*message.Message, err
 	msg := message.NewMessage("", nil)
 	var text string // the envelope, or the rest of it from the first metadata on, for all its strings
 	if len(data) < stringsFrom {
-		text = unsafe.String(unsafe.SliceData(data), len(data)) // nobody writes to it, but for the user to the payload
+		text = unsafe.String(unsafe.SliceData(data), len(data)) //nolint:gosec // only the payload is ever written, and that by its user
 	}
 	for len(data) > 0 {
 		num, value, rest, err := nextField(data)

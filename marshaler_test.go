@@ -18,8 +18,8 @@ func sample() *message.Message {
 	return msg
 }
 
-// TestEnvelopeIsTheProtobufMessage: what another language makes of envelope.proto is what we read and write.
-func TestEnvelopeIsTheProtobufMessage(t *testing.T) {
+// TestEnvelope_IsTheProtobufMessage: what another language makes of envelope.proto is what we read and write.
+func TestEnvelope_IsTheProtobufMessage(t *testing.T) {
 	msg := sample()
 	data, err := EnvelopeMarshaler{}.Marshal(nil, "", msg)
 	require.NoError(t, err)
@@ -37,7 +37,7 @@ func TestEnvelopeIsTheProtobufMessage(t *testing.T) {
 	require.True(t, msg.Equals(got))
 }
 
-func TestEnvelopeRefusesKeysThatAreNoText(t *testing.T) {
+func TestEnvelope_RefusesKeysThatAreNoText(t *testing.T) {
 	msg := sample()
 	msg.Metadata.Set("\xff", "x")
 	_, err := EnvelopeMarshaler{}.Marshal(nil, "", msg)
@@ -46,7 +46,7 @@ func TestEnvelopeRefusesKeysThatAreNoText(t *testing.T) {
 	require.ErrorContains(t, err, "UUID")
 }
 
-func TestEveryTruncatedEnvelopeIsAnErrorOrAnother(t *testing.T) {
+func TestEnvelope_TruncatedIsAnErrorOrAnother(t *testing.T) {
 	data, err := EnvelopeMarshaler{}.Marshal(nil, "", sample())
 	require.NoError(t, err)
 	for n := range data {
@@ -76,7 +76,7 @@ func FuzzEnvelope(f *testing.F) {
 	})
 }
 
-func TestTopics(t *testing.T) {
+func TestTopic(t *testing.T) {
 	for topic, want := range map[string]struct {
 		address, name string
 		tls           bool

@@ -76,7 +76,7 @@ var batches = sync.Pool{New: func() any { return new(session.Batch) }}
 
 // send encodes messages and hands them to the sender of their target, or to the outbox.
 func (p *Publisher) send(t *target, messages []*message.Message, timeout time.Duration) error {
-	batch := batches.Get().(*session.Batch)
+	batch := batches.Get().(*session.Batch) //nolint:forcetypeassert // the pool holds nothing else
 	defer func() {
 		batch.Reset()
 		batches.Put(batch)
@@ -147,7 +147,7 @@ func (p *Publisher) marshal(dst []byte, topic string, msg *message.Message) (ful
 	if err != nil {
 		return nil, fmt.Errorf("buffstreams: cannot marshal message %.100q: %w", msg.UUID, err)
 	}
-	if cap(room) > 0 && unsafe.SliceData(encoded) == unsafe.SliceData(room) {
+	if cap(room) > 0 && unsafe.SliceData(encoded) == unsafe.SliceData(room) { //nolint:gosec // compares pointers, reads nothing
 		return dst[:len(dst)+len(encoded)], nil
 	}
 	return append(dst, encoded...), nil

@@ -40,7 +40,7 @@ func (b blockedMarshaler) Marshal(dst []byte, _ string, _ *message.Message) ([]b
 	return dst, errBlocked
 }
 
-func TestCloseWaitsForThePublishCallsThatRun(t *testing.T) {
+func TestPublisher_CloseWaitsForRunningPublishCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		goOn := make(blockedMarshaler)
 		p := newTestPublisher(t, goOn)
@@ -72,7 +72,7 @@ func pass(t *testing.T, p *Publisher, topics int) {
 	}
 }
 
-func TestARoadIsForgottenOnlyWhenNothingIsOnIt(t *testing.T) {
+func TestTopicState_IsForgottenOnlyWhenNothingUsesIt(t *testing.T) {
 	p := newTestPublisher(t, EnvelopeMarshaler{})
 	require.NoError(t, p.Publish("undelivered", message.NewMessage("1", nil)))
 	undelivered := p.state("undelivered")
@@ -98,7 +98,7 @@ func TestARoadIsForgottenOnlyWhenNothingIsOnIt(t *testing.T) {
 	require.Equal(t, 1, lost.Count)
 }
 
-func TestRoadsAreForgottenWhileOthersLookForThem(t *testing.T) {
+func TestTopicState_IsForgottenWhileOthersLookForIt(t *testing.T) {
 	p := newTestPublisher(t, EnvelopeMarshaler{})
 	var wg sync.WaitGroup
 	for g := range uint64(8) {

@@ -47,7 +47,7 @@ func listenTLS(t *testing.T, cfg AckedConfig) (*Manager, netio.Target) {
 	return m, netio.Target{Network: "tcp", Address: e.Addr().String(), TLS: true}
 }
 
-func TestLessThanTLS13IsNotSpoken(t *testing.T) {
+func TestTLS_LessThan13IsRefused(t *testing.T) {
 	server, client := testkit.SelfSignedTLS(t)
 	old := client.Clone()
 	old.MaxVersion = tls.VersionTLS12
@@ -115,7 +115,7 @@ func TestLessThanTLS13IsNotSpoken(t *testing.T) {
 }
 
 // The files change while the endpoint, the link and the Managers stay: the next connections use what is there then.
-func TestCertificatesAreRenewedWithoutARestart(t *testing.T) {
+func TestTLSFiles_RenewedWithoutARestart(t *testing.T) {
 	servers, clients := testkit.NewAuthority(t), testkit.NewAuthority(t)
 	serverFiles, clientFiles := testkit.NewTLSFiles(t, servers, clients, "server"), testkit.NewTLSFiles(t, clients, servers, "orders")
 	complaints := make(chan error, 1<<16)
@@ -186,7 +186,7 @@ func TestCertificatesAreRenewedWithoutARestart(t *testing.T) {
 	_ = receiver
 }
 
-func TestTLSFilesAreValidated(t *testing.T) {
+func TestTLSFiles_AreValidated(t *testing.T) {
 	a := testkit.NewAuthority(t)
 	good := filesOf(testkit.NewTLSFiles(t, a, a, "x"))
 	for name, f := range map[string]func(TLSFiles) (*tls.Config, error){"Server": TLSFiles.Server, "Client": TLSFiles.Client} {
@@ -208,7 +208,7 @@ func TestTLSFilesAreValidated(t *testing.T) {
 }
 
 // A resumed session would not show whether the peer's certificate still holds.
-func TestListenersResumeNoSessions(t *testing.T) {
+func TestTLS_ListenersResumeNoSessions(t *testing.T) {
 	server, client := testkit.SelfSignedTLS(t)
 	_, target := listenTLS(t, AckedConfig{ServerTLS: server})
 	client.ClientSessionCache = tls.NewLRUClientSessionCache(4)
@@ -220,7 +220,7 @@ func TestListenersResumeNoSessions(t *testing.T) {
 	require.False(t, held)
 }
 
-func TestAServerThatCannotProveItselfFailsPublishAtOnce(t *testing.T) {
+func TestTLS_UnprovenServerFailsPublishAtOnce(t *testing.T) {
 	server, _ := testkit.SelfSignedTLS(t)
 	_, target := listenTLS(t, AckedConfig{ServerTLS: server})
 	l := senderTo(t, newTestManager(t, ManagerConfig{}), target)

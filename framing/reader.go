@@ -150,7 +150,7 @@ func (r *Reader) sourceError(err error) error {
 		}
 		return err
 	}
-	if err != io.EOF {
+	if err != io.EOF { //nolint:errorlint // what wraps io.EOF is another error of the source
 		return err
 	}
 	if r.width == 0 {

@@ -127,7 +127,10 @@ func TestRetry_FullBufferWaitsForTheEndOfAnOutage(t *testing.T) {
 		written := make(chan struct{})
 		go func() { // ends after the outage
 			defer close(written)
-			writeNumbers(t, w, 0, 100)
+			for i := range 100 {
+				_, err := w.Write(fmt.Append(nil, i))
+				assert.NoError(t, err)
+			}
 		}()
 		time.Sleep(24 * time.Hour)
 		select {

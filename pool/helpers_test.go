@@ -3,6 +3,7 @@ package pool
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -111,7 +112,7 @@ func readAll(conn io.Reader) (messages []string, err error) {
 	r := bufio.NewReader(conn)
 	for {
 		m, err := peerRead(r, width4096)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return messages, nil
 		}
 		if err != nil {
@@ -119,4 +120,11 @@ func readAll(conn io.Reader) (messages []string, err error) {
 		}
 		messages = append(messages, string(m))
 	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
 }

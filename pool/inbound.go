@@ -176,7 +176,7 @@ func (in *inbound) logEnd(err error) {
 	interrupted := in.received > in.consumed // a message
 	var netErr net.Error
 	switch {
-	case err == io.EOF, errors.Is(err, errDrained) && !interrupted, in.received == 0 && in.isDraining():
+	case err == io.EOF, errors.Is(err, errDrained) && !interrupted, in.received == 0 && in.isDraining(): //nolint:errorlint // a hook's error may wrap io.EOF
 		return
 	case in.received == 0, errors.Is(err, errIdle), errors.Is(err, errDrained), errors.As(err, &netErr) && !interrupted:
 		in.l.cfg.Logger.Info("Connection ended", in.fields().Add(watermill.LogFields{"err": err}))

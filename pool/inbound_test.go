@@ -209,35 +209,6 @@ func TestListener_FloodOfEmptyMessagesIsSlowedDownAndLosesNothing(t *testing.T) 
 	})
 }
 
-func TestListener_TLSHandshakeMustEndInTime(t *testing.T) {
-	server, _ := testkit.SelfSignedTLS(t)
-	synctest.Test(t, func(t *testing.T) {
-		socket, log := testkit.NewPipeListener(), testkit.NewLog()
-		l := startListener(t, ListenerConfig{Listen: socket.Listen, Logger: log, Callback: ignore, TLSConfig: server})
-		silent := socket.Connect()
-		start := time.Now()
-		_, err := silent.Read(make([]byte, 1))
-		assert.Error(t, err)
-		assert.Equal(t, defaultHandshakeTimeout, time.Since(start))
-		assert.ErrorContains(t, log.Next(t, "info").Fields["err"].(error), "handshake")
-
-		socket.Connect()
-		synctest.Wait()
-		start = time.Now()
-		require.NoError(t, l.Close(), "a handshake does not hold up Close")
-		assert.Zero(t, time.Since(start))
-	})
-}
-
-func TestListener_LessThanTLS13IsNotSpoken(t *testing.T) {
-	testkit.CheckLeaks(t)
-	lax, old := testkit.SelfSignedTLS(t)
-	lax.MinVersion, old.MaxVersion = tls.VersionTLS10, tls.VersionTLS12
-	l := startListener(t, ListenerConfig{TLSConfig: lax, Callback: ignore})
-	_, err := tls.Dial("tcp", l.Addr().String(), old)
-	require.ErrorContains(t, err, "version")
-}
-
 func TestListener_AdmitDecidesBeforeTheFirstMessage(t *testing.T) {
 	testkit.CheckLeaks(t)
 	server, client := testkit.SelfSignedTLS(t)
@@ -269,36 +240,4 @@ func TestListener_AdmitDecidesBeforeTheFirstMessage(t *testing.T) {
 	assert.Equal(t, refusal, log.Next(t, "info").Fields["err"])
 	send("admitted")
 	assert.Equal(t, "admitted", testkit.Receive(t, got))
-}
-
-func TestListener_CloseKeepsWhatIsInFlightUnderTLS(t *testing.T) {
-	testkit.CheckLeaks(t)
-	server, client := testkit.SelfSignedTLS(t)
-	entered, release := make(chan struct{}), make(chan struct{})
-	var got []string
-	l := startListener(t, ListenerConfig{TLSConfig: server, Callback: func(m []byte) error {
-		if len(got) == 0 {
-			close(entered)
-			<-release
-		}
-		got = append(got, string(m))
-		return nil
-	}})
-	w := dialWriterTo(t, l, WriterConfig{TLSConfig: client})
-	writeNumbers(t, w, 0, 50000)
-	require.NoError(t, w.Flush(t.Context()))
-	<-entered
-	closed := make(chan error, 1)
-	go func() { closed <- l.Close() }() // ends with Close
-	<-l.closing
-	close(release)
-	require.NoError(t, <-closed)
-	assert.Len(t, got, 50000)
-}
-
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return v
 }

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -31,11 +32,11 @@ func TestListener_TakesEveryLengthFromAPlainPeer(t *testing.T) {
 	l := startListener(t, ListenerConfig{Callback: collect(got)})
 	peer := newPeerClient(t, l)
 	go func() { // ends after the last message
-		for n := 0; n <= 4096; n++ {
+		for n := range 4097 {
 			_, _ = peer.conn.Write(peerFrame(width4096, patterned(n)))
 		}
 	}()
-	for n := 0; n <= 4096; n++ {
+	for n := range 4097 {
 		require.Equal(t, string(patterned(n)), testkit.Receive(t, got), "length %d", n)
 	}
 }
@@ -46,12 +47,12 @@ func TestWriter_SendsEveryLengthToAPlainPeer(t *testing.T) {
 	w := dialTest(t, WriterConfig{Address: server.Address()})
 	conn := server.Accept(t)
 	go func() { // ends after the last message
-		for n := 0; n <= 4096; n++ {
+		for n := range 4097 {
 			_, _ = w.Write(patterned(n))
 		}
 	}()
 	r := bufio.NewReader(conn)
-	for n := 0; n <= 4096; n++ {
+	for n := range 4097 {
 		m, err := peerRead(r, width4096)
 		require.NoError(t, err)
 		require.Equal(t, patterned(n), m, "length %d", n)
@@ -109,7 +110,8 @@ func TestListener_HostileHeaderEndsOnlyItsOwnConnection(t *testing.T) {
 			require.NoError(t, closeWrite(bad.conn))
 			bad.ended()
 			line := log.Next(t, "error")
-			if want, ok := c.want.(*framing.LengthError); ok {
+			var want *framing.LengthError
+			if errors.As(c.want, &want) {
 				var is *framing.LengthError
 				require.ErrorAs(t, line.Err, &is)
 				assert.Equal(t, want, is)

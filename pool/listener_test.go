@@ -31,7 +31,7 @@ func TestListener_StartListeningBlocksUntilClose(t *testing.T) {
 	go func() { ended <- l.StartListening() }() // ends with Close
 	conn, err := net.Dial("tcp", l.Addr().String())
 	require.NoError(t, err)
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	_, err = conn.Write(peerFrame(width4096, nil))
 	require.NoError(t, err)
 	<-served // it has started: the kernel takes connections before

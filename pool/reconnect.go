@@ -197,7 +197,7 @@ func (w *Writer) watch(out *outbound) {
 		}
 		discarded += n
 		if err != nil {
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				err = errPeerClosed
 			}
 			w.lost(out, err)

@@ -3,7 +3,6 @@ package pool
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -191,7 +190,7 @@ func TestWriter_InterruptedFrameIsSentAgainFromItsStart(t *testing.T) {
 		stream = append(stream, peerFrame(width4096, []byte(m))...)
 		ends = append(ends, len(stream))
 	}
-	for room := range len(stream) {
+	for room := range stream {
 		synctest.Test(t, func(t *testing.T) {
 			network, conns := testkit.NewNetwork(), make(chan *brokenConn, 1)
 			w := dialTest(t, WriterConfig{Address: "peer:1", Dial: breakAfter(network, conns, room)})
@@ -417,50 +416,15 @@ func TestWriter_PeerThatNeverStopsSendingIsNotReadForever(t *testing.T) {
 		w := dialTest(t, WriterConfig{Address: "peer:1", Dial: network.Dial})
 		conn, sent := <-network.Servers, 0
 		go func() { // ends when the Writer closes the connection
-			for n, err := 0, error(nil); err == nil; sent += n {
-				n, err = conn.Write(make([]byte, 512))
+			for {
+				n, err := conn.Write(make([]byte, 512))
+				if sent += n; err != nil {
+					return
+				}
 			}
 		}()
 		synctest.Wait()
 		assert.Equal(t, discardLimit, sent)
 		require.NoError(t, w.Close())
 	})
-}
-
-func TestWriter_TLSFromTheFirstByte(t *testing.T) {
-	testkit.CheckLeaks(t)
-	server, client := testkit.SelfSignedTLS(t)
-	got := make(chan string, 1)
-	l := startListener(t, ListenerConfig{Callback: collect(got), TLSConfig: server})
-	w := dialWriterTo(t, l, WriterConfig{TLSConfig: client})
-	_, err := w.Write([]byte("secret"))
-	require.NoError(t, err)
-	assert.Equal(t, "secret", testkit.Receive(t, got))
-	require.NoError(t, w.Close())
-
-	_, err = DialTCP(WriterConfig{Address: l.Addr().String(), TLSConfig: &tls.Config{}})
-	var unknown *tls.CertificateVerificationError
-	assert.ErrorAs(t, err, &unknown)
-}
-
-func TestWriter_LessThanTLS13IsNotSpoken(t *testing.T) {
-	server, client := testkit.SelfSignedTLS(t)
-	old, lax := server.Clone(), client.Clone()
-	old.MaxVersion, lax.MinVersion = tls.VersionTLS12, tls.VersionTLS10
-	ln, err := tls.Listen("tcp", "127.0.0.1:0", old)
-	require.NoError(t, err)
-	defer func() { _ = ln.Close() }()
-	ended := make(chan error, 1)
-	go func() { // ends with the handshake
-		conn, err := ln.Accept()
-		if err == nil {
-			err = conn.(*tls.Conn).Handshake()
-			_ = conn.Close()
-		}
-		ended <- err
-	}()
-	_, err = DialTCP(WriterConfig{Address: ln.Addr().String(), TLSConfig: lax})
-	require.ErrorContains(t, err, "version")
-	require.ErrorContains(t, <-ended, "version")
-	assert.EqualValues(t, tls.VersionTLS10, lax.MinVersion, "the caller's own is not changed")
 }

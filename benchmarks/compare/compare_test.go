@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func TestAShortRunYieldsEveryGoal(t *testing.T) {
+func TestCompare_ShortRunYieldsEveryGoal(t *testing.T) {
 	if testing.Short() {
 		t.Skip("every contestant takes a turn")
 	}
@@ -53,7 +53,7 @@ func TestAShortRunYieldsEveryGoal(t *testing.T) {
 	require.Contains(t, string(chart), "<svg")
 }
 
-func TestFlagsThatMakeNoSense(t *testing.T) {
+func TestCompare_FlagsThatMakeNoSense(t *testing.T) {
 	require.Error(t, run([]string{"--fast"}))
 	require.ErrorContains(t, run([]string{"now"}), "unexpected argument")
 	require.ErrorContains(t, run([]string{"--only", "async", "--out", "docs"}), "needs all contests")
@@ -61,7 +61,7 @@ func TestFlagsThatMakeNoSense(t *testing.T) {
 	require.ErrorContains(t, run([]string{drive.ChildArg}), "job is missing")
 }
 
-func TestRatioIsToTheBestOfEachRound(t *testing.T) {
+func TestRatio_IsToTheBestOfEachRound(t *testing.T) {
 	r := newResult(contest{contestants: []contestant{{name: "we"}, {name: "a"}, {name: "b"}}})
 	for i, v := range [][3]float64{{10, 5, 1}, {20, 2, 10}, {30, 3, 3}} {
 		for j, who := range r.Contestants {

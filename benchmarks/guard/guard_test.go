@@ -23,19 +23,20 @@ const (
 	turn   = 120 * time.Millisecond
 )
 
-func TestEnqueuedBesideGoChannel(t *testing.T) {
+func TestGuard_EnqueuedBesideGoChannel(t *testing.T) {
 	setup := peers.Setup{Size: 110, InFlight: 1, Name: "guard"}
 	got := compare(t, setup, false, peers.Enqueued, peers.GoChannel)
 	require.GreaterOrEqual(t, got.Median, leastOverGoChannel, "median of %d rounds, %s", rounds, got)
 }
 
-func TestPlainBesideBuffStreams(t *testing.T) {
+func TestGuard_PlainBesideBuffStreams(t *testing.T) {
 	setup := peers.Setup{Size: 110, Name: "guard"}
 	got := compare(t, setup, true, peers.Plain, peers.BuffStreams)
 	require.GreaterOrEqual(t, got.Median, leastOverBuffStreams, "median of %d rounds, %s", rounds, got)
 }
 
-// compare lets two peers take turns and returns how much faster the first was. reuse is for those that copy what they get.
+// compare lets two peers take turns and returns how much faster the first was. reuse is for those that copy what they
+// get.
 func compare(t *testing.T, setup peers.Setup, reuse bool, of, to peers.Peer) measure.Spread {
 	t.Helper()
 	if testing.Short() || raceEnabled {

@@ -21,7 +21,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func TestAShortRunYieldsEveryFigure(t *testing.T) {
+func TestOutboxBench_ShortRunYieldsEveryFigure(t *testing.T) {
 	p := plan{rounds: 2, turn: 20 * time.Millisecond, pending: 2000, opened: []int{10}, away: []int{800, 1600}}
 	r, err := bench(context.Background(), t.TempDir(), p)
 	require.NoError(t, err)
@@ -43,7 +43,7 @@ func TestAShortRunYieldsEveryFigure(t *testing.T) {
 	}
 }
 
-func TestFlagsThatMakeNoSense(t *testing.T) {
+func TestOutboxBench_FlagsThatMakeNoSense(t *testing.T) {
 	require.Error(t, run([]string{"--fast"}))
 	require.ErrorContains(t, run([]string{"now"}), "unexpected argument")
 	require.Error(t, run([]string{"--quick", "--dir", "/does/not/exist"}))

@@ -107,7 +107,7 @@ func madeUpSource(t *testing.T) string {
 	return dir
 }
 
-func TestDemoAccountsForEveryFile(t *testing.T) {
+func TestDemo_AccountsForEveryFile(t *testing.T) {
 	t.Parallel()
 	dir := madeUpSource(t)
 	files, bad, tooLarge := count(t, dir, 100_000)
@@ -118,7 +118,7 @@ func TestDemoAccountsForEveryFile(t *testing.T) {
 	requireOneLine(t, stderr, "refused large.go", "100001", "100000")
 }
 
-func TestDemoFollowsALinkToItsSource(t *testing.T) {
+func TestDemo_FollowsALinkToItsSource(t *testing.T) {
 	t.Parallel()
 	link := filepath.Join(t.TempDir(), "link")
 	require.NoError(t, os.Symlink(madeUpSource(t), link))
@@ -127,7 +127,7 @@ func TestDemoFollowsALinkToItsSource(t *testing.T) {
 	requireAccount(t, parseAccount(t, stdout), 14, 5, 1)
 }
 
-func TestDemoOnGoSources(t *testing.T) {
+func TestDemo_OnGoSources(t *testing.T) {
 	t.Parallel()
 	root, err := exec.Command("go", "env", "GOROOT").Output()
 	require.NoError(t, err)
@@ -140,7 +140,7 @@ func TestDemoOnGoSources(t *testing.T) {
 	requireAccount(t, parseAccount(t, stdout), files, bad, 0)
 }
 
-func TestDemoForReaders(t *testing.T) {
+func TestDemo_ForReaders(t *testing.T) {
 	t.Parallel()
 	stdout, stderr, code := runCommand(t, "", "demo", "--source", madeUpSource(t), "-v", "--max-message-size", "100000")
 	require.Zero(t, code)
@@ -157,14 +157,14 @@ func TestDemoForReaders(t *testing.T) {
 	}
 }
 
-func TestDemoOfNothing(t *testing.T) {
+func TestDemo_OfNothing(t *testing.T) {
 	t.Parallel()
 	stdout, _, code := runCommand(t, "", "demo", "--source", t.TempDir(), "--json")
 	require.Zero(t, code)
 	require.Contains(t, stdout, `"published":0`)
 }
 
-func TestDemoErrors(t *testing.T) {
+func TestDemo_Errors(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	write(t, dir, "file.go", "package file")
@@ -191,7 +191,7 @@ func manyFiles(t *testing.T) string {
 }
 
 // An interrupt goes to both processes, as a terminal sends it.
-func TestDemoInterrupted(t *testing.T) {
+func TestDemo_Interrupted(t *testing.T) {
 	t.Parallel()
 	p := start(t, nil, "demo", "--source", manyFiles(t), "--json", "-v", "--max-message-size", "1000000")
 	p.awaitLine("poisoned a.go")
@@ -209,7 +209,7 @@ func TestDemoInterrupted(t *testing.T) {
 }
 
 // The account holds for what the publisher had reported before it died.
-func TestDemoWhosePublisherIsKilled(t *testing.T) {
+func TestDemo_PublisherIsKilled(t *testing.T) {
 	t.Parallel()
 	p := start(t, nil, "demo", "--source", manyFiles(t), "--json", "-v", "--max-message-size", "1000000")
 	p.awaitLine("poisoned a.go")

@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// This file knows the BuffStreams protocol from its definition alone, and nothing of this module's own codec: a header is
-// the zigzag varint of the length in a field whose width follows from the limit.
+// This file knows the BuffStreams protocol from its definition alone, and nothing of this module's own codec: a header
+// is the zigzag varint of the length in a field whose width follows from the limit.
 
 func headerWidth(limit int) int { return (bits.Len(uint(limit))+7)/8 + 1 }
 
@@ -64,7 +64,7 @@ func noise(n int) []byte {
 
 const plainLimit = 4096
 
-func TestPlainClientToSub(t *testing.T) {
+func TestSub_TakesFromAPlainClient(t *testing.T) {
 	t.Parallel()
 	sub, at := startSub(t, nil, anyPort, "--wire", "buffstreams", "--json", "--count", fmt.Sprint(plainLimit+1))
 	conn, err := net.Dial("tcp", at)
@@ -87,7 +87,7 @@ func TestPlainClientToSub(t *testing.T) {
 	require.False(t, dec.More())
 }
 
-func TestHostileHeadersEndOnlyTheirConnection(t *testing.T) {
+func TestSub_HostileHeaderEndsOnlyItsConnection(t *testing.T) {
 	t.Parallel()
 	sub, at := startSub(t, nil, anyPort, "--wire", "buffstreams", "--count", "2")
 	good, err := net.Dial("tcp", at)
@@ -148,7 +148,7 @@ func plainServer(t *testing.T) (address string, payloads func() [][]byte) {
 }
 
 // Lines cannot have newlines in them; everything else they can.
-func TestPubToPlainServer(t *testing.T) {
+func TestPub_ToAPlainServer(t *testing.T) {
 	t.Parallel()
 	var want [][]byte
 	var input []byte
@@ -167,7 +167,7 @@ func TestPubToPlainServer(t *testing.T) {
 	}
 }
 
-func TestPubFileToPlainServer(t *testing.T) {
+func TestPub_FileToAPlainServer(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "payload")
 	for _, n := range []int{0, 1, 63, 64, 127, 128, 4095, 4096} {
@@ -182,7 +182,7 @@ func TestPubFileToPlainServer(t *testing.T) {
 }
 
 // A peer that goes away for good ends the command, however much there is still to send.
-func TestPubToPlainServerThatDies(t *testing.T) {
+func TestPub_ToAPlainServerThatDies(t *testing.T) {
 	t.Parallel()
 	ln, err := net.Listen("tcp", anyPort)
 	require.NoError(t, err)

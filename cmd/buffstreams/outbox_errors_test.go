@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestRefusedMessagesOfAnOutboxAreNamed(t *testing.T) {
+func TestOutbox_RefusedMessagesAreNamed(t *testing.T) {
 	t.Parallel()
 	topic, dir := quietTopic(t), outboxDir(t)
 	sub, _ := startSub(t, nil, topic, "--max-message-size", "100", "--group", "g")
@@ -33,7 +33,7 @@ func TestRefusedMessagesOfAnOutboxAreNamed(t *testing.T) {
 }
 
 // Lines before one that cannot be taken are kept, and the error does not wait for a subscriber.
-func TestLineOverTheLimitEndsTheInputOfAnOutbox(t *testing.T) {
+func TestOutbox_LineOverTheLimitEndsTheInput(t *testing.T) {
 	t.Parallel()
 	topic, dir := quietTopic(t), outboxDir(t)
 	_, stderr, code := runCommand(t, sequence(0, 1000)+strings.Repeat("x", 2<<20), "pub", "--outbox", dir, topic)
@@ -42,7 +42,7 @@ func TestLineOverTheLimitEndsTheInputOfAnOutbox(t *testing.T) {
 }
 
 // The file system is damaged in a segment that no crash could have torn. Other streams are delivered nevertheless.
-func TestDamagedOutbox(t *testing.T) {
+func TestOutbox_Damaged(t *testing.T) {
 	t.Parallel()
 	hurt, sound, dir := quietTopic(t), quietTopic(t), outboxDir(t)
 	leave(t, dir, hurt, 3)
@@ -94,7 +94,7 @@ func damage(t *testing.T, dir, text string) {
 	t.Fatalf("no segment has %q", text)
 }
 
-func TestOutboxErrors(t *testing.T) {
+func TestOutbox_Errors(t *testing.T) {
 	t.Parallel()
 	topic, parent := quietTopic(t), t.TempDir()
 	dir, none := filepath.Join(parent, "outbox"), filepath.Join(parent, "none")

@@ -86,7 +86,7 @@ func interrupted(t *testing.T, sub *process) string {
 
 // The publisher is killed while nobody has listened yet, and in the middle of its input: every line whose receipt was
 // printed is there afterwards, once and in order. Lines without a receipt may be.
-func TestKilledPublisherLeavesWhatItConfirmed(t *testing.T) {
+func TestOutbox_KilledPublisherLeavesWhatItConfirmed(t *testing.T) {
 	t.Parallel()
 	const before = 5000
 	topic, dir := quietTopic(t), outboxDir(t)
@@ -116,7 +116,7 @@ func TestKilledPublisherLeavesWhatItConfirmed(t *testing.T) {
 }
 
 // The subscriber lives through it, and has had some of the messages from the publisher that was killed.
-func TestSubscriberGetsNothingTwiceFromAKilledPublisher(t *testing.T) {
+func TestOutbox_KilledPublisherDuplicatesNothing(t *testing.T) {
 	t.Parallel()
 	topic, dir := quietTopic(t), outboxDir(t)
 	sub, _ := startSub(t, nil, topic, "--group", "g")
@@ -138,7 +138,7 @@ func TestSubscriberGetsNothingTwiceFromAKilledPublisher(t *testing.T) {
 	require.Equal(t, sequence(0, 3500), got.String())
 }
 
-func TestEndOfInputDeliversWhatIsInTheOutbox(t *testing.T) {
+func TestOutbox_EndOfInputDeliversAll(t *testing.T) {
 	t.Parallel()
 	topic, dir := quietTopic(t), outboxDir(t)
 	long := strings.Repeat("long", 200_000) + "\n"
@@ -158,7 +158,7 @@ func TestEndOfInputDeliversWhatIsInTheOutbox(t *testing.T) {
 	require.Equal(t, sequence(0, 3000)+long+"\n", interrupted(t, sub))
 }
 
-func TestInterruptLeavesMessagesInTheOutbox(t *testing.T) {
+func TestOutbox_InterruptLeavesMessages(t *testing.T) {
 	t.Parallel()
 	for name, atEnd := range map[string]bool{"at the end of the input": true, "before it": false} {
 		t.Run(name, func(t *testing.T) {
@@ -184,7 +184,7 @@ func TestInterruptLeavesMessagesInTheOutbox(t *testing.T) {
 	}
 }
 
-func TestInterruptedDrainLosesNothing(t *testing.T) {
+func TestDrain_InterruptedLosesNothing(t *testing.T) {
 	t.Parallel()
 	topic, dir := quietTopic(t), outboxDir(t)
 	leave(t, dir, topic, 3)
@@ -209,7 +209,7 @@ func leave(t *testing.T, dir, topic string, lines int) {
 	requireOneLine(t, stderr, "not everything was delivered within 1ms: "+wait)
 }
 
-func TestOneProcessOwnsAnOutbox(t *testing.T) {
+func TestOutbox_OneProcessOwnsIt(t *testing.T) {
 	t.Parallel()
 	topic, dir := quietTopic(t), outboxDir(t)
 	first := start(t, nil, "pub", "--outbox", dir, topic, "--json")
@@ -231,7 +231,7 @@ func TestOneProcessOwnsAnOutbox(t *testing.T) {
 }
 
 // Messages for somebody who is away hold up nobody else, and a bound on the wait holds.
-func TestDrainDeliversAroundAnAbsentSubscriber(t *testing.T) {
+func TestDrain_DeliversAroundAnAbsentSubscriber(t *testing.T) {
 	t.Parallel()
 	away, there, dir := quietTopic(t), quietTopic(t), outboxDir(t)
 	leave(t, dir, away, 1)
@@ -253,7 +253,7 @@ func TestDrainDeliversAroundAnAbsentSubscriber(t *testing.T) {
 		": 1 for "+address+" (connect: no such file or directory)")
 }
 
-func TestOutboxLs(t *testing.T) {
+func TestOutbox_Ls(t *testing.T) {
 	t.Parallel()
 	topic, dir := quietTopic(t), outboxDir(t)
 	leave(t, dir, topic, 4)

@@ -28,7 +28,7 @@ func sequence(n, m int) string {
 	return b.String()
 }
 
-func TestLinesArriveInOrder(t *testing.T) {
+func TestPub_LinesArriveInOrder(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("long", 100_000)
 	input := "first\n\n\n" + long + "\n\r\n" + sequence(0, 5000) + "last, without a newline"
@@ -54,7 +54,7 @@ type object struct {
 	PayloadBase64 []byte            `json:"payload_base64"`
 }
 
-func TestFileArrivesExactly(t *testing.T) {
+func TestPub_FileArrivesExactly(t *testing.T) {
 	t.Parallel()
 	payload := []byte("two\nlines\x00\xff")
 	path := filepath.Join(t.TempDir(), "f")
@@ -82,7 +82,7 @@ func TestFileArrivesExactly(t *testing.T) {
 	}
 }
 
-func TestJSONHasTextAndReceiptsNameTheSameMessage(t *testing.T) {
+func TestSub_JSONAndReceiptsNameTheSameMessage(t *testing.T) {
 	t.Parallel()
 	sub, at := startSub(t, nil, anyPort+"/t", "--count", "2", "--json", "--group", "g")
 	receipts, _, code := runCommand(t, "<ü>\n\n", "pub", at+"/t", "--json")
@@ -123,7 +123,7 @@ func freeAddress(t *testing.T) string {
 	return ln.Addr().String()
 }
 
-func TestPublisherMayBeFirst(t *testing.T) {
+func TestPub_MayBeFirst(t *testing.T) {
 	t.Parallel()
 	address := freeAddress(t)
 	for _, wire := range []string{"acked", "buffstreams"} {
@@ -139,7 +139,7 @@ func TestPublisherMayBeFirst(t *testing.T) {
 	}
 }
 
-func TestErrorsAreOneLine(t *testing.T) {
+func TestErrors_AreOneLine(t *testing.T) {
 	t.Parallel()
 	nobody := freeAddress(t)
 	_, listening := startSub(t, nil, anyPort)
@@ -185,7 +185,7 @@ func TestErrorsAreOneLine(t *testing.T) {
 	}
 }
 
-func TestLinesBeforeOneOverTheLimitArrive(t *testing.T) {
+func TestPub_LinesBeforeOneOverTheLimitArrive(t *testing.T) {
 	t.Parallel()
 	sub, at := startSub(t, nil, anyPort, "--count", "1000")
 	_, stderr, code := runCommand(t, sequence(0, 1000)+strings.Repeat("x", 2<<20), "pub", at)
@@ -196,7 +196,7 @@ func TestLinesBeforeOneOverTheLimitArrive(t *testing.T) {
 }
 
 // The limits are about payloads: what is exactly as long passes, whatever surrounds it on the wire.
-func TestLimitIsExact(t *testing.T) {
+func TestPub_LimitIsExact(t *testing.T) {
 	t.Parallel()
 	for _, wire := range []string{"acked", "buffstreams"} {
 		sub, at := startSub(t, nil, anyPort, "--count", "1", "--wire", wire, "--max-message-size", "2000000")
@@ -208,7 +208,7 @@ func TestLimitIsExact(t *testing.T) {
 	}
 }
 
-func TestRefusalByTheSubscriberFailsThePublisher(t *testing.T) {
+func TestPub_FailsWhenTheSubscriberRefuses(t *testing.T) {
 	t.Parallel()
 	for _, size := range []int{200, 200_000} { // over its payload limit; over what it takes of any kind
 		sub, at := startSub(t, nil, anyPort, "--max-message-size", "100")
@@ -220,9 +220,10 @@ func TestRefusalByTheSubscriberFailsThePublisher(t *testing.T) {
 	}
 }
 
-// A subscriber that is killed loses nothing of what was confirmed: the publisher sends it again to its successor. Nobody
-// reads its output, so that it has messages in every state when it dies: written, taken but not written, and only received.
-func TestKilledSubscriberMissesNothingConfirmed(t *testing.T) {
+// A subscriber that is killed loses nothing of what was confirmed: the publisher sends it again to its successor.
+// Nobody reads its output, so that it has messages in every state when it dies: written, taken but not written, and
+// only received.
+func TestSub_KilledMissesNothingConfirmed(t *testing.T) {
 	t.Parallel()
 	const all = 30_000
 	// Half of a pipe's 64 KiB at least takes what is handled: a write that does not fit into the last page begins a new one.
@@ -278,7 +279,7 @@ func missing(n int, outputs ...[]byte) (lines []int) {
 	return lines
 }
 
-func TestInterruptDrainsSub(t *testing.T) {
+func TestSub_InterruptDrains(t *testing.T) {
 	t.Parallel()
 	for _, wire := range []string{"acked", "buffstreams"} {
 		t.Run(wire, func(t *testing.T) {
@@ -294,7 +295,7 @@ func TestInterruptDrainsSub(t *testing.T) {
 	}
 }
 
-func TestInterruptedPubConfirmsWhatItRead(t *testing.T) {
+func TestPub_InterruptedConfirmsWhatItRead(t *testing.T) {
 	t.Parallel()
 	sub, at := startSub(t, nil, anyPort)
 	pub := start(t, nil, "pub", at, "--json")
@@ -311,7 +312,7 @@ func TestInterruptedPubConfirmsWhatItRead(t *testing.T) {
 	require.Equal(t, sequence(0, 1000), got)
 }
 
-func TestSubEndsWithItsReader(t *testing.T) {
+func TestSub_EndsWithItsReader(t *testing.T) {
 	t.Parallel()
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
@@ -338,7 +339,7 @@ func TestSubEndsWithItsReader(t *testing.T) {
 }
 
 // What the subscriber had received went with it, and nobody came back: the publisher does not call that a success.
-func TestPubTellsOfAPeerThatWentAway(t *testing.T) {
+func TestPub_ReportsAPeerThatWentAway(t *testing.T) {
 	t.Parallel()
 	r, w, err := os.Pipe() // never read, so that sub gets stuck
 	require.NoError(t, err)

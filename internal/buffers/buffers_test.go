@@ -32,16 +32,16 @@ func TestGet_EverySizeHasAClassOfItsOwn(t *testing.T) {
 }
 
 // stored puts a buffer of n bytes into a store and returns what is kept.
-func stored(s *freeList, n int) int {
+func stored(l *freeList, n int) int {
 	size, class := classOf(n)
-	s.put(make([]byte, 0, size), class)
-	return s.kept()
+	l.put(make([]byte, 0, size), class)
+	return l.kept()
 }
 
-func (s *freeList) kept() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.bytes
+func (l *freeList) kept() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.bytes
 }
 
 func TestPut_MemoryIsUsedAgain(t *testing.T) {

@@ -172,7 +172,7 @@ func (c *Client) forget(o *Outbound) {
 
 // Current returns the stream to use in o's place: another one if o was forgotten while its user waited for room.
 func (c *Client) Current(o *Outbound) *Outbound {
-	if o.cause == ErrEnded {
+	if o.cause == ErrEnded { //nolint:errorlint // set by this package, never wrapped
 		return c.Stream(o.Topic)
 	}
 	return o

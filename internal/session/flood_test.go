@@ -42,7 +42,7 @@ func TestClient_FloodOfPingsEndsTheConnection(t *testing.T) {
 		require.NoError(t, p.client.Receive(payload(i), time.Now()))
 	}
 	var broken *ProtocolError
-	require.True(t, errors.As(p.client.Receive(payload(0), time.Now()), &broken))
+	require.ErrorAs(t, p.client.Receive(payload(0), time.Now()), &broken)
 }
 
 func TestClient_InterruptEndsWaitsAndKeepsMessages(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"strings"
 	"testing"
 
@@ -116,7 +117,7 @@ func requirePublish(t *testing.T, want *wire.Publish, payload []byte) {
 	p, ok := got.(*PublishFrame)
 	require.True(t, ok, "%T", got)
 	require.Equal(t, []any{want.Handle, want.First, want.Flags & (flagGap | flagAckNow)}, []any{p.Handle, p.First, flagsOf(p)})
-	require.Equal(t, len(want.Messages), len(p.Messages))
+	require.Len(t, p.Messages, len(want.Messages))
 	size := 0
 	for i, m := range want.Messages {
 		require.True(t, bytes.Equal(m, p.Messages[i]), "message %d", i)
@@ -144,7 +145,7 @@ func TestEncoder_AgreesWithGeneratedCode(t *testing.T) {
 			require.Equal(t, checksum, f.Crc32C != 0)
 			opened, err := e.Verify(p)
 			require.NoError(t, err)
-			require.Equal(t, len(p)-e.trailerSize(), len(opened))
+			require.Len(t, opened, len(p)-e.trailerSize())
 			return &f
 		}
 		for _, p := range publishes {
@@ -242,7 +243,7 @@ func TestEncoder_VerifyNoticesEveryFlippedBit(t *testing.T) {
 		}
 		for bit := range 8 * len(p) {
 			p[bit/8] ^= 1 << (bit % 8)
-			if _, err := e.Verify(p); err != ErrChecksum {
+			if _, err := e.Verify(p); !errors.Is(err, ErrChecksum) {
 				t.Fatalf("bit %d of %x: %v", bit, p, err)
 			}
 			p[bit/8] ^= 1 << (bit % 8)

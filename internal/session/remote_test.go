@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"fmt"
 	"strconv"
 	"testing"
@@ -223,7 +224,7 @@ func (r *remote) publish(s *inflow, f *PublishFrame) error {
 	}
 	for i, m := range fresh {
 		seq := first + uint64(i)
-		if want := content(s.topic, seq, len(m)); string(m) != string(want) {
+		if want := content(s.topic, seq, len(m)); !bytes.Equal(m, want) {
 			return fmt.Errorf("%s/%d is %.40q", s.topic, seq, m)
 		}
 		s.held[seq] = EncodedSize(len(m))

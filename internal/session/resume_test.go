@@ -100,7 +100,7 @@ func TestResume_AcrossChunks(t *testing.T) {
 		p.remote.manual = false
 		p.connect()
 		p.flow()
-		require.Equal(t, total-arrived, len(sequences(t, p.published)))
+		require.Len(t, sequences(t, p.published), total-arrived)
 		require.Equal(t, upTo(total), s.order)
 	}
 }

@@ -88,7 +88,7 @@ func FuzzSession(f *testing.F) {
 			pair: newPair(t, window, room), rng: rng, scale: 1, room: room, budget: budget, memory: memory,
 			total: map[string]uint64{},
 		}
-		s.pair.limit = 1 + rng.IntN(5000)
+		s.limit = 1 + rng.IntN(5000)
 		for i := range 1 + rng.IntN(3) {
 			s.topics = append(s.topics, fmt.Sprintf("t%d", i))
 		}
@@ -111,9 +111,6 @@ func FuzzSession(f *testing.F) {
 	})
 }
 
-// feeding is what a store was asked for.
-type feeding struct{ from, generation uint64 }
-
 // FuzzFetchedSession is FuzzSession for a fetched stream: whatever happens, the remote gets each of them, in order, and
 // the store learns what became of it.
 func FuzzFetchedSession(f *testing.F) {
@@ -130,7 +127,7 @@ func FuzzFetchedSession(f *testing.F) {
 		p := newPair(t, roomy, Amount{Messages: 1 + in.byte()%50, Bytes: 6000 + 500*in.byte()})
 		base := 1 + uint64(in.byte()%4)
 		s, remote := newBacklog(p, base), p.remote.stream("a")
-		up, was := false, feeding{}
+		up, was := false, uint64(0) // was is the generation of a fetch, 0 for none
 		for len(in.data) > 0 {
 			switch in.byte() % 10 {
 			case 0:
@@ -142,8 +139,8 @@ func FuzzFetchedSession(f *testing.F) {
 			case 2:
 				require.NoError(t, p.deliverDown(1+in.byte()%4))
 			case 3:
-				if was.generation == 0 {
-					was.from, was.generation, _ = s.o.NextFetch()
+				if was == 0 {
+					_, was, _ = s.o.NextFetch()
 				}
 				s.feed()
 				p.output()
@@ -170,10 +167,10 @@ func FuzzFetchedSession(f *testing.F) {
 				p.remote.ack()
 			case 9: // what was fetched for an earlier connection
 				from, now, _ := s.o.NextFetch()
-				if now != was.generation {
-					p.client.Feed(s.o, was.generation, from, [][]byte{[]byte("late")})
+				if now != was {
+					p.client.Feed(s.o, was, from, [][]byte{[]byte("late")})
 				}
-				was.generation = 0
+				was = 0
 			}
 			s.note()
 			require.Nil(t, s.broken)
@@ -182,18 +179,7 @@ func FuzzFetchedSession(f *testing.F) {
 		if !up {
 			p.connect()
 		}
-		for round := 0; s.o.unsettled() > 0; round++ {
-			require.Less(t, round, 1000, "%d messages are never settled", s.o.unsettled())
-			p.now = p.now.Add(time.Second)
-			require.NoError(t, p.client.Tick(p.now, errLate))
-			s.feed()
-			p.flow()
-			s.note()
-			p.remote.settle(remote, remote.order...)
-			p.remote.serve()
-			p.flow()
-			s.note()
-		}
+		s.settleAll(t, remote)
 		for seq := base; seq < s.tail; seq++ {
 			_, refused := s.refused[seq]
 			require.True(t, s.settled[seq], seq)
@@ -202,6 +188,22 @@ func FuzzFetchedSession(f *testing.F) {
 			require.NotZero(t, remote.ever[seq], seq)
 		}
 	})
+}
+
+// settleAll lets the remote settle what it gets, second by second, until there is nothing left.
+func (s *backlog) settleAll(t *testing.T, remote *inflow) {
+	for round := 0; s.o.unsettled() > 0; round++ {
+		require.Less(t, round, 1000, "%d messages are never settled", s.o.unsettled())
+		s.p.now = s.p.now.Add(time.Second)
+		require.NoError(t, s.p.client.Tick(s.p.now, errLate))
+		s.feed()
+		s.p.flow()
+		s.note()
+		s.p.remote.settle(remote, remote.order...)
+		s.p.remote.serve()
+		s.p.flow()
+		s.note()
+	}
 }
 
 // frameOf makes a frame that a listener sends of the next bytes: any type, any numbers.

@@ -72,7 +72,7 @@ func simulate(t *testing.T, seed uint64) error {
 		pair: newPair(t, window, room), rng: rng, scale: scale, room: room, budget: budget, memory: memory,
 		total: map[string]uint64{},
 	}
-	s.pair.limit = 1 + rng.IntN(5000)
+	s.limit = 1 + rng.IntN(5000)
 	for i := range 1 + rng.IntN(3) {
 		s.topics = append(s.topics, fmt.Sprintf("t%d", i))
 	}

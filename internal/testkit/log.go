@@ -31,10 +31,12 @@ type Log struct {
 // NewLog returns a Log that holds up to 1,000 lines that were not read; one more blocks its caller.
 func NewLog() Log { return Log{Lines: make(chan LogLine, 1000)} }
 
+// Error implements watermill.LoggerAdapter.
 func (l Log) Error(msg string, err error, fields watermill.LogFields) {
 	l.Lines <- LogLine{"error", msg, err, fields}
 }
 
+// Info implements watermill.LoggerAdapter.
 func (l Log) Info(msg string, fields watermill.LogFields) {
 	l.Lines <- LogLine{"info", msg, nil, fields}
 }

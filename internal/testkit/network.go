@@ -80,7 +80,7 @@ func (l *PipeListener) Accept() (net.Conn, error) {
 		if err, ok := a.(error); ok {
 			return nil, err
 		}
-		return a.(net.Conn), nil
+		return a.(net.Conn), nil //nolint:forcetypeassert // a panic is a test's failure
 	case <-l.Closed:
 		return nil, net.ErrClosed
 	}

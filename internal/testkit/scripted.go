@@ -23,6 +23,7 @@ func NewScriptedConn(in []byte) *ScriptedConn {
 	return &ScriptedConn{in: bytes.NewReader(in), closed: make(chan struct{})}
 }
 
+// Read implements net.Conn.
 func (c *ScriptedConn) Read(p []byte) (int, error) {
 	select {
 	case <-c.closed:
@@ -32,6 +33,7 @@ func (c *ScriptedConn) Read(p []byte) (int, error) {
 	}
 }
 
+// Write implements net.Conn.
 func (c *ScriptedConn) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -45,19 +47,25 @@ func (c *ScriptedConn) Written() []byte {
 	return bytes.Clone(c.out.Bytes())
 }
 
+// Close implements net.Conn.
 func (c *ScriptedConn) Close() error {
 	c.once.Do(func() { close(c.closed) })
 	return nil
 }
 
+// LocalAddr implements net.Conn.
 func (*ScriptedConn) LocalAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
 
+// RemoteAddr implements net.Conn.
 func (*ScriptedConn) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2), Port: 2} }
 
+// SetDeadline does nothing: reads and writes do not wait.
 func (*ScriptedConn) SetDeadline(time.Time) error { return nil }
 
+// SetReadDeadline does nothing.
 func (*ScriptedConn) SetReadDeadline(time.Time) error { return nil }
 
+// SetWriteDeadline does nothing.
 func (*ScriptedConn) SetWriteDeadline(time.Time) error { return nil }
 
 // AwaitClose fails the test if the connection is not closed within a minute. It waits in short steps, so that a process

@@ -88,6 +88,20 @@ func (a *Authority) Issue(name string) (certificate, key []byte) {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded})
 }
 
+// Certificate returns a new certificate.
+func (a *Authority) Certificate(name string) tls.Certificate {
+	certificate, err := tls.X509KeyPair(a.Issue(name))
+	require.NoError(a.t, err)
+	return certificate
+}
+
+// Roots returns a pool with the authority in it.
+func (a *Authority) Roots() *x509.CertPool {
+	roots := x509.NewCertPool()
+	roots.AddCert(a.Cert)
+	return roots
+}
+
 // TLSFiles are the PEM files of one side, in a directory of their own.
 type TLSFiles struct {
 	Certificate, Key, CA string // paths

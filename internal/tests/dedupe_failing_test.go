@@ -20,8 +20,8 @@ import (
 
 var errBrokenDisk = errors.New("the disk is broken")
 
-// failingStore is a DedupeStore that fails for good with one of its calls of Save. What every fault of a disk leaves in the
-// file is for the tests of package dedupe: all of that Save, or nothing of it.
+// failingStore is a DedupeStore that fails for good with one of its calls of Save. What every fault of a disk leaves in
+// the file is for the tests of package dedupe: all of that Save, or nothing of it.
 type failingStore struct {
 	store.DedupeStore
 	at    int  // the Save that fails, from 1 on
@@ -95,9 +95,10 @@ func (a *audit) handle(t *testing.T, messages <-chan *message.Message) {
 	}
 }
 
-// TestAStoreThatFailsWithholdsAcks: a store fails while messages run. From then on nobody is told that a message was handled,
-// what was told before is on the disk, and a listener on what the disk has gets all the others again, and none of those.
-func TestAStoreThatFailsWithholdsAcks(t *testing.T) {
+// TestDedupe_FailingStoreWithholdsAcks: a store fails while messages run. From then on nobody is told that a message
+// was handled, what was told before is on the disk, and a listener on what the disk has gets all the others again, and
+// none of those.
+func TestDedupe_FailingStoreWithholdsAcks(t *testing.T) {
 	for _, saved := range []bool{false, true} {
 		for _, at := range []int{1, 2, 4, 7} {
 			t.Run(fmt.Sprintf("at save %d, which reached the disk %v", at, saved), func(t *testing.T) {

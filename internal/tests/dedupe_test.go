@@ -18,14 +18,14 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// TestAcksThatTheRestartSwallowed: handlers ack while the network is down, then the subscriber restarts. Its publisher
-// does not know, and resends. With a store nothing comes twice; without one everything does.
-func TestAcksThatTheRestartSwallowed(t *testing.T) {
+// TestDedupe_AcksThatTheRestartSwallowed: handlers ack while the network is down, then the subscriber restarts. Its
+// publisher does not know, and resends. With a store nothing comes twice; without one everything does.
+func TestDedupe_AcksThatTheRestartSwallowed(t *testing.T) {
 	t.Run("with a store", func(t *testing.T) {
-		store, err := dedupe.Open(filepath.Join(t.TempDir(), "dedupe"))
+		known, err := dedupe.Open(filepath.Join(t.TempDir(), "dedupe"))
 		require.NoError(t, err)
-		t.Cleanup(func() { require.NoError(t, store.Close()) })
-		require.Equal(t, []string{"last"}, afterSwallowedAcks(t, store, 1))
+		t.Cleanup(func() { require.NoError(t, known.Close()) })
+		require.Equal(t, []string{"last"}, afterSwallowedAcks(t, known, 1))
 	})
 	t.Run("without one", func(t *testing.T) {
 		require.Equal(t, append(payloads(newMessages(10)), "last"), afterSwallowedAcks(t, nil, 11))
@@ -33,7 +33,7 @@ func TestAcksThatTheRestartSwallowed(t *testing.T) {
 }
 
 // afterSwallowedAcks returns the first n messages that the restarted subscriber gets.
-func afterSwallowedAcks(t *testing.T, store store.DedupeStore, n int) []string {
+func afterSwallowedAcks(t *testing.T, known store.DedupeStore, n int) []string {
 	topic := freeAddress(t) + "/a"
 	wires := newNetwork(t, 0, 0)
 	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
@@ -43,7 +43,7 @@ func afterSwallowedAcks(t *testing.T, store store.DedupeStore, n int) []string {
 	newSubscriber := func() *buffstreams.Subscriber {
 		sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{
 			ConsumerGroup: "g", CloseTimeout: 50 * time.Millisecond,
-			ManagerConfig: buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{Dedupe: store}},
+			ManagerConfig: buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{Dedupe: known}},
 		}, nil)
 		require.NoError(t, err)
 		return sub
@@ -64,7 +64,7 @@ func afterSwallowedAcks(t *testing.T, store store.DedupeStore, n int) []string {
 	return got
 }
 
-func TestPositionIsTheStreams(t *testing.T) {
+func TestDedupe_PositionIsTheStreams(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	require.NoError(t, h.newPublisher(t, nil).Publish(h.topic("a"), newMessages(3)...))
@@ -101,9 +101,9 @@ func (l *infoLog) said(text string) bool {
 	return slices.ContainsFunc(l.lines, func(line string) bool { return strings.Contains(line, text) })
 }
 
-// TestWhatIsForgottenIsSaid: the receiver's memory of publishers is bounded; when it forgets one, and when a forgotten one
-// returns, its log says so.
-func TestWhatIsForgottenIsSaid(t *testing.T) {
+// TestDedupe_ReportsWhatWasForgotten: the receiver's memory of publishers is bounded; when it forgets one, and when a
+// forgotten one returns, its log says so.
+func TestDedupe_ReportsWhatWasForgotten(t *testing.T) {
 	logger := &infoLog{}
 	h := newHouse(t, buffstreams.ManagerConfig{Logger: logger, Acked: buffstreams.AckedConfig{MaxPublishers: 1}})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))

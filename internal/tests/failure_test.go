@@ -27,7 +27,7 @@ func nackAll(messages <-chan *message.Message, bad string, counts chan<- map[str
 	counts <- seen
 }
 
-func TestMaxAttemptsRejectsToThePublisher(t *testing.T) {
+func TestMaxAttempts_RejectsToThePublisher(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	failed := make(chan string, 1)
 	sub := h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) {
@@ -53,16 +53,26 @@ func TestMaxAttemptsRejectsToThePublisher(t *testing.T) {
 	require.Equal(t, map[string]int{"good": 1, "bad": 3, "next": 1, "last": 1}, <-counts)
 }
 
+// TestMaxAge: a message is delivered again for as long as MaxAge says, not less, and never after that.
 func TestMaxAge(t *testing.T) {
+	const age = 50 * time.Millisecond
 	h := newHouse(t, buffstreams.ManagerConfig{})
-	sub := h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) { c.MaxAge = 50 * time.Millisecond })
+	failed := make(chan error, 1)
+	sub := h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) {
+		c.MaxAge, c.OnFailure = age, func(_ *message.Message, reason error) { failed <- reason }
+	})
 	counts := make(chan map[string]int, 1)
 	messages := subscribe(t, sub, h.topic("a"))
 	go nackAll(messages, "bad", counts)
 	pub := h.newPublisher(t, func(c *buffstreams.PublisherConfig) { c.Confirm = buffstreams.ConfirmHandled })
-	require.Error(t, pub.Publish(h.topic("a"), newMessage("bad")))
+	require.ErrorIs(t, pub.Publish(h.topic("a"), newMessage("bad")), buffstreams.ErrHandlingFailed)
+	var spent *buffstreams.AttemptsExhaustedError
+	require.ErrorAs(t, <-failed, &spent)
+	require.GreaterOrEqual(t, spent.Age, age)
+	require.Greater(t, spent.Attempts, 1)
+	require.NoError(t, pub.Publish(h.topic("a"), newMessage("next")), "what is behind it comes")
 	require.NoError(t, sub.Close())
-	require.Greater(t, (<-counts)["bad"], 1)
+	require.Equal(t, map[string]int{"bad": spent.Attempts, "next": 1}, <-counts)
 }
 
 // flaky is a publisher that fails a few times.
@@ -78,7 +88,7 @@ func (f *flaky) Publish(topic string, messages ...*message.Message) error {
 	return f.Publisher.Publish(topic, messages...)
 }
 
-func TestDeadLetters(t *testing.T) {
+func TestDeadLetter(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	letters := subscribe(t, h.newSubscriber(t, nil), h.topic("dead"))
 	sub := h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) {

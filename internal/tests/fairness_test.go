@@ -15,8 +15,8 @@ func inGroup(name string) func(*buffstreams.SubscriberConfig) {
 	return func(c *buffstreams.SubscriberConfig) { c.ConsumerGroup = name }
 }
 
-// TestASlowTopicDelaysNoOther: one topic's window is full and stays so, beside another on the same connection.
-func TestASlowTopicDelaysNoOther(t *testing.T) {
+// TestTopic_SlowDelaysNoOther: one topic's window is full and stays so, beside another on the same connection.
+func TestTopic_SlowDelaysNoOther(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{WindowMessages: 16}})
 	sub := h.newSubscriber(t, nil)
 	stuck := subscribe(t, sub, h.topic("stuck")) // nobody reads it
@@ -36,8 +36,9 @@ func TestASlowTopicDelaysNoOther(t *testing.T) {
 	require.NoError(t, requireResult(t, blocked))
 }
 
-// TestAcksAreToldThoughTheNextMessageIsStuck: while many messages wait acks are told in runs, but not for longer than a moment.
-func TestAcksAreToldThoughTheNextMessageIsStuck(t *testing.T) {
+// TestAck_IsSentThoughTheNextMessageIsStuck: while many messages wait acks are told in runs, but not for longer than a
+// moment.
+func TestAck_IsSentThoughTheNextMessageIsStuck(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	enqueued := func(c *buffstreams.PublisherConfig) { c.Confirm = buffstreams.ConfirmEnqueued }
@@ -54,37 +55,75 @@ func TestAcksAreToldThoughTheNextMessageIsStuck(t *testing.T) {
 	require.Equal(t, payloads(newMessages(200))[1:], receiveAcked(t, messages, 199))
 }
 
-// TestASlowGroupDelaysNoOther: a group gets everything while another has read nothing.
-func TestASlowGroupDelaysNoOther(t *testing.T) {
-	h := newHouse(t, buffstreams.ManagerConfig{})
+// TestGroup_SlowDelaysNoOther: a group gets all that the window holds while another has read nothing. Then the topic is
+// full and stands still until the slow one reads; another topic of the same connection goes on.
+func TestGroup_SlowDelaysNoOther(t *testing.T) {
+	const window, total = 64, 1000
+	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{WindowMessages: window}})
 	slow := subscribe(t, h.newSubscriber(t, inGroup("slow")), h.topic("a"))
 	fast := subscribe(t, h.newSubscriber(t, inGroup("fast")), h.topic("a"))
-	require.NoError(t, h.newPublisher(t, nil).Publish(h.topic("a"), newMessages(1000)...))
-	require.Equal(t, payloads(newMessages(1000)), receiveAcked(t, fast, 1000))
-	require.Equal(t, payloads(newMessages(1000)), receiveAcked(t, slow, 1000))
+	other := subscribe(t, h.newSubscriber(t, inGroup("fast")), h.topic("b"))
+	pub := h.newPublisher(t, nil)
+	all := newMessages(total)
+	blocked := later(func() error { return pub.Publish(h.topic("a"), all...) })
+	require.Equal(t, payloads(all[:window]), receiveAcked(t, fast, window))
+	for i := range total {
+		require.NoError(t, pub.Publish(h.topic("b"), newMessage(fmt.Sprint(i))))
+		require.Equal(t, []string{fmt.Sprint(i)}, receiveAcked(t, other, 1))
+	}
+	select {
+	case msg := <-fast:
+		require.Fail(t, "more than the window", "%s", msg.Payload)
+	case err := <-blocked:
+		require.Fail(t, "the topic took more than its windows", "%v", err)
+	default:
+	}
+	rest := make(chan []string, 1)
+	go func() { // ends with the last message, or with the subscriber
+		var got []string
+		for msg := range fast {
+			msg.Ack()
+			if got = append(got, string(msg.Payload)); len(got) == total-window {
+				rest <- got
+			}
+		}
+	}()
+	require.Equal(t, payloads(all), receiveAcked(t, slow, total))
+	require.Equal(t, payloads(all[window:]), <-rest)
+	require.NoError(t, requireResult(t, blocked))
 }
 
-// TestGroupsOverSeveralAddresses: a route leads to two listeners, each with two groups, and every group gets everything.
-func TestGroupsOverSeveralAddresses(t *testing.T) {
+// TestGroup_OverSeveralAddresses: a route leads to two listeners, each with two groups, of which one is away. The others
+// get everything meanwhile, and it gets everything when it returns.
+func TestGroup_OverSeveralAddresses(t *testing.T) {
 	var addresses []string
 	var channels []<-chan *message.Message
-	for range 2 {
+	var away *buffstreams.Subscriber
+	for _, absent := range []string{"two", ""} {
 		h := newHouse(t, buffstreams.ManagerConfig{})
 		h.subscriber.ListenAddress = h.address
 		addresses = append(addresses, h.address)
 		for _, group := range []string{"one", "two"} {
-			channels = append(channels, subscribe(t, h.newSubscriber(t, inGroup(group)), "orders"))
+			sub := h.newSubscriber(t, inGroup(group))
+			if group == absent {
+				require.NoError(t, sub.SubscribeInitialize("orders"))
+				away = sub
+				continue
+			}
+			channels = append(channels, subscribe(t, sub, "orders"))
 		}
 	}
 	pub := routed(t, route.Route{Addresses: addresses, Policy: route.All})
 	require.NoError(t, pub.Publish("orders", newMessages(100)...))
+	require.Len(t, channels, 3)
 	for _, messages := range channels {
 		require.Equal(t, payloads(newMessages(100)), receiveAcked(t, messages, 100))
 	}
+	require.Equal(t, payloads(newMessages(100)), receiveAcked(t, subscribe(t, away, "orders"), 100))
 }
 
-// TestAGroupThatIsAwayHoldsMessagesForItsReturn, and its owner can drop it.
-func TestAGroupThatIsAway(t *testing.T) {
+// TestGroup_AwayHoldsMessages for its return, and its owner can drop it.
+func TestGroup_AwayHoldsMessages(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{WindowMessages: 8}})
 	away, here := h.newSubscriber(t, inGroup("away")), h.newSubscriber(t, inGroup("here"))
 	require.NoError(t, away.SubscribeInitialize(h.topic("a")))
@@ -104,8 +143,8 @@ func TestAGroupThatIsAway(t *testing.T) {
 	require.NoError(t, requireResult(t, blocked))
 }
 
-// TestReadersThatDoNotReadHoldUpNoSibling: what nobody takes goes to a member of the group that waits for it.
-func TestReadersThatDoNotReadHoldUpNoSibling(t *testing.T) {
+// TestGroup_ReadersThatDoNotReadHoldUpNoSibling: what nobody takes goes to a member of the group that waits for it.
+func TestGroup_ReadersThatDoNotReadHoldUpNoSibling(t *testing.T) {
 	for _, inFlight := range []int{1, 8} {
 		h := newHouse(t, buffstreams.ManagerConfig{})
 		member := func(c *buffstreams.SubscriberConfig) { c.ConsumerGroup, c.MaxInFlight = "g", inFlight }

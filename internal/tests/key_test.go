@@ -62,7 +62,7 @@ func (c *keyChecker) handle(msg *message.Message) {
 	}
 }
 
-func TestKeyKeepsOrderAcrossTheGroup(t *testing.T) {
+func TestKey_KeepsOrderAcrossTheGroup(t *testing.T) {
 	const keys, count = 5, 200
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	check := &keyChecker{t: t, busy: map[string]bool{}, next: map[string]int{}}
@@ -89,7 +89,7 @@ func TestKeyKeepsOrderAcrossTheGroup(t *testing.T) {
 	}
 }
 
-func TestAPoisonousKeyHoldsUpNoOther(t *testing.T) {
+func TestKey_StuckHoldsUpNoOther(t *testing.T) {
 	const keys, count = 5, 200
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	messages := subscribe(t, h.newSubscriber(t, keyed), h.topic("a"))

@@ -13,6 +13,7 @@ import (
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/pool"
 	"github.com/buffstreams/watermill-buffstreams/storage/outbox"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 func openOutbox(t *testing.T, dir string) *outbox.Outbox {
@@ -46,7 +47,7 @@ func freeAddress(t *testing.T) string {
 	return ln.Addr().String()
 }
 
-func TestOutboxDeliversAfterARestart(t *testing.T) {
+func TestOutbox_DeliversAfterARestart(t *testing.T) {
 	dir, h := t.TempDir(), newHouse(t, buffstreams.ManagerConfig{})
 	ob, err := outbox.Open(outbox.Config{Dir: dir})
 	require.NoError(t, err)
@@ -64,7 +65,7 @@ func TestOutboxDeliversAfterARestart(t *testing.T) {
 	drain(t, again)
 }
 
-func TestAnotherPublisherOnTheOutboxCarriesOn(t *testing.T) {
+func TestOutbox_AnotherPublisherCarriesOn(t *testing.T) {
 	t.Run("with a connection of its own", func(t *testing.T) {
 		ob := openOutbox(t, t.TempDir())
 		carryOn(t, newHouse(t, buffstreams.ManagerConfig{}), stored(t, ob, nil), stored(t, ob, nil))
@@ -93,20 +94,31 @@ func carryOn(t *testing.T, h *house, first, second *buffstreams.Publisher) {
 	drain(t, second)
 }
 
-func TestAnAbsentDestinationHoldsUpNoOther(t *testing.T) {
+// TestOutbox_AbsentDestinationHoldsUpNoOther: one destination has filled its quota, so that a message more is refused,
+// before the first message for another.
+func TestOutbox_AbsentDestinationHoldsUpNoOther(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
-	pub := stored(t, openOutbox(t, t.TempDir()), nil)
-	absent := freeAddress(t) + "/a"
+	ob, err := outbox.Open(outbox.Config{Dir: t.TempDir(), QuotaBytes: 64 << 10})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, ob.Close()) })
+	pub := stored(t, ob, nil)
+	absent, large := freeAddress(t)+"/a", newMessage(string(make([]byte, 1000)))
+	for range 1000 {
+		if err = pub.Publish(absent, large); err != nil {
+			break
+		}
+	}
+	require.ErrorIs(t, err, store.ErrOutboxFull)
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	for i := range 200 {
-		require.NoError(t, pub.Publish(absent, newMessage("lost in the mail")))
 		require.NoError(t, pub.Publish(h.topic("a"), newMessage(fmt.Sprint(i))))
 	}
 	require.Equal(t, payloads(newMessages(200)), receiveAcked(t, messages, 200))
+	require.ErrorIs(t, pub.Publish(absent, large), store.ErrOutboxFull, "it has kept all of its messages")
 }
 
-// TestOutboxThroughCuts: nothing is lost or reordered, and a receiver that lives sees nothing twice.
-func TestOutboxThroughCuts(t *testing.T) {
+// TestOutbox_ThroughCuts: nothing is lost or reordered, and a receiver that lives sees nothing twice.
+func TestOutbox_ThroughCuts(t *testing.T) {
 	const goroutines, count = 4, 1000
 	n := newNetwork(t, 0, 0)
 	h := newHouse(t, buffstreams.ManagerConfig{})
@@ -128,7 +140,7 @@ func TestOutboxThroughCuts(t *testing.T) {
 	drain(t, pub)
 }
 
-func TestOutboxWithRestartingSubscriber(t *testing.T) {
+func TestOutbox_WithRestartingSubscriber(t *testing.T) {
 	const goroutines, count = 4, 1000
 	topic := freeAddress(t) + "/a"
 	pub := stored(t, openOutbox(t, t.TempDir()), nil)
@@ -139,8 +151,9 @@ func TestOutboxWithRestartingSubscriber(t *testing.T) {
 	})
 }
 
-// TestOutboxAfterTheSubscriberOfAQuietStreamReturns: the connection is lost while nothing waits, and messages come later.
-func TestOutboxAfterTheSubscriberOfAQuietStreamReturns(t *testing.T) {
+// TestOutbox_AfterTheSubscriberOfAQuietStreamReturns: the connection is lost while nothing waits, and messages come
+// later.
+func TestOutbox_AfterTheSubscriberOfAQuietStreamReturns(t *testing.T) {
 	topic := freeAddress(t) + "/a"
 	pub := stored(t, openOutbox(t, t.TempDir()), nil)
 	for i := range 5 {
@@ -154,7 +167,7 @@ func TestOutboxAfterTheSubscriberOfAQuietStreamReturns(t *testing.T) {
 	}
 }
 
-func TestOutboxHandsRefusedMessagesToOnFailure(t *testing.T) {
+func TestOutbox_HandsRefusedMessagesToOnFailure(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	refused := make(chan string, 1)
 	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{

@@ -20,8 +20,8 @@ func persistentHouse(t *testing.T, cfg buffstreams.ManagerConfig) (*house, func(
 	}
 }
 
-// TestPubSubOutbox is the universal suite with everything on: messages are kept in an outbox until they were handled.
-func TestPubSubOutbox(t *testing.T) {
+// TestPubSub_Outbox is the universal suite with everything on: messages are kept in an outbox until they were handled.
+func TestPubSub_Outbox(t *testing.T) {
 	bothWays(t, func(t *testing.T, exactlyOnce bool) {
 		h, features := persistentHouse(t, buffstreams.ManagerConfig{})
 		tests.TestPubSub(t, features(exactlyOnce), h.pubSub, h.groupPubSub)

@@ -10,8 +10,8 @@ import (
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 )
 
-// TestPubSubStress runs the universal suite many times side by side: STRESS_TEST_COUNT, 10 by default.
-func TestPubSubStress(t *testing.T) {
+// TestPubSub_Stress runs the universal suite many times side by side: STRESS_TEST_COUNT, 10 by default.
+func TestPubSub_Stress(t *testing.T) {
 	bothWays(t, func(t *testing.T, exactlyOnce bool) {
 		h := newHouse(t, buffstreams.ManagerConfig{})
 		tests.TestPubSubStressTest(t, features(h, exactlyOnce), h.pubSub, h.groupPubSub)

@@ -58,7 +58,7 @@ func (o *order) see(t *testing.T, payload string) (fresh bool) {
 	return true
 }
 
-func TestCutsNeitherLoseNorDuplicateNorReorder(t *testing.T) {
+func TestReconnect_NeitherLosesNorDuplicatesNorReorders(t *testing.T) {
 	for name, confirm := range map[string]buffstreams.Confirm{
 		"enqueued": buffstreams.ConfirmEnqueued, "received": buffstreams.ConfirmReceived, "handled": buffstreams.ConfirmHandled,
 	} {
@@ -90,8 +90,8 @@ func TestCutsNeitherLoseNorDuplicateNorReorder(t *testing.T) {
 	}
 }
 
-// receiveThroughRestarts receives and acks total numbered messages with subscribers that have a listener of their own and
-// come and go. atEnd is called before the last one closes.
+// receiveThroughRestarts receives and acks total numbered messages with subscribers that have a listener of their own
+// and come and go. atEnd is called before the last one closes.
 func receiveThroughRestarts(t *testing.T, topic string, total, restarts int, atEnd func()) {
 	var seen order
 	for i := 0; i < total; {
@@ -114,8 +114,8 @@ func receiveThroughRestarts(t *testing.T, topic string, total, restarts int, atE
 	t.Logf("%d duplicates at %d restarts", seen.duplicates, restarts)
 }
 
-// TestRestartedSubscriberGetsWhatWasNotHandled: a subscriber with its own listener goes and comes back in mid-stream.
-func TestRestartedSubscriberGetsWhatWasNotHandled(t *testing.T) {
+// TestSubscriber_RestartedGetsWhatWasNotHandled: a subscriber with its own listener goes and comes back in mid-stream.
+func TestSubscriber_RestartedGetsWhatWasNotHandled(t *testing.T) {
 	const goroutines, count = 4, 1000
 	topic := freeAddress(t) + "/a"
 	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
@@ -127,7 +127,7 @@ func TestRestartedSubscriberGetsWhatWasNotHandled(t *testing.T) {
 	require.NoError(t, pub.Close())
 }
 
-func TestPrivateSubscriberHandlesWhatItAloneHas(t *testing.T) {
+func TestSubscriber_PrivateHandlesWhatItAloneHas(t *testing.T) {
 	topic := freeAddress(t) + "/a"
 	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{}, nil)
 	require.NoError(t, err)

@@ -43,7 +43,7 @@ func setupFor(t *testing.T, p peers.Peer) peers.Setup {
 	return s
 }
 
-func TestEveryPeerDeliversAllInEveryShape(t *testing.T) {
+func TestDrive_EveryPeerDeliversAllInEveryShape(t *testing.T) {
 	for _, p := range peers.All() {
 		for name, l := range map[string]Load{"1": {}, "batches": {Batch: 100}, "4": {Publishers: 4}} {
 			if p.Name == peers.Frames.Name || p.Name == peers.BigFrames.Name || p.Name == peers.PingPong.Name {
@@ -59,7 +59,7 @@ func TestEveryPeerDeliversAllInEveryShape(t *testing.T) {
 	}
 }
 
-func TestBehindARouter(t *testing.T) {
+func TestDrive_BehindARouter(t *testing.T) {
 	for _, p := range []peers.Peer{peers.Enqueued, peers.GoChannel, peers.NATSCore, peers.Bare} {
 		t.Run(p.Name, func(t *testing.T) {
 			s := setupFor(t, p)
@@ -71,7 +71,7 @@ func TestBehindARouter(t *testing.T) {
 	}
 }
 
-func TestTwoProcesses(t *testing.T) {
+func TestDrive_TwoProcesses(t *testing.T) {
 	for name, run := range map[string]func(s peers.Setup) (Figures, error){
 		"ours": func(s peers.Setup) (Figures, error) {
 			return StreamApart(context.Background(), peers.Enqueued, s, Apart{}, Load{}, short)
@@ -96,7 +96,7 @@ func TestTwoProcesses(t *testing.T) {
 	require.LessOrEqual(t, f[P50], f[P99])
 }
 
-func TestRoundTrips(t *testing.T) {
+func TestDrive_RoundTrips(t *testing.T) {
 	for _, p := range []peers.Peer{peers.Handled, peers.PingPong, peers.HTTP, peers.GoChannelBlock} {
 		f, err := RoundTrip(context.Background(), p, setupFor(t, p), short)
 		require.NoError(t, err, p.Name)
@@ -105,7 +105,7 @@ func TestRoundTrips(t *testing.T) {
 	}
 }
 
-func TestManyConnectionsAndTopics(t *testing.T) {
+func TestDrive_ManyConnectionsAndTopics(t *testing.T) {
 	l := Load{Publishers: 4, Batch: 10, Primed: true}
 	for _, n := range []int{1, 50} {
 		f, err := Connections(context.Background(), peers.Received, peers.Setup{Size: 110, Name: "test"}, n, l, short)
@@ -121,7 +121,7 @@ func TestManyConnectionsAndTopics(t *testing.T) {
 	require.Positive(t, f[Idle])
 }
 
-func TestASlowTopicIsDelivered(t *testing.T) {
+func TestDrive_SlowTopicIsDelivered(t *testing.T) {
 	for _, slow := range []time.Duration{0, time.Second} {
 		f, err := BesideSlow(context.Background(), peers.Enqueued, peers.Setup{Size: 110, Name: "test", Slow: slow}, Load{}, short)
 		require.NoError(t, err)
@@ -129,14 +129,14 @@ func TestASlowTopicIsDelivered(t *testing.T) {
 	}
 }
 
-func TestPayloadsAboveTheDefaultLimit(t *testing.T) {
+func TestDrive_PayloadsAboveTheDefaultLimit(t *testing.T) {
 	f, err := Stream(context.Background(), peers.Enqueued, peers.Setup{Size: 1 << 20, InFlight: 256, Name: "test"}, Load{Reuse: true}, short)
 	require.NoError(t, err)
 	require.InEpsilon(t, f[Rate]*(1<<20), f[Bytes], 0.001)
 }
 
-// TestALostMessageFailsTheTurn breaks peers on purpose.
-func TestALostMessageFailsTheTurn(t *testing.T) {
+// TestDrive_LostMessageFailsTheTurn breaks peers on purpose.
+func TestDrive_LostMessageFailsTheTurn(t *testing.T) {
 	for name, spoil := range map[string]func(batch [][]byte, send func([][]byte) error) error{
 		"one is lost":     func([][]byte, func([][]byte) error) error { return nil },
 		"one comes twice": func(b [][]byte, send func([][]byte) error) error { _ = send(b); return send(b) },
@@ -171,7 +171,7 @@ func (s *spoiler) Send(sender int, batch [][]byte) error {
 	return send(batch)
 }
 
-func TestMakingAMessage(t *testing.T) {
+func TestDrive_MakingAMessage(t *testing.T) {
 	n, err := Making(peers.Setup{Size: 110}, Load{})
 	require.NoError(t, err)
 	require.InDelta(t, 6, n, 1.5, "message.NewMessage is four, its UUID the rest")

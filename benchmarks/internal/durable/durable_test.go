@@ -22,7 +22,7 @@ func contest(t *testing.T, kind Kind, senders int) ([]measure.Result, error) {
 	})
 }
 
-func TestEveryStoreGivesBackWhatItConfirmed(t *testing.T) {
+func TestDurable_EveryStoreGivesBackWhatItConfirmed(t *testing.T) {
 	for name, kind := range kinds() {
 		for _, senders := range []int{1, 16} {
 			results, err := contest(t, kind, senders)
@@ -45,7 +45,7 @@ func (f forgetful) Append(ctx context.Context, message []byte) error {
 	return f.Store.Append(ctx, message)
 }
 
-func TestALostMessageFailsTheRun(t *testing.T) {
+func TestDurable_LostMessageFailsTheRun(t *testing.T) {
 	for name, kind := range kinds() {
 		var calls atomic.Int64
 		lossy := Kind{Replay: kind.Replay, Open: func(dir string, senders int) (Store, error) {
@@ -59,7 +59,7 @@ func TestALostMessageFailsTheRun(t *testing.T) {
 	}
 }
 
-func TestAFailedAppendFailsTheRun(t *testing.T) {
+func TestDurable_FailedAppendFailsTheRun(t *testing.T) {
 	closed := Kind{Replay: Outbox.Replay, Open: func(dir string, senders int) (Store, error) {
 		s, err := Outbox.Open(dir, senders)
 		if err != nil {

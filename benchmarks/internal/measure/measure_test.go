@@ -28,7 +28,7 @@ func TestSpread(t *testing.T) {
 	require.Equal(t, []float64{2, 1}, values, "in the order of the rounds")
 }
 
-func TestRatiosPairRounds(t *testing.T) {
+func TestRatio_PairsRounds(t *testing.T) {
 	ratios, err := Ratios([]float64{10, 100, 6}, []float64{5, 200, 2})
 	require.NoError(t, err)
 	require.Equal(t, []float64{2, 0.5, 3}, ratios)
@@ -38,7 +38,7 @@ func TestRatiosPairRounds(t *testing.T) {
 	require.Error(t, err)
 }
 
-func TestRatioOfAResultIsOfRoundsNotOfMedians(t *testing.T) {
+func TestRatio_IsOfRoundsNotOfMedians(t *testing.T) {
 	r := Result{Rates: map[string][]float64{"a": {10, 40, 30}, "b": {10, 20, 60}}}
 	ratio, err := r.Ratio("a", "b")
 	require.NoError(t, err)
@@ -94,7 +94,7 @@ func TestAccount(t *testing.T) {
 	require.False(t, Account{}.Balanced(), "a turn that did nothing has proved nothing")
 }
 
-func TestPublishCountsTheTimeItIsAskedFor(t *testing.T) {
+func TestPublish_CountsTheTimeItIsAskedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := NewLedger(4, 110)
 		pace, err := Publish(context.Background(), l, time.Second, func(_ int, m []byte) error {
@@ -110,7 +110,7 @@ func TestPublishCountsTheTimeItIsAskedFor(t *testing.T) {
 	})
 }
 
-func TestPublishWaitsForAtLeastOneMessage(t *testing.T) {
+func TestPublish_WaitsForAtLeastOneMessage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := NewLedger(1, 110)
 		pace, err := Publish(context.Background(), l, time.Second, func(int, []byte) error {
@@ -122,7 +122,7 @@ func TestPublishWaitsForAtLeastOneMessage(t *testing.T) {
 	})
 }
 
-func TestPublishEndsWithTheFirstError(t *testing.T) {
+func TestPublish_EndsWithTheFirstError(t *testing.T) {
 	broken := errors.New("broken")
 	_, err := Publish(context.Background(), NewLedger(4, 110), time.Hour, func(sender int, _ []byte) error {
 		if sender == 2 {
@@ -133,7 +133,7 @@ func TestPublishEndsWithTheFirstError(t *testing.T) {
 	require.ErrorIs(t, err, broken)
 }
 
-func TestPublishEndsWithTheContext(t *testing.T) {
+func TestPublish_EndsWithTheContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	_, err := Publish(ctx, NewLedger(1, 110), time.Hour, func(int, []byte) error { cancel(); return nil })
 	require.ErrorIs(t, err, context.Canceled)
@@ -154,7 +154,7 @@ func told(name string, lost int, turns *[]string) Contestant {
 	}}
 }
 
-func TestContestantsTakeTurns(t *testing.T) {
+func TestContest_TakesTurns(t *testing.T) {
 	var turns, steps []string
 	contest := Contest{Name: "c", Senders: 1, MessageBytes: 110, Contestants: []Contestant{told("a", 0, &turns), told("b", 0, &turns)}}
 	plan := Plan{Rounds: 3, Turn: 2 * time.Second, Step: func(_, who string) { steps = append(steps, who) }}
@@ -166,7 +166,7 @@ func TestContestantsTakeTurns(t *testing.T) {
 	require.Equal(t, Spread{Median: 5, Min: 5, Max: 5, Rounds: 3}, results[0].Rate("a"))
 }
 
-func TestALostMessageFailsTheRun(t *testing.T) {
+func TestMeasure_LostMessageFailsTheRun(t *testing.T) {
 	var turns []string
 	contest := Contest{Name: "c", Senders: 1, MessageBytes: 110, Contestants: []Contestant{told("a", 0, &turns), told("b", 1, &turns)}}
 	_, err := Run(context.Background(), Plan{Rounds: 3, Turn: time.Second}, contest)
@@ -177,14 +177,14 @@ func TestALostMessageFailsTheRun(t *testing.T) {
 	require.Len(t, turns, 2, "nothing is measured any more")
 }
 
-func TestFactsNameWhatTheyCanFind(t *testing.T) {
+func TestFacts_NameWhatTheyCanFind(t *testing.T) {
 	f := Gather(t.TempDir(), "github.com/stretchr/testify")
 	require.Positive(t, f.Cores)
 	require.Contains(t, f.Go, "go1.")
 	require.NotEmpty(t, f.FileSystem)
 }
 
-func TestHeapWatchSeesThePeak(t *testing.T) {
+func TestHeapWatch_SeesThePeak(t *testing.T) {
 	before, w := Heap(), WatchHeap()
 	kept := make([]byte, 32<<20)
 	require.Greater(t, w.Peak()-before, int64(31<<20))

@@ -18,7 +18,7 @@ func messages(t *Tally, sender, n int) [][]byte {
 	return all
 }
 
-func TestTallyOfOrderedSenders(t *testing.T) {
+func TestTally_OfOrderedSenders(t *testing.T) {
 	tally := NewTally(2, 110)
 	a, b := messages(tally, 0, 3), messages(tally, 1, 2)
 	for _, m := range [][]byte{a[0], b[0], a[1], b[1], a[2]} {
@@ -30,7 +30,7 @@ func TestTallyOfOrderedSenders(t *testing.T) {
 	require.EqualValues(t, 3, tally.SentBy(0))
 }
 
-func TestTallyTakesAnyOrderWhereThatIsAllowed(t *testing.T) {
+func TestTally_TakesAnyOrderWhereThatIsAllowed(t *testing.T) {
 	tally := NewTally(1, TallyBytes)
 	all := messages(tally, 0, 5000)
 	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
@@ -41,7 +41,7 @@ func TestTallyTakesAnyOrderWhereThatIsAllowed(t *testing.T) {
 	require.Error(t, tally.Arrivals().Check(tally.Sent(), true))
 }
 
-func TestTallyFindsEveryFault(t *testing.T) {
+func TestTally_FindsEveryFault(t *testing.T) {
 	for name, fault := range map[string]func(*Tally, [][]byte){
 		"the last is missing": func(tally *Tally, all [][]byte) { all[len(all)-1] = nil },
 		"one is missing":      func(tally *Tally, all [][]byte) { all[3] = nil },
@@ -68,7 +68,7 @@ func TestTallyFindsEveryFault(t *testing.T) {
 	}
 }
 
-func TestTallyRepeatedAheadOfAGap(t *testing.T) {
+func TestTally_RepeatedAheadOfAGap(t *testing.T) {
 	tally := NewTally(1, 110)
 	all := messages(tally, 0, 4)
 	for _, i := range []int{2, 2, 0, 1, 3} {
@@ -80,11 +80,11 @@ func TestTallyRepeatedAheadOfAGap(t *testing.T) {
 	require.Error(t, a.Check(4, false))
 }
 
-func TestTallyOfNothingSaysNothing(t *testing.T) {
+func TestTally_OfNothing(t *testing.T) {
 	require.Error(t, NewTally(1, 110).Arrivals().Check(0, true))
 }
 
-func TestMeasuredMemory(t *testing.T) {
+func TestMemory_Measured(t *testing.T) {
 	m := Measured()
 	require.Positive(t, m.Heap)
 	require.Positive(t, m.Stacks)

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func TestEverythingIsThereAfterTheCrash(t *testing.T) {
+func TestRecovery_EverythingIsThereAfterTheCrash(t *testing.T) {
 	for _, batch := range []int{1, 10} {
 		r, err := Open(context.Background(), t.TempDir(), 2000, batch)
 		require.NoError(t, err)
@@ -35,7 +35,7 @@ func TestEverythingIsThereAfterTheCrash(t *testing.T) {
 	}
 }
 
-func TestEverythingArrivesOncePeerAndPublisherAreBack(t *testing.T) {
+func TestRecovery_EverythingArrivesOncePeerAndPublisherAreBack(t *testing.T) {
 	a, err := PeerAway(context.Background(), t.TempDir(), 1000, 4000)
 	require.NoError(t, err)
 	require.Equal(t, 4000, a.Delivered)
@@ -54,7 +54,7 @@ func loseOne(t *testing.T, j job) {
 	require.NoError(t, o.Close())
 }
 
-func TestALostMessageFailsTheRun(t *testing.T) {
+func TestRecovery_LostMessageFailsTheRun(t *testing.T) {
 	var account *measure.AccountError
 
 	opened := job{Dir: filepath.Join(t.TempDir(), "outbox"), Writers: 10, Batch: 10, Marks: []int{1000}}
@@ -73,14 +73,14 @@ func TestALostMessageFailsTheRun(t *testing.T) {
 	require.Equal(t, measure.Account{Confirmed: 400, Arrived: 399}, account.Account)
 }
 
-func TestAChildThatCannotDoItsJobSaysWhy(t *testing.T) {
+func TestRecovery_ChildThatFailsSaysWhy(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "not a directory")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
 	_, err := Open(context.Background(), filepath.Join(file, "x"), 100, 1)
 	require.ErrorContains(t, err, "not a directory")
 }
 
-func TestALostMessageFailsTheRunOfAnotherProcess(t *testing.T) {
+func TestRecovery_LostMessageFailsTheRunOfAnotherProcess(t *testing.T) {
 	dir := t.TempDir()
 	away := job{Dir: filepath.Join(dir, "outbox"), Topic: "unix://" + filepath.Join(dir, "s") + "#orders", Writers: 4, Batch: 10, Marks: []int{400}}
 	loseOne(t, away)

@@ -23,7 +23,7 @@ func arrive(l *ledger, o outcome, ids ...string) {
 }
 
 // Each case takes something away from, or adds to, a run of three messages that all arrive.
-func TestAccountComparesBothSides(t *testing.T) {
+func TestAccount_ComparesBothSides(t *testing.T) {
 	for name, test := range map[string]struct {
 		run  func(*ledger)
 		want Account
@@ -76,7 +76,7 @@ func TestAccountComparesBothSides(t *testing.T) {
 	}
 }
 
-func TestWaitEndsWithTheLastOutcome(t *testing.T) {
+func TestLedger_WaitEndsWithTheLastOutcome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLedger()
 		l.confirm(confirmed("a", "b"))
@@ -94,7 +94,7 @@ func TestWaitEndsWithTheLastOutcome(t *testing.T) {
 	})
 }
 
-func TestWaitGivesUpWhenNothingArrives(t *testing.T) {
+func TestLedger_WaitGivesUpWhenNothingArrives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLedger()
 		l.confirm(confirmed("a"))
@@ -105,7 +105,7 @@ func TestWaitGivesUpWhenNothingArrives(t *testing.T) {
 	})
 }
 
-func TestAccountTellsReadersOfUnconfirmedArrivals(t *testing.T) {
+func TestAccount_ReportsUnconfirmedArrivals(t *testing.T) {
 	l := newLedger()
 	arrive(l, handled, "a")
 	var b strings.Builder

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestReadHonoursTheLimit(t *testing.T) {
+func TestSource_HonoursTheLimit(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f.go")
 	require.NoError(t, os.WriteFile(path, []byte("1234567890"), 0o600))
 	for name, test := range map[string]struct {
@@ -43,7 +43,7 @@ func TestReadHonoursTheLimit(t *testing.T) {
 }
 
 // A file that cannot be read is reported, and the rest goes on.
-func TestUnreadableFileIsReported(t *testing.T) {
+func TestSource_UnreadableFileIsReported(t *testing.T) {
 	var out bytes.Buffer
 	p := &publisher{cfg: PublisherConfig{MaxMessageSize: 100}, reporter: newReporter(&out)}
 	b := &batch{publisher: p}
@@ -62,7 +62,7 @@ func TestUnreadableFileIsReported(t *testing.T) {
 	require.Equal(t, []int{1, 1}, []int{a.Refused, a.Unreadable})
 }
 
-func TestUnreadableFolderIsPassedOver(t *testing.T) {
+func TestSource_UnreadableFolderIsPassedOver(t *testing.T) {
 	if os.Geteuid() == 0 {
 		t.Skip("root reads everything")
 	}
@@ -80,7 +80,7 @@ func TestUnreadableFolderIsPassedOver(t *testing.T) {
 	require.Equal(t, []string{closed}, skipped)
 }
 
-func TestDigestTellsNamesAndContentsApart(t *testing.T) {
+func TestDigest_TellsNamesAndContentsApart(t *testing.T) {
 	require.NotEqual(t, digest("a", []byte("b")), digest("ab", nil))
 	require.NotEqual(t, digest("a", []byte("b")), digest("a", []byte("c")))
 	same := digest("a", []byte("b"))

@@ -46,7 +46,7 @@ func TestAwaitListener(t *testing.T) {
 	require.NoError(t, conn.Close())
 }
 
-func TestConfigurationsAreValid(t *testing.T) {
+func TestConfig_IsValid(t *testing.T) {
 	for _, limit := range []int{1, 4096, 1 << 20, 16 << 20, 1 << 29, largestMessage} {
 		require.NoError(t, AckedConfig(limit).Validate(), limit)
 	}

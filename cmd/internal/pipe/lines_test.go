@@ -46,7 +46,7 @@ func TestLines(t *testing.T) {
 	}
 }
 
-func TestLineOverTheLimit(t *testing.T) {
+func TestLines_OverTheLimit(t *testing.T) {
 	for _, input := range []string{"12345\n123456\n1", "12345\n123456", "12345\n" + strings.Repeat("x", 1<<20)} {
 		lines, err := readAll(t, newLineReader(strings.NewReader(input), 5))
 		var tooLong *TooLongError
@@ -66,12 +66,12 @@ func (endless) Read(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func TestEndlessLineEnds(t *testing.T) {
+func TestLines_EndlessLineEnds(t *testing.T) {
 	_, err := newLineReader(endless{}, 1000).next()
 	require.ErrorContains(t, err, "longer than 1000 bytes")
 }
 
-func TestErrorOfTheInputComesAfterItsLines(t *testing.T) {
+func TestLines_ErrorComesAfterThem(t *testing.T) {
 	broken := errors.New("broken")
 	in := readLines(context.Background(), io.MultiReader(strings.NewReader("a\nb\n"), iotest.ErrReader(broken)), 10)
 	var got []string
@@ -89,7 +89,7 @@ func TestErrorOfTheInputComesAfterItsLines(t *testing.T) {
 }
 
 // What was read before the end is taken nevertheless.
-func TestGatherPrefersLinesToTheEnd(t *testing.T) {
+func TestGather_PrefersLinesToTheEnd(t *testing.T) {
 	in := &input{lines: make(chan line, 2)}
 	in.lines <- line{1, []byte("a")}
 	in.lines <- line{2, []byte("b")}
@@ -102,7 +102,7 @@ func TestGatherPrefersLinesToTheEnd(t *testing.T) {
 	require.False(t, ok)
 }
 
-func TestBatchesAreBounded(t *testing.T) {
+func TestGather_BatchesAreBounded(t *testing.T) {
 	in := readLines(context.Background(), strings.NewReader(strings.Repeat(strings.Repeat("x", 300_000)+"\n", 50)), 1<<20)
 	total := 0
 	for {

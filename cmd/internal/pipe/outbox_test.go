@@ -18,7 +18,7 @@ import (
 )
 
 // A crash can come between the lock of a new outbox and all else.
-func TestOutboxIsMadeOnlyWhereNothingElseIs(t *testing.T) {
+func TestOutbox_IsMadeOnlyWhereNothingElseIs(t *testing.T) {
 	dir := t.TempDir()
 	require.ErrorContains(t, checkOutbox(dir, false), "empty")
 	require.NoError(t, checkOutbox(dir, true))
@@ -36,7 +36,7 @@ func TestOutboxIsMadeOnlyWhereNothingElseIs(t *testing.T) {
 	require.NoError(t, checkOutbox(filepath.Join(dir, "mine"), false))
 }
 
-func TestWaitingErrorIsBounded(t *testing.T) {
+func TestWaitingError_IsBounded(t *testing.T) {
 	streams := []store.Stream{
 		{Key: store.Key{Destination: "a:1", Topic: "x"}, Pending: 2},
 		{Key: store.Key{Destination: "a:1", Topic: "y"}, Pending: 3},
@@ -54,7 +54,7 @@ func TestWaitingErrorIsBounded(t *testing.T) {
 	require.Zero(t, waiting("dir", nil, why).Messages)
 }
 
-func TestNamesCannotMislead(t *testing.T) {
+func TestNames_CannotMislead(t *testing.T) {
 	for name, want := range map[string]string{
 		"127.0.0.1:1": "127.0.0.1:1", "": `""`, "a b": `"a b"`, "a\x1b[2J\n": `"a\x1b[2J\n"`, "ü": "ü", `a"b`: `"a\"b"`,
 	} {
@@ -62,7 +62,7 @@ func TestNamesCannotMislead(t *testing.T) {
 	}
 }
 
-func TestWitnessTellsOnce(t *testing.T) {
+func TestWitness_TellsOnce(t *testing.T) {
 	var warn bytes.Buffer
 	var damage []*store.CorruptError
 	w := newWitness(watermill.NopLogger{}, &warn, func(e *store.CorruptError) { damage = append(damage, e) })
@@ -81,7 +81,7 @@ func TestWitnessTellsOnce(t *testing.T) {
 }
 
 // A line that finds no room is named, and what was stored before it is kept.
-func TestFullOutboxNamesTheLines(t *testing.T) {
+func TestOutbox_FullNamesTheLines(t *testing.T) {
 	full := &buffstreams.PublishError{Err: &store.FullError{Destination: "a:1", Quota: 100}}
 	err := (&queue{}).explain([]line{{number: 3}, {number: 4}}, full)
 	require.ErrorIs(t, err, store.ErrOutboxFull)

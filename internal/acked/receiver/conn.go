@@ -139,7 +139,7 @@ const ownFrom = 16 << 10
 
 // publish passes the messages of a frame to their stream.
 func (c *conn) publish(r *framing.Reader, payload []byte) error {
-	f := publishFrames.Get().(*session.PublishFrame)
+	f := publishFrames.Get().(*session.PublishFrame) //nolint:forcetypeassert // the pool holds nothing else
 	defer publishFrames.Put(f)
 	defer f.Release()
 	if err := f.Decode(payload); err != nil {

@@ -58,7 +58,7 @@ func (g *Guard) Admit(ctx context.Context, p Peer) (principal string, refused *s
 	}
 	err := hook.Call(func() (err error) {
 		if principal, err = g.authenticate(ctx, p); err == nil && principal == "" {
-			err = errors.New("Authenticate returned neither a principal nor an error")
+			err = errors.New("Authenticate returned neither a principal nor an error") //nolint:staticcheck // a name
 		}
 		return err
 	})

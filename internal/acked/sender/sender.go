@@ -179,7 +179,7 @@ var waiterPool = sync.Pool{New: func() any { return &session.Waiter{Done: make(c
 func (s *Sender) waitLocked(
 	o *session.Outbound, level session.Level, r session.Range, deadline time.Time,
 ) *session.Waiter {
-	w := waiterPool.Get().(*session.Waiter)
+	w := waiterPool.Get().(*session.Waiter) //nolint:forcetypeassert // the pool holds nothing else
 	w.Level, w.First, w.Last, w.Deadline, w.Err = level, r.First, r.Last, deadline, nil
 	s.client.Await(o, w)
 	return w

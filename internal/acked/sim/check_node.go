@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"errors"
+
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
@@ -191,13 +193,15 @@ func (l *life) checkRoom(rt *rtopic) {
 // judge looks at why the node ends a connection.
 func (c *conn) judge(err error) {
 	w := c.w
-	switch e := err.(type) {
-	case *session.ProtocolError:
+	var broken *session.ProtocolError
+	var refused *session.PeerError
+	switch {
+	case errors.As(err, &broken):
 		if c.from != nil && !c.claimed {
-			w.fail(ruleProtocol, "conn %d: %v", c.id, e)
+			w.fail(ruleProtocol, "conn %d: %v", c.id, broken)
 		}
 		w.seen["connections ended by the node"]++
-	case *session.PeerError:
-		w.fail(ruleProtocol, "conn %d: %v", c.id, e)
+	case errors.As(err, &refused):
+		w.fail(ruleProtocol, "conn %d: %v", c.id, refused)
 	}
 }

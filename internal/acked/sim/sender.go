@@ -184,12 +184,14 @@ func (l *sender) tick() {
 
 // ended looks at why the sender's side of a connection ends.
 func (l *sender) ended(err error) {
-	switch e := err.(type) {
-	case *session.ProtocolError:
-		l.w.fail(ruleProtocol, "conn %d: %v", l.conn.id, e)
-	case *session.PeerError:
+	var broken *session.ProtocolError
+	var refused *session.PeerError
+	switch {
+	case errors.As(err, &broken):
+		l.w.fail(ruleProtocol, "conn %d: %v", l.conn.id, broken)
+	case errors.As(err, &refused):
 		if !l.conn.claimed {
-			l.w.fail(ruleProtocol, "conn %d: %v", l.conn.id, e)
+			l.w.fail(ruleProtocol, "conn %d: %v", l.conn.id, refused)
 		}
 	}
 	l.hangUp()

@@ -15,7 +15,6 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -39,9 +38,9 @@ func TestChaos(t *testing.T) {
 	if testing.Short() || testkit.RaceEnabled {
 		faults, messages = 100, 50_000
 	}
-	faults, messages = number(t, "CHAOS_FAULTS", faults), number(t, "CHAOS_MESSAGES", messages)
-	lanes := number(t, "CHAOS_LANES", 16)
-	seed := number(t, "CHAOS_SEED", uint64(time.Now().UnixNano())%1e9)
+	faults, messages = testkit.EnvNumber(t, "CHAOS_FAULTS", faults), testkit.EnvNumber(t, "CHAOS_MESSAGES", messages)
+	lanes := testkit.EnvNumber(t, "CHAOS_LANES", 16)
+	seed := testkit.EnvNumber(t, "CHAOS_SEED", uint64(time.Now().UnixNano())%1e9)
 	t.Logf("repeat this schedule with CHAOS_SEED=%d CHAOS_FAULTS=%d CHAOS_MESSAGES=%d CHAOS_LANES=%d", seed, faults, messages, lanes)
 
 	began := time.Now()
@@ -87,17 +86,5 @@ func (w *world) happened() (n uint64) {
 	for _, l := range w.lanes {
 		n += uint64(l.faults.Load())
 	}
-	return n
-}
-
-// number is what an environment variable says.
-func number(t testing.TB, name string, otherwise uint64) uint64 {
-	text := os.Getenv(name)
-	if text == "" {
-		return otherwise
-	}
-	n, err := strconv.ParseUint(text, 10, 63)
-	require.NoError(t, err, name)
-	require.Positive(t, n, name)
 	return n
 }

@@ -21,9 +21,10 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
-// TestLinksThatGoDown puts both ends into network namespaces of their own, with a switch in a third one between them. When
-// a link of it goes down, neither end is told: no FIN, no RST, nothing. Both have to notice by themselves.
-func TestLinksThatGoDown(t *testing.T) {
+// TestChaos_NetworkInterfacesGoDown puts both ends into network namespaces of their own, with a switch in a third one
+// between them. When a link of it goes down, neither end is told: no FIN, no RST, nothing. Both have to notice by
+// themselves.
+func TestChaos_NetworkInterfacesGoDown(t *testing.T) {
 	testkit.CheckLeaks(t)
 	cable := newCable(t)
 	b := newBench(t, cable)

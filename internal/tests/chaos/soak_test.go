@@ -30,12 +30,12 @@ func TestSoak(t *testing.T) {
 	length, err := time.ParseDuration(text)
 	require.NoError(t, err, "SOAK")
 	testkit.CheckLeaks(t)
-	seed := number(t, "CHAOS_SEED", uint64(time.Now().UnixNano())%1e9)
-	perFault := number(t, "CHAOS_MESSAGES", 1000)
+	seed := testkit.EnvNumber(t, "CHAOS_SEED", uint64(time.Now().UnixNano())%1e9)
+	perFault := testkit.EnvNumber(t, "CHAOS_MESSAGES", 1000)
 	t.Logf("%v; repeat this schedule with CHAOS_SEED=%d CHAOS_MESSAGES=%d (of each flow at each fault)", length, seed, perFault)
 
 	began := time.Now()
-	w := newWorld(t, seed, int(number(t, "CHAOS_LANES", 10)))
+	w := newWorld(t, seed, int(testkit.EnvNumber(t, "CHAOS_LANES", 10)))
 	stop, done := make(chan struct{}), make(chan []sample)
 	go func() { done <- w.watch(began, length, stop) }() // ends with stop
 	w.torment(func(int) bool { return time.Since(began) > length }, perFault)

@@ -186,8 +186,8 @@ func (p *proxies) kill() {
 	p.cmd = nil
 }
 
-// TestToxicsAreThere holds the names and attributes that the schedule uses against toxiproxy.
-func TestToxicsAreThere(t *testing.T) {
+// TestChaos_ToxicsExist holds the names and attributes that the schedule uses against toxiproxy.
+func TestChaos_ToxicsExist(t *testing.T) {
 	p := &proxies{}
 	defer p.kill()
 	for _, k := range kinds {

@@ -11,7 +11,6 @@ package crash
 import (
 	"fmt"
 	"os"
-	"strconv"
 	"testing"
 	"time"
 
@@ -64,11 +63,11 @@ var modes = []mode{
 }
 
 func TestCrash(t *testing.T) {
-	kills := number(t, "KILLS", 40)
+	kills := testkit.EnvNumber(t, "KILLS", 40)
 	if testing.Short() {
 		kills = min(kills, uint64(len(modes)))
 	}
-	seed := number(t, "SEED", uint64(time.Now().UnixNano())%1e9)
+	seed := testkit.EnvNumber(t, "SEED", uint64(time.Now().UnixNano())%1e9)
 	t.Logf("repeat this schedule with SEED=%d KILLS=%d", seed, kills)
 	for i, m := range modes {
 		share := (int(kills) + i) / len(modes) // the remainder goes to the last ones
@@ -86,15 +85,4 @@ func TestCrash(t *testing.T) {
 			require.Greater(t, got.confirmed, share, "too few messages to show anything")
 		})
 	}
-}
-
-// number is what an environment variable says.
-func number(t *testing.T, name string, otherwise uint64) uint64 {
-	text := os.Getenv(name)
-	if text == "" {
-		return otherwise
-	}
-	n, err := strconv.ParseUint(text, 10, 32)
-	require.NoError(t, err, name)
-	return n
 }

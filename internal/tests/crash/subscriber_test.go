@@ -45,7 +45,7 @@ func report(_ *message.Message, c content) error {
 }
 
 // remember opens what a subscriber knows of its earlier lives, and the effect that goes with it.
-func remember(a assignment) (store store.DedupeStore, done io.Closer, do effect, err error) {
+func remember(a assignment) (known store.DedupeStore, done io.Closer, do effect, err error) {
 	switch a.Memory {
 	case inStore:
 		s, err := dedupe.Open(filepath.Join(a.Dir, "dedupe"))
@@ -60,13 +60,13 @@ func remember(a assignment) (store store.DedupeStore, done io.Closer, do effect,
 // subscribe handles the messages of every topic until there is an order.
 func subscribe(a assignment, logger watermill.LoggerAdapter) error {
 	orders := orders()
-	store, done, do, err := remember(a)
+	known, done, do, err := remember(a)
 	if err != nil {
 		return err
 	}
 	cfg := buffstreams.SubscriberConfig{
 		ConsumerGroup: "crash", MaxInFlight: a.MaxInFlight,
-		ManagerConfig: buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{Dedupe: store}},
+		ManagerConfig: buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{Dedupe: known}},
 	}
 	if a.MaxInFlight > 1 {
 		cfg.Key = func(msg *message.Message) string {

@@ -94,7 +94,7 @@ func (f *flow) during(t *testing.T, rate float64, work func()) float64 {
 	return handled
 }
 
-// capacity is what the flow reaches when nothing holds it back.
+// capacity is what the flow reaches when nothing holds it back: it is measured over real time, after a while of the same.
 func (f *flow) capacity(t *testing.T) float64 {
 	f.during(t, 0, func() { time.Sleep(300 * time.Millisecond) })
 	return f.during(t, 0, func() { time.Sleep(1500 * time.Millisecond) })

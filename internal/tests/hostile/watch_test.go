@@ -13,6 +13,7 @@ import (
 	"unicode"
 
 	"github.com/ThreeDotsLabs/watermill"
+	"github.com/stretchr/testify/assert"
 )
 
 // maxLine bounds what one line of a log may repeat of a peer's text, fields and all.
@@ -121,14 +122,9 @@ func peak(stop <-chan struct{}) <-chan int {
 // settles waits until the process carries little more than before.
 func settles(t *testing.T, before burden, heap int) {
 	t.Helper()
-	var now burden
-	for range 100 {
-		now = weigh()
-		if now.heap <= before.heap+heap && now.goroutines <= before.goroutines+5 && now.descriptors <= before.descriptors+5 {
-			t.Logf("before %+v, after %+v", before, now)
-			return
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	t.Errorf("before %+v, after %+v", before, now)
+	assert.Eventually(t, func() bool {
+		now := weigh()
+		return now.heap <= before.heap+heap && now.goroutines <= before.goroutines+5 && now.descriptors <= before.descriptors+5
+	}, 10*time.Second, 100*time.Millisecond)
+	t.Logf("before %+v, after %+v", before, weigh())
 }

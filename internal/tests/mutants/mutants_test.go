@@ -24,8 +24,8 @@ const (
 // failed finds the tests of the top level that failed.
 var failed = regexp.MustCompile(`(?m)^--- FAIL: (\S+)`)
 
-// TestMutantsFit holds that each mutant still is one change of the code as it is now.
-func TestMutantsFit(t *testing.T) {
+// TestMutants_Fit holds that each mutant still is one change of the code as it is now.
+func TestMutants_Fit(t *testing.T) {
 	names := map[string]bool{}
 	for _, m := range mutants {
 		require.False(t, names[m.name], "%s: two mutants have this name", m.name)

@@ -20,7 +20,7 @@ type probe struct {
 // simulation finds most in its first seeds; the seeds bound how long it looks.
 var simulation = probe{"internal/acked/receiver", "^TestSimulation$", "SEEDS=300"}
 
-// Short texts that say what the line does fit longest: one that fits no more fails TestMutantsFit.
+// Short texts that say what the line does fit longest: one that fits no more fails TestMutants_Fit.
 var mutants = slices.Concat(ackedMutants, storageMutants, []mutant{
 	// What the receiver says of a message.
 	{
@@ -58,7 +58,7 @@ var mutants = slices.Concat(ackedMutants, storageMutants, []mutant{
 	{
 		"acks wait for the next handler", "pump.go",
 		"if p.timerOn || len(p.acked) == 0 && p.nothingToDo() {", "if p.timerOn || p.nothingToDo() {",
-		probe{"internal/tests", "^TestAcksAreToldThoughTheNextMessageIsStuck$", ""},
+		probe{"internal/tests", "^TestAck_IsSentThoughTheNextMessageIsStuck$", ""},
 	},
 
 	// Memory that is used again.
@@ -281,7 +281,7 @@ var mutants = slices.Concat(ackedMutants, storageMutants, []mutant{
 	{
 		"what nobody took is not given back", "pump.go",
 		"p.member.Yield(p.takeBack()...)", "p.takeBack()",
-		probe{"internal/tests", "^TestASubscriberThatReadsNothingGivesItsMessageToAnIdleOne$", ""},
+		probe{"internal/tests", "^TestSubscription_ReadingNothingGivesItsMessageToAnIdleOne$", ""},
 	},
 
 	// Strangers and predecessors stay outside.
@@ -313,7 +313,7 @@ var mutants = slices.Concat(ackedMutants, storageMutants, []mutant{
 	{
 		"Close does not wait for Publish", "publisher.go",
 		"p.awaitCalls() //", "_ = p.awaitCalls //",
-		probe{".", "^TestCloseWaitsForThePublishCallsThatRun$", ""},
+		probe{".", "^TestPublisher_CloseWaitsForRunningPublishCalls$", ""},
 	},
 	{
 		"no handshake deadline", "internal/acked/receiver/handshake.go",
@@ -323,6 +323,6 @@ var mutants = slices.Concat(ackedMutants, storageMutants, []mutant{
 	{
 		"accept without authentication", "internal/acked/receiver/guard.go",
 		"if g.authenticate == nil {", "if true {",
-		probe{"internal/tests", "^TestNobodyIsLetInWithoutAToken$", ""},
+		probe{"internal/tests", "^TestToken_MissingIsRefused$", ""},
 	},
 })

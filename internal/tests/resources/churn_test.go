@@ -22,7 +22,7 @@ import (
 // TestChurn connects and closes, again and again: publishers that deliver a message, strangers that say nothing, and now
 // and then a listener of its own. Nothing may stay.
 func TestChurn(t *testing.T) {
-	count := number(t, "CHURN", 3000)
+	count := int(testkit.EnvNumber(t, "CHURN", 3000))
 	if testing.Short() || testkit.RaceEnabled {
 		count = min(count, 500)
 	}

@@ -21,10 +21,10 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
-// TestManyConnections lets a second process open thousands of connections: all are served, at once and again while all of
-// them are open.
-func TestManyConnections(t *testing.T) {
-	count := number(t, "CONNECTIONS", 10_000)
+// TestConnections_Many lets a second process open thousands of connections: all are served, at once and again while all
+// of them are open.
+func TestConnections_Many(t *testing.T) {
+	count := int(testkit.EnvNumber(t, "CONNECTIONS", 10_000))
 	if testing.Short() || testkit.RaceEnabled {
 		count = min(count, 500)
 	}

@@ -20,10 +20,10 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
-// TestSlowConsumersTakeNoMemory: consumers that are slow, or never ack, beside fast ones. The process stays within what was
-// configured. Fast ones stay fast as long as the windows of the others fit into the memory limit together; where they do
-// not, the others can take all of it, and the fast ones go on as soon as something of it is free.
-func TestSlowConsumersTakeNoMemory(t *testing.T) {
+// TestMemory_SlowConsumersTakeNone: consumers that are slow, or never ack, beside fast ones. The process stays within
+// what was configured. Fast ones stay fast as long as the windows of the others fit into the memory limit together;
+// where they do not, the others can take all of it, and the fast ones go on as soon as something of it is free.
+func TestMemory_SlowConsumersTakeNone(t *testing.T) {
 	if testkit.RaceEnabled {
 		t.Skip("the race detector takes memory of its own")
 	}

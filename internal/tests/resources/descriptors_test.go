@@ -13,8 +13,8 @@ import (
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 )
 
-// TestNoDescriptorLeft: accept and dial fail with EMFILE for a while.
-func TestNoDescriptorLeft(t *testing.T) {
+// TestDescriptors_NoneLeft: accept and dial fail with EMFILE for a while.
+func TestDescriptors_NoneLeft(t *testing.T) {
 	for _, at := range []string{"accept", "dial"} {
 		t.Run("at "+at, func(t *testing.T) { run(t, child(t, "descriptors at "+at)) })
 	}
@@ -25,8 +25,8 @@ const (
 	retries = 500 // a loop without a wait makes hundreds of thousands in that time
 )
 
-// withoutDescriptors publishes and receives in a process that has only so many descriptors left: with one, dialing takes
-// it and accept fails, with none dialing fails.
+// withoutDescriptors publishes and receives in a process that has only so many descriptors left: with one, dialing
+// takes it and accept fails, with none dialing fails.
 func withoutDescriptors(left int) error {
 	if err := limitDescriptors(256); err != nil {
 		return err

@@ -19,8 +19,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// TestDiskFull: an outbox on a small disk that fills up, in a mount namespace of the child's own.
-func TestDiskFull(t *testing.T) {
+// TestDisk_Full: an outbox on a small disk that fills up, in a mount namespace of the child's own.
+func TestDisk_Full(t *testing.T) {
 	cmd := child(t, "disk", t.TempDir())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 	if os.Geteuid() != 0 {

@@ -3,7 +3,7 @@
 // Package resources takes away what a process lives on: descriptors, disk, memory. What needs limits of its own runs in a
 // child process, which is this test binary.
 //
-//	CONNECTIONS  how many TestManyConnections opens; default 10,000
+//	CONNECTIONS  how many TestConnections_Many opens; default 10,000
 //	CHURN        how often TestChurn connects and closes; default 3,000
 package resources
 
@@ -139,17 +139,6 @@ func toListener(topic string) pool.DialFunc {
 		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(turn.Add(1)%8+1))}}
 		return d.DialContext(ctx, network, listener)
 	}
-}
-
-// number is what an environment variable says.
-func number(t *testing.T, name string, otherwise int) int {
-	text := os.Getenv(name)
-	if text == "" {
-		return otherwise
-	}
-	n, err := strconv.Atoi(text)
-	require.NoError(t, err, name)
-	return n
 }
 
 // status is a figure of /proc/PID/status in KiB, such as VmHWM, the most memory that was ever resident.
