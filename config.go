@@ -66,8 +66,8 @@ type PublisherConfig struct {
 	Outbox store.Outbox
 	// Wire is the protocol. The plain one knows only ConfirmEnqueued.
 	Wire Wire
-	// MaxMessageSize is the limit of one encoded message in bytes. 0 means the Manager's limit on the acked wire, 4096 on
-	// the plain one, where it must equal the peer's.
+	// MaxMessageSize is the limit of one encoded message in bytes. 0 means the Manager's limit on the acked wire, which is
+	// also the most that it may be there; and 4096 on the plain one, where it must equal the peer's.
 	MaxMessageSize int
 	// PublishTimeout bounds how long Publish waits; 0 means 30 s, negative for ever.
 	PublishTimeout time.Duration
@@ -76,8 +76,9 @@ type PublisherConfig struct {
 	PublishContext bool
 	// CloseTimeout bounds how long Close waits for what is on its way; 0 means 5 s.
 	CloseTimeout time.Duration
-	// OnFailure is called for each message that the subscriber's side refused for good; err is a *PeerError, or what the
-	// plain wire ran into. With a shared Manager it sees the refusals of all its publishers to the addresses that this
+	// OnFailure is called for each message that the subscriber's side refused for good, as soon as that is known; err is a
+	// *PeerError, or what the plain wire ran into. An Outbox keeps a message until OnFailure has returned; without OnFailure
+	// it keeps it, and Drain does not return nil. With a shared Manager it sees the refusals of all its publishers to the addresses that this
 	// one uses. It must not block for long.
 	OnFailure func(topic string, encoded []byte, err error)
 }

@@ -34,6 +34,10 @@ var (
 	// ErrFenced is matched by the *PeerError of a publisher whose place another process has taken: a copy of it runs
 	// elsewhere, or its outbox was opened under another principal.
 	ErrFenced = session.ErrFenced
+	// ErrNeverSent is matched by the *PeerError of a topic whose subscriber's side claims to have messages that this side
+	// never sent, and would drop those: this side's outbox is a copy or was restored from a backup, or the other side has
+	// mixed up its memory. What was published to it goes to OnFailure, or stays in the outbox.
+	ErrNeverSent = session.ErrNeverSent
 	// ErrTopicGone is matched by the *PeerError of an ephemeral topic whose last subscription ended: nobody will come for
 	// the messages, and they were dropped.
 	ErrTopicGone = session.ErrTopicGone

@@ -1,6 +1,7 @@
 package buffstreams
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -71,7 +72,9 @@ func (s *subscription) fail(d dispatch.Delivery, msg *message.Message, reason er
 		cfg.OnFailure(msg, reason)
 	}
 	_, undecodable := reason.(*UndecodableError) //nolint:errorlint // a handler's own error may wrap one
-	s.member.Refuse(d, dispatch.Refusal{Undecodable: undecodable, Reason: reason.Error()})
+	s.member.Refuse(d, dispatch.Refusal{
+		Undecodable: undecodable, TooLarge: undecodable && errors.Is(reason, ErrLimit), Reason: reason.Error(),
+	})
 }
 
 // publishDeadLetter publishes a message to the dead letters, and tries again until that succeeds or the subscription

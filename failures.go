@@ -31,6 +31,9 @@ type failure struct {
 	topic   string
 	encoded []byte
 	err     error
+
+	load func() (encoded []byte, there bool, err error) // asks the store that keeps the message; nil: encoded is set
+	told func()                                         // called when the hook has returned; may be nil
 }
 
 // add queues one failure. It does not block. What exceeds the bound is only counted in a log line.
@@ -46,8 +49,21 @@ func (q *failureQueue) add(topic string, encoded []byte, err error) {
 		})
 		return
 	}
-	q.queue = append(q.queue, failure{topic, encoded, err})
-	q.bytes += len(encoded)
+	q.pushLocked(failure{topic: topic, encoded: encoded, err: err})
+}
+
+// addStored queues the failure of a message that a store keeps until told is called, which is when the hook has returned.
+// It is not dropped, as it takes no memory of the message's size. There must be a hook. It does not block.
+func (q *failureQueue) addStored(f failure) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.pushLocked(f)
+}
+
+// pushLocked queues a failure, and starts the goroutine if it does not run.
+func (q *failureQueue) pushLocked(f failure) {
+	q.queue = append(q.queue, f)
+	q.bytes += len(f.encoded)
 	if q.running == nil {
 		q.running = make(chan struct{})
 		go q.run(q.running) // ends when the queue is empty; done waits for that
@@ -68,9 +84,33 @@ func (q *failureQueue) run(ended chan struct{}) {
 		q.queue = q.queue[1:]
 		q.bytes -= len(f.encoded)
 		q.mu.Unlock()
-		if err := hook.Call(func() error { q.hook(f.topic, f.encoded, f.err); return nil }); err != nil {
-			q.logger.Error("OnFailure panicked", err, watermill.LogFields{"provider": provider, "topic": netio.Quote(f.topic)})
+		q.tell(f)
+	}
+}
+
+// tell calls the hook for one failure.
+func (q *failureQueue) tell(f failure) {
+	there := true
+	if f.load != nil {
+		var err error
+		if f.encoded, there, err = f.load(); err != nil {
+			q.logger.Error("A message that failed cannot be read for OnFailure; it is kept", err, watermill.LogFields{
+				"provider": provider, "topic": netio.Quote(f.topic),
+			})
+			return
 		}
+	}
+	err := hook.Call(func() error {
+		if there { // else it was told of before
+			q.hook(f.topic, f.encoded, f.err)
+		}
+		return nil
+	})
+	if err != nil {
+		q.logger.Error("OnFailure panicked", err, watermill.LogFields{"provider": provider, "topic": netio.Quote(f.topic)})
+	}
+	if f.told != nil {
+		f.told()
 	}
 }
 

@@ -1,6 +1,7 @@
 package buffstreams
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -22,7 +23,8 @@ type Marshaler interface {
 
 // Unmarshaler decodes messages from the wire. It must be safe for concurrent use.
 type Unmarshaler interface {
-	// Unmarshal decodes one message. The message may refer to data, which is never written again, but must not change it.
+	// Unmarshal decodes one message. Its publisher is told of an error as ErrUndecodable, or, if the error wraps ErrLimit, as
+	// that. The message may refer to data, which is never written again, but must not change it.
 	Unmarshal(topic string, data []byte) (*message.Message, error)
 }
 
@@ -111,6 +113,9 @@ func (EnvelopeMarshaler) Unmarshal(_ string, data []byte) (*message.Message, err
 		}
 		switch num {
 		case envelopeUUID:
+			if !utf8.Valid(value) {
+				return nil, errNotUTF8
+			}
 			if text == "" {
 				msg.UUID = string(value)
 			} else {
@@ -131,6 +136,8 @@ func (EnvelopeMarshaler) Unmarshal(_ string, data []byte) (*message.Message, err
 	return msg, nil
 }
 
+var errNotUTF8 = errors.New("buffstreams: the UUID or a metadata key of an envelope is not valid UTF-8")
+
 // cut returns value, which stands before rest at the end of text, as a part of text.
 func cut(text string, value, rest []byte) string {
 	end := len(text) - len(rest)
@@ -147,6 +154,9 @@ func unmarshalEntry(m message.Metadata, data []byte, text string) error {
 		}
 		switch num {
 		case entryKey:
+			if !utf8.Valid(value) {
+				return errNotUTF8
+			}
 			k = cut(text, value, rest)
 		case entryValue:
 			v = cut(text, value, rest)

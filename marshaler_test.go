@@ -5,6 +5,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
@@ -46,6 +47,24 @@ func TestEnvelope_RefusesKeysThatAreNoText(t *testing.T) {
 	require.ErrorContains(t, err, "UUID")
 }
 
+// What a sender in another language puts where text must be is refused, in small and in large envelopes.
+func TestEnvelope_TextThatIsNoTextIsRefused(t *testing.T) {
+	for _, payload := range []int{0, 10_000} {
+		for name, e := range map[string][]byte{
+			"uuid": {0x0a, 2, 'a', 0xff},
+			"key":  {0x1a, 3, 0x0a, 1, 0xff},
+		} {
+			data := protowire.AppendBytes(append(e, 0x12), make([]byte, payload))
+			_, err := EnvelopeMarshaler{}.Unmarshal("", data)
+			require.ErrorContains(t, err, "UTF-8", name)
+		}
+		data := protowire.AppendBytes([]byte{0x1a, 6, 0x0a, 1, 'k', 0x12, 1, 0xff, 0x12}, make([]byte, payload))
+		msg, err := EnvelopeMarshaler{}.Unmarshal("", data)
+		require.NoError(t, err, "values are any bytes")
+		require.Equal(t, "\xff", msg.Metadata.Get("k"))
+	}
+}
+
 func TestEnvelope_TruncatedIsAnErrorOrAnother(t *testing.T) {
 	data, err := EnvelopeMarshaler{}.Marshal(nil, "", sample())
 	require.NoError(t, err)
@@ -67,9 +86,7 @@ func FuzzEnvelope(f *testing.F) {
 			return
 		}
 		again, err := EnvelopeMarshaler{}.Marshal(nil, "", msg)
-		if err != nil { // not text where text must be
-			return
-		}
+		require.NoError(t, err, "what is no text was refused")
 		got, err := EnvelopeMarshaler{}.Unmarshal("", again)
 		require.NoError(t, err)
 		require.True(t, msg.Equals(got))

@@ -31,9 +31,18 @@ type outboxRelay struct {
 func startOutboxRelay(p *Publisher) *outboxRelay {
 	r := &outboxRelay{outbox: p.cfg.Outbox, manager: p.manager, logger: p.logger, failures: &p.failures}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
-	r.wg.Go(r.run) // ends with stop, which waits for it
+	began := make(chan struct{})
+	r.wg.Go(func() { r.run(began) }) // ends with stop, which waits for it
+	select {
+	case <-began:
+	case <-time.After(takeOverWait): // another publisher delivers
+	}
 	return r
 }
+
+// takeOverWait is how long NewPublisher waits for the duty to deliver. What this Publisher appends is then known not to have
+// been sent before.
+const takeOverWait = 20 * time.Millisecond
 
 // stop ends the delivery. What was not delivered stays in the outbox, and another publisher on it carries on.
 func (r *outboxRelay) stop() {
@@ -41,8 +50,9 @@ func (r *outboxRelay) stop() {
 	r.wg.Wait()
 }
 
-// run waits for its turn with the outbox, then delivers each stream in a goroutine of its own.
-func (r *outboxRelay) run() {
+// run waits for its turn with the outbox, then delivers each stream in a goroutine of its own. It closes began when the
+// outbox has told what an earlier process, or another publisher, may have sent.
+func (r *outboxRelay) run(began chan<- struct{}) {
 	release, err := r.outbox.Acquire(r.ctx)
 	if err != nil {
 		return
@@ -50,13 +60,17 @@ func (r *outboxRelay) run() {
 	defer release()
 	var streams sync.WaitGroup
 	defer streams.Wait()
-	known := map[uint64]bool{}
+	known, sent := map[uint64]bool{}, map[uint64]uint64{}
+	for _, s := range r.outbox.Streams() {
+		sent[s.ID] = s.Next
+	}
+	close(began)
 	for {
 		more := r.outbox.NewStreams()
 		for _, s := range r.outbox.Streams() {
 			if !known[s.ID] {
 				known[s.ID] = true
-				streams.Go(func() { r.deliver(s.ID) }) // ends with stop; run waits for it
+				streams.Go(func() { r.deliver(s.ID, sent[s.ID]) }) // ends with stop; run waits for it
 			}
 		}
 		select {
@@ -70,18 +84,41 @@ func (r *outboxRelay) run() {
 	}
 }
 
-// deliver delivers one stream until the relay stops. A stream that cannot be delivered holds up no other.
-func (r *outboxRelay) deliver(id uint64) {
+// deliver delivers one stream until the relay stops. A stream that cannot be delivered holds up no other. An earlier life of
+// the outbox may have sent any message below sent.
+func (r *outboxRelay) deliver(id, sent uint64) {
+	refused := refusedMessages{seqs: map[uint64]struct{}{}}
 	for r.ctx.Err() == nil {
 		s, ok := r.stream(id)
 		if !ok {
 			return
 		}
-		err := r.deliverOnce(s)
+		err := r.deliverOnce(s, &sent, &refused)
 		if r.ctx.Err() != nil || errors.Is(err, store.ErrClosed) {
 			return
 		}
+		if errors.Is(err, ErrFenced) || errors.Is(err, ErrNeverSent) {
+			r.giveUp(s.Key, err)
+			return
+		}
 		r.pauseAfter(s.Key, err)
+	}
+}
+
+// giveUpReminder is how often the log says that a stream was given up.
+const giveUpReminder = time.Minute
+
+// giveUp says until the relay stops that it does not deliver a stream any more: another process does, or the receiver would
+// drop what it is sent. To try again would not help, and could harm what the other process does.
+func (r *outboxRelay) giveUp(key store.Key, err error) {
+	for r.ctx.Err() == nil {
+		r.logger.Error("Messages of an outbox are not delivered by this process any more; they are kept", err, watermill.LogFields{
+			"provider": provider, "address": key.Destination, "topic": key.Topic,
+		})
+		select {
+		case <-time.After(giveUpReminder):
+		case <-r.ctx.Done():
+		}
 	}
 }
 
@@ -109,8 +146,8 @@ func (r *outboxRelay) stream(id uint64) (store.Stream, bool) {
 	return store.Stream{}, false
 }
 
-// deliverOnce delivers a stream until an error ends that.
-func (r *outboxRelay) deliverOnce(s store.Stream) error {
+// deliverOnce delivers a stream until an error ends that. It raises sent.
+func (r *outboxRelay) deliverOnce(s store.Stream, sent *uint64, refused *refusedMessages) error {
 	address, err := parseAddress(s.Key.Destination)
 	if err != nil {
 		return err
@@ -119,15 +156,19 @@ func (r *outboxRelay) deliverOnce(s store.Stream) error {
 	if err != nil {
 		return err
 	}
-	relay := &streamRelay{outboxRelay: r, key: s.Key}
+	relay := &streamRelay{outboxRelay: r, key: s.Key, refused: refused}
 	fetched, err := to.Fetch(sender.FetchConfig{
-		Identity: r.identity(s.Key.Destination), Stream: s.ID, Topic: s.Key.Topic, Base: s.First,
+		Identity: r.identity(s.Key.Destination), Stream: s.ID, Topic: s.Key.Topic, Base: s.First, Sent: *sent,
 		OnSettled: relay.onSettled, OnRefused: relay.onRefused,
 	})
 	if err != nil {
 		return err
 	}
-	defer fetched.End()
+	defer func() {
+		fetched.End()
+		*sent = fetched.NeverSent()
+	}()
+	refused.begin(fetched)
 	if s.Pending > 0 {
 		fetched.Announce(s.Next) // the receiver may have any of them already
 	}
@@ -148,7 +189,8 @@ func (r *outboxRelay) identity(destination string) session.Identity {
 type streamRelay struct {
 	*outboxRelay
 	key     store.Key
-	reading sync.Mutex // held while the outbox is read: feed and onRefused both do
+	refused *refusedMessages
+	reading sync.Mutex // held while the outbox is read: feed and OnFailure's messages both are
 }
 
 // readBytes is how much is read from the outbox at a time.
@@ -157,6 +199,9 @@ const readBytes = 64 << 10
 // feed reads messages as the peer wants them.
 func (r *streamRelay) feed(fetched *sender.FetchedStream) error {
 	for r.ctx.Err() == nil {
+		if err := r.awaitRefused(); err != nil {
+			return err
+		}
 		from, generation, wanted, err := fetched.Next(r.ctx)
 		if err != nil {
 			return err
@@ -216,27 +261,15 @@ func (r *streamRelay) await(fetched *sender.FetchedStream, seq uint64) error {
 }
 
 // onSettled is called when messages need not be kept any longer.
-func (r *streamRelay) onSettled(ranges []store.Range) {
-	if err := r.outbox.Settle(r.key, 0, ranges...); err != nil && !errors.Is(err, store.ErrClosed) {
+func (r *streamRelay) onSettled(ranges []store.Range) { r.settle(ranges...) }
+
+// settle removes messages from the outbox, and tells whether that is done.
+func (r *streamRelay) settle(ranges ...store.Range) bool {
+	err := r.outbox.Settle(r.key, 0, ranges...)
+	if err != nil && !errors.Is(err, store.ErrClosed) {
 		r.logger.Error("An outbox cannot settle what was delivered", err, watermill.LogFields{
 			"provider": provider, "topic": r.key.Topic,
 		})
 	}
-}
-
-// onRefused hands a message that the peer will not take to OnFailure. Then it need not be kept.
-func (r *streamRelay) onRefused(seq uint64, reason *PeerError) {
-	if seq == 0 { // the whole stream is refused: feed ends with the same error
-		return
-	}
-	var message []byte
-	batch, err := r.read(seq, 1)
-	if err == nil && batch.First == seq && len(batch.Messages) > 0 {
-		message = batch.Messages[0]
-	}
-	r.logger.Error("Message refused by the peer", reason, watermill.LogFields{
-		"provider": provider, "address": r.key.Destination, "topic": r.key.Topic, "sequence": seq,
-	})
-	r.failures.add(r.key.Topic, message, reason)
-	r.onSettled([]store.Range{{First: seq, Last: seq}})
+	return err == nil
 }

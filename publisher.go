@@ -3,6 +3,8 @@ package buffstreams
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -59,6 +61,14 @@ func NewPublisher(config PublisherConfig, logger watermill.LoggerAdapter) (*Publ
 	}
 	var err error
 	if p.manager, p.owned, err = managerOf(config.Manager, config.ManagerConfig, logger); err != nil {
+		return nil, err
+	}
+	if limit := p.manager.cfg.Acked.MaxMessageSize; config.Wire == WireAcked && config.MaxMessageSize > limit {
+		err := configError("PublisherConfig.MaxMessageSize", "%d is above AckedConfig.MaxMessageSize %d of its Manager, which no "+
+			"message may exceed", config.MaxMessageSize, limit)
+		if p.owned {
+			err = errors.Join(err, p.manager.Close())
+		}
 		return nil, err
 	}
 	if config.MaxMessageSize == 0 {
@@ -124,7 +134,11 @@ func (p *Publisher) Drain(ctx context.Context) error {
 	case p.relay != nil:
 		return p.cfg.Outbox.Drain(ctx)
 	}
-	return p.awaitAll(ctx, (*sender.Sender).Drain)
+	if err := p.awaitAll(ctx, (*sender.Sender).Drain); err != nil {
+		return err
+	}
+	p.reportRefused()
+	return p.failures.await(ctx, "PublisherConfig.OnFailure")
 }
 
 // Flush waits until every message published so far is held by its subscriber's process, or ctx is done. With an Outbox it is
@@ -134,6 +148,16 @@ func (p *Publisher) Flush(ctx context.Context) error {
 		return p.Drain(ctx)
 	}
 	return p.awaitAll(ctx, (*sender.Sender).Flush)
+}
+
+// reportRefused returns when the failures of every message that a peer is known to refuse are queued for OnFailure.
+func (p *Publisher) reportRefused() {
+	p.mu.Lock()
+	senders := slices.Collect(maps.Keys(p.senders))
+	p.mu.Unlock()
+	for _, s := range senders {
+		s.ReportRefused()
+	}
 }
 
 // awaitAll waits for every target to which something may be on its way. One that is refused keeps none of the others from

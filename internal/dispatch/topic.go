@@ -18,6 +18,7 @@ import (
 // Refusal says why a message will not be handled.
 type Refusal struct {
 	Undecodable bool
+	TooLarge    bool // the Unmarshaler found it over a limit; it is Undecodable too
 	Reason      string
 }
 

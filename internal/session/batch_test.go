@@ -93,10 +93,14 @@ func TestChunk_FindsItsMessages(t *testing.T) {
 	}
 	require.Equal(t, uint64(12), c.end())
 	require.Equal(t, len(c.buf), c.offsetAfter(0, 5))
-	n, size := c.fit(0, 5, uint64(EncodedSize(3)+EncodedSize(0)))
+	n, size := c.fit(0, 5, uint64(EncodedSize(3)+EncodedSize(0)), 1<<20)
 	require.Equal(t, []int{2, EncodedSize(3) + EncodedSize(0)}, []int{int(n), size})
-	n, size = c.fit(0, 1, 1<<20)
+	n, size = c.fit(0, 1, 1<<20, 1<<20)
 	require.Equal(t, []int{1, EncodedSize(3)}, []int{int(n), size})
-	n, size = c.fit(0, 5, uint64(EncodedSize(3)-1))
+	n, size = c.fit(0, 5, uint64(EncodedSize(3)-1), 1<<20)
+	require.Equal(t, []int{0, 0}, []int{int(n), size})
+	n, size = c.fit(0, 5, 1<<20, EncodedSize(200)-1)
+	require.Equal(t, []int{2, EncodedSize(3) + EncodedSize(0)}, []int{int(n), size}, "none is larger than most")
+	n, size = c.fit(0, 5, 1<<20, EncodedSize(3)-1)
 	require.Equal(t, []int{0, 0}, []int{int(n), size})
 }

@@ -16,6 +16,7 @@ type chunk struct {
 	first   uint64
 	count   int
 	live    int    // messages not settled
+	largest int    // no message with its tag and length is larger, in bytes
 	buf     []byte // nil: freed, as none of the messages is needed any more
 	adopted bool   // buf came with one large message: no other may be appended
 }
@@ -41,11 +42,12 @@ func (c *chunk) message(seq uint64) []byte {
 	return msg
 }
 
-// fit returns the longest run of messages from offset on, at most count of them and at most so many bytes.
-func (c *chunk) fit(offset int, count, bytes uint64) (n uint64, size int) {
+// fit returns the longest run of messages from offset on, at most count of them and at most so many bytes, of which
+// none with its tag and length is larger than most.
+func (c *chunk) fit(offset int, count, bytes uint64, most int) (n uint64, size int) {
 	for n < count {
 		entry := entrySize(c.buf[offset+size:])
-		if uint64(size+entry) > bytes {
+		if entry > most || uint64(size+entry) > bytes {
 			break
 		}
 		size += entry

@@ -42,17 +42,16 @@ type Client struct {
 	lastHandle uint64
 
 	// The current connection.
-	phase          phase
-	enc            Encoder
-	peerMaxFrame   int         // largest frame payload that the peer accepts, in bytes
-	peerMaxMessage uint64      // largest encoded message that it accepts; 0: any
-	sendQueue      []*Outbound // streams that may have something to send
-	control        []byte      // encoded control frames to send
-	replies        int         // of these, answers that the peer can provoke
-	unsendable     error       // a control frame could not be encoded
-	lastHeard      time.Time
-	lastSent       time.Time
-	lastPing       time.Time
+	phase        phase
+	enc          Encoder
+	peerMaxEntry int         // largest message that the peer accepts, with its tag and length, in bytes
+	sendQueue    []*Outbound // streams that may have something to send
+	control      []byte      // encoded control frames to send
+	replies      int         // of these, answers that the peer can provoke
+	unsendable   error       // a control frame could not be encoded
+	lastHeard    time.Time
+	lastSent     time.Time
+	lastPing     time.Time
 
 	lastIdleTick  time.Time
 	sentSinceTick bool
@@ -168,6 +167,18 @@ func (c *Client) forget(o *Outbound) {
 	delete(c.handles, o.handle)
 	delete(c.streams, o.Topic)
 	o.state, o.cause = broken, ErrEnded
+}
+
+// ReleaseSettled ends, at both ends, the streams of which everything is settled, but for fetched ones. It tells whether
+// there were any.
+func (c *Client) ReleaseSettled() (released bool) {
+	for _, o := range c.inOrder() {
+		if o.state == open && o.fetched == nil && o.pending == 0 {
+			c.forget(o)
+			released = true
+		}
+	}
+	return released
 }
 
 // Current returns the stream to use in o's place: another one if o was forgotten while its user waited for room.

@@ -52,7 +52,16 @@ func Decode(payload []byte) (any, error) {
 	return decodeControl(payload)
 }
 
+// decodeControl requires that the payload is one field: another body beside it, an unknown field or a checksum that is
+// not the last field is what a receiver and a checker of frames could read differently.
 func decodeControl(payload []byte) (any, error) {
+	num, typ, n := protowire.ConsumeTag(payload)
+	if n < 0 || !num.IsValid() || typ != protowire.BytesType {
+		return nil, violation("malformed frame")
+	}
+	if _, m := protowire.ConsumeBytes(payload[n:]); m < 0 || n+m != len(payload) {
+		return nil, violation("a frame must have one body and nothing beside it")
+	}
 	var f wire.Frame
 	if err := proto.Unmarshal(payload, &f); err != nil {
 		return nil, violation("malformed frame")

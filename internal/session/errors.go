@@ -27,7 +27,13 @@ var (
 	// ErrHandlingFailed refuses a message that the receiver's handlers did not acknowledge in as many attempts, or as
 	// much time, as its configuration allows.
 	ErrHandlingFailed = errors.New("buffstreams: handling failed for good")
+	// ErrNeverSent refuses a stream at this side: the receiver claims to have messages of it that this side has never
+	// sent, and would drop what is sent under their sequences.
+	ErrNeverSent = errors.New("buffstreams: the receiver claims what was never sent")
 )
+
+// codeNeverSent is the code of ErrNeverSent. It never travels: it is this side that refuses.
+const codeNeverSent wire.Code = -1
 
 // refusals says what each code means: its sentinel, its words for people, and what the refused side can do about it.
 var refusals = map[wire.Code]struct {
@@ -47,6 +53,8 @@ var refusals = map[wire.Code]struct {
 	wire.Code_CODE_UNDECODABLE: {ErrUndecodable, "message cannot be decoded", ""},
 	wire.Code_CODE_FAILED:      {ErrHandlingFailed, "handling failed for good", ""},
 	wire.Code_CODE_DRAINING:    {nil, "the listener closes", ""},
+	codeNeverSent: {ErrNeverSent, "",
+		"this side's state is a copy, or older than what it sent once; or the receiver has mixed up its own"},
 }
 
 // PeerError is a refusal by the peer: of a message, of a stream, or of the whole connection. errors.Is tells which, by
@@ -73,6 +81,9 @@ func (e *PeerError) Error() string {
 		r.text = fmt.Sprintf("code %d", e.code)
 	}
 	text := "the peer refused: " + r.text
+	if e.code == codeNeverSent {
+		text = "the peer claims what was never sent"
+	}
 	if e.Reason != "" {
 		text += fmt.Sprintf(": %.200q", e.Reason)
 	}

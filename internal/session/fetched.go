@@ -10,9 +10,12 @@ import (
 // sent, and fetched again after every Opened from the lowest one that the receiver lacks: a stream whose peer is away
 // takes no memory, however much waits for it. Nothing of it counts in the Window.
 type fetched struct {
+	sentBefore uint64 // an earlier process may have sent any message below it
 	tail       uint64 // messages below it can be fetched
 	generation uint64 // one more with every Opened: what was fetched before is void
 	events     []Event
+	rejected   map[uint64]struct{} // by the peer, and not confirmed by ConfirmRefused
+	tooLarge   uint64              // the message at which sending stopped, as it is over the peer's limit; 0: none
 }
 
 // Event is progress of a fetched stream: its messages from First to Last were settled, or, with Err, refused. An Event
@@ -25,11 +28,12 @@ type Event struct {
 // fetchWindow is how many encoded bytes of a fetched stream are held before they are sent.
 const fetchWindow = 256 << 10
 
-// StartFetched returns a new fetched stream. Everything below base is settled.
-func (c *Client) StartFetched(id Identity, stream uint64, topic string, base uint64) *Outbound {
+// StartFetched returns a new fetched stream. Everything below base is settled, and an earlier process may have sent any
+// message below sent.
+func (c *Client) StartFetched(id Identity, stream uint64, topic string, base, sent uint64) *Outbound {
 	c.lastHandle++
 	o := newOutbound(id, stream, c.lastHandle, topic, Window{}, max(base, 1)) // fetchWindow bounds it
-	o.fetched = &fetched{tail: o.next}
+	o.fetched = &fetched{tail: o.next, sentBefore: sent, rejected: map[uint64]struct{}{}}
 	c.register(o)
 	return o
 }
@@ -41,13 +45,46 @@ func (c *Client) EndFetched(o *Outbound) {
 	}
 	o.fail(ErrEnded)
 	o.queued = true // schedule must not queue it again
+	if c.phase == disconnected {
+		delete(c.handles, o.handle)
+	}
 }
 
-// declineCredit returns credit that comes for a fetched stream that has ended. If another handle on this connection has
+// NeverSent is the lowest sequence of a fetched stream that was never sent, as far as is known.
+func (o *Outbound) NeverSent() uint64 { return max(o.fetched.sentBefore, o.maxSent) }
+
+// holds tells whether the peer has rejected a message whose owner has not said that the peer may forget it.
+func (f *fetched) holds(seq uint64) bool {
+	_, ok := f.rejected[seq]
+	return ok
+}
+
+// ConfirmRefused says that the owner of a refused message has dealt with it: the peer may forget a message that it has
+// rejected, and the stream passes over one that was too large to be sent. Until then the peer repeats its rejection after
+// every Opened, so that a process that ends before it has dealt with the message is told once more.
+func (c *Client) ConfirmRefused(o *Outbound, seq uint64) {
+	switch {
+	case o.fetched.tooLarge == seq:
+		o.fetched.tooLarge = 0
+		o.settled.Add(seq, seq)
+		if o.state == open {
+			o.skipSettled()
+			o.fetched.dropSent(o)
+			c.schedule(o)
+		}
+	case o.fetched.holds(seq):
+		delete(o.fetched.rejected, seq)
+		if o.state == open {
+			c.sendRejectSeen(o, seq)
+		}
+	}
+}
+
+// declineCredit returns credit that comes for a stream that has ended at this end only. If another handle on this connection has
 // the same stream, the peer has forgotten this one and its credit.
 func (c *Client) declineCredit(a *AckFrame) error {
 	o := c.handles[a.Handle]
-	if o == nil || o.fetched == nil || a.Messages == 0 {
+	if o == nil || a.Messages == 0 {
 		return nil
 	}
 	for _, other := range c.handles {

@@ -21,7 +21,7 @@ type backlog struct {
 
 func newBacklog(p *pair, base uint64) *backlog {
 	return &backlog{
-		p: p, o: p.client.StartFetched(Identity{Publisher: [16]byte{9}, Epoch: 1}, 7, "a", base),
+		p: p, o: p.client.StartFetched(Identity{Publisher: [16]byte{9}, Epoch: 1}, 7, "a", base, base),
 		tail: base, settled: map[uint64]bool{}, refused: map[uint64]wire.Code{},
 	}
 }
@@ -59,6 +59,7 @@ func (s *backlog) note() {
 				s.broken = e.Err
 			case e.Err != nil:
 				s.refused[e.First] = e.Err.code
+				s.p.client.ConfirmRefused(o, e.First)
 			}
 			for seq := e.First; seq > 0 && seq <= e.Last; seq++ {
 				s.settled[seq] = true

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/flow"
@@ -64,6 +65,12 @@ type Outbound struct {
 	wantSent      bool // a Want was not answered yet; until then there is no credit
 	queued        bool // in the Client's sendQueue
 	sentSinceTick bool
+	base          uint64 // of the Open that was sent last
+
+	// Set while the receiver refuses the stream for a while: it is not opened before openAfter.
+	deferred  *PeerError
+	deferrals int // in a row
+	openAfter time.Time
 
 	maxSent      uint64    // lowest sequence that was never sent
 	idleSince    time.Time // as Tick saw it; zero: the stream is not idle
@@ -95,6 +102,9 @@ func (o *Outbound) end() uint64 {
 
 // unsettled is the number of messages that are not settled.
 func (o *Outbound) unsettled() int {
+	if o.state == broken {
+		return 0
+	}
 	if o.fetched != nil {
 		return o.fetched.unsettled(o)
 	}
@@ -122,9 +132,9 @@ func (o *Outbound) Room() <-chan struct{} {
 
 func (o *Outbound) hasUnsent() bool { return o.sent < o.next }
 
-// segment returns the next run of messages in one chunk that the credit covers, and counts them as sent. ok is false
-// when there is none.
-func (o *Outbound) segment() (s Segment, ok bool) {
+// segment returns the next run of messages in one chunk that the credit covers and of which none with its tag and length
+// is larger than most, and counts them as sent. ok is false when there is none.
+func (o *Outbound) segment(most int) (s Segment, ok bool) {
 	if o.state != open || !o.skipSettled() {
 		return s, false
 	}
@@ -132,8 +142,8 @@ func (o *Outbound) segment() (s Segment, ok bool) {
 	_, holeEnd := o.settled.Hole(o.sent)
 	count, size := c.end()-o.sent, len(c.buf)-o.sentOffset
 	messages, bytes := o.credit.available()
-	if run := min(count, messages, holeEnd-o.sent+1); run < count || uint64(size) > bytes {
-		count, size = c.fit(o.sentOffset, run, bytes)
+	if run := min(count, messages, holeEnd-o.sent+1); run < count || uint64(size) > bytes || c.largest > most {
+		count, size = c.fit(o.sentOffset, run, bytes, most)
 	}
 	if count == 0 {
 		return s, false
@@ -154,14 +164,6 @@ func (o *Outbound) segment() (s Segment, ok bool) {
 	return s, true
 }
 
-// returnCredit undoes the use of credit by a segment of one message that will not be sent, and leaves a gap in its
-// place.
-func (o *Outbound) returnCredit(bytes int) {
-	o.credit.usedMessages--
-	o.credit.usedBytes -= uint64(bytes)
-	o.gap = true
-}
-
 // unsentAmount is what the stream has to send, for Open and Want; least is the size of the first message.
 func (o *Outbound) unsentAmount() (messages, bytes, least uint64) {
 	if !o.skipSettled() {
@@ -175,17 +177,35 @@ func (o *Outbound) unsentAmount() (messages, bytes, least uint64) {
 	return messages, bytes, uint64(entrySize(o.chunks[o.sentChunk].buf[o.sentOffset:]))
 }
 
-// opened resumes at the first message that the receiver lacks.
-func (o *Outbound) opened(f *wire.Opened) error {
-	if f.Next > o.end() {
-		return violation("opened at %d, which was never sent: the next is %d", f.Next, o.end())
+// neverSent is the lowest sequence of which the receiver cannot have heard: all below it were sent, by this process or
+// an earlier one, or closed by Open.
+func (o *Outbound) neverSent() uint64 {
+	limit := max(o.base, o.maxSent)
+	if o.fetched != nil {
+		limit = max(limit, o.fetched.sentBefore)
 	}
-	if err := o.settleRanges(f.Settled, f.Next); err != nil {
+	return limit
+}
+
+// opened resumes at the first message that the receiver lacks. It returns a *PeerError, and changes nothing, if the
+// receiver claims a message that was never sent: what it takes for that would be lost.
+func (o *Outbound) opened(f *wire.Opened) error {
+	highest, err := o.checkRanges(f.Settled)
+	if err != nil {
 		return err
 	}
+	if f.Next < o.base {
+		return violation("opened at %d, below the base %d", f.Next, o.base)
+	}
+	if limit := o.neverSent(); f.Next > limit || highest >= limit {
+		return NewPeerError(codeNeverSent, fmt.Sprintf("next is %d, and up to %d are settled, where %d was never sent",
+			f.Next, highest, limit))
+	}
+	o.settleRanges(f.Settled)
 	o.state, o.gap = open, false
-	o.received = max(f.Next, 1)
+	o.received = f.Next
 	o.credit = credit{}
+	o.deferred, o.deferrals = nil, 0
 	if o.fetched != nil {
 		o.fetched.restart(o)
 		return nil
@@ -204,9 +224,14 @@ func (o *Outbound) acked(a *AckFrame) error {
 		}
 		o.received = a.Next
 	}
-	if err := o.settleRanges(a.Settled, o.received); err != nil {
+	highest, err := o.checkRanges(a.Settled)
+	if err != nil {
 		return err
 	}
+	if limit := o.neverSent(); highest >= limit {
+		return violation("settled %d of stream %q, sent below %d", highest, o.Topic, limit)
+	}
+	o.settleRanges(a.Settled)
 	if (a.Messages == 0) != (a.Bytes == 0) {
 		return violation("credit of stream %q names messages or bytes alone", o.Topic)
 	}
@@ -226,6 +251,7 @@ func (o *Outbound) disconnect() {
 		o.state = unopened
 	}
 	o.credit, o.wantSent, o.queued = credit{}, false, false
+	o.openAfter = time.Time{}
 	if o.fetched != nil {
 		o.fetched.clear(o)
 		o.signalRoom()

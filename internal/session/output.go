@@ -17,16 +17,13 @@ func (c *Client) Output(segments []Segment, limit int) (control []byte, out []Se
 		o := c.sendQueue[0]
 		c.sendQueue = c.sendQueue[1:]
 		o.queued = false
-		s, ok := o.segment()
-		if !ok {
-			c.requestCredit(o)
+		if seq, ok := o.oversized(c.peerMaxEntry); ok { // it needs no credit, and the peer may never have so much
+			c.refuseTooLarge(o, seq)
 			continue
 		}
-		if c.peerMaxFrame > 0 && len(s.Body) > c.peerMaxFrame-publishOverhead {
-			// It is a single message: a run of them has chunkBytes at most, and every peer takes frames of that size.
-			o.returnCredit(len(s.Body))
-			c.refuseTooLarge(o, s.First)
-			c.schedule(o)
+		s, ok := o.segment(c.peerMaxEntry)
+		if !ok {
+			c.requestCredit(o)
 			continue
 		}
 		size += len(s.Body)
@@ -58,7 +55,7 @@ func (c *Client) schedule(o *Outbound) {
 	}
 	switch o.state {
 	case unopened:
-		if o.unsettled() > 0 {
+		if o.unsettled() > 0 && o.openAfter.IsZero() {
 			c.open(o)
 		}
 	case open:
@@ -75,10 +72,10 @@ func (c *Client) open(o *Outbound) {
 		o.seekTo(o.settled.Next())
 		messages, bytes, least = o.unsentAmount()
 	}
-	o.wantSent = messages > 0
+	o.wantSent, o.base = messages > 0, o.settled.Next()
 	c.sendControl(&wire.Frame{Body: &wire.Frame_Open{Open: &wire.Open{
 		Handle: o.handle, Publisher: o.id.Publisher[:], Epoch: o.id.Epoch, Secret: o.id.Secret[:], Stream: o.stream,
-		Topic: o.Topic, Base: o.settled.Next(), WantMessages: messages, WantBytes: bytes, LeastBytes: least,
+		Topic: o.Topic, Base: o.base, WantMessages: messages, WantBytes: bytes, LeastBytes: least,
 	}}})
 }
 
@@ -87,14 +84,7 @@ func (c *Client) requestCredit(o *Outbound) {
 	if o.state != open || o.wantSent {
 		return
 	}
-	messages, bytes, least := o.unsentAmount()
-	switch {
-	case messages == 0:
-	case c.peerMaxMessage > 0 && least > c.peerMaxMessage: // the peer may never have so much credit
-		c.refuseTooLarge(o, o.sent)
-		o.skipRefused()
-		c.schedule(o)
-	default:
+	if messages, bytes, least := o.unsentAmount(); messages > 0 {
 		c.sendWant(o, messages, bytes, least)
 		o.wantSent = true
 	}

@@ -74,6 +74,16 @@ func (p *pair) cut() {
 	p.up, p.down = nil, nil
 }
 
+// reopen begins a new connection and stops when the client has sent an Open for each of its streams.
+func (p *pair) reopen() {
+	p.cut()
+	p.connect()
+	p.output()
+	require.NoError(p.t, p.deliverUp(1))
+	require.NoError(p.t, p.deliverDown(1)) // the welcome
+	p.output()
+}
+
 // output puts on the wire what the client has to send, in the order in which the pool writes it.
 func (p *pair) output() (more bool) {
 	var control []byte

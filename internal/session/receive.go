@@ -1,6 +1,7 @@
 package session
 
 import (
+	"errors"
 	"math"
 	"time"
 
@@ -59,10 +60,11 @@ func (c *Client) welcomed(f *wire.Welcome) error {
 	if f.MaxFrame < MinFrame {
 		return violation("frames of %d bytes are not enough, the least is %d", f.MaxFrame, MinFrame)
 	}
-	c.phase, c.peerMaxFrame, c.peerMaxMessage = established, int(min(f.MaxFrame, math.MaxInt32)), 0
-	if f.MaxMessage > 0 {
-		c.peerMaxMessage = uint64(EncodedSize(int(min(f.MaxMessage, math.MaxInt32))))
+	if f.MaxMessage == 0 {
+		return violation("max_message of the welcome is 0")
 	}
+	frame, message := int(min(f.MaxFrame, math.MaxInt32)), int(min(f.MaxMessage, math.MaxInt32))
+	c.phase, c.peerMaxEntry = established, min(frame-publishOverhead, EncodedSize(message))
 	for _, o := range c.inOrder() {
 		c.schedule(o)
 	}
@@ -85,14 +87,20 @@ func (c *Client) opened(f *wire.Opened) error {
 		return violation("opened a stream that was not asked for")
 	}
 	if f.Code == wire.Code_CODE_LIMIT { // a limit that may pass: Tick tries again
-		o.state = unopened
+		o.deferOpen(&PeerError{code: f.Code, Reason: f.Reason}, c.lastHeard)
 		return nil
 	}
 	if f.Code != wire.Code_CODE_UNSPECIFIED {
 		c.failStream(o, &PeerError{code: f.Code, Reason: f.Reason})
 		return nil
 	}
-	if err := o.opened(f); err != nil {
+	err := o.opened(f)
+	if claim := (*PeerError)(nil); errors.As(err, &claim) {
+		c.failStream(o, claim)
+		c.handles[o.handle] = o // the peer has it open: declineCredit returns what it grants
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	c.noteEvents(o)
@@ -131,12 +139,19 @@ func (c *Client) rejected(f *wire.Reject) error {
 	if o == nil || o.state != open || f.Sequence == 0 || f.Sequence >= o.sent {
 		return violation("reject of a message that was not sent")
 	}
-	c.sendControl(&wire.Frame{Body: &wire.Frame_RejectSeen{RejectSeen: &wire.RejectSeen{
-		Handle: f.Handle, Sequence: f.Sequence,
-	}}})
 	if !o.settled.Has(f.Sequence) {
+		if o.fetched != nil {
+			o.fetched.rejected[f.Sequence] = struct{}{}
+		}
 		c.refuse(o, f.Sequence, &PeerError{code: f.Code, Reason: f.Reason})
 		o.finishReached()
 	}
+	if o.fetched == nil || !o.fetched.holds(f.Sequence) {
+		c.sendRejectSeen(o, f.Sequence)
+	}
 	return nil
+}
+
+func (c *Client) sendRejectSeen(o *Outbound, seq uint64) {
+	c.sendControl(&wire.Frame{Body: &wire.Frame_RejectSeen{RejectSeen: &wire.RejectSeen{Handle: o.handle, Sequence: seq}}})
 }

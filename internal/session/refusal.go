@@ -1,6 +1,11 @@
 package session
 
-import "github.com/buffstreams/watermill-buffstreams/internal/wire"
+import (
+	"fmt"
+	"time"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
+)
 
 // Refused is a message that the receiver settled without handling it.
 type Refused struct {
@@ -16,6 +21,9 @@ func (c *Client) Refused() []Refused {
 	c.refused = nil
 	return out
 }
+
+// Untold tells whether Refused or WithEvents have something to return.
+func (c *Client) Untold() bool { return len(c.refused) > 0 || len(c.withEvents) > 0 }
 
 // refuse settles a message that will not be handled. The waiters for it finish with err when their other messages have
 // come far enough.
@@ -38,10 +46,25 @@ func (c *Client) refuse(o *Outbound, seq uint64, err *PeerError) {
 	o.settle(seq, seq)
 }
 
-// refuseTooLarge refuses a message that the peer would not take.
+// refuseTooLarge refuses the next message to send, which the peer would not take, and goes on behind it. A fetched
+// stream goes on when the message's owner has dealt with it: to pass over it tells the receiver that it is settled.
 func (c *Client) refuseTooLarge(o *Outbound, seq uint64) {
-	c.refuse(o, seq, NewPeerError(wire.Code_CODE_LIMIT, "message larger than the peer's limit"))
-	o.finishReached()
+	err := NewPeerError(wire.Code_CODE_LIMIT, "message larger than the peer's limit")
+	if o.fetched == nil {
+		c.refuse(o, seq, err)
+		o.finishReached()
+		o.skipSettled()
+		c.schedule(o)
+		return
+	}
+	if o.fetched.tooLarge != seq {
+		o.fetched.tooLarge = seq
+		o.fetched.events = append(o.fetched.events, Event{First: seq, Last: seq, Err: err})
+		c.noteEvents(o)
+	}
+	if messages, bytes := o.credit.available(); messages+bytes > 0 { // other streams of the topic can use it
+		c.sendWant(o, 0, 0, 0)
+	}
 }
 
 // failStream breaks a stream for good, removes it and refuses every message that it keeps. The next message to its
@@ -63,4 +86,25 @@ func (c *Client) failStream(o *Outbound, err *PeerError) {
 	}
 	o.fail(err)
 	delete(c.streams, o.Topic)
+}
+
+// The waits before a stream that the receiver refused for a while is opened again: they double.
+const (
+	firstDeferral = time.Second
+	lastDeferral  = 30 * time.Second
+)
+
+// deferOpen notes that the receiver does not take the stream for now.
+func (o *Outbound) deferOpen(err *PeerError, now time.Time) {
+	o.state, o.deferred = unopened, err
+	o.openAfter = now.Add(min(lastDeferral, firstDeferral<<min(o.deferrals, 10)))
+	o.deferrals++
+}
+
+// Explain adds to a time-out why the receiver does not take the stream for now, if that is known.
+func (o *Outbound) Explain(timeout error) error {
+	if o.deferred == nil {
+		return timeout
+	}
+	return fmt.Errorf("%w: %w", timeout, o.deferred)
 }

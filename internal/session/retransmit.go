@@ -29,7 +29,7 @@ func (o *Outbound) enqueue(b *Batch, i int) (taken int) {
 
 // adopt adds one encoded message in a chunk that takes its memory over.
 func (o *Outbound) adopt(entry []byte) {
-	o.chunks = append(o.chunks, &chunk{first: o.next, count: 1, live: 1, buf: entry, adopted: true})
+	o.chunks = append(o.chunks, &chunk{first: o.next, count: 1, live: 1, largest: len(entry), buf: entry, adopted: true})
 	o.bytes += len(entry)
 	o.pending++
 	o.next++
@@ -39,6 +39,7 @@ func (o *Outbound) adopt(entry []byte) {
 func (o *Outbound) append(entry []byte) {
 	c := o.tailChunk(len(entry))
 	c.buf = append(c.buf, entry...)
+	c.largest = max(c.largest, len(entry))
 	c.count++
 	c.live++
 	o.bytes += len(entry)
@@ -82,12 +83,13 @@ func (o *Outbound) skipSettled() bool {
 	return true
 }
 
-// skipRefused moves the sending position past a message there that was refused.
-func (o *Outbound) skipRefused() {
-	o.skipSettled()
-	if o.fetched != nil {
-		o.fetched.dropSent(o)
+// oversized returns the next message to send if it with its tag and length is larger than most.
+func (o *Outbound) oversized(most int) (seq uint64, ok bool) {
+	if o.state != open || !o.skipSettled() {
+		return 0, false
 	}
+	c := o.chunks[o.sentChunk]
+	return o.sent, c.largest > most && entrySize(c.buf[o.sentOffset:]) > most
 }
 
 // seekTo sets the sending position to a sequence, which may be next.
@@ -108,24 +110,27 @@ func (o *Outbound) seekTo(seq uint64) {
 	}
 }
 
-// settleRanges settles pairs of first and last, all of which must have been sent. They may lie above received: a
-// restarted receiver may remember what was settled, and not what was received.
-func (o *Outbound) settleRanges(pairs []uint64, received uint64) error {
-	limit := max(received, o.maxSent)
-	if o.fetched != nil { // an earlier process may have sent any of them
-		limit = o.end()
-	}
+// checkRanges checks that pairs are of first and last, and returns the highest sequence in them.
+func (o *Outbound) checkRanges(pairs []uint64) (highest uint64, err error) {
 	if len(pairs)%2 != 0 {
-		return violation("settled ranges are not pairs")
+		return 0, violation("settled ranges are not pairs")
 	}
 	for i := 0; i < len(pairs); i += 2 {
 		first, last := pairs[i], pairs[i+1]
-		if first == 0 || last < first || last >= limit {
-			return violation("settled %d to %d of stream %q, sent below %d", first, last, o.Topic, limit)
+		if first == 0 || last < first {
+			return 0, violation("settled %d to %d of stream %q", first, last, o.Topic)
 		}
-		o.settle(first, last)
+		highest = max(highest, last)
 	}
-	return nil
+	return highest, nil
+}
+
+// settleRanges settles what checkRanges has checked. The ranges may lie above received: a restarted receiver may
+// remember what was settled, and not what was received.
+func (o *Outbound) settleRanges(pairs []uint64) {
+	for i := 0; i < len(pairs); i += 2 {
+		o.settle(pairs[i], pairs[i+1])
+	}
 }
 
 // settle settles the messages from first to last and frees the chunks that hold no others.
@@ -196,7 +201,7 @@ func (o *Outbound) unsettledPieces(c *chunk) (pieces []*chunk, kept int) {
 			break
 		}
 		end, n := c.offsetAfter(offset, last-first+1), int(last-first+1)
-		pieces = append(pieces, &chunk{first: first, count: n, live: n, buf: slices.Clone(c.buf[offset:end])})
+		pieces = append(pieces, &chunk{first: first, count: n, live: n, largest: c.largest, buf: slices.Clone(c.buf[offset:end])})
 		kept += end - offset
 		seq, offset = last+1, end
 	}

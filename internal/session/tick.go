@@ -17,8 +17,9 @@ func (c *Client) Tick(now time.Time, timeout error) error {
 	c.busy = len(c.freeLater.buffers) > 0
 	for _, o := range c.inOrder() {
 		c.busy = c.busy || o.busy()
-		o.expire(now, timeout)
-		if o.state == unopened { // the receiver refused it for a while
+		o.expire(now, o.Explain(timeout))
+		if o.state == unopened && !now.Before(o.openAfter) {
+			o.openAfter = time.Time{}
 			c.schedule(o)
 		}
 		if idleTick && o.state == open {

@@ -55,6 +55,10 @@ func faults(t *testing.T) []fault { //nolint:funlen // a table
 	hello := func(padding int) []byte {
 		return sealed(payloadOf(t, &wire.Hello{Version: 1, MaxFrame: leastFrame, Token: make([]byte, padding)}))
 	}
+	const (
+		twoBodies  = "frame with two bodies, or with anything else beside its body and the last field's checksum"
+		openHandle = "Open with a handle that is open, or with handle 0"
+	)
 	full := 4096 - (len(hello(1000)) - 4 - 1000)
 	raw := func(frame []byte) func(*wirePeer, string) {
 		return func(p *wirePeer, _ string) { p.write(frame) }
@@ -104,7 +108,11 @@ func faults(t *testing.T) []fault { //nolint:funlen // a table
 		{"Publish, Want or RejectSeen with a handle that is not open", greeted(frame(&wire.Publish{Handle: 7, First: 1, Messages: many(1)}))},
 		{"Publish, Want or RejectSeen with a handle that is not open", greeted(frame(&wire.Want{Handle: 7}))},
 		{"Publish, Want or RejectSeen with a handle that is not open", greeted(frame(&wire.RejectSeen{Handle: 7, Sequence: 1}))},
-		{"Open with a handle that is open", func(p *wirePeer, address string) {
+		{twoBodies, greeted(sealed(append(payloadOf(t, &wire.Ping{Id: 1}), payloadOf(t, &wire.Ping{Id: 2})...)))},
+		{twoBodies, greeted(sealed(append(payloadOf(t, &wire.Ping{Id: 1}), 0x82, 1, 0)))},
+		{twoBodies, greeted(sealed(append([]byte{trailerTag, 0, 0, 0, 0}, payloadOf(t, &wire.Ping{Id: 1})...)))},
+		{openHandle, greeted(frame(opening(func(o *wire.Open) { o.Handle = 0 })))},
+		{openHandle, func(p *wirePeer, address string) {
 			opened()(p, address)
 			p.send(opening(func(o *wire.Open) { o.Stream = 1 << 40 }))
 		}},

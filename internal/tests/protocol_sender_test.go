@@ -221,7 +221,7 @@ func TestProtocol_AStreamHasOneConnectionOneEpochAndOneSecret(t *testing.T) {
 		p.opens(opening(func(o *wire.Open) { o.Publisher = bytes.Repeat([]byte{0xc3}, 16) })) // it goes on
 		p.cut()
 	}
-	const malformed = "publisher or secret not of 16 bytes, or topic over 1,024"
+	const malformed, zero = "publisher or secret not of 16 bytes, or topic over 1,024", "epoch, stream or base 0"
 	for _, f := range []struct {
 		row    string
 		change func(*wire.Open)
@@ -231,6 +231,9 @@ func TestProtocol_AStreamHasOneConnectionOneEpochAndOneSecret(t *testing.T) {
 		{malformed, func(o *wire.Open) { o.Secret = []byte("short") }},
 		{malformed, func(o *wire.Open) { o.Publisher = nil }},
 		{malformed, func(o *wire.Open) { o.Topic = strings.Repeat("x", 1025) }},
+		{zero, func(o *wire.Open) { o.Epoch = 0 }},
+		{zero, func(o *wire.Open) { o.Stream = 0 }},
+		{zero, func(o *wire.Open) { o.Base = 0 }},
 	} {
 		outcome, code := documentedFault(t, f.row)
 		require.Equal(t, "Opened", outcome, f.row)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -36,6 +37,8 @@ const (
 	quiet = 200 * time.Millisecond
 	// closeTimeout bounds what happens after the command was asked to end.
 	closeTimeout = 5 * time.Second
+	// blockedTimeout is how long a write may still take then.
+	blockedTimeout = 500 * time.Millisecond
 )
 
 // Subscribe writes messages to Out, and acks each after it was written. It ends when Count is reached, ctx is done, or
@@ -50,8 +53,12 @@ func Subscribe(ctx context.Context, o SubOptions) error {
 		return err
 	}
 	r := &receiver{o: o, sub: sub, printer: newPrinter(o.Out, o.Format)}
-	err = r.run(ctx, address)
-	closeErr := sub.Close()
+	messages, err := r.subscribe(address)
+	if err != nil {
+		_ = sub.Close() // it holds nothing
+		return err
+	}
+	err, closeErr := r.run(ctx, messages)
 	if errors.Is(err, syscall.EPIPE) {
 		err = nil // the reader has what it wanted
 	}
@@ -90,7 +97,7 @@ type limited struct {
 func (l limited) Unmarshal(topic string, data []byte) (*message.Message, error) {
 	m, err := l.EnvelopeMarshaler.Unmarshal(topic, data)
 	if err == nil && len(m.Payload) > l.limit {
-		err = fmt.Errorf("a message of %d bytes is over the limit of %d", len(m.Payload), l.limit)
+		err = fmt.Errorf("%w: a message of %d bytes is over the limit of %d", buffstreams.ErrLimit, len(m.Payload), l.limit)
 	}
 	if err != nil {
 		_, _ = fmt.Fprintf(l.warn, "buffstreams: refused: %v\n", err) // its publisher is told as well
@@ -103,33 +110,70 @@ type receiver struct {
 	o       SubOptions
 	sub     *buffstreams.Subscriber
 	printer *printer
-	taken   int
+	taken   atomic.Int64
 }
 
-func (r *receiver) run(ctx context.Context, address Address) error {
+// subscribe begins to listen. Close ends the subscription, and not a context, so that what is at hand can end.
+func (r *receiver) subscribe(address Address) (<-chan *message.Message, error) {
 	at, err := r.sub.Addr(r.o.Topic)
 	if err != nil {
-		return explainListen(address, err)
+		return nil, explainListen(address, err)
 	}
-	messages, err := r.sub.Subscribe(context.Background(), r.o.Topic) // Close ends it, so that what is at hand can end
-	if err != nil {
-		return err
+	messages, err := r.sub.Subscribe(context.Background(), r.o.Topic)
+	if err == nil {
+		r.o.Listening(at.String())
 	}
-	r.o.Listening(at.String())
+	return messages, err
+}
+
+// errBlocked means that whoever reads the output does not: what was not written goes back to its publishers.
+var errBlocked = errors.New("the output is blocked: what was not written stays with its publishers")
+
+// run writes messages until there are enough or ctx is done, and closes the subscriber. Its publishers hear of an interrupt at
+// once, also while the output is blocked: then run ends without the write.
+func (r *receiver) run(ctx context.Context, messages <-chan *message.Message) (err, closeErr error) {
+	closed, written := make(chan error, 1), make(chan error, 1)
+	stop := context.AfterFunc(ctx, func() { closed <- r.end() })
+	go func() { written <- r.write(ctx, messages) }() // ends with the subscription; a blocked write ends with the process
+	select {
+	case err = <-written:
+		if stop() {
+			return err, r.sub.Close()
+		}
+		return err, <-closed
+	case closeErr = <-closed:
+	}
+	select {
+	case err = <-written:
+	case <-time.After(blockedTimeout):
+		err = errBlocked
+	}
+	return err, closeErr
+}
+
+// write writes messages until there are enough or the subscription ends.
+func (r *receiver) write(ctx context.Context, messages <-chan *message.Message) error {
 	for r.wanting() {
-		select {
-		case m, ok := <-messages:
-			if !ok {
-				return buffstreams.ErrSubscriberClosed
+		m, ok := <-messages
+		if !ok {
+			if ctx.Err() != nil {
+				return nil
 			}
-			if err := r.take(m, messages); err != nil {
-				return err
-			}
-		case <-ctx.Done():
-			return r.drain(messages)
+			return buffstreams.ErrSubscriberClosed
+		}
+		if err := r.take(m, messages); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// end closes the subscriber: publishers are told, and what is at hand is still emitted.
+func (r *receiver) end() error {
+	if r.o.Wire == buffstreams.WireBuffStreams {
+		r.drainPlain()
+	}
+	return r.sub.Close()
 }
 
 // explainListen puts errors into the words of this command.
@@ -145,14 +189,14 @@ func explainListen(a Address, err error) error {
 	return err
 }
 
-func (r *receiver) wanting() bool { return r.o.Count == 0 || r.taken < r.o.Count }
+func (r *receiver) wanting() bool { return r.o.Count == 0 || r.taken.Load() < int64(r.o.Count) }
 
 // take writes a message, and those that are there besides, with one flush, and acks them after it.
 func (r *receiver) take(m *message.Message, messages <-chan *message.Message) error {
 	batch := make([]*message.Message, 0, 8)
 	for m != nil {
 		batch = append(batch, m)
-		r.taken++
+		r.taken.Add(1)
 		if err := r.printer.print(m); err != nil {
 			return nack(batch, err)
 		}
@@ -180,41 +224,17 @@ func nack(batch []*message.Message, err error) error {
 	return err
 }
 
-// drain ends the subscription and writes what it still emits.
-func (r *receiver) drain(messages <-chan *message.Message) error {
-	if r.o.Wire == buffstreams.WireBuffStreams {
-		if err := r.drainPlain(messages); err != nil {
-			return err
-		}
-	}
-	closed := make(chan error, 1)
-	go func() { closed <- r.sub.Close() }() // ends within twice closeTimeout; awaited below
-	for m := range messages {
-		if !r.wanting() {
-			m.Nack()
-			continue
-		}
-		if err := r.take(m, messages); err != nil {
-			return errors.Join(err, <-closed)
-		}
-	}
-	return <-closed
-}
-
-// drainPlain takes messages until none has come for a while: those of plain peers exist only here once they were read.
-func (r *receiver) drainPlain(messages <-chan *message.Message) error {
+// drainPlain waits until no message has come for a while: those of plain peers exist only here once they were read.
+func (r *receiver) drainPlain() {
+	poll := time.NewTicker(quiet)
+	defer poll.Stop()
 	end := time.After(closeTimeout)
-	for r.wanting() {
+	for before := int64(-1); r.taken.Load() != before; {
+		before = r.taken.Load()
 		select {
-		case m := <-messages:
-			if err := r.take(m, messages); err != nil {
-				return err
-			}
-		case <-time.After(quiet):
-			return nil
+		case <-poll.C:
 		case <-end:
-			return nil
+			return
 		}
 	}
-	return nil
 }

@@ -32,7 +32,10 @@ func (s *stream) settle(first, last uint64) *conn {
 // Refused implements dispatch.Source: no handler will take a message.
 func (s *stream) Refused(seq uint64, r dispatch.Refusal) {
 	code := wire.Code_CODE_FAILED
-	if r.Undecodable {
+	switch {
+	case r.TooLarge:
+		code = wire.Code_CODE_LIMIT
+	case r.Undecodable:
 		code = wire.Code_CODE_UNDECODABLE
 	}
 	s.mu.Lock()
@@ -50,9 +53,13 @@ func (s *stream) Position(seq uint64) store.Position {
 // maxReason bounds the reason in a Reject or Failure, in bytes.
 const maxReason = 512
 
+// maxUnconfirmed is how many rejections of a stream may be unconfirmed, whatever the window: a sender may confirm them when
+// the message's owner has dealt with it.
+const maxUnconfirmed = 16384
+
 // rejectLocked tells the sender that a message will not be handled. The rejection is kept until the sender confirms it.
 func (s *stream) rejectLocked(seq uint64, code wire.Code, reason string) {
-	if s.conn != nil && s.in.Rejected() >= s.conn.receiver.cfg.WindowMessages {
+	if s.conn != nil && s.in.Rejected() >= max(maxUnconfirmed, s.conn.receiver.cfg.WindowMessages) {
 		s.conn.closeNow() // rejections of a peer that confirms none would pile up
 	}
 	f := s.in.Reject(seq, session.NewPeerError(code, truncate(reason, maxReason)))

@@ -63,21 +63,29 @@ func (c *conn) streamOf(handle uint64) (*stream, error) {
 	return s, nil
 }
 
+// find returns the stream that an Open names, or why it is refused.
+func (c *conn) find(f *wire.Open) (*stream, *session.PeerError) {
+	if len(c.handles) >= c.receiver.cfg.MaxTopics {
+		return nil, session.NewPeerError(wire.Code_CODE_LIMIT, "too many streams on this connection")
+	}
+	refused := c.receiver.guard.Allow(c.receiver.ctx, Access{
+		Principal: c.principal, Topic: f.Topic, Address: c.nc.RemoteAddr(),
+	})
+	if refused != nil {
+		return nil, refused
+	}
+	return c.receiver.open(f, c.principal)
+}
+
 // open attaches the stream that an Open names, or answers why not.
 func (c *conn) open(f *wire.Open) error {
 	if c.handles[f.Handle] != nil {
 		return &session.ProtocolError{Rule: fmt.Sprintf("handle %d is open already", f.Handle)}
 	}
-	if len(c.handles) >= c.receiver.cfg.MaxTopics {
-		return session.NewPeerError(wire.Code_CODE_LIMIT, "too many streams")
+	if f.Handle == 0 {
+		return &session.ProtocolError{Rule: "a handle must not be 0"}
 	}
-	refused := c.receiver.guard.Allow(c.receiver.ctx, Access{
-		Principal: c.principal, Topic: f.Topic, Address: c.nc.RemoteAddr(),
-	})
-	var s *stream
-	if refused == nil {
-		s, refused = c.receiver.open(f, c.principal)
-	}
+	s, refused := c.find(f)
 	if refused != nil {
 		c.send(&wire.Frame{Body: &wire.Frame_Opened{Opened: &wire.Opened{
 			Handle: f.Handle, Code: session.CodeOf(refused), Reason: refused.Reason,
@@ -99,6 +107,7 @@ func (c *conn) release(handle uint64) {
 	case s == nil:
 	case s.isEnded():
 		delete(c.handles, handle)
+		c.receiver.forgetPublisher(s)
 	case s.forgettableBy(c):
 		delete(c.handles, handle)
 		s.detach(c)

@@ -46,7 +46,7 @@ func (r *Receiver) evictLocked(unneeded func(*stream) bool) {
 			delete(r.publishers, id)
 		}
 	}
-	if r.streamCount < streams || len(r.publishers) < publishers-1 { // the publisher that needs the room may have no stream yet
+	if r.streamCount < streams || len(r.publishers) < publishers {
 		r.cfg.Logger.Info("Too many publishers: idle ones were forgotten, and may duplicate when they return", watermill.LogFields{
 			"provider": netio.Provider, "address": r.cfg.Address, "streams": streams - r.streamCount,
 		})
@@ -66,11 +66,25 @@ func (r *Receiver) removeUnused(s *stream) (removed bool) {
 
 // forget removes a stream that its sender has ended, also from the DedupeStore.
 func (r *Receiver) forget(s *stream) {
-	if !r.removeUnused(s) || r.cfg.Dedupe == nil {
+	if !r.removeUnused(s) {
+		return
+	}
+	r.forgetPublisher(s)
+	if r.cfg.Dedupe == nil {
 		return
 	}
 	if err := r.cfg.Dedupe.Forget(s.id); err != nil {
 		r.cfg.Logger.Info("The dedupe store cannot forget a stream", watermill.LogFields{"provider": netio.Provider, "err": err})
+	}
+}
+
+// forgetPublisher forgets the publisher of a stream that its sender has ended, if that was the last: everything that it sent
+// is settled.
+func (r *Receiver) forgetPublisher(s *stream) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p := r.publishers[s.id.Publisher]; p != nil && len(p.streams) == 0 {
+		delete(r.publishers, s.id.Publisher)
 	}
 }
 

@@ -41,7 +41,8 @@ func (s *stream) compare(other *stream) int {
 // open finds or makes the stream that an Open names, or refuses it. The caller attaches the stream: until then it is
 // not forgotten.
 func (r *Receiver) open(f *wire.Open, principal string) (*stream, *session.PeerError) {
-	if len(f.Publisher) != 16 || len(f.Secret) != 16 || len(f.Topic) > maxTopicName {
+	if len(f.Publisher) != 16 || len(f.Secret) != 16 || len(f.Topic) > maxTopicName ||
+		f.Epoch == 0 || f.Stream == 0 || f.Base == 0 {
 		return nil, session.NewPeerError(wire.Code_CODE_PROTOCOL, "malformed open")
 	}
 	id := store.StreamID{Publisher: [16]byte(f.Publisher), Stream: f.Stream, Topic: f.Topic}
@@ -116,7 +117,8 @@ func (r *Receiver) knows(id store.StreamID) bool {
 }
 
 // publisherLocked finds or makes the publisher that an Open names. It refuses older epochs, and peers that the id does
-// not belong to.
+// not belong to. A publisher that it makes is registered with its first stream, so that an Open that is refused leaves
+// nothing behind.
 func (r *Receiver) publisherLocked(f *wire.Open, principal string, stored store.StreamState, known bool) (*publisher, *session.PeerError) {
 	id := [16]byte(f.Publisher)
 	p := r.publishers[id]
@@ -127,8 +129,8 @@ func (r *Receiver) publisherLocked(f *wire.Open, principal string, stored store.
 		p = &publisher{epoch: f.Epoch, secret: [16]byte(f.Secret), principal: principal, streams: map[streamKey]*stream{}}
 		if known && stored.Epoch > 0 {
 			p.epoch, p.secret = stored.Epoch, stored.Secret
+			r.publishers[id] = p // its other streams are fenced too, though the store may not know them
 		}
-		r.publishers[id] = p
 	}
 	if stored.Epoch > p.epoch { // another of its streams came first, and an earlier life of this listener had heard more
 		p.secret = stored.Secret
@@ -157,7 +159,7 @@ func (p *publisher) raise(epoch uint64) {
 // addLocked registers a stream.
 func (r *Receiver) addLocked(p *publisher, key streamKey, s *stream) {
 	p.streams[key] = s
-	r.publishers[s.id.Publisher] = p // making room may have evicted it, as it had no stream yet
+	r.publishers[s.id.Publisher] = p
 	if r.streams[s.topic] == nil {
 		r.streams[s.topic] = map[*stream]struct{}{}
 	}

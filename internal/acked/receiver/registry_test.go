@@ -1,6 +1,7 @@
 package receiver
 
 import (
+	"encoding/binary"
 	"testing"
 	"time"
 
@@ -201,3 +202,72 @@ func TestStream_LateTerminateForgetsNoSuccessor(t *testing.T) {
 	require.Same(t, s, open(2).handles[1])
 	require.Equal(t, uint64(2), s.in.Next(), "what it has is not asked for again")
 }
+
+// 10,000 publishers that open, or are refused, and go leave nothing behind: each releases what it opened.
+func TestReceiver_WhatComesAndGoesLeavesNothing(t *testing.T) {
+	r := listen(t, Config{MaxTopics: 2})
+	r.Topic("a").Join("g", func() {})
+	r.Topic("b").Join("g", func() {})
+	c := opens(t, r, openOf(255))
+	require.NoError(t, c.handle(&wire.Release{Handle: 1}))
+	for i := range 10_000 {
+		o := openOf(0)
+		binary.BigEndian.PutUint64(o.Publisher, uint64(i))
+		o.Handle = uint64(i + 2)
+		switch i % 4 {
+		case 0:
+			o.Topic = "one too many"
+		case 1:
+			o.Base = 0
+		case 2:
+			o.Epoch = 0
+		}
+		require.NoError(t, c.open(o))
+		if i%4 == 3 {
+			require.NotNil(t, c.handles[o.Handle])
+			require.NoError(t, c.handle(&wire.Release{Handle: o.Handle}))
+		}
+		require.Empty(t, c.handles)
+		require.Empty(t, r.publishers)
+		require.Empty(t, r.streams)
+		require.Zero(t, r.streamCount)
+	}
+	require.Len(t, r.topics, 2)
+}
+
+// One stream too many is refused alone. It takes no place, and the connection's others stay.
+func TestReceiver_OneStreamTooManyIsRefusedAlone(t *testing.T) {
+	r := listen(t, Config{MaxTopics: 1})
+	c := opens(t, r, openOf(1))
+	again := openOf(1)
+	again.Handle, again.Stream = 2, 2
+	require.NoError(t, c.open(again), "the connection goes on")
+	require.Len(t, c.handles, 1)
+	require.Len(t, r.publishers, 1)
+	require.Equal(t, 1, r.streamCount)
+	require.NoError(t, c.handle(&wire.Release{Handle: 1}))
+	require.NoError(t, c.open(again))
+	require.Len(t, c.handles, 1)
+}
+
+// What a store remembers of a publisher fences its other streams, though the Open that brought it to light is refused.
+func TestReceiver_RefusedOpenKeepsWhatTheStoreKnows(t *testing.T) {
+	r := listen(t, Config{Dedupe: epochOf{stream: 1, epoch: 5}})
+	r.Topic("a").Join("g", func() {})
+	o := openOf(1)
+	_, refused := r.open(o, "")
+	require.NotNil(t, refused)
+	require.Equal(t, wire.Code_CODE_FENCED, session.CodeOf(refused))
+	o.Stream = 2
+	_, refused = r.open(o, "")
+	require.NotNil(t, refused, "of the same publisher")
+}
+
+// epochOf is a DedupeStore that knows one stream.
+type epochOf struct{ stream, epoch uint64 }
+
+func (e epochOf) Load(id store.StreamID) (store.StreamState, bool, error) {
+	return store.StreamState{Epoch: e.epoch}, id.Stream == e.stream, nil
+}
+func (epochOf) Save(map[store.StreamID]store.StreamState) error { return nil }
+func (epochOf) Forget(store.StreamID) error                     { return nil }

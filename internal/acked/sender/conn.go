@@ -19,6 +19,12 @@ import (
 const (
 	flushBytes = 128 << 10              // about what one write gathers
 	idleCredit = 250 * time.Millisecond // a stream that is idle for so long gives its credit back
+
+	// largestSent is the largest message that is ever sent, in bytes: the peer says how large they may be, also those that a
+	// store kept from a time when this side's own limit was higher.
+	largestSent = 1 << 30
+	// finishTimeout bounds the clean end of a connection.
+	finishTimeout = 500 * time.Millisecond
 )
 
 // run keeps the Sender connected while it has messages that are not settled.
@@ -84,7 +90,11 @@ func (s *Sender) serve(conn net.Conn, token []byte, welcomed func()) error {
 	if err != nil {
 		return errors.Join(err, conn.Close())
 	}
-	if !s.connect(conn, session.Encoder{Codec: codec, Checksum: s.cfg.TLS == nil}, token) {
+	unlimited, err := session.NewCodec(largestSent)
+	if err != nil {
+		return errors.Join(err, conn.Close())
+	}
+	if !s.connect(conn, session.Encoder{Codec: unlimited, Checksum: s.cfg.TLS == nil}, token) {
 		return conn.Close()
 	}
 	s.flusher.Kick()
@@ -134,7 +144,11 @@ func (s *Sender) flush() {
 			return
 		}
 		control, segments, more := s.client.Output(s.segments[:0], flushBytes)
+		untold := s.client.Untold() // of messages that are too large for the peer
 		s.mu.Unlock()
+		if untold {
+			s.reporter.Kick()
+		}
 		if len(control) == 0 && len(segments) == 0 {
 			return
 		}
@@ -222,6 +236,9 @@ func (s *Sender) read(conn net.Conn, r *framing.Reader, welcomed func()) error {
 			return err
 		}
 		got, err := s.receive(payload)
+		if got.untold { // also where the frame ends the connection
+			s.ReportRefused()
+		}
 		if err != nil {
 			return err
 		}
@@ -232,12 +249,6 @@ func (s *Sender) read(conn net.Conn, r *framing.Reader, welcomed func()) error {
 				return err
 			}
 		}
-		for _, refused := range got.refused {
-			s.report(refused, got.onRefused)
-		}
-		for _, e := range got.events {
-			e.deliver()
-		}
 		if got.due {
 			s.flusher.Kick()
 		}
@@ -247,9 +258,7 @@ func (s *Sender) read(conn net.Conn, r *framing.Reader, welcomed func()) error {
 // received is what follows from a frame of the peer, for read to do without the lock.
 type received struct {
 	established bool // the peer has welcomed the connection
-	refused     []session.Refused
-	onRefused   map[any]func(session.Refused)
-	events      []streamEvents
+	untold      bool // ReportRefused has something to tell
 	due         bool // there is something to write
 }
 
@@ -257,19 +266,46 @@ type received struct {
 func (s *Sender) receive(payload []byte) (received, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.client.Receive(payload, time.Now()); err != nil {
-		return received{}, err
-	}
-	got := received{
-		established: s.client.Established(),
-		refused:     s.client.Refused(), onRefused: s.onRefused,
-		events: s.streamEventsLocked(), due: s.client.Due(),
-	}
-	if got.established {
+	err := s.client.Receive(payload, time.Now())
+	got := received{established: s.client.Established(), untold: s.client.Untold(), due: s.client.Due()}
+	if got.established && err == nil {
 		s.unreachable, s.refusal = nil, nil
 	}
 	s.checkLocked()
-	return got, nil
+	return got, err
+}
+
+// ReportRefused tells the owners of messages that were refused or settled, and returns when all that was known when it was
+// called is told.
+func (s *Sender) ReportRefused() {
+	s.reporting.Lock()
+	defer s.reporting.Unlock()
+	refused, hooks, events := s.untold()
+	for _, r := range refused {
+		s.report(r, hooks)
+	}
+	for _, e := range events {
+		e.deliver()
+	}
+}
+
+// untold takes what there is to report.
+func (s *Sender) untold() ([]session.Refused, map[any]func(session.Refused), []streamEvents) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.client.Refused(), s.onRefused, s.streamEventsLocked()
+}
+
+// finish writes what is left to write, says that nothing more will come, and waits until the peer has closed the connection,
+// which says that it has read everything.
+func (s *Sender) finish(conn net.Conn) {
+	timer := time.AfterFunc(finishTimeout, func() { netio.CloseNow(conn) })
+	defer timer.Stop()
+	s.flusher.Kick()
+	s.flusher.Close()
+	if half, ok := conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+		s.wg.Wait() // run ends with the connection
+	}
 }
 
 // report logs a refused message and calls the hooks.

@@ -7,16 +7,18 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// FetchConfig configures a FetchedStream. All fields are required.
+// FetchConfig configures a FetchedStream. All fields but Sent are required.
 type FetchConfig struct {
 	Identity session.Identity
 	Stream   uint64 // unique in the identity
 	Topic    string // as it travels on the wire
 	Base     uint64 // every sequence below is settled
+	Sent     uint64 // an earlier process may have sent any message below; 0: none
 
 	// OnSettled gets the runs of messages that need not be kept any longer. OnRefused gets single messages that the
 	// peer refused and, with sequence 0, the end of the stream: the peer will take no message of it. Both are called
-	// from the goroutine that reads the connection, with no lock held; while they block, the Sender takes no ack.
+	// one at a time, without a lock of the caller's; while they block, the Sender takes no ack. What OnRefused was told of
+	// is told again, after a reconnect or by a later process, until ConfirmRefused.
 	OnSettled func([]store.Range)
 	OnRefused func(seq uint64, err *session.PeerError)
 }
@@ -37,7 +39,8 @@ func (s *Sender) Fetch(cfg FetchConfig) (*FetchedStream, error) {
 	if s.closed {
 		return nil, ErrClosed
 	}
-	f := &FetchedStream{sender: s, cfg: cfg, stream: s.client.StartFetched(cfg.Identity, cfg.Stream, cfg.Topic, cfg.Base)}
+	f := &FetchedStream{sender: s, cfg: cfg, stream: s.client.StartFetched(
+		cfg.Identity, cfg.Stream, cfg.Topic, cfg.Base, cfg.Sent)}
 	if s.fetched == nil {
 		s.fetched = map[*session.Outbound]*FetchedStream{}
 	}
@@ -51,6 +54,22 @@ func (f *FetchedStream) End() {
 	defer f.sender.mu.Unlock()
 	delete(f.sender.fetched, f.stream)
 	f.sender.client.EndFetched(f.stream)
+}
+
+// ConfirmRefused says that what OnRefused told of a message was dealt with: the peer may forget the message, and the stream
+// goes on behind it.
+func (f *FetchedStream) ConfirmRefused(seq uint64) {
+	f.sender.mu.Lock()
+	f.sender.client.ConfirmRefused(f.stream, seq)
+	f.sender.mu.Unlock()
+	f.sender.kick()
+}
+
+// NeverSent is the lowest sequence that was never sent, as far as is known.
+func (f *FetchedStream) NeverSent() uint64 {
+	f.sender.mu.Lock()
+	defer f.sender.mu.Unlock()
+	return f.stream.NeverSent()
 }
 
 // Announce says that the messages below next can be fetched. The Sender connects if it has to.

@@ -51,12 +51,13 @@ type Config struct {
 // Sender is the sending side to one address: it dials when there is something to send, sends again what was not handled
 // after every reconnect, and lives until its owner closes it. It is safe for concurrent use.
 type Sender struct {
-	cfg     Config
-	flusher *flush.Flusher  // runs flush
-	ctx     context.Context // ends with Close
-	cancel  context.CancelFunc
-	wg      sync.WaitGroup // run
-	work    chan struct{}  // tells run that there is something to send and no connection
+	cfg      Config
+	flusher  *flush.Flusher  // runs flush
+	reporter *flush.Flusher  // runs ReportRefused for flush, which must not wait for hooks
+	ctx      context.Context // ends with Close
+	cancel   context.CancelFunc
+	wg       sync.WaitGroup // run
+	work     chan struct{}  // tells run that there is something to send and no connection
 
 	// mu guards the fields below, client's streams included. It is not held across I/O or a call of the user's code.
 	mu          sync.Mutex
@@ -69,6 +70,8 @@ type Sender struct {
 	onRefused   map[any]func(session.Refused)
 	fetched     map[*session.Outbound]*FetchedStream
 	conditions  []*condition // callers that wait
+
+	reporting sync.Mutex // held while hooks are called, so that they are called one after another; taken before mu
 
 	// Memory of flush.
 	segments []session.Segment
@@ -86,6 +89,7 @@ func New(cfg Config) *Sender {
 		IdleCredit: idleCredit, ForgetAfter: cfg.ForgetAfter, Agent: "watermill-buffstreams",
 	})
 	s.flusher = flush.New(cfg.Workers, s.flush)
+	s.reporter = flush.New(cfg.Workers, s.ReportRefused)
 	s.wg.Go(s.run) // ends when Close cancels ctx; Close waits for it
 	return s
 }
@@ -128,6 +132,9 @@ func (s *Sender) Publish(
 			p.beginDeadline()
 			if err = s.awaitRoom(ctx, room, p.deadline); err == nil {
 				continue
+			}
+			if errors.Is(err, ErrTimeout) {
+				err = s.explain(p.stream, err)
 			}
 		}
 		unconfirmed := s.confirm(ctx, p.stream, waiters, err != nil)
@@ -203,6 +210,13 @@ func (s *Sender) awaitRoom(ctx context.Context, room <-chan struct{}, deadline t
 	case <-s.ctx.Done():
 		return ErrClosed
 	}
+}
+
+// explain adds to a time-out why the peer does not take a stream.
+func (s *Sender) explain(o *session.Outbound, timeout error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return o.Explain(timeout)
 }
 
 // confirm waits until every waiter is done, or ends them all at once if abandon is set. It returns the first error.
@@ -290,9 +304,13 @@ func (s *Sender) Connected() bool {
 	return s.conn != nil && s.client.Established() && !s.client.Draining()
 }
 
-// OnRefused sets the function to call for each message that the peer refuses, one for each owner; nil removes it. It is
-// called from the goroutine that reads the connection, with no lock held. While it blocks, no ack is taken.
+// OnRefused sets the function to call for each message that the peer refuses, one for each owner; nil removes it, after it
+// was called for every refusal that is known. It is called for one message at a time, without mu. While it blocks, no ack
+// is taken.
 func (s *Sender) OnRefused(owner any, f func(session.Refused)) {
+	if f == nil {
+		s.ReportRefused()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	hooks := maps.Clone(s.onRefused) // the reader calls those of the old map
@@ -323,31 +341,45 @@ func (s *Sender) Tick(now time.Time) (busy bool) {
 	return busy
 }
 
-// Close ends the Sender at once and waits for its goroutines. It returns the messages that no receiver is known to hold:
-// they are lost to it. Calls of Publish that wait return ErrClosed. Later calls wait for the end and return nothing.
-func (s *Sender) Close() []session.Leftover {
-	conn, left, first := s.abort()
-	if first {
-		s.cancel()
+// Close ends the Sender and waits for its goroutines. It tells the peer of the streams of which everything is settled, for
+// which it takes finishTimeout at most, and returns the messages that no receiver is known to hold: they are lost to it.
+// Calls of Publish that wait return ErrClosed. Later calls wait for the end and return nothing.
+func (s *Sender) Close() (left []session.Leftover) {
+	if conn, released, first := s.release(); first {
+		if released {
+			s.finish(conn)
+		}
+		left = s.abort()
 		if conn != nil {
 			_ = conn.Close()
 		}
 	}
 	s.wg.Wait()
 	s.flusher.Close()
+	s.reporter.Close()
+	s.ReportRefused()
 	return left
 }
 
-// abort ends every stream and wait. first is false if that was done before.
-func (s *Sender) abort() (conn net.Conn, left []session.Leftover, first bool) {
+// release refuses further calls, and ends the streams of which everything is settled. first is false if the Sender was
+// closed before.
+func (s *Sender) release() (conn net.Conn, released, first bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return nil, nil, false
+		return nil, false, false
 	}
-	left = s.client.Leftovers()
 	s.closed = true
+	s.cancel()
+	return s.conn, s.conn != nil && s.client.ReleaseSettled(), true
+}
+
+// abort ends every stream and wait.
+func (s *Sender) abort() []session.Leftover {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	left := s.client.Leftovers()
 	s.client.Abort(ErrClosed)
 	s.giveUpLocked(ErrClosed)
-	return s.conn, left, true
+	return left
 }

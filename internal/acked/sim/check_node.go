@@ -41,6 +41,7 @@ func (c *conn) heardBy(frame any) {
 			in.detach()
 			delete(c.ins, f.Handle)
 			delete(c.life.flows, in.flow)
+			c.life.unbind(in.flow.id.Publisher)
 		}
 	}
 }

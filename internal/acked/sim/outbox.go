@@ -133,7 +133,7 @@ func (c *relay) begin(epoch uint64) {
 	c.head = &head{flow: c.s.flow, proc: p, known: c.s.settled.Clone(), next: base}
 	c.head.known.Add(0, base-1)
 	who := session.Identity{Publisher: b.publisher, Secret: b.secret, Epoch: epoch}
-	c.o = c.sender.client.StartFetched(who, c.s.flow.id.Stream, c.s.flow.id.Topic, base)
+	c.o = c.sender.client.StartFetched(who, c.s.flow.id.Stream, c.s.flow.id.Topic, base, c.s.durable)
 	c.head.out = c.o
 	p.keep(c.head)
 	c.fetched = nil
@@ -218,6 +218,9 @@ func (l *sender) takeEvents() {
 				l.w.fail(ruleAcked, "flow %d: %d to %d leave the outbox, and were not settled", c.s.flow.n, e.First, e.Last)
 			}
 			c.s.settled.Add(e.First, e.Last)
+			if e.Err != nil {
+				l.client.ConfirmRefused(c.o, e.First)
+			}
 		}
 	}
 }

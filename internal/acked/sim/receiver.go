@@ -167,6 +167,16 @@ func (l *life) open(c *conn, f *wire.Open) {
 	l.attach(in, c, f)
 }
 
+// unbind follows the end of a publisher's last stream: nothing is known of it any more.
+func (l *life) unbind(publisher [16]byte) {
+	for f := range l.flows {
+		if f.id.Publisher == publisher {
+			return
+		}
+	}
+	delete(l.bound, publisher)
+}
+
 // admit tells whether an Open may pass, and fences what is older.
 func (l *life) admit(publisher [16]byte, f *wire.Open, found lookup) bool {
 	b := l.bound[publisher]

@@ -1,0 +1,96 @@
+package mutants
+
+import "slices"
+
+func sessionProbe(run string) probe { return probe{"internal/session", "^" + run + "$", ""} }
+
+func init() { mutants = slices.Concat(mutants, wireMutants) }
+
+// wireMutants are mistakes in what an end does about a peer's claims and limits.
+var wireMutants = []mutant{
+	{
+		"a claim is compared with what is queued", "internal/session/outbound.go",
+		"limit := max(o.base, o.maxSent)", "limit := max(o.base, o.end())",
+		sessionProbe("TestClient_ClaimOfWhatWasNeverSentRefusesItsStreamAlone"),
+	},
+	{
+		"what came in this life is taken for sent", "internal/session/outbound.go",
+		"limit = max(limit, o.fetched.sentBefore)", "limit = max(limit, o.end())",
+		sessionProbe("TestFetched_ClaimOfWhatWasNeverSent"),
+	},
+	{
+		"settled claims are believed", "internal/session/outbound.go",
+		"f.Next > limit || highest >= limit {", "f.Next > limit {",
+		sessionProbe("TestClient_ClaimOfWhatWasNeverSentRefusesItsStreamAlone"),
+	},
+	{
+		"credit for a stream that was refused here is kept", "internal/session/receive.go",
+		"c.handles[o.handle] = o // the peer has it open", "// the peer has it open",
+		sessionProbe("TestClient_ClaimOfWhatWasNeverSentRefusesItsStreamAlone"),
+	},
+	{
+		"max_message is not obeyed within a chunk", "internal/session/outbound.go",
+		"|| uint64(size) > bytes || c.largest > most {", "|| uint64(size) > bytes {",
+		sessionProbe("TestClient_MessagesOverThePeersLimitAreRefusedAlone"),
+	},
+	{
+		"a stored message is passed over before its owner knows", "internal/session/refusal.go",
+		"\tif o.fetched == nil {\n\t\tc.refuse(o, seq, err)", "\tif true {\n\t\tc.refuse(o, seq, err)",
+		sessionProbe("TestFetched_MessageOverThePeersLimitWaitsForItsOwner"),
+	},
+	{
+		"a stored message's rejection is confirmed before its owner knows", "internal/session/receive.go",
+		"if o.fetched == nil || !o.fetched.holds(f.Sequence) {", "if true {",
+		sessionProbe("TestFetched_RejectionIsConfirmedByTheOwner"),
+	},
+	{
+		"an open that was refused is tried with each message", "internal/session/output.go",
+		"if o.unsettled() > 0 && o.openAfter.IsZero() {", "if o.unsettled() > 0 {",
+		sessionProbe("TestClient_OpenRefusedForAWhileIsTriedAgainWithPauses"),
+	},
+	{
+		"the last of two bodies wins", "internal/session/decode.go",
+		"m < 0 || n+m != len(payload) {\n\t\treturn nil, violation(\"a frame must", "m < 0 {\n\t\treturn nil, violation(\"a frame must",
+		sessionProbe("TestDecode_FrameHasOneBodyAndNothingBesideIt"),
+	},
+	{
+		"an end with something unsettled releases", "internal/session/client.go",
+		"if o.state == open && o.fetched == nil && o.pending == 0 {", "if o.state == open && o.fetched == nil {",
+		senderProbe("TestSender_CloseReleasesNothingThatIsNotSettled"),
+	},
+	{
+		"a clean end releases nothing", "internal/acked/sender/sender.go",
+		"s.conn != nil && s.client.ReleaseSettled(), true", "false, true",
+		senderProbe("TestSender_CloseReleasesWhatIsSettled"),
+	},
+	{
+		"what the sender refuses is told with the next frame", "internal/acked/sender/conn.go",
+		"\t\t\ts.reporter.Kick()\n", "",
+		probe{"internal/tests", "^TestLimit_MessageOverThePeersLimitIsToldAtOnce$", ""},
+	},
+	{
+		"an owner that leaves is not told", "internal/acked/sender/sender.go",
+		"\tif f == nil {\n\t\ts.ReportRefused()\n\t}\n", "",
+		probe{"internal/tests", "^TestLimit_OwnerThatLeavesIsToldFirst$", ""},
+	},
+	{
+		"a refused Open leaves its publisher", "internal/acked/receiver/registry.go",
+		"\t\t\tr.publishers[id] = p // its other streams", "\t\t}\n\t\tif r.publishers[id] = p; false { // its other streams",
+		receiverProbe("TestReceiver_WhatComesAndGoesLeavesNothing"),
+	},
+	{
+		"Release leaves the publisher", "internal/acked/receiver/evict.go",
+		"\tr.forgetPublisher(s)\n\tif r.cfg.Dedupe", "\tif r.cfg.Dedupe",
+		receiverProbe("TestReceiver_WhatComesAndGoesLeavesNothing"),
+	},
+	{
+		"the outbox lets go before OnFailure", "outbox_refused.go",
+		"\tr.failures.addStored(failure{", "\tr.settle(store.Range{First: seq, Last: seq})\n\tr.failures.addStored(failure{",
+		probe{"internal/tests", "^TestOutbox_RejectionIsConfirmedWhenOnFailureHasIt$", ""},
+	},
+	{
+		"a fenced stream is tried again", "outbox_relay.go",
+		"if errors.Is(err, ErrFenced) || errors.Is(err, ErrNeverSent) {", "if false {",
+		probe{"internal/tests", "^TestIdentity_FencedStreamIsGivenUp$", ""},
+	},
+}

@@ -1,0 +1,113 @@
+package buffstreams
+
+import (
+	"sync"
+
+	"github.com/ThreeDotsLabs/watermill"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
+	"github.com/buffstreams/watermill-buffstreams/store"
+)
+
+// maxRefused is how many refused messages of a stream wait for OnFailure before no more of it is read.
+const maxRefused = 1000
+
+// refusedMessages are the messages of a stream that the peer does not take, and that OnFailure has not been told of yet. The
+// outbox keeps them.
+type refusedMessages struct {
+	mu      sync.Mutex // guards the fields below
+	seqs    map[uint64]struct{}
+	room    chan struct{}         // closed when there are fewer; nil while no caller waits
+	fetched *sender.FetchedStream // of the present attempt
+}
+
+// begin notes a new attempt at the stream, which comes before anything is announced to it.
+func (m *refusedMessages) begin(fetched *sender.FetchedStream) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fetched = fetched
+}
+
+// add notes a message. It returns false if it was there.
+func (m *refusedMessages) add(seq uint64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, there := m.seqs[seq]
+	m.seqs[seq] = struct{}{}
+	return !there
+}
+
+// confirm takes out a message that has left the outbox. The present attempt need not be the one that had it refused.
+func (m *refusedMessages) confirm(seq uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fetched.ConfirmRefused(seq)
+	delete(m.seqs, seq)
+	if m.room != nil {
+		close(m.room)
+		m.room = nil
+	}
+}
+
+// full returns a channel that is closed when there are fewer messages, or nil while there are not too many.
+func (m *refusedMessages) full() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.seqs) < maxRefused {
+		return nil
+	}
+	if m.room == nil {
+		m.room = make(chan struct{})
+	}
+	return m.room
+}
+
+// onRefused hands a message that the peer will not take to OnFailure. It is kept until that has returned.
+func (r *streamRelay) onRefused(seq uint64, reason *PeerError) {
+	if seq == 0 { // the whole stream is refused: feed ends with the same error
+		return
+	}
+	if !r.refused.add(seq) { // an earlier attempt at the stream had it refused
+		return
+	}
+	fields := watermill.LogFields{
+		"provider": provider, "address": r.key.Destination, "topic": r.key.Topic, "sequence": seq,
+	}
+	if r.failures.hook == nil {
+		r.logger.Error("Message refused by the peer; the outbox keeps it, as there is no OnFailure to take it", reason, fields)
+		return
+	}
+	r.logger.Error("Message refused by the peer", reason, fields)
+	r.failures.addStored(failure{
+		topic: r.key.Topic, err: reason,
+		load: func() ([]byte, bool, error) { return r.load(seq) },
+		told: func() {
+			if r.settle(store.Range{First: seq, Last: seq}) {
+				r.refused.confirm(seq)
+			}
+		},
+	})
+}
+
+// load returns one message of the outbox. there is false if it has left that.
+func (r *streamRelay) load(seq uint64) (message []byte, there bool, err error) {
+	batch, err := r.read(seq, 1)
+	if err != nil || batch.First != seq || len(batch.Messages) == 0 {
+		return nil, false, err
+	}
+	return batch.Messages[0], true, nil
+}
+
+// awaitRefused waits while too many refused messages wait for OnFailure.
+func (r *streamRelay) awaitRefused() error {
+	for room := r.refused.full(); room != nil; room = r.refused.full() {
+		r.logger.Error("Too many messages of an outbox were refused and OnFailure has not taken them: the topic waits", ErrUndelivered,
+			watermill.LogFields{"provider": provider, "address": r.key.Destination, "topic": r.key.Topic, "count": maxRefused})
+		select {
+		case <-room:
+		case <-r.ctx.Done():
+			return r.ctx.Err()
+		}
+	}
+	return nil
+}
