@@ -1,0 +1,107 @@
+package apisim
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestChild plays seeds for a parent, one line for each, until one leaves something behind. All share a bubble, as the library
+// keeps channels in pools of the process.
+func TestChild(t *testing.T) {
+	seeds := os.Getenv("APISIM_CHILD")
+	if seeds == "" {
+		t.Skip("only for TestAPISimulation")
+	}
+	out := bufio.NewWriter(os.NewFile(3, "results"))
+	say := func(format string, args ...any) {
+		fmt.Fprintf(out, format+"\n", args...)
+		_ = out.Flush()
+	}
+	first, last := parseRange(seeds)
+	dir := tempDir()
+	defer os.RemoveAll(dir)
+	alive := make(chan struct{}, 1)
+	go watch(alive, say) // outside the bubble, where time is real
+	synctest.Test(t, func(*testing.T) {
+		for seed := first; seed <= last; seed++ {
+			say("begin %d", seed)
+			select {
+			case alive <- struct{}{}:
+			default:
+			}
+			p := Generate(seed)
+			if keep := os.Getenv("APISIM_KEEP"); keep != "" {
+				p = p.Keep(parseIDs(keep))
+			}
+			r, trace := Run(p, filepath.Join(dir, strconv.FormatUint(seed, 10)))
+			line, _ := json.Marshal(r)
+			say("end %s", line)
+			if os.Getenv("APISIM_TRACE") != "" {
+				fmt.Printf("%+v\n%s\n", p.Shape, strings.Join(trace, "\n"))
+			}
+			if r.Dirty || len(r.Violations) > 0 {
+				_ = os.RemoveAll(dir)
+				os.Exit(0)
+			}
+		}
+	})
+}
+
+// hang is how long a program may take.
+const hang = 20 * time.Second
+
+// watch ends a process that computes without end, and says where.
+func watch(alive <-chan struct{}, say func(string, ...any)) {
+	for {
+		select {
+		case <-alive:
+		case <-time.After(hang):
+			where := map[string]bool{}
+			for _, s := range bubble() {
+				if f := libraryFrame(s); f != "" && (strings.Contains(s, "[runnable") || strings.Contains(s, "[running")) {
+					where[f] = true
+				}
+			}
+			say("hang %v", where)
+			os.Exit(3)
+		}
+	}
+}
+
+func tempDir() string {
+	root := ""
+	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
+		root = "/dev/shm" // fsync costs nothing there
+	}
+	dir, err := os.MkdirTemp(root, "apisim")
+	if err != nil {
+		panic(err)
+	}
+	return dir
+}
+
+func parseRange(s string) (first, last uint64) {
+	a, b, found := strings.Cut(s, "-")
+	first, _ = strconv.ParseUint(a, 10, 64)
+	last = first
+	if found {
+		last, _ = strconv.ParseUint(b, 10, 64)
+	}
+	return first, last
+}
+
+func parseIDs(s string) (ids []int) {
+	for _, f := range strings.Split(s, ",") {
+		id, _ := strconv.Atoi(f)
+		ids = append(ids, id)
+	}
+	return ids
+}

@@ -1,0 +1,182 @@
+package apisim
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+)
+
+// api is a Publisher as programs use it.
+type api interface {
+	message.Publisher
+	Flush(context.Context) error
+	Drain(context.Context) error
+}
+
+// subscribing is a Subscriber as programs use it.
+type subscribing interface {
+	message.Subscriber
+	SubscribeInitialize(topic string) error
+	DropGroup(topic, group string) error
+}
+
+// both is a PubSub as programs use it.
+type both interface {
+	api
+	subscribing
+}
+
+// idOf is the number of a message, or -1.
+func idOf(m *message.Message) int {
+	id, err := strconv.Atoi(strings.TrimPrefix(m.UUID, "m"))
+	if err != nil {
+		return -1
+	}
+	return id
+}
+
+// onFailure is the publishers' hook.
+func (w *world) onFailure(p *publisher, topic string, encoded []byte, reason error) {
+	w.callback("onfailure")
+	m := w.find(encoded)
+	if m == nil {
+		if len(encoded) > 0 {
+			return
+		}
+		w.violated(10, "OnFailure of a publisher gets no bytes", "%s: %v", topic, reason)
+		return
+	}
+	w.mu.Lock()
+	w.noteLocked("OnFailure of %s: m%d: %v", p.name(), m.id, reason)
+	if errors.Is(reason, errTopicGone) && len(m.acks) > 0 && !m.from.sent().boxed() {
+		w.violatedLocked(2, "a message that was acked is said to be gone with its topic", "m%d: %v", m.id, reason)
+	}
+	m.failed, m.reported = "OnFailure of its publisher", time.Now()
+	w.mu.Unlock()
+	switch {
+	case w.rude("onfailure-panics", 1):
+		panic("apisim: OnFailure")
+	case w.rude("onfailure-publishes", 1) && !w.healed:
+		w.publish(p, w.destination(p, 0), 1, 20, false)
+	}
+}
+
+// subFailure is the subscribers' hook.
+func (w *world) subFailure(m *message.Message, reason error) {
+	w.callback("subfailure")
+	found := w.find(m.Payload)
+	if found == nil {
+		w.violated(2, "OnFailure of a subscriber gets no bytes", "%v", reason)
+		return
+	}
+	w.mu.Lock()
+	found.failed = "OnFailure of a subscriber"
+	w.noteLocked("OnFailure of a subscriber: m%d: %v", found.id, reason)
+	w.mu.Unlock()
+	if w.rude("subfailure-panics", 1) {
+		panic("apisim: OnFailure of a subscriber")
+	}
+}
+
+func (w *world) key(m *message.Message) string {
+	if w.rude("key-panics", idOf(m)) {
+		panic("apisim: key")
+	}
+	return m.Metadata.Get("key")
+}
+
+// deadLetters takes what failed for good.
+type deadLetters struct{ w *world }
+
+func (d deadLetters) Publish(_ string, messages ...*message.Message) error {
+	if d.w.callback("deadletter") {
+		return errors.New("apisim: no dead letters today")
+	}
+	if d.w.rude("deadletter-panics", 1) {
+		panic("apisim: dead letters")
+	}
+	for _, m := range messages {
+		if found := d.w.find(m.Payload); found != nil {
+			d.w.mu.Lock()
+			found.failed = "the dead letters"
+			d.w.mu.Unlock()
+		}
+	}
+	return nil
+}
+
+func (deadLetters) Close() error { return nil }
+
+// memStore is a DedupeStore whose content outlives processes.
+type memStore struct {
+	w      *world
+	states map[streamID]streamState
+}
+
+// storeView is the store as one life of a process has it.
+type storeView struct {
+	of     *memStore
+	proc   *process
+	saving atomic.Int32
+}
+
+func (v *storeView) Load(id streamID) (streamState, bool, error) {
+	if v.of.w.callback("dedupe") {
+		return streamState{}, false, errors.New("apisim: the store fails")
+	}
+	v.of.w.mu.Lock()
+	defer v.of.w.mu.Unlock()
+	s, ok := v.of.states[id]
+	return s, ok, nil
+}
+
+func (v *storeView) Save(states map[streamID]streamState) error {
+	w := v.of.w
+	if v.saving.Add(1) > 1 {
+		w.violated(3, "Save of a DedupeStore is called by two goroutines at a time", "%s", v.proc.name)
+	}
+	defer v.saving.Add(-1)
+	if fails := w.callback("dedupe"); fails || v.proc.dead.Load() {
+		return errors.New("apisim: the store fails")
+	}
+	if w.rude("dedupe-panics", 1) && w.random(len(states)).IntN(4) == 0 {
+		panic("apisim: dedupe store")
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for id, s := range states {
+		if old, ok := v.of.states[id]; ok && old.Epoch == s.Epoch {
+			for _, r := range old.Settled {
+				if !covered(s.Settled, r) {
+					w.violatedLocked(3, "a Save of a DedupeStore has less than the one before", "%v and then %v", old.Settled, s.Settled)
+				}
+			}
+		}
+		v.of.states[id] = s
+	}
+	return nil
+}
+
+func (v *storeView) Forget(id streamID) error {
+	if v.of.w.callback("dedupe") {
+		return errors.New("apisim: the store fails")
+	}
+	v.of.w.mu.Lock()
+	defer v.of.w.mu.Unlock()
+	delete(v.of.states, id)
+	return nil
+}
+
+func covered(all []streamRange, r streamRange) bool {
+	for _, x := range all {
+		if x.First <= r.First && r.Last <= x.Last {
+			return true
+		}
+	}
+	return false
+}

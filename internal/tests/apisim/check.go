@@ -1,0 +1,202 @@
+package apisim
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+)
+
+// delivery notes that a subscription got a message, and checks what that tells.
+func (w *world) delivery(x *subscription, got *message.Message) {
+	id := idOf(got)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if id < 0 || id >= len(w.messages) { // undecodable, and emitted with its raw bytes
+		return
+	}
+	m := w.messages[id]
+	w.delivered++
+	l, g := x.by.life, x.group()
+	if l.proc.dead.Load() {
+		return
+	}
+	w.noteLocked("m%d delivered to subscription %d (%s, %s)", id, x.id, l.proc.name, g)
+	if string(got.Payload) != m.payload {
+		w.violatedLocked(1, "a message is delivered with other bytes"+w.rudeness(), "%v: %.40q", m, got.Payload)
+	}
+	if m.outcome == notSent {
+		w.violatedLocked(1, "a message that was said not to be sent is delivered", "%v", m)
+	}
+	if !slices.Contains(m.to, l.of.n) {
+		w.violatedLocked(11, "a message is delivered where it was not sent", "%v at %s", m, l.proc.name)
+	}
+	w.checkAgain(x, m)
+	w.checkOrder(x, m)
+}
+
+func (w *world) rudeness() string {
+	if r := w.p.Shape.Rude; r != "" {
+		return " (" + string(r) + ")"
+	}
+	return ""
+}
+
+// checkAgain holds a group to getting an acked message once. mu is held.
+func (w *world) checkAgain(x *subscription, m *msg) {
+	l, g := x.by.life, x.group()
+	before := m.acks[g]
+	s := m.from.life.of
+	switch {
+	case before == nil || before.void || !s.restored.IsZero() || w.p.Shape.Rude != "":
+	case before.life == l:
+		w.violatedLocked(4, "a message that was acked is delivered once more to its group", "%v to %s of %s", m, g, l.proc.name)
+	case l.n == before.life.n+1 && w.stood(before.life, m) && w.aloneIn(before.life, x.topic):
+		w.violatedLocked(4, "a message acked before a graceful close comes again, though the connection stood",
+			"%v to %s: acked at %v, %s began to close at %v", m, g, before.at.Sub(w.began), before.life.proc.name, before.life.closing.Sub(w.began))
+	}
+}
+
+// stood tells that nothing stood between a life's graceful end and the sender of a message. mu is held.
+func (w *world) stood(l *life, m *msg) bool {
+	return l.how == "closed" && !l.closed.IsZero() && !w.disturbed && m.from.life.how == "" && m.from.closing.IsZero() &&
+		m.acks[firstKey(m.acks)].at.Before(l.closing) && l.closed.Sub(l.closing) < managerCloseTimeout-time.Second
+}
+
+func firstKey(m map[string]*ack) string {
+	for k := range m {
+		return k
+	}
+	return ""
+}
+
+// aloneIn tells that a topic had one group in a life. mu is held.
+func (w *world) aloneIn(l *life, topic string) bool {
+	groups := map[string]bool{}
+	t := l.topic(topic)
+	for g := range t.groups {
+		groups[g] = true
+	}
+	for _, x := range t.subs {
+		groups[x.group()] = true
+	}
+	return len(groups) == 1
+}
+
+// checkOrder holds the first deliveries of a lane to the order of its calls. mu is held.
+func (w *world) checkOrder(x *subscription, m *msg) {
+	g := x.group()
+	if m.first[g] {
+		return
+	}
+	m.first[g] = true
+	l := x.by.life
+	members := 0
+	for _, other := range l.topic(x.topic).subs {
+		if other.group() == g {
+			members++
+		}
+	}
+	scope := fmt.Sprintf("%s/%s/%s/%s", m.lane, l.proc.name, x.topic, g)
+	switch {
+	case x.by.plan.Key:
+		scope += "/" + m.key
+	case members > 1:
+		return
+	}
+	if x.routed && x.by.plan.InFlight > 1 { // a Router has a goroutine for each message
+		return
+	}
+	if x.began.IsZero() || m.began.Before(x.began) { // it may come from a member or a life before
+		if x.by.plan.Group == "" || l.n > 0 {
+			return
+		}
+	}
+	if last := w.firsts[scope]; last > m.seq {
+		kind := "first deliveries are not in the order of their Publish calls"
+		if x.by.plan.Key {
+			kind = "first deliveries of one key are not in the order of their Publish calls"
+		}
+		w.violatedLocked(4, kind, "%v, number %d of its lane, after %d, to %s", m, m.seq, last, g)
+	}
+	w.firsts[scope] = max(w.firsts[scope], m.seq)
+}
+
+// acked notes that a handler has acked.
+func (w *world) acked(x *subscription, got *message.Message) {
+	id := idOf(got)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if id < 0 || id >= len(w.messages) || x.by.life.proc.dead.Load() {
+		return
+	}
+	m := w.messages[id]
+	if m.acks[x.group()] == nil {
+		m.acks[x.group()] = &ack{life: x.by.life, at: time.Now(), void: got.Context().Err() != nil}
+	}
+}
+
+// checkPublished checks what a Publish call said.
+func (w *world) checkPublished(p *publisher, ms []*msg, err error) {
+	if errors.Is(err, errPanicked) {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	parts := publishErrors(err)
+	if len(parts) == 0 && err != nil && p.closing.IsZero() && p.life.how == "" {
+		w.violatedLocked(1, "an error of Publish does not say what became of the messages", "%v", err)
+	}
+	if err != nil && errors.Is(err, errTopicGone) {
+		for _, m := range ms {
+			if len(m.acks) > 0 {
+				w.violatedLocked(2, "a message that was acked is said to be gone with its topic", "%v: %v", m, err)
+			}
+		}
+	}
+	if p.plan.Confirm != 2 || p.life.boxed() || err != nil {
+		return
+	}
+	for _, m := range ms {
+		if !m.settled() && m.dropped == "" {
+			w.violatedLocked(2, "ConfirmHandled says nil for what no handler has acked"+w.rudeness(), "%v", m)
+		}
+	}
+}
+
+// checkFlushed checks that a Flush or Drain that returned nil was right.
+func (w *world) checkFlushed(p *publisher, name string, before []*msg) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, m := range before {
+		switch {
+		case m.settled() || m.dropped != "":
+		case name == "Drain" && p.life.boxed():
+			w.violatedLocked(1, "Drain says nil for what was not handled"+w.rudeness(), "%v", m)
+		case !w.reachable(m):
+			kind := "Flush says nil for what no receiver can have"
+			if p.life.boxed() {
+				kind += " (outbox)"
+			}
+			w.violatedLocked(1, kind, "%v", m)
+		}
+	}
+}
+
+// reachable tells whether any receiver that a message can go to lived at any time since it was published. mu is held.
+func (w *world) reachable(m *msg) bool {
+	for _, r := range m.to {
+		for _, l := range w.receivers[r].lives {
+			end := l.closing
+			if l.how == "killed" {
+				end = l.killed
+			}
+			if end.IsZero() || !end.Before(m.began) {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,222 @@
+package apisim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+)
+
+// mood is how a subscription's handlers behave until everybody is tamed.
+type mood string
+
+var moods = []mood{"prompt", "prompt", "prompt", "prompt", "slow", "slow", "nacks", "nacks once", "stuck", "reads nothing", "writes and nacks", "leaves"}
+
+// subscription is one call of Subscribe.
+type subscription struct {
+	id     int
+	by     *subscriber
+	topic  string // its name on the wire
+	mood   mood
+	routed bool // a Router has it
+	cancel context.CancelFunc
+	began  time.Time // Subscribe has returned
+	ending time.Time // it was asked to end
+	ended  time.Time // its channel was closed
+	seen   map[int]int
+}
+
+// group is how the model calls the group that a subscription belongs to.
+func (s *subscription) group() string {
+	if s.by.plan.Group != "" {
+		return s.by.plan.Group
+	}
+	return fmt.Sprintf("unnamed %d", s.id)
+}
+
+// subscribe makes a subscription.
+func (w *world) subscribe(s *subscriber, name string, m mood) {
+	l := s.life
+	topic := w.address(l.of.n) + "/" + name
+	if l.of.plan.Kind == pubsub {
+		topic = name
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	w.mu.Lock()
+	x := &subscription{id: len(w.subs), by: s, topic: name, mood: m, cancel: cancel, seen: map[int]int{}}
+	x.routed = l.router != nil && l.routerClosed.IsZero()
+	w.subs = append(w.subs, x)
+	w.mu.Unlock()
+	var out <-chan *message.Message
+	err := w.timed(l.proc, "Subscribe", 10*time.Second, func() (err error) {
+		if x.routed {
+			return w.route1(x, topic, ctx)
+		}
+		out, err = s.api.Subscribe(ctx, topic)
+		return err
+	})
+	w.mu.Lock()
+	w.noteLocked("%s.sub%d subscribes to %s as %s, %s: %v", l.proc.name, s.n, topic, x.group(), m, err)
+	if err != nil {
+		x.ended = time.Now()
+	} else {
+		x.began = time.Now()
+		t := l.topic(name)
+		t.subs = append(t.subs, x)
+		if g := s.plan.Group; g != "" && t.groups[g].IsZero() {
+			t.groups[g] = time.Now()
+			delete(t.dropped, g)
+		}
+	}
+	w.mu.Unlock()
+	if err == nil && !x.routed {
+		go w.consume(x, out)
+	}
+}
+
+// route1 adds a handler to the Router.
+func (w *world) route1(x *subscription, topic string, ctx context.Context) error {
+	l := x.by.life
+	w.mu.Lock()
+	l.handlers++
+	name := fmt.Sprintf("h%d", x.id)
+	w.mu.Unlock()
+	l.router.AddConsumerHandler(name, topic, x.by.api, func(m *message.Message) error {
+		if w.handle(x, m) {
+			return nil
+		}
+		return errors.New("apisim: nack")
+	})
+	return l.router.RunHandlers(ctx)
+}
+
+// consume reads a subscription's channel until it is closed.
+func (w *world) consume(x *subscription, out <-chan *message.Message) {
+	if x.mood == "reads nothing" {
+		<-w.tame
+	}
+	for m := range out {
+		w.delivery(x, m)
+		go func() {
+			if w.judge(x, m) {
+				w.acked(x, m)
+				m.Ack()
+			} else {
+				m.Nack()
+			}
+		}()
+	}
+	w.mu.Lock()
+	x.ended = time.Now()
+	if x.ending.IsZero() {
+		x.ending = x.ended
+	}
+	w.mu.Unlock()
+}
+
+// handle is a Router's handler.
+func (w *world) handle(x *subscription, m *message.Message) bool {
+	w.delivery(x, m)
+	if !w.judge(x, m) {
+		return false
+	}
+	w.acked(x, m)
+	return true
+}
+
+// judge does what the mood says, and tells whether to ack.
+func (w *world) judge(x *subscription, m *message.Message) bool {
+	id := idOf(m)
+	w.mu.Lock()
+	x.seen[id]++
+	times := x.seen[id]
+	w.mu.Unlock()
+	select {
+	case <-w.tame:
+		return true
+	default:
+	}
+	r := w.random(x.id, id, times)
+	switch x.mood {
+	case "slow":
+		w.sleep(time.Duration(1+r.IntN(150)) * time.Millisecond)
+	case "nacks":
+		return r.IntN(3) > 0
+	case "nacks once":
+		return times > 1
+	case "stuck":
+		<-w.tame
+	case "writes and nacks":
+		if times == 1 {
+			for i := range m.Payload {
+				m.Payload[i] = 'X'
+			}
+			return false
+		}
+	case "leaves":
+		if r.IntN(4) == 0 {
+			w.end(x)
+		}
+	}
+	return true
+}
+
+// sleep is shorter when everybody is tamed.
+func (w *world) sleep(d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-w.tame:
+	}
+}
+
+// end cancels a subscription.
+func (w *world) end(x *subscription) {
+	w.mu.Lock()
+	w.ending(x)
+	w.mu.Unlock()
+	x.cancel()
+}
+
+// ending notes that a subscription was asked to end, and what that lets go unhandled. mu is held.
+func (w *world) ending(x *subscription) {
+	if !x.ending.IsZero() {
+		return
+	}
+	x.ending = time.Now()
+	w.noteLocked("subscription %d of %s ends", x.id, x.by.life.proc.name)
+	if x.by.plan.Group != "" {
+		return
+	}
+	t := x.by.life.topic(x.topic)
+	stays := len(t.groups) > 0
+	for _, other := range t.subs {
+		stays = stays || other != x && other.by.plan.Group == "" && other.ending.IsZero()
+	}
+	if stays { // its remainder counts as acked
+		w.letGo(x.by.life.of.n, x.topic, "an unnamed subscription ended beside others")
+	}
+}
+
+// letGo notes that the messages of a topic that are under way may go unhandled. mu is held.
+func (w *world) letGo(receiver int, topic, why string) {
+	for _, m := range w.messages {
+		if !m.settled() && m.dropped == "" && (m.topic == topic || m.topic == w.address(receiver)+"/"+topic) {
+			m.dropped = why
+		}
+	}
+}
+
+// endSubscriptions notes that subscriptions were asked to end.
+func (w *world) endSubscriptions(l *life, which func(*subscription) bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, t := range l.topics {
+		for _, x := range t.subs {
+			if which(x) {
+				w.ending(x)
+			}
+		}
+	}
+}

@@ -1,0 +1,242 @@
+package apisim
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/cenkalti/backoff/v5"
+
+	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/outbox"
+	"github.com/buffstreams/watermill-buffstreams/pool"
+)
+
+// This file has every use of the library's constructors, and the names that may move.
+type (
+	manager     = *pool.Manager
+	box         = *outbox.Outbox
+	streamID    = pool.StreamID
+	streamState = pool.StreamState
+	streamRange = pool.Range
+)
+
+var errTopicGone = buffstreams.ErrTopicGone
+
+// newManager makes a process's Manager.
+func (w *world) newManager(proc *process, limit int, groups map[string][]string, store *storeView) (manager, error) {
+	return pool.NewManager(w.managerConfig(proc, limit, groups, store))
+}
+
+func (w *world) managerConfig(proc *process, limit int, groups map[string][]string, store *storeView) pool.ManagerConfig {
+	s := &w.p.Shape
+	cfg := pool.ManagerConfig{
+		Dial: w.userDial(proc), Listen: w.userListen(proc),
+		Acked: pool.AckedConfig{
+			Insecure: true, MaxMessageSize: limit, Groups: groups, HandshakeTimeout: time.Second, WriteTimeout: 2 * time.Second,
+			PingAfter: time.Second, DeadAfter: 3 * time.Second,
+			Retry: &pool.RetryConfig{InitialInterval: 50 * time.Millisecond, MaxInterval: time.Second},
+		},
+	}
+	if store != nil {
+		cfg.Acked.Dedupe = store
+	}
+	if s.Tight {
+		if limit == 0 {
+			cfg.Acked.MaxMessageSize = 8 << 10
+		}
+		cfg.Acked.WindowMessages, cfg.Acked.WindowBytes, cfg.Acked.MemoryLimit = 8, 32<<10, 64<<10
+	}
+	if s.Rude == "backoff-stops" {
+		cfg.Acked.Retry.BackOff = func() backoff.BackOff { return &backoff.StopBackOff{} }
+	}
+	return cfg
+}
+
+func (w *world) userDial(proc *process) pool.DialFunc {
+	dial := w.net.dialer(proc)
+	dials := 0
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		if w.callback("dial") {
+			return nil, errors.New("apisim: the dialer fails")
+		}
+		w.mu.Lock()
+		dials++
+		bad := w.rude("dial-nil", dials)
+		w.mu.Unlock()
+		if bad {
+			return nil, nil
+		}
+		return dial(ctx, network, address)
+	}
+}
+
+func (w *world) userListen(proc *process) pool.ListenFunc {
+	listen, listened := w.net.listen(proc), false
+	return func(network, address string) (net.Listener, error) {
+		if w.callback("listen") {
+			return nil, errors.New("apisim: listening fails")
+		}
+		if w.p.Shape.Rude == "listen-nil" && !listened {
+			listened = true
+			return nil, nil
+		}
+		return listen(network, address)
+	}
+}
+
+func (w *world) publisherConfig(p *publisher) buffstreams.PublisherConfig {
+	plan := p.plan
+	cfg := buffstreams.PublisherConfig{
+		Manager: p.life.manager, Marshaler: marshaler{w}, Outbox: p.life.box,
+		Confirm:        []buffstreams.Confirm{buffstreams.ConfirmReceived, buffstreams.ConfirmEnqueued, buffstreams.ConfirmHandled}[plan.Confirm],
+		PublishTimeout: plan.PublishTimeout, CloseTimeout: plan.CloseTimeout,
+		OnFailure: func(topic string, encoded []byte, err error) { w.onFailure(p, topic, encoded, err) },
+	}
+	if plan.Logical {
+		cfg.Resolver = buffstreams.ResolverFunc(w.resolve)
+	}
+	if plan.Plain {
+		cfg.Wire, cfg.Confirm, cfg.MaxMessageSize, cfg.Marshaler = buffstreams.WireBuffStreams, buffstreams.ConfirmEnqueued, 16<<10, nil
+	}
+	if p.life.manager == nil {
+		cfg.ManagerConfig = w.managerConfig(p.life.proc, 0, nil, nil)
+	}
+	return cfg
+}
+
+func (w *world) newPublisher(p *publisher) (api, error) {
+	return buffstreams.NewPublisher(w.publisherConfig(p), nil)
+}
+
+func (w *world) subscriberConfig(s *subscriber) buffstreams.SubscriberConfig {
+	plan := s.plan
+	cfg := buffstreams.SubscriberConfig{
+		Manager: s.life.manager, Unmarshaler: marshaler{w}, ListenAddress: w.address(s.life.of.n),
+		ConsumerGroup: plan.Group, Ephemeral: plan.Ephemeral, MaxInFlight: plan.InFlight, AckWaitTimeout: plan.AckWait,
+		CloseTimeout: plan.CloseTimeout, MaxAttempts: plan.Attempts, EmitUndecodable: plan.Emit,
+		NackResendSleep: 20 * time.Millisecond, NackResendCap: 200 * time.Millisecond,
+		OnFailure: func(m *message.Message, reason error) { w.subFailure(m, reason) },
+	}
+	if plan.Key {
+		cfg.Key = w.key
+	}
+	if plan.DeadLetter {
+		cfg.DeadLetter, cfg.DeadLetterTopic = deadLetters{w}, "dead"
+	}
+	if s.life.manager == nil {
+		cfg.ManagerConfig = w.managerConfig(s.life.proc, s.life.limit, s.life.groups, s.life.store)
+	}
+	return cfg
+}
+
+func (w *world) newSubscriber(s *subscriber) (subscribing, error) {
+	return buffstreams.NewSubscriber(w.subscriberConfig(s), nil)
+}
+
+// newPubSub makes both ends in one.
+func (w *world) newPubSub(s *subscriber, p *publisher) (both, error) {
+	cfg := buffstreams.PubSubConfig{
+		Address: w.address(s.life.of.n), Subscriber: w.subscriberConfig(s),
+		Manager: w.managerConfig(s.life.proc, s.life.limit, s.life.groups, s.life.store),
+	}
+	if p != nil {
+		cfg.Publisher = w.publisherConfig(p)
+	}
+	return buffstreams.NewPubSub(cfg, nil)
+}
+
+func (w *world) resolve(topic string) (buffstreams.Route, error) {
+	if w.callback("resolve") {
+		return buffstreams.Route{}, errors.New("apisim: the resolver fails")
+	}
+	w.mu.Lock()
+	route, n := w.route, len(w.messages)
+	w.mu.Unlock()
+	switch {
+	case w.rude("resolve-panics", n):
+		panic("apisim: resolver")
+	case w.rude("resolve-nothing", n):
+		return buffstreams.Route{Addresses: []string{""}}, nil
+	}
+	return buffstreams.Route{Addresses: []string{w.address(route)}, Name: topic}, nil
+}
+
+// undelivered is the sum of what an error counts.
+func undelivered(err error) (n int) {
+	joined(err, func(e error) {
+		if u, ok := e.(*buffstreams.UndeliveredError); ok {
+			n += u.Count
+		}
+	})
+	return n
+}
+
+// publishErrors are the lists of an error of Publish.
+func publishErrors(err error) (all []publishError) {
+	joined(err, func(e error) {
+		if p, ok := e.(*buffstreams.PublishError); ok {
+			all = append(all, publishError{p.NotSent, p.Unknown})
+		}
+	})
+	return all
+}
+
+func openBox(dir string) (box, error) {
+	return outbox.Open(outbox.Config{Dir: dir, SegmentBytes: 1 << 20})
+}
+
+// boxPending is how many messages wait in an outbox.
+func boxPending(b box) (n int) {
+	for _, s := range b.Streams() {
+		n += int(s.Pending)
+	}
+	return n
+}
+
+// marshaler is the user's, for both directions.
+type marshaler struct{ w *world }
+
+func (m marshaler) Marshal(dst []byte, topic string, msg *message.Message) ([]byte, error) {
+	if m.w.callback("marshal") {
+		return dst, errors.New("apisim: marshaling fails")
+	}
+	id := idOf(msg)
+	switch {
+	case m.w.rude("marshal-panics", id):
+		panic("apisim: marshaler")
+	case m.w.rude("marshal-nil", id):
+		return nil, nil
+	case m.w.rude("marshal-error", id):
+		return nil, errors.New("apisim: this message cannot be marshaled")
+	case m.w.rude("marshal-own-bytes", id): // as the marshalers of other Pub/Subs do
+		return buffstreams.EnvelopeMarshaler{}.Marshal(nil, topic, msg)
+	}
+	return buffstreams.EnvelopeMarshaler{}.Marshal(dst, topic, msg)
+}
+
+func (m marshaler) Unmarshal(topic string, data []byte) (*message.Message, error) {
+	if m.w.callback("unmarshal") {
+		return nil, errors.New("apisim: unmarshaling fails")
+	}
+	msg, err := buffstreams.EnvelopeMarshaler{}.Unmarshal(topic, data)
+	if err != nil {
+		return nil, err
+	}
+	id := idOf(msg)
+	switch {
+	case m.w.rude("unmarshal-panics", id):
+		panic("apisim: unmarshaler")
+	case m.w.rude("unmarshal-nil", id):
+		return nil, nil
+	case m.w.rude("unmarshal-literal", id):
+		return &message.Message{UUID: msg.UUID, Payload: msg.Payload, Metadata: msg.Metadata}, nil
+	case m.w.rude("unmarshal-error", id):
+		return nil, errors.New("apisim: this message cannot be unmarshaled")
+	case m.w.rude("nil-metadata", id):
+		msg.Metadata = nil
+	}
+	return msg, nil
+}
