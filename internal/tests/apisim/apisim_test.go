@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -56,7 +58,7 @@ func TestChild(t *testing.T) {
 }
 
 // hang is how long a program may take.
-const hang = 20 * time.Second
+const hang = 6 * time.Second
 
 // watch ends a process that computes without end, and says where.
 func watch(alive <-chan struct{}, say func(string, ...any)) {
@@ -64,16 +66,30 @@ func watch(alive <-chan struct{}, say func(string, ...any)) {
 		select {
 		case <-alive:
 		case <-time.After(hang):
-			where := map[string]bool{}
-			for _, s := range bubble() {
-				if f := libraryFrame(s); f != "" && (strings.Contains(s, "[runnable") || strings.Contains(s, "[running")) {
-					where[f] = true
-				}
-			}
-			say("hang %v", where)
+			say("hang %s", standstill())
 			os.Exit(3)
 		}
 	}
+}
+
+// standstill says who computes, or who waits for a mutex whose holder waits for the time, which then stands still.
+func standstill() string {
+	computes, waits := map[string]bool{}, map[string]bool{}
+	for _, s := range bubble() {
+		head, _, _ := strings.Cut(s, "\n")
+		f := libraryFrame(s)
+		switch {
+		case f == "":
+		case strings.Contains(head, "[runnable") || strings.Contains(head, "[running"):
+			computes[f] = true
+		case strings.Contains(head, "Mutex"):
+			waits[f] = true
+		}
+	}
+	if len(computes) > 0 {
+		return fmt.Sprintf("a loop without end: %v", slices.Sorted(maps.Keys(computes)))
+	}
+	return fmt.Sprintf("a lock is held while its holder waits, wanted by %v", slices.Sorted(maps.Keys(waits)))
 }
 
 func tempDir() string {

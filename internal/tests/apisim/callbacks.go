@@ -71,8 +71,12 @@ func (w *world) subFailure(m *message.Message, reason error) {
 	w.callback("subfailure")
 	found := w.find(m.Payload)
 	if found == nil {
-		w.violated(2, "OnFailure of a subscriber gets no bytes", "%v", reason)
-		return
+		id := idOf(m)
+		if id < 0 {
+			return
+		}
+		w.violated(1, "OnFailure of a subscriber gets bytes that a handler changed", "m%d: %.20q: %v", id, m.Payload, reason)
+		found = w.messages[id]
 	}
 	w.mu.Lock()
 	found.failed = "OnFailure of a subscriber"
@@ -101,7 +105,12 @@ func (d deadLetters) Publish(_ string, messages ...*message.Message) error {
 		panic("apisim: dead letters")
 	}
 	for _, m := range messages {
-		if found := d.w.find(m.Payload); found != nil {
+		found := d.w.find(m.Payload)
+		if id := idOf(m); found == nil && id >= 0 {
+			d.w.violated(1, "dead letters have bytes that a handler changed", "m%d: %.20q", id, m.Payload)
+			found = d.w.messages[id]
+		}
+		if found != nil {
 			d.w.mu.Lock()
 			found.failed = "the dead letters"
 			d.w.mu.Unlock()

@@ -146,7 +146,7 @@ func (w *world) checkPublished(p *publisher, ms []*msg, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	parts := publishErrors(err)
-	if len(parts) == 0 && err != nil && p.closing.IsZero() && p.life.how == "" {
+	if len(parts) == 0 && err != nil && !errors.Is(err, errPublisherClosed) {
 		w.violatedLocked(1, "an error of Publish does not say what became of the messages", "%v", err)
 	}
 	if err != nil && errors.Is(err, errTopicGone) {

@@ -81,15 +81,13 @@ func (w *world) route1(x *subscription, topic string, ctx context.Context) error
 	l := x.by.life
 	w.mu.Lock()
 	l.handlers++
-	name := fmt.Sprintf("h%d", x.id)
 	w.mu.Unlock()
-	l.router.AddConsumerHandler(name, topic, x.by.api, func(m *message.Message) error {
+	return l.router.add(ctx, topic, x.by.api, func(m *message.Message) error {
 		if w.handle(x, m) {
 			return nil
 		}
 		return errors.New("apisim: nack")
-	})
-	return l.router.RunHandlers(ctx)
+	}, func() { w.over(x) })
 }
 
 // consume reads a subscription's channel until it is closed.
@@ -108,12 +106,18 @@ func (w *world) consume(x *subscription, out <-chan *message.Message) {
 			}
 		}()
 	}
+	w.over(x)
+}
+
+// over notes that a subscription's channel was closed.
+func (w *world) over(x *subscription) {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	x.ended = time.Now()
 	if x.ending.IsZero() {
 		x.ending = x.ended
 	}
-	w.mu.Unlock()
+	w.noteLocked("the channel of subscription %d is closed", x.id)
 }
 
 // handle is a Router's handler.

@@ -17,12 +17,12 @@ func (w *world) checkDrained() {
 	}
 }
 
-// undrained tells that something is under way that has to be handled.
-func (w *world) undrained() bool {
+// undrained tells that something is under way that has to be handled: of living senders, or of any.
+func (w *world) undrained(living bool) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, m := range w.messages {
-		if w.owed(m) && w.held(m) {
+		if w.owed(m) && (!living || w.held(m)) {
 			return true
 		}
 	}

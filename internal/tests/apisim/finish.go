@@ -1,6 +1,7 @@
 package apisim
 
 import (
+	"sync"
 	"time"
 )
 
@@ -213,7 +214,8 @@ func (w *world) staffGroup(l *life, name, group string) {
 
 // drain waits until everything is handled.
 func (w *world) drain() {
-	for end := time.Now().Add(drainTime); time.Now().Before(end) && w.undrained(); {
+	begin := time.Now()
+	for time.Since(begin) < drainTime && w.undrained(true) || time.Since(begin) < settleTime && w.undrained(false) {
 		time.Sleep(200 * time.Millisecond)
 	}
 }
@@ -235,9 +237,13 @@ func (w *world) closeEverything() {
 	}
 	r.Shuffle(len(ends), func(i, j int) { ends[i], ends[j] = ends[j], ends[i] })
 	sideBySide := r.IntN(3) == 0
+	var all sync.WaitGroup
+	defer func() { w.within(3*time.Minute, all.Wait) }()
 	for _, end := range ends {
+		all.Add(1)
 		done := make(chan struct{})
 		go func() {
+			defer all.Done()
 			defer close(done)
 			end()
 		}()
@@ -248,6 +254,19 @@ func (w *world) closeEverything() {
 		case <-done:
 		case <-time.After(60 * time.Second):
 		}
+	}
+}
+
+// within waits for f, but not for ever.
+func (w *world) within(most time.Duration, f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	select {
+	case <-done:
+	case <-time.After(most):
 	}
 }
 

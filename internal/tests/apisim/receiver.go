@@ -1,12 +1,8 @@
 package apisim
 
 import (
-	"context"
 	"fmt"
 	"time"
-
-	"github.com/ThreeDotsLabs/watermill"
-	"github.com/ThreeDotsLabs/watermill/message"
 )
 
 // receiver is a receiving side through all of its processes.
@@ -45,7 +41,7 @@ type life struct {
 	ps      both
 	local   *publisher // of the PubSub
 	subs    []*subscriber
-	router  *message.Router
+	router  *router
 	topics  map[string]*topicState
 
 	began, closing, closed, killed time.Time
@@ -110,7 +106,7 @@ func (w *world) startReceiver(r *receiver) {
 		}
 	}
 	if r.plan.Router {
-		w.startRouter(l)
+		l.router = newRouter(10*time.Second, w.random(r.n, l.n).IntN(2) == 0)
 	}
 	w.mu.Lock()
 	r.life, r.lives = l, append(r.lives, l)
@@ -160,29 +156,6 @@ func (r *receiver) groups() (names []string) {
 	}
 	return names
 }
-
-func (w *world) startRouter(l *life) {
-	router, err := message.NewRouter(message.RouterConfig{CloseTimeout: 10 * time.Second}, watermill.NopLogger{})
-	if err != nil {
-		panic(err)
-	}
-	l.router = router
-	go func() { _ = router.Run(context.Background()) }()
-	// A Router without handlers would close.
-	router.AddConsumerHandler("idle", "", idle{}, func(*message.Message) error { return nil })
-	<-router.Running()
-}
-
-// idle is a subscriber to nothing.
-type idle struct{}
-
-func (idle) Subscribe(ctx context.Context, _ string) (<-chan *message.Message, error) {
-	c := make(chan *message.Message)
-	context.AfterFunc(ctx, func() { close(c) })
-	return c, nil
-}
-
-func (idle) Close() error { return nil }
 
 // closeSubscriber closes one Subscriber; n calls side by side.
 func (w *world) closeSubscriber(s *subscriber, n int) {

@@ -166,7 +166,7 @@ func newSenderPlan(r *rand.Rand, s *Shape) senderPlan {
 			pub.Logical = true
 		}
 		if p.Outbox {
-			pub.Confirm = 0
+			pub.Confirm, pub.Plain = 0, false
 		}
 		p.Pubs = append(p.Pubs, pub)
 		if p.Outbox {

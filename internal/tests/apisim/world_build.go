@@ -23,7 +23,7 @@ type (
 	streamRange = pool.Range
 )
 
-var errTopicGone = buffstreams.ErrTopicGone
+var errTopicGone, errPublisherClosed = buffstreams.ErrTopicGone, buffstreams.ErrPublisherClosed
 
 // newManager makes a process's Manager.
 func (w *world) newManager(proc *process, limit int, groups map[string][]string, store *storeView) (manager, error) {
