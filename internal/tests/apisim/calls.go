@@ -40,12 +40,12 @@ func (w *world) timed(proc *process, name string, bound time.Duration, f func() 
 	return f()
 }
 
-// because says which callbacks block.
+// because says which callbacks block, or did.
 func (w *world) because() (s string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, kind := range gateKinds {
-		if w.gates[kind] != nil {
+		if w.gated[kind] {
 			s += " while " + kind + " blocks"
 		}
 	}

@@ -57,9 +57,7 @@ func (w *world) circumstances(m *msg) string {
 	if m.from.life.of.plan.Outbox {
 		s += " (outbox)"
 	}
-	if w.p.Shape.Tight {
-		s += " (tight)"
-	}
+	s += w.suspect(w.receivers[m.to[0]], m.topic[max(0, len(m.topic)-2):])
 	if w.p.Shape.Oversized && len(m.payload) > w.p.Shape.PeerLimit {
 		s += " (over the peer's limit)"
 	}

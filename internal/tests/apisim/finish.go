@@ -114,22 +114,24 @@ func (w *world) prompt(r *receiver, name string) bool {
 	return living > 0
 }
 
-// suspect names what may have to do with a topic that takes nothing. mu is held.
-func (w *world) suspect(r *receiver, name string) string {
-	l := r.life
-	t := l.topic(name)
-	s := ""
-	if len(t.dropped) > 0 && l.groups != nil {
-		s += ": a declared group was dropped"
-	} else if len(t.dropped) > 0 {
-		s += ": a group was dropped"
+// suspect names what may have to do with a topic that takes nothing, or does not hand out what it took. mu is held.
+func (w *world) suspect(r *receiver, name string) (s string) {
+	for _, l := range r.lives {
+		t := l.topic(name)
+		switch {
+		case t.drops > 0 && l.groups != nil:
+			s = ": a declared group was dropped"
+		case t.drops > 0:
+			s = ": a group was dropped"
+		}
+		for _, x := range t.subs {
+			if x.by.plan.Group == "" && !x.ending.IsZero() && s == "" {
+				s = ": an unnamed subscription came and went"
+			}
+		}
 	}
-	unnamed := false
-	for _, x := range t.subs {
-		unnamed = unnamed || x.by.plan.Group == "" && !x.ended.IsZero()
-	}
-	if unnamed {
-		s += ": an unnamed subscription came and went"
+	if len(r.lives) > 1 {
+		s += ": the receiver came back"
 	}
 	if name == "e" {
 		s += ": it is ephemeral"

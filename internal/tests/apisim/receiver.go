@@ -59,6 +59,7 @@ func (l *life) ended() bool { return l.how != "" }
 type topicState struct {
 	groups  map[string]time.Time // named ones that exist, and since when
 	dropped map[string]bool
+	drops   int             // of groups
 	subs    []*subscription // all there ever were
 }
 

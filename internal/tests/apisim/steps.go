@@ -174,6 +174,7 @@ func (w *world) dropGroup(x *subscriber, topic, name string) {
 	}
 	t := l.topic(name)
 	t.dropped[x.plan.Group] = true
+	t.drops++
 	delete(t.groups, x.plan.Group)
 	for _, sub := range t.subs { // what they are for the topic now is not said
 		if sub.by.plan.Group == x.plan.Group && sub.ending.IsZero() {

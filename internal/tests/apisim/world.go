@@ -30,7 +30,8 @@ type world struct {
 	calls      map[*call]bool // that have not returned
 	gates      map[string]chan struct{}
 	failing    map[string]bool
-	route      int // the receiver that the logical topic leads to
+	gated      map[string]bool // the gates that were ever closed
+	route      int             // the receiver that the logical topic leads to
 	subs       []*subscription
 	delivered  int
 	firsts     map[string]int // of the last first delivery of a lane to a group in a life, the seq
@@ -39,7 +40,7 @@ type world struct {
 func newWorld(p Program, dir string) *world {
 	return &world{
 		p: p, dir: dir, net: newNetwork(p.Shape.Latency, p.Shape.Room), began: time.Now(), tame: make(chan struct{}),
-		calls: map[*call]bool{}, gates: map[string]chan struct{}{}, failing: map[string]bool{}, firsts: map[string]int{},
+		calls: map[*call]bool{}, gates: map[string]chan struct{}{}, failing: map[string]bool{}, gated: map[string]bool{}, firsts: map[string]int{},
 	}
 }
 
@@ -110,13 +111,7 @@ func (w *world) toggleGate(kind string) {
 		return
 	}
 	w.gates[kind] = make(chan struct{})
-}
-
-// gated tells that callbacks of a kind block now.
-func (w *world) gated(kind string) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.gates[kind] != nil
+	w.gated[kind] = true
 }
 
 // calm opens all gates and ends all failures.
