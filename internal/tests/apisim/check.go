@@ -25,7 +25,7 @@ func (w *world) delivery(x *subscription, got *message.Message) {
 	}
 	w.noteLocked("m%d delivered to subscription %d (%s, %s)", id, x.id, l.proc.name, g)
 	if string(got.Payload) != m.payload {
-		w.violatedLocked(1, "a message is delivered with other bytes"+w.rudeness(), "%v: %.40q", m, got.Payload)
+		w.violatedLocked(1, "a message is delivered with other bytes"+w.changed(got), "%v: %.40q%s", m, got.Payload, w.rudeness())
 	}
 	if m.outcome == notSent {
 		w.violatedLocked(1, "a message that was said not to be sent is delivered", "%v", m)
@@ -35,6 +35,14 @@ func (w *world) delivery(x *subscription, got *message.Message) {
 	}
 	w.checkAgain(x, m)
 	w.checkOrder(x, m)
+}
+
+// changed tells whether a handler wrote what a message has now.
+func (w *world) changed(got *message.Message) string {
+	if len(got.Payload) > 0 && got.Payload[0] == 'X' {
+		return ", which a handler wrote before its Nack"
+	}
+	return w.rudeness()
 }
 
 func (w *world) rudeness() string {

@@ -141,14 +141,20 @@ func (p *pipe) write(b []byte) (n int, err error) {
 
 // conn is one end of a connection.
 type conn struct {
+	owner         *process
 	in, out       *pipe
 	local, remote net.Addr
 }
 
-func (c *conn) Read(b []byte) (int, error)  { return c.in.read(b) }
-func (c *conn) Write(b []byte) (int, error) { return c.out.write(b) }
-func (c *conn) LocalAddr() net.Addr         { return c.local }
-func (c *conn) RemoteAddr() net.Addr        { return c.remote }
+func (c *conn) Read(b []byte) (int, error) { return c.in.read(b) }
+func (c *conn) Write(b []byte) (int, error) {
+	if c.owner.dead.Load() { // nobody wrote it
+		return len(b), nil
+	}
+	return c.out.write(b)
+}
+func (c *conn) LocalAddr() net.Addr  { return c.local }
+func (c *conn) RemoteAddr() net.Addr { return c.remote }
 
 func (c *conn) Close() error {
 	c.in.update(func() { c.in.deaf = true })

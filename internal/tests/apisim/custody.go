@@ -2,6 +2,7 @@ package apisim
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -10,9 +11,9 @@ func (w *world) checkDrained() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, m := range w.messages {
-		if w.owed(m) && w.held(m) {
-			w.violatedLocked(8, "what a living sender has confirmed is not handled when all is well again"+w.circumstances(m),
-				"%v, %s", m, w.history(m))
+		if w.owed(m) && w.held(m) && w.served(m) {
+			w.violatedLocked(8, "what a living sender has confirmed is not handled when all is well again"+w.suspects(m),
+				"%v, %s%s", m, w.history(m), w.circumstances(m))
 		}
 	}
 }
@@ -22,22 +23,39 @@ func (w *world) undrained(living bool) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, m := range w.messages {
-		if w.owed(m) && (!living || w.held(m)) {
+		if w.owed(m) && w.served(m) && (!living || w.held(m)) {
 			return true
 		}
 	}
 	return false
 }
 
+// served tells that every receiver of a message has a living reader of its topic. mu is held.
+func (w *world) served(m *msg) bool {
+	for _, r := range m.to {
+		l, some := w.receivers[r].life, false
+		if l == nil || l.ended() {
+			return false
+		}
+		for _, x := range l.topic(m.name()).subs {
+			some = some || x.ending.IsZero() && !x.began.IsZero()
+		}
+		if !some {
+			return false
+		}
+	}
+	return true
+}
+
+// name is that of a message's topic on the wire.
+func (m *msg) name() string { return m.topic[strings.LastIndexByte(m.topic, '/')+1:] }
+
 // owed tells that a message was confirmed and is nowhere that the model knows of. mu is held.
 func (w *world) owed(m *msg) bool {
 	return m.outcome == okay && !m.settled() && m.dropped == "" && !m.from.plan.Plain && !w.ephemeral(m)
 }
 
-func (w *world) ephemeral(m *msg) bool { return m.topic[len(m.topic)-1] == 'e' || w.anyEphemeral(m) }
-
-// anyEphemeral tells that a topic has ephemeral subscriptions beside others, or instead: it ends with any of them.
-func (w *world) anyEphemeral(m *msg) bool { return false }
+func (w *world) ephemeral(m *msg) bool { return m.name() == "e" }
 
 // held tells that a process that can send a message lives. mu is held.
 func (w *world) held(m *msg) bool {
@@ -57,12 +75,17 @@ func (w *world) circumstances(m *msg) string {
 	if m.from.life.of.plan.Outbox {
 		s += " (outbox)"
 	}
-	s += w.suspect(w.receivers[m.to[0]], m.topic[max(0, len(m.topic)-2):])
+	if w.p.Shape.Tight {
+		s += " (tight)"
+	}
 	if w.p.Shape.Oversized && len(m.payload) > w.p.Shape.PeerLimit {
 		s += " (over the peer's limit)"
 	}
 	return s
 }
+
+// suspects are what may have to do with it at its first receiver. mu is held.
+func (w *world) suspects(m *msg) string { return w.suspect(w.receivers[m.to[0]], m.name()) }
 
 // checkCustody says what was confirmed, is held by nobody, and was reported by nobody.
 func (w *world) checkCustody() {
@@ -90,7 +113,8 @@ func (w *world) checkCustody() {
 		}
 		if len(ms) > counted {
 			m := ms[0]
-			w.violatedLocked(10, w.how(m)+w.circumstances(m), "%d confirmed messages, such as %v, and %d reported; %s", len(ms), m, counted, w.history(m))
+			w.violatedLocked(10, w.how(m), "%d confirmed messages, such as %v, and %d reported; %s%s%s", len(ms), m, counted,
+				w.history(m), w.suspects(m), w.circumstances(m))
 		}
 	}
 }

@@ -130,14 +130,8 @@ func (w *world) suspect(r *receiver, name string) (s string) {
 			}
 		}
 	}
-	if len(r.lives) > 1 {
-		s += ": the receiver came back"
-	}
 	if name == "e" {
 		s += ": it is ephemeral"
-	}
-	if w.p.Shape.Tight {
-		s += " (tight)"
 	}
 	return s
 }
@@ -287,7 +281,7 @@ func (w *world) checkGroups() {
 		if len(lives) != 1 || m.from.plan.Plain {
 			continue
 		}
-		name := m.topic[max(0, len(m.topic)-2):]
+		name := m.name()
 		for g, since := range lives[0].topic(name).groups {
 			if since.Before(m.began) && m.acks[g] == nil && w.servedLater(lives[0], name, g) {
 				w.violatedLocked(2, "a group that was there all the time lacks a message that another has", "%v, group %s; %s", m, g, w.history(m))

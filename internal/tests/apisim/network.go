@@ -31,7 +31,14 @@ func (p *pair) each(f func(*pipe)) { f(p.a.in); f(p.a.out) }
 
 // reset breaks a connection at both ends.
 func (p *pair) reset() {
-	p.each(func(x *pipe) { x.update(func() { x.err, x.held = syscall.ECONNRESET, false }) })
+	p.each(func(x *pipe) {
+		x.update(func() {
+			if x.held { // it never arrived
+				x.chunks, x.size = nil, 0
+			}
+			x.err, x.held = syscall.ECONNRESET, false
+		})
+	})
 }
 
 // hold makes both directions a black hole, or heals them.
@@ -105,8 +112,8 @@ func (n *network) connect(p *process, address string) (net.Conn, error) {
 	there, back := newPipe(n.latency, n.room), newPipe(n.latency, n.room)
 	from := addr("127.0.0.1:" + strconv.Itoa(n.ports))
 	x := &pair{client: p, server: l.owner, address: address,
-		a: &conn{in: back, out: there, local: from, remote: addr(address)},
-		b: &conn{in: there, out: back, local: addr(address), remote: from},
+		a: &conn{owner: p, in: back, out: there, local: from, remote: addr(address)},
+		b: &conn{owner: l.owner, in: there, out: back, local: addr(address), remote: from},
 	}
 	select {
 	case l.queue <- x.b:

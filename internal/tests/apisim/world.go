@@ -63,13 +63,13 @@ func (w *world) violated(invariant int, kind, format string, args ...any) {
 }
 
 func (w *world) violatedLocked(invariant int, kind, format string, args ...any) {
-	what := fmt.Sprintf(format, args...)
-	w.noteLocked("VIOLATION of %d: %s: %s", invariant, kind, what)
 	for _, v := range w.violations {
 		if v.Kind == kind {
 			return
 		}
 	}
+	what := fmt.Sprintf(format, args...)
+	w.noteLocked("VIOLATION of %d: %s: %s", invariant, kind, what)
 	w.violations = append(w.violations, Violation{Invariant: invariant, Kind: kind, What: what, Step: w.step})
 }
 
