@@ -31,9 +31,13 @@ type both interface {
 	subscribing
 }
 
-// idOf is the number of a message, or -1.
+// idOf is the number of a message, or -1. One that was not decoded has it in its bytes.
 func idOf(m *message.Message) int {
-	id, err := strconv.Atoi(strings.TrimPrefix(m.UUID, "m"))
+	uuid := m.UUID
+	if undecodable(m) {
+		uuid = uuidOf(m.Payload)
+	}
+	id, err := strconv.Atoi(strings.TrimPrefix(uuid, "m"))
 	if err != nil {
 		return -1
 	}

@@ -177,11 +177,11 @@ func (w *world) how(m *msg) string {
 				kind += " router"
 			}
 			switch {
-			case l.how == "killed" && l.killed.After(m.began) && (end.IsZero() || l.killed.Before(end)):
+			case l.how == "killed" && !l.killed.Before(m.began) && (end.IsZero() || l.killed.Before(end)):
 				after += ", whose receiver had been killed"
-			case l.how == "closed" && l.closing.After(m.began) && (end.IsZero() || l.closing.Before(end)):
+			case l.how == "closed" && !l.closed.Before(m.began) && (end.IsZero() || l.closing.Before(end)):
 				after += fmt.Sprintf(", whose receiver (%s) had closed with %v", kind, verdict(l.closeErr))
-			case l.how == "closed" && l.closing.After(m.began):
+			case l.how == "closed" && !l.closed.Before(m.began):
 				after += fmt.Sprintf(", whose receiver (%s) closed later with %v", kind, verdict(l.closeErr))
 			default:
 				continue

@@ -14,10 +14,11 @@ import (
 type outcome string
 
 const (
-	pending outcome = "pending" // it has not returned
-	okay    outcome = "nil"
-	notSent outcome = "not sent"
-	unknown outcome = "unknown"
+	pending  outcome = "pending" // it has not returned
+	okay     outcome = "nil"
+	notSent  outcome = "not sent"
+	unknown  outcome = "unknown"
+	panicked outcome = "panicked"
 )
 
 // msg is a message and what became of it. The world's mu guards it.
@@ -113,6 +114,11 @@ func (w *world) conclude(ms []*msg, err error, split func(error) []publishError)
 			m.outcome = okay
 		default:
 			m.outcome = unknown
+		}
+	}
+	if errors.Is(err, errPanicked) && !dead {
+		for _, m := range ms {
+			m.outcome = panicked
 		}
 	}
 	if err == nil || dead {

@@ -184,6 +184,17 @@ func publishErrors(err error) (all []publishError) {
 	return all
 }
 
+// uuidOf is the UUID of an encoded message.
+func uuidOf(data []byte) string {
+	if m, err := (buffstreams.EnvelopeMarshaler{}).Unmarshal("", data); err == nil && m != nil {
+		return m.UUID
+	}
+	return ""
+}
+
+// undecodable tells that a message was emitted with its raw bytes.
+func undecodable(m *message.Message) bool { return m.Metadata.Get(buffstreams.UndecodableKey) != "" }
+
 func openBox(dir string) (box, error) {
 	return outbox.Open(outbox.Config{Dir: dir, SegmentBytes: 1 << 20})
 }
