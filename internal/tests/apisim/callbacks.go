@@ -61,6 +61,9 @@ func (w *world) onFailure(p *publisher, topic string, encoded []byte, reason err
 		w.violatedLocked(2, "a message that was acked is said to be gone with its topic", "m%d: %v", m.id, reason)
 	}
 	m.failed, m.reported = "OnFailure of its publisher", time.Now()
+	if limit := w.p.Shape.PeerLimit; limit > 0 && len(m.payload) > limit && m.served && w.quiet() && time.Since(m.began) > 5*time.Second {
+		w.violatedLocked(13, "a message over the peer's limit is reported late", "m%d after %v", m.id, time.Since(m.began))
+	}
 	w.mu.Unlock()
 	switch {
 	case w.rude("onfailure-panics", 1):
@@ -70,8 +73,20 @@ func (w *world) onFailure(p *publisher, topic string, encoded []byte, reason err
 	}
 }
 
+// quiet tells that no fault, kill, close or blocking callback has happened. mu is held.
+func (w *world) quiet() bool {
+	for _, r := range w.receivers {
+		if len(r.lives) != 1 || r.lives[0].ended() {
+			return false
+		}
+	}
+	return !w.disturbed && len(w.gated) == 0
+}
+
 // subFailure is the subscribers' hook.
-func (w *world) subFailure(m *message.Message, reason error) {
+func (w *world) subFailure(s *subscriber, m *message.Message, reason error) {
+	w.concurrent(s, 1)
+	defer w.concurrent(s, -1)
 	w.callback("subfailure")
 	found := w.find(m.Payload)
 	if found == nil {
@@ -84,10 +99,29 @@ func (w *world) subFailure(m *message.Message, reason error) {
 	}
 	w.mu.Lock()
 	found.failed = "OnFailure of a subscriber"
+	if n := spentAttempts(reason); n > found.nacks && s.plan.AckWait == 0 {
+		w.violatedLocked(2, "a message fails for good although no handler has nacked it so often", "%v: %v, %d nacks", found, reason, found.nacks)
+	}
 	w.noteLocked("OnFailure of a subscriber: m%d: %v", found.id, reason)
 	w.mu.Unlock()
 	if w.rude("subfailure-panics", 1) {
 		panic("apisim: OnFailure of a subscriber")
+	}
+}
+
+// concurrent holds a Subscriber to its MaxInFlight in what it handles itself.
+func (w *world) concurrent(s *subscriber, n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s.failing += n
+	subs := 0
+	for _, x := range w.subs {
+		if x.by == s {
+			subs++
+		}
+	}
+	if s.failing > s.plan.InFlight*subs {
+		w.violatedLocked(5, "OnFailure of a subscriber runs for more messages at a time than MaxInFlight", "%d, %d subscriptions of %d", s.failing, subs, s.plan.InFlight)
 	}
 }
 
@@ -136,6 +170,8 @@ type storeView struct {
 	of     *memStore
 	proc   *process
 	saving atomic.Int32
+	failed atomic.Bool // a Save has failed
+	since  int         // first deliveries since then; the world's mu guards it
 }
 
 func (v *storeView) Load(id streamID) (streamState, bool, error) {
@@ -155,7 +191,11 @@ func (v *storeView) Save(states map[streamID]streamState) error {
 	}
 	defer v.saving.Add(-1)
 	if fails := w.callback("dedupe"); fails || v.proc.dead.Load() {
+		v.failed.Store(true)
 		return errors.New("apisim: the store fails")
+	}
+	if w.p.Shape.SlowStore {
+		time.Sleep(2 * time.Millisecond)
 	}
 	if w.rude("dedupe-panics", 1) && w.random(len(states)).IntN(4) == 0 {
 		panic("apisim: dedupe store")

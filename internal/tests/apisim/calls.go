@@ -34,18 +34,18 @@ func (w *world) timed(proc *process, name string, bound time.Duration, f func() 
 		w.mu.Unlock()
 		took := time.Since(c.began)
 		if bound > 0 && took > bound+slack && !proc.dead.Load() {
-			w.violated(13, name+" takes longer than its time-out"+w.because(), "%v instead of %v", took, bound)
+			w.violated(13, name+" takes longer than its time-out"+w.because(c.began), "%v instead of %v", took, bound)
 		}
 	}()
 	return f()
 }
 
-// because says which callbacks block, or did.
-func (w *world) because() (s string) {
+// because says which callbacks have blocked since a moment.
+func (w *world) because(since time.Time) (s string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, kind := range gateKinds {
-		if w.gated[kind] {
+		if until, ever := w.gated[kind]; ever && (until.IsZero() || !until.Before(since)) {
 			s += " while " + kind + " blocks"
 		}
 	}

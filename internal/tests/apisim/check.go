@@ -35,6 +35,8 @@ func (w *world) delivery(x *subscription, got *message.Message) {
 	}
 	w.checkAgain(x, m)
 	w.checkOrder(x, m)
+	w.checkSiblings(x, m)
+	w.checkStore(l, m)
 }
 
 // changed tells whether a handler wrote what a message has now.
@@ -61,11 +63,46 @@ func (w *world) checkAgain(x *subscription, m *msg) {
 	case before == nil || before.void || !s.restored.IsZero() || w.p.Shape.Rude != "":
 	case before.life == l:
 		w.violatedLocked(4, "a message that was acked is delivered once more to its group", "%v to %s of %s", m, g, l.proc.name)
+	case l.n == before.life.n+1 && before.life.how == "killed" && !before.by.ended.IsZero() && before.by.ended.Before(before.life.killed) &&
+		!w.faulty() && w.aloneIn(before.life, x.topic):
+		w.violatedLocked(4, "a message acked before its channel was closed comes again, though the connection stood until then",
+			"%v to %s: acked at %v, channel closed at %v, killed at %v", m, g, before.at.Sub(w.began), before.by.ended.Sub(w.began), before.life.killed.Sub(w.began))
 	case l.n == before.life.n+1 && w.stood(before.life, m) && w.aloneIn(before.life, x.topic):
 		w.violatedLocked(4, "a message acked before a graceful close comes again, though the connection stood",
 			"%v to %s: acked at %v, %s began to close at %v", m, g, before.at.Sub(w.began), before.life.proc.name, before.life.closing.Sub(w.began))
 	}
 }
+
+// checkSiblings holds a group to giving a nacked message to a member that is idle. mu is held.
+func (w *world) checkSiblings(x *subscription, m *msg) {
+	if x.mood != "always nacks" || x.seen[m.id] < 5 || x.by.plan.Key || x.by.plan.Group == "" {
+		return
+	}
+	for _, other := range x.by.life.topic(x.topic).subs {
+		if other != x && other.group() == x.group() && other.mood == "prompt" && other.ending.IsZero() && other.busy == 0 &&
+			time.Since(other.began) > 3*time.Second && time.Since(other.idle) > time.Second {
+			w.violatedLocked(12, "a nacked message stays with its member although a sibling is idle", "%v, %d times to subscription %d", m, x.seen[m.id]+1, x.id)
+		}
+	}
+}
+
+// checkStore holds a receiver whose DedupeStore has failed to what it had granted by then. mu is held.
+func (w *world) checkStore(l *life, m *msg) {
+	if l.store == nil || !l.store.failed.Load() || !w.p.Shape.Tight || !w.fresh(l, m) {
+		return
+	}
+	if l.store.since++; l.store.since > 80 { // windows of 8 messages for 4 topics, for both directions of a race
+		w.violatedLocked(5, "a receiver whose DedupeStore has failed goes on to give credit", "%d deliveries since then, such as %v", l.store.since, m)
+	}
+}
+
+// fresh tells that a message was published after the life of a receiver began, and delivered never before. mu is held.
+func (w *world) fresh(l *life, m *msg) bool {
+	return m.began.After(l.began) && len(m.first) == 1 && m.nacks == 0
+}
+
+// faulty tells that connections broke in this program. mu is held.
+func (w *world) faulty() bool { return w.faults }
 
 // stood tells that nothing stood between a life's graceful end and the sender of a message. mu is held.
 func (w *world) stood(l *life, m *msg) bool {
@@ -142,7 +179,16 @@ func (w *world) acked(x *subscription, got *message.Message) {
 	}
 	m := w.messages[id]
 	if m.acks[x.group()] == nil {
-		m.acks[x.group()] = &ack{life: x.by.life, at: time.Now(), void: got.Context().Err() != nil}
+		m.acks[x.group()] = &ack{life: x.by.life, by: x, at: time.Now(), void: got.Context().Err() != nil}
+	}
+}
+
+// nacked notes that a handler has nacked.
+func (w *world) nacked(got *message.Message) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if id := idOf(got); id >= 0 && id < len(w.messages) {
+		w.messages[id].nacks++
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 // mood is how a subscription's handlers behave until everybody is tamed.
 type mood string
 
-var moods = []mood{"prompt", "prompt", "prompt", "prompt", "slow", "slow", "nacks", "nacks once", "stuck", "reads nothing", "writes and nacks", "leaves"}
+var moods = []mood{"prompt", "prompt", "prompt", "prompt", "slow", "slow", "nacks", "nacks once", "stuck", "reads nothing", "writes and nacks", "leaves", "always nacks"}
 
 // subscription is one call of Subscribe.
 type subscription struct {
@@ -26,6 +26,8 @@ type subscription struct {
 	ending time.Time // it was asked to end
 	ended  time.Time // its channel was closed
 	seen   map[int]int
+	busy   int       // handlers that run
+	idle   time.Time // since when none did
 }
 
 // group is how the model calls the group that a subscription belongs to.
@@ -102,6 +104,7 @@ func (w *world) consume(x *subscription, out <-chan *message.Message) {
 				w.acked(x, m)
 				m.Ack()
 			} else {
+				w.nacked(m)
 				m.Nack()
 			}
 		}()
@@ -124,6 +127,7 @@ func (w *world) over(x *subscription) {
 func (w *world) handle(x *subscription, m *message.Message) bool {
 	w.delivery(x, m)
 	if !w.judge(x, m) {
+		w.nacked(m)
 		return false
 	}
 	w.acked(x, m)
@@ -136,7 +140,14 @@ func (w *world) judge(x *subscription, m *message.Message) bool {
 	w.mu.Lock()
 	x.seen[id]++
 	times := x.seen[id]
+	x.busy++
 	w.mu.Unlock()
+	defer func() {
+		w.mu.Lock()
+		x.busy--
+		x.idle = time.Now()
+		w.mu.Unlock()
+	}()
 	select {
 	case <-w.tame:
 		return true
@@ -148,6 +159,8 @@ func (w *world) judge(x *subscription, m *message.Message) bool {
 		w.sleep(time.Duration(1+r.IntN(150)) * time.Millisecond)
 	case "nacks":
 		return r.IntN(3) > 0
+	case "always nacks":
+		return false
 	case "nacks once":
 		return times > 1
 	case "stuck":
@@ -197,6 +210,16 @@ func (w *world) ending(x *subscription) {
 	stays := len(t.groups) > 0
 	for _, other := range t.subs {
 		stays = stays || other != x && other.by.plan.Group == "" && other.ending.IsZero()
+	}
+	if !stays && !x.by.life.proc.dead.Load() {
+		u := union{at: time.Now()}
+		for _, m := range w.messages {
+			if len(m.to) == 1 && m.to[0] == x.by.life.of.n && m.name() == x.topic && m.outcome == okay && !m.settled() && m.from.plan.Confirm != 1 &&
+				!m.from.plan.Plain && !m.from.life.boxed() {
+				u.msgs = append(u.msgs, m)
+			}
+		}
+		t.unions = append(t.unions, u)
 	}
 	if stays { // its remainder counts as acked
 		w.letGo(x.by.life.of.n, x.topic, "an unnamed subscription ended beside others")

@@ -137,7 +137,7 @@ func (w *world) bothDied(m *msg) bool {
 				return true
 			case l.how == "killed" && w.left(m) && l.killed.After(m.began):
 				// A publisher's nil Close leaves custody with a receiver that is connected, as far as it can know.
-				if l.silent || m.from.closing.Before(l.killed.Add(2*time.Second)) && !m.from.closed.Before(l.killed) || l.killed.After(m.from.closing) {
+				if l.silent || m.from.closing.Before(l.killed.Add(300*time.Millisecond)) && !m.from.closed.Before(l.killed) || l.killed.After(m.from.closing) {
 					return true
 				}
 			}

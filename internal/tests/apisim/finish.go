@@ -27,6 +27,7 @@ func (w *world) finish() {
 		w.drain()
 		w.drained = time.Now()
 		w.checkDrained()
+		w.checkGrowth()
 	}
 	w.closeEverything()
 	w.calm()
@@ -34,6 +35,9 @@ func (w *world) finish() {
 	w.await(60 * time.Second)
 	w.checkGroups()
 	w.checkCustody()
+	if w.net.hot != "" {
+		w.violated(13, "an address is dialed in a hot loop"+w.rudeness(), "%s", w.net.hot)
+	}
 }
 
 func (w *world) untame() {
@@ -56,7 +60,7 @@ func (w *world) await(most time.Duration) {
 		}
 	}
 	for _, c := range w.overdue() {
-		w.violated(13, c.name+" does not return", "for %v, with a time-out of %v", time.Since(c.began), c.bound)
+		w.violated(13, c.name+" does not return"+w.because(c.began), "for %v, with a time-out of %v", time.Since(c.began), c.bound)
 	}
 }
 
@@ -67,11 +71,13 @@ func (w *world) probes() {
 			if !w.prompt(r, name) {
 				continue
 			}
+			w.mu.Lock()
+			why := w.suspect(r, name)
+			w.mu.Unlock()
 			if err := w.probe(r, name, 10, 20*time.Second); err != nil {
-				w.mu.Lock()
-				why := w.suspect(r, name)
-				w.mu.Unlock()
 				w.violated(12, "a topic with prompt readers takes no message"+why, "%s/%s: %v", w.address(r.n), name, err)
+			} else if err := w.probe(r, name, 1500, 20*time.Second); err != nil && w.p.Shape.PeerLimit == 0 {
+				w.violated(12, "a topic with prompt readers takes small messages and no larger one"+why, "%s/%s: %v", w.address(r.n), name, err)
 			}
 		}
 	}
@@ -123,6 +129,9 @@ func (w *world) suspect(r *receiver, name string) (s string) {
 			s = ": a declared group was dropped"
 		case t.drops > 0:
 			s = ": a group was dropped"
+		}
+		if t.unnamed && s == "" {
+			s = ": it was initialized without a group"
 		}
 		for _, x := range t.subs {
 			if x.by.plan.Group == "" && !x.ending.IsZero() && s == "" {
@@ -286,6 +295,25 @@ func (w *world) checkGroups() {
 			if since.Before(m.began) && m.acks[g] == nil && w.servedLater(lives[0], name, g) {
 				w.violatedLocked(2, "a group that was there all the time lacks a message that another has", "%v, group %s; %s", m, g, w.history(m))
 			}
+		}
+	}
+}
+
+// checkGrowth looks at what is left of addresses that are long gone.
+func (w *world) checkGrowth() {
+	if w.churned == 0 {
+		return
+	}
+	time.Sleep(15 * time.Minute)
+	links := map[string]int{}
+	for _, stack := range bubble() {
+		if f := libraryFrame(stack); f != "" {
+			links[f]++
+		}
+	}
+	for f, n := range links {
+		if n > w.churned/2+10 {
+			w.violated(14, "addresses that are gone leave goroutines behind: "+f, "%d after 15 minutes, of %d addresses", n, w.churned)
 		}
 	}
 }

@@ -68,7 +68,7 @@ func (g *generator) weights() []weighted {
 	when(s.Closes, weighted{opClosePub, 4, calls}, weighted{opCloseSender, 3, calls}, weighted{opReviveSender, 3, one},
 		weighted{opCancel, 3, one}, weighted{opCloseSub, 3, calls}, weighted{opCloseRouter, 2, one},
 		weighted{opCloseReceiver, 3, calls}, weighted{opRevive, 4, one})
-	when(s.Kills, weighted{opKillReceiver, 4, one}, weighted{opRevive, 5, one}, weighted{opKillSender, 2, one},
+	when(s.Kills, weighted{opKillReceiver, 4, one}, weighted{opCancelKill, 3, one}, weighted{opClosePub, 2, calls}, weighted{opCloseSender, 2, calls}, weighted{opRevive, 5, one}, weighted{opKillSender, 2, one},
 		weighted{opReviveSender, 3, one}, weighted{opCopyBox, 1, one})
 	when(s.Groups, weighted{opSubscribe, 8, one}, weighted{opInitialize, 3, one}, weighted{opCancel, 8, one},
 		weighted{opDropGroup, 4, one})
@@ -77,6 +77,9 @@ func (g *generator) weights() []weighted {
 	when(s.Fails, weighted{opFail, 6, one})
 	when(s.Routes, weighted{opRoute, 6, one})
 	when(s.Limits, weighted{opLowerLimit, 3, one}, weighted{opCloseReceiver, 2, one}, weighted{opKillReceiver, 2, one}, weighted{opRevive, 6, one})
+	when(s.Swaps, weighted{opSwap, 10, one}, weighted{opCancel, 3, one})
+	when(s.Copies, weighted{opCopyBox, 3, one}, weighted{opCloseSender, 3, one}, weighted{opKillSender, 2, one}, weighted{opReviveSender, 6, one})
+	when(s.Tight, weighted{opInitialize, 4, one})
 	when(s.Churn, weighted{opChurn, 3, func(r *rand.Rand) int { return 10 + r.IntN(20) }})
 	return all
 }

@@ -36,6 +36,8 @@ type msg struct {
 	outcome         outcome
 
 	acks     map[string]*ack // by group
+	nacks    int
+	served   bool            // its topic had a group when it was published
 	first    map[string]bool // groups that it was delivered to
 	failed   string          // it came to a failure hook or the dead letters, in words
 	dropped  string          // why the contract lets it go unhandled
@@ -46,6 +48,7 @@ type msg struct {
 type ack struct {
 	void bool
 	life *life
+	by   *subscription
 	at   time.Time
 }
 

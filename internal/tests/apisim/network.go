@@ -67,12 +67,14 @@ type network struct {
 	holes     map[string]bool // addresses
 	change    chan struct{}   // closed, and replaced, when holes change
 	ports     int
+	dials     map[string]int // by process, address and second
+	hot       string         // who dials in a loop
 }
 
 func newNetwork(latency time.Duration, room int) *network {
 	return &network{
 		latency: latency, room: room, listeners: map[string]*listener{}, refused: map[string]bool{}, holes: map[string]bool{},
-		change: make(chan struct{}), ports: 40000,
+		change: make(chan struct{}), ports: 40000, dials: map[string]int{},
 	}
 }
 
@@ -104,6 +106,10 @@ func (n *network) dialer(p *process) func(context.Context, string, string) (net.
 func (n *network) connect(p *process, address string) (net.Conn, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	second := fmt.Sprintf("%s %s %d", p.name, address, time.Now().Unix())
+	if n.dials[second]++; n.dials[second] > 60 {
+		n.hot = second
+	}
 	l := n.listeners[address]
 	if l == nil || n.refused[address] || p.dead.Load() {
 		return nil, fmt.Errorf("dial %s: %w", address, syscall.ECONNREFUSED)

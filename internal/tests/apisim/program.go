@@ -38,6 +38,8 @@ const (
 	opFail          Op = "fail"           // callbacks of the kind A fail, or do not any more
 	opChurn         Op = "churn"          // N addresses are published to, each once, and nobody is there
 	opLowerLimit    Op = "lower-limit"    // A receiver has a smaller MaxMessageSize from its next life on
+	opSwap          Op = "swap"           // A subscription ends, and one of its Subscriber begins in the same moment; C mood
+	opCancelKill    Op = "cancel-kill"    // A subscription ends, and with its channel the process, as kill -9 does
 	opWait          Op = "wait"
 )
 

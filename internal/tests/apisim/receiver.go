@@ -40,6 +40,7 @@ type life struct {
 	manager manager // nil: its only Subscriber has its own
 	ps      both
 	local   *publisher // of the PubSub
+	pubPlan publisherPlan
 	subs    []*subscriber
 	router  *router
 	topics  map[string]*topicState
@@ -60,6 +61,8 @@ type topicState struct {
 	groups  map[string]time.Time // named ones that exist, and since when
 	dropped map[string]bool
 	drops   int             // of groups
+	unnamed bool            // initialized without a group
+	unions  []union         // of unnamed subscriptions that ended last
 	subs    []*subscription // all there ever were
 }
 
@@ -72,6 +75,12 @@ func (l *life) topic(name string) *topicState {
 	return t
 }
 
+// union is what the last unnamed subscription of a topic left behind when it ended.
+type union struct {
+	at   time.Time
+	msgs []*msg
+}
+
 // subscriber is one Subscriber of a process.
 type subscriber struct {
 	life    *life
@@ -80,6 +89,7 @@ type subscriber struct {
 	api     subscribing
 	closing time.Time
 	closed  time.Time
+	failing int // calls of its OnFailure that run
 }
 
 // startReceiver begins a life.
@@ -127,8 +137,9 @@ func (w *world) addSubscriber(l *life, n int, plan subscriberPlan) bool {
 	if l.of.plan.Kind == pubsub {
 		var p *publisher
 		for _, x := range w.senders {
-			if x.plan.With == l.of.n {
+			if x.plan.With == l.of.n && p == nil {
 				p = &publisher{life: &senderLife{of: x, proc: l.proc}, plan: x.plan.Pubs[0]}
+				p.plan.Plain, l.pubPlan = false, p.plan
 			}
 		}
 		l.ps, err = w.newPubSub(s, p)

@@ -56,6 +56,14 @@ type publisher struct {
 
 func (p *publisher) name() string { return fmt.Sprintf("s%d.%d.p%d", p.life.of.n, p.life.n, p.n) }
 
+// call is how a call is named.
+func (p *publisher) call(name string) string {
+	if p.plan.Plain {
+		return name + " (plain wire)"
+	}
+	return name
+}
+
 func (p *publisher) sent() *senderLife { return p.life }
 
 // lane publishes to one topic, one call after the other.
@@ -99,8 +107,7 @@ func (w *world) startSender(s *sender) {
 		p := &publisher{life: l, n: i, plan: plan, lanes: map[string]*lane{}}
 		if l.within != nil && l.within.ps != nil {
 			p.api, p.pub = l.within.ps, l.within.ps
-			p.plan.CloseTimeout = l.within.subs[0].plan.CloseTimeout
-			p.plan.Plain = false
+			p.plan = l.within.pubPlan
 			w.mu.Lock()
 			l.within.local = p
 			w.mu.Unlock()
@@ -186,15 +193,25 @@ func (w *world) publishNow(p *publisher, d destination, l *lane, n, size int) {
 	for _, m := range ms {
 		l.next++
 		m.seq, m.began = l.next, time.Now()
+		m.served = w.hasGroup(m)
 	}
 	w.mu.Unlock()
-	err := w.timed(p.life.proc, "Publish", p.plan.PublishTimeout, func() error { return p.api.Publish(d.topic, out...) })
+	bound := p.plan.PublishTimeout
+	if w.p.Shape.Rude == "marshal-slow" { // the marshaler is the caller's own computation
+		bound += time.Duration(n) * slowMarshal
+	}
+	err := w.timed(p.life.proc, p.call("Publish"), bound, func() error { return p.api.Publish(d.topic, out...) })
 	w.conclude(ms, err, publishErrors)
 	w.note("%s published m%d..%d (%d bytes) to %s at level %d: %v", p.name(), ms[0].id, ms[len(ms)-1].id, size, d.topic, p.plan.Confirm, err)
 	if p.plan.Plain || p.life.proc.dead.Load() {
 		return
 	}
 	w.checkPublished(p, ms, err)
+}
+
+// hasGroup tells that somebody subscribes to a message's topic now. mu is held.
+func (w *world) hasGroup(m *msg) bool {
+	return len(m.to) == 1 && w.receivers[m.to[0]].life != nil && w.served(m)
 }
 
 // endLanes ends the lanes' goroutines when what is queued is done.
@@ -246,7 +263,11 @@ func (w *world) closePublisher(p *publisher, n int) {
 	if !first {
 		return
 	}
-	err := w.closeAll(p.life.proc, "Publisher.Close", n, p.plan.CloseTimeout, p.api.Close)
+	bound := p.plan.CloseTimeout
+	if w.p.Shape.Rude == "marshal-slow" {
+		bound += 40 * slowMarshal
+	}
+	err := w.closeAll(p.life.proc, p.call("Publisher.Close"), n, bound, p.api.Close)
 	w.mu.Lock()
 	p.closed, p.closeErr = time.Now(), err
 	p.life.counted += undelivered(err)

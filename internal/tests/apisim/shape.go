@@ -27,6 +27,9 @@ type Shape struct {
 	Routes    bool // the logical topic moves
 	Oversized bool // messages over a receiver's limit
 	Limits    bool // are lowered by a restart
+	Swaps     bool // subscriptions end and begin in the same moment
+	Copies    bool // of outboxes
+	SlowStore bool // Save takes its time
 
 	PeerLimit int // MaxMessageSize of the receivers; 0: as the senders'
 }
@@ -36,7 +39,7 @@ type rude string
 
 // rudeWays are what a callback can do. Those of a kind begin with its name.
 var rudeWays = []rude{
-	"marshal-panics", "marshal-own-bytes", "marshal-nil", "marshal-error",
+	"marshal-panics", "marshal-own-bytes", "marshal-nil", "marshal-error", "marshal-slow", "marshal-slow",
 	"unmarshal-panics", "unmarshal-nil", "unmarshal-literal", "unmarshal-error",
 	"key-panics", "resolve-panics", "resolve-nothing", "onfailure-panics", "onfailure-publishes",
 	"backoff-stops", "dial-nil", "listen-nil", "dedupe-panics", "deadletter-panics", "subfailure-panics", "nil-metadata",
@@ -67,6 +70,7 @@ type subscriberPlan struct {
 	Emit         bool
 	Ephemeral    bool
 	AckWait      time.Duration
+	NoHook       bool // what failed is told to its publisher only
 	CloseTimeout time.Duration
 }
 
@@ -96,9 +100,19 @@ func newShape(r *rand.Rand) Shape {
 		Topics: 1 + r.IntN(2), Tight: chance(r, 20), Abrupt: chance(r, 35),
 		Faults: chance(r, 30), Kills: chance(r, 30), Closes: chance(r, 45), Groups: chance(r, 30), Blocks: chance(r, 15),
 		Fails: chance(r, 15), Churn: chance(r, 5), Routes: chance(r, 10), Oversized: chance(r, 8), Limits: chance(r, 6),
+		Swaps: chance(r, 10), Copies: chance(r, 5), SlowStore: chance(r, 30),
 	}
 	if chance(r, 12) {
 		s.Rude = pick(r, rudeWays...)
+	}
+	switch s.Rude {
+	case "marshal-slow":
+		s.Routes = true
+	case "backoff-stops":
+		s.Kills = true
+	}
+	if s.Tight {
+		s.Topics += 2
 	}
 	if s.Oversized {
 		s.PeerLimit = 2048
@@ -127,7 +141,7 @@ func newReceiverPlan(r *rand.Rand, s *Shape) receiverPlan {
 	for i := range n {
 		sub := subscriberPlan{
 			InFlight: pick(r, 1, 1, 2, 8), Attempts: pick(r, 0, 0, 0, 1, 3), DeadLetter: chance(r, 10), Emit: chance(r, 20),
-			Ephemeral: chance(r, 8), AckWait: pick(r, 0, 0, 0, 0, 200*time.Millisecond),
+			Ephemeral: chance(r, 8) || s.Swaps && chance(r, 40), NoHook: chance(r, 40), AckWait: pick(r, 0, 0, 0, 0, 200*time.Millisecond),
 			CloseTimeout: pick(r, 100*time.Millisecond, time.Second, 3*time.Second),
 		}
 		if chance(r, 65) {
@@ -152,8 +166,8 @@ func newReceiverPlan(r *rand.Rand, s *Shape) receiverPlan {
 }
 
 func newSenderPlan(r *rand.Rand, s *Shape) senderPlan {
-	p := senderPlan{Shared: chance(r, 40), With: -1, Outbox: chance(r, 15)}
-	if chance(r, 15) {
+	p := senderPlan{Shared: chance(r, 40), With: -1, Outbox: chance(r, 15) || s.Copies}
+	if !s.Copies && chance(r, 15) {
 		p.With, p.Shared, p.Outbox = r.IntN(len(s.Receivers)), true, false
 	}
 	for range 1 + r.IntN(2) {

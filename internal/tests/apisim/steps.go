@@ -56,6 +56,10 @@ func (w *world) take(s Step) {
 		if x := w.living(s.A); x != nil {
 			w.end(x)
 		}
+	case opSwap, opCancelKill:
+		if x := w.living(s.A); x != nil {
+			w.endWith(s, x)
+		}
 	case opGate:
 		w.toggleGate(gateKinds[s.A%len(gateKinds)])
 	case opFail:
@@ -67,10 +71,38 @@ func (w *world) take(s Step) {
 	}
 }
 
+// endWith ends a subscription while something else happens.
+func (w *world) endWith(s Step, x *subscription) {
+	l := x.by.life
+	if s.Op == opSwap {
+		go w.end(x)
+		w.do(func() { w.subscribe(x.by, x.topic, moods[s.C%len(moods)]) })
+		return
+	}
+	w.disturbed = true
+	go func() {
+		w.end(x)
+		for range 10000 {
+			w.mu.Lock()
+			over := !x.ended.IsZero()
+			w.mu.Unlock()
+			if over || l.ended() {
+				break
+			}
+			time.Sleep(100 * time.Microsecond)
+		}
+		w.killReceiver(l, false)
+	}()
+}
+
 func (w *world) withPublisher(s Step, p *publisher) {
 	timeout := time.Duration(100+s.C*3) * time.Millisecond
 	switch s.Op {
 	case opPublish:
+		if p.plan.Plain {
+			w.publish(p, w.destination(p, s.B), 100, 14000, false)
+			return
+		}
 		w.publish(p, w.destination(p, s.B), s.N, w.size(s.C, p), false)
 	case opFlush:
 		go w.flush(p, false, timeout)
@@ -88,7 +120,7 @@ func (w *world) size(n int, p *publisher) int {
 	switch {
 	case w.p.Shape.Oversized && n%4 == 0:
 		return 3000
-	case n%10 == 1:
+	case n%10 == 1 || w.p.Shape.Tight && n%2 == 1:
 		return 7000
 	}
 	return n % 64
@@ -146,6 +178,9 @@ func (w *world) withSubscriber(s Step, x *subscriber) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			w.noteLocked("%s.sub%d initializes %s: %v", l.proc.name, x.n, topic, err)
+			if err == nil && x.plan.Group == "" {
+				l.topic(name).unnamed = true
+			}
 			if t := l.topic(name); err == nil && x.plan.Group != "" && t.groups[x.plan.Group].IsZero() {
 				t.groups[x.plan.Group] = time.Now()
 				delete(t.dropped, x.plan.Group)
@@ -194,13 +229,13 @@ func (w *world) withReceiver(s Step, r *receiver) {
 		w.route = r.n
 		w.mu.Unlock()
 	case opCut:
-		w.disturbed = true
+		w.disturbed, w.faults = true, true
 		w.net.cut(address)
 	case opHole:
-		w.disturbed = true
+		w.disturbed, w.faults = true, true
 		w.net.blackHole(address, !w.net.holes[address])
 	case opRefuse:
-		w.disturbed = true
+		w.disturbed, w.faults = true, true
 		w.net.refuse(address, !w.net.refused[address])
 	case opLowerLimit:
 		r.limit = 4096

@@ -18,6 +18,7 @@ type world struct {
 	senders   []*sender
 	tame      chan struct{} // closed: handlers ack from now on
 	healed    bool          // the driver's: the steps are over
+	faults    bool          // of the network happened
 	disturbed bool          // a fault, a kill or a failing callback happened
 	churned   int
 	drained   time.Time // when everything was to have drained; zero if it never was
@@ -30,8 +31,8 @@ type world struct {
 	calls      map[*call]bool // that have not returned
 	gates      map[string]chan struct{}
 	failing    map[string]bool
-	gated      map[string]bool // the gates that were ever closed
-	route      int             // the receiver that the logical topic leads to
+	gated      map[string]time.Time // the gates that were ever closed, and until when
+	route      int                  // the receiver that the logical topic leads to
 	subs       []*subscription
 	delivered  int
 	firsts     map[string]int // of the last first delivery of a lane to a group in a life, the seq
@@ -40,7 +41,7 @@ type world struct {
 func newWorld(p Program, dir string) *world {
 	return &world{
 		p: p, dir: dir, net: newNetwork(p.Shape.Latency, p.Shape.Room), began: time.Now(), tame: make(chan struct{}),
-		calls: map[*call]bool{}, gates: map[string]chan struct{}{}, failing: map[string]bool{}, gated: map[string]bool{}, firsts: map[string]int{},
+		calls: map[*call]bool{}, gates: map[string]chan struct{}{}, failing: map[string]bool{}, gated: map[string]time.Time{}, firsts: map[string]int{},
 	}
 }
 
@@ -108,10 +109,11 @@ func (w *world) toggleGate(kind string) {
 	if gate := w.gates[kind]; gate != nil {
 		close(gate)
 		delete(w.gates, kind)
+		w.gated[kind] = time.Now()
 		return
 	}
 	w.gates[kind] = make(chan struct{})
-	w.gated[kind] = true
+	w.gated[kind] = time.Time{}
 }
 
 // calm opens all gates and ends all failures.
@@ -121,6 +123,7 @@ func (w *world) calm() {
 	for kind, gate := range w.gates {
 		close(gate)
 		delete(w.gates, kind)
+		w.gated[kind] = time.Now()
 	}
 	clear(w.failing)
 }

@@ -118,7 +118,9 @@ func (w *world) subscriberConfig(s *subscriber) buffstreams.SubscriberConfig {
 		ConsumerGroup: plan.Group, Ephemeral: plan.Ephemeral, MaxInFlight: plan.InFlight, AckWaitTimeout: plan.AckWait,
 		CloseTimeout: plan.CloseTimeout, MaxAttempts: plan.Attempts, EmitUndecodable: plan.Emit,
 		NackResendSleep: 20 * time.Millisecond, NackResendCap: 200 * time.Millisecond,
-		OnFailure: func(m *message.Message, reason error) { w.subFailure(m, reason) },
+	}
+	if !plan.NoHook {
+		cfg.OnFailure = func(m *message.Message, reason error) { w.subFailure(s, m, reason) }
 	}
 	if plan.Key {
 		cfg.Key = w.key
@@ -199,6 +201,14 @@ func openBox(dir string) (box, error) {
 	return outbox.Open(outbox.Config{Dir: dir, SegmentBytes: 1 << 20})
 }
 
+// spentAttempts is how many attempts an error of a subscriber says that a message had, or 0.
+func spentAttempts(err error) int {
+	if spent, ok := err.(*buffstreams.SpentError); ok {
+		return spent.Attempts
+	}
+	return 0
+}
+
 // boxPending is how many messages wait in an outbox.
 func boxPending(b box) (n int) {
 	for _, s := range b.Streams() {
@@ -206,6 +216,9 @@ func boxPending(b box) (n int) {
 	}
 	return n
 }
+
+// slowMarshal is how long a slow marshaler takes.
+const slowMarshal = 300 * time.Millisecond
 
 // marshaler is the user's, for both directions.
 type marshaler struct{ w *world }
@@ -218,6 +231,8 @@ func (m marshaler) Marshal(dst []byte, topic string, msg *message.Message) ([]by
 	switch {
 	case m.w.rude("marshal-panics", id):
 		panic("apisim: marshaler")
+	case m.w.rude("marshal-slow", id):
+		time.Sleep(slowMarshal)
 	case m.w.rude("marshal-nil", id):
 		return nil, nil
 	case m.w.rude("marshal-error", id):
