@@ -61,7 +61,8 @@ func (w *world) ephemeral(m *msg) bool { return m.name() == "e" }
 func (w *world) held(m *msg) bool {
 	l := m.from.life
 	if l.how != "" {
-		return l.of.life != l && l.of.life != nil && l.of.life.how == "" && l.of.plan.Outbox && l.of.life.boxed()
+		now := l.of.life
+		return now != l && now.how == "" && now.boxed() && now.pubs[0].closing.IsZero()
 	}
 	if l.boxed() {
 		return m.from.closing.IsZero()

@@ -209,7 +209,7 @@ func (w *world) staffGroup(l *life, name, group string) {
 	if l.of.plan.Kind != shared {
 		return
 	}
-	plan := subscriberPlan{Group: group, InFlight: 1, CloseTimeout: time.Second}
+	plan := subscriberPlan{Group: group, InFlight: 1, CloseTimeout: time.Second, Key: l.subs[0].plan.Key} // as all of the group have
 	w.do(func() {
 		if w.addSubscriber(l, len(l.subs), plan) {
 			w.subscribe(l.subs[len(l.subs)-1], name, "prompt")

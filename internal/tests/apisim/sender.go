@@ -379,7 +379,7 @@ func (w *world) restoreBox(s *sender) {
 	s.dir, s.copied, s.restored = s.copied, "", time.Now()
 	w.noteLocked("the outbox of s%d is restored from its copy", s.n)
 	for _, m := range w.messages { // the disk is gone with what came after the copy
-		if m.from.life.of == s && (m.returned.IsZero() || m.returned.After(s.copiedAt)) {
+		if m.from.life.of == s && (m.returned.IsZero() || !m.returned.Before(s.copiedAt)) {
 			m.dropped = "its outbox's disk was lost"
 		}
 	}
