@@ -63,7 +63,7 @@ func (w *world) checkAgain(x *subscription, m *msg) {
 	case before == nil || before.void || !s.restored.IsZero() || w.p.Shape.Rude != "":
 	case before.life == l:
 		w.violatedLocked(4, "a message that was acked is delivered once more to its group", "%v to %s of %s", m, g, l.proc.name)
-	case l.n == before.life.n+1 && before.life.how == "killed" && !before.by.ended.IsZero() && before.by.ended.Before(before.life.killed) &&
+	case l.n == before.life.n+1 && before.life.how == "killed" && !before.by.ended.IsZero() && !before.by.ended.After(before.life.killed) &&
 		!w.faulty() && w.aloneIn(before.life, x.topic):
 		w.violatedLocked(4, "a message acked before its channel was closed comes again, though the connection stood until then",
 			"%v to %s: acked at %v, channel closed at %v, killed at %v", m, g, before.at.Sub(w.began), before.by.ended.Sub(w.began), before.life.killed.Sub(w.began))

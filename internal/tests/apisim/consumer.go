@@ -28,6 +28,7 @@ type subscription struct {
 	seen   map[int]int
 	busy   int       // handlers that run
 	idle   time.Time // since when none did
+	atEnd  func()    // is called when its channel is closed
 }
 
 // group is how the model calls the group that a subscription belongs to.
@@ -115,12 +116,16 @@ func (w *world) consume(x *subscription, out <-chan *message.Message) {
 // over notes that a subscription's channel was closed.
 func (w *world) over(x *subscription) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	x.ended = time.Now()
 	if x.ending.IsZero() {
 		x.ending = x.ended
 	}
 	w.noteLocked("the channel of subscription %d is closed", x.id)
+	atEnd := x.atEnd
+	w.mu.Unlock()
+	if atEnd != nil {
+		atEnd()
+	}
 }
 
 // handle is a Router's handler.

@@ -91,7 +91,7 @@ func (w *world) newMessage(from *publisher, d destination, lane string, size int
 }
 
 var filler = func() string {
-	b := make([]byte, 16<<10)
+	b := make([]byte, 100<<10)
 	for i := range b {
 		b[i] = byte('a' + i%26)
 	}

@@ -112,7 +112,10 @@ func newShape(r *rand.Rand) Shape {
 		s.Kills = true
 	}
 	if s.Tight {
-		s.Topics += 2
+		s.Topics, s.Oversized = s.Topics+2, false
+	}
+	if s.Blocks && s.Rude == "" && chance(r, 30) {
+		s.Rude = "unmarshal-error"
 	}
 	if s.Oversized {
 		s.PeerLimit = 2048

@@ -47,7 +47,7 @@ func (w *world) managerConfig(proc *process, limit int, groups map[string][]stri
 		if limit == 0 {
 			cfg.Acked.MaxMessageSize = 8 << 10
 		}
-		cfg.Acked.WindowMessages, cfg.Acked.WindowBytes, cfg.Acked.MemoryLimit = 8, 32<<10, 64<<10
+		cfg.Acked.WindowMessages, cfg.Acked.WindowBytes, cfg.Acked.MemoryLimit = 8, 32<<10, 48<<10
 	}
 	if s.Rude == "backoff-stops" {
 		cfg.Acked.Retry.BackOff = func() backoff.BackOff { return &backoff.StopBackOff{} }
