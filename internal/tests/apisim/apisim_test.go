@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -43,12 +44,14 @@ func TestChild(t *testing.T) {
 			if keep := os.Getenv("APISIM_KEEP"); keep != "" {
 				p = p.Keep(parseIDs(keep))
 			}
-			r, trace := Run(p, filepath.Join(dir, strconv.FormatUint(seed, 10)))
+			var trace io.Writer
+			if os.Getenv("APISIM_TRACE") != "" {
+				trace = os.Stdout
+				fmt.Printf("%+v\n", p.Shape)
+			}
+			r := Run(p, filepath.Join(dir, strconv.FormatUint(seed, 10)), trace)
 			line, _ := json.Marshal(r)
 			say("end %s", line)
-			if os.Getenv("APISIM_TRACE") != "" {
-				fmt.Printf("%+v\n%s\n", p.Shape, strings.Join(trace, "\n"))
-			}
 			if r.Dirty || len(r.Violations) > 0 {
 				_ = os.RemoveAll(dir)
 				os.Exit(0)

@@ -1,15 +1,16 @@
 package apisim
 
 import (
+	"io"
 	"regexp"
 	"runtime"
 	"strings"
 	"time"
 )
 
-// Run plays a program in the bubble of its caller. Of what it left behind the result tells.
-func Run(p Program, dir string) (Result, []string) {
-	w := newWorld(p, dir)
+// Run plays a program in the bubble of its caller, and tells what happens to trace, unless that is nil.
+func Run(p Program, dir string, trace io.Writer) Result {
+	w := newWorld(p, dir, trace)
 	before := len(bubble())
 	w.build()
 	for _, s := range p.Steps {
@@ -23,7 +24,7 @@ func Run(p Program, dir string) (Result, []string) {
 	return Result{
 		Seed: p.Seed, Steps: len(p.Steps), Messages: len(w.messages), Delivered: w.delivered, Violations: w.violations,
 		Dirty: left, Millis: time.Since(w.began).Milliseconds(),
-	}, w.trace
+	}
 }
 
 // build makes everybody.

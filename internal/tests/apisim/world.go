@@ -2,6 +2,7 @@ package apisim
 
 import (
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -27,7 +28,7 @@ type world struct {
 	step       int
 	messages   []*msg
 	violations []Violation
-	trace      []string
+	trace      io.Writer      // nil: nobody reads it
 	calls      map[*call]bool // that have not returned
 	gates      map[string]chan struct{}
 	failing    map[string]bool
@@ -38,9 +39,9 @@ type world struct {
 	firsts     map[string]int // of the last first delivery of a lane to a group in a life, the seq
 }
 
-func newWorld(p Program, dir string) *world {
+func newWorld(p Program, dir string, trace io.Writer) *world {
 	return &world{
-		p: p, dir: dir, net: newNetwork(p.Shape.Latency, p.Shape.Room), began: time.Now(), tame: make(chan struct{}),
+		p: p, dir: dir, trace: trace, net: newNetwork(p.Shape.Latency, p.Shape.Room), began: time.Now(), tame: make(chan struct{}),
 		calls: map[*call]bool{}, gates: map[string]chan struct{}{}, failing: map[string]bool{}, gated: map[string]time.Time{}, firsts: map[string]int{},
 	}
 }
@@ -53,7 +54,9 @@ func (w *world) note(format string, args ...any) {
 }
 
 func (w *world) noteLocked(format string, args ...any) {
-	w.trace = append(w.trace, fmt.Sprintf("%3d %9.4fs  ", w.step, time.Since(w.began).Seconds())+fmt.Sprintf(format, args...))
+	if w.trace != nil { // as it happens: the process may be about to end
+		fmt.Fprintf(w.trace, "%3d %9.4fs  %s\n", w.step, time.Since(w.began).Seconds(), fmt.Sprintf(format, args...))
+	}
 }
 
 // violated notes a broken invariant; of each kind the first counts.
