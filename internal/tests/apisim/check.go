@@ -60,7 +60,7 @@ func (w *world) checkAgain(x *subscription, m *msg) {
 	before := m.acks[g]
 	s := m.from.life.of
 	switch {
-	case before == nil || before.void || !s.restored.IsZero() || w.p.Shape.Rude != "":
+	case before == nil || before.void || !s.restored.IsZero() || w.p.Shape.Rude != "" || l.topic(x.topic).drops > 0:
 	case before.life == l:
 		w.violatedLocked(4, "a message that was acked is delivered once more to its group", "%v to %s of %s", m, g, l.proc.name)
 	case l.n == before.life.n+1 && before.life.how == "killed" && !before.by.ended.IsZero() && !before.by.ended.After(before.life.killed) &&

@@ -88,7 +88,7 @@ func (w *world) prompt(r *receiver, name string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	l := r.life
-	if l == nil || l.ended() || w.p.Shape.Rude != "" {
+	if l == nil || l.ended() || w.p.Shape.Rude != "" || l.store != nil && l.store.failed.Load() { // it acks nothing more
 		return false
 	}
 	t := l.topic(name)
