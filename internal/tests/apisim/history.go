@@ -1,0 +1,93 @@
+package apisim
+
+import (
+	"fmt"
+	"time"
+)
+
+// circumstances name what may have to do with it. mu is held.
+func (w *world) circumstances(m *msg) string {
+	s := w.rudeness()
+	if m.from.life.of.plan.Outbox {
+		s += " (outbox)"
+	}
+	if w.p.Shape.Tight {
+		s += " (tight)"
+	}
+	if w.p.Shape.Oversized && len(m.payload) > w.p.Shape.PeerLimit {
+		s += " (over the peer's limit)"
+	}
+	return s
+}
+
+// suspects are what may have to do with it at its first receiver. mu is held.
+func (w *world) suspects(m *msg) string { return w.suspect(w.receivers[m.to[0]], m.name()) }
+
+// how names the way in which a message was lost. mu is held.
+func (w *world) how(m *msg) string {
+	s := m.from.life
+	end := s.ended
+	if s.manager == nil && !m.from.closed.IsZero() {
+		end = m.from.closed
+	}
+	says := "nil"
+	if m.from.closeErr != nil || s.counted > 0 {
+		says = "an error"
+	}
+	who := "a closed publisher"
+	switch {
+	case s.within != nil && s.within.of.plan.Kind == pubsub:
+		who = "a PubSub"
+	case s.within != nil:
+		who = "a publisher on the receiver's Manager"
+	case s.how == "killed":
+		who = "a killed publisher"
+	}
+	var after string
+	for _, r := range m.to {
+		for _, l := range w.receivers[r].lives {
+			kind := string(l.of.plan.Kind)
+			if l.of.plan.Router {
+				kind += " router"
+			}
+			switch {
+			case l.how == "killed" && !l.killed.Before(m.began) && (end.IsZero() || l.killed.Before(end)):
+				after += ", whose receiver had been killed"
+			case l.how == "closed" && !l.closed.Before(m.began) && (end.IsZero() || l.closing.Before(end)):
+				after += fmt.Sprintf(", whose receiver (%s) had closed with %v", kind, verdict(l.closeErr))
+			case l.how == "closed" && !l.closed.Before(m.began):
+				after += fmt.Sprintf(", whose receiver (%s) closed later with %v", kind, verdict(l.closeErr))
+			default:
+				continue
+			}
+			return fmt.Sprintf("confirmed messages are gone: of %s (Close: %s)%s", who, says, after)
+		}
+	}
+	return fmt.Sprintf("confirmed messages are gone: of %s (Close: %s)", who, says)
+}
+
+func verdict(err error) string {
+	if err == nil {
+		return "nil"
+	}
+	return "an error"
+}
+
+// history says who lived when. mu is held.
+func (w *world) history(m *msg) string {
+	at := func(t time.Time) string {
+		if t.IsZero() {
+			return "-"
+		}
+		return fmt.Sprintf("%.3fs", t.Sub(w.began).Seconds())
+	}
+	s := fmt.Sprintf("published %s..%s; publisher closed %s..%s with %v; its process %s %s;", at(m.began), at(m.returned),
+		at(m.from.closing), at(m.from.closed), m.from.closeErr, m.from.life.how, at(m.from.life.ended))
+	for _, r := range m.to {
+		for _, l := range w.receivers[r].lives {
+			s += fmt.Sprintf(" %s %s %s %s closing %s closed %s killed %s with %v;", l.proc.name, l.of.plan.Kind, at(l.began), l.how,
+				at(l.closing), at(l.closed), at(l.killed), l.closeErr)
+		}
+	}
+	return s
+}
