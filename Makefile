@@ -39,6 +39,9 @@ SEEDS ?= 50000
 sim: ## SEEDS worlds of publishers, receivers and faults; SIM_SEED repeats one
 	SEEDS=$(SEEDS) go test -count=1 -v -timeout 24h -run 'TestSimulation$$' ./internal/acked/receiver
 
+apisim: ## SEEDS random programs over the public API: docs/apisim.md; APISIM_SEED repeats one, APISIM_SHRINK=1 makes it small
+	SEEDS=$(SEEDS) go test -count=1 -v -timeout 24h -run 'TestAPISimulation$$' ./internal/tests/apisim
+
 FAULTS ?= 5000
 MESSAGES ?= 5000000
 chaos: ## real sockets, and a network that does everything networks do; CHAOS_SEED repeats a schedule

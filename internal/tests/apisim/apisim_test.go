@@ -1,3 +1,5 @@
+//go:build unix
+
 package apisim
 
 import (
@@ -11,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -60,39 +63,58 @@ func TestChild(t *testing.T) {
 	})
 }
 
-// hang is how long a program may take.
-const hang = 6 * time.Second
+// A program that computes for busy, or stands still for still, does not end. Both allow for a machine that has other work.
+const (
+	busy  = 5 * time.Second // of the processor
+	still = 10 * time.Second
+)
 
-// watch ends a process that computes without end, and says where.
+// watch ends a process that does not get on, and says where it is.
 func watch(alive <-chan struct{}, say func(string, ...any)) {
+	began, used := time.Now(), processor()
 	for {
 		select {
 		case <-alive:
-		case <-time.After(hang):
-			say("hang %s", standstill())
+			began, used = time.Now(), processor()
+			continue
+		case <-time.After(time.Second):
+		}
+		where, computes := standstill()
+		if computes && processor()-used > busy || !computes && where != "" && time.Since(began) > still {
+			say("hang %s", where)
 			os.Exit(3)
 		}
 	}
 }
 
+// processor is the time that this process has computed.
+func processor() time.Duration {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
 // standstill says who computes, or who waits for a mutex whose holder waits for the time, which then stands still.
-func standstill() string {
-	computes, waits := map[string]bool{}, map[string]bool{}
+func standstill() (where string, computes bool) {
+	busy, waits := map[string]bool{}, map[string]bool{}
 	for _, s := range bubble() {
 		head, _, _ := strings.Cut(s, "\n")
 		f := libraryFrame(s)
 		switch {
 		case f == "":
 		case strings.Contains(head, "[runnable") || strings.Contains(head, "[running"):
-			computes[f] = true
+			busy[f] = true
 		case strings.Contains(head, "Mutex"):
 			waits[f] = true
 		}
 	}
-	if len(computes) > 0 {
-		return fmt.Sprintf("a loop without end: %v", slices.Sorted(maps.Keys(computes)))
+	switch {
+	case len(busy) > 0:
+		return fmt.Sprintf("a loop without end: %v", slices.Sorted(maps.Keys(busy))), true
+	case len(waits) > 0:
+		return fmt.Sprintf("a lock is held while its holder waits, wanted by %v", slices.Sorted(maps.Keys(waits))), false
 	}
-	return fmt.Sprintf("a lock is held while its holder waits, wanted by %v", slices.Sorted(maps.Keys(waits)))
+	return "", false
 }
 
 func tempDir() string {
