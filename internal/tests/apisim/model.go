@@ -128,6 +128,11 @@ func (w *world) conclude(ms []*msg, err error, split func(error) []publishError)
 		return
 	}
 	parts := split(err)
+	if len(parts) == 0 && errors.Is(err, errPublisherClosed) { // it was not even begun
+		for _, m := range ms {
+			m.outcome = notSent
+		}
+	}
 	if len(parts) == 1 { // those in neither list have reached their level
 		for _, m := range ms {
 			m.outcome = okay
