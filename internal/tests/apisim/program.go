@@ -86,7 +86,8 @@ func (p Program) Keep(ids []int) Program {
 }
 
 // IDs are the ids of the steps.
-func (p Program) IDs() (ids []int) {
+func (p Program) IDs() []int {
+	ids := []int{} // nil would mean all
 	for _, s := range p.Steps {
 		ids = append(ids, s.ID)
 	}
