@@ -116,6 +116,7 @@ func (w *world) over(x *subscription) {
 		x.ending = x.ended
 	}
 	w.noteLocked("the channel of subscription %d is closed", x.id)
+	w.remainder(x)
 	atEnd := x.atEnd
 	w.mu.Unlock()
 	if atEnd != nil {
@@ -149,27 +150,36 @@ func (w *world) ending(x *subscription) {
 	}
 	x.ending = time.Now()
 	w.noteLocked("subscription %d of %s ends", x.id, x.by.life.proc.name)
-	if x.by.plan.Group != "" {
+	w.remainder(x)
+}
+
+// remainder notes what an unnamed subscription leaves when it ends: nothing beside others, all that was not acked if it is
+// the last. When exactly it leaves cannot be seen: some time from its being asked to its channel's end. mu is held.
+func (w *world) remainder(x *subscription) {
+	l := x.by.life
+	if x.by.plan.Group != "" || l.proc.dead.Load() {
 		return
 	}
-	t := x.by.life.topic(x.topic)
+	t := l.topic(x.topic)
 	stays := len(t.groups) > 0
 	for _, other := range t.subs {
-		stays = stays || other != x && other.by.plan.Group == "" && other.ending.IsZero()
-	}
-	if !stays && !x.by.life.proc.dead.Load() {
-		u := union{at: time.Now()}
-		for _, m := range w.messages {
-			if len(m.to) == 1 && m.to[0] == x.by.life.of.n && m.name() == x.topic && m.outcome == okay && !m.settled() && m.from.plan.Confirm != 1 &&
-				!m.from.plan.Plain && !m.from.life.boxed() {
-				u.msgs = append(u.msgs, m)
-			}
-		}
-		t.unions = append(t.unions, u)
+		stays = stays || other != x && other.by.plan.Group == "" && other.ended.IsZero()
 	}
 	if stays { // its remainder counts as acked
-		w.letGo(x.by.life.of.n, x.topic, "an unnamed subscription ended beside others")
+		w.letGo(l.of.n, x.topic, "an unnamed subscription ended beside others")
+		return
 	}
+	if x.ended.IsZero() {
+		return
+	}
+	u := union{at: time.Now()}
+	for _, m := range w.messages {
+		if len(m.to) == 1 && m.to[0] == l.of.n && m.name() == x.topic && m.outcome == okay && !m.settled() && m.from.plan.Confirm != 1 &&
+			!m.from.plan.Plain && !m.from.life.boxed() {
+			u.msgs = append(u.msgs, m)
+		}
+	}
+	t.unions = append(t.unions, u)
 }
 
 // letGo notes that the messages of a topic that are under way may go unhandled. mu is held.
