@@ -243,7 +243,7 @@ func (w *world) checkFlushed(p *publisher, name string, before []*msg) {
 func (w *world) reachable(m *msg) bool {
 	for _, r := range m.to {
 		for _, l := range w.receivers[r].lives {
-			end := l.closing
+			end := l.closed // until then it may take messages
 			if l.how == "killed" {
 				end = l.killed
 			}
