@@ -65,6 +65,7 @@ func (w *world) take(s Step) {
 		w.mu.Lock()
 		kind := failKinds[s.A%len(failKinds)]
 		w.failing[kind] = !w.failing[kind]
+		w.gibberish = w.gibberish || kind == "unmarshal"
 		w.mu.Unlock()
 	}
 }

@@ -32,6 +32,7 @@ type world struct {
 	calls      map[*call]bool // that have not returned
 	gates      map[string]chan struct{}
 	failing    map[string]bool
+	gibberish  bool                 // unmarshaling has failed for a while
 	gated      map[string]time.Time // the gates that were ever closed, and until when
 	route      int                  // the receiver that the logical topic leads to
 	subs       []*subscription
