@@ -21,7 +21,15 @@ func (w *world) circumstances(m *msg) string {
 }
 
 // suspects are what may have to do with it at its first receiver. mu is held.
-func (w *world) suspects(m *msg) string { return w.suspect(w.receivers[m.to[0]], m.name()) }
+func (w *world) suspects(m *msg) string {
+	r := w.receivers[m.to[0]]
+	for _, s := range r.plan.Subs {
+		if s.NoHook && s.Attempts > 0 && m.nacks >= s.Attempts && w.left(m) {
+			return ": it was rejected to a publisher that had left"
+		}
+	}
+	return w.suspect(r, m.name())
+}
 
 // how names the way in which a message was lost. mu is held.
 func (w *world) how(m *msg) string {
