@@ -43,8 +43,8 @@ func idOf(m *message.Message) int {
 	return id
 }
 
-// onFailure is the publishers' hook.
-func (w *world) onFailure(p *publisher, topic string, encoded []byte, reason error) {
+// onFailure is the hook of publishers and Managers. A Publisher that can be reached publishes from it.
+func (w *world) onFailure(who, topic string, encoded []byte, reason error) {
 	w.callback("onfailure")
 	m := w.find(encoded)
 	if m == nil {
@@ -55,7 +55,13 @@ func (w *world) onFailure(p *publisher, topic string, encoded []byte, reason err
 		return
 	}
 	w.mu.Lock()
-	w.noteLocked("OnFailure of %s: m%d: %v", p.name(), m.id, reason)
+	w.noteLocked("OnFailure of %s: m%d: %v", who, m.id, reason)
+	if errors.Is(reason, errUndelivered) {
+		w.undeliveredLocked(m)
+		w.mu.Unlock()
+		w.misbehave(m.from)
+		return
+	}
 	if errors.Is(reason, errTopicGone) && len(m.acks) > 0 && !m.from.sent().boxed() {
 		w.violatedLocked(2, "a message that was acked is said to be gone with its topic", "m%d: %v", m.id, reason)
 	}
@@ -64,6 +70,19 @@ func (w *world) onFailure(p *publisher, topic string, encoded []byte, reason err
 		w.violatedLocked(13, "a message over the peer's limit is reported late", "m%d after %v", m.id, time.Since(m.began))
 	}
 	w.mu.Unlock()
+	w.misbehave(m.from)
+}
+
+// undeliveredLocked notes that a Close gave a message to OnFailure. The caller must hold mu.
+func (w *world) undeliveredLocked(m *msg) {
+	m.undelivered = true
+	if m.outcome == notSent {
+		w.violatedLocked(10, "OnFailure gets at a Close what Publish said was not sent", "%v", m)
+	}
+}
+
+// misbehave does what a rude OnFailure does.
+func (w *world) misbehave(p *publisher) {
 	switch {
 	case w.rude("onfailure-panics", 1):
 		panic("apisim: OnFailure")

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -107,7 +108,7 @@ func (w *world) faulty() bool { return w.faults }
 // stood tells that nothing stood between a life's graceful end and the sender of a message. mu is held.
 func (w *world) stood(l *life, m *msg) bool {
 	return l.how == "closed" && !l.closed.IsZero() && !w.disturbed && m.from.life.how == "" && m.from.closing.IsZero() &&
-		m.acks[firstKey(m.acks)].at.Before(l.closing) && l.closed.Sub(l.closing) < managerCloseTimeout-time.Second
+		m.acks[firstKey(m.acks)].at.Before(l.closing) && l.closed.Sub(l.closing) < w.managerCloseTimeout()-200*time.Millisecond
 }
 
 func firstKey(m map[string]*ack) string {
@@ -226,17 +227,21 @@ func (w *world) checkFlushed(p *publisher, name string, before []*msg) {
 	defer w.mu.Unlock()
 	for _, m := range before {
 		switch {
-		case m.settled() || m.dropped != "":
-		case name == "Drain" && p.life.boxed():
+		case m.settled() || m.dropped != "" || m.undelivered:
+		case p.life.boxed():
+			w.violatedLocked(1, name+" says nil for what was not handled (outbox)"+w.rudeness(), "%v", m)
+		case name == "Drain" && m.outcome == okay && !w.ephemeral(m) && !w.hookMayLag():
 			w.violatedLocked(1, "Drain says nil for what was not handled"+w.rudeness(), "%v", m)
 		case !w.reachable(m):
-			kind := "Flush says nil for what no receiver can have"
-			if p.life.boxed() {
-				kind += " (outbox)"
-			}
-			w.violatedLocked(1, kind, "%v", m)
+			w.violatedLocked(1, "Flush says nil for what no receiver can have", "%v", m)
 		}
 	}
+}
+
+// hookMayLag reports whether what was given to OnFailure need not have come there yet. The caller must hold mu.
+func (w *world) hookMayLag() bool {
+	_, blocked := w.gated["onfailure"]
+	return blocked || strings.HasPrefix(string(w.p.Shape.Rude), "onfailure")
 }
 
 // reachable tells whether any receiver that a message can go to lived at any time since it was published. mu is held.

@@ -97,6 +97,21 @@ func (w *world) checkCustody() {
 			m := ms[0]
 			w.violatedLocked(10, w.how(m), "%d confirmed messages, such as %v, and %d reported; %s%s%s", len(ms), m, counted,
 				w.history(m), w.suspects(m), w.circumstances(m))
+			continue
+		}
+		w.checkReported(ms)
+	}
+}
+
+// checkReported holds a Close that counts messages to giving them to OnFailure. The caller must hold mu.
+func (w *world) checkReported(ms []*msg) {
+	if w.hookMayLag() || ms[0].from.life.of.plan.Outbox {
+		return
+	}
+	for _, m := range ms {
+		if !m.undelivered {
+			w.violatedLocked(10, "a Close counts confirmed messages that OnFailure does not get", "%v; %s%s%s", m, w.history(m), w.suspects(m), w.circumstances(m))
+			return
 		}
 	}
 }

@@ -42,6 +42,8 @@ type msg struct {
 	failed   string          // it came to a failure hook or the dead letters, in words
 	dropped  string          // why the contract lets it go unhandled
 	reported time.Time       // when OnFailure of the publisher had it
+
+	undelivered bool // a Close has given it to OnFailure
 }
 
 // ack is the first one of a group. It is void if the delivery was over.

@@ -92,11 +92,11 @@ func (w *world) closeRest(l *life, n int) {
 	var err error
 	switch l.of.plan.Kind {
 	case shared:
-		err = w.closeAll(l.proc, "Manager.Close", n, managerCloseTimeout, l.manager.Close)
+		err = w.closeAll(l.proc, "Manager.Close", n, w.managerCloseTimeout(), l.manager.Close)
 	case private:
 		err = w.closeAll(l.proc, "Subscriber.Close (private)", n, l.subs[0].plan.CloseTimeout, l.subs[0].api.Close)
 	case pubsub:
-		bound := l.subs[0].plan.CloseTimeout + managerCloseTimeout
+		bound := l.subs[0].plan.CloseTimeout + w.managerCloseTimeout()
 		if l.local != nil {
 			bound += l.local.plan.CloseTimeout
 		} else {

@@ -88,7 +88,7 @@ func bubble() (stacks []string) {
 	return stacks
 }
 
-var framePattern = regexp.MustCompile(`watermill-buffstreams((?:/(?:pool|outbox|dedupe|internal/\w+))?\.[^\s(]*(?:\([^\s)]*\))?[^\s(]*)\(`)
+var framePattern = regexp.MustCompile(`watermill-buffstreams((?:/(?:pool|route|store|storage/\w+|internal/(?:acked/)?\w+))?\.[^\s(]*(?:\([^\s)]*\))?[^\s(]*)\(`)
 
 // libraryFrame is the innermost function of the library on a stack.
 func libraryFrame(stack string) string {

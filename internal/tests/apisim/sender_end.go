@@ -41,6 +41,7 @@ func (w *world) flush(p *publisher, drain bool, timeout time.Duration) {
 	err := w.timed(p.life.proc, name, timeout, func() error { return f(ctx) })
 	w.note("%s %s: %v", p.name(), name, err)
 	if err == nil && !p.life.proc.dead.Load() {
+		time.Sleep(10 * time.Millisecond) // OnFailure has a goroutine of its own
 		w.checkFlushed(p, name, before)
 	}
 }
@@ -81,7 +82,7 @@ func (w *world) closeSender(l *senderLife, n int) {
 		w.closePublisher(p, n)
 	}
 	if l.manager != nil {
-		err := w.closeAll(l.proc, "Manager.Close", n, managerCloseTimeout, l.manager.Close)
+		err := w.closeAll(l.proc, "Manager.Close", n, w.managerCloseTimeout(), l.manager.Close)
 		w.mu.Lock()
 		l.counted += undelivered(err)
 		w.noteLocked("Manager of %s closed: %v", l.proc.name, err)
@@ -98,7 +99,9 @@ func (w *world) closeSender(l *senderLife, n int) {
 }
 
 // managerCloseTimeout is what Manager.Close has.
-const managerCloseTimeout = 5 * time.Second
+func (w *world) managerCloseTimeout() time.Duration {
+	return pick(w.random(55), time.Second, 5*time.Second)
+}
 
 // beginEnd claims the end of a life.
 func (w *world) beginEnd(l *senderLife, how string) bool {

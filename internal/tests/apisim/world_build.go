@@ -10,34 +10,37 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
-	"github.com/buffstreams/watermill-buffstreams/outbox"
 	"github.com/buffstreams/watermill-buffstreams/pool"
+	"github.com/buffstreams/watermill-buffstreams/route"
+	"github.com/buffstreams/watermill-buffstreams/storage/outbox"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // This file has every use of the library's constructors, and the names that may move.
 type (
-	manager     = *pool.Manager
+	manager     = *buffstreams.Manager
 	box         = *outbox.Outbox
-	streamID    = pool.StreamID
-	streamState = pool.StreamState
-	streamRange = pool.Range
+	streamID    = store.StreamID
+	streamState = store.StreamState
+	streamRange = store.Range
 )
 
-var errTopicGone, errPublisherClosed = buffstreams.ErrTopicGone, buffstreams.ErrPublisherClosed
+var errTopicGone, errPublisherClosed, errUndelivered = buffstreams.ErrTopicGone, buffstreams.ErrPublisherClosed, buffstreams.ErrUndelivered
 
 // newManager makes a process's Manager.
 func (w *world) newManager(proc *process, limit int, groups map[string][]string, store *storeView) (manager, error) {
-	return pool.NewManager(w.managerConfig(proc, limit, groups, store))
+	return buffstreams.NewManager(w.managerConfig(proc, limit, groups, store))
 }
 
-func (w *world) managerConfig(proc *process, limit int, groups map[string][]string, store *storeView) pool.ManagerConfig {
+func (w *world) managerConfig(proc *process, limit int, groups map[string][]string, store *storeView) buffstreams.ManagerConfig {
 	s := &w.p.Shape
-	cfg := pool.ManagerConfig{
-		Dial: w.userDial(proc), Listen: w.userListen(proc),
-		Acked: pool.AckedConfig{
+	cfg := buffstreams.ManagerConfig{
+		Dial: w.userDial(proc), Listen: w.userListen(proc), CloseTimeout: w.managerCloseTimeout(),
+		OnFailure: func(topic string, encoded []byte, err error) { w.onFailure(proc.name, topic, encoded, err) },
+		Acked: buffstreams.AckedConfig{
 			Insecure: true, MaxMessageSize: limit, Groups: groups, HandshakeTimeout: time.Second, WriteTimeout: 2 * time.Second,
 			PingAfter: time.Second, DeadAfter: 3 * time.Second,
-			Retry: &pool.RetryConfig{InitialInterval: 50 * time.Millisecond, MaxInterval: time.Second},
+			Reconnect: &buffstreams.ReconnectConfig{InitialInterval: 50 * time.Millisecond, MaxInterval: time.Second},
 		},
 	}
 	if store != nil {
@@ -50,7 +53,7 @@ func (w *world) managerConfig(proc *process, limit int, groups map[string][]stri
 		cfg.Acked.WindowMessages, cfg.Acked.WindowBytes, cfg.Acked.MemoryLimit = 8, 32<<10, 48<<10
 	}
 	if s.Rude == "backoff-stops" {
-		cfg.Acked.Retry.BackOff = func() backoff.BackOff { return &backoff.StopBackOff{} }
+		cfg.Acked.Reconnect.BackOff = func() backoff.BackOff { return &backoff.StopBackOff{} }
 	}
 	return cfg
 }
@@ -90,13 +93,16 @@ func (w *world) userListen(proc *process) pool.ListenFunc {
 func (w *world) publisherConfig(p *publisher) buffstreams.PublisherConfig {
 	plan := p.plan
 	cfg := buffstreams.PublisherConfig{
-		Manager: p.life.manager, Marshaler: marshaler{w}, Outbox: p.life.box,
+		Manager: p.life.manager, Marshaler: marshaler{w},
 		Confirm:        []buffstreams.Confirm{buffstreams.ConfirmReceived, buffstreams.ConfirmEnqueued, buffstreams.ConfirmHandled}[plan.Confirm],
 		PublishTimeout: plan.PublishTimeout, CloseTimeout: plan.CloseTimeout,
-		OnFailure: func(topic string, encoded []byte, err error) { w.onFailure(p, topic, encoded, err) },
+		OnFailure: func(topic string, encoded []byte, err error) { w.onFailure(p.name(), topic, encoded, err) },
+	}
+	if p.life.box != nil {
+		cfg.Outbox = p.life.box
 	}
 	if plan.Logical {
-		cfg.Resolver = buffstreams.ResolverFunc(w.resolve)
+		cfg.Resolver = route.Func(w.resolve)
 	}
 	if plan.Plain {
 		cfg.Wire, cfg.Confirm, cfg.MaxMessageSize, cfg.Marshaler = buffstreams.WireBuffStreams, buffstreams.ConfirmEnqueued, 16<<10, nil
@@ -150,20 +156,20 @@ func (w *world) newPubSub(s *subscriber, p *publisher) (both, error) {
 	return buffstreams.NewPubSub(cfg, nil)
 }
 
-func (w *world) resolve(topic string) (buffstreams.Route, error) {
+func (w *world) resolve(_ context.Context, topic string) (route.Route, error) {
 	if w.callback("resolve") {
-		return buffstreams.Route{}, errors.New("apisim: the resolver fails")
+		return route.Route{}, errors.New("apisim: the resolver fails")
 	}
 	w.mu.Lock()
-	route, n := w.route, len(w.messages)
+	to, n := w.route, len(w.messages)
 	w.mu.Unlock()
 	switch {
 	case w.rude("resolve-panics", n):
 		panic("apisim: resolver")
 	case w.rude("resolve-nothing", n):
-		return buffstreams.Route{Addresses: []string{""}}, nil
+		return route.Route{Addresses: []string{""}}, nil
 	}
-	return buffstreams.Route{Addresses: []string{w.address(route)}, Name: topic}, nil
+	return route.Route{Addresses: []string{w.address(to)}, Name: topic}, nil
 }
 
 // undelivered is the sum of what an error counts.
@@ -203,7 +209,7 @@ func openBox(dir string) (box, error) {
 
 // spentAttempts is how many attempts an error of a subscriber says that a message had, or 0.
 func spentAttempts(err error) int {
-	if spent, ok := err.(*buffstreams.SpentError); ok {
+	if spent, ok := err.(*buffstreams.AttemptsExhaustedError); ok {
 		return spent.Attempts
 	}
 	return 0
