@@ -40,8 +40,8 @@ type Manager struct {
 	wg      sync.WaitGroup // the ticker
 
 	failures failureQueue
-	closing  sync.Once // runs shutDown
-	closeErr error     // of shutDown
+	done     chan struct{} // closed at the end of Close
+	closeErr error         // of Close, once done is closed
 
 	mu        sync.Mutex
 	senders   map[netio.Target]*sender.Sender
@@ -85,7 +85,7 @@ func NewManager(cfg ManagerConfig) (*Manager, error) {
 	return &Manager{
 		cfg: cfg, dial: cfg.dial(), plain: plain,
 		held: flow.NewBudget(cfg.Acked.MemoryLimit), kept: flow.NewBudget(cfg.Acked.MemoryLimit),
-		workers: flush.NewWorkers(), ticker: sender.NewTicker(cfg.Acked.PingAfter), stop: make(chan struct{}),
+		workers: flush.NewWorkers(), ticker: sender.NewTicker(cfg.Acked.PingAfter), stop: make(chan struct{}), done: make(chan struct{}),
 		senders: map[netio.Target]*sender.Sender{}, listeners: map[netio.Target]*opening{},
 		failures: failureQueue{hook: cfg.OnFailure, logger: cfg.Logger},
 	}, nil
@@ -138,14 +138,22 @@ func (m *Manager) Close() error {
 
 // closeWithin is Close with a time-out of the caller's.
 func (m *Manager) closeWithin(ctx context.Context) error {
-	m.closing.Do(func() { m.closeErr = m.shutDown(ctx) })
+	m.mu.Lock()
+	first := !m.closed
+	m.closed = true
+	m.mu.Unlock()
+	if !first {
+		<-m.done
+		return m.closeErr
+	}
+	m.closeErr = m.shutDown(ctx)
+	close(m.done)
 	return m.closeErr
 }
 
 // shutDown is Close, once.
 func (m *Manager) shutDown(ctx context.Context) error {
 	m.mu.Lock()
-	m.closed = true
 	targets := slices.Collect(maps.Keys(m.listeners))
 	senders := maps.Clone(m.senders)
 	m.mu.Unlock()
