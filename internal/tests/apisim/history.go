@@ -2,6 +2,7 @@ package apisim
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -53,7 +54,10 @@ func (w *world) how(m *msg) string {
 	}
 	var after string
 	for _, r := range m.to {
-		for _, l := range w.receivers[r].lives {
+		for _, l := range slices.Backward(w.receivers[r].lives) { // the last that the publisher can have met had it
+			if !end.IsZero() && l.began.After(end) {
+				continue
+			}
 			kind := string(l.of.plan.Kind)
 			if l.of.plan.Router {
 				kind += " router"
