@@ -45,6 +45,7 @@ type Manager struct {
 
 	mu        sync.Mutex
 	senders   map[netio.Target]*sender.Sender
+	writers   []string // the keys of plain
 	listeners map[netio.Target]*opening
 	ticking   bool
 	closed    bool
@@ -155,12 +156,16 @@ func (m *Manager) closeWithin(ctx context.Context) error {
 func (m *Manager) shutDown(ctx context.Context) error {
 	m.mu.Lock()
 	targets := slices.Collect(maps.Keys(m.listeners))
-	senders := maps.Clone(m.senders)
+	senders, writers := maps.Clone(m.senders), m.writers
 	m.mu.Unlock()
 
 	var flushing sync.WaitGroup
 	for _, s := range senders {
 		flushing.Go(func() { _ = s.FlushAll(ctx) }) // ends with ctx at the latest; what is left shows below
+	}
+	unwritten := make([]error, len(writers))
+	for i, key := range writers {
+		flushing.Go(func() { unwritten[i] = m.flushPlain(ctx, key) }) // the same; plain.Close says what is left
 	}
 	var errs []error
 	for _, t := range targets {
@@ -169,6 +174,7 @@ func (m *Manager) shutDown(ctx context.Context) error {
 		}
 	}
 	flushing.Wait()
+	errs = append(errs, unwritten...)
 	close(m.stop)
 	left := &UndeliveredError{}
 	for t, s := range senders {
@@ -181,6 +187,28 @@ func (m *Manager) shutDown(ctx context.Context) error {
 	m.workers.Close()
 	errs = append(errs, left.orNil(), m.plain.Close(), m.failures.await(ctx, "ManagerConfig.OnFailure"))
 	return errors.Join(errs...)
+}
+
+// dialPlain opens the writer to a plain peer, unless there is one.
+func (m *Manager) dialPlain(cfg pool.WriterConfig) error {
+	switch err := m.plain.Dial(cfg); {
+	case errors.Is(err, pool.ErrAlreadyOpened):
+		return nil
+	case err != nil:
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.writers = append(m.writers, cfg.Key)
+	return nil
+}
+
+// flushPlain returns the error of messages to a plain peer that have failed, none of those that ctx leaves unwritten.
+func (m *Manager) flushPlain(ctx context.Context, key string) error {
+	if err := m.plain.Flush(ctx, key); ctx.Err() == nil {
+		return err
+	}
+	return nil
 }
 
 // sender returns the sender to a target, and makes it where there is none.
