@@ -32,7 +32,10 @@ func (w *world) checkGroups() {
 
 // checkGrowth looks at what is left of addresses that are long gone.
 func (w *world) checkGrowth() {
-	if w.churned == 0 {
+	w.mu.Lock()
+	gone := w.churned
+	w.mu.Unlock()
+	if gone == 0 {
 		return
 	}
 	time.Sleep(15 * time.Minute)
@@ -43,8 +46,8 @@ func (w *world) checkGrowth() {
 		}
 	}
 	for f, n := range links {
-		if n > w.churned/2+10 {
-			w.violated(14, "addresses that are gone leave goroutines behind: "+f, "%d after 15 minutes, of %d addresses", n, w.churned)
+		if n > gone/2+10 {
+			w.violated(14, "addresses that are gone leave goroutines behind: "+f, "%d after 15 minutes, of %d addresses", n, gone)
 		}
 	}
 }

@@ -50,7 +50,6 @@ var opens = []open{
 	// Reconnecting.
 	{`an address is dialed in a hot loop \(backoff-stops\)`, 752, "backoff.Stop is waited for as if it was a time"},
 	{`a loop without end: \[internal/acked/sender\..*\]`, 4839, "the same, where Dial fails at once"},
-	{`addresses that are gone leave goroutines behind: internal/acked/sender\.\(\*Sender\)\.run`, 942, "a Sender is never forgotten"},
 }
 
 // lookedFor are seeds beyond those of a short campaign that found kinds which are mended.

@@ -36,7 +36,7 @@ const (
 	opRoute         Op = "route"          // the logical topic leads to receiver A from now on
 	opGate          Op = "gate"           // callbacks of the kind A block, or go on
 	opFail          Op = "fail"           // callbacks of the kind A fail, or do not any more
-	opChurn         Op = "churn"          // N addresses are published to, each once, and nobody is there
+	opChurn         Op = "churn"          // N addresses come for one message each, and go
 	opLowerLimit    Op = "lower-limit"    // A receiver has a smaller MaxMessageSize from its next life on
 	opSwap          Op = "swap"           // A subscription ends, and one of its Subscriber begins in the same moment; C mood
 	opCancelKill    Op = "cancel-kill"    // A subscription ends, and with its channel the process, as kill -9 does

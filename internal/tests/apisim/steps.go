@@ -103,19 +103,40 @@ func (w *world) size(n int, p *publisher) int {
 	return n % 64
 }
 
-// churn publishes to addresses where nobody is.
+// churn publishes to addresses that come for one message and go.
 func (w *world) churn(p *publisher, n int) {
 	if p.pub != nil || p.life.boxed() || p.plan.Plain {
 		return
 	}
-	w.churned += n
+	w.mu.Lock()
+	first := w.visitors
+	w.visitors += n
+	w.mu.Unlock()
 	go func() {
 		for i := range n {
-			m := message.NewMessage("x", []byte("nobody"))
-			topic := fmt.Sprintf("127.0.0.1:%d/x", 20000+w.churned+i)
-			_ = w.timed(p.life.proc, "Publish", p.plan.PublishTimeout, func() error { return p.api.Publish(topic, m) })
+			w.visit(p, fmt.Sprintf("127.0.0.1:%d", 20000+first+i))
 		}
 	}()
+}
+
+// visit has one message handled at an address, and ends what listens there.
+func (w *world) visit(p *publisher, address string) {
+	sub, handled, err := w.newVisitor(address)
+	if err != nil {
+		return
+	}
+	defer func() { _ = sub.Close() }()
+	m := message.NewMessage("x", []byte("a visitor's"))
+	if w.timed(p.life.proc, "Publish", p.plan.PublishTimeout, func() error { return p.api.Publish(address+"/x", m) }) != nil {
+		return
+	}
+	select {
+	case <-handled:
+		w.mu.Lock()
+		w.churned++
+		w.mu.Unlock()
+	case <-time.After(p.plan.PublishTimeout):
+	}
 }
 
 func (w *world) withSender(s Step, to *sender) {

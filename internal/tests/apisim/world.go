@@ -21,8 +21,7 @@ type world struct {
 	healed    bool          // the driver's: the steps are over
 	faults    bool          // of the network happened
 	disturbed bool          // a fault, a kill or a failing callback happened
-	churned   int
-	drained   time.Time // when everything was to have drained; zero if it never was
+	drained   time.Time     // when everything was to have drained; zero if it never was
 
 	mu         sync.Mutex
 	step       int
@@ -37,6 +36,8 @@ type world struct {
 	route      int                  // the receiver that the logical topic leads to
 	subs       []*subscription
 	delivered  int
+	visitors   int            // addresses that came to go
+	churned    int            // those that had their message and are gone
 	firsts     map[string]int // of the last first delivery of a lane to a group in a life, the seq
 }
 

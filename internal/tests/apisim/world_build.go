@@ -144,6 +144,31 @@ func (w *world) newSubscriber(s *subscriber) (subscribing, error) {
 	return buffstreams.NewSubscriber(w.subscriberConfig(s), nil)
 }
 
+// newVisitor is a Subscriber that sends to handled when it has acked a message.
+func (w *world) newVisitor(address string) (sub subscribing, handled chan struct{}, err error) {
+	proc := &process{name: "visitor"}
+	cfg := buffstreams.SubscriberConfig{CloseTimeout: time.Second, ManagerConfig: w.managerConfig(proc, 0, nil, nil)}
+	cfg.ManagerConfig.Listen = w.net.listen(proc)
+	if sub, err = buffstreams.NewSubscriber(cfg, nil); err != nil {
+		return nil, nil, err
+	}
+	messages, err := sub.Subscribe(context.Background(), address+"/x")
+	if err != nil {
+		return nil, nil, errors.Join(err, sub.Close())
+	}
+	handled = make(chan struct{}, 1)
+	go func() { // ends with sub
+		for m := range messages {
+			m.Ack()
+			select {
+			case handled <- struct{}{}:
+			default: // it comes again
+			}
+		}
+	}()
+	return sub, handled, nil
+}
+
 // newPubSub makes both ends in one.
 func (w *world) newPubSub(s *subscriber, p *publisher) (both, error) {
 	cfg := buffstreams.PubSubConfig{
