@@ -55,8 +55,8 @@ type Sender struct {
 	flusher *flush.Flusher  // runs flush
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
-	wg      sync.WaitGroup // run
-	work    chan struct{}  // tells run that there is something to send and no connection
+	wg      sync.WaitGroup  // run
+	backoff backoff.BackOff // of run; nil before the first
 
 	// mu guards the fields below, client's streams included. It is not held across I/O or a call of the user's code.
 	mu          sync.Mutex
@@ -64,6 +64,7 @@ type Sender struct {
 	conn        net.Conn // nil while there is none
 	enc         session.Encoder
 	closed      bool
+	running     bool          // run is under way
 	unreachable *TimeoutError // why there is no connection; nil once a peer has welcomed one
 	refusal     error         // the same, if another attempt is of no use for now
 	onRefused   map[any]func(session.Refused)
@@ -78,7 +79,7 @@ type Sender struct {
 // New returns a Sender that has not dialed yet. Its owner calls Tick a few times a second, and Close.
 func New(cfg Config) *Sender {
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &Sender{cfg: cfg, ctx: ctx, cancel: cancel, work: make(chan struct{}, 1)}
+	s := &Sender{cfg: cfg, ctx: ctx, cancel: cancel}
 	s.client = session.NewClient(session.ClientConfig{
 		Identity: cfg.Identity, NextStream: cfg.NextStream,
 		Window:   session.Window{Messages: cfg.WindowMessages, Bytes: cfg.WindowBytes, Budget: cfg.Budget},
@@ -86,7 +87,6 @@ func New(cfg Config) *Sender {
 		IdleCredit: idleCredit, ForgetAfter: cfg.ForgetAfter, Agent: "watermill-buffstreams",
 	})
 	s.flusher = flush.New(cfg.Workers, s.flush)
-	s.wg.Go(s.run) // ends when Close cancels ctx; Close waits for it
 	return s
 }
 
@@ -235,7 +235,7 @@ func (s *Sender) abandon(o *session.Outbound, w *session.Waiter) {
 	<-w.Done
 }
 
-// kick wakes the flusher, which wakes run if there is no connection.
+// kick wakes the flusher, which starts run if there is no connection.
 func (s *Sender) kick() {
 	s.cfg.Ticker.wake()
 	s.flusher.Kick()
