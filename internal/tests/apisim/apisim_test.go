@@ -28,12 +28,12 @@ func TestChild(t *testing.T) {
 	}
 	out := bufio.NewWriter(os.NewFile(3, "results"))
 	say := func(format string, args ...any) {
-		fmt.Fprintf(out, format+"\n", args...)
+		_, _ = fmt.Fprintf(out, format+"\n", args...)
 		_ = out.Flush()
 	}
 	first, last := parseRange(seeds)
 	dir := tempDir()
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	alive := make(chan struct{}, 1)
 	go watch(alive, say) // outside the bubble, where time is real
 	synctest.Test(t, func(*testing.T) {
@@ -140,7 +140,7 @@ func parseRange(s string) (first, last uint64) {
 }
 
 func parseIDs(s string) (ids []int) {
-	for _, f := range strings.Split(s, ",") {
+	for f := range strings.SplitSeq(s, ",") {
 		id, _ := strconv.Atoi(f)
 		ids = append(ids, id)
 	}

@@ -66,7 +66,7 @@ func (w *world) onFailure(who, topic string, encoded []byte, reason error) {
 		w.violatedLocked(2, "a message that was acked is said to be gone with its topic", "m%d: %v", m.id, reason)
 	}
 	m.failed, m.reported = "OnFailure of its publisher", time.Now()
-	if limit := w.p.Shape.PeerLimit; limit > 0 && len(m.payload) > limit && m.served && w.quiet() && time.Since(m.began) > 5*time.Second {
+	if limit := w.p.Shape.PeerLimit; limit > 0 && len(m.payload) > limit && m.served && w.quietLocked() && time.Since(m.began) > 5*time.Second {
 		w.violatedLocked(13, "a message over the peer's limit is reported late", "m%d after %v", m.id, time.Since(m.began))
 	}
 	w.mu.Unlock()
@@ -91,8 +91,8 @@ func (w *world) misbehave(p *publisher) {
 	}
 }
 
-// quiet tells that no fault, kill, close or blocking callback has happened. mu is held.
-func (w *world) quiet() bool {
+// quietLocked reports whether no fault, kill, close or blocking callback has happened. The caller must hold mu.
+func (w *world) quietLocked() bool {
 	for _, r := range w.receivers {
 		if len(r.lives) != 1 || r.lives[0].ended() {
 			return false

@@ -141,7 +141,7 @@ func ids(keep []int) string {
 // understand reads what a child said. A seed that began and did not end has ended the process.
 func understand(lines, output string) (all []played) {
 	var began *uint64
-	for _, line := range strings.Split(lines, "\n") {
+	for line := range strings.SplitSeq(lines, "\n") {
 		word, rest, _ := strings.Cut(line, " ")
 		switch word {
 		case "begin":

@@ -34,13 +34,13 @@ func (w *world) delivery(x *subscription, got *message.Message) {
 	if !slices.Contains(m.to, l.of.n) {
 		w.violatedLocked(11, "a message is delivered where it was not sent", "%v at %s", m, l.proc.name)
 	}
-	w.checkAgain(x, m)
-	w.checkOrder(x, m)
-	w.checkSiblings(x, m)
-	w.checkStore(l, m)
+	w.checkAgainLocked(x, m)
+	w.checkOrderLocked(x, m)
+	w.checkSiblingsLocked(x, m)
+	w.checkStoreLocked(l, m)
 }
 
-// changed tells whether a handler wrote what a message has now.
+// changed reports whether a handler wrote what a message has now.
 func (w *world) changed(got *message.Message) string {
 	if len(got.Payload) > 0 && got.Payload[0] == 'X' {
 		return ", which a handler wrote before its Nack"
@@ -55,8 +55,8 @@ func (w *world) rudeness() string {
 	return ""
 }
 
-// checkAgain holds a group to getting an acked message once. mu is held.
-func (w *world) checkAgain(x *subscription, m *msg) {
+// checkAgainLocked holds a group to getting an acked message once. The caller must hold mu.
+func (w *world) checkAgainLocked(x *subscription, m *msg) {
 	l, g := x.by.life, x.group()
 	before := m.acks[g]
 	s := m.from.life.of
@@ -65,17 +65,17 @@ func (w *world) checkAgain(x *subscription, m *msg) {
 	case before.life == l:
 		w.violatedLocked(4, "a message that was acked is delivered once more to its group", "%v to %s of %s", m, g, l.proc.name)
 	case l.n == before.life.n+1 && before.life.how == "killed" && !before.by.ended.IsZero() && !before.by.ended.After(before.life.killed) &&
-		!w.faulty() && w.aloneIn(before.life, x.topic):
+		!w.faultyLocked() && w.aloneInLocked(before.life, x.topic):
 		w.violatedLocked(4, "a message acked before its channel was closed comes again, though the connection stood until then",
 			"%v to %s: acked at %v, channel closed at %v, killed at %v", m, g, before.at.Sub(w.began), before.by.ended.Sub(w.began), before.life.killed.Sub(w.began))
-	case l.n == before.life.n+1 && w.stood(before.life, m) && w.aloneIn(before.life, x.topic):
+	case l.n == before.life.n+1 && w.stoodLocked(before.life, m) && w.aloneInLocked(before.life, x.topic):
 		w.violatedLocked(4, "a message acked before a graceful close comes again, though the connection stood",
 			"%v to %s: acked at %v, %s began to close at %v", m, g, before.at.Sub(w.began), before.life.proc.name, before.life.closing.Sub(w.began))
 	}
 }
 
-// checkSiblings holds a group to giving a nacked message to a member that is idle. mu is held.
-func (w *world) checkSiblings(x *subscription, m *msg) {
+// checkSiblingsLocked holds a group to giving a nacked message to a member that is idle. The caller must hold mu.
+func (w *world) checkSiblingsLocked(x *subscription, m *msg) {
 	if x.mood != "always nacks" || x.seen[m.id] < 5 || x.by.plan.Key || x.by.plan.Group == "" {
 		return
 	}
@@ -87,9 +87,9 @@ func (w *world) checkSiblings(x *subscription, m *msg) {
 	}
 }
 
-// checkStore holds a receiver whose DedupeStore has failed to what it had granted by then. mu is held.
-func (w *world) checkStore(l *life, m *msg) {
-	if l.store == nil || !l.store.failed.Load() || !w.p.Shape.Tight || !w.fresh(l, m) {
+// checkStoreLocked holds a receiver whose DedupeStore has failed to what it had granted by then. The caller must hold mu.
+func (w *world) checkStoreLocked(l *life, m *msg) {
+	if l.store == nil || !l.store.failed.Load() || !w.p.Shape.Tight || !w.freshLocked(l, m) {
 		return
 	}
 	if l.store.since++; l.store.since > 80 { // windows of 8 messages for 4 topics, for both directions of a race
@@ -97,16 +97,16 @@ func (w *world) checkStore(l *life, m *msg) {
 	}
 }
 
-// fresh tells that a message was published after the life of a receiver began, and delivered never before. mu is held.
-func (w *world) fresh(l *life, m *msg) bool {
+// freshLocked reports whether a message was published after the life of a receiver began, and delivered never before. The caller must hold mu.
+func (w *world) freshLocked(l *life, m *msg) bool {
 	return m.began.After(l.began) && len(m.first) == 1 && m.nacks == 0
 }
 
-// faulty tells that connections broke in this program. mu is held.
-func (w *world) faulty() bool { return w.faults }
+// faultyLocked reports whether connections broke in this program. The caller must hold mu.
+func (w *world) faultyLocked() bool { return w.faults }
 
-// stood tells that nothing stood between a life's graceful end and the sender of a message. mu is held.
-func (w *world) stood(l *life, m *msg) bool {
+// stoodLocked reports whether nothing stood between a life's graceful end and the sender of a message. The caller must hold mu.
+func (w *world) stoodLocked(l *life, m *msg) bool {
 	return l.how == "closed" && !l.closed.IsZero() && !w.disturbed && m.from.life.how == "" && m.from.closing.IsZero() &&
 		m.acks[firstKey(m.acks)].at.Before(l.closing) && l.closed.Sub(l.closing) < w.managerCloseTimeout()-200*time.Millisecond
 }
@@ -118,8 +118,8 @@ func firstKey(m map[string]*ack) string {
 	return ""
 }
 
-// aloneIn tells that a topic had one group in a life. mu is held.
-func (w *world) aloneIn(l *life, topic string) bool {
+// aloneInLocked reports whether a topic had one group in a life. The caller must hold mu.
+func (w *world) aloneInLocked(l *life, topic string) bool {
 	groups := map[string]bool{}
 	t := l.topic(topic)
 	for g := range t.groups {
@@ -131,8 +131,8 @@ func (w *world) aloneIn(l *life, topic string) bool {
 	return len(groups) == 1
 }
 
-// checkOrder holds the first deliveries of a lane to the order of its calls. mu is held.
-func (w *world) checkOrder(x *subscription, m *msg) {
+// checkOrderLocked holds the first deliveries of a lane to the order of its calls. The caller must hold mu.
+func (w *world) checkOrderLocked(x *subscription, m *msg) {
 	g := x.group()
 	if m.first[g] || w.p.Shape.Rude != "" || w.gibberish { // the key of a message that cannot be decoded is another one
 		return
@@ -230,22 +230,22 @@ func (w *world) checkFlushed(p *publisher, name string, before []*msg) {
 		case m.settled() || m.dropped != "" || m.undelivered:
 		case p.life.boxed():
 			w.violatedLocked(1, name+" says nil for what was not handled (outbox)"+w.rudeness(), "%v", m)
-		case name == "Drain" && m.outcome == okay && !w.ephemeral(m) && !w.hookMayLag():
+		case name == "Drain" && m.outcome == okay && !w.ephemeral(m) && !w.hookMayLagLocked():
 			w.violatedLocked(1, "Drain says nil for what was not handled"+w.rudeness(), "%v", m)
-		case !w.reachable(m):
+		case !w.reachableLocked(m):
 			w.violatedLocked(1, "Flush says nil for what no receiver can have", "%v", m)
 		}
 	}
 }
 
-// hookMayLag reports whether what was given to OnFailure need not have come there yet. The caller must hold mu.
-func (w *world) hookMayLag() bool {
+// hookMayLagLocked reports whether what was given to OnFailure need not have come there yet. The caller must hold mu.
+func (w *world) hookMayLagLocked() bool {
 	_, blocked := w.gated["onfailure"]
 	return blocked || strings.HasPrefix(string(w.p.Shape.Rude), "onfailure")
 }
 
-// reachable tells whether any receiver that a message can go to lived at any time since it was published. mu is held.
-func (w *world) reachable(m *msg) bool {
+// reachableLocked reports whether any receiver that a message can go to lived at any time since it was published. The caller must hold mu.
+func (w *world) reachableLocked(m *msg) bool {
 	for _, r := range m.to {
 		for _, l := range w.receivers[r].lives {
 			end := l.closed // until then it may take messages

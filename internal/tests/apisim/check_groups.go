@@ -11,8 +11,8 @@ func (w *world) checkGroups() {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.checkUnions()
-	w.checkDeclared()
+	w.checkUnionsLocked()
+	w.checkDeclaredLocked()
 	for _, m := range w.messages {
 		if m.outcome != okay || m.dropped != "" || m.failed != "" || len(m.acks) == 0 || len(m.to) != 1 || w.ephemeral(m) {
 			continue
@@ -23,8 +23,8 @@ func (w *world) checkGroups() {
 		}
 		name := m.name()
 		for g, since := range lives[0].topic(name).groups {
-			if since.Before(m.began) && m.acks[g] == nil && w.servedLater(lives[0], name, g) {
-				w.violatedLocked(2, "a group that was there all the time lacks a message that another has", "%v, group %s; %s", m, g, w.history(m))
+			if since.Before(m.began) && m.acks[g] == nil && w.servedLaterLocked(lives[0], name, g) {
+				w.violatedLocked(2, "a group that was there all the time lacks a message that another has", "%v, group %s; %s", m, g, w.historyLocked(m))
 			}
 		}
 	}
@@ -52,8 +52,8 @@ func (w *world) checkGrowth() {
 	}
 }
 
-// servedLater tells that a group had a living reader when everything was to drain. mu is held.
-func (w *world) servedLater(l *life, name, group string) bool {
+// servedLaterLocked reports whether a group had a living reader when everything was to drain. The caller must hold mu.
+func (w *world) servedLaterLocked(l *life, name, group string) bool {
 	for _, x := range l.topic(name).subs {
 		if x.by.plan.Group == group && x.by.life == l && (x.ending.IsZero() || x.ending.After(w.drained)) {
 			return !w.drained.IsZero()
@@ -62,8 +62,8 @@ func (w *world) servedLater(l *life, name, group string) bool {
 	return false
 }
 
-// checkUnions holds unnamed subscriptions that came soon after the last one had ended to having had what that left. mu is held.
-func (w *world) checkUnions() {
+// checkUnionsLocked holds unnamed subscriptions that came soon after the last one had ended to having had what that left. The caller must hold mu.
+func (w *world) checkUnionsLocked() {
 	for _, r := range w.receivers {
 		if len(r.lives) != 1 {
 			continue
@@ -85,15 +85,15 @@ func (w *world) checkUnion(t *topicState, name string) {
 			for _, m := range u.msgs {
 				if m.failed == "" && len(m.acks) > 0 && m.acks[x.group()] == nil && m.dropped == "" {
 					w.violatedLocked(2, "an unnamed subscription that came back lacks what the ended ones had not acked",
-						"%v at subscription %d to %s; %s", m, x.id, name, w.history(m))
+						"%v at subscription %d to %s; %s", m, x.id, name, w.historyLocked(m))
 				}
 			}
 		}
 	}
 }
 
-// checkDeclared holds declared groups, through all lives, to having had everything. mu is held.
-func (w *world) checkDeclared() {
+// checkDeclaredLocked holds declared groups, through all lives, to having had everything. The caller must hold mu.
+func (w *world) checkDeclaredLocked() {
 	for _, m := range w.messages {
 		if m.outcome != okay || m.dropped != "" || m.failed != "" || len(m.acks) == 0 || len(m.to) != 1 || w.ephemeral(m) || m.from.plan.Plain {
 			continue
@@ -103,12 +103,12 @@ func (w *world) checkDeclared() {
 		for _, l := range r.lives {
 			drops += l.topic(m.name()).drops
 		}
-		if !r.plan.Declared || drops > 0 || r.life == nil || m.from.life.how == "killed" || w.left(m) && m.from.closing.Before(w.drained) {
+		if !r.plan.Declared || drops > 0 || r.life == nil || m.from.life.how == "killed" || w.leftLocked(m) && m.from.closing.Before(w.drained) {
 			continue
 		}
 		for _, g := range r.groups() {
-			if m.acks[g] == nil && w.servedLater(r.life, m.name(), g) {
-				w.violatedLocked(2, "a declared group lacks a message that another has", "%v, group %s; %s", m, g, w.history(m))
+			if m.acks[g] == nil && w.servedLaterLocked(r.life, m.name(), g) {
+				w.violatedLocked(2, "a declared group lacks a message that another has", "%v, group %s; %s", m, g, w.historyLocked(m))
 			}
 		}
 	}

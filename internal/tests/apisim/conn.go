@@ -81,7 +81,7 @@ func (p *pipe) read(b []byte) (int, error) {
 			return 0, os.ErrDeadlineExceeded
 		case len(p.chunks) > 0 && !p.held:
 			if c := &p.chunks[0]; !time.Now().Before(c.at) {
-				return p.take(b), nil
+				return p.takeLocked(b), nil
 			}
 			arrives = p.chunks[0].at
 		case p.err != nil:
@@ -93,8 +93,8 @@ func (p *pipe) read(b []byte) (int, error) {
 	}
 }
 
-// take moves bytes that have arrived. mu is held.
-func (p *pipe) take(b []byte) (n int) {
+// takeLocked moves bytes that have arrived. The caller must hold mu.
+func (p *pipe) takeLocked(b []byte) (n int) {
 	now := time.Now()
 	for n < len(b) && len(p.chunks) > 0 && !now.Before(p.chunks[0].at) {
 		c := &p.chunks[0]
@@ -148,7 +148,7 @@ type conn struct {
 
 func (c *conn) Read(b []byte) (int, error) { return c.in.read(b) }
 func (c *conn) Write(b []byte) (int, error) {
-	if c.owner.dead.Load() { // nobody wrote it
+	if c.owner.dead.Load() { // it is not written
 		return len(b), nil
 	}
 	return c.out.write(b)

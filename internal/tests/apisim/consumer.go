@@ -50,7 +50,7 @@ func (w *world) subscribe(s *subscriber, name string, m mood) {
 	var out <-chan *message.Message
 	err := w.timed(l.proc, "Subscribe", 10*time.Second, func() (err error) {
 		if x.routed {
-			return w.route1(x, topic, ctx)
+			return w.addHandler(ctx, x, topic)
 		}
 		out, err = s.api.Subscribe(ctx, topic)
 		return err
@@ -74,8 +74,8 @@ func (w *world) subscribe(s *subscriber, name string, m mood) {
 	}
 }
 
-// route1 adds a handler to the Router.
-func (w *world) route1(x *subscription, topic string, ctx context.Context) error {
+// addHandler adds a handler to the Router.
+func (w *world) addHandler(ctx context.Context, x *subscription, topic string) error {
 	l := x.by.life
 	w.mu.Lock()
 	l.handlers++
@@ -116,7 +116,7 @@ func (w *world) over(x *subscription) {
 		x.ending = x.ended
 	}
 	w.noteLocked("the channel of subscription %d is closed", x.id)
-	w.remainder(x)
+	w.remainderLocked(x)
 	atEnd := x.atEnd
 	w.mu.Unlock()
 	if atEnd != nil {
@@ -138,24 +138,24 @@ func (w *world) handle(x *subscription, m *message.Message) bool {
 // end cancels a subscription.
 func (w *world) end(x *subscription) {
 	w.mu.Lock()
-	w.ending(x)
+	w.endingLocked(x)
 	w.mu.Unlock()
 	x.cancel()
 }
 
-// ending notes that a subscription was asked to end, and what that lets go unhandled. mu is held.
-func (w *world) ending(x *subscription) {
+// endingLocked notes that a subscription was asked to end, and what that lets go unhandled. The caller must hold mu.
+func (w *world) endingLocked(x *subscription) {
 	if !x.ending.IsZero() {
 		return
 	}
 	x.ending = time.Now()
 	w.noteLocked("subscription %d of %s ends", x.id, x.by.life.proc.name)
-	w.remainder(x)
+	w.remainderLocked(x)
 }
 
-// remainder notes what an unnamed subscription leaves when it ends: nothing beside others, all that was not acked if it is
-// the last. When exactly it leaves cannot be seen: some time from its being asked to its channel's end. mu is held.
-func (w *world) remainder(x *subscription) {
+// remainderLocked notes what an unnamed subscription leaves when it ends: nothing beside others, all that was not acked if it is
+// the last. When exactly it leaves cannot be seen: some time from its being asked to its channel's end. The caller must hold mu.
+func (w *world) remainderLocked(x *subscription) {
 	l := x.by.life
 	if x.by.plan.Group != "" || l.proc.dead.Load() {
 		return
@@ -166,7 +166,7 @@ func (w *world) remainder(x *subscription) {
 		stays = stays || other != x && other.by.plan.Group == "" && other.ended.IsZero()
 	}
 	if stays { // its remainder counts as acked
-		w.letGo(l.of.n, x.topic, "an unnamed subscription ended beside others")
+		w.letGoLocked(l.of.n, x.topic, "an unnamed subscription ended beside others")
 		return
 	}
 	if x.ended.IsZero() {
@@ -182,8 +182,8 @@ func (w *world) remainder(x *subscription) {
 	t.unions = append(t.unions, u)
 }
 
-// letGo notes that the messages of a topic that are under way may go unhandled. mu is held.
-func (w *world) letGo(receiver int, topic, why string) {
+// letGoLocked notes that the messages of a topic that are under way may go unhandled. The caller must hold mu.
+func (w *world) letGoLocked(receiver int, topic, why string) {
 	for _, m := range w.messages {
 		if !m.settled() && m.dropped == "" && (m.topic == topic || m.topic == w.address(receiver)+"/"+topic) {
 			m.dropped = why
@@ -198,7 +198,7 @@ func (w *world) endSubscriptions(l *life, which func(*subscription) bool) {
 	for _, t := range l.topics {
 		for _, x := range t.subs {
 			if which(x) {
-				w.ending(x)
+				w.endingLocked(x)
 			}
 		}
 	}

@@ -3,11 +3,12 @@ package apisim
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
-// circumstances name what may have to do with it. mu is held.
-func (w *world) circumstances(m *msg) string {
+// circumstancesLocked name what may have to do with it. The caller must hold mu.
+func (w *world) circumstancesLocked(m *msg) string {
 	s := w.rudeness()
 	if m.from.life.of.plan.Outbox {
 		s += " (outbox)"
@@ -21,19 +22,19 @@ func (w *world) circumstances(m *msg) string {
 	return s
 }
 
-// suspects are what may have to do with it at its first receiver. mu is held.
-func (w *world) suspects(m *msg) string {
+// suspectsLocked are what may have to do with it at its first receiver. The caller must hold mu.
+func (w *world) suspectsLocked(m *msg) string {
 	r := w.receivers[m.to[0]]
 	for _, s := range r.plan.Subs {
-		if s.NoHook && s.Attempts > 0 && m.nacks >= s.Attempts && w.left(m) {
+		if s.NoHook && s.Attempts > 0 && m.nacks >= s.Attempts && w.leftLocked(m) {
 			return ": it was rejected to a publisher that had left"
 		}
 	}
-	return w.suspect(r, m.name())
+	return w.suspectLocked(r, m.name())
 }
 
-// how names the way in which a message was lost. mu is held.
-func (w *world) how(m *msg) string {
+// howLocked names the way in which a message was lost. The caller must hold mu.
+func (w *world) howLocked(m *msg) string {
 	s := m.from.life
 	end := s.ended
 	if s.manager == nil && !m.from.closed.IsZero() {
@@ -52,23 +53,23 @@ func (w *world) how(m *msg) string {
 	case s.how == "killed":
 		who = "a killed publisher"
 	}
-	var after string
 	for _, r := range m.to {
 		for _, l := range slices.Backward(w.receivers[r].lives) { // the last that the publisher can have met had it
 			if !end.IsZero() && l.began.After(end) {
 				continue
 			}
+			var after string
 			kind := string(l.of.plan.Kind)
 			if l.of.plan.Router {
 				kind += " router"
 			}
 			switch {
 			case l.how == "killed" && !l.killed.Before(m.began) && (end.IsZero() || l.killed.Before(end)):
-				after += ", whose receiver had been killed"
+				after = ", whose receiver had been killed"
 			case l.how == "closed" && !l.closed.Before(m.began) && (end.IsZero() || l.closing.Before(end)):
-				after += fmt.Sprintf(", whose receiver (%s) had closed with %v", kind, verdict(l.closeErr))
+				after = fmt.Sprintf(", whose receiver (%s) had closed with %v", kind, verdict(l.closeErr))
 			case l.how == "closed" && !l.closed.Before(m.began):
-				after += fmt.Sprintf(", whose receiver (%s) closed later with %v", kind, verdict(l.closeErr))
+				after = fmt.Sprintf(", whose receiver (%s) closed later with %v", kind, verdict(l.closeErr))
 			default:
 				continue
 			}
@@ -85,21 +86,22 @@ func verdict(err error) string {
 	return "an error"
 }
 
-// history says who lived when. mu is held.
-func (w *world) history(m *msg) string {
+// historyLocked says who lived when. The caller must hold mu.
+func (w *world) historyLocked(m *msg) string {
 	at := func(t time.Time) string {
 		if t.IsZero() {
 			return "-"
 		}
 		return fmt.Sprintf("%.3fs", t.Sub(w.began).Seconds())
 	}
-	s := fmt.Sprintf("published %s..%s; publisher closed %s..%s with %v; its process %s %s;", at(m.began), at(m.returned),
+	var s strings.Builder
+	fmt.Fprintf(&s, "published %s..%s; publisher closed %s..%s with %v; its process %s %s;", at(m.began), at(m.returned),
 		at(m.from.closing), at(m.from.closed), m.from.closeErr, m.from.life.how, at(m.from.life.ended))
 	for _, r := range m.to {
 		for _, l := range w.receivers[r].lives {
-			s += fmt.Sprintf(" %s %s %s %s closing %s closed %s killed %s with %v;", l.proc.name, l.of.plan.Kind, at(l.began), l.how,
+			fmt.Fprintf(&s, " %s %s %s %s closing %s closed %s killed %s with %v;", l.proc.name, l.of.plan.Kind, at(l.began), l.how,
 				at(l.closing), at(l.closed), at(l.killed), l.closeErr)
 		}
 	}
-	return s
+	return s.String()
 }

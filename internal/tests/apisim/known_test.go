@@ -15,7 +15,7 @@ type open struct {
 	why  string
 }
 
-// receiverEnds are the ends of receivers after which messages are with nobody and nothing says so.
+// receiverEnds are the ends of receivers after which messages have no holder and no error says so.
 const receiverEnds = `confirmed messages are gone: of .*, whose receiver \((shared|private|pubsub)( router)?\) (had closed|closed later) with (nil|an error)`
 
 var opens = []open{
@@ -25,7 +25,7 @@ var opens = []open{
 	{`(PubSub|Subscriber)\.Close takes longer than its time-out while .*subfailure blocks.*`, 333, "a hook of a Subscriber has no time-out"},
 	{`Subscriber\.Close \(private\) takes longer than its time-out.*`, 2105, "the drain and the end of subscriptions have a time-out each"},
 	{`a message fails for good although no handler has nacked it so often`, 776, "a closing subscription counts what it cuts off as an attempt"},
-	{`.* not handled when all is well again: it was rejected to a publisher that had left`, 2823, "a rejection needs somebody who hears it"},
+	{`.* not handled when all is well again: it was rejected to a publisher that had left`, 2823, "a rejection to a publisher that has left goes nowhere"},
 
 	// Groups.
 	{`.*: (a group|a declared group) was dropped`, 344, "a group that is dropped and made anew"},
@@ -41,7 +41,7 @@ var opens = []open{
 	{`the process ends: .* nil pointer dereference *in \.\((\*pump|\*subscription)\)\..*`, 58, "nor is a senseless result of Unmarshal"},
 	{`what a living sender has confirmed is not handled when all is well again`, 1649, "a message that its Unmarshaler made without NewMessage; a key that changes (2738); " +
 		"a restored outbox (1665); a message over the peer's frame (2048)"},
-	{`Drain says nil for what was not handled`, 2048, "a message over the peer's frame is settled and its refusal told to nobody"},
+	{`Drain says nil for what was not handled`, 2048, "a message over the peer's frame is settled and its refusal is not reported"},
 
 	// Dial and Listen.
 	{`the process ends: .* nil pointer dereference *in (internal/acked/(sender|receiver)|pool)\..*`, 39, "Dial or Listen returns neither a result nor an error"},

@@ -54,7 +54,7 @@ type ack struct {
 	at   time.Time
 }
 
-// settled tells that some handler or failure hook has answered for the message.
+// settled reports whether some handler or failure hook has answered for the message.
 func (m *msg) settled() bool { return len(m.acks) > 0 || m.failed != "" }
 
 func (m *msg) String() string { return fmt.Sprintf("m%d (%s to %s)", m.id, m.from.name(), m.topic) }
@@ -108,7 +108,7 @@ func (w *world) conclude(ms []*msg, err error, split func(error) []publishError)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	byID := map[string]*msg{}
-	dead := len(ms) > 0 && ms[0].from.life.proc.dead.Load() // nobody heard what the call said
+	dead := len(ms) > 0 && ms[0].from.life.proc.dead.Load() // what the call returned is lost
 	for _, m := range ms {
 		m.returned = time.Now()
 		byID[fmt.Sprintf("m%d", m.id)] = m
@@ -156,7 +156,7 @@ func joined(err error, f func(error)) {
 		return
 	}
 	f(err)
-	switch x := err.(type) {
+	switch x := err.(type) { //nolint:errorlint // it is the walk itself
 	case interface{ Unwrap() []error }:
 		for _, e := range x.Unwrap() {
 			joined(e, f)

@@ -11,7 +11,7 @@ type mood string
 
 var moods = []mood{"prompt", "prompt", "prompt", "prompt", "slow", "slow", "nacks", "nacks once", "stuck", "reads nothing", "writes and nacks", "leaves", "always nacks"}
 
-// judge does what the mood says, and tells whether to ack.
+// judge does what the mood says, and reports whether to ack.
 func (w *world) judge(x *subscription, m *message.Message) bool {
 	id := idOf(m)
 	w.mu.Lock()

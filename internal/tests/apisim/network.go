@@ -44,7 +44,7 @@ func (p *pair) reset() {
 // hold makes both directions a black hole, or heals them.
 func (p *pair) hold(held bool) { p.each(func(x *pipe) { x.update(func() { x.held = held }) }) }
 
-// over tells that both ends have closed, or that it is broken.
+// over reports whether both ends have closed, or that it is broken.
 func (p *pair) over() bool {
 	over := true
 	p.each(func(x *pipe) {
@@ -160,7 +160,7 @@ func (n *network) kill(p *process, silent bool) {
 	defer n.mu.Unlock()
 	for _, l := range n.listeners {
 		if l.owner == p {
-			l.shut()
+			l.shutLocked()
 		}
 	}
 	for _, x := range n.pairs {
@@ -246,12 +246,12 @@ func (l *listener) Accept() (net.Conn, error) {
 func (l *listener) Close() error {
 	l.net.mu.Lock()
 	defer l.net.mu.Unlock()
-	l.shut()
+	l.shutLocked()
 	return nil
 }
 
-// shut frees the address, and resets who waits to be accepted. The network's mu is held.
-func (l *listener) shut() {
+// shutLocked frees the address, and resets who waits to be accepted. The caller must hold the network's mu.
+func (l *listener) shutLocked() {
 	l.once.Do(func() {
 		close(l.done)
 		if l.net.listeners[l.address] == l {

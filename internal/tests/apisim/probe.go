@@ -13,7 +13,7 @@ func (w *world) probes() {
 				continue
 			}
 			w.mu.Lock()
-			why := w.suspect(r, name)
+			why := w.suspectLocked(r, name)
 			w.mu.Unlock()
 			if err := w.probe(r, name, 10, 20*time.Second); err != nil {
 				w.violated(12, "a topic with prompt readers takes no message"+why, "%s/%s: %v", w.address(r.n), name, err)
@@ -24,7 +24,7 @@ func (w *world) probes() {
 	}
 }
 
-// prompt tells whether all groups of a topic have prompt readers only.
+// prompt reports whether all groups of a topic have prompt readers only.
 func (w *world) prompt(r *receiver, name string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -61,8 +61,8 @@ func (w *world) prompt(r *receiver, name string) bool {
 	return living > 0
 }
 
-// suspect names what may have to do with a topic that takes nothing, or does not hand out what it took. mu is held.
-func (w *world) suspect(r *receiver, name string) (s string) {
+// suspectLocked names what may have to do with a topic that takes nothing, or does not hand out what it took. The caller must hold mu.
+func (w *world) suspectLocked(r *receiver, name string) (s string) {
 	for _, l := range r.lives {
 		t := l.topic(name)
 		switch {
@@ -88,7 +88,7 @@ func (w *world) suspect(r *receiver, name string) (s string) {
 
 var errNever = errors.New("apisim: not within its time")
 
-// probe publishes one message with a publisher of its own and tells whether it was handled in time.
+// probe publishes one message with a publisher of its own and reports whether it was handled in time.
 func (w *world) probe(r *receiver, name string, size int, timeout time.Duration) error {
 	s := &sender{n: 900 + r.n, plan: senderPlan{With: -1}}
 	l := &senderLife{of: s, proc: &process{name: "probe"}}

@@ -83,7 +83,7 @@ func (w *world) publishNow(p *publisher, d destination, l *lane, n, size int) {
 	for _, m := range ms {
 		l.next++
 		m.seq, m.began = l.next, time.Now()
-		m.served = w.hasGroup(m)
+		m.served = w.hasGroupLocked(m)
 	}
 	w.mu.Unlock()
 	bound := p.plan.PublishTimeout
@@ -99,7 +99,7 @@ func (w *world) publishNow(p *publisher, d destination, l *lane, n, size int) {
 	w.checkPublished(p, ms, err)
 }
 
-// hasGroup tells that somebody subscribes to a message's topic now. mu is held.
-func (w *world) hasGroup(m *msg) bool {
-	return len(m.to) == 1 && w.receivers[m.to[0]].life != nil && w.served(m)
+// hasGroupLocked reports whether there is a subscription to a message's topic now. The caller must hold mu.
+func (w *world) hasGroupLocked(m *msg) bool {
+	return len(m.to) == 1 && w.receivers[m.to[0]].life != nil && w.servedLocked(m)
 }

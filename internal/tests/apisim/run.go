@@ -60,7 +60,7 @@ func (w *world) endAllLanes() {
 	}
 }
 
-// leftovers tells whether goroutines are left when everything is closed. Those of the library are violations.
+// leftovers reports whether goroutines are left when everything is closed. Those of the library are violations.
 func (w *world) leftovers(before int) bool {
 	for range 40 {
 		time.Sleep(time.Second)

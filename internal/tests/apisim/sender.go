@@ -31,7 +31,7 @@ type senderLife struct {
 	counted int    // undelivered messages, as its Closes said
 }
 
-// boxed tells whether its messages are on disk.
+// boxed reports whether its messages are on disk.
 func (l *senderLife) boxed() bool { return l.box != nil }
 
 // publisher is one Publisher of a process.

@@ -121,7 +121,7 @@ func (w *world) killSender(l *senderLife, silent bool) {
 	}
 	s := l.of
 	if l.box != nil {
-		synctest.Wait() // nobody writes
+		synctest.Wait() // until nothing is written
 		s.boxes++
 		dir := filepath.Join(w.dir, fmt.Sprintf("s%d-%d", s.n, s.boxes))
 		if err := os.CopyFS(dir, os.DirFS(s.dir)); err != nil {

@@ -70,7 +70,7 @@ type subscriberPlan struct {
 	Emit         bool
 	Ephemeral    bool
 	AckWait      time.Duration
-	NoHook       bool // what failed is told to its publisher only
+	NoHook       bool // no OnFailure: its publisher alone hears of what failed
 	CloseTimeout time.Duration
 }
 

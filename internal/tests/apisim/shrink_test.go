@@ -41,7 +41,7 @@ func replay(t *testing.T, seed uint64) {
 	}
 }
 
-// violates tells whether a program breaks a rule, in some tries.
+// violates reports whether a program breaks a rule, in some tries.
 func violates(p Program, kind string) bool {
 	for range 3 {
 		for _, r := range child(strconv.FormatUint(p.Seed, 10), p.IDs(), false) {

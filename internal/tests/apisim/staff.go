@@ -46,14 +46,14 @@ func (w *world) staffTopic(l *life, name string) {
 			wanted[x.by.plan.Group] = false
 		}
 	}
-	nobody := len(wanted) == 0
+	unstaffed := len(wanted) == 0
 	w.mu.Unlock()
 	for g, want := range wanted {
 		if want {
 			w.staffGroup(l, name, g)
 		}
 	}
-	if nobody {
+	if unstaffed {
 		w.staffGroup(l, name, l.of.plan.Subs[0].Group)
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// hogAddress is where somebody accepts and never reads.
+// hogAddress is where a peer accepts and never reads.
 const hogAddress = "127.0.0.1:7900"
 
 // hog begins to accept and never reads.
@@ -78,7 +78,7 @@ func (w *world) withPublisher(s Step, p *publisher) {
 			w.publish(p, w.destination(p, s.B), 100, 14000, false)
 			return
 		}
-		w.publish(p, w.destination(p, s.B), s.N, w.size(s.C, p), false)
+		w.publish(p, w.destination(p, s.B), s.N, w.size(s.C), false)
 	case opFlush:
 		go w.flush(p, false, timeout)
 	case opDrain:
@@ -91,7 +91,7 @@ func (w *world) withPublisher(s Step, p *publisher) {
 }
 
 // size is how many bytes of filler a message has.
-func (w *world) size(n int, p *publisher) int {
+func (w *world) size(n int) int {
 	switch {
 	case w.p.Shape.Oversized && n%8 == 0:
 		return 90_000 // more than the peer takes as a frame, so that it is not even sent

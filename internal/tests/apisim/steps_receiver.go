@@ -66,7 +66,7 @@ func (w *world) withSubscriber(s Step, x *subscriber) {
 func (w *world) dropGroup(x *subscriber, topic, name string) {
 	l := x.life
 	w.mu.Lock()
-	w.letGo(l.of.n, name, "its group was dropped")
+	w.letGoLocked(l.of.n, name, "its group was dropped")
 	w.mu.Unlock()
 	err := w.timed(l.proc, "DropGroup", 10*time.Second, func() error { return x.api.DropGroup(topic, x.plan.Group) })
 	w.mu.Lock()
@@ -82,10 +82,10 @@ func (w *world) dropGroup(x *subscriber, topic, name string) {
 	for _, sub := range t.subs { // what they are for the topic now is not said
 		if sub.by.plan.Group == x.plan.Group && sub.ending.IsZero() {
 			sub.ending = time.Now()
-			defer sub.cancel()
+			defer sub.cancel() //nolint:gocritic // few, and mu is held until then
 		}
 	}
-	w.letGo(l.of.n, name, "its group was dropped")
+	w.letGoLocked(l.of.n, name, "its group was dropped")
 }
 
 func (w *world) withReceiver(s Step, r *receiver) {

@@ -27,7 +27,7 @@ type world struct {
 	step       int
 	messages   []*msg
 	violations []Violation
-	trace      io.Writer      // nil: nobody reads it
+	trace      io.Writer      // or nil
 	calls      map[*call]bool // that have not returned
 	gates      map[string]chan struct{}
 	failing    map[string]bool
@@ -57,7 +57,7 @@ func (w *world) note(format string, args ...any) {
 
 func (w *world) noteLocked(format string, args ...any) {
 	if w.trace != nil { // as it happens: the process may be about to end
-		fmt.Fprintf(w.trace, "%3d %9.4fs  %s\n", w.step, time.Since(w.began).Seconds(), fmt.Sprintf(format, args...))
+		_, _ = fmt.Fprintf(w.trace, "%3d %9.4fs  %s\n", w.step, time.Since(w.began).Seconds(), fmt.Sprintf(format, args...))
 	}
 }
 
@@ -94,7 +94,7 @@ var (
 	failKinds = []string{"marshal", "unmarshal", "resolve", "deadletter", "dedupe", "dial", "listen"}
 )
 
-// callback is called by every callback of the user's. It blocks while its gate is closed, and tells whether to fail.
+// callback is called by every callback of the user's. It blocks while its gate is closed, and reports whether to fail.
 func (w *world) callback(kind string) (fails bool) {
 	w.mu.Lock()
 	gate := w.gates[kind]
@@ -133,7 +133,7 @@ func (w *world) calm() {
 	clear(w.failing)
 }
 
-// rude tells whether the callback that misbehaves does so for a message.
+// rude reports whether the callback that misbehaves does so for a message.
 func (w *world) rude(way rude, id int) bool { return w.p.Shape.Rude == way && id%4 == 1 }
 
 func (w *world) address(r int) string { return fmt.Sprintf("127.0.0.1:%d", 7000+r) }

@@ -28,11 +28,11 @@ type (
 var errTopicGone, errPublisherClosed, errUndelivered = buffstreams.ErrTopicGone, buffstreams.ErrPublisherClosed, buffstreams.ErrUndelivered
 
 // newManager makes a process's Manager.
-func (w *world) newManager(proc *process, limit int, groups map[string][]string, store *storeView) (manager, error) {
-	return buffstreams.NewManager(w.managerConfig(proc, limit, groups, store))
+func (w *world) newManager(proc *process, limit int, groups map[string][]string, view *storeView) (manager, error) {
+	return buffstreams.NewManager(w.managerConfig(proc, limit, groups, view))
 }
 
-func (w *world) managerConfig(proc *process, limit int, groups map[string][]string, store *storeView) buffstreams.ManagerConfig {
+func (w *world) managerConfig(proc *process, limit int, groups map[string][]string, view *storeView) buffstreams.ManagerConfig {
 	s := &w.p.Shape
 	cfg := buffstreams.ManagerConfig{
 		Dial: w.userDial(proc), Listen: w.userListen(proc), CloseTimeout: w.managerCloseTimeout(),
@@ -43,8 +43,8 @@ func (w *world) managerConfig(proc *process, limit int, groups map[string][]stri
 			Reconnect: &buffstreams.ReconnectConfig{InitialInterval: 50 * time.Millisecond, MaxInterval: time.Second},
 		},
 	}
-	if store != nil {
-		cfg.Acked.Dedupe = store
+	if view != nil {
+		cfg.Acked.Dedupe = view
 	}
 	if s.Tight {
 		if limit == 0 {
@@ -145,18 +145,19 @@ func (w *world) newSubscriber(s *subscriber) (subscribing, error) {
 }
 
 // newVisitor is a Subscriber that sends to handled when it has acked a message.
-func (w *world) newVisitor(address string) (sub subscribing, handled chan struct{}, err error) {
+func (w *world) newVisitor(address string) (subscribing, <-chan struct{}, error) {
 	proc := &process{name: "visitor"}
 	cfg := buffstreams.SubscriberConfig{CloseTimeout: time.Second, ManagerConfig: w.managerConfig(proc, 0, nil, nil)}
 	cfg.ManagerConfig.Listen = w.net.listen(proc)
-	if sub, err = buffstreams.NewSubscriber(cfg, nil); err != nil {
+	sub, err := buffstreams.NewSubscriber(cfg, nil)
+	if err != nil {
 		return nil, nil, err
 	}
 	messages, err := sub.Subscribe(context.Background(), address+"/x")
 	if err != nil {
 		return nil, nil, errors.Join(err, sub.Close())
 	}
-	handled = make(chan struct{}, 1)
+	handled := make(chan struct{}, 1)
 	go func() { // ends with sub
 		for m := range messages {
 			m.Ack()
@@ -200,7 +201,7 @@ func (w *world) resolve(_ context.Context, topic string) (route.Route, error) {
 // undelivered is the sum of what an error counts.
 func undelivered(err error) (n int) {
 	joined(err, func(e error) {
-		if u, ok := e.(*buffstreams.UndeliveredError); ok {
+		if u, ok := e.(*buffstreams.UndeliveredError); ok { //nolint:errorlint // joined walks the tree
 			n += u.Count
 		}
 	})
@@ -210,7 +211,7 @@ func undelivered(err error) (n int) {
 // publishErrors are the lists of an error of Publish.
 func publishErrors(err error) (all []publishError) {
 	joined(err, func(e error) {
-		if p, ok := e.(*buffstreams.PublishError); ok {
+		if p, ok := e.(*buffstreams.PublishError); ok { //nolint:errorlint // joined walks the tree
 			all = append(all, publishError{p.NotSent, p.Unknown})
 		}
 	})
@@ -225,7 +226,7 @@ func uuidOf(data []byte) string {
 	return ""
 }
 
-// undecodable tells that a message was emitted with its raw bytes.
+// undecodable reports whether a message was emitted with its raw bytes.
 func undecodable(m *message.Message) bool { return m.Metadata.Get(buffstreams.UndecodableKey) != "" }
 
 func openBox(dir string) (box, error) {
@@ -234,7 +235,8 @@ func openBox(dir string) (box, error) {
 
 // spentAttempts is how many attempts an error of a subscriber says that a message had, or 0.
 func spentAttempts(err error) int {
-	if spent, ok := err.(*buffstreams.AttemptsExhaustedError); ok {
+	var spent *buffstreams.AttemptsExhaustedError
+	if errors.As(err, &spent) {
 		return spent.Attempts
 	}
 	return 0
