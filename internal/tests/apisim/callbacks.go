@@ -43,9 +43,12 @@ func idOf(m *message.Message) int {
 	return id
 }
 
-// onFailure is the hook of publishers and Managers. A Publisher that can be reached publishes from it.
-func (w *world) onFailure(who, topic string, encoded []byte, reason error) {
+// onFailure is the hook of a process's publishers and Managers.
+func (w *world) onFailure(proc *process, who, topic string, encoded []byte, reason error) {
 	w.callback("onfailure")
+	if proc.dead.Load() {
+		return
+	}
 	m := w.find(encoded)
 	if m == nil {
 		if len(encoded) > 0 {

@@ -22,7 +22,6 @@ var opens = []open{
 	// The end of the receiving side.
 	{receiverEnds, 4, "a Subscriber or Manager that closes does not hand over, drain or report what it alone holds"},
 	{`a message acked before its channel was closed comes again, though the connection stood until then`, 4249, "acks are not written before a channel closes"},
-	{`(PubSub|Subscriber)\.Close takes longer than its time-out while .*subfailure blocks.*`, 333, "a hook of a Subscriber has no time-out"},
 	{`Subscriber\.Close \(private\) takes longer than its time-out.*`, 2105, "the drain and the end of subscriptions have a time-out each"},
 	{`a message fails for good although no handler has nacked it so often`, 776, "a closing subscription counts what it cuts off as an attempt"},
 	{`.* not handled when all is well again: it was rejected to a publisher that had left`, 2823, "a rejection to a publisher that has left goes nowhere"},
@@ -43,9 +42,11 @@ var opens = []open{
 		"a restored outbox (1665); a message over the peer's frame (2048)"},
 	{`Drain says nil for what was not handled`, 2048, "a message over the peer's frame is settled and its refusal is not reported"},
 
-	// Dial and Listen.
+	// Hooks that block, Dial and Listen.
+	{`.* takes longer than its time-out.* while (subfailure|deadletter) blocks.*`, 333, "OnFailure and DeadLetter of a Subscriber have no time-out"},
+	{`.*\.Close( \(private\))? takes longer than its time-out.* while dedupe blocks.*`, 2519, "nor has a DedupeStore"},
+	{`.* takes longer than its time-out.* while dial blocks`, 231, "nor a Dial that ignores its context"},
 	{`the process ends: .* nil pointer dereference *in (internal/acked/(sender|receiver)|pool)\..*`, 39, "Dial or Listen returns neither a result nor an error"},
-	{`(Publish|Publisher\.Close|Manager\.Close)( \(plain wire\))? takes longer than its time-out.* while dial blocks`, 231, "a Dial that ignores its context"},
 
 	// Reconnecting.
 	{`an address is dialed in a hot loop \(backoff-stops\)`, 752, "backoff.Stop is waited for as if it was a time"},

@@ -86,10 +86,7 @@ func (w *world) publishNow(p *publisher, d destination, l *lane, n, size int) {
 		m.served = w.hasGroupLocked(m)
 	}
 	w.mu.Unlock()
-	bound := p.plan.PublishTimeout
-	if w.p.Shape.Rude == "marshal-slow" { // the marshaler is the caller's own computation
-		bound += time.Duration(n) * slowMarshal
-	}
+	bound := p.plan.PublishTimeout + w.marshaling(n)
 	err := w.timed(p.life.proc, p.call("Publish"), bound, func() error { return p.api.Publish(d.topic, out...) })
 	w.conclude(ms, err, publishErrors)
 	w.note("%s published m%d..%d (%d bytes) to %s at level %d: %v", p.name(), ms[0].id, ms[len(ms)-1].id, size, d.topic, p.plan.Confirm, err)

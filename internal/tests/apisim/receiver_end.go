@@ -102,6 +102,7 @@ func (w *world) closeRest(l *life, n int) {
 		} else {
 			bound += 5 * time.Second
 		}
+		bound += w.marshaling(40)
 		err = w.closeAll(l.proc, "PubSub.Close", n, bound, l.ps.Close)
 	}
 	w.mu.Lock()

@@ -60,10 +60,7 @@ func (w *world) closePublisher(p *publisher, n int) {
 	if !first {
 		return
 	}
-	bound := p.plan.CloseTimeout
-	if w.p.Shape.Rude == "marshal-slow" {
-		bound += 40 * slowMarshal
-	}
+	bound := p.plan.CloseTimeout + w.marshaling(40)
 	err := w.closeAll(p.life.proc, p.call("Publisher.Close"), n, bound, p.api.Close)
 	w.mu.Lock()
 	p.closed, p.closeErr = time.Now(), err

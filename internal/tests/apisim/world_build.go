@@ -36,7 +36,7 @@ func (w *world) managerConfig(proc *process, limit int, groups map[string][]stri
 	s := &w.p.Shape
 	cfg := buffstreams.ManagerConfig{
 		Dial: w.userDial(proc), Listen: w.userListen(proc), CloseTimeout: w.managerCloseTimeout(),
-		OnFailure: func(topic string, encoded []byte, err error) { w.onFailure(proc.name, topic, encoded, err) },
+		OnFailure: func(topic string, encoded []byte, err error) { w.onFailure(proc, proc.name, topic, encoded, err) },
 		Acked: buffstreams.AckedConfig{
 			Insecure: true, MaxMessageSize: limit, Groups: groups, HandshakeTimeout: time.Second, WriteTimeout: 2 * time.Second,
 			PingAfter: time.Second, DeadAfter: 3 * time.Second,
@@ -96,7 +96,7 @@ func (w *world) publisherConfig(p *publisher) buffstreams.PublisherConfig {
 		Manager: p.life.manager, Marshaler: marshaler{w},
 		Confirm:        []buffstreams.Confirm{buffstreams.ConfirmReceived, buffstreams.ConfirmEnqueued, buffstreams.ConfirmHandled}[plan.Confirm],
 		PublishTimeout: plan.PublishTimeout, CloseTimeout: plan.CloseTimeout,
-		OnFailure: func(topic string, encoded []byte, err error) { w.onFailure(p.name(), topic, encoded, err) },
+		OnFailure: func(topic string, encoded []byte, err error) { w.onFailure(p.life.proc, p.name(), topic, encoded, err) },
 	}
 	if p.life.box != nil {
 		cfg.Outbox = p.life.box
@@ -252,6 +252,14 @@ func boxPending(b box) (n int) {
 
 // slowMarshal is how long a slow marshaler takes.
 const slowMarshal = 300 * time.Millisecond
+
+// marshaling is what a slow marshaler, the caller's own computation, adds to the time of a call with n messages.
+func (w *world) marshaling(n int) time.Duration {
+	if w.p.Shape.Rude != "marshal-slow" {
+		return 0
+	}
+	return time.Duration(n) * slowMarshal
+}
 
 // marshaler is the user's, for both directions.
 type marshaler struct{ w *world }
