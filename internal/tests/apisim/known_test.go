@@ -36,7 +36,7 @@ var opens = []open{
 	{`a message is delivered with other bytes, which a handler wrote before its Nack`, 9, "a redelivery decodes what a handler may have changed"},
 	{`(OnFailure of a subscriber gets|dead letters have) bytes that a handler changed`, 116, "the same"},
 	{`OnFailure of a subscriber runs for more messages at a time than MaxInFlight`, 14886, "what cannot be decoded is beside MaxInFlight"},
-	{`the process ends: panic: apisim: .*`, 240, "a panic of a callback of the receiving side is not recovered"},
+	{`the process ends: panic: apisim: (unmarshaler|key|dead letters|OnFailure of a subscriber|dedupe store) *in .*`, 240, "a panic of a callback of the receiving side is not recovered"},
 	{`the process ends: .* nil pointer dereference *in \.\((\*pump|\*subscription)\)\..*`, 58, "nor is a senseless result of Unmarshal"},
 	{`what a living sender has confirmed is not handled when all is well again`, 1649, "a message that its Unmarshaler made without NewMessage; a key that changes (2738); " +
 		"a restored outbox (1665); a message over the peer's frame (2048)"},
