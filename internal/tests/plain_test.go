@@ -3,6 +3,7 @@ package tests
 import (
 	"context"
 	"net"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -86,9 +87,9 @@ func TestManager_CloseOfPlainWritersEndsInItsTime(t *testing.T) {
 // TestPlainPublisher_SharesOneDial: calls that need the same connection wait for the same attempt, each in its time.
 func TestPlainPublisher_SharesOneDial(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		dials := 0
+		var dials atomic.Int32
 		pub, err := buffstreams.NewPublisher(plainConfig(func(ctx context.Context, network, address string) (net.Conn, error) {
-			dials++
+			dials.Add(1)
 			return dialSilent(ctx, network, address)
 		}), nil)
 		require.NoError(t, err)
@@ -98,7 +99,7 @@ func TestPlainPublisher_SharesOneDial(t *testing.T) {
 		require.ErrorIs(t, <-first, buffstreams.ErrTimeout)
 		require.ErrorIs(t, <-second, buffstreams.ErrTimeout)
 		require.Equal(t, time.Second, time.Since(begin))
-		require.Equal(t, 1, dials)
+		require.EqualValues(t, 1, dials.Load())
 		require.NoError(t, pub.Close(), "nothing was taken")
 		require.Equal(t, time.Second, time.Since(begin))
 	})
