@@ -46,8 +46,7 @@ type Writer struct {
 	settled      uint64 // bytes of frames ever sent or failed
 	losses       losses
 
-	closeOnce sync.Once
-	closeErr  error
+	ending ending
 
 	// The write owner alone uses the rest; see writeOwner.
 	batch    []byte // whole frames to send
@@ -212,8 +211,7 @@ func growBuffer(buf []byte, need, limit int) []byte {
 // their receiver was still busy after another CloseTimeout. Later and concurrent calls wait for the first and return
 // the same.
 func (w *Writer) Close() error {
-	w.closeOnce.Do(func() { w.closeErr = w.shutDown() })
-	return w.closeErr
+	return w.ending.run(w.shutDown)
 }
 
 func (w *Writer) shutDown() error {

@@ -13,6 +13,11 @@ var callMutants = []mutant{
 		probe{"internal/tests", "^TestManager_CloseSideBySide$", ""},
 	},
 	{
+		"a second call returns before the first has ended", "pool/ending.go",
+		"\t<-e.done // does not change any more\n", "",
+		probe{"pool", "CloseSideBySide$", ""},
+	},
+	{
 		"a plain Publish waits for room for ever", "publisher_plain.go",
 		"if _, err = m.WriteContext(wait.begin(), key, data); err != nil {", "if _, err = m.Write(key, data); err != nil {",
 		probe{"internal/tests", "^TestPlainPublisher_EndsInItsTime$", ""},
