@@ -30,7 +30,18 @@ func (w *world) suspectsLocked(m *msg) string {
 			return ": it was rejected to a publisher that had left"
 		}
 	}
-	return w.suspectLocked(r, m.name())
+	if s := w.suspectLocked(r, m.name()); s != "" {
+		return s
+	}
+	switch {
+	case w.p.Shape.Oversized && len(m.payload) > w.p.Shape.PeerLimit:
+		return ": it is over the peer's limit"
+	case !m.from.life.of.restored.IsZero():
+		return ": its outbox was restored"
+	case w.gibberish:
+		return ": unmarshaling had failed for a while"
+	}
+	return w.rudeness()
 }
 
 // howLocked names the way in which a message was lost. The caller must hold mu.
