@@ -37,13 +37,13 @@ func TestAPISimulation(t *testing.T) {
 		replay(t, n)
 		return
 	}
-	most := 2000
+	var most uint64 = 2000
 	if testing.Short() {
 		most = 200
 	}
-	from, n := number("APISIM_FROM", 1), number("SEEDS", most)
+	from, n := testkit.EnvNumber(t, "APISIM_FROM", 1), testkit.EnvNumber(t, "SEEDS", most)
 	begin := time.Now()
-	all := campaign(uint64(from), uint64(n))
+	all := campaign(from, n, testkit.EnvNumber(t, "APISIM_PROCS", uint64(runtime.GOMAXPROCS(0))))
 	if os.Getenv("SEEDS") == "" && !testing.Short() {
 		for _, seed := range lookedFor {
 			all = append(all, span(seed, seed)...)
@@ -52,20 +52,13 @@ func TestAPISimulation(t *testing.T) {
 	report(t, all, time.Since(begin))
 }
 
-func number(name string, otherwise int) int {
-	if n, err := strconv.Atoi(os.Getenv(name)); err == nil {
-		return n
-	}
-	return otherwise
-}
-
-// campaign plays seeds with a process for each processor.
-func campaign(from, n uint64) (all []played) {
+// campaign plays seeds with so many processes at a time.
+func campaign(from, n, processes uint64) (all []played) {
 	const part = 25
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	next := from
-	for range number("APISIM_PROCS", runtime.GOMAXPROCS(0)) {
+	for range processes {
 		wg.Go(func() {
 			for {
 				mu.Lock()

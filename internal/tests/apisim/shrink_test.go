@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 // replay plays one seed, up to APISIM_TRIES times until it fails, and shows what happened.
@@ -19,7 +21,7 @@ func replay(t *testing.T, seed uint64) {
 		keep = parseIDs(s)
 		p = p.Keep(keep)
 	}
-	for try := range number("APISIM_TRIES", 10) {
+	for try := range testkit.EnvNumber(t, "APISIM_TRIES", 10) {
 		results := child(strconv.FormatUint(seed, 10), keep, true)
 		r := results[len(results)-1]
 		if len(r.Violations) == 0 {
