@@ -7,7 +7,7 @@ GOBIN := $(CURDIR)/bin
 GOLANGCI := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.2
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test_v test_short test_race test_faults test_stress test_reconnect guard sim crash crash_outbox chaos hostile resources churn soak soak_suite mutants build wait bench bench_quick bench_self fmt vet lint fuzz generate demo
+.PHONY: help up test test_v test_short test_race test_faults test_stress test_reconnect guard sim apisim crash crash_outbox chaos hostile resources churn soak soak_suite mutants build wait bench bench_quick bench_self fmt vet lint fuzz generate demo
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z_]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,8 +28,8 @@ test_race: ## everything, with the race detector and the sizes that it allows
 test_reconnect: ## the universal suite over a network that is cut; see the test for why not under -race
 	go test -timeout 5m -run "TestPubSub.*Reconnect" ./internal/tests
 
-test_faults: ## what is too long for the race detector: simulation, chaos, hostile peers, files and resources that fail
-	go test -p 1 -timeout 12m ./internal/acked/receiver ./storage/outbox ./storage/dedupe ./internal/tests/hostile ./internal/tests/resources ./internal/tests/chaos
+## what is too long for the race detector: simulation, chaos, hostile peers, files and resources that fail
+	go test -p 1 -timeout 12m ./internal/acked/receiver ./storage/outbox ./storage/dedupe ./internal/tests/hostile ./internal/tests/resources ./internal/tests/chaos ./internal/tests/apisim
 
 guard: ## no regression by half, by ratios to GoChannel and to one write a message
 	go test -p 1 ./benchmarks/compare ./benchmarks/internal/drive
@@ -38,6 +38,9 @@ guard: ## no regression by half, by ratios to GoChannel and to one write a messa
 SEEDS ?= 50000
 sim: ## SEEDS worlds of publishers, receivers and faults; SIM_SEED repeats one
 	SEEDS=$(SEEDS) go test -count=1 -v -timeout 24h -run 'TestSimulation$$' ./internal/acked/receiver
+
+apisim: ## SEEDS random programs over the public API: docs/apisim.md; APISIM_SEED repeats one, APISIM_SHRINK=1 makes it small
+	SEEDS=$(SEEDS) go test -count=1 -v -timeout 24h -run 'TestAPISimulation$$' ./internal/tests/apisim
 
 FAULTS ?= 5000
 MESSAGES ?= 5000000

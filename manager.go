@@ -40,11 +40,12 @@ type Manager struct {
 	wg      sync.WaitGroup // the ticker
 
 	failures failureQueue
-	closing  sync.Once // runs shutDown
-	closeErr error     // of shutDown
+	done     chan struct{} // closed at the end of Close
+	closeErr error         // of Close, once done is closed
 
 	mu        sync.Mutex
 	senders   map[netio.Target]*sender.Sender
+	writers   []string // the keys of plain
 	listeners map[netio.Target]*opening
 	ticking   bool
 	closed    bool
@@ -85,7 +86,7 @@ func NewManager(cfg ManagerConfig) (*Manager, error) {
 	return &Manager{
 		cfg: cfg, dial: cfg.dial(), plain: plain,
 		held: flow.NewBudget(cfg.Acked.MemoryLimit), kept: flow.NewBudget(cfg.Acked.MemoryLimit),
-		workers: flush.NewWorkers(), ticker: sender.NewTicker(cfg.Acked.PingAfter), stop: make(chan struct{}),
+		workers: flush.NewWorkers(), ticker: sender.NewTicker(cfg.Acked.PingAfter), stop: make(chan struct{}), done: make(chan struct{}),
 		senders: map[netio.Target]*sender.Sender{}, listeners: map[netio.Target]*opening{},
 		failures: failureQueue{hook: cfg.OnFailure, logger: cfg.Logger},
 	}, nil
@@ -138,21 +139,33 @@ func (m *Manager) Close() error {
 
 // closeWithin is Close with a time-out of the caller's.
 func (m *Manager) closeWithin(ctx context.Context) error {
-	m.closing.Do(func() { m.closeErr = m.shutDown(ctx) })
+	m.mu.Lock()
+	first := !m.closed
+	m.closed = true
+	m.mu.Unlock()
+	if !first {
+		<-m.done
+		return m.closeErr
+	}
+	m.closeErr = m.shutDown(ctx)
+	close(m.done)
 	return m.closeErr
 }
 
 // shutDown is Close, once.
 func (m *Manager) shutDown(ctx context.Context) error {
 	m.mu.Lock()
-	m.closed = true
 	targets := slices.Collect(maps.Keys(m.listeners))
-	senders := maps.Clone(m.senders)
+	senders, writers := maps.Clone(m.senders), m.writers
 	m.mu.Unlock()
 
 	var flushing sync.WaitGroup
 	for _, s := range senders {
 		flushing.Go(func() { _ = s.FlushAll(ctx) }) // ends with ctx at the latest; what is left shows below
+	}
+	unwritten := make([]error, len(writers))
+	for i, key := range writers {
+		flushing.Go(func() { unwritten[i] = m.flushPlain(ctx, key) }) // the same; plain.Close says what is left
 	}
 	var errs []error
 	for _, t := range targets {
@@ -161,6 +174,7 @@ func (m *Manager) shutDown(ctx context.Context) error {
 		}
 	}
 	flushing.Wait()
+	errs = append(errs, unwritten...)
 	close(m.stop)
 	left := &UndeliveredError{}
 	for t, s := range senders {
@@ -173,6 +187,28 @@ func (m *Manager) shutDown(ctx context.Context) error {
 	m.workers.Close()
 	errs = append(errs, left.orNil(), m.plain.Close(), m.failures.await(ctx, "ManagerConfig.OnFailure"))
 	return errors.Join(errs...)
+}
+
+// dialPlain opens the writer to a plain peer, unless there is one.
+func (m *Manager) dialPlain(cfg pool.WriterConfig) error {
+	switch err := m.plain.Dial(cfg); {
+	case errors.Is(err, pool.ErrAlreadyOpened):
+		return nil
+	case err != nil:
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.writers = append(m.writers, cfg.Key)
+	return nil
+}
+
+// flushPlain returns the error of messages to a plain peer that have failed, none of those that ctx leaves unwritten.
+func (m *Manager) flushPlain(ctx context.Context, key string) error {
+	if err := m.plain.Flush(ctx, key); ctx.Err() == nil {
+		return err
+	}
+	return nil
 }
 
 // sender returns the sender to a target, and makes it where there is none.

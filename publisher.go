@@ -32,8 +32,8 @@ type Publisher struct {
 	failures failureQueue
 
 	closed   atomic.Bool
-	closing  sync.Once                  // runs shutDown
-	closeErr error                      // of shutDown
+	done     chan struct{}              // closed at the end of Close
+	closeErr error                      // of Close, once done is closed
 	idle     chan struct{}              // receives when a topic has no more calls and the Publisher is closed
 	last     atomic.Pointer[topicState] // the state that was looked up last
 
@@ -53,7 +53,7 @@ func NewPublisher(config PublisherConfig, logger watermill.LoggerAdapter) (*Publ
 		logger = watermill.NopLogger{}
 	}
 	p := &Publisher{
-		logger: logger, idle: make(chan struct{}, 1), topics: map[string]*topicState{}, senders: map[*sender.Sender]bool{},
+		logger: logger, idle: make(chan struct{}, 1), done: make(chan struct{}), topics: map[string]*topicState{}, senders: map[*sender.Sender]bool{},
 		failures: failureQueue{hook: config.OnFailure, logger: logger},
 	}
 	if config.OnFailure != nil && config.ManagerConfig.OnFailure == nil {
@@ -172,11 +172,14 @@ func (p *Publisher) awaitAll(ctx context.Context, wait func(*sender.Sender, cont
 
 // Close refuses further messages and waits up to CloseTimeout until those of this Publisher have reached their confirm level
 // (received, for ConfirmEnqueued). It does not wait for what is in an Outbox: see Drain. It returns an *UndeliveredError with
-// the number of messages that did not. Later and concurrent calls wait for
-// the first and return the same.
+// the number of messages that did not. Later and concurrent calls wait for the first and return the same.
 func (p *Publisher) Close() error {
-	p.closed.Store(true)
-	p.closing.Do(func() { p.closeErr = p.shutDown() })
+	if p.closed.Swap(true) {
+		<-p.done
+		return p.closeErr
+	}
+	p.closeErr = p.shutDown()
+	close(p.done)
 	return p.closeErr
 }
 

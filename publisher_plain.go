@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -17,18 +20,27 @@ import (
 type plainPublisher struct {
 	publisher *Publisher
 
-	mu      sync.Mutex
-	dialing map[netio.Target]*sync.Mutex // an address is dialed by one Publish at a time
+	mu      sync.Mutex                // guards the fields below
+	dialing map[netio.Target]*dialing // under way
+	dialed  map[netio.Target]bool     // ever
+}
+
+// dialing is the first attempt to connect to an address, which the calls that need it share.
+type dialing struct {
+	done chan struct{} // closed when err is final
+	err  error
 }
 
 func newPlainPublisher(p *Publisher) *plainPublisher {
-	return &plainPublisher{publisher: p, dialing: map[netio.Target]*sync.Mutex{}}
+	return &plainPublisher{publisher: p, dialing: map[netio.Target]*dialing{}, dialed: map[netio.Target]bool{}}
 }
 
 // publish writes the messages to the topic's address; of a route, to the first that takes them.
 func (p *plainPublisher) publish(s *topicState, messages []*message.Message) error {
 	topic := s.topic
-	targets, err := p.targets(s)
+	wait := plainWait{publisher: p.publisher, first: messages[0]}
+	defer wait.end()
+	targets, err := p.targets(s, &wait)
 	if err != nil {
 		return &PublishError{Topic: topic, NotSent: messages, Err: err}
 	}
@@ -41,15 +53,66 @@ func (p *plainPublisher) publish(s *topicState, messages []*message.Message) err
 			err := &TooLargeError{UUID: msg.UUID, Size: len(buf), Limit: limit}
 			return &PublishError{Topic: topic, Peer: targets[0].Address, NotSent: messages[i:], Err: err}
 		}
-		if err = p.writeFirst(targets, buf); err != nil {
+		if err = p.writeFirst(&wait, targets, buf); err != nil {
 			return &PublishError{Topic: topic, Peer: targets[0].Address, NotSent: messages[i:], Err: err}
 		}
 	}
 	return nil
 }
 
+// plainWait bounds what one Publish call waits for. Most calls wait for nothing, and need no context.
+type plainWait struct {
+	publisher *Publisher
+	first     *message.Message
+	ctx       context.Context // nil before the first wait
+	cancel    context.CancelFunc
+}
+
+// begin returns the context of the call's waits, whose time runs from the first of them.
+func (w *plainWait) begin() context.Context {
+	if w.ctx == nil {
+		w.ctx, w.cancel = w.publisher.callContext(w.first)
+		if timeout := w.publisher.cfg.PublishTimeout; timeout > 0 {
+			ctx, cancel := context.WithTimeout(w.ctx, timeout)
+			outer := w.cancel
+			w.ctx, w.cancel = ctx, func() { cancel(); outer() }
+		}
+	}
+	return w.ctx
+}
+
+func (w *plainWait) end() {
+	if w.cancel != nil {
+		w.cancel()
+	}
+}
+
+// failure says why a wait has ended; cause is why it takes so long.
+func (w *plainWait) failure(err, cause error) error {
+	switch {
+	case w.publisher.ctx.Err() != nil:
+		return ErrPublisherClosed
+	case errors.Is(err, context.DeadlineExceeded):
+		return &TimeoutError{Cause: cause}
+	}
+	return err
+}
+
+var (
+	errNotTaken  = errors.New("the peer takes nothing")
+	errNoConnect = errors.New("there is no connection yet")
+	errNoRoom    = errors.New("no room")
+)
+
+// noWait is the context of a write that is not to wait for room.
+var noWait = func() context.Context {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(errNoRoom)
+	return ctx
+}()
+
 // targets finds the addresses of a topic.
-func (p *plainPublisher) targets(s *topicState) ([]netio.Target, error) {
+func (p *plainPublisher) targets(s *topicState, wait *plainWait) ([]netio.Target, error) {
 	topic := s.topic
 	d, ok, err := parseTopic(topic, p.publisher.cfg.Resolver != nil)
 	switch {
@@ -60,6 +123,7 @@ func (p *plainPublisher) targets(s *topicState) ([]netio.Target, error) {
 	case ok:
 		return []netio.Target{d.target}, nil
 	}
+	wait.begin() // the lookup is a part of it
 	found, err := p.publisher.lookUp(s)
 	if err != nil {
 		return nil, err
@@ -73,10 +137,10 @@ func (p *plainPublisher) targets(s *topicState) ([]netio.Target, error) {
 	return targets, nil
 }
 
-func (p *plainPublisher) writeFirst(targets []netio.Target, data []byte) error {
+func (p *plainPublisher) writeFirst(wait *plainWait, targets []netio.Target, data []byte) error {
 	var errs []error
 	for _, t := range targets {
-		err := p.write(t, data)
+		err := p.write(wait, t, data)
 		if err == nil {
 			return nil
 		}
@@ -86,39 +150,59 @@ func (p *plainPublisher) writeFirst(targets []netio.Target, data []byte) error {
 }
 
 // write hands one message to the address's writer, which it dials the first time.
-func (p *plainPublisher) write(t netio.Target, data []byte) error {
+func (p *plainPublisher) write(wait *plainWait, t netio.Target, data []byte) error {
 	m, key := p.publisher.manager.plain, formatAddress(t) // tells TLS from plaintext
-	_, err := m.Write(key, data)
-	if !errors.Is(err, pool.ErrNotOpened) {
+	_, err := m.WriteContext(noWait, key, data)
+	switch {
+	case errors.Is(err, pool.ErrNotOpened):
+		if err := p.dial(wait.begin(), t); err != nil {
+			return wait.failure(err, errNoConnect)
+		}
+	case !errors.Is(err, errNoRoom):
 		return err
 	}
-	p.mu.Lock()
-	turn := p.dialing[t]
-	if turn == nil {
-		turn = &sync.Mutex{}
-		p.dialing[t] = turn
+	if _, err = m.WriteContext(wait.begin(), key, data); err != nil {
+		return wait.failure(err, errNotTaken)
 	}
-	p.mu.Unlock()
-	turn.Lock()
-	defer turn.Unlock()
-	if _, err = m.Write(key, data); !errors.Is(err, pool.ErrNotOpened) {
-		return err
-	}
+	return nil
+}
+
+// dial makes the first attempt to connect to an address, or waits for the one that is under way, until ctx is done.
+func (p *plainPublisher) dial(ctx context.Context, t netio.Target) error {
 	cfg, err := p.config(t)
 	if err != nil {
 		return err
 	}
-	if err = m.Dial(cfg); err != nil && !errors.Is(err, pool.ErrAlreadyOpened) {
-		return err
+	p.mu.Lock()
+	d := p.dialing[t]
+	if d == nil {
+		d = &dialing{done: make(chan struct{})}
+		p.dialing[t], p.dialed[t] = d, true
+		go func() { // ends with the attempt, which its time-out and Manager.Close bound
+			d.err = p.publisher.manager.dialPlain(cfg)
+			p.mu.Lock()
+			delete(p.dialing, t)
+			p.mu.Unlock()
+			close(d.done)
+		}()
 	}
-	_, err = m.Write(key, data)
-	return err
+	p.mu.Unlock()
+	select {
+	case <-d.done:
+		return d.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
+
+// plainCloseGrace is how long a writer goes on sending at its own Close: the Publisher or the Manager that closes it has
+// flushed it within its time before.
+const plainCloseGrace = 100 * time.Millisecond
 
 func (p *plainPublisher) config(t netio.Target) (cfg pool.WriterConfig, err error) {
 	cfg = pool.WriterConfig{
 		Network: t.Network, Address: t.Address, Key: formatAddress(t), MaxMessageSize: p.publisher.cfg.MaxMessageSize,
-		CloseTimeout: p.publisher.cfg.CloseTimeout,
+		CloseTimeout: plainCloseGrace,
 	}
 	if cfg.TLSConfig, err = p.publisher.manager.clientTLS(t); err != nil {
 		return cfg, err
@@ -132,10 +216,7 @@ func (p *plainPublisher) config(t netio.Target) (cfg pool.WriterConfig, err erro
 // flush waits until everything written so far is with the kernel: a plain peer says no more.
 func (p *plainPublisher) flush(ctx context.Context) error {
 	p.mu.Lock()
-	targets := make([]netio.Target, 0, len(p.dialing))
-	for t := range p.dialing {
-		targets = append(targets, t)
-	}
+	targets := slices.Collect(maps.Keys(p.dialed))
 	p.mu.Unlock()
 	var errs []error
 	for _, t := range targets {

@@ -87,13 +87,8 @@ func (p *Publisher) send(t *target, messages []*message.Message, timeout time.Du
 	if p.relay != nil {
 		return p.store(t, batch, messages)
 	}
-	ctx := p.ctx
-	if p.cfg.PublishContext {
-		merged, cancel := context.WithCancel(messages[0].Context())
-		defer cancel()
-		defer context.AfterFunc(p.ctx, cancel)()
-		ctx = merged
-	}
+	ctx, cancel := p.callContext(messages[0])
+	defer cancel()
 	sent, err := t.sender.Publish(ctx, t.name, batch, p.cfg.Confirm.level(), timeout)
 	if err == nil {
 		return nil
@@ -102,6 +97,17 @@ func (p *Publisher) send(t *target, messages []*message.Message, timeout time.Du
 		err = ErrPublisherClosed
 	}
 	return &PublishError{Topic: t.topic, Peer: t.peer, NotSent: messages[sent:], Unknown: messages[:sent], Err: err}
+}
+
+// callContext is done when what a call waits for has to end: with Close, or with the context of its first message where that
+// counts.
+func (p *Publisher) callContext(first *message.Message) (context.Context, context.CancelFunc) {
+	if !p.cfg.PublishContext {
+		return p.ctx, func() {}
+	}
+	ctx, cancel := context.WithCancel(first.Context())
+	stop := context.AfterFunc(p.ctx, cancel)
+	return ctx, func() { stop(); cancel() }
 }
 
 // encode fills the batch. After an error none of the messages may be sent.

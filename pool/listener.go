@@ -41,8 +41,7 @@ type Listener struct {
 	conns    map[*inbound]struct{}
 	perHost  map[string]int
 
-	closeOnce sync.Once
-	closeErr  error
+	ending ending
 }
 
 // ListenTCP opens the socket. Connections wait in the kernel until StartListening or StartListeningAsync. It returns an

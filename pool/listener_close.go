@@ -19,8 +19,7 @@ const abortGrace = 100 * time.Millisecond
 // closed at once, and an ErrCloseTimeout says what was left. Later and concurrent calls wait for the first and return
 // the same.
 func (l *Listener) Close() error {
-	l.closeOnce.Do(func() { l.closeErr = l.shutDown() })
-	return l.closeErr
+	return l.ending.run(l.shutDown)
 }
 
 func (l *Listener) shutDown() error {

@@ -74,11 +74,16 @@ func (m *Manager) Dial(cfg WriterConfig) error {
 
 // Write calls Writer.Write of the address. Without a Writer there it returns ErrNotOpened, or ErrClosed after Close.
 func (m *Manager) Write(address string, data []byte) (int, error) {
+	return m.WriteContext(context.Background(), address, data)
+}
+
+// WriteContext calls Writer.WriteContext of the address. Without a Writer there it returns an error as Write does.
+func (m *Manager) WriteContext(ctx context.Context, address string, data []byte) (int, error) {
 	w, err := m.writers.get(address)
 	if err != nil {
 		return 0, err
 	}
-	return w.Write(data)
+	return w.WriteContext(ctx, data)
 }
 
 // Flush calls Writer.Flush of the address. Without a Writer there it returns an error as Write does.

@@ -17,8 +17,7 @@ type registry[T interface{ Close() error }] struct {
 	entries map[string]*entry[T]
 	closed  bool
 
-	closeOnce sync.Once
-	closeErr  error
+	ending ending
 }
 
 // entry is one address. The registry's mu guards ready, built and value.
@@ -118,8 +117,7 @@ func (r *registry[T]) close(address string) error {
 }
 
 func (r *registry[T]) closeAll() error {
-	r.closeOnce.Do(func() { r.closeErr = r.finishAll(r.retireAll()) })
-	return r.closeErr
+	return r.ending.run(func() error { return r.finishAll(r.retireAll()) })
 }
 
 // retire makes the entry of an address a placeholder again and ends its opening.

@@ -46,8 +46,7 @@ type Writer struct {
 	settled      uint64 // bytes of frames ever sent or failed
 	losses       losses
 
-	closeOnce sync.Once
-	closeErr  error
+	ending ending
 
 	// The write owner alone uses the rest; see writeOwner.
 	batch    []byte // whole frames to send
@@ -113,10 +112,16 @@ func dialWriter(ctx context.Context, cfg WriterConfig) (*Writer, error) {
 // ErrClosed; or, without OnFailure and Failures, a *FailedError for messages that were accepted before. That is
 // returned once, and the next Write goes on.
 func (w *Writer) Write(data []byte) (int, error) {
+	return w.WriteContext(context.Background(), data)
+}
+
+// WriteContext is Write, but waits for room in the buffer until ctx is done at most: it returns the cause of ctx then, and
+// has queued nothing. A message for which there is room is queued whatever the state of ctx.
+func (w *Writer) WriteContext(ctx context.Context, data []byte) (int, error) {
 	if len(data) > w.limit {
 		return 0, &framing.LengthError{Length: uint64(len(data)), Limit: w.limit}
 	}
-	conn, err := w.enqueue(data)
+	conn, err := w.enqueue(ctx, data)
 	if err != nil {
 		return 0, err
 	}
@@ -128,7 +133,7 @@ func (w *Writer) Write(data []byte) (int, error) {
 
 // enqueue waits for room and appends a frame to pending. It returns a connection if that has filled a chunk: the caller
 // is the write owner then, and must call sendChunk.
-func (w *Writer) enqueue(data []byte) (*outbound, error) {
+func (w *Writer) enqueue(ctx context.Context, data []byte) (*outbound, error) {
 	most := w.maxHeader + len(data)
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -142,12 +147,11 @@ func (w *Writer) enqueue(data []byte) (*outbound, error) {
 		if len(w.pending)+most <= w.pendingLimit || len(w.pending) == 0 {
 			break
 		}
-		w.waiters++
-		if w.owner == ownerFiller { // a large message, or a small buffer: no chunk will be filled
-			w.wakeLoopLocked()
+		if ctx.Err() != nil {
+			w.room.Signal() // this Write may have been the one that was woken
+			return nil, context.Cause(ctx)
 		}
-		w.room.Wait()
-		w.waiters--
+		w.awaitRoom(ctx)
 	}
 	if err := w.appendLocked(data, most); err != nil {
 		return nil, err
@@ -159,6 +163,24 @@ func (w *Writer) enqueue(data []byte) (*outbound, error) {
 		return w.claimChunkLocked(), nil
 	}
 	return nil, nil
+}
+
+// awaitRoom waits on room, which ctx wakes as well. The caller must hold mu.
+func (w *Writer) awaitRoom(ctx context.Context) {
+	if ctx.Done() != nil {
+		stop := context.AfterFunc(ctx, func() {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.room.Broadcast()
+		})
+		defer stop()
+	}
+	w.waiters++
+	if w.owner == ownerFiller { // a large message, or a small buffer: no chunk will be filled
+		w.wakeLoopLocked()
+	}
+	w.room.Wait()
+	w.waiters--
 }
 
 // appendLocked appends a frame of at most the given size to pending.
@@ -189,8 +211,7 @@ func growBuffer(buf []byte, need, limit int) []byte {
 // their receiver was still busy after another CloseTimeout. Later and concurrent calls wait for the first and return
 // the same.
 func (w *Writer) Close() error {
-	w.closeOnce.Do(func() { w.closeErr = w.shutDown() })
-	return w.closeErr
+	return w.ending.run(w.shutDown)
 }
 
 func (w *Writer) shutDown() error {

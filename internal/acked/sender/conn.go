@@ -27,19 +27,30 @@ const (
 	finishTimeout = 500 * time.Millisecond
 )
 
-// run keeps the Sender connected while it has messages that are not settled.
+// runLocked starts run unless it is under way or there is nothing to deliver. The caller must hold mu.
+func (s *Sender) runLocked() {
+	if s.running || s.closed || s.client.Pending() == 0 {
+		return
+	}
+	s.running = true
+	s.wg.Go(s.run) // ends when everything is settled and the connection is gone, or with ctx; Close waits for it
+}
+
+// run keeps the Sender connected while it has messages that are not settled, and then as long as the connection lasts.
 func (s *Sender) run() {
-	backoff := s.cfg.Backoff()
-	for s.awaitWork() {
+	if s.backoff == nil {
+		s.backoff = s.cfg.Backoff()
+	}
+	for s.unsettled() {
 		conn, token, err := s.dial()
 		if err == nil {
-			err = s.serve(conn, token, backoff.Reset)
+			err = s.serve(conn, token, s.backoff.Reset)
 		}
 		if s.ctx.Err() != nil {
 			return
 		}
 		s.disconnected(err)
-		delay := backoff.NextBackOff()
+		delay := s.backoff.NextBackOff()
 		s.cfg.Logger.Info("Connection lost, reconnecting", watermill.LogFields{
 			"provider": netio.Provider, "address": s.cfg.Target.Address, "err": netio.Sanitize(err), "delay": delay,
 		})
@@ -51,18 +62,12 @@ func (s *Sender) run() {
 	}
 }
 
-// awaitWork waits until there is something to deliver; it returns false when the Sender is closed.
-func (s *Sender) awaitWork() bool {
-	for s.ctx.Err() == nil {
-		if s.Pending() > 0 {
-			return true
-		}
-		select {
-		case <-s.work:
-		case <-s.ctx.Done():
-		}
-	}
-	return false
+// unsettled reports whether there is something to deliver. If not, run has ended.
+func (s *Sender) unsettled() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running = !s.closed && s.client.Pending() > 0
+	return s.running
 }
 
 // dial fetches the token to show, and connects.
@@ -136,11 +141,8 @@ func (s *Sender) flush() {
 		s.mu.Lock()
 		conn, enc := s.conn, s.enc
 		if conn == nil {
-			pending := s.client.Pending() > 0
+			s.runLocked()
 			s.mu.Unlock()
-			if pending {
-				s.wakeRun()
-			}
 			return
 		}
 		control, segments, more := s.client.Output(s.segments[:0], flushBytes)
@@ -162,13 +164,6 @@ func (s *Sender) flush() {
 		if !more {
 			return
 		}
-	}
-}
-
-func (s *Sender) wakeRun() {
-	select {
-	case s.work <- struct{}{}:
-	default:
 	}
 }
 

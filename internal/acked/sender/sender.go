@@ -56,8 +56,8 @@ type Sender struct {
 	reporter *flush.Flusher  // runs ReportRefused for flush, which must not wait for hooks
 	ctx      context.Context // ends with Close
 	cancel   context.CancelFunc
-	wg       sync.WaitGroup // run
-	work     chan struct{}  // tells run that there is something to send and no connection
+	wg       sync.WaitGroup  // run
+	backoff  backoff.BackOff // of run; nil before the first
 
 	// mu guards the fields below, client's streams included. It is not held across I/O or a call of the user's code.
 	mu          sync.Mutex
@@ -65,6 +65,7 @@ type Sender struct {
 	conn        net.Conn // nil while there is none
 	enc         session.Encoder
 	closed      bool
+	running     bool          // run is under way
 	unreachable *TimeoutError // why there is no connection; nil once a peer has welcomed one
 	refusal     error         // the same, if another attempt is of no use for now
 	onRefused   map[any]func(session.Refused)
@@ -81,7 +82,7 @@ type Sender struct {
 // New returns a Sender that has not dialed yet. Its owner calls Tick a few times a second, and Close.
 func New(cfg Config) *Sender {
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &Sender{cfg: cfg, ctx: ctx, cancel: cancel, work: make(chan struct{}, 1)}
+	s := &Sender{cfg: cfg, ctx: ctx, cancel: cancel}
 	s.client = session.NewClient(session.ClientConfig{
 		Identity: cfg.Identity, NextStream: cfg.NextStream,
 		Window:   session.Window{Messages: cfg.WindowMessages, Bytes: cfg.WindowBytes, Budget: cfg.Budget},
@@ -90,7 +91,6 @@ func New(cfg Config) *Sender {
 	})
 	s.flusher = flush.New(cfg.Workers, s.flush)
 	s.reporter = flush.New(cfg.Workers, s.ReportRefused)
-	s.wg.Go(s.run) // ends when Close cancels ctx; Close waits for it
 	return s
 }
 
@@ -249,7 +249,7 @@ func (s *Sender) abandon(o *session.Outbound, w *session.Waiter) {
 	<-w.Done
 }
 
-// kick wakes the flusher, which wakes run if there is no connection.
+// kick wakes the flusher, which starts run if there is no connection.
 func (s *Sender) kick() {
 	s.cfg.Ticker.wake()
 	s.flusher.Kick()
