@@ -76,6 +76,10 @@ type PublisherConfig struct {
 	PublishContext bool
 	// CloseTimeout bounds how long Close waits for what is on its way; 0 means 5 s.
 	CloseTimeout time.Duration
+	// Ephemeral is for a publisher of replies: a message whose topic is gone, or whose peer, or a subscription there, is
+	// absent for a second, is dropped, counted, logged and given to OnFailure, and is no error of Publish. It cannot be set
+	// with an Outbox.
+	Ephemeral bool
 	// OnFailure is called for each message that the subscriber's side refused for good, as soon as that is known; err is a
 	// *PeerError, or what the plain wire ran into. An Outbox keeps a message until OnFailure has returned; without OnFailure
 	// it keeps it, and Drain does not return nil. With a shared Manager it sees the refusals of all its publishers to the addresses that this
@@ -111,6 +115,10 @@ func (c PublisherConfig) Validate() error {
 		return configError("PublisherConfig.Outbox", "the plain wire has no acks: an outbox would never know what was delivered")
 	case c.Outbox != nil && c.Confirm != ConfirmReceived:
 		return configError("PublisherConfig.Confirm", "an Outbox confirms when a message is on disk; leave Confirm unset")
+	case c.Ephemeral && c.Outbox != nil:
+		return configError("PublisherConfig.Ephemeral", "an Outbox keeps messages for peers that are absent; leave one of both unset")
+	case c.Ephemeral && c.Wire != WireAcked:
+		return configError("PublisherConfig.Ephemeral", "peers on the plain wire do not tell what topics they have")
 	case isNilPointer(c.Outbox):
 		return configError("PublisherConfig.Outbox", "it holds a nil %T; for no outbox leave it unset", c.Outbox)
 	case c.MaxMessageSize < 0:
@@ -139,11 +147,15 @@ type SubscriberConfig struct {
 	// ListenAddress is where logical topics are listened for.
 	ListenAddress string
 	// ConsumerGroup is the group that all subscriptions of this Subscriber belong to: they share the messages of a topic
-	// with the group's other members. Empty means that each subscription gets every message.
+	// with the group's other members. Empty means that each subscription gets every message that arrives while it lives;
+	// what such a one had not acked when it ended is only kept if no other and no group is there: see docs/design.md.
 	ConsumerGroup string
 	// Ephemeral makes topics end with their last subscription, as the reply topic of a request should: what is pending then
 	// is dropped, its publishers get ErrTopicGone at once, and both ends forget the topic after a while.
 	Ephemeral bool
+	// Ready holds back every topic of the Manager, a shared one too, as ManagerConfig.Ready does, until it is closed or the
+	// Subscriber is.
+	Ready <-chan struct{}
 	// Wire is the protocol. On the plain one every address has one topic, with an empty name.
 	Wire Wire
 	// MaxMessageSize is the limit of one message in bytes on the plain wire, where it must equal the peer's; 0 means 4096.

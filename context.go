@@ -45,6 +45,24 @@ func PositionFromContext(ctx context.Context) (p store.Position, ok bool) {
 	return p, ok
 }
 
+type deliveryKey struct{}
+
+// Delivery says how often a received message has been delivered to its consumer group.
+type Delivery struct {
+	// Attempt is the number of the delivery: 1, and 1 more for each delivery that ended with a Nack or in no time.
+	Attempt int
+	// Redelivered tells that the message may have been seen before: by a handler that did not ack it, or by a
+	// subscription that ended, or that was offered it and has not taken it.
+	Redelivered bool
+}
+
+// DeliveryFromContext returns what is known of a received message's delivery from the message's context. ok is false for
+// any other context.
+func DeliveryFromContext(ctx context.Context) (d Delivery, ok bool) {
+	d, ok = ctx.Value(deliveryKey{}).(Delivery)
+	return d, ok
+}
+
 func (c *messageContext) position() any {
 	source, sequence := c.delivery.Origin()
 	if s, ok := source.(interface{ Position(uint64) store.Position }); ok {
@@ -81,8 +99,11 @@ func (c *messageContext) Err() error {
 }
 
 func (c *messageContext) Value(key any) any {
-	if key == (positionKey{}) {
+	switch key {
+	case positionKey{}:
 		return c.position()
+	case deliveryKey{}:
+		return Delivery{Attempt: c.delivery.Attempt + 1, Redelivered: c.delivery.Redelivered}
 	}
 	if std := c.std.Load(); std != nil && std != canceledContext {
 		return std.Value(key)

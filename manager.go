@@ -37,7 +37,7 @@ type Manager struct {
 	workers *flush.Workers
 	ticker  *sender.Ticker
 	stop    chan struct{}  // ends the ticker
-	wg      sync.WaitGroup // the ticker
+	wg      sync.WaitGroup // the ticker, and what waits for a Ready
 
 	failures failureQueue
 	done     chan struct{} // closed at the end of Close
@@ -49,6 +49,9 @@ type Manager struct {
 	listeners map[netio.Target]*opening
 	ticking   bool
 	closed    bool
+	holds     int // Ready channels that are open
+
+	holding sync.Mutex // held while a change of holds is applied to the listeners
 }
 
 // listener is what listens at one address: for the acked protocol, or for plain peers.
@@ -59,6 +62,8 @@ type listener interface {
 	Topic(name string) *dispatch.Topic
 	// EphemeralTopic returns a topic that ends with its last member.
 	EphemeralTopic(name string) *dispatch.Topic
+	// Hold keeps topics that have given no room yet from giving any, until it is called with false.
+	Hold(held bool)
 	// Drain has publishers send nothing more. What was received can still be settled.
 	Drain()
 	// OnlyCopies is the number of unsettled messages that may exist nowhere else.
@@ -69,6 +74,7 @@ type listener interface {
 // opening is a listener that is there, or will be when done is closed.
 type opening struct {
 	done     chan struct{}
+	built    bool // guarded by Manager.holding
 	listener listener
 	err      error
 }
@@ -83,13 +89,15 @@ func NewManager(cfg ManagerConfig) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Manager{
+	m := &Manager{
 		cfg: cfg, dial: cfg.dial(), plain: plain,
 		held: flow.NewBudget(cfg.Acked.MemoryLimit), kept: flow.NewBudget(cfg.Acked.MemoryLimit),
 		workers: flush.NewWorkers(), ticker: sender.NewTicker(cfg.Acked.PingAfter), stop: make(chan struct{}), done: make(chan struct{}),
 		senders: map[netio.Target]*sender.Sender{}, listeners: map[netio.Target]*opening{},
 		failures: failureQueue{hook: cfg.OnFailure, logger: cfg.Logger},
-	}, nil
+	}
+	m.holdUntil(cfg.Ready, nil)
+	return m, nil
 }
 
 // PeerStatus says where things stand with the peer at one address.
@@ -346,7 +354,9 @@ func (m *Manager) open(t netio.Target, build func() (listener, error)) (listener
 	o := &opening{done: make(chan struct{})}
 	m.listeners[t] = o
 	m.mu.Unlock()
-	o.listener, o.err = build()
+	if o.listener, o.err = build(); o.err == nil {
+		m.holdNew(o)
+	}
 	close(o.done)
 	if o.err != nil {
 		m.mu.Lock()

@@ -32,6 +32,10 @@ type ManagerConfig struct {
 	// OnFailure is called for each message that was confirmed, or handed to the Manager by a Publisher that closed, and that
 	// Close leaves undelivered; err is ErrUndelivered. It is called from one goroutine, with no lock held; Close waits for it.
 	OnFailure func(topic string, encoded []byte, err error)
+	// Ready holds back every topic that is listened for until it is closed: publishers wait, so that a start or restart
+	// with many subscriptions loses nothing for the last of them. A Router's Running fits. Nil means that a topic is open
+	// as soon as it has a subscription.
+	Ready <-chan struct{}
 	// Acked configures the acked protocol.
 	Acked AckedConfig
 }
@@ -105,8 +109,8 @@ type AckedConfig struct {
 	// all addresses goes to whichever the application publishes to. One that would go over plaintext TCP is refused
 	// (*InsecureTokenError) unless Insecure is set. At most 3 KiB.
 	Token func(ctx context.Context, address string) (string, error)
-	// Groups declares the consumer groups of topics, by topic: no credit is given before all of them exist, so that a
-	// restarted process gives none of them less than it confirmed.
+	// Groups declares the consumer groups of topics, by topic: no credit is given before all of them exist or were dropped,
+	// so that a restarted process gives none of them less than it confirmed. ManagerConfig.Ready does that without names.
 	Groups map[string][]string
 	// Dedupe remembers across restarts what was settled. Nil means that this lives as long as the listener.
 	Dedupe store.DedupeStore

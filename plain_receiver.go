@@ -44,6 +44,7 @@ func (m *Manager) newPlainReceiver(t netio.Target, maxMessageSize int) (*plainRe
 		fields: watermill.LogFields{"provider": netio.Provider, "address": t.Address}, logger: m.cfg.Logger,
 		abandoned: make(chan struct{}), done: make(chan struct{}),
 	}
+	receiver.LogBehind(p.topic, t.Address, m.cfg.Logger)
 	cfg := pool.ListenerConfig{
 		Network: t.Network, Address: t.Address, MaxMessageSize: maxMessageSize, Callback: p.receive,
 		Insecure: acked.Insecure, MaxConnections: acked.MaxConnections, MaxConnectionsPerHost: acked.MaxConnectionsPerHost,
@@ -96,6 +97,9 @@ func (p *plainReceiver) Topic(string) *dispatch.Topic { return p.topic }
 // EphemeralTopic implements listener: plain peers could not be told that it has ended.
 func (p *plainReceiver) EphemeralTopic(string) *dispatch.Topic { return p.topic }
 
+// Hold implements listener.
+func (p *plainReceiver) Hold(held bool) { p.topic.Hold(held) }
+
 // OnlyCopies implements listener.
 func (p *plainReceiver) OnlyCopies() int { return int(p.held.Load()) }
 
@@ -114,7 +118,7 @@ func (p *plainReceiver) Close(context.Context) error {
 	close(p.abandoned)
 	p.Drain()
 	close(p.done)
-	p.topic.Window().Close()
+	p.topic.Close()
 	return nil
 }
 
@@ -140,6 +144,7 @@ func (p *plainReceiver) reserve(room flow.Amount) bool {
 	granted := make(chan struct{})
 	claim := &flow.Claim{Want: room, Least: room, Grant: func(flow.Amount) { close(granted) }}
 	w.Wait(claim)
+	p.topic.CheckBehind()
 	select {
 	case <-granted:
 		return true

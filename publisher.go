@@ -30,6 +30,7 @@ type Publisher struct {
 	next   atomic.Uint64 // of round robin
 
 	failures failureQueue
+	dropped  atomic.Uint64 // messages, as Ephemeral is set
 
 	closed   atomic.Bool
 	done     chan struct{}              // closed at the end of Close
@@ -165,7 +166,7 @@ func (p *Publisher) reportRefused() {
 func (p *Publisher) awaitAll(ctx context.Context, wait func(*sender.Sender, context.Context, string) error) error {
 	var errs []error
 	for _, t := range p.busy() {
-		errs = append(errs, wait(t.sender, ctx, t.name))
+		errs = append(errs, wait(t.sender, ctx, t.stream))
 	}
 	return errors.Join(errs...)
 }
@@ -216,7 +217,7 @@ func (p *Publisher) shutDown() error {
 func (p *Publisher) handOver(ctx context.Context) error {
 	busy := p.busy()
 	for _, t := range busy {
-		_ = t.sender.AwaitReceived(ctx, t.name) // what is left shows below
+		_ = t.sender.AwaitReceived(ctx, t.stream) // what is left shows below
 	}
 	left := &UndeliveredError{}
 	for _, t := range busy {

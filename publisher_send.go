@@ -1,6 +1,7 @@
 package buffstreams
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -89,8 +90,17 @@ func (p *Publisher) send(t *target, messages []*message.Message, timeout time.Du
 	}
 	ctx, cancel := p.callContext(messages[0])
 	defer cancel()
-	sent, err := t.sender.Publish(ctx, t.name, batch, p.cfg.Confirm.level(), timeout)
+	if p.cfg.Ephemeral {
+		timeout = ephemeralTimeout(timeout)
+	}
+	sent, err := t.sender.Publish(ctx, t.stream, batch, p.cfg.Confirm.level(), timeout)
 	if err == nil {
+		return nil
+	}
+	if p.cfg.Ephemeral && errors.Is(err, ErrTopicGone) {
+		for _, encoded := range batch.Messages()[sent:] { // those that were enqueued come to onRefused
+			p.drop(t.peer, t.name, bytes.Clone(encoded), err)
+		}
 		return nil
 	}
 	if p.ctx.Err() != nil || errors.Is(err, sender.ErrClosed) {

@@ -18,6 +18,7 @@ type target struct {
 	sender *sender.Sender // nil with an outbox
 	peer   string
 	name   string // of the topic on the wire
+	stream string // what the sender has its messages under
 }
 
 // unreceived is the number of messages that the peer is not known to have.
@@ -25,7 +26,7 @@ func (t *target) unreceived() int {
 	if t.sender == nil {
 		return 0
 	}
-	return t.sender.Unreceived(t.name)
+	return t.sender.Unreceived(t.stream)
 }
 
 // resolved is where a topic led when it was looked up last. It never changes.
@@ -89,7 +90,7 @@ func (t *target) unsettled() int {
 	if t.sender == nil {
 		return 0
 	}
-	return t.sender.Unsettled(t.name)
+	return t.sender.Unsettled(t.stream)
 }
 
 // begin begins a Publish call and returns the topic's state. Most publishers have one topic, and find it without the mutex.
@@ -168,7 +169,7 @@ func (p *Publisher) busy() (busy []*target) {
 	seen := map[stream]bool{}
 	for _, s := range p.topics {
 		for _, t := range s.busyLocked() {
-			if key := (stream{t.sender, t.name}); !seen[key] {
+			if key := (stream{t.sender, t.stream}); !seen[key] {
 				seen[key] = true
 				busy = append(busy, t)
 			}
@@ -234,8 +235,8 @@ func (p *Publisher) adopt(s *topicState, next *resolved) {
 			continue
 		}
 		p.senders[t.sender] = true
-		if p.cfg.OnFailure != nil {
-			t.sender.OnRefused(p, func(r session.Refused) { p.failures.add(r.Topic, r.Message, r.Err) })
+		if p.cfg.OnFailure != nil || p.cfg.Ephemeral {
+			t.sender.OnRefused(p, func(r session.Refused) { p.onRefused(t.peer, r) })
 		}
 	}
 }
@@ -271,5 +272,9 @@ func (p *Publisher) target(topic string, d destination) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &target{topic: topic, sender: s, peer: d.target.Address, name: d.name}, nil
+	t := &target{topic: topic, sender: s, peer: d.target.Address, name: d.name, stream: d.name}
+	if p.cfg.Ephemeral {
+		t.stream = session.Ephemeral(d.name)
+	}
+	return t, nil
 }

@@ -44,6 +44,8 @@ type pump struct {
 	acked          []dispatch.Delivery
 	ackImmediately bool // settle before anything else is emitted
 	deferAcks      bool // the group has enough ready messages, so that publishers need not wait for the acks
+	blocked        bool // another message has the key of the one that was taken last, blockedKey
+	blockedKey     string
 	yielded        bool // it is other members' turn, who may not have taken the messages yet
 
 	timer      *time.Timer
@@ -105,7 +107,10 @@ func (p *pump) hasRoom() bool {
 // take returns the next message to emit. ok is false when there is none; the pump is woken when there is one.
 func (p *pump) take() (f flight, ok bool) {
 	for found := true; found && !ok; {
-		f, ok, found = p.takeOne()
+		if f, ok, found = p.takeOne(); p.blocked {
+			p.blocked = false
+			p.member.CheckKey(p.blockedKey)
+		}
 	}
 	return f, ok
 }
@@ -125,8 +130,14 @@ func (p *pump) takeOne() (f flight, ok, found bool) {
 		return f, false, false
 	}
 	msg, ok := p.decode(d)
-	if !ok || key != nil && !p.member.Claim(&d, key(msg)) {
+	if !ok {
 		return f, false, true
+	}
+	if key != nil {
+		if k := key(msg); !p.member.Claim(&d, k) {
+			p.blocked, p.blockedKey = true, k
+			return f, false, true
+		}
 	}
 	return p.newFlight(d, msg), true, true
 }
@@ -187,6 +198,7 @@ func (p *pump) onTimer() {
 
 // stop gives back what no handler has, and leaves the rest to watchers.
 func (p *pump) stop() {
+	p.member.StopTaking() // handlers may run on for a while, and siblings must not wait for that
 	for _, d := range p.takeBack() {
 		p.member.Return(d)
 	}

@@ -42,38 +42,51 @@ func NewSubscriber(config SubscriberConfig, logger watermill.LoggerAdapter) (*Su
 	if err != nil {
 		return nil, err
 	}
-	return &Subscriber{
+	s := &Subscriber{
 		cfg: config, logger: logger, manager: manager, ownsManager: owned, done: make(chan struct{}),
 		subs: map[*subscription]struct{}{}, listeners: map[listener]struct{}{},
-	}, nil
+	}
+	manager.holdUntil(config.Ready, s.done)
+	return s, nil
 }
 
 // Subscribe returns the messages of a topic. The channel is closed after Close, after ctx is done, or with the Manager.
 // The messages' contexts have the values of ctx, and are cancelled when their delivery ends.
 func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
-	t, l, err := s.topic(topic)
-	if err != nil {
-		return nil, err
+	for {
+		t, l, err := s.topic(topic)
+		if err != nil {
+			return nil, err
+		}
+		if sub, err := s.join(ctx, topic, t, l); sub != nil || err != nil {
+			return sub.channel(), err
+		}
 	}
+}
+
+// join begins a subscription. It returns nil if the topic has just ended: there will be another one under its name.
+func (s *Subscriber) join(ctx context.Context, topic string, t *dispatch.Topic, l listener) (*subscription, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil, ErrSubscriberClosed
 	}
 	sub := newSubscription(ctx, s, topic, t, l.Done())
-	s.subs[sub] = struct{}{}
-	return sub.out, nil
+	if sub != nil {
+		s.subs[sub] = struct{}{}
+	}
+	return sub, nil
 }
 
 // SubscribeInitialize makes the topic and this Subscriber's consumer group exist: messages are accepted from now on and
 // wait for a subscription.
 func (s *Subscriber) SubscribeInitialize(topic string) error {
-	t, _, err := s.topic(topic)
-	if err != nil {
-		return err
+	for {
+		t, _, err := s.topic(topic)
+		if err != nil || t.Initialize(s.cfg.ConsumerGroup) {
+			return err
+		}
 	}
-	t.Initialize(s.cfg.ConsumerGroup)
-	return nil
 }
 
 // Addr returns the address at which a topic is listened for, and opens the listener if there is none: the port of a
@@ -90,7 +103,9 @@ func (s *Subscriber) Addr(topic string) (net.Addr, error) {
 	return l.Addr(), nil
 }
 
-// DropGroup ends a consumer group of a topic for good: messages no longer wait for it.
+// DropGroup ends a consumer group of a topic, declared or not: messages no longer wait for it, and its subscriptions get
+// none. The next Subscribe or SubscribeInitialize makes it anew. An empty group stands for what SubscribeInitialize, or
+// subscriptions that ended, keep for subscriptions without a group.
 func (s *Subscriber) DropGroup(topic, group string) error {
 	t, _, err := s.topic(topic)
 	if err != nil {

@@ -35,7 +35,8 @@ type subscription struct {
 	stopped      bool                // the pump takes no further redelivery
 }
 
-// newSubscription joins the topic and emits its messages until close is called, ctx is done, or gone is closed.
+// newSubscription joins the topic and emits its messages until close is called, ctx is done, or gone is closed. It
+// returns nil if the topic has ended.
 func newSubscription(ctx context.Context, s *Subscriber, topic string, t *dispatch.Topic, gone <-chan struct{}) *subscription {
 	sub := &subscription{
 		subscriber: s, topic: topic,
@@ -44,12 +45,23 @@ func newSubscription(ctx context.Context, s *Subscriber, topic string, t *dispat
 	}
 	// Handlers may go on for CloseTimeout after ctx is done.
 	sub.base, sub.cancelBase = context.WithCancel(context.WithoutCancel(ctx))
-	sub.member = t.Join(s.cfg.ConsumerGroup, sub.notify)
+	if sub.member = t.Join(s.cfg.ConsumerGroup, sub.notify); sub.member == nil {
+		sub.cancelBase()
+		return nil
+	}
 	p := &pump{subscription: sub, ackImmediately: s.cfg.Key != nil || sub.member.AcksImmediately()}
 	sub.wg.Go(p.run) // Ends after close; finish waits for it.
 	stop := context.AfterFunc(ctx, sub.close)
 	go sub.finish(stop, gone) // Ends at most CloseTimeout after close, unless a hook blocks; Close waits for done.
 	return sub
+}
+
+// channel is where the messages come out; nil for no subscription.
+func (s *subscription) channel() <-chan *message.Message {
+	if s == nil {
+		return nil
+	}
+	return s.out
 }
 
 // notify wakes the pump. It does not block.

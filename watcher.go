@@ -50,15 +50,20 @@ func (s *subscription) awaitOutcome(f flight) (acked bool) {
 }
 
 // retry queues a nacked message for the pump after its delay. It returns false if the delivery has ended instead: its
-// attempts are exhausted, or the group has it back, for a member that waits or because the subscription closes.
+// attempts are exhausted, a member that waits has it, or the group has it back because the subscription closes.
 func (s *subscription) retry(d dispatch.Delivery) bool {
 	if reason := s.exhausted(d); reason != nil {
 		msg, _ := s.unmarshal(d)
 		s.fail(d, msg, reason)
 		return false
 	}
-	if s.sleep(s.delay(d.Attempt)) && !s.member.HasWaiters() && s.redeliver(d) {
-		return true
+	if s.sleep(s.delay(d.Attempt)) {
+		switch {
+		case s.member.HandOver(d):
+			return false
+		case s.redeliver(d):
+			return true
+		}
 	}
 	s.member.Return(d)
 	return false
@@ -95,6 +100,7 @@ func (s *subscription) redeliver(d dispatch.Delivery) bool {
 	if s.stopped {
 		return false
 	}
+	d.Redelivered = true
 	s.redeliveries = append(s.redeliveries, d)
 	s.notify()
 	return true

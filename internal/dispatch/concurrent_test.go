@@ -64,6 +64,11 @@ func (c *consumer) run(stop <-chan struct{}) {
 			case <-stop:
 				return
 			}
+		case n == 5:
+			d.Attempt++
+			if !c.member.HandOver(d) {
+				c.member.Return(d)
+			}
 		case n == 3:
 			c.member.Return(d)
 			c.member.Leave()

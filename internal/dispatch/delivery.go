@@ -13,6 +13,9 @@ type Delivery struct {
 	data    []byte    // the message
 	key     *keyQueue // of the key that the delivery holds, or nil
 	Attempt int       // earlier deliveries of the message that ended without an ack
+
+	// Redelivered tells that the message was given to a member before: to one that gave it back, or to a group that ended.
+	Redelivered bool
 }
 
 // Message is the message's bytes, which belong to the delivery: a handler may write to them.
@@ -23,6 +26,10 @@ func (d Delivery) Origin() (Source, uint64) { return d.run.source, d.run.first +
 
 // Received is when the message arrived.
 func (d Delivery) Received() time.Time { return d.run.at }
+
+// Again reports whether the message is given out once more, as another subscription without a group had not settled it:
+// see Topic. It may have been settled.
+func (d Delivery) Again() bool { return d.run.repeats() }
 
 // pos is the message's position in the log.
 func (d Delivery) pos() uint64 { return d.run.pos + uint64(d.index) }

@@ -28,6 +28,8 @@ func (t *Topic) expireLocked() (dropped []settledRange, ended bool) {
 		}
 	}
 	t.ended = true
+	t.beside.clear()
+	t.union.clear()
 	for len(t.groups) > 0 {
 		dropped = append(dropped, t.removeLocked(t.groups[0])...)
 	}

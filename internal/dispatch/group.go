@@ -18,7 +18,10 @@ type group struct {
 	memberCount atomic.Int32 // for readers without the lock
 	waiters     []*Member    // members to notify of the next message, the longest waiting first
 	keys        map[string]*keyQueue
-	dropped     bool // it gives out nothing and settles what is given back
+	unsettled   atomic.Int64 // messages that it has not settled
+	initialized bool         // it was made for a single subscription that is still to come
+	orphaned    bool         // its single subscription ended, and was the last of its kind
+	dropped     bool         // it gives out nothing and settles what is given back
 
 	keyLock sync.Mutex // guards no field: see Member.KeyLock
 }
@@ -55,6 +58,7 @@ func (g *group) wake(n int) {
 // giveBack makes a delivery the group's next message again. The caller has to report what it returns: a dropped group
 // settles the message instead.
 func (g *group) giveBack(d Delivery) []settledRange {
+	d.Redelivered = true
 	if g.dropped {
 		if s, last := d.settle(nil, g.topic.size); last {
 			return []settledRange{s}
@@ -66,10 +70,29 @@ func (g *group) giveBack(d Delivery) []settledRange {
 	return nil
 }
 
+// handOver reserves a delivery for the member that has waited longest. It returns false if no member waits but except.
+func (g *group) handOver(d Delivery, except *Member) bool {
+	i := slices.IndexFunc(g.waiters, func(m *Member) bool { return m != except })
+	if i < 0 {
+		return false
+	}
+	m := g.waiters[i]
+	g.removeWaiter(m)
+	d.Redelivered = true
+	m.handed = append(m.handed, d)
+	m.notify()
+	return true
+}
+
 // drop ends the group and settles for it what no member has. The caller has to report what it returns.
 func (g *group) drop() (done []settledRange) {
 	g.dropped = true
 	g.requeueKeyed()
+	for _, m := range g.members {
+		for _, d := range m.takeHanded() {
+			g.returned = insertOrdered(g.returned, d)
+		}
+	}
 	for {
 		d, ok := g.pop()
 		if !ok {
@@ -93,12 +116,24 @@ func (g *group) add(m *Member) {
 	}
 }
 
-// remove ends a membership.
-func (g *group) remove(m *Member) {
-	m.left = true
+// stopTaking lets a member take nothing more. The caller has to report what it returns.
+func (g *group) stopTaking(m *Member) (done []settledRange) {
+	m.stopped = true
 	g.removeWaiter(m)
+	for _, d := range m.takeHanded() {
+		done = append(done, g.giveBack(d)...)
+	}
+	g.wake(len(g.waiters)) // m may have been notified of a message that it leaves to them
+	return done
+}
+
+// remove ends a membership. The caller has to report what it returns.
+func (g *group) remove(m *Member) []settledRange {
+	m.left = true
+	done := g.stopTaking(m)
 	g.members = slices.DeleteFunc(g.members, func(o *Member) bool { return o == m })
 	g.memberCount.Store(int32(len(g.members)))
+	return done
 }
 
 func (g *group) addWaiter(m *Member) {
@@ -126,5 +161,16 @@ func (g *group) backlog() int {
 	for _, q := range g.keys {
 		n += len(q.waiting)
 	}
+	for _, m := range g.members {
+		n += len(m.handed)
+	}
 	return n
+}
+
+// position is the position of the next message in the log that was not taken.
+func (g *group) position() uint64 {
+	if r := g.cursor.run; r != nil {
+		return r.pos + uint64(g.index)
+	}
+	return g.topic.pos
 }

@@ -1,10 +1,15 @@
 package dispatch
 
-// Member is one consumer of a group. Its methods are safe for concurrent use. waiting and left are guarded by Topic.mu.
+import "slices"
+
+// Member is one consumer of a group. Its methods are safe for concurrent use. waiting, handed, stopped and left are
+// guarded by Topic.mu.
 type Member struct {
 	group   *group
 	notify  func()
-	waiting bool // in group.waiters
+	waiting bool       // in group.waiters
+	handed  []Delivery // by another member: no other takes them
+	stopped bool       // it takes nothing more
 	left    bool
 }
 
@@ -25,10 +30,13 @@ func (m *Member) pop() (d Delivery, deferAcks, ok bool) {
 	g := m.group
 	g.topic.mu.Lock()
 	defer g.topic.mu.Unlock()
-	if m.left || g.dropped {
+	if m.stopped || g.dropped {
 		return d, false, false
 	}
-	if d, ok = g.pop(); !ok && !m.waiting {
+	if len(m.handed) > 0 {
+		d, ok = m.handed[0], true
+		m.handed = m.handed[1:]
+	} else if d, ok = g.pop(); !ok && !m.waiting {
 		g.addWaiter(m)
 	}
 	return d, !g.topic.ackImmediately && g.ready() >= deferAcksFrom, ok
@@ -43,6 +51,21 @@ func (m *Member) Return(d Delivery) {
 	g.topic.report(done)
 }
 
+// HandOver gives a delivery to the member of the group that has waited longest for a message, and to no other. It
+// returns false, and the delivery stays the member's own, if no other member waits.
+func (m *Member) HandOver(d Delivery) bool {
+	g := m.group
+	g.topic.mu.Lock()
+	defer g.topic.mu.Unlock()
+	return !g.dropped && g.handOver(d, m)
+}
+
+// takeHanded returns what was handed to the member and not taken.
+func (m *Member) takeHanded() (ds []Delivery) {
+	ds, m.handed = m.handed, nil
+	return ds
+}
+
 // Yield gives deliveries back for members that wait, and makes this member wait behind them. It is notified when to
 // Take again, at once if no other member waits any more.
 func (m *Member) Yield(ds ...Delivery) {
@@ -54,12 +77,21 @@ func (m *Member) Yield(ds ...Delivery) {
 	for _, d := range ds {
 		done = append(done, g.giveBack(d)...)
 	}
-	if !m.left {
+	if !m.stopped {
 		g.addWaiter(m)
 	}
 	if first {
 		g.wake(1)
 	}
+	g.topic.mu.Unlock()
+	g.topic.report(done)
+}
+
+// StopTaking makes Take find nothing from now on. What was reserved for the member, or it was notified of, is the others'.
+func (m *Member) StopTaking() {
+	g := m.group
+	g.topic.mu.Lock()
+	done := g.stopTaking(m)
 	g.topic.mu.Unlock()
 	g.topic.report(done)
 }
@@ -70,15 +102,15 @@ func (m *Member) AcksImmediately() bool { return m.group.topic.ackImmediately }
 // Exclusive reports whether the group has no other member. The member is notified when that ends.
 func (m *Member) Exclusive() bool { return m.group.memberCount.Load() <= 1 }
 
-// HasWaiters reports whether a member of the group waits for a message.
+// HasWaiters reports whether another member of the group waits for a message.
 func (m *Member) HasWaiters() bool {
 	m.group.topic.mu.Lock()
 	defer m.group.topic.mu.Unlock()
-	return len(m.group.waiters) > 0
+	return slices.ContainsFunc(m.group.waiters, func(other *Member) bool { return other != m })
 }
 
 // Leave ends the membership. What the member has taken must be settled or given back before. A group without a name
-// ends with it if there is another such group; otherwise its messages wait for the next such subscription.
+// ends with it: see Topic.
 func (m *Member) Leave() {
 	t := m.group.topic
 	t.mu.Lock()
@@ -88,5 +120,7 @@ func (m *Member) Leave() {
 	t.report(done)
 	if ended {
 		t.end(dropped)
+	} else {
+		t.mayBeUnused()
 	}
 }

@@ -91,6 +91,84 @@ func TestMember_YieldGoesToAnotherMember(t *testing.T) {
 	requireFull(t, topic)
 }
 
+// A member that closes while its handler runs must not keep what it was notified of, or what was handed to it.
+func TestMember_StopTakingLeavesAllToTheOthers(t *testing.T) {
+	topic, s := newTestTopic()
+	var s1, s2 signal
+	m1, m2 := topic.Join("g", s1.notify), topic.Join("g", s2.notify)
+	feed(t, topic, s, 1, 2)
+	d1, d2 := take(t, m2, 1), take(t, m2, 2)
+	takeNone(t, m1)
+	require.True(t, m2.HandOver(d1))
+	takeNone(t, m2)
+	s2 = signal{}
+	m1.StopTaking()
+	require.Equal(t, 1, s2.n)
+	takeNone(t, m1)
+	m2.Settle(take(t, m2, 1))
+	require.False(t, m2.HandOver(d2))
+	takeNone(t, m2)
+	m1.Yield() // it gets in line no more
+	feed(t, topic, s, 3, 3)
+	require.Equal(t, 2, s2.n)
+	m2.SettleAll([]Delivery{d2, take(t, m2, 3)})
+	m1.Leave()
+	requireFull(t, topic)
+}
+
+// What a member hands over goes to the longest waiting of the others and to no other, whoever takes first.
+func TestMember_HandOverGoesToAWaitingMemberOnly(t *testing.T) {
+	topic, s := newTestTopic()
+	var s1, s2, s3 signal
+	m1, m2, m3 := topic.Join("g", s1.notify), topic.Join("g", s2.notify), topic.Join("g", s3.notify)
+	feed(t, topic, s, 1, 1)
+	d := take(t, m1, 1)
+	require.False(t, d.Redelivered)
+	require.False(t, m1.HandOver(d), "no member waits")
+	takeNone(t, m1)
+	require.False(t, m1.HandOver(d), "no other member waits")
+	require.False(t, m1.HasWaiters())
+	takeNone(t, m3)
+	takeNone(t, m2)
+	s1, s2, s3 = signal{}, signal{}, signal{}
+	d.Attempt++
+	require.True(t, m1.HandOver(d))
+	require.Equal(t, []int{0, 0, 1}, []int{s1.n, s2.n, s3.n})
+	takeNone(t, m1)
+	takeNone(t, m2)
+	require.Equal(t, 1, topic.Backlog("g"))
+	d = take(t, m3, 1)
+	require.True(t, d.Redelivered)
+	require.Equal(t, 1, d.Attempt)
+	require.True(t, m3.HandOver(d)) // to m1, which waits longer than m2
+	m1.Leave()
+	require.Equal(t, 1, s2.n)
+	d = take(t, m3, 1)
+	takeNone(t, m2)
+	require.True(t, m3.HandOver(d))
+	topic.Drop("g")
+	require.Equal(t, seqRange(1, 1), s.reported(), "no member had it")
+	requireFull(t, topic)
+}
+
+// What comes back from a member that left is marked; what is given for the first time ascends.
+func TestMember_FirstDeliveriesAscendWhileMembersLeave(t *testing.T) {
+	topic, s := newTestTopic()
+	m1, m2 := topic.Join("g", quiet), topic.Join("g", quiet)
+	feed(t, topic, s, 1, 6)
+	d1, d2 := take(t, m1, 1), take(t, m1, 2)
+	require.False(t, take(t, m2, 3).Redelivered)
+	m1.Return(d2)
+	m1.Return(d1)
+	m1.Leave()
+	m3 := topic.Join("g", quiet)
+	require.True(t, take(t, m3, 1).Redelivered)
+	require.True(t, take(t, m2, 2).Redelivered)
+	for seq := uint64(4); seq <= 6; seq++ {
+		require.False(t, take(t, m3, seq).Redelivered)
+	}
+}
+
 // Between HasWaiters and Yield the other member may have left, or have been notified of another message. Then the
 // member that yields must be notified of its own message.
 func TestMember_YieldWithNoWaiterLeft(t *testing.T) {

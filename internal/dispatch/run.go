@@ -18,6 +18,8 @@ type run struct {
 	ends   []uint32     // where each message ends in buf
 	unread atomic.Int64 // how often a message is still to be taken: once by each group
 
+	until time.Time // of a remainder: it is given to those that come before; zero for all others
+
 	left     []int32         // for each message, the groups that have not settled it; nil if there is one group
 	refusals map[int]Refusal // of messages that one group refused and others have not settled
 }
@@ -54,6 +56,9 @@ func (r *run) setGroups(n int) {
 	}
 }
 
+// repeats reports whether the run gives a message out once more, that may have been settled: see remainder.
+func (r *run) repeats() bool { return !r.until.IsZero() }
+
 func (r *run) count() int { return len(r.ends) }
 
 // shared reports whether several groups have to settle each message.
@@ -80,9 +85,13 @@ func (r *run) release() {
 }
 
 // settle ends a message for one group. It reports whether every group has settled the message now, and the refusal if
-// one of them refused it. The caller must hold Topic.mu if the run is shared.
+// one of them refused it. What was given out once more is never settled again. The caller must hold Topic.mu if the run
+// is shared.
 func (r *run) settle(i int, refusal *Refusal) (*Refusal, bool) {
-	if !r.shared() {
+	switch {
+	case r.repeats():
+		return nil, false
+	case !r.shared():
 		return refusal, true
 	}
 	if refusal != nil {

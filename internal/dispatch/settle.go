@@ -15,6 +15,7 @@ func (m *Member) Refuse(d Delivery, refusal Refusal) { m.settle([]Delivery{d}, &
 // durable cannot come again beside the key's next message.
 func (m *Member) settle(ds []Delivery, refusal *Refusal) {
 	t := m.group.topic
+	m.group.unsettled.Add(int64(-len(ds)))
 	var few [4]settledRange
 	done, keyed := few[:0], false
 	for _, d := range ds {

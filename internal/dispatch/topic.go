@@ -1,5 +1,6 @@
 // Package dispatch holds received messages in memory until their consumers have settled them: a log for each topic,
-// consumer groups that read it, and the window that bounds it. It has no goroutine and no clock.
+// consumer groups that read it, and the window that bounds it. It has no goroutine, and the time matters only for what
+// subscriptions without a group left: see remainder.
 //
 // A message comes in with Topic.Append, waits in a run of the log, and goes out with Member.Take. It comes back with
 // Member.Settle or Refuse, which report it to its Source, or with Return and Yield, which give it to the group again.
@@ -10,6 +11,7 @@ package dispatch
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/flow"
@@ -31,6 +33,12 @@ type Source interface {
 }
 
 // Topic is the log of one topic and its groups. Its methods are safe for concurrent use.
+//
+// A subscription without a group is a group of its own while it lives. When one ends beside a named group, or beside
+// another of its kind, what it had not settled counts as settled by it. When the last one ends and there is no named
+// group, its group stays, and becomes that of the first to come, with or without a name. It has what the ended ones had
+// not settled, also those that ended beside another within remainderFor; what they had is given once more to each
+// subscription without a group that comes within remainderFor after the first.
 type Topic struct {
 	name           string
 	window         *flow.Window
@@ -41,11 +49,20 @@ type Topic struct {
 	tail      *entry
 	pos       uint64          // of the next message that is appended
 	groups    []*group        // named ones, and those of single subscriptions
-	vacant    *group          // one of groups: without a name, kept for the next single subscription
+	vacant    *group          // one of groups: without a name and a member, kept for the first to come
+	beside    remainder       // of single subscriptions that ended beside another
+	union     remainder       // of single subscriptions of which none was left
 	declared  map[string]bool // named groups that do not exist yet
+	lasting   bool            // groups were declared: the topic remembers which of them were dropped
+	held      bool            // the window stays closed
 	ephemeral bool            // the topic ends with its last member
 	onEnd     func(dropped int)
-	ended     bool
+	ended     bool // nobody joins any more
+	onUnused  func()
+
+	onBehind   func(Behind)
+	saidBehind atomic.Int64 // when a group was reported to onBehind last, in ns since 1970
+	saidKey    time.Time    // when a key was
 }
 
 // entry is a place in a topic's log. Only the groups' cursors hold entries: what all of them have passed is garbage,
@@ -58,7 +75,9 @@ type entry struct {
 // NewTopic returns an empty topic whose window opens with the first group, or, if groups are declared, when all of
 // these exist. size tells what a message of n bytes takes of the window.
 func NewTopic(name string, window *flow.Window, size func(n int) int, declared ...string) *Topic {
-	t := &Topic{name: name, window: window, size: size, tail: &entry{}, declared: map[string]bool{}}
+	t := &Topic{
+		name: name, window: window, size: size, tail: &entry{}, declared: map[string]bool{}, lasting: len(declared) > 0,
+	}
 	for _, g := range declared {
 		t.declared[g] = true
 	}
@@ -68,6 +87,9 @@ func NewTopic(name string, window *flow.Window, size func(n int) int, declared .
 // AckImmediately makes acks urgent at all times: what was acked and is not reported would come again after a crash. It
 // is called before the first Join.
 func (t *Topic) AckImmediately() { t.ackImmediately = true }
+
+// OnUnused sets what is called, with no lock held, when Retire may succeed. It is called before the first Join.
+func (t *Topic) OnUnused(f func()) { t.onUnused = f }
 
 // Name is the topic's name on the wire.
 func (t *Topic) Name() string { return t.name }
@@ -93,7 +115,7 @@ func (t *Topic) append(r *run) bool {
 	if t.ended {
 		return false
 	}
-	if len(t.groups) == 0 { // all were dropped after the window had given credit
+	if len(t.groups) == 0 { // all were dropped after the window had given credit: it is for the first to come
 		t.vacant = t.newGroupLocked("")
 	}
 	r.setGroups(len(t.groups))
@@ -102,32 +124,46 @@ func (t *Topic) append(r *run) bool {
 	t.tail.run, t.tail.next = r, &entry{}
 	t.tail = t.tail.next
 	for _, g := range t.groups {
+		g.unsettled.Add(int64(r.count()))
 		g.wake(r.count())
 	}
 	return true
 }
 
 // Initialize makes a group exist: it gets every message from now on. An empty name stands for the next subscription
-// without a group.
-func (t *Topic) Initialize(group string) {
+// without a group. It returns false if the topic has ended.
+func (t *Topic) Initialize(group string) bool {
 	t.mu.Lock()
-	if group != "" {
+	if t.ended {
+		t.mu.Unlock()
+		return false
+	}
+	switch {
+	case group != "":
 		t.groupLocked(group)
-	} else if !slices.ContainsFunc(t.groups, unnamed) {
+	case t.vacant != nil:
+		t.vacant.initialized = true
+	case !slices.ContainsFunc(t.groups, unnamed):
 		t.vacant = t.newGroupLocked("")
+		t.vacant.initialized = true
 	}
 	complete := t.completeLocked()
 	t.mu.Unlock()
 	if complete {
 		t.window.Open()
 	}
+	return true
 }
 
-// Join adds a member to a group; with an empty name, to a group of its own. notify is called when the member is not
-// alone any more, and when a message may be there after a Take that found none. It is called with the topic's lock
-// held: it must neither block nor call the topic or a member.
+// Join adds a member to a group; with an empty name, to a group of its own. It returns nil if the topic has ended. notify
+// is called when the member is not alone any more, and when a message may be there after a Take that found none. It is
+// called with the topic's lock held: it must neither block nor call the topic or a member.
 func (t *Topic) Join(group string, notify func()) *Member {
 	t.mu.Lock()
+	if t.ended {
+		t.mu.Unlock()
+		return nil
+	}
 	m := &Member{group: t.joinedGroupLocked(group), notify: notify}
 	m.group.add(m)
 	complete := t.completeLocked()
@@ -138,18 +174,37 @@ func (t *Topic) Join(group string, notify func()) *Member {
 	return m
 }
 
-// Drop ends a named group: what it has not settled counts as settled by it.
-func (t *Topic) Drop(group string) {
-	if group == "" {
-		return
-	}
+// Hold keeps the window closed, unless it is open already, until it is called with false.
+func (t *Topic) Hold(held bool) {
 	t.mu.Lock()
+	t.held = held
+	complete := t.completeLocked()
+	t.mu.Unlock()
+	if complete {
+		t.window.Open()
+	}
+}
+
+// Drop ends a named group: what it has not settled counts as settled by it. It is not waited for any more if it was
+// declared. An empty name stands for the group that is kept for the next subscription without a group.
+func (t *Topic) Drop(group string) {
+	t.mu.Lock()
+	delete(t.declared, group)
+	g := t.vacant
+	if group != "" {
+		g = t.findLocked(group)
+	}
 	var done []settledRange
-	if g := t.findLocked(group); g != nil {
+	if g != nil {
 		done = t.removeLocked(g)
 	}
+	complete := t.completeLocked()
 	t.mu.Unlock()
 	t.report(done)
+	if complete {
+		t.window.Open()
+	}
+	t.mayBeUnused()
 }
 
 // Backlog is the number of messages that the named group has not been given, or has given back.
@@ -169,6 +224,52 @@ func (t *Topic) Unused() bool {
 	return len(t.groups) == 0 && !t.ended
 }
 
+// Ended reports whether the topic has ended.
+func (t *Topic) Ended() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.ended
+}
+
+// Retire ends a topic for which nobody waits and that keeps nothing for anybody. It returns false for any other.
+func (t *Topic) Retire() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.unusedLocked() {
+		return false
+	}
+	t.ended = true
+	return true
+}
+
+func (t *Topic) unusedLocked() bool {
+	for _, g := range t.groups {
+		if g != t.vacant || g.initialized || g.unsettled.Load() > 0 {
+			return false
+		}
+	}
+	return !t.ended && !t.lasting && !t.ephemeral && t.beside.timer == nil && t.union.timer == nil
+}
+
+// mayBeUnused calls onUnused if the topic is unused now.
+func (t *Topic) mayBeUnused() {
+	t.mu.Lock()
+	unused := t.onUnused != nil && t.unusedLocked()
+	t.mu.Unlock()
+	if unused {
+		t.onUnused()
+	}
+}
+
+// Close ends the topic for good, whatever it holds.
+func (t *Topic) Close() {
+	t.mu.Lock()
+	t.beside.clear()
+	t.union.clear()
+	t.mu.Unlock()
+	t.window.Close()
+}
+
 func (t *Topic) findLocked(name string) *group {
 	for _, g := range t.groups {
 		if g.name == name {
@@ -184,7 +285,7 @@ func (t *Topic) groupLocked(name string) *group {
 		return g
 	}
 	delete(t.declared, name)
-	return t.newGroupLocked(name)
+	return t.newcomerLocked(name)
 }
 
 // joinedGroupLocked returns the group that a new member of the named group belongs to.
@@ -192,11 +293,29 @@ func (t *Topic) joinedGroupLocked(name string) *group {
 	if name != "" {
 		return t.groupLocked(name)
 	}
-	if g := t.vacant; g != nil {
-		t.vacant = nil
-		return g
+	return t.newcomerLocked("")
+}
+
+// newcomerLocked returns a group that did not exist under that name: the vacant one, or a new one.
+func (t *Topic) newcomerLocked(name string) *group {
+	g := t.vacant
+	if g == nil || g.initialized && name != "" {
+		g = t.newGroupLocked(name)
 	}
-	return t.newGroupLocked("")
+	var left []Delivery
+	if g == t.vacant {
+		if g.orphaned {
+			left = g.copies()
+		}
+		t.vacant, g.name, g.initialized, g.orphaned = nil, name, false, false
+	}
+	if name == "" {
+		g.giveAgain(t.union.live())
+	}
+	if len(left) > 0 {
+		t.union.add(t, left)
+	}
+	return g
 }
 
 // newGroupLocked adds a group that starts at the end of the log.
@@ -206,8 +325,11 @@ func (t *Topic) newGroupLocked(name string) *group {
 	return g
 }
 
-// completeLocked reports whether the window may give credit: there is a group, and no declared one is missing.
-func (t *Topic) completeLocked() bool { return len(t.groups) > 0 && len(t.declared) == 0 }
+// completeLocked reports whether the window may give credit: there is a group, no declared one is missing, and the
+// window is not held closed.
+func (t *Topic) completeLocked() bool {
+	return len(t.groups) > 0 && len(t.declared) == 0 && !t.held && !t.ended
+}
 
 // leaveLocked ends a membership. The caller has to report what it returns.
 func (t *Topic) leaveLocked(m *Member) []settledRange {
@@ -215,23 +337,35 @@ func (t *Topic) leaveLocked(m *Member) []settledRange {
 	if m.left {
 		return nil
 	}
-	g.remove(m)
-	if g.name != "" {
-		g.wake(len(g.waiters)) // m may have been notified of a message that it leaves to them
-		return nil
+	done := g.remove(m)
+	if g.name != "" || g.dropped {
+		return done
 	}
+	var named, single bool
 	for _, other := range t.groups {
-		if other != g && unnamed(other) {
-			return t.removeLocked(g)
-		}
+		named = named || !unnamed(other)
+		single = single || other != g && unnamed(other)
 	}
-	t.vacant = g
-	return nil
+	switch {
+	case named:
+		t.beside.clear()
+		return append(done, t.removeLocked(g)...)
+	case single:
+		t.beside.add(t, g.copies())
+		return append(done, t.removeLocked(g)...)
+	}
+	t.vacant, g.orphaned = g, true
+	g.giveAgain(t.beside.live())
+	t.beside.clear()
+	return done
 }
 
 // removeLocked drops a group. The caller has to report what it returns.
 func (t *Topic) removeLocked(g *group) []settledRange {
 	t.groups = slices.DeleteFunc(t.groups, func(o *group) bool { return o == g })
+	if t.vacant == g {
+		t.vacant = nil
+	}
 	return g.drop()
 }
 

@@ -1,7 +1,10 @@
 package dispatch
 
 import (
+	"fmt"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -118,6 +121,9 @@ func TestTopic_SubscriptionsWithoutAGroupEachGetAll(t *testing.T) {
 	require.Equal(t, seqRange(1, 5), s.reported())
 	feed(t, topic, s, 7, 7)
 	c := topic.Join("", quiet)
+	again := take(t, c, 4) // b had not settled it
+	require.True(t, again.Redelivered)
+	c.Settle(again)
 	c.Settle(take(t, c, 6))
 	c.Settle(take(t, c, 7))
 	takeNone(t, c)
@@ -149,7 +155,7 @@ func TestTopic_VacantGroupWaitsForTheNextSubscription(t *testing.T) {
 		b.Settle(take(t, b, seq))
 	}
 	require.Equal(t, seqRange(1, 5), s.reported(), "6 and 7 wait for the group, 7 for another subscription as well")
-	c.Settle(take(t, c, 7))
+	require.Equal(t, seqRange(5, 7), takeAll(t, c), "5 and 6, which a left to the first to come, once more")
 	topic.Drop("named")
 	require.Equal(t, seqRange(1, 7), s.reported())
 	requireFull(t, topic)
@@ -239,16 +245,179 @@ func TestTopic_MessagesWaitAfterTheLastGroupWasDropped(t *testing.T) {
 	topic.Drop("g")
 	require.Equal(t, seqRange(1, 2), s.reported())
 	feed(t, topic, s, 3, 4) // the window has given credit already
-	topic.Join("h", quiet)
+	m := topic.Join("h", quiet)
 	feed(t, topic, s, 5, 5)
-	m := topic.Join("", quiet)
+	takeNone(t, topic.Join("", quiet))
 	for seq := uint64(3); seq <= 5; seq++ {
 		m.Settle(take(t, m, seq))
 	}
-	require.Equal(t, seqRange(1, 4), s.reported())
-	topic.Drop("h")
 	require.Equal(t, seqRange(1, 5), s.reported())
 	requireFull(t, topic)
+}
+
+// What comes between the end of the only group and its return is the returning group's, which nothing holds up.
+func TestTopic_DroppedGroupIsMadeAnew(t *testing.T) {
+	topic, s := newTestTopic()
+	topic.Join("g", quiet)
+	feed(t, topic, s, 1, 1)
+	topic.Drop("g")
+	feed(t, topic, s, 2, 3)
+	m := topic.Join("g", quiet)
+	feed(t, topic, s, 4, 4)
+	for seq := uint64(2); seq <= 4; seq++ {
+		m.Settle(take(t, m, seq))
+	}
+	require.Equal(t, seqRange(1, 4), s.reported())
+	requireFull(t, topic)
+}
+
+func TestTopic_DroppedDeclaredGroupIsNotWaitedFor(t *testing.T) {
+	one := flow.Amount{Messages: 1, Bytes: each}
+	topic, _ := newTestTopic("a", "retired")
+	topic.Drop("retired")
+	require.Zero(t, topic.window.Take(one), "there is no group")
+	topic.Join("a", quiet)
+	require.Equal(t, one, topic.window.Take(one))
+
+	topic, _ = newTestTopic("a", "retired")
+	topic.Join("a", quiet)
+	require.Zero(t, topic.window.Take(one))
+	topic.Drop("retired")
+	require.Equal(t, one, topic.window.Take(one))
+	require.False(t, topic.Retire(), "it would be declared anew")
+}
+
+func TestTopic_DropOfNoNameEndsWhatWaitsForASubscription(t *testing.T) {
+	topic, s := newTestTopic()
+	topic.Initialize("")
+	m := topic.Join("g", quiet)
+	feed(t, topic, s, 1, 1)
+	m.Settle(take(t, m, 1))
+	require.Empty(t, s.reported())
+	topic.Drop("")
+	require.Equal(t, seqRange(1, 1), s.reported())
+	single := topic.Join("", quiet)
+	topic.Drop("") // nothing waits
+	feed(t, topic, s, 2, 2)
+	single.Settle(take(t, single, 2))
+	m.Settle(take(t, m, 2))
+	requireFull(t, topic)
+}
+
+func TestTopic_HeldKeepsTheWindowClosed(t *testing.T) {
+	one := flow.Amount{Messages: 1, Bytes: each}
+	topic, _ := newTestTopic("g")
+	topic.Hold(true)
+	topic.Join("g", quiet)
+	require.Zero(t, topic.window.Take(one))
+	topic.Hold(false)
+	require.Equal(t, one, topic.window.Take(one))
+	topic.Hold(true) // it is open already
+	require.Equal(t, one, topic.window.Take(one))
+
+	topic, _ = newTestTopic()
+	topic.Hold(true)
+	topic.Hold(false)
+	require.Zero(t, topic.window.Take(one), "there is no group")
+}
+
+func TestTopic_NobodyJoinsOneThatHasEnded(t *testing.T) {
+	for name, end := range map[string]func(*Topic){
+		"retired": func(topic *Topic) { require.True(t, topic.Retire()) },
+		"ephemeral": func(topic *Topic) {
+			topic.MakeEphemeral(func(int) {})
+			topic.Join("", quiet).Leave()
+		},
+	} {
+		topic, _ := newTestTopic()
+		end(topic)
+		require.Nil(t, topic.Join("g", quiet), name)
+		require.Nil(t, topic.Join("", quiet), name)
+		require.False(t, topic.Initialize("g"), name)
+		require.False(t, topic.Retire(), name)
+	}
+}
+
+// A topic retires when nobody waits for its messages and it keeps none for anybody.
+func TestTopic_RetiresWhenUnused(t *testing.T) {
+	for name, c := range map[string]struct {
+		retires bool
+		begin   func(*Topic, *source)
+	}{
+		"new":         {true, func(*Topic, *source) {}},
+		"group":       {false, func(topic *Topic, _ *source) { topic.Join("g", quiet).Leave() }},
+		"initialized": {false, func(topic *Topic, _ *source) { topic.Initialize("") }},
+		"dropped":     {true, func(topic *Topic, _ *source) { topic.Join("g", quiet); topic.Drop("g") }},
+		"single":      {false, func(topic *Topic, _ *source) { topic.Join("", quiet) }},
+		"single left": {true, func(topic *Topic, _ *source) { topic.Join("", quiet).Leave() }},
+		"left, and initialized": {false, func(topic *Topic, _ *source) {
+			topic.Join("", quiet).Leave()
+			topic.Initialize("")
+		}},
+		"left something": {false, func(topic *Topic, s *source) {
+			m := topic.Join("", quiet)
+			feed(t, topic, s, 1, 1)
+			m.Leave()
+		}},
+		"left nothing": {true, func(topic *Topic, s *source) {
+			m := topic.Join("", quiet)
+			feed(t, topic, s, 1, 1)
+			m.Settle(take(t, m, 1))
+			m.Leave()
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			topic, s := newTestTopic()
+			called := 0
+			topic.OnUnused(func() { called++ })
+			c.begin(topic, s)
+			if c.retires && name != "new" {
+				require.NotZero(t, called)
+			}
+			require.Equal(t, c.retires, topic.Retire())
+			topic.Close()
+		})
+	}
+}
+
+func TestTopic_ReportsWhatHasTakenTheWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		topic, s := newTestTopic()
+		var said []Behind
+		topic.OnBehind(func(b Behind) { said = append(said, b) })
+		slow, fast := topic.Join("slow", quiet), topic.Join("fast", quiet)
+		feed(t, topic, s, 1, 700)
+		topic.CheckBehind()
+		require.Empty(t, said, "there is room")
+		feed(t, topic, s, 701, 1000)
+		for seq := uint64(1); seq <= 600; seq++ {
+			fast.Settle(take(t, fast, seq))
+		}
+		topic.CheckBehind()
+		require.Equal(t, []Behind{{Group: "slow", Members: 1, Unsettled: 1000}}, said)
+		topic.CheckBehind()
+		for seq := uint64(1); seq <= 1000; seq++ {
+			claim(t, slow, take(t, slow, seq), fmt.Sprint("key", min(seq, 2)), seq <= 2)
+			if seq <= 501 {
+				slow.CheckKey("key2")
+				require.Len(t, said, 1, "neither is half of it, nor a minute over")
+			}
+		}
+		slow.CheckKey("key1")
+		slow.CheckKey("unknown")
+		slow.CheckKey("key2")
+		slow.CheckKey("key2")
+		key := Behind{Group: "slow", Members: 1, Unsettled: 1000, Key: "key2", WaitForKey: 998}
+		require.Equal(t, []Behind{key}, said[1:])
+		time.Sleep(sayBehindAfter)
+		topic.CheckBehind()
+		slow.CheckKey("key2")
+		require.Len(t, said, 4)
+		topic.Drop("slow")
+		time.Sleep(sayBehindAfter)
+		topic.CheckBehind()
+		require.Len(t, said, 4)
+	})
 }
 
 func TestTopic_RefusalIsReportedWhenAllGroupsAreDone(t *testing.T) {

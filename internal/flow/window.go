@@ -66,6 +66,16 @@ func (w *Window) Wait(c *Claim) {
 	w.serve()
 }
 
+// Size is the most that the window gives.
+func (w *Window) Size() Amount { return w.size }
+
+// Tight reports whether less than a quarter of the window is free.
+func (w *Window) Tight() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return 4*w.free.Messages < w.size.Messages || 4*w.free.Bytes < w.size.Bytes
+}
+
 // Held is what was reserved and not released.
 func (w *Window) Held() Amount {
 	w.mu.Lock()

@@ -2,8 +2,10 @@ package session
 
 import (
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/buffstreams/watermill-buffstreams/internal/buffers"
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
@@ -36,10 +38,12 @@ const (
 type Client struct {
 	cfg        ClientConfig
 	token      []byte
-	streams    map[string]*Outbound // by topic; without the fetched ones
+	streams    map[string]*Outbound // by name; without the fetched ones
 	handles    map[uint64]*Outbound
 	order      []*Outbound // oldest first; some are not in handles any more: see inOrder
 	lastHandle uint64
+
+	mostStreams, mostHandles int // for buffers.Shrink
 
 	// The current connection.
 	phase        phase
@@ -70,17 +74,36 @@ func NewClient(cfg ClientConfig) *Client {
 	return c
 }
 
-// Stream returns the stream to a topic. It makes one if there is none.
-func (c *Client) Stream(topic string) *Outbound {
-	o := c.streams[topic]
+// Stream returns the stream with a name, which is a topic, or what Ephemeral returned. It makes one if there is none.
+func (c *Client) Stream(name string) *Outbound {
+	o := c.streams[name]
 	if o == nil {
 		c.lastHandle++
+		topic := strings.TrimPrefix(name, ephemeralMark)
 		o = newOutbound(c.cfg.Identity, c.cfg.NextStream(), c.lastHandle, topic, c.cfg.Window, 1)
-		o.freeLater = &c.freeLater
-		c.streams[topic] = o
+		o.freeLater, o.ephemeral = &c.freeLater, isEphemeral(name)
+		c.streams[name] = o
 		c.register(o)
 	}
 	return o
+}
+
+// name is what Stream returns the stream for.
+func (o *Outbound) name() string {
+	if o.ephemeral {
+		return Ephemeral(o.Topic)
+	}
+	return o.Topic
+}
+
+// remove forgets a stream that has ended.
+func (c *Client) remove(o *Outbound) {
+	delete(c.handles, o.handle)
+	c.handles = buffers.Shrink(c.handles, &c.mostHandles)
+	if o.fetched == nil {
+		delete(c.streams, o.name())
+		c.streams = buffers.Shrink(c.streams, &c.mostStreams)
+	}
 }
 
 func (c *Client) register(o *Outbound) {
@@ -92,11 +115,14 @@ func (c *Client) register(o *Outbound) {
 // map. Streams may end while the caller iterates.
 func (c *Client) inOrder() []*Outbound {
 	c.order = slices.DeleteFunc(c.order, func(o *Outbound) bool { return c.handles[o.handle] != o })
+	if cap(c.order) > 8*len(c.order)+64 {
+		c.order = slices.Clone(c.order)
+	}
 	return c.order
 }
 
-// Find returns the stream to a topic, or nil.
-func (c *Client) Find(topic string) *Outbound { return c.streams[topic] }
+// Find returns the stream with a name, or nil.
+func (c *Client) Find(name string) *Outbound { return c.streams[name] }
 
 // Pending is the number of messages that are not settled.
 func (c *Client) Pending() (n int) {
@@ -164,8 +190,7 @@ func (c *Client) Draining() bool { return c.phase == draining }
 // forget ends an idle stream, at both ends.
 func (c *Client) forget(o *Outbound) {
 	c.sendControl(&wire.Frame{Body: &wire.Frame_Release{Release: &wire.Release{Handle: o.handle}}})
-	delete(c.handles, o.handle)
-	delete(c.streams, o.Topic)
+	c.remove(o)
 	o.state, o.cause = broken, ErrEnded
 }
 
@@ -184,7 +209,7 @@ func (c *Client) ReleaseSettled() (released bool) {
 // Current returns the stream to use in o's place: another one if o was forgotten while its user waited for room.
 func (c *Client) Current(o *Outbound) *Outbound {
 	if o.cause == ErrEnded { //nolint:errorlint // set by this package, never wrapped
-		return c.Stream(o.Topic)
+		return c.Stream(o.name())
 	}
 	return o
 }

@@ -164,6 +164,13 @@ func (in *Inbound) Reject(seq uint64, err *PeerError) *wire.Reject {
 	return reject(in.handle, seq, err)
 }
 
+// End gives up what was received last and is not settled: the sender need not hear any more that it was received. The
+// caller calls Ack until there is none, and Refuse.
+func (in *Inbound) End() {
+	in.next = min(in.next, max(in.ackedNext, in.settled.End()))
+	in.grantPending = false
+}
+
 // Refuse returns the frame that refuses the whole stream for good.
 func (in *Inbound) Refuse(err *PeerError) *wire.Reject { return reject(in.handle, 0, err) }
 

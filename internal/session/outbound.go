@@ -72,6 +72,8 @@ type Outbound struct {
 	deferrals int // in a row
 	openAfter time.Time
 
+	ephemeral    bool      // see Ephemeral
+	absentSince  time.Time // as Tick saw it; zero: the stream is not absent
 	maxSent      uint64    // lowest sequence that was never sent
 	idleSince    time.Time // as Tick saw it; zero: the stream is not idle
 	waitReceived []*Waiter // in order of Last

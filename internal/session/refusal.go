@@ -13,6 +13,8 @@ type Refused struct {
 	Sequence uint64
 	Message  []byte // as it was encoded; the receiver of this value owns it
 	Err      *PeerError
+	// Ephemeral tells that the message was in an ephemeral stream.
+	Ephemeral bool
 }
 
 // Refused returns the messages that were refused since the last call. Those of fetched streams are in their Events.
@@ -42,7 +44,9 @@ func (c *Client) refuse(o *Outbound, seq uint64, err *PeerError) {
 		return
 	}
 	message := append([]byte(nil), o.chunks[o.chunkOf(seq)].message(seq)...)
-	c.refused = append(c.refused, Refused{Topic: o.Topic, Sequence: seq, Message: message, Err: err})
+	c.refused = append(c.refused, Refused{
+		Topic: o.Topic, Sequence: seq, Message: message, Err: err, Ephemeral: o.ephemeral,
+	})
 	o.settle(seq, seq)
 }
 
@@ -70,8 +74,8 @@ func (c *Client) refuseTooLarge(o *Outbound, seq uint64) {
 // failStream breaks a stream for good, removes it and refuses every message that it keeps. The next message to its
 // topic begins a new stream.
 func (c *Client) failStream(o *Outbound, err *PeerError) {
-	delete(c.handles, o.handle)
 	if o.fetched != nil {
+		c.remove(o)
 		o.fetched.events = append(o.fetched.events, Event{Err: err})
 		c.noteEvents(o)
 		o.fail(err)
@@ -85,7 +89,7 @@ func (c *Client) failStream(o *Outbound, err *PeerError) {
 		c.refuse(o, seq, err)
 	}
 	o.fail(err)
-	delete(c.streams, o.Topic)
+	c.remove(o)
 }
 
 // The waits before a stream that the receiver refused for a while is opened again: they double.

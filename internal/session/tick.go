@@ -18,6 +18,9 @@ func (c *Client) Tick(now time.Time, timeout error) error {
 	for _, o := range c.inOrder() {
 		c.busy = c.busy || o.busy()
 		o.expire(now, o.Explain(timeout))
+		if o.ephemeral {
+			c.tickAbsent(o, now)
+		}
 		if o.state == unopened && !now.Before(o.openAfter) {
 			o.openAfter = time.Time{}
 			c.schedule(o)

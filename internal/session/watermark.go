@@ -25,6 +25,14 @@ func (w *Watermark) Clone() Watermark { return Watermark{next: w.next, above: sl
 // Next is the lowest sequence that is not in the set.
 func (w *Watermark) Next() uint64 { return max(w.next, 1) }
 
+// End is one more than the largest sequence in the set.
+func (w *Watermark) End() uint64 {
+	if n := len(w.above); n > 0 {
+		return w.above[n-1].Last + 1
+	}
+	return w.Next()
+}
+
 // Sparse is the number of ranges above Next.
 func (w *Watermark) Sparse() int { return len(w.above) }
 

@@ -53,7 +53,7 @@ var rooms = map[string]room{
 		others: "watermill backoff", never: "os net/http",
 	},
 	"internal/acked/receiver": {
-		own: "store framing internal/session internal/dispatch internal/flow internal/wire internal/flush internal/netio " +
+		own: "store framing internal/session internal/dispatch internal/flow internal/wire internal/buffers internal/flush internal/netio " +
 			"internal/buffers internal/hook",
 		others: "watermill", never: "os/exec net/http",
 	},

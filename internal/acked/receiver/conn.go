@@ -37,6 +37,8 @@ type conn struct {
 	lastFrame time.Time // to an eighth of the silence that matters
 	idle      bool      // no frame has come for idleAfter
 
+	mostHandles int
+
 	out []byte // memory of flush
 
 	// mu guards the fields below.

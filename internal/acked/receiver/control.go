@@ -6,6 +6,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/buffstreams/watermill-buffstreams/internal/buffers"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
@@ -106,13 +107,19 @@ func (c *conn) release(handle uint64) {
 	switch {
 	case s == nil:
 	case s.isEnded():
-		delete(c.handles, handle)
+		c.deleteHandle(handle)
+		c.receiver.removeUnused(s)
 		c.receiver.forgetPublisher(s)
 	case s.forgettableBy(c):
-		delete(c.handles, handle)
+		c.deleteHandle(handle)
 		s.detach(c)
 		c.receiver.forget(s)
 	}
+}
+
+func (c *conn) deleteHandle(handle uint64) {
+	delete(c.handles, handle)
+	c.handles = buffers.Shrink(c.handles, &c.mostHandles)
 }
 
 func (c *conn) pong(id uint64) {

@@ -7,18 +7,20 @@ import (
 // initialTarget suffices for a stream that sends now and then.
 var initialTarget = flow.Amount{Messages: 256, Bytes: 64 << 10}
 
-// topUpLocked grants more credit when half of it is used, without waiting in line.
-func (s *stream) topUpLocked() {
+// topUpLocked grants more credit when half of it is used, without waiting in line. full tells that there is none.
+func (s *stream) topUpLocked() (full bool) {
 	left, idle := s.in.Outstanding(), s.topic.Window().Idle()
 	target := flow.Amount{Messages: min(s.target.Messages, idle.Messages), Bytes: min(s.target.Bytes, idle.Bytes)}
 	if s.claim != nil || left.Messages > target.Messages/2 && left.Bytes > target.Bytes/2 {
-		return
+		return false
 	}
 	if idle.Messages < s.asked.Messages || idle.Bytes < s.asked.Bytes { // the sender would have to ask for the rest anyhow
-		return
+		return false
 	}
 	more := flow.Amount{Messages: max(0, target.Messages-left.Messages), Bytes: max(0, target.Bytes-left.Bytes)}
-	s.in.Grant(s.topic.Window().Take(more))
+	given := s.topic.Window().Take(more)
+	s.in.Grant(given)
+	return given == flow.Amount{}
 }
 
 // want answers a Want: it returns the unused credit to the window and asks for more, in line with the topic's other
@@ -49,7 +51,17 @@ func (s *stream) want(c *conn, seen, messages, bytes, least uint64) {
 	s.returnCredit(old, returned)
 	if claim != nil {
 		s.topic.Window().Wait(claim)
+		if s.waits(claim) {
+			s.topic.CheckBehind()
+		}
 	}
+}
+
+// waits tells whether a claim was not granted yet.
+func (s *stream) waits(claim *flow.Claim) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.claim == claim
 }
 
 // returnCredit returns credit and a place in line to the window. It takes no lock of the stream.

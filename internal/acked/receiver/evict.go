@@ -8,6 +8,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill"
 
+	"github.com/buffstreams/watermill-buffstreams/internal/buffers"
 	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
@@ -92,7 +93,6 @@ func (r *Receiver) forgetPublisher(s *stream) {
 func (r *Receiver) topicEnded(t *dispatch.Topic, dropped int) {
 	for _, s := range r.removeTopic(t) {
 		s.terminate(session.NewPeerError(wire.Code_CODE_TOPIC_GONE, "the topic's last subscription ended"))
-		r.removeUnused(s)
 	}
 	if dropped > 0 {
 		r.cfg.Logger.Info("An ephemeral topic ended with messages that were not handled", watermill.LogFields{
@@ -105,10 +105,11 @@ func (r *Receiver) topicEnded(t *dispatch.Topic, dropped int) {
 func (r *Receiver) removeTopic(t *dispatch.Topic) []*stream {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.topics[t.Name()] == t {
-		delete(r.topics, t.Name())
-		r.gone.add(t.Name(), time.Now(), r.cfg.ForgetAfter, r.cfg.MaxTopics)
+	nameTaken := r.topics[t.Name()] != t
+	if !nameTaken {
+		r.deleteTopicLocked(t.Name())
 	}
+	r.gone.add(t, nameTaken, time.Now(), r.cfg.ForgetAfter, r.cfg.MaxTopics)
 	return slices.Collect(maps.Keys(r.streams[t]))
 }
 
@@ -119,13 +120,13 @@ func (r *Receiver) removeLocked(s *stream) {
 	}
 	if p := r.publishers[s.id.Publisher]; p != nil {
 		delete(p.streams, streamKey{s.id.Stream, s.id.Topic})
+		p.streams = buffers.Shrink(p.streams, &p.mostStreams)
 	}
 	r.streamCount--
 	if delete(r.streams[s.topic], s); len(r.streams[s.topic]) > 0 {
 		return
 	}
 	delete(r.streams, s.topic)
-	if r.topics[s.id.Topic] == s.topic && s.topic.Unused() {
-		delete(r.topics, s.id.Topic)
-	}
+	r.streams = buffers.Shrink(r.streams, &r.mostStreams)
+	r.retireLocked(s.topic)
 }

@@ -7,7 +7,9 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -81,6 +83,9 @@ type Receiver struct {
 	conns            map[*conn]struct{}
 	counts           connCounts
 	draining         bool
+	held             bool // new topics give no credit
+
+	mostTopics, mostStreams int // for buffers.Shrink
 }
 
 // New returns a Receiver that accepts connections from ln, and owns it.
@@ -100,7 +105,7 @@ func New(cfg Config, ln net.Listener) (*Receiver, error) {
 
 func newReceiver(cfg Config) *Receiver {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Receiver{
+	r := &Receiver{
 		cfg: cfg, guard: NewGuard(cfg), ctx: ctx, cancel: cancel,
 		stopAccepting: make(chan struct{}), done: make(chan struct{}),
 		topics:     map[string]*dispatch.Topic{},
@@ -109,6 +114,8 @@ func newReceiver(cfg Config) *Receiver {
 		conns:      map[*conn]struct{}{},
 		counts:     connCounts{perHost: map[string]int{}},
 	}
+	r.gone.forgotten = r.removeEndedLocked
+	return r
 }
 
 // Addr is the address of the listening socket.
@@ -122,7 +129,24 @@ func (r *Receiver) Topic(name string) *dispatch.Topic {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.gone.remove(name)
+	if t := r.topics[name]; t != nil && t.Ended() { // just now
+		r.deleteTopicLocked(name)
+	}
 	return r.topicLocked(name)
+}
+
+// Hold keeps topics that have given no credit yet from giving any, until it is called with false.
+func (r *Receiver) Hold(held bool) {
+	for _, t := range r.setHeld(held) {
+		t.Hold(held)
+	}
+}
+
+func (r *Receiver) setHeld(held bool) []*dispatch.Topic {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.held = held
+	return slices.Collect(maps.Values(r.topics))
 }
 
 // EphemeralTopic returns a topic that ends with its last member: its publishers are notified, and so is every publisher
@@ -141,6 +165,9 @@ func (r *Receiver) topicLocked(name string) *dispatch.Topic {
 		if r.cfg.Dedupe != nil { // then what was acked and is not committed would come twice after a crash
 			t.AckImmediately()
 		}
+		t.Hold(r.held)
+		t.OnUnused(func() { r.retire(t) })
+		LogBehind(t, r.cfg.Address, r.cfg.Logger)
 		r.topics[name] = t
 	}
 	return t
@@ -228,7 +255,7 @@ func (r *Receiver) Close(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, t := range r.topics {
-		t.Window().Close()
+		t.Close()
 	}
 	return nil
 }

@@ -26,6 +26,8 @@ type publisher struct {
 	secret    [16]byte
 	principal string // empty without authentication
 	streams   map[streamKey]*stream
+
+	mostStreams int
 }
 
 type streamKey struct {
@@ -57,12 +59,18 @@ func (r *Receiver) open(f *wire.Open, principal string) (*stream, *session.PeerE
 		return nil, refused
 	}
 	key := streamKey{f.Stream, f.Topic}
+	gone := r.gone.has(f.Topic, time.Now())
 	s := p.streams[key]
-	if s != nil {
+	switch {
+	case s == nil:
+	case !s.isEnded() || gone:
 		s.beginOpen()
 		return s, nil
+	default: // the topic exists again
+		stored.Settled, known = s.settled(), true
+		r.removeLocked(s)
 	}
-	if r.gone.has(f.Topic, time.Now()) {
+	if gone {
 		return nil, session.NewPeerError(wire.Code_CODE_TOPIC_GONE, "the topic's last subscription ended")
 	}
 	if !r.makeRoomLocked(func() bool { return r.streamCount < r.cfg.MaxStreams }) {

@@ -25,10 +25,10 @@ type stream struct {
 	epoch       uint64
 	uncommitted []store.Range // settled, and on their way to the committer
 	in          *session.Inbound
-	conn        *conn // nil while its publisher is away
-	opens       int   // that have found the stream and have not attached it yet
-	ended       bool  // with its topic: what still arrives is dropped
-	dirty       bool  // conn knows that there are acks to write
+	conn        *conn              // nil while its publisher is away
+	opens       int                // that have found the stream and have not attached it yet
+	ended       *session.PeerError // why, if it has with its topic: what still arrives is dropped
+	dirty       bool               // conn knows that there are acks to write
 	claim       *flow.Claim
 	target      flow.Amount // credit that is kept topped up; it doubles when the sender had to ask
 	asked       flow.Amount // what the sender asked for last, up to initialTarget
@@ -37,35 +37,38 @@ type stream struct {
 // publish puts the messages of a frame into the topic's log. That happens under mu, so that two connections of one
 // stream cannot swap their order.
 func (s *stream) publish(c *conn, f *session.PublishFrame) error {
-	dropped, err := s.accept(c, f)
+	dropped, full, err := s.accept(c, f)
 	if err != nil {
 		return err
 	}
 	c.flusher.Kick()
 	s.topic.Window().Release(dropped)
+	if full {
+		s.topic.CheckBehind()
+	}
 	return nil
 }
 
-// accept returns the room of the messages that did not go into the log.
-func (s *stream) accept(c *conn, f *session.PublishFrame) (dropped flow.Amount, err error) {
+// accept returns the room of the messages that did not go into the log. full tells that the window has no room for more
+// credit.
+func (s *stream) accept(c *conn, f *session.PublishFrame) (dropped flow.Amount, full bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ended {
-		return flow.Amount{}, nil
+	if s.ended != nil {
+		return flow.Amount{}, false, nil
 	}
 	if s.conn != c {
-		return flow.Amount{}, &session.ProtocolError{Rule: "the stream moved to a newer connection"}
+		return flow.Amount{}, false, &session.ProtocolError{Rule: "the stream moved to a newer connection"}
 	}
 	fresh, first, dropped, err := s.in.Accept(f)
 	if err != nil {
-		return flow.Amount{}, err
+		return flow.Amount{}, false, err
 	}
 	tooLarge := s.appendLocked(fresh, first, f.Owned)
 	dropped.Messages += tooLarge.Messages
 	dropped.Bytes += tooLarge.Bytes
 	s.markDirtyLocked()
-	s.topUpLocked()
-	return dropped, nil
+	return dropped, s.topUpLocked(), nil
 }
 
 // appendLocked puts messages into the log, except those over the limit, which are rejected. It returns the room of
@@ -92,7 +95,7 @@ func (s *stream) appendLocked(msgs [][]byte, first uint64, own bool) (rejected f
 func (s *stream) attach(c *conn, f *wire.Open) {
 	old, returned, ok := s.replaceConn(c, f)
 	if !ok {
-		c.send(&wire.Frame{Body: &wire.Frame_Opened{Opened: &wire.Opened{Handle: f.Handle, Code: wire.Code_CODE_TOPIC_GONE}}})
+		c.flusher.Kick()
 		return
 	}
 	if old != nil && old != c {
@@ -104,12 +107,13 @@ func (s *stream) attach(c *conn, f *wire.Open) {
 }
 
 // replaceConn answers the Open. It returns the connection that had the stream, with the credit that its sender has not
-// used; ok is false if the stream has ended meanwhile.
+// used; ok is false if the stream has ended.
 func (s *stream) replaceConn(c *conn, f *wire.Open) (old *conn, returned flow.Amount, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.opens--
-	if s.ended {
+	if s.ended != nil {
+		s.answerEndedLocked(c, f)
 		return nil, flow.Amount{}, false
 	}
 	if old = s.conn; old == nil {
@@ -163,17 +167,17 @@ func (s *stream) fence(epoch uint64) {
 // terminate ends the stream for good and tells its sender.
 func (s *stream) terminate(reason *session.PeerError) {
 	s.mu.Lock()
-	s.ended = true
+	s.ended = reason
+	s.in.End()
 	c := s.conn
-	var f *wire.Reject
 	if c != nil {
-		f = s.in.Refuse(reason)
+		s.appendEndLocked(c)
 	}
 	claim, unused := s.detachLocked()
 	s.mu.Unlock()
 	s.returnCredit(claim, unused)
 	if c != nil {
-		c.send(&wire.Frame{Body: &wire.Frame_Reject{Reject: f}})
+		c.flusher.Kick()
 	}
 }
 
@@ -195,14 +199,14 @@ func (s *stream) attachedTo(c *conn) bool {
 func (s *stream) isEnded() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.ended
+	return s.ended != nil
 }
 
 // inUse tells whether a connection has the stream, or an Open is about to attach it.
 func (s *stream) inUse() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return !s.ended && (s.conn != nil || s.opens > 0)
+	return s.ended == nil && (s.conn != nil || s.opens > 0)
 }
 
 // forgettable tells whether nothing would be lost with the stream's state.
@@ -220,11 +224,11 @@ func (s *stream) forgettableBy(c *conn) bool {
 }
 
 // abandoned tells whether nothing would be lost but rejections that an absent publisher has not confirmed: it can have
-// the messages rejected once more.
+// the messages rejected once more. Nor with a stream that has ended, but what its sender was not told.
 func (s *stream) abandoned() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.conn == nil && s.opens == 0 && s.in.Unsettled() == 0
+	return s.conn == nil && s.opens == 0 && (s.ended != nil || s.in.Unsettled() == 0)
 }
 
 // onlyCopies is the number of unsettled messages that the publisher is not known to keep.

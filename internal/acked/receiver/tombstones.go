@@ -1,26 +1,34 @@
 package receiver
 
-import "time"
+import (
+	"time"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
+)
 
 // tombstones are the names of topics that ended a while ago: their publishers learn at once that the topic is gone,
 // instead of waiting for one that may yet exist. The zero value is empty. Receiver.mu guards it.
 type tombstones struct {
-	until map[string]time.Time
-	order []tombstone // in the order of add
+	forgotten func(*dispatch.Topic) // called for each topic when its time is over; nil: nothing is
+	until     map[string]time.Time
+	order     []tombstone // in the order of add
 }
 
 type tombstone struct {
-	name  string
+	topic *dispatch.Topic
 	until time.Time
 }
 
-// add notes a name for as long as ttl, and forgets the oldest names over the limit.
-func (t *tombstones) add(name string, now time.Time, ttl time.Duration, limit int) {
+// add notes a topic for as long as ttl, and forgets the oldest topics over the limit. Its name is not noted if another
+// topic has it already.
+func (t *tombstones) add(topic *dispatch.Topic, nameTaken bool, now time.Time, ttl time.Duration, limit int) {
 	if t.until == nil {
 		t.until = map[string]time.Time{}
 	}
-	entry := tombstone{name, now.Add(ttl)}
-	t.until[name] = entry.until
+	entry := tombstone{topic, now.Add(ttl)}
+	if !nameTaken {
+		t.until[topic.Name()] = entry.until
+	}
 	t.order = append(t.order, entry)
 	t.purge(now, limit)
 }
@@ -35,12 +43,16 @@ func (t *tombstones) has(name string, now time.Time) bool {
 // remove forgets a name that exists again.
 func (t *tombstones) remove(name string) { delete(t.until, name) }
 
-// purge forgets the names whose ttl is over, and the oldest over the limit.
+// purge forgets the topics whose ttl is over, and the oldest over the limit.
 func (t *tombstones) purge(now time.Time, limit int) {
 	n := 0
 	for n < len(t.order) && (len(t.order)-n > limit || !now.Before(t.order[n].until)) {
-		if oldest := t.order[n]; t.until[oldest.name].Equal(oldest.until) {
-			delete(t.until, oldest.name)
+		oldest := t.order[n]
+		if name := oldest.topic.Name(); t.until[name].Equal(oldest.until) {
+			delete(t.until, name)
+		}
+		if t.forgotten != nil {
+			t.forgotten(oldest.topic)
 		}
 		n++
 	}

@@ -305,9 +305,11 @@ func (s *Sender) finish(conn net.Conn) {
 
 // report logs a refused message and calls the hooks.
 func (s *Sender) report(r session.Refused, hooks map[any]func(session.Refused)) {
-	s.cfg.Logger.Error("Message refused by the peer", r.Err, watermill.LogFields{
-		"provider": netio.Provider, "address": s.cfg.Target.Address, "topic": r.Topic, "sequence": r.Sequence,
-	})
+	if !r.Ephemeral { // else its publisher logs what became of it
+		s.cfg.Logger.Error("Message refused by the peer", r.Err, watermill.LogFields{
+			"provider": netio.Provider, "address": s.cfg.Target.Address, "topic": r.Topic, "sequence": r.Sequence,
+		})
+	}
 	for _, f := range hooks {
 		f(r)
 	}

@@ -306,7 +306,7 @@ func (s *Sender) Connected() bool {
 
 // OnRefused sets the function to call for each message that the peer refuses, one for each owner; nil removes it, after it
 // was called for every refusal that is known. It is called for one message at a time, without mu. While it blocks, no ack
-// is taken.
+// is taken, or nothing that Tick does is done.
 func (s *Sender) OnRefused(owner any, f func(session.Refused)) {
 	if f == nil {
 		s.ReportRefused()
@@ -331,7 +331,11 @@ func (s *Sender) Tick(now time.Time) (busy bool) {
 	conn, due := s.conn, s.client.Due() || s.client.FreeDue()
 	busy = s.client.Busy() || len(s.conditions) > 0
 	s.checkLocked()
+	refused, hooks := s.client.Refused(), s.onRefused
 	s.mu.Unlock()
+	for _, r := range refused {
+		s.report(r, hooks)
+	}
 	if err != nil && conn != nil {
 		_ = conn.Close() // serve returns
 	}
@@ -345,11 +349,11 @@ func (s *Sender) Tick(now time.Time) (busy bool) {
 // which it takes finishTimeout at most, and returns the messages that no receiver is known to hold: they are lost to it.
 // Calls of Publish that wait return ErrClosed. Later calls wait for the end and return nothing.
 func (s *Sender) Close() (left []session.Leftover) {
-	if conn, released, first := s.release(); first {
+	if conn, released, first := s.release(&left); first {
 		if released {
 			s.finish(conn)
 		}
-		left = s.abort()
+		s.abort()
 		if conn != nil {
 			_ = conn.Close()
 		}
@@ -361,9 +365,9 @@ func (s *Sender) Close() (left []session.Leftover) {
 	return left
 }
 
-// release refuses further calls, and ends the streams of which everything is settled. first is false if the Sender was
-// closed before.
-func (s *Sender) release() (conn net.Conn, released, first bool) {
+// release refuses further calls, notes what is left while the receiver is there that may hold it, and ends the streams of
+// which everything is settled. first is false if the Sender was closed before.
+func (s *Sender) release(left *[]session.Leftover) (conn net.Conn, released, first bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -371,15 +375,14 @@ func (s *Sender) release() (conn net.Conn, released, first bool) {
 	}
 	s.closed = true
 	s.cancel()
+	*left = s.client.Leftovers()
 	return s.conn, s.conn != nil && s.client.ReleaseSettled(), true
 }
 
 // abort ends every stream and wait.
-func (s *Sender) abort() []session.Leftover {
+func (s *Sender) abort() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	left := s.client.Leftovers()
 	s.client.Abort(ErrClosed)
 	s.giveUpLocked(ErrClosed)
-	return left
 }

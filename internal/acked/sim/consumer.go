@@ -45,15 +45,14 @@ type flight struct {
 // groupFor finds or makes the model's side of a group. It is nil when a life has had too many without a name.
 func (w *world) groupFor(s *seat) *group {
 	rt := s.rt
-	if s.plan.name == "" && rt.vacant != nil {
-		g := rt.vacant
-		rt.vacant = nil
-		return g
-	}
 	for _, g := range rt.groups {
 		if s.plan.name != "" && g.name == s.plan.name && !g.gone {
 			return g
 		}
+	}
+	if g := rt.vacant; g != nil { // the first to come has it, whatever its name
+		rt.vacant, g.name = nil, s.plan.name
+		return g
 	}
 	if s.plan.name == "" && len(rt.groups)+rt.missing() >= maxGroups {
 		return nil
@@ -80,9 +79,12 @@ func (rt *rtopic) missing() (n int) {
 	return n
 }
 
+// unused reports whether the real topic has no group: none yet, or it was retired, and the node made another one since.
+func (rt *rtopic) unused() bool { return len(rt.groups) == 0 || rt.t != nil && rt.t.Ended() }
+
 // topic returns the real topic.
 func (rt *rtopic) topic() *dispatch.Topic {
-	if rt.t == nil {
+	if rt.t == nil || rt.t.Ended() {
 		rt.t = rt.life.node.Topic(rt.name)
 	}
 	return rt.t
@@ -122,7 +124,7 @@ func (w *world) quit(s *seat) {
 		return
 	}
 	for _, other := range rt.groups {
-		if other != g && other.name == "" && !other.gone {
+		if other != g && !other.gone {
 			w.remove(g)
 			return
 		}

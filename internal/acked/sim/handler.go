@@ -21,6 +21,10 @@ func (w *world) take(s *seat, n int) {
 			s.waits, s.ready = !s.ready, false
 			continue
 		}
+		if d.Again() { // the model has it as handled, or as given up
+			s.m.Settle(d)
+			continue
+		}
 		m := w.inspect(s, d)
 		if m == nil {
 			return

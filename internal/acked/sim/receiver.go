@@ -239,7 +239,7 @@ func (l *life) detached(c *conn) {
 		}
 		// The topic never had a group: nothing was received, and nothing is remembered. A connection that had lost the
 		// flow to another may end long after that one: what was opened anew meanwhile is not forgotten with it.
-		if in.conn == nil && len(in.rt.groups) == 0 && l.flows[in.flow] == in {
+		if in.conn == nil && in.rt.unused() && l.flows[in.flow] == in {
 			delete(l.flows, in.flow)
 		}
 	}

@@ -1,0 +1,170 @@
+package dispatch
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
+)
+
+// takeAll takes and settles all that there is, and returns the sequences.
+func takeAll(t testing.TB, m *Member) []uint64 {
+	t.Helper()
+	seqs := []uint64{}
+	for {
+		d, _, ok := m.Take()
+		if !ok {
+			return seqs
+		}
+		seqs = append(seqs, seqOf(d))
+		m.Settle(d)
+	}
+}
+
+// settle takes messages and settles those in the list, leaves, and so gives back the others.
+func settleAndLeave(t testing.TB, m *Member, last uint64, settled ...uint64) {
+	t.Helper()
+	var held []Delivery
+	for seq := uint64(1); seq <= last; seq++ {
+		held = append(held, take(t, m, seq))
+	}
+	for _, seq := range settled {
+		m.Settle(held[seq-1])
+		held[seq-1].run = nil
+	}
+	for _, d := range held {
+		if d.run != nil {
+			m.Return(d)
+		}
+	}
+	m.Leave()
+}
+
+// Two subscriptions without a group end one after the other, and come back: each gets what either had not settled.
+func TestRemainder_IsGivenToAllThatComeBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		topic, s := newTestTopic()
+		a, b := topic.Join("", quiet), topic.Join("", quiet)
+		feed(t, topic, s, 1, 8)
+		settleAndLeave(t, a, 4, 1, 3) // has not settled 2, 4 to 8
+		require.Empty(t, s.reported())
+		settleAndLeave(t, b, 6, 1, 2, 4, 5) // has not settled 3, 6 to 8
+		require.Equal(t, []uint64{1, 2, 4, 5}, s.reported())
+		feed(t, topic, s, 9, 9) // for the first to come
+		time.Sleep(time.Hour)   // whenever that is
+		feed(t, topic, s, 10, 10)
+
+		first := topic.Join("", quiet)
+		feed(t, topic, s, 11, 11)
+		require.Equal(t, seqRange(2, 11), takeAll(t, first))
+		require.ElementsMatch(t, seqRange(1, 11), s.reported())
+
+		time.Sleep(remainderFor - time.Second)
+		second := topic.Join("", quiet)
+		feed(t, topic, s, 12, 12)
+		d := take(t, second, 2)
+		require.True(t, d.Redelivered)
+		copy(d.data, "x") // a handler may write to it
+		second.Return(d)
+		require.Equal(t, append(seqRange(2, 10), 12), takeAll(t, second))
+		third := topic.Join("", quiet)
+		third.Settle(take(t, third, 2))
+		require.Len(t, s.reported(), 11, "each message is reported once, and 12 waits for two")
+
+		time.Sleep(time.Second)
+		require.Empty(t, takeAll(t, topic.Join("", quiet)), "its time is over")
+		synctest.Wait()
+		require.Nil(t, topic.union.deliveries)
+	})
+}
+
+// What a subscription leaves beside another is kept for the end of that one, and not for whom comes meanwhile.
+func TestRemainder_BesideAnother(t *testing.T) {
+	for name, c := range map[string]struct {
+		after time.Duration
+		want  []uint64
+	}{
+		"it ends soon": {remainderFor - 1, []uint64{2}},
+		"it ends late": {remainderFor, []uint64{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				topic, s := newTestTopic()
+				a, b := topic.Join("", quiet), topic.Join("", quiet)
+				feed(t, topic, s, 1, 2)
+				settleAndLeave(t, a, 1, 1)
+				require.Empty(t, takeAll(t, topic.Join("", quiet)))
+				takeAll(t, b)
+				require.Equal(t, seqRange(1, 2), s.reported())
+				for len(topic.groups) > 1 {
+					topic.groups[1].members[0].Leave()
+				}
+				time.Sleep(c.after)
+				b.Leave()
+				require.Equal(t, c.want, takeAll(t, topic.Join("", quiet)))
+			})
+		})
+	}
+}
+
+// A named group is not held up by subscriptions without a group that ended, before it came or after.
+func TestRemainder_HoldsUpNoNamedGroup(t *testing.T) {
+	topic, s := newTestTopic()
+	topic.Join("", quiet).Leave()
+	feed(t, topic, s, 1, 2)
+	m := topic.Join("g", quiet) // the first to come
+	require.Equal(t, seqRange(1, 2), takeAll(t, m))
+	require.Equal(t, seqRange(1, 2), s.reported())
+	look := topic.Join("", quiet)
+	feed(t, topic, s, 3, 3)
+	look.Settle(take(t, look, 1)) // what came before it is given again, as a subscription without a group had left it
+	look.Leave()
+	require.Equal(t, seqRange(3, 3), takeAll(t, m))
+	feed(t, topic, s, 4, 4)
+	require.Equal(t, seqRange(4, 4), takeAll(t, m))
+	require.Equal(t, seqRange(1, 4), s.reported())
+	requireFull(t, topic)
+}
+
+// One that comes and goes before it has settled anything gets the same again, and not more and more of it.
+func TestRemainder_HoldsAtMostAWindow(t *testing.T) {
+	window := flow.NewWindow(flow.Amount{Messages: 10, Bytes: 100 * each}, flow.NewBudget(windowRoom.Bytes))
+	topic, s := NewTopic("topic", window, sized), newSource()
+	next := uint64(1)
+	for range 5 {
+		stuck, prompt := topic.Join("", quiet), topic.Join("", quiet)
+		feed(t, topic, s, next, next+5)
+		next += 6
+		takeAll(t, prompt)
+		stuck.Leave()
+		prompt.Leave()
+	}
+	m := topic.Join("", quiet)
+	require.Equal(t, seqRange(next-10, next-1), takeAll(t, m))
+	require.Len(t, topic.union.deliveries, 10)
+	requireFull(t, topic)
+	topic.Close()
+	require.Nil(t, topic.union.timer)
+}
+
+// A topic is not forgotten while it keeps something, and it says when it can be.
+func TestRemainder_ExpiryMayLeaveATopicUnused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		topic, s := newTestTopic()
+		unused := make(chan struct{}, 1)
+		topic.OnUnused(func() { unused <- struct{}{} })
+		m := topic.Join("", quiet)
+		feed(t, topic, s, 1, 1)
+		m.Leave()
+		m = topic.Join("", quiet)
+		require.Equal(t, seqRange(1, 1), takeAll(t, m))
+		m.Leave()
+		require.False(t, topic.Retire())
+		require.Empty(t, unused)
+		<-unused
+		require.True(t, topic.Retire())
+	})
+}

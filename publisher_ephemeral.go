@@ -1,0 +1,37 @@
+package buffstreams
+
+import (
+	"errors"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
+	"github.com/buffstreams/watermill-buffstreams/internal/session"
+)
+
+// onRefused is called for a message that a peer has refused, or that was dropped as its topic is gone.
+func (p *Publisher) onRefused(peer string, r session.Refused) {
+	if r.Ephemeral && errors.Is(r.Err, ErrTopicGone) {
+		p.drop(peer, r.Topic, r.Message, r.Err)
+		return
+	}
+	p.failures.add(r.Topic, r.Message, r.Err)
+}
+
+// drop counts and logs a message of an ephemeral Publisher whose topic is gone, and gives it to OnFailure.
+func (p *Publisher) drop(peer, topic string, encoded []byte, reason error) {
+	p.logger.Info("Message dropped: its topic or peer is gone", watermill.LogFields{
+		"provider": provider, "address": peer, "topic": netio.Quote(topic), "count": p.dropped.Add(1), "err": reason,
+	})
+	p.failures.add(topic, encoded, reason)
+}
+
+// ephemeralTimeout leaves time to find that a topic is gone, which takes a second and what is needed to notice: no more
+// than a second more than the timeout.
+func ephemeralTimeout(timeout time.Duration) time.Duration {
+	if timeout == 0 {
+		return 0
+	}
+	return max(timeout, min(timeout+time.Second, 1500*time.Millisecond))
+}
