@@ -66,8 +66,14 @@ type listener interface {
 	Hold(held bool)
 	// Drain has publishers send nothing more. What was received can still be settled.
 	Drain()
-	// OnlyCopies is the number of unsettled messages that may exist nowhere else.
+	// OnlyCopies is the number of unsettled messages that may exist nowhere else, and that subscriptions may handle.
 	OnlyCopies() int
+	// AwaitAnswers waits until it is known which publishers keep what is not settled, or ctx is done.
+	AwaitAnswers(ctx context.Context)
+	// EndMembers closes Done, and waits for the end of the subscriptions, or until ctx is done.
+	EndMembers(ctx context.Context)
+	// Unkept returns, by topic, the unsettled messages that no subscription has and no publisher keeps.
+	Unkept() map[string][][]byte
 	Close(ctx context.Context) error
 }
 
@@ -122,79 +128,6 @@ func (m *Manager) PeerStatus(address string) PeerStatus {
 		return PeerStatus{}
 	}
 	return PeerStatus{Connected: s.Connected(), Pending: s.Pending()}
-}
-
-// CloseListener closes the listener at an address, in the form in which it was listened at, and the channels of its
-// subscriptions. Its publishers keep what was not handled; ctx bounds the writing of acks that are due. It returns
-// pool.ErrNotOpened if nothing listens there.
-func (m *Manager) CloseListener(ctx context.Context, address string) error {
-	target, err := parseAddress(address)
-	if err != nil {
-		return err
-	}
-	return m.closeListener(ctx, target)
-}
-
-// Close hands over what the Manager holds, within CloseTimeout: what was published is received by its peers, and what was
-// received from publishers that are gone is handled by the subscriptions that are still there. Then it closes every listener
-// and every connection. What is left is reported by an *UndeliveredError and given to OnFailure. Publish calls that wait
-// return an error. Later and concurrent calls wait for the first and return the same.
-func (m *Manager) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), m.cfg.CloseTimeout)
-	defer cancel()
-	return m.closeWithin(ctx)
-}
-
-// closeWithin is Close with a time-out of the caller's.
-func (m *Manager) closeWithin(ctx context.Context) error {
-	m.mu.Lock()
-	first := !m.closed
-	m.closed = true
-	m.mu.Unlock()
-	if !first {
-		<-m.done
-		return m.closeErr
-	}
-	m.closeErr = m.shutDown(ctx)
-	close(m.done)
-	return m.closeErr
-}
-
-// shutDown is Close, once.
-func (m *Manager) shutDown(ctx context.Context) error {
-	m.mu.Lock()
-	targets := slices.Collect(maps.Keys(m.listeners))
-	senders, writers := maps.Clone(m.senders), m.writers
-	m.mu.Unlock()
-
-	var flushing sync.WaitGroup
-	for _, s := range senders {
-		flushing.Go(func() { _ = s.FlushAll(ctx) }) // ends with ctx at the latest; what is left shows below
-	}
-	unwritten := make([]error, len(writers))
-	for i, key := range writers {
-		flushing.Go(func() { unwritten[i] = m.flushPlain(ctx, key) }) // the same; plain.Close says what is left
-	}
-	var errs []error
-	for _, t := range targets {
-		if err := m.closeListener(ctx, t); err != nil && !errors.Is(err, pool.ErrNotOpened) {
-			errs = append(errs, err)
-		}
-	}
-	flushing.Wait()
-	errs = append(errs, unwritten...)
-	close(m.stop)
-	left := &UndeliveredError{}
-	for t, s := range senders {
-		for _, l := range s.Close() {
-			left.add(l.Topic, formatAddress(t), 1)
-			m.failures.add(l.Topic, l.Message, ErrUndelivered)
-		}
-	}
-	m.wg.Wait()
-	m.workers.Close()
-	errs = append(errs, left.orNil(), m.plain.Close(), m.failures.await(ctx, "ManagerConfig.OnFailure"))
-	return errors.Join(errs...)
 }
 
 // dialPlain opens the writer to a plain peer, unless there is one.
@@ -364,19 +297,4 @@ func (m *Manager) open(t netio.Target, build func() (listener, error)) (listener
 		m.mu.Unlock()
 	}
 	return o.listener, o.err
-}
-
-func (m *Manager) closeListener(ctx context.Context, t netio.Target) error {
-	m.mu.Lock()
-	o := m.listeners[t]
-	delete(m.listeners, t)
-	m.mu.Unlock()
-	if o == nil {
-		return pool.ErrNotOpened
-	}
-	<-o.done
-	if o.err != nil {
-		return pool.ErrNotOpened
-	}
-	return o.listener.Close(ctx)
 }

@@ -27,8 +27,9 @@ type plainReceiver struct {
 	logger    watermill.LoggerAdapter
 	held      atomic.Int64  // messages that are not settled: they exist nowhere else
 	abandoned chan struct{} // closed when Close begins: no consumer makes room any more
-	done      chan struct{} // closed at the end of Close
+	done      chan struct{} // closed when the subscriptions are to end
 	draining  sync.Once
+	ending    sync.Once // closes done
 }
 
 // listenPlain returns the listener for plain peers at a target, and opens it where there is none.
@@ -101,7 +102,26 @@ func (p *plainReceiver) EphemeralTopic(string) *dispatch.Topic { return p.topic 
 func (p *plainReceiver) Hold(held bool) { p.topic.Hold(held) }
 
 // OnlyCopies implements listener.
-func (p *plainReceiver) OnlyCopies() int { return int(p.held.Load()) }
+func (p *plainReceiver) OnlyCopies() int {
+	if !p.topic.HasMembers() {
+		return 0
+	}
+	return int(p.held.Load())
+}
+
+// AwaitAnswers implements listener: plain peers answer nothing.
+func (p *plainReceiver) AwaitAnswers(context.Context) {}
+
+// EndMembers implements listener.
+func (p *plainReceiver) EndMembers(ctx context.Context) {
+	p.ending.Do(func() { close(p.done) })
+	receiver.AwaitMembers(ctx, p.topic)
+}
+
+// Unkept implements listener.
+func (p *plainReceiver) Unkept() map[string][][]byte {
+	return map[string][][]byte{p.topic.Name(): p.topic.Unkept()}
+}
 
 // Drain closes the socket and the connections. What peers have sent by then is taken, for which consumers may have to make
 // room.
@@ -117,7 +137,7 @@ func (p *plainReceiver) Drain() {
 func (p *plainReceiver) Close(context.Context) error {
 	close(p.abandoned)
 	p.Drain()
-	close(p.done)
+	p.ending.Do(func() { close(p.done) })
 	p.topic.Close()
 	return nil
 }
@@ -161,6 +181,9 @@ func (p *plainReceiver) reserve(room flow.Amount) bool {
 
 // Settled implements dispatch.Source.
 func (p *plainReceiver) Settled(first, last uint64) { p.held.Add(-int64(last - first + 1)) }
+
+// Kept implements dispatch.Source: plain peers keep nothing.
+func (p *plainReceiver) Kept() bool { return false }
 
 // Refused implements dispatch.Source.
 func (p *plainReceiver) Refused(_ uint64, r dispatch.Refusal) {

@@ -23,7 +23,6 @@ type PubSubConfig struct {
 type PubSub struct {
 	*Publisher
 	*Subscriber
-	manager *Manager
 	address string
 }
 
@@ -32,47 +31,47 @@ func NewPubSub(config PubSubConfig, logger watermill.LoggerAdapter) (*PubSub, er
 	if config.Address == "" {
 		config.Address = "127.0.0.1:0"
 	}
-	manager, _, err := managerOf(nil, config.Manager, logger)
-	if err != nil {
-		return nil, err
+	if config.Manager.OnFailure == nil && config.Subscriber.OnFailure == nil {
+		config.Manager.OnFailure = config.Publisher.OnFailure
 	}
-	p, err := newPubSub(config, manager, logger)
-	if err != nil {
-		return nil, errors.Join(err, manager.Close())
-	}
-	return p, nil
-}
-
-func newPubSub(config PubSubConfig, manager *Manager, logger watermill.LoggerAdapter) (*PubSub, error) {
-	config.Subscriber.Manager, config.Subscriber.ListenAddress = manager, config.Address
+	config.Subscriber.Manager, config.Subscriber.ManagerConfig = nil, config.Manager // which Subscriber.Close closes
+	config.Subscriber.ListenAddress = config.Address
 	sub, err := NewSubscriber(config.Subscriber, logger)
 	if err != nil {
 		return nil, err
 	}
+	pub, address, err := newPublisherTo(sub, config, logger)
+	if err != nil {
+		return nil, errors.Join(err, sub.Close())
+	}
+	return &PubSub{Publisher: pub, Subscriber: sub, address: address}, nil
+}
+
+// newPublisherTo makes the subscriber listen, and returns a publisher to it.
+func newPublisherTo(sub *Subscriber, config PubSubConfig, logger watermill.LoggerAdapter) (*Publisher, string, error) {
 	target, err := parseAddress(config.Address)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	listener, err := sub.listen(destination{target: target})
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	address := listener.Addr().String()
 	if target.Network == "unix" {
 		address = "unix://" + address
 	}
-	config.Publisher.Manager, config.Publisher.Resolver = manager, route.To(address)
+	config.Publisher.Manager, config.Publisher.Resolver = sub.manager, route.To(address)
 	pub, err := NewPublisher(config.Publisher, logger)
-	if err != nil {
-		return nil, err
-	}
-	return &PubSub{Publisher: pub, Subscriber: sub, manager: manager, address: address}, nil
+	return pub, address, err
 }
 
 // Address is where it listens: other processes can publish to it.
 func (p *PubSub) Address() string { return p.address }
 
-// Close closes the publisher, the subscriber, and the sockets.
+// Close closes the publisher, and the subscriber when its subscriptions have handled what was published, or
+// SubscriberConfig.CloseTimeout is over. What remains is reported by an *UndeliveredError. Later and concurrent calls wait
+// for the first and return the same.
 func (p *PubSub) Close() error {
-	return errors.Join(p.Publisher.Close(), p.Subscriber.Close(), p.manager.Close())
+	return errors.Join(p.Publisher.Close(), p.Subscriber.Close())
 }

@@ -7,7 +7,6 @@ import (
 	"net"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -21,12 +20,12 @@ type Subscriber struct {
 	logger      watermill.LoggerAdapter
 	manager     *Manager
 	ownsManager bool          // the manager is private
+	closeErr    error         // of Close; set before done is closed
 	done        chan struct{} // closed at the end of Close
 
-	mu        sync.Mutex // guards what follows
-	closed    bool
-	subs      map[*subscription]struct{}
-	listeners map[listener]struct{} // that topics of this subscriber are listened for at
+	mu     sync.Mutex // guards what follows
+	closed bool
+	subs   map[*subscription]struct{}
 }
 
 // NewSubscriber returns a Subscriber. It listens from the first Subscribe or SubscribeInitialize on.
@@ -38,15 +37,16 @@ func NewSubscriber(config SubscriberConfig, logger watermill.LoggerAdapter) (*Su
 	if logger == nil {
 		logger = watermill.NopLogger{}
 	}
-	manager, owned, err := managerOf(config.Manager, config.ManagerConfig, logger)
-	if err != nil {
+	s := &Subscriber{logger: logger, done: make(chan struct{}), subs: map[*subscription]struct{}{}}
+	if config.OnFailure != nil && config.ManagerConfig.OnFailure == nil {
+		config.ManagerConfig.OnFailure = s.undelivered
+	}
+	s.cfg = config
+	var err error
+	if s.manager, s.ownsManager, err = managerOf(config.Manager, config.ManagerConfig, logger); err != nil {
 		return nil, err
 	}
-	s := &Subscriber{
-		cfg: config, logger: logger, manager: manager, ownsManager: owned, done: make(chan struct{}),
-		subs: map[*subscription]struct{}{}, listeners: map[listener]struct{}{},
-	}
-	manager.holdUntil(config.Ready, s.done)
+	s.manager.holdUntil(config.Ready, s.done)
 	return s, nil
 }
 
@@ -173,9 +173,6 @@ func (s *Subscriber) listen(d destination) (l listener, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("buffstreams: cannot listen at %s: %w", d.target.Address, err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.listeners[l] = struct{}{}
 	return l, nil
 }
 
@@ -193,8 +190,9 @@ func (s *Subscriber) forget(sub *subscription) {
 }
 
 // Close ends every subscription: handlers that run may end within CloseTimeout, then their messages' contexts are
-// cancelled and the channels closed. What was not acked goes back to its consumer group, or, if the Manager is private,
-// to its publishers. Close may be called more than once; each call returns when all is done.
+// cancelled and the channels closed. What was not acked goes back to its consumer group. If the Manager is private, it goes
+// back to its publishers; what has none any more is handled first, within CloseTimeout, and what remains of it is reported
+// by an *UndeliveredError and given to OnFailure. Later and concurrent calls wait for the first and return the same.
 func (s *Subscriber) Close() error {
 	s.mu.Lock()
 	first := !s.closed
@@ -203,11 +201,22 @@ func (s *Subscriber) Close() error {
 	s.mu.Unlock()
 	if !first {
 		<-s.done
-		return nil
+		return s.closeErr
 	}
-	defer close(s.done)
+	s.closeErr = s.shutDown(subs)
+	close(s.done)
+	return s.closeErr
+}
+
+// shutDown is Close, once.
+func (s *Subscriber) shutDown(subs []*subscription) (err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.CloseTimeout)
+	defer cancel()
+	for _, sub := range subs {
+		defer context.AfterFunc(ctx, sub.cancelBase)()
+	}
 	if s.ownsManager {
-		s.drain()
+		err = s.manager.closeWithin(ctx)
 	}
 	for _, sub := range subs {
 		sub.close()
@@ -215,48 +224,14 @@ func (s *Subscriber) Close() error {
 	for _, sub := range subs {
 		<-sub.done
 	}
-	if !s.ownsManager {
-		return nil
-	}
-	return s.closeManager()
+	return err
 }
 
-// drain lets the subscriptions handle, within CloseTimeout, the messages that exist nowhere else: their publishers are
-// gone.
-func (s *Subscriber) drain() {
-	deadline := time.After(s.cfg.CloseTimeout)
-	poll := time.NewTicker(5 * time.Millisecond)
-	defer poll.Stop()
-	for _, l := range s.opened() {
-		l.Drain()
+// undelivered returns OnFailure in the form of ManagerConfig.OnFailure.
+func (s *Subscriber) undelivered(topic string, encoded []byte, err error) {
+	msg, bad := s.cfg.Unmarshaler.Unmarshal(topic, encoded)
+	if bad != nil {
+		msg = message.NewMessage("", encoded)
 	}
-	for s.onlyCopies() > 0 {
-		select {
-		case <-poll.C:
-		case <-deadline:
-			return
-		}
-	}
-}
-
-func (s *Subscriber) onlyCopies() (n int) {
-	for _, l := range s.opened() {
-		n += l.OnlyCopies()
-	}
-	return n
-}
-
-func (s *Subscriber) opened() []listener {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Collect(maps.Keys(s.listeners))
-}
-
-// closeManager closes the private Manager, and logs how many messages are lost as they have no publisher to return to.
-func (s *Subscriber) closeManager() error {
-	if n := s.onlyCopies(); n > 0 {
-		s.logger.Error("Messages were not handled before Close and their publishers are gone", &UndeliveredError{Count: n},
-			watermill.LogFields{"provider": "buffstreams", "count": n})
-	}
-	return s.manager.Close()
+	s.cfg.OnFailure(msg, err)
 }

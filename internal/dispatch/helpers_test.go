@@ -17,11 +17,14 @@ type source struct {
 	settled map[uint64]int
 	refused map[uint64][]Refusal
 	order   []uint64
+	alone   bool // no sender keeps its messages
 }
 
 func newSource() *source {
 	return &source{settled: map[uint64]int{}, refused: map[uint64][]Refusal{}}
 }
+
+func (s *source) Kept() bool { return !s.alone }
 
 func (s *source) Settled(first, last uint64) {
 	s.mu.Lock()

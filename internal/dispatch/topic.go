@@ -30,6 +30,10 @@ type Source interface {
 	// Settled reports consecutive messages.
 	Settled(first, last uint64)
 	Refused(seq uint64, r Refusal)
+
+	// Kept reports whether a connected sender keeps the unsettled messages. It must not block, and is called with locks
+	// held.
+	Kept() bool
 }
 
 // Topic is the log of one topic and its groups. Its methods are safe for concurrent use.
@@ -222,6 +226,13 @@ func (t *Topic) Unused() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return len(t.groups) == 0 && !t.ended
+}
+
+// HasMembers reports whether somebody could handle the topic's messages.
+func (t *Topic) HasMembers() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.ContainsFunc(t.groups, func(g *group) bool { return len(g.members) > 0 })
 }
 
 // Ended reports whether the topic has ended.

@@ -29,6 +29,8 @@ type conn struct {
 	host     string        // that MaxConnectionsPerHost counts
 	refusal  error         // why the peer will not be welcomed; set before serve starts
 	written  chan struct{} // receives when control frames were taken to be written
+	answered chan struct{} // closed when the peer has answered Goaway
+	ended    chan struct{} // closed at the end of terminate
 
 	// The reader's.
 	principal string // set by greet
@@ -55,6 +57,7 @@ func newConn(r *Receiver, nc net.Conn) *conn {
 	c := &conn{
 		receiver: r, nc: nc, host: netio.HostOf(nc.RemoteAddr()),
 		handles: map[uint64]*stream{}, written: make(chan struct{}, 1),
+		answered: make(chan struct{}), ended: make(chan struct{}),
 	}
 	if r.cfg.TLS != nil {
 		c.nc = tls.Server(nc, r.cfg.TLS)
@@ -168,6 +171,7 @@ func (c *conn) terminate(err error) {
 	case errors.As(err, &broken):
 		c.sendFailure(wire.Code_CODE_PROTOCOL, broken.Rule)
 	}
+	defer close(c.ended)
 	_ = c.nc.Close()
 	c.flusher.Close()
 	for _, h := range slices.Sorted(maps.Keys(c.handles)) { // in an order that a simulation can repeat

@@ -124,18 +124,27 @@ func (c *conn) deleteHandle(handle uint64) {
 
 func (c *conn) pong(id uint64) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	answered := false
 	if c.goawaySent && id == goawayPing {
+		answered = !c.goawayAnswered
 		c.goawayAnswered = true
 	}
+	c.mu.Unlock()
+	if !answered {
+		return
+	}
+	for _, s := range c.handles {
+		s.updateKept()
+	}
+	close(c.answered)
 }
 
-// keepsUnsettled tells whether the peer is known to live and to keep what is not settled, though the Receiver goes
+// keepsUnsettled tells whether the peer keeps what is not settled: it is connected, and has answered if the Receiver goes
 // away.
 func (c *conn) keepsUnsettled() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.goawayAnswered
+	return !c.goawaySent || c.goawayAnswered
 }
 
 // peerFailure is why the peer ends the connection. It is not answered.

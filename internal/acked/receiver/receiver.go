@@ -68,7 +68,8 @@ type Receiver struct {
 	stopAccepting chan struct{}   // closed by Drain
 	ctx           context.Context // of the user's hooks; ends when Close begins
 	cancel        context.CancelFunc
-	done          chan struct{} // closed when Close returns
+	done          chan struct{} // closed by EndMembers
+	endMembers    sync.Once
 
 	// mu guards the fields below. No user code is called under it.
 	mu               sync.Mutex
@@ -197,8 +198,8 @@ func (r *Receiver) accept() {
 	}
 }
 
-// OnlyCopies is the number of unsettled messages of which this Receiver may hold the only copy: those whose publisher
-// has not answered Drain.
+// OnlyCopies is the number of unsettled messages of which this Receiver may hold the only copy, as their publisher has not
+// answered Drain, and that have subscriptions to handle them.
 func (r *Receiver) OnlyCopies() (n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -227,6 +228,44 @@ func (r *Receiver) Drain() {
 	for _, c := range r.connections() {
 		c.goaway()
 	}
+	for _, s := range r.allStreams() {
+		s.updateKept()
+	}
+}
+
+// AwaitAnswers waits until every peer has answered Drain or is gone, or ctx is done. A peer that answers keeps what is not
+// settled.
+func (r *Receiver) AwaitAnswers(ctx context.Context) {
+	for _, c := range r.connections() {
+		select {
+		case <-c.answered:
+		case <-c.ended:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Unkept returns, by topic, the unsettled messages that no member of a group has and no connected publisher keeps.
+func (r *Receiver) Unkept() map[string][][]byte {
+	unkept := map[string][][]byte{}
+	for _, t := range r.allTopics() {
+		if messages := t.Unkept(); len(messages) > 0 {
+			unkept[t.Name()] = messages
+		}
+	}
+	return unkept
+}
+
+func (r *Receiver) allStreams() (all []*stream) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range r.publishers {
+		for _, s := range p.streams {
+			all = append(all, s)
+		}
+	}
+	return all
 }
 
 func (r *Receiver) connections() []*conn {
@@ -239,12 +278,37 @@ func (r *Receiver) connections() []*conn {
 	return conns
 }
 
-// Close drains, writes the acks that are due, closes every connection and waits for its goroutines; ctx bounds the
-// writing. Publishers keep what was not handled. It is called once.
+// EndMembers closes Done, and waits until no subscription is left, or ctx is done. Their acks still flow.
+func (r *Receiver) EndMembers(ctx context.Context) {
+	r.endMembers.Do(func() { close(r.done) })
+	AwaitMembers(ctx, r.allTopics()...)
+}
+
+func (r *Receiver) allTopics() []*dispatch.Topic {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Collect(maps.Values(r.topics))
+}
+
+// AwaitMembers waits until topics have no member, or ctx is done.
+func AwaitMembers(ctx context.Context, topics ...*dispatch.Topic) {
+	poll := time.NewTicker(2 * time.Millisecond)
+	defer poll.Stop()
+	for slices.ContainsFunc(topics, (*dispatch.Topic).HasMembers) {
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Close drains, closes Done, writes the acks that are due, closes every connection and waits for its goroutines; ctx bounds
+// the writing. Publishers keep what was not handled. It is called once.
 func (r *Receiver) Close(ctx context.Context) error {
 	r.cancel()
 	r.Drain()
-	defer close(r.done)
+	defer r.endMembers.Do(func() { close(r.done) })
 	for _, c := range r.connections() {
 		c.flushAndClose(ctx)
 	}

@@ -2,6 +2,7 @@ package receiver
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
@@ -32,6 +33,8 @@ type stream struct {
 	claim       *flow.Claim
 	target      flow.Amount // credit that is kept topped up; it doubles when the sender had to ask
 	asked       flow.Amount // what the sender asked for last, up to initialTarget
+
+	kept atomic.Bool // what Kept returns; changed under mu
 }
 
 // publish puts the messages of a frame into the topic's log. That happens under mu, so that two connections of one
@@ -122,6 +125,7 @@ func (s *stream) replaceConn(c *conn, f *wire.Open) (old *conn, returned flow.Am
 	returned = s.in.Outstanding()
 	opened, rejects := s.in.Attach(f.Handle, f.Base)
 	s.conn, s.dirty, s.target, s.asked, s.epoch = c, false, initialTarget, flow.Amount{}, f.Epoch
+	s.kept.Store(c.keepsUnsettled())
 	c.appendOpened(opened, rejects)
 	s.kickLocked()
 	return old, returned, true
@@ -147,6 +151,7 @@ func (s *stream) detachLocked() (*flow.Claim, flow.Amount) {
 	}
 	s.in.Detach()
 	s.conn, s.claim = nil, nil
+	s.kept.Store(false)
 	return claim, unused
 }
 
@@ -231,12 +236,22 @@ func (s *stream) abandoned() bool {
 	return s.conn == nil && s.opens == 0 && (s.ended != nil || s.in.Unsettled() == 0)
 }
 
-// onlyCopies is the number of unsettled messages that the publisher is not known to keep.
+// onlyCopies is the number of unsettled messages that the publisher is not known to keep, and subscriptions may handle.
 func (s *stream) onlyCopies() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.conn != nil && s.conn.keepsUnsettled() {
+	if s.Kept() || !s.topic.HasMembers() {
 		return 0
 	}
 	return s.in.Unsettled()
+}
+
+// Kept implements dispatch.Source.
+func (s *stream) Kept() bool { return s.kept.Load() }
+
+// updateKept is called when the sender was asked, or has answered, whether it keeps what is not settled.
+func (s *stream) updateKept() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kept.Store(s.conn != nil && s.conn.keepsUnsettled())
 }

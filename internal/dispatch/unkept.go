@@ -1,0 +1,46 @@
+package dispatch
+
+import (
+	"bytes"
+	"slices"
+)
+
+// eachReady calls f for the messages that a member could take.
+func (g *group) eachReady(f func(Delivery)) {
+	for _, d := range g.returned {
+		f(d)
+	}
+	index := g.index
+	for e := g.cursor; e.run != nil; e, index = e.next, 0 {
+		for ; index < e.run.count(); index++ {
+			f(Delivery{run: e.run, index: int32(index), data: e.run.message(index)})
+		}
+	}
+}
+
+// Unkept returns copies of the messages that a group has not settled, no member has, and no connected sender keeps, each
+// once and in the order of the log: they are lost with the process.
+func (t *Topic) Unkept() (messages [][]byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var all []Delivery
+	for _, g := range t.groups {
+		add := func(d Delivery) {
+			if !d.run.source.Kept() {
+				all = append(all, d)
+			}
+		}
+		g.eachReady(add)
+		for _, q := range g.keys {
+			for _, d := range q.waiting {
+				add(d)
+			}
+		}
+	}
+	slices.SortFunc(all, comparePos)
+	all = slices.CompactFunc(all, func(a, b Delivery) bool { return a.pos() == b.pos() })
+	for _, d := range all {
+		messages = append(messages, bytes.Clone(d.data))
+	}
+	return messages
+}

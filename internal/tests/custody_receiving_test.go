@@ -1,0 +1,182 @@
+package tests
+
+import (
+	"context"
+	"strconv"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/stretchr/testify/require"
+
+	buffstreams "github.com/buffstreams/watermill-buffstreams"
+)
+
+// publishAndLeave publishes messages and closes their publisher: their receiver has the only copies.
+func publishAndLeave(t *testing.T, topic string, count int) {
+	t.Helper()
+	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{}, nil)
+	require.NoError(t, err)
+	require.NoError(t, pub.Publish(topic, newMessages(count)...))
+	require.NoError(t, pub.Close())
+}
+
+// handleSlowly acks what comes after a while each, and counts.
+func handleSlowly(messages <-chan *message.Message, each time.Duration) (count *atomic.Int32, ended chan struct{}) {
+	count, ended = new(atomic.Int32), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for msg := range messages {
+			time.Sleep(each) // a handler's work
+			count.Add(1)
+			msg.Ack()
+		}
+	}()
+	return count, ended
+}
+
+func numbers(from, to int) (all []string) {
+	for i := from; i < to; i++ {
+		all = append(all, strconv.Itoa(i))
+	}
+	return all
+}
+
+func TestPubSub_CloseHandlesWhatWasPublished(t *testing.T) {
+	ps, err := buffstreams.NewPubSub(buffstreams.PubSubConfig{}, nil)
+	require.NoError(t, err)
+	handled, ended := handleSlowly(subscribe(t, ps.Subscriber, "a"), time.Millisecond)
+	require.NoError(t, ps.Publish("a", newMessages(100)...))
+	require.NoError(t, ps.Close())
+	<-ended
+	require.EqualValues(t, 100, handled.Load())
+}
+
+// TestPubSub_CloseSaysWhatNobodyHandled, and does not wait for a subscription that is not there.
+func TestPubSub_CloseSaysWhatNobodyHandled(t *testing.T) {
+	for _, side := range []string{"manager", "publisher", "subscriber"} {
+		t.Run(side, func(t *testing.T) {
+			var left failures
+			var texts []string
+			cfg := buffstreams.PubSubConfig{}
+			switch side {
+			case "manager":
+				cfg.Manager.OnFailure = left.add
+			case "publisher":
+				cfg.Publisher.OnFailure = left.add
+			case "subscriber":
+				cfg.Subscriber.OnFailure = func(msg *message.Message, err error) {
+					texts = append(texts, string(msg.Payload))
+					left.errs = append(left.errs, err)
+				}
+			}
+			cfg.Subscriber.CloseTimeout = time.Hour
+			ps, err := buffstreams.NewPubSub(cfg, nil)
+			require.NoError(t, err)
+			require.NoError(t, ps.SubscribeInitialize("a"))
+			require.NoError(t, ps.Publish("a", newMessages(3)...))
+			closed := later(ps.Close)
+			err = requireResult(t, closed)
+			requireUndelivered(t, err, "a", 3)
+			require.Equal(t, numbers(0, 3), append(texts, left.got()...))
+			require.ErrorIs(t, left.errs[0], buffstreams.ErrUndelivered)
+			require.Equal(t, err, ps.Close())
+		})
+	}
+}
+
+// TestManager_CloseSaysWhatItsSubscribersLeft: the publisher's process has ended, and the last Subscriber is closed.
+func TestManager_CloseSaysWhatItsSubscribersLeft(t *testing.T) {
+	var left failures
+	h := newHouse(t, buffstreams.ManagerConfig{OnFailure: left.add})
+	sub := h.newSubscriber(t, nil)
+	messages := subscribe(t, sub, h.topic("a"))
+	publishAndLeave(t, h.topic("a"), 50)
+	receive(t, messages).Ack()
+	require.NoError(t, sub.Close(), "it hands back to a Manager that lives on")
+	requireUndelivered(t, h.manager.Close(), "a", 49)
+	require.Equal(t, numbers(1, 50), left.got())
+}
+
+// TestManager_CloseLetsSubscriptionsHandle what exists nowhere else, without a Close of theirs.
+func TestManager_CloseLetsSubscriptionsHandle(t *testing.T) {
+	h := newHouse(t, buffstreams.ManagerConfig{})
+	handled, ended := handleSlowly(subscribe(t, h.newSubscriber(t, nil), h.topic("a")), time.Millisecond)
+	publishAndLeave(t, h.topic("a"), 50)
+	require.NoError(t, h.manager.Close())
+	<-ended
+	require.EqualValues(t, 50, handled.Load())
+}
+
+// TestManager_CloseListenerAccounts as Close does.
+func TestManager_CloseListenerAccounts(t *testing.T) {
+	var left failures
+	h := newHouse(t, buffstreams.ManagerConfig{OnFailure: left.add})
+	require.NoError(t, h.newSubscriber(t, nil).SubscribeInitialize(h.topic("a")))
+	publishAndLeave(t, h.topic("a"), 5)
+	requireUndelivered(t, h.manager.CloseListener(context.Background(), h.address), "a", 5)
+	require.NoError(t, h.manager.Close())
+	require.Equal(t, numbers(0, 5), left.got())
+}
+
+// TestSubscriber_CloseSaysWhatAStuckHandlerKept, within its time-out and not twice that.
+func TestSubscriber_CloseSaysWhatAStuckHandlerKept(t *testing.T) {
+	var left []string
+	topic := freeAddress(t) + "/a"
+	const timeout = 300 * time.Millisecond
+	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{
+		ConsumerGroup: "g", CloseTimeout: timeout, MaxInFlight: 2,
+		OnFailure: func(msg *message.Message, err error) {
+			require.ErrorIs(t, err, buffstreams.ErrUndelivered)
+			left = append(left, string(msg.Payload))
+		},
+	}, nil)
+	require.NoError(t, err)
+	messages := subscribe(t, sub, topic)
+	publishAndLeave(t, topic, 5)
+	receive(t, messages) // its handler is stuck
+	other := later(sub.Close)
+	start := time.Now()
+	err = sub.Close()
+	require.Less(t, time.Since(start), 2*timeout)
+	requireUndelivered(t, err, "a", 5)
+	require.Equal(t, numbers(0, 5), left)
+	require.Equal(t, err, requireResult(t, other), "the same for each Close")
+}
+
+// TestSubscriber_CloseIsNilWhilePublishersLive: they keep what was not handled.
+func TestSubscriber_CloseIsNilWhilePublishersLive(t *testing.T) {
+	topic := freeAddress(t) + "/a"
+	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{ConsumerGroup: "g", CloseTimeout: 50 * time.Millisecond}, nil)
+	require.NoError(t, err)
+	messages := subscribe(t, sub, topic)
+	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{CloseTimeout: time.Millisecond}, nil)
+	require.NoError(t, err)
+	require.NoError(t, pub.Publish(topic, newMessages(5)...))
+	receive(t, messages)
+	require.NoError(t, sub.Close())
+	requireUndelivered(t, pub.Close(), "a", 5)
+}
+
+// TestSubscriber_CloseAccountsForPlainPeers, which keep nothing.
+func TestSubscriber_CloseAccountsForPlainPeers(t *testing.T) {
+	topic := freeAddress(t)
+	var left []string
+	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{
+		Wire: buffstreams.WireBuffStreams, Unmarshaler: buffstreams.RawMarshaler{}, CloseTimeout: 50 * time.Millisecond,
+		OnFailure: func(msg *message.Message, _ error) { left = append(left, string(msg.Payload)) },
+	}, nil)
+	require.NoError(t, err)
+	messages := subscribe(t, sub, topic)
+	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+		Wire: buffstreams.WireBuffStreams, Marshaler: buffstreams.RawMarshaler{}, Confirm: buffstreams.ConfirmEnqueued,
+	}, nil)
+	require.NoError(t, err)
+	require.NoError(t, pub.Publish(topic, newMessages(5)...))
+	require.NoError(t, pub.Close())
+	receive(t, messages).Ack()
+	receive(t, messages)
+	requireUndelivered(t, sub.Close(), "", 4)
+	require.Equal(t, numbers(1, 5), left)
+}

@@ -1,0 +1,197 @@
+package buffstreams
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
+	"github.com/buffstreams/watermill-buffstreams/pool"
+)
+
+// CloseListener closes the listener at an address, in the form in which it was listened at, and the channels of its
+// subscriptions. Its publishers keep what was not handled. What was received from publishers that are gone is handled first,
+// as far as there are subscriptions, until ctx is done; what is left is reported by an *UndeliveredError and given to
+// OnFailure. It returns pool.ErrNotOpened if nothing listens there.
+func (m *Manager) CloseListener(ctx context.Context, address string) error {
+	target, err := parseAddress(address)
+	if err != nil {
+		return err
+	}
+	left := leftovers{failures: &m.failures}
+	return errors.Join(m.closeListener(ctx, target, &left), left.orNil())
+}
+
+// Close hands over what the Manager holds, within CloseTimeout: what was published is received by its peers, and what was
+// received from publishers that are gone is handled by the subscriptions that are still there. Then it closes every listener
+// and every connection. What is left is reported by an *UndeliveredError and given to OnFailure. Publish calls that wait
+// return an error. Later and concurrent calls wait for the first and return the same.
+func (m *Manager) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), m.cfg.CloseTimeout)
+	defer cancel()
+	return m.closeWithin(ctx)
+}
+
+// closeWithin is Close with a time-out of the caller's.
+func (m *Manager) closeWithin(ctx context.Context) error {
+	m.mu.Lock()
+	first := !m.closed
+	m.closed = true
+	m.mu.Unlock()
+	if !first {
+		<-m.done
+		return m.closeErr
+	}
+	m.closeErr = m.shutDown(ctx)
+	close(m.done)
+	return m.closeErr
+}
+
+// shutDown is Close, once.
+func (m *Manager) shutDown(ctx context.Context) error {
+	m.mu.Lock()
+	listeners, senders, writers := maps.Clone(m.listeners), maps.Clone(m.senders), m.writers
+	m.mu.Unlock()
+
+	// What arrives at a listener of this Manager is for the listener to account for, so the senders to it end first.
+	left := leftovers{failures: &m.failures}
+	own := sendersTo(listeners, senders)
+	closeSenders(ctx, own, &left)
+
+	errs := make(chan error, len(writers)+len(listeners))
+	var closing sync.WaitGroup
+	closing.Go(func() { closeSenders(ctx, without(senders, own), &left) })
+	for _, key := range writers {
+		closing.Go(func() { errs <- m.flushPlain(ctx, key) }) // plain.Close says what is left
+	}
+	for t := range listeners {
+		closing.Go(func() {
+			if err := m.closeListener(ctx, t, &left); !errors.Is(err, pool.ErrNotOpened) {
+				errs <- err
+			}
+		})
+	}
+	closing.Wait()
+	close(errs)
+	close(m.stop)
+	m.wg.Wait()
+	m.workers.Close()
+	all := []error{left.orNil(), m.plain.Close(), m.failures.await(ctx, "ManagerConfig.OnFailure")}
+	for err := range errs {
+		all = append(all, err)
+	}
+	return errors.Join(all...)
+}
+
+// sendersTo returns the senders to some of the listeners.
+func sendersTo(listeners map[netio.Target]*opening, senders map[netio.Target]*sender.Sender) map[netio.Target]*sender.Sender {
+	to := map[netio.Target]*sender.Sender{}
+	for t, o := range listeners {
+		<-o.done
+		if o.err != nil {
+			continue
+		}
+		bound := t
+		bound.Address = o.listener.Addr().String() // the port may have been 0
+		if s := senders[bound]; s != nil {
+			to[bound] = s
+		}
+	}
+	return to
+}
+
+// closeSenders closes senders when their peers have received everything, or ctx is done.
+func closeSenders(ctx context.Context, senders map[netio.Target]*sender.Sender, left *leftovers) {
+	var closing sync.WaitGroup
+	for t, s := range senders {
+		closing.Go(func() {
+			_ = s.FlushAll(ctx) // what is left shows below
+			for _, l := range s.Close() {
+				left.add(l.Topic, formatAddress(t), l.Message)
+			}
+		})
+	}
+	closing.Wait()
+}
+
+// closeListener closes a listener when its subscriptions have handled what exists nowhere else, or ctx is done.
+func (m *Manager) closeListener(ctx context.Context, t netio.Target, left *leftovers) error {
+	m.mu.Lock()
+	o := m.listeners[t]
+	delete(m.listeners, t)
+	m.mu.Unlock()
+	if o == nil {
+		return pool.ErrNotOpened
+	}
+	<-o.done
+	if o.err != nil {
+		return pool.ErrNotOpened
+	}
+	l := o.listener
+	l.Drain()
+	awaitHandled(ctx, l)
+	l.AwaitAnswers(ctx)
+	ending, cancel := withGrace(ctx, closeGrace)
+	defer cancel()
+	l.EndMembers(ending)
+	for topic, messages := range l.Unkept() {
+		left.add(topic, "", messages...)
+	}
+	return l.Close(ctx)
+}
+
+// closeGrace is how long Close waits for what it needs to say what is left, when its time is over.
+const closeGrace = 200 * time.Millisecond
+
+// withGrace returns a context that is done some time after ctx.
+func withGrace(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
+	return longer, func() { stop(); cancel() }
+}
+
+// awaitHandled waits until subscriptions have handled what exists nowhere else, or ctx is done.
+func awaitHandled(ctx context.Context, l listener) {
+	poll := time.NewTicker(2 * time.Millisecond)
+	defer poll.Stop()
+	for l.OnlyCopies() > 0 {
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// leftovers collects the messages that are left undelivered, and gives them to OnFailure.
+type leftovers struct {
+	failures *failureQueue
+
+	mu   sync.Mutex
+	left UndeliveredError
+}
+
+func (l *leftovers) add(topic, peer string, messages ...[]byte) {
+	l.mu.Lock()
+	l.left.add(topic, peer, len(messages))
+	l.mu.Unlock()
+	for _, m := range messages {
+		l.failures.add(topic, m, ErrUndelivered)
+	}
+}
+
+func (l *leftovers) orNil() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.left.orNil()
+}
+
+// without returns the senders of all that are not in some.
+func without(all, some map[netio.Target]*sender.Sender) map[netio.Target]*sender.Sender {
+	rest := maps.Clone(all)
+	maps.DeleteFunc(rest, func(t netio.Target, _ *sender.Sender) bool { return some[t] != nil })
+	return rest
+}
