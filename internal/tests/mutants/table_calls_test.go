@@ -8,7 +8,7 @@ var callMutants = []mutant{
 		probe{"internal/tests", "^TestPublisher_CloseSideBySide$", ""},
 	},
 	{
-		"a second Manager.Close returns at once", "manager.go",
+		"a second Manager.Close returns at once", "manager_close.go",
 		"\t\t<-m.done\n\t\treturn m.closeErr", "\t\treturn nil",
 		probe{"internal/tests", "^TestManager_CloseSideBySide$", ""},
 	},

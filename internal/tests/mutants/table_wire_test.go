@@ -1,10 +1,6 @@
 package mutants
 
-import "slices"
-
 func sessionProbe(run string) probe { return probe{"internal/session", "^" + run + "$", ""} }
-
-func init() { mutants = slices.Concat(mutants, wireMutants) }
 
 // wireMutants are mistakes in what an end does about a peer's claims and limits.
 var wireMutants = []mutant{
