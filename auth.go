@@ -88,6 +88,8 @@ func (c *AckedConfig) authorize() func(context.Context, receiver.Access) error {
 	}
 }
 
+const nameAuthorize = "AckedConfig.Authorize"
+
 // allowSubscribe asks the Authorize hook whether this process may subscribe to a topic. The error matches ErrForbidden and
 // wraps the hook's.
 func (m *Manager) allowSubscribe(topic string) error {
@@ -97,7 +99,9 @@ func (m *Manager) allowSubscribe(topic string) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), m.cfg.Acked.HandshakeTimeout)
 	defer cancel()
-	err := hook.Call(func() error { return authorize(ctx, Access{Action: ActionSubscribe, Topic: topic}) })
+	_, err := hook.CallWithin(ctx, nameAuthorize, func() (struct{}, error) {
+		return struct{}{}, authorize(ctx, Access{Action: ActionSubscribe, Topic: topic})
+	}, nil)
 	if err != nil {
 		return fmt.Errorf("%w: AckedConfig.Authorize refuses to subscribe to %.100q: %w", ErrForbidden, topic, err)
 	}

@@ -166,15 +166,18 @@ type SubscriberConfig struct {
 	MaxInFlight int
 	// Key keeps messages in order where MaxInFlight is above 1: of those with the same key, one at a time is handled, in
 	// order, in the whole consumer group; one that is stuck or nacked holds up no other key. All members of a group must
-	// have the same. Nil means that order is not kept beyond the order of emission.
+	// have the same. Nil means that order is not kept beyond the order of emission. It is called on the
+	// goroutine of its subscription, with no lock held. A panic means that the message cannot be decoded.
 	Key func(*message.Message) string
 	// NackResendSleep is the wait before a nacked message is emitted again; it doubles with each further Nack, up to
 	// NackResendCap. 0 means 100 ms and 10 s, NoSleep none.
 	NackResendSleep, NackResendCap time.Duration
 	// AckWaitTimeout is how long a handler may take before its message's context is cancelled and the message is emitted
-	// again; 0 means for ever.
+	// again; 0 means for ever. The time begins with the handler, not while up to four decorators hold messages back until
+	// it is through with those before. So of handlers that were not seen to work side by side, the last four wait for one
+	// another.
 	AckWaitTimeout time.Duration
-	// CloseTimeout bounds how long closing waits for running handlers; 0 means 5 s.
+	// CloseTimeout bounds how long closing waits for handlers and callbacks; 0 means 5 s. What they have then goes back.
 	CloseTimeout time.Duration
 	// MaxAttempts is how often a message is delivered before it has failed for good, MaxAge how long after it was received
 	// its last redelivery may be; 0 means without limit.
@@ -186,6 +189,8 @@ type SubscriberConfig struct {
 	DeadLetterTopic string
 	// OnFailure is called for each message that failed for good, or cannot be decoded, and has no DeadLetter to go to; it
 	// is then rejected to its publisher. A message that cannot be decoded has its raw bytes as payload.
+	// It and DeadLetter are called on a goroutine of their own, with no lock held, and may block: the message counts in
+	// MaxInFlight meanwhile.
 	OnFailure func(msg *message.Message, reason error)
 	// EmitUndecodable emits a message that Unmarshaler refuses with its raw bytes as payload and the reason in its
 	// metadata (UndecodableKey), so that middlewares such as PoisonQueue see it; it comes before DeadLetter.

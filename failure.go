@@ -1,6 +1,7 @@
 package buffstreams
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"time"
@@ -57,6 +58,21 @@ func (s *subscription) exhausted(d dispatch.Delivery) error {
 	return nil
 }
 
+// failAgain is fail for a message that was decoded before.
+func (s *subscription) failAgain(d dispatch.Delivery, reason error) {
+	msg, returned := (*message.Message)(nil), true
+	if s.trusted {
+		msg, _ = s.unmarshal(&d)
+	} else {
+		returned, _ = s.call(nameUnmarshaler, func() error { msg, _ = s.unmarshal(&d); return nil })
+	}
+	if !returned {
+		s.member.Return(d)
+		return
+	}
+	s.fail(d, msg, reason)
+}
+
 // fail ends a delivery whose message will not be handled: it publishes the message as a dead letter, or rejects it to
 // its publisher.
 func (s *subscription) fail(d dispatch.Delivery, msg *message.Message, reason error) {
@@ -65,11 +81,14 @@ func (s *subscription) fail(d dispatch.Delivery, msg *message.Message, reason er
 		s.publishDeadLetter(d, msg, reason)
 		return
 	}
+	uuid := msg.UUID
 	s.subscriber.logger.Info("Message rejected to its publisher", s.fields(watermill.LogFields{
-		"message_uuid": msg.UUID, "err": reason,
+		"message_uuid": uuid, "err": reason,
 	}))
 	if cfg.OnFailure != nil {
-		cfg.OnFailure(msg, reason)
+		if _, err := s.call(nameOnFailure, func() error { cfg.OnFailure(msg, reason); return nil }); err != nil {
+			s.subscriber.logger.Error("OnFailure panicked", err, s.fields(watermill.LogFields{"message_uuid": uuid}))
+		}
 	}
 	_, undecodable := reason.(*UndecodableError) //nolint:errorlint // a handler's own error may wrap one
 	s.member.Refuse(d, dispatch.Refusal{
@@ -85,15 +104,19 @@ func (s *subscription) publishDeadLetter(d dispatch.Delivery, msg *message.Messa
 	msg.Metadata.Set(poisonedTopicKey, s.topic)
 	msg.Metadata.Set(poisonedSubscriberKey, "buffstreams.Subscriber")
 	for attempt := 1; ; attempt++ {
-		err := cfg.DeadLetter.Publish(cfg.DeadLetterTopic, msg.Copy())
-		if err == nil {
-			s.member.Settle(d)
+		letter := msg.Copy()
+		letter.Payload = bytes.Clone(msg.Payload) // the publisher may write to it
+		returned, err := s.call(nameDeadLetter, func() error { return cfg.DeadLetter.Publish(cfg.DeadLetterTopic, letter) })
+		if returned && err == nil {
+			s.settle(d)
 			return
 		}
-		s.subscriber.logger.Info("Cannot publish to the dead letters, trying again", s.fields(watermill.LogFields{
-			"message_uuid": msg.UUID, "err": err,
-		}))
-		if !s.sleep(max(s.delay(attempt), deadLetterRetry)) {
+		if returned {
+			s.subscriber.logger.Info("Cannot publish to the dead letters, trying again", s.fields(watermill.LogFields{
+				"message_uuid": msg.UUID, "err": err,
+			}))
+		}
+		if !returned || !s.sleep(max(s.delay(attempt), deadLetterRetry)) {
 			s.member.Return(d)
 			return
 		}

@@ -100,7 +100,7 @@ func (q *failureQueue) tell(f failure) {
 			return
 		}
 	}
-	err := hook.Call(func() error {
+	err := hook.Call("OnFailure", func() error {
 		if there { // else it was told of before
 			q.hook(f.topic, f.encoded, f.err)
 		}

@@ -231,7 +231,7 @@ func (m *Manager) listen(t netio.Target) (listener, error) {
 		if err != nil {
 			return nil, err
 		}
-		ln, err := m.cfg.Listen(t.Network, t.Address)
+		ln, err := netio.GuardedListen(m.cfg.Listen, t.Network, t.Address)
 		if err != nil {
 			return nil, explainInUse(err)
 		}

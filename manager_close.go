@@ -90,8 +90,7 @@ func (m *Manager) shutDown(ctx context.Context) error {
 func sendersTo(listeners map[netio.Target]*opening, senders map[netio.Target]*sender.Sender) map[netio.Target]*sender.Sender {
 	to := map[netio.Target]*sender.Sender{}
 	for t, o := range listeners {
-		<-o.done
-		if o.err != nil {
+		if !isClosed(o.done) || o.err != nil {
 			continue
 		}
 		bound := t
@@ -126,25 +125,49 @@ func (m *Manager) closeListener(ctx context.Context, t netio.Target, left *lefto
 	if o == nil {
 		return pool.ErrNotOpened
 	}
-	<-o.done
+	select {
+	case <-o.done:
+	case <-ctx.Done():
+	}
+	if !isClosed(o.done) {
+		go func() { // ends when Listen returns
+			if <-o.done; o.err == nil {
+				_ = o.listener.Close(ctx)
+			}
+		}()
+		return errors.New("buffstreams: ManagerConfig.Listen has not returned in time")
+	}
 	if o.err != nil {
 		return pool.ErrNotOpened
 	}
 	l := o.listener
-	l.Drain()
+	drain(ctx, l)
 	awaitHandled(ctx, l)
 	l.AwaitAnswers(ctx)
-	ending, cancel := withGrace(ctx, closeGrace)
+	ending, cancel := withGrace(ctx, endGrace)
 	defer cancel()
 	l.EndMembers(ending)
 	for topic, messages := range l.Unkept() {
 		left.add(topic, "", messages...)
 	}
-	return l.Close(ctx)
+	return l.Close(ending)
 }
 
-// closeGrace is how long Close waits for what it needs to say what is left, when its time is over.
-const closeGrace = 200 * time.Millisecond
+// endGrace is how long Close waits for the ends of subscriptions, and for acks to be written, when its time is over.
+const endGrace = 4 * closeGrace
+
+// drain drains a listener, which plain peers can hold up, or returns when ctx is done.
+func drain(ctx context.Context, l listener) {
+	drained := make(chan struct{})
+	go func() { // ends with the listener's Close at the latest
+		l.Drain()
+		close(drained)
+	}()
+	select {
+	case <-drained:
+	case <-ctx.Done():
+	}
+}
 
 // withGrace returns a context that is done some time after ctx.
 func withGrace(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {

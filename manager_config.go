@@ -10,6 +10,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/cenkalti/backoff/v5"
 
+	"github.com/buffstreams/watermill-buffstreams/internal/hook"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 	"github.com/buffstreams/watermill-buffstreams/pool"
@@ -25,7 +26,8 @@ type ManagerConfig struct {
 	// DialAllow limits where everything of this Manager connects to, also through Dial. Nil means no limit. Set it where
 	// topics or routes come from elsewhere than the configuration.
 	DialAllow *pool.DialAllow
-	// Logger takes what no caller is told of. Nil means watermill.NopLogger.
+	// Logger takes what no caller is told of. It can be called with locks held: it must not block, nor call the library. A
+	// panic is ignored. Nil means watermill.NopLogger.
 	Logger watermill.LoggerAdapter
 	// CloseTimeout bounds how long Close waits for what is on its way; 0 means 5 s.
 	CloseTimeout time.Duration
@@ -41,9 +43,7 @@ type ManagerConfig struct {
 }
 
 func (c *ManagerConfig) setDefaults() {
-	if c.Logger == nil {
-		c.Logger = watermill.NopLogger{}
-	}
+	c.Logger = hook.Logger(c.Logger)
 	if c.Listen == nil {
 		c.Listen = netio.Listen
 	}
@@ -97,7 +97,7 @@ type AckedConfig struct {
 	// Authenticate tells who a connecting peer is, from its certificate or token: see Tokens and CertificateName. Publisher
 	// ids then belong to their principal. An error refuses the connection, and is logged here but not told to the peer; one
 	// that wraps ErrUnavailable makes the peer come back. ctx ends with HandshakeTimeout. It is called concurrently, each
-	// time on the goroutine of its connection. Nil means that everybody who can connect is let in.
+	// time on a goroutine of its own. Nil means that everybody who can connect is let in.
 	Authenticate func(ctx context.Context, p Peer) (principal string, err error)
 	// Authorize allows (nil) or refuses what a principal, or this process, does with a topic: see Action. Errors are treated
 	// as those of Authenticate. The connection that it is about is not read meanwhile, so it should be quick; ctx ends after

@@ -23,8 +23,9 @@ type Marshaler interface {
 
 // Unmarshaler decodes messages from the wire. It must be safe for concurrent use.
 type Unmarshaler interface {
-	// Unmarshal decodes one message. Its publisher is told of an error as ErrUndecodable, or, if the error wraps ErrLimit, as
-	// that. The message may refer to data, which is never written again, but must not change it.
+	// Unmarshal decodes one message. data is the message's own: it may refer to it. Its publisher is told of an error as
+	// ErrUndecodable, or, if the error wraps ErrLimit, as that. It is called on the goroutine of its subscription, which
+	// waits for it, with no lock held. A panic, or neither a message nor an error, is an error of that message.
 	Unmarshal(topic string, data []byte) (*message.Message, error)
 }
 

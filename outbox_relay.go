@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -44,10 +45,26 @@ func startOutboxRelay(p *Publisher) *outboxRelay {
 // been sent before.
 const takeOverWait = 20 * time.Millisecond
 
-// stop ends the delivery. What was not delivered stays in the outbox, and another publisher on it carries on.
-func (r *outboxRelay) stop() {
+// stop ends the delivery. What was not delivered stays in the outbox, and another publisher on it carries on. The error says
+// that the outbox has not returned when ctx was done.
+func (r *outboxRelay) stop(ctx context.Context) error {
 	r.cancel()
-	r.wg.Wait()
+	ended := make(chan struct{})
+	go func() { // Ends with run.
+		r.wg.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+	}
+	select {
+	case <-ended:
+		return nil
+	case <-time.After(failureGrace):
+		return fmt.Errorf("buffstreams: %s has not returned within CloseTimeout", nameOutbox)
+	}
 }
 
 // run waits for its turn with the outbox, then delivers each stream in a goroutine of its own. It closes began when the
@@ -55,6 +72,9 @@ func (r *outboxRelay) stop() {
 func (r *outboxRelay) run(began chan<- struct{}) {
 	release, err := r.outbox.Acquire(r.ctx)
 	if err != nil {
+		if r.ctx.Err() == nil {
+			r.logger.Error("An outbox is not delivered", err, watermill.LogFields{"provider": provider})
+		}
 		return
 	}
 	defer release()

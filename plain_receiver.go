@@ -149,7 +149,7 @@ func (p *plainReceiver) receive(data []byte) error {
 		return pool.ErrClosed
 	}
 	p.held.Add(1)
-	p.topic.Append(p, 0, [][]byte{data}, time.Now(), false)
+	p.topic.Append(p, 0, [][]byte{data}, time.Now(), nil)
 	return nil
 }
 

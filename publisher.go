@@ -12,6 +12,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
+	"github.com/buffstreams/watermill-buffstreams/internal/hook"
 	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
@@ -50,9 +51,7 @@ func NewPublisher(config PublisherConfig, logger watermill.LoggerAdapter) (*Publ
 		return nil, err
 	}
 	config.setDefaults()
-	if logger == nil {
-		logger = watermill.NopLogger{}
-	}
+	logger = hook.Logger(logger)
 	p := &Publisher{
 		logger: logger, idle: make(chan struct{}, 1), done: make(chan struct{}), topics: map[string]*topicState{}, senders: map[*sender.Sender]bool{},
 		failures: failureQueue{hook: config.OnFailure, logger: logger},
@@ -77,6 +76,9 @@ func NewPublisher(config PublisherConfig, logger watermill.LoggerAdapter) (*Publ
 		if config.Wire == WireAcked {
 			config.MaxMessageSize = p.manager.cfg.Acked.MaxMessageSize
 		}
+	}
+	if config.Outbox != nil {
+		config.Outbox = &guardedOutbox{user: config.Outbox, logger: logger}
 	}
 	p.cfg = config
 	p.ctx, p.cancel = context.WithCancel(context.Background())
@@ -189,22 +191,24 @@ func (p *Publisher) shutDown() error {
 	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.CloseTimeout)
 	defer cancel()
 	defer context.AfterFunc(ctx, p.cancel)()
-	p.awaitCalls() // ends in time: ctx ends what Publish waits for
-	var err error
+	err := p.awaitCalls(ctx)
 	switch {
 	case p.relay != nil: // the outbox keeps what is not delivered
 		p.cancel()
-		p.relay.stop()
+		err = errors.Join(err, p.relay.stop(ctx))
 	case p.plain != nil:
-		err = p.plain.flush(ctx)
+		err = errors.Join(err, p.plain.flush(ctx))
 	case !p.owned:
-		err = p.handOver(ctx)
+		err = errors.Join(err, p.handOver(ctx))
 	}
 	if p.owned {
 		err = errors.Join(err, p.manager.closeWithin(ctx))
 	}
 	p.cancel()
-	for s := range p.senders { // no call is under way that could add to them
+	p.mu.Lock()
+	senders := slices.Collect(maps.Keys(p.senders))
+	p.mu.Unlock()
+	for _, s := range senders {
 		s.OnRefused(p, nil)
 	}
 	if late := p.failures.await(ctx, "PublisherConfig.OnFailure"); late != nil {

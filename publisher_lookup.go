@@ -56,7 +56,7 @@ func (p *Publisher) lookup(s *topicState) *lookup {
 	l := &lookup{done: make(chan struct{})}
 	s.lookup = l
 	go func() { // ends when the Resolver returns; its context ends with Close
-		l.err = hook.Call(func() (err error) {
+		l.err = hook.Call("the Resolver", func() (err error) {
 			l.route, err = p.cfg.Resolver.Resolve(p.ctx, s.topic)
 			return err
 		})

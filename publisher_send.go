@@ -13,6 +13,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
+	"github.com/buffstreams/watermill-buffstreams/internal/hook"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 	"github.com/buffstreams/watermill-buffstreams/route"
 	"github.com/buffstreams/watermill-buffstreams/store"
@@ -189,7 +190,8 @@ func (p *Publisher) store(t *target, batch *session.Batch, messages []*message.M
 	}
 	failed := &PublishError{Topic: t.topic, Peer: t.peer, NotSent: messages, Err: err}
 	// What a failed write left on the disk is only seen when the outbox is opened anew.
-	if unconfirmed := (*store.UnconfirmedError)(nil); errors.As(err, &unconfirmed) || errors.Is(err, store.ErrFailed) {
+	unconfirmed, panicked := (*store.UnconfirmedError)(nil), (*hook.PanicError)(nil)
+	if errors.As(err, &unconfirmed) || errors.As(err, &panicked) || errors.Is(err, store.ErrFailed) {
 		failed.NotSent, failed.Unknown = nil, messages
 	}
 	return failed

@@ -1,6 +1,8 @@
 package buffstreams
 
 import (
+	"context"
+	"fmt"
 	"maps"
 	"math"
 	"slices"
@@ -122,22 +124,31 @@ func (p *Publisher) end(s *topicState) {
 	}
 }
 
-// awaitCalls waits for the end of all Publish calls. The Publisher must be closed.
-func (p *Publisher) awaitCalls() {
-	for p.calling() {
-		<-p.idle
+// awaitCalls waits for the end of all Publish calls. The Publisher must be closed. When ctx is done they wait for nothing any
+// more but the user's code, which the error names if it has not returned.
+func (p *Publisher) awaitCalls(ctx context.Context) error {
+	done := ctx.Done()
+	var grace <-chan time.Time
+	for p.calling() > 0 {
+		select {
+		case <-p.idle:
+		case <-done:
+			done, grace = nil, time.After(failureGrace)
+		case <-grace:
+			return fmt.Errorf("buffstreams: PublisherConfig.Marshaler or Outbox has not returned within CloseTimeout: %d Publish calls are left", p.calling())
+		}
 	}
+	return nil
 }
 
-func (p *Publisher) calling() bool {
+// calling is the number of Publish calls that are under way.
+func (p *Publisher) calling() (n int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, s := range p.topics {
-		if s.calls.Load() > 0 {
-			return true
-		}
+		n += max(0, int64(s.calls.Load()))
 	}
-	return false
+	return n
 }
 
 // state returns the state of a topic, and makes it where there is none. Now and then it forgets the topics for which nothing

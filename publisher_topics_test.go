@@ -116,7 +116,7 @@ func TestTopicState_IsForgottenWhileOthersLookForIt(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	require.False(t, p.calling())
+	require.Zero(t, p.calling())
 	for _, r := range p.topics {
 		require.Zero(t, r.calls.Load())
 	}

@@ -4,6 +4,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill/message"
+
 	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
 )
 
@@ -30,22 +32,23 @@ const (
 //   - Watched, counted in watched: nacked, slow or undecodable. A watcher settles it, ends it or gives it back to the
 //     group, or queues it in redeliveries, from where it is in flight again.
 //
-// In flight and watched are MaxInFlight at most, without those that cannot be decoded and are not emitted. The channel
-// has room for as many, so that emitting never blocks. Acks are collected up to the first message without an answer;
+// In flight and watched are MaxInFlight at most. The channel has room for as many, so that emitting never blocks. Acks are collected up to the first message without an answer;
 // what stands behind that is found when it is answered, or when the timer has moved it to a watcher.
 //
 // The timer runs while messages are in flight, unless it could change nothing. When it runs down after an ack, it
 // starts again. Without an ack, what handlers have goes to watchers. If handlers have nothing, the channel is not read:
 // the timeout grows to yieldAfter, and then the messages are yielded to members that wait. After that the pump takes
 // nothing until it is woken.
+//
+// The Unmarshaler and the Key function run on the pump's goroutine. If one of them has not returned when the subscription
+// ends, finish takes the pump over, and that goroutine does not touch it again.
 type pump struct {
 	*subscription
+	decoding       decoding
 	inFlight       []flight
 	acked          []dispatch.Delivery
 	ackImmediately bool // settle before anything else is emitted
 	deferAcks      bool // the group has enough ready messages, so that publishers need not wait for the acks
-	blocked        bool // another message has the key of the one that was taken last, blockedKey
-	blockedKey     string
 	yielded        bool // it is other members' turn, who may not have taken the messages yet
 
 	timer      *time.Timer
@@ -57,6 +60,7 @@ type pump struct {
 
 // run ends when the subscription closes.
 func (p *pump) run() {
+	defer close(p.pumpDone)
 	p.timer = time.AfterFunc(time.Hour, func() { p.timerFired.Store(true); p.notify() })
 	defer p.timer.Stop()
 	for !p.stopping() {
@@ -84,14 +88,19 @@ func isClosed(c <-chan struct{}) bool {
 func (p *pump) fill() {
 	for {
 		f, ok := p.nextRedelivery()
-		if !ok && p.hasRoom() {
-			f, ok = p.take()
-		}
 		if !ok {
-			break
+			if !p.hasRoom() {
+				break
+			}
+			var found bool
+			if f, ok, found = p.takeOne(); !found {
+				break
+			}
 		}
-		p.out <- f.msg
-		p.inFlight = append(p.inFlight, f)
+		if ok {
+			p.out <- f.msg
+			p.inFlight = append(p.inFlight, f)
+		}
 	}
 	if !p.deferAcks || !p.member.Exclusive() {
 		p.settle()
@@ -104,42 +113,64 @@ func (p *pump) hasRoom() bool {
 		(len(p.out) < maxShared || p.member.Exclusive())
 }
 
-// take returns the next message to emit. ok is false when there is none; the pump is woken when there is one.
-func (p *pump) take() (f flight, ok bool) {
-	for found := true; found && !ok; {
-		if f, ok, found = p.takeOne(); p.blocked {
-			p.blocked = false
-			p.member.CheckKey(p.blockedKey)
-		}
-	}
-	return f, ok
-}
-
-// takeOne takes the group's next message, if one is found. ok is false if the message is not to be emitted now: it
-// cannot be decoded, or another message has its key.
+// takeOne takes the group's next message, if one is found; the pump is woken when there is one. ok is false if the message
+// is not to be emitted now: it cannot be decoded, or another message has its key.
 func (p *pump) takeOne() (f flight, ok, found bool) {
-	key := p.subscriber.cfg.Key
-	if key != nil {
-		lock := p.member.KeyLock()
-		lock.Lock()
-		defer lock.Unlock()
+	if p.subscriber.cfg.Key != nil || !p.trusted {
+		return p.takeWithUserCode()
 	}
 	d, deferAcks, found := p.member.Take()
 	p.deferAcks = deferAcks
 	if !found {
 		return f, false, false
 	}
-	msg, ok := p.decode(d)
-	if !ok {
+	msg, err := p.unmarshal(&d)
+	if !p.emits(err) {
+		p.startFailure(d, msg, &UndecodableError{err})
 		return f, false, true
 	}
-	if key != nil {
-		if k := key(msg); !p.member.Claim(&d, k) {
-			p.blocked, p.blockedKey = true, k
-			return f, false, true
-		}
+	return p.newFlight(d, msg), true, true
+}
+
+// takeWithUserCode is takeOne where the Unmarshaler is the user's, or there is a Key.
+func (p *pump) takeWithUserCode() (f flight, ok, found bool) {
+	take := p.member.Take
+	if p.subscriber.cfg.Key != nil {
+		take = p.member.TakeToClaim
+	}
+	d, deferAcks, found := take()
+	p.deferAcks = deferAcks
+	if !found {
+		return f, false, false
+	}
+	keyed := p.subscriber.cfg.Key != nil && !d.HasKey()
+	msg, key, err := p.decode(&d, keyed)
+	emitted := p.emits(err)
+	switch {
+	case keyed && !emitted:
+		p.member.Forgo(&d)
+	case keyed && !p.member.Claim(&d, key):
+		p.member.CheckKey(key)
+		return f, false, true
+	}
+	if !emitted {
+		p.startFailure(d, msg, &UndecodableError{err})
+		return f, false, true
 	}
 	return p.newFlight(d, msg), true, true
+}
+
+// emits reports whether a message is emitted that was decoded, or could not be for the given reason.
+func (p *pump) emits(reason error) bool { return reason == nil || p.subscriber.cfg.EmitUndecodable }
+
+// startFailure ends a delivery that cannot be decoded. It counts as watched meanwhile.
+func (p *pump) startFailure(d dispatch.Delivery, msg *message.Message, reason error) {
+	d.Detach()
+	p.watched.Add(1)
+	p.watchers.Go(func() { // Ends with fail, at the latest soon after base is cancelled; finish waits for it.
+		p.fail(d, msg, reason)
+		p.endWatch()
+	})
 }
 
 // wait returns when the oldest message in flight is answered, the pump is woken, or the timer runs down.

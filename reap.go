@@ -21,6 +21,9 @@ func (p *pump) reapOne(f flight) bool {
 	case f.acked():
 		p.acked = append(p.acked, f.ctx.end())
 		p.progress = true
+		if p.watched.Load() > 0 {
+			p.handling.answered()
+		}
 		if p.timeout > slowAfter { // the channel is read again
 			p.timeout, p.timerOn = slowAfter, false
 		}
@@ -60,9 +63,17 @@ func (p *pump) settle() {
 	if len(p.acked) == 0 {
 		return
 	}
-	p.member.SettleAll(p.acked)
-	clear(p.acked)
-	p.acked = p.acked[:0]
+	acked := p.acked
+	if p.durable {
+		p.acked = nil // whoever takes the pump over leaves them to the goroutine that is in the DedupeStore
+		p.code.enter(nameDedupe)
+	}
+	p.member.SettleAll(acked)
+	if p.durable {
+		p.code.leave()
+	}
+	clear(acked)
+	p.acked = acked[:0]
 }
 
 // takeBack takes the messages that no handler has received out of the channel and of inFlight.

@@ -2,16 +2,19 @@ package buffstreams
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
+	"github.com/buffstreams/watermill-buffstreams/internal/hook"
 )
 
 // Subscriber listens at address topics, and for logical topics at its ListenAddress. It is safe for concurrent use.
@@ -20,8 +23,8 @@ type Subscriber struct {
 	logger      watermill.LoggerAdapter
 	manager     *Manager
 	ownsManager bool          // the manager is private
-	closeErr    error         // of Close; set before done is closed
 	done        chan struct{} // closed at the end of Close
+	closeErr    error         // of Close; set before done is closed
 
 	mu     sync.Mutex // guards what follows
 	closed bool
@@ -34,9 +37,7 @@ func NewSubscriber(config SubscriberConfig, logger watermill.LoggerAdapter) (*Su
 		return nil, err
 	}
 	config.setDefaults()
-	if logger == nil {
-		logger = watermill.NopLogger{}
-	}
+	logger = hook.Logger(logger)
 	s := &Subscriber{logger: logger, done: make(chan struct{}), subs: map[*subscription]struct{}{}}
 	if config.OnFailure != nil && config.ManagerConfig.OnFailure == nil {
 		config.ManagerConfig.OnFailure = s.undelivered
@@ -192,7 +193,9 @@ func (s *Subscriber) forget(sub *subscription) {
 // Close ends every subscription: handlers that run may end within CloseTimeout, then their messages' contexts are
 // cancelled and the channels closed. What was not acked goes back to its consumer group. If the Manager is private, it goes
 // back to its publishers; what has none any more is handled first, within CloseTimeout, and what remains of it is reported
-// by an *UndeliveredError and given to OnFailure. Later and concurrent calls wait for the first and return the same.
+// by an *UndeliveredError and given to OnFailure. Close returns soon after CloseTimeout at the latest; the error names
+// callbacks, such as DeadLetter, that have not returned by then. Later and concurrent calls wait for the first and return
+// the same.
 func (s *Subscriber) Close() error {
 	s.mu.Lock()
 	first := !s.closed
@@ -203,34 +206,36 @@ func (s *Subscriber) Close() error {
 		<-s.done
 		return s.closeErr
 	}
-	s.closeErr = s.shutDown(subs)
+	s.closeErr = s.shutDown(subs, time.Now().Add(s.cfg.CloseTimeout))
 	close(s.done)
 	return s.closeErr
 }
 
 // shutDown is Close, once.
-func (s *Subscriber) shutDown(subs []*subscription) (err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.CloseTimeout)
+func (s *Subscriber) shutDown(subs []*subscription, deadline time.Time) error {
+	ctx, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()
 	for _, sub := range subs {
 		defer context.AfterFunc(ctx, sub.cancelBase)()
 	}
+	var errs []error
 	if s.ownsManager {
-		err = s.manager.closeWithin(ctx)
+		errs = append(errs, s.manager.closeWithin(ctx))
 	}
 	for _, sub := range subs {
-		sub.close()
+		sub.close(deadline)
 	}
 	for _, sub := range subs {
 		<-sub.done
+		errs = append(errs, sub.late)
 	}
-	return err
+	return errors.Join(errs...)
 }
 
 // undelivered returns OnFailure in the form of ManagerConfig.OnFailure.
 func (s *Subscriber) undelivered(topic string, encoded []byte, err error) {
-	msg, bad := s.cfg.Unmarshaler.Unmarshal(topic, encoded)
-	if bad != nil {
+	var msg *message.Message
+	if hook.Call(nameUnmarshaler, func() (err error) { msg, err = s.cfg.Unmarshaler.Unmarshal(topic, encoded); return err }) != nil || msg == nil {
 		msg = message.NewMessage("", encoded)
 	}
 	s.cfg.OnFailure(msg, err)

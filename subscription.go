@@ -24,11 +24,19 @@ type subscription struct {
 	ctxDone    <-chan struct{} // of Subscribe's context; close follows
 	closing    chan struct{}   // closed by close: no further message is emitted
 	closeOnce  sync.Once
+	deadline   time.Time       // of handlers and callbacks; set by close
 	base       context.Context // parent of the messages' contexts
 	cancelBase context.CancelFunc
-	wg         sync.WaitGroup // the pump, the watchers and the failures
+	pumpDone   chan struct{}  // closed when the pump's goroutine ends
+	watchers   sync.WaitGroup // of slow and nacked messages, and of failures
 	watched    atomic.Int32   // messages that have a watcher, fail, or are in redeliveries
 	done       chan struct{}  // closed at the end of finish
+	late       error          // names the callbacks that had not returned then
+
+	trusted  bool // the Unmarshaler is one of this package: it neither panics nor blocks
+	durable  bool // to settle a message calls the DedupeStore
+	code     userCode
+	handling handling
 
 	mu           sync.Mutex          // guards redeliveries and stopped
 	redeliveries []dispatch.Delivery // for the pump to emit again
@@ -41,7 +49,12 @@ func newSubscription(ctx context.Context, s *Subscriber, topic string, t *dispat
 	sub := &subscription{
 		subscriber: s, topic: topic,
 		out: make(chan *message.Message, s.cfg.MaxInFlight), ctxDone: ctx.Done(),
-		wake: make(chan struct{}, 1), closing: make(chan struct{}), done: make(chan struct{}),
+		wake: make(chan struct{}, 1), closing: make(chan struct{}), done: make(chan struct{}), pumpDone: make(chan struct{}),
+		handling: handling{timeout: s.cfg.AckWaitTimeout},
+	}
+	switch s.cfg.Unmarshaler.(type) {
+	case EnvelopeMarshaler, RawMarshaler:
+		sub.trusted = true
 	}
 	// Handlers may go on for CloseTimeout after ctx is done.
 	sub.base, sub.cancelBase = context.WithCancel(context.WithoutCancel(ctx))
@@ -49,10 +62,11 @@ func newSubscription(ctx context.Context, s *Subscriber, topic string, t *dispat
 		sub.cancelBase()
 		return nil
 	}
-	p := &pump{subscription: sub, ackImmediately: s.cfg.Key != nil || sub.member.AcksImmediately()}
-	sub.wg.Go(p.run) // Ends after close; finish waits for it.
-	stop := context.AfterFunc(ctx, sub.close)
-	go sub.finish(stop, gone) // Ends at most CloseTimeout after close, unless a hook blocks; Close waits for done.
+	sub.durable = sub.member.AcksImmediately()
+	p := &pump{subscription: sub, ackImmediately: s.cfg.Key != nil || sub.durable}
+	go p.run() // Ends after close; finish waits for it, unless a callback does not return.
+	stop := context.AfterFunc(ctx, sub.closeInTime)
+	go p.finish(stop, gone) // Ends soon after the deadline of close at the latest; Close waits for done.
 	return sub
 }
 
@@ -72,28 +86,38 @@ func (s *subscription) notify() {
 	}
 }
 
-// close begins the end of the subscription; done is closed when it has ended.
-func (s *subscription) close() {
-	s.closeOnce.Do(func() { close(s.closing) })
+// close begins the end of the subscription; done is closed when it has ended, which is soon after the deadline at the
+// latest.
+func (s *subscription) close(deadline time.Time) {
+	s.closeOnce.Do(func() {
+		s.deadline = deadline
+		close(s.closing)
+	})
 	s.notify()
 }
 
+// closeInTime is close with the usual deadline.
+func (s *subscription) closeInTime() { s.close(time.Now().Add(s.subscriber.cfg.CloseTimeout)) }
+
 // finish waits for close, or closes the subscription when the listener is gone, and ends it.
-func (s *subscription) finish(stop func() bool, gone <-chan struct{}) {
+func (p *pump) finish(stop func() bool, gone <-chan struct{}) {
 	select {
-	case <-s.closing:
+	case <-p.closing:
 	case <-gone:
-		s.close()
+		p.closeInTime()
 	}
 	stop()
-	timer := time.AfterFunc(s.subscriber.cfg.CloseTimeout, s.cancelBase)
-	s.wg.Wait()
+	timer := time.AfterFunc(time.Until(p.deadline), p.cancelBase)
+	p.awaitPump()
+	p.awaitWatchers()
 	timer.Stop()
-	s.cancelBase()
-	s.member.Leave()
-	close(s.out)
-	s.subscriber.forget(s)
-	close(s.done)
+	p.cancelBase()
+	p.member.Leave()
+	close(p.out)
+	p.late = p.code.late()
+	p.sayLate(p.late)
+	p.subscriber.forget(p.subscription)
+	close(p.done)
 }
 
 func (s *subscription) fields(more watermill.LogFields) watermill.LogFields {

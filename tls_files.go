@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/buffstreams/watermill-buffstreams/internal/hook"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
 
@@ -113,7 +114,7 @@ func (f *tlsFiles) current() tlsMaterial {
 	loaded := f.loaded
 	f.mu.Unlock()
 	if err != nil && f.OnError != nil {
-		f.OnError(err)
+		_ = hook.Call("TLSFiles.OnError", func() error { f.OnError(err); return nil }) // it has no logger
 	}
 	return loaded
 }

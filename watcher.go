@@ -9,19 +9,35 @@ import (
 // startWatcher gives a message that is slow or nacked a goroutine of its own.
 func (s *subscription) startWatcher(f flight) {
 	s.watched.Add(1)
-	s.wg.Go(func() { s.watch(f) }) // Ends with the delivery, at the latest when base is cancelled; finish waits for it.
+	f.ctx.delivery.Detach()
+	slow := s.handling.add(f.msg)
+	s.watchers.Go(func() { s.watch(f, slow) }) // Ends with the delivery, at the latest soon after base; finish waits for it.
 }
 
 // watch waits for the outcome of a message and ends the delivery, or has it redelivered.
-func (s *subscription) watch(f flight) {
-	acked := s.awaitOutcome(f)
+func (s *subscription) watch(f flight, slow *slow) {
+	result := s.awaitOutcome(f, slow)
 	d := f.ctx.end()
-	if acked {
-		s.member.Settle(d)
-	} else if d.Attempt++; s.retry(d) {
-		return // it counts as watched until the pump emits it
+	switch result {
+	case outcomeAcked:
+		s.settle(d)
+	case outcomeClosed: // that is no fault of the message
+		s.member.Return(d)
+	default:
+		if d.Attempt++; s.retry(d) {
+			return // it counts as watched until the pump emits it
+		}
 	}
 	s.endWatch()
+}
+
+// settle ends a delivery that was handled.
+func (s *subscription) settle(d dispatch.Delivery) {
+	if s.durable {
+		s.code.begin(nameDedupe)
+		defer s.code.end(nameDedupe)
+	}
+	s.member.Settle(d)
 }
 
 // endWatch makes room for another message.
@@ -30,31 +46,43 @@ func (s *subscription) endWatch() {
 	s.notify()
 }
 
-// awaitOutcome waits for the handler's answer. It returns false for a Nack, and when the time for an answer is over.
-func (s *subscription) awaitOutcome(f flight) (acked bool) {
-	var late <-chan time.Time
-	if t := s.subscriber.cfg.AckWaitTimeout; t > 0 {
-		timer := time.NewTimer(t)
-		defer timer.Stop()
-		late = timer.C
+// outcome is how a delivery ended.
+type outcome int
+
+const (
+	outcomeAcked  outcome = iota
+	outcomeFailed         // nacked, or no answer within AckWaitTimeout
+	outcomeClosed         // the subscription ended before there was an answer
+)
+
+// awaitOutcome waits for the handler's answer.
+func (s *subscription) awaitOutcome(f flight, slow *slow) outcome {
+	var late <-chan struct{}
+	if slow != nil {
+		defer s.handling.remove(slow)
+		late = slow.late
 	}
 	select {
 	case <-f.msg.Acked():
-		return true
+		return outcomeAcked
 	case <-f.msg.Nacked():
-		return false
 	case <-late:
 	case <-s.base.Done():
 	}
-	return f.acked()
+	switch {
+	case f.acked():
+		return outcomeAcked
+	case isClosed(s.base.Done()): // which is why handlers nack then
+		return outcomeClosed
+	}
+	return outcomeFailed
 }
 
 // retry queues a nacked message for the pump after its delay. It returns false if the delivery has ended instead: its
 // attempts are exhausted, a member that waits has it, or the group has it back because the subscription closes.
 func (s *subscription) retry(d dispatch.Delivery) bool {
 	if reason := s.exhausted(d); reason != nil {
-		msg, _ := s.unmarshal(d)
-		s.fail(d, msg, reason)
+		s.failAgain(d, reason)
 		return false
 	}
 	if s.sleep(s.delay(d.Attempt)) {
@@ -107,16 +135,19 @@ func (s *subscription) redeliver(d dispatch.Delivery) bool {
 }
 
 // nextRedelivery returns the next message to emit once more, which counts as watched no longer.
-func (s *subscription) nextRedelivery() (f flight, ok bool) {
-	for s.watched.Load() > 0 && !ok {
-		d, found := s.popRedelivery()
+func (p *pump) nextRedelivery() (f flight, ok bool) {
+	for p.watched.Load() > 0 && !ok {
+		d, found := p.popRedelivery()
 		if !found {
 			return f, false
 		}
-		if msg, decoded := s.decode(d); decoded {
-			f, ok = s.newFlight(d, msg), true
+		msg, _, err := p.decode(&d, false)
+		if ok = p.emits(err); ok {
+			f = p.newFlight(d, msg)
+		} else {
+			p.startFailure(d, msg, &UndecodableError{err})
 		}
-		s.watched.Add(-1)
+		p.watched.Add(-1)
 	}
 	return f, ok
 }

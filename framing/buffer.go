@@ -48,7 +48,7 @@ func (r *Reader) direct() bool {
 	if r.width == 0 || r.length < minDirect || r.length > r.largest || r.srcErr != nil {
 		return false
 	}
-	r.own = make([]byte, r.length)
+	r.own = buffers.Get(r.length)[:r.length]
 	r.got = copy(r.own, r.buf[r.r+r.width:r.w])
 	r.r, r.w = 0, 0
 	if len(r.buf) > startSize {
@@ -56,6 +56,14 @@ func (r *Reader) direct() bool {
 		r.buf = make([]byte, startSize) // of the next one only the header comes here, and little more
 	}
 	return true
+}
+
+// dropOwn lets go of the last frame's memory, if Take did not hand it over.
+func (r *Reader) dropOwn() {
+	if r.own != nil {
+		buffers.Put(r.own)
+		r.own = nil
+	}
 }
 
 // fillOwn reads once from the source, at most to the end of the payload.

@@ -88,7 +88,7 @@ func (r *Reader) Next() ([]byte, error) {
 func (r *Reader) nextSlow() ([]byte, error) {
 	r.start = -1 // reading moves the buffer
 	if r.width == 0 {
-		r.own = nil
+		r.dropOwn()
 	}
 	for r.err == nil {
 		if r.width == 0 {
@@ -102,7 +102,7 @@ func (r *Reader) nextSlow() ([]byte, error) {
 		}
 		if r.own != nil && r.got == r.length {
 			r.width = 0
-			return r.own, nil
+			return r.own[:r.length:r.length], nil
 		}
 		read := r.fill
 		if r.direct() {
@@ -134,7 +134,7 @@ func (r *Reader) parseHeader() {
 
 // emit returns the payload of the frame at r, which must be whole.
 func (r *Reader) emit(width, length int) []byte {
-	r.own = nil
+	r.dropOwn()
 	r.largest = max(r.largest, length)
 	r.start = r.r + width
 	r.end = r.start + length

@@ -14,6 +14,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
+	"github.com/buffstreams/watermill-buffstreams/internal/hook"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
 
@@ -52,12 +53,6 @@ type inbound struct {
 func (in *inbound) serve() {
 	defer in.l.unregister(in)
 	defer func() { _ = in.conn.Close() }() // nothing is written that its error could concern
-	defer func() {
-		if p := recover(); p != nil {
-			in.l.cfg.Logger.Error("Callback panicked, connection closed", fmt.Errorf("panic: %v", p),
-				in.fields().Add(watermill.LogFields{"stack": string(debug.Stack())}))
-		}
-	}()
 	in.logEnd(in.receive())
 }
 
@@ -85,9 +80,20 @@ func (in *inbound) receive() error {
 		if callback == nil {
 			continue
 		}
-		if err := callback(message); err != nil {
-			in.l.cfg.Logger.Error("Callback failed", err, in.fields())
+		in.call(callback, message)
+	}
+}
+
+// call hands a message to the Callback. An error or a panic is that message's alone.
+func (in *inbound) call(callback ListenCallback, message []byte) {
+	defer func() {
+		if p := recover(); p != nil {
+			in.l.cfg.Logger.Error("Callback panicked", fmt.Errorf("panic: %v", p),
+				in.fields().Add(watermill.LogFields{"stack": string(debug.Stack())}))
 		}
+	}()
+	if err := callback(message); err != nil {
+		in.l.cfg.Logger.Error("Callback failed", err, in.fields())
 	}
 }
 
@@ -96,14 +102,15 @@ func (in *inbound) handshake() error {
 	ctx, cancel := context.WithTimeout(context.Background(), in.l.cfg.HandshakeTimeout)
 	defer cancel()
 	if secured, ok := in.conn.(*tls.Conn); ok {
-		if err := secured.HandshakeContext(ctx); err != nil {
+		if err := netio.Handshake(ctx, secured); err != nil {
 			return fmt.Errorf("pool: TLS handshake: %s", netio.Printable(err.Error()))
 		}
 	}
 	if in.l.cfg.Admit == nil {
 		return nil
 	}
-	return in.l.cfg.Admit(ctx, in.conn)
+	_, err := hook.CallWithin(ctx, "ListenerConfig.Admit", func() (struct{}, error) { return struct{}{}, in.l.cfg.Admit(ctx, in.conn) }, nil)
+	return err
 }
 
 // deliver sends a message to the channel. It returns false if the Listener was aborted.

@@ -59,7 +59,7 @@ func ListenTCP(cfg ListenerConfig) (*Listener, error) {
 	if err != nil {
 		return nil, configError("ListenerConfig.Codec", "%w", err)
 	}
-	socket, err := cfg.Listen(cfg.Network, cfg.Address)
+	socket, err := netio.GuardedListen(cfg.Listen, cfg.Network, cfg.Address)
 	if err != nil {
 		return nil, fmt.Errorf("pool: listen on %s: %w", netio.Quote(cfg.Address), err)
 	}

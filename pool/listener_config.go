@@ -9,6 +9,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
+	"github.com/buffstreams/watermill-buffstreams/internal/hook"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
 
@@ -25,7 +26,7 @@ const (
 // brought the message: one call at a time for a connection, in order, and concurrent calls for several connections. It
 // may block: the connection is not read meanwhile, and TCP slows the peer down. The bytes are valid until it returns.
 //
-// An error is logged and the connection goes on; a panic is logged and ends the connection. The callback must not close
+// An error or a panic is logged, and the connection goes on. The callback must not close
 // its own Listener, as Close waits for it.
 type ListenCallback func([]byte) error
 
@@ -93,9 +94,7 @@ func (c *ListenerConfig) setDefaults() {
 	if c.Listen == nil {
 		c.Listen = netio.Listen
 	}
-	if c.Logger == nil {
-		c.Logger = watermill.NopLogger{}
-	}
+	c.Logger = hook.Logger(c.Logger)
 }
 
 // Validate returns an error that names the first field that is not valid, or nil. ListenTCP and Manager.StartListening

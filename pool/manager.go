@@ -7,6 +7,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill"
 
+	"github.com/buffstreams/watermill-buffstreams/internal/hook"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
 
@@ -31,9 +32,7 @@ func (c *ManagerConfig) setDefaults() {
 	if c.Listen == nil {
 		c.Listen = netio.Listen
 	}
-	if c.Logger == nil {
-		c.Logger = watermill.NopLogger{}
-	}
+	c.Logger = hook.Logger(c.Logger)
 }
 
 // A Manager holds Writers and Listeners by address. All methods are safe for concurrent use, and a slow address delays

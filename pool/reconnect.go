@@ -149,7 +149,7 @@ func (w *Writer) answerReopensLocked(err error) {
 func (w *Writer) dial(ctx context.Context) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, w.cfg.DialTimeout)
 	defer cancel()
-	conn, err := w.cfg.Dial(ctx, w.cfg.Network, w.cfg.Address)
+	conn, err := netio.GuardedDial(netio.Dial(w.cfg.Dial))(ctx, w.cfg.Network, w.cfg.Address)
 	if err == nil && w.cfg.TLSConfig != nil {
 		conn, err = clientHandshake(ctx, conn, w.cfg)
 	}
@@ -166,7 +166,7 @@ func clientHandshake(ctx context.Context, conn net.Conn, cfg WriterConfig) (net.
 		return nil, err
 	}
 	secured := tls.Client(conn, config)
-	if err := secured.HandshakeContext(ctx); err != nil {
+	if err := netio.Handshake(ctx, secured); err != nil {
 		_ = conn.Close() // the handshake's error says more
 		return nil, err
 	}

@@ -88,7 +88,7 @@ func dialWriter(ctx context.Context, cfg WriterConfig) (*Writer, error) {
 	w := &Writer{
 		cfg: cfg, codec: codec, limit: codec.MaxLength(), maxHeader: len(widest),
 		wake: make(chan struct{}, 1), stopped: make(chan struct{}),
-		pendingLimit: cfg.BufferSize, backoff: cfg.Retry.BackOff(), ticks: time.NewTimer(tick),
+		pendingLimit: cfg.BufferSize, backoff: netio.GuardedBackOff(cfg.Retry.BackOff, cfg.Retry.MaxInterval), ticks: time.NewTimer(tick),
 		losses:   losses{handled: cfg.OnFailure != nil || cfg.Failures != nil},
 		failures: failureQueue{cfg: cfg, codec: codec, abandon: make(chan struct{})},
 		lastErr:  errPeerClosed, // until there is something more precise

@@ -8,6 +8,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
+	"github.com/buffstreams/watermill-buffstreams/internal/hook"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
 
@@ -81,9 +82,7 @@ func (c *WriterConfig) setDefaults() {
 	if c.Dial == nil {
 		c.Dial = (&net.Dialer{}).DialContext
 	}
-	if c.Logger == nil {
-		c.Logger = watermill.NopLogger{}
-	}
+	c.Logger = hook.Logger(c.Logger)
 }
 
 // Validate returns an error that names the first field that is not valid, or nil. DialTCP and Manager.Dial call it.

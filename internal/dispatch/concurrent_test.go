@@ -128,7 +128,7 @@ func comeAndGo(t *testing.T, seed uint64, groups []string) {
 		want := flow.Amount{Messages: int(last - first + 1), Bytes: int(last-first+1) * each}
 		topic.window.Wait(&flow.Claim{Want: want, Least: want, Grant: func(flow.Amount) { close(room) }})
 		<-room
-		topic.Append(s, first, make([][]byte, want.Messages), topicTime, false)
+		topic.Append(s, first, make([][]byte, want.Messages), topicTime, nil)
 		first = last + 1
 	}
 	<-all

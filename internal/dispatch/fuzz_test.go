@@ -113,7 +113,7 @@ func (m *topicModel) append(n int) {
 			g.waiting[seq] = true
 		}
 	}
-	m.topic.Append(m.source, m.total+1, msgs, topicTime, false)
+	m.topic.Append(m.source, m.total+1, msgs, topicTime, nil)
 	m.total += uint64(n)
 }
 

@@ -2,12 +2,11 @@ package dispatch
 
 import (
 	"slices"
-	"sync"
 	"sync/atomic"
 )
 
 // group is one reader of a topic's log, shared by its members: a consumer group, or a single subscription without one.
-// It is guarded by Topic.mu, except the atomic and keyLock.
+// It is guarded by Topic.mu, except the atomic.
 type group struct {
 	topic       *Topic
 	name        string     // empty for a single subscription
@@ -23,7 +22,8 @@ type group struct {
 	orphaned    bool         // its single subscription ended, and was the last of its kind
 	dropped     bool         // it gives out nothing and settles what is given back
 
-	keyLock sync.Mutex // guards no field: see Member.KeyLock
+	unclaimed []uint64 // positions that members took and whose key is not known yet, ascending
+	early     []early  // claims that wait for a position of unclaimed, in the order of the log
 }
 
 // pop takes the next message out of the group.
@@ -38,7 +38,7 @@ func (g *group) pop() (Delivery, bool) {
 	if r == nil {
 		return Delivery{}, false
 	}
-	d := Delivery{run: r, index: int32(g.index), view: true, data: r.message(g.index)}
+	d := Delivery{run: r, index: int32(g.index)}
 	if g.index++; g.index == r.count() {
 		g.cursor, g.index = g.cursor.next, 0
 	}
@@ -66,6 +66,7 @@ func (g *group) giveBack(d Delivery) []settledRange {
 		return nil
 	}
 	g.returned = insertOrdered(g.returned, d)
+	g.removeUnclaimed(d.pos())
 	g.wake(1)
 	return nil
 }
@@ -102,7 +103,6 @@ func (g *group) drop() (done []settledRange) {
 		if s, last := d.settle(nil, g.topic.size); last {
 			done = appendSettled(done, s)
 		}
-		d.drop()
 	}
 }
 
@@ -164,7 +164,7 @@ func (g *group) backlog() int {
 	for _, m := range g.members {
 		n += len(m.handed)
 	}
-	return n
+	return n + len(g.early)
 }
 
 // position is the position of the next message in the log that was not taken.

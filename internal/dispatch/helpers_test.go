@@ -81,7 +81,7 @@ func feed(t testing.TB, topic *Topic, s Source, first, last uint64) {
 	if got := topic.window.Take(want); got != want {
 		t.Fatalf("the window gave %+v of %+v", got, want)
 	}
-	topic.Append(s, first, msgs, topicTime, false)
+	topic.Append(s, first, msgs, topicTime, nil)
 }
 
 func seqOf(d Delivery) uint64 { return d.run.first + uint64(d.index) }

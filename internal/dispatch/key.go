@@ -3,7 +3,6 @@ package dispatch
 import (
 	"cmp"
 	"slices"
-	"sync"
 )
 
 // keyQueue orders the messages of one key: one of them, the holder, may be handled; the others wait here. The queue
@@ -14,21 +13,53 @@ type keyQueue struct {
 	waiting []Delivery // in the order of the log
 }
 
-// KeyLock is the group's lock for taking a delivery and claiming its key. A member has to hold it over both, or a later
-// message of the key could be claimed first. It is locked before any other lock of this package.
-func (m *Member) KeyLock() sync.Locker { return &m.group.keyLock }
+// early is a claim that came before that of an earlier message, whose key may be the same.
+type early struct {
+	Delivery
+	name string
+}
+
+// HasKey reports whether the delivery holds its key already: it was claimed before, and returned, or the key has come to
+// it. It needs no Claim.
+func (d *Delivery) HasKey() bool { return d.key != nil }
 
 // Claim reports whether a delivery may be handled now, given its key: only one message of a key may at a time. If not,
 // the group takes the delivery back, and gives it out again, ahead of what is behind it, when the key has come to it. A
 // member that claims the key and then Settles or Refuses the delivery passes the key on; Return and Yield keep it for
 // the delivery.
+//
+// Keys are claimed in the order of the log, however long members take to find them: the group keeps a claim that comes
+// early until those of all earlier messages were made.
 func (m *Member) Claim(d *Delivery, key string) bool {
 	g := m.group
 	g.topic.mu.Lock()
 	defer g.topic.mu.Unlock()
-	if g.dropped { // no member would get it again
+	if g.dropped || d.key != nil { // of a dropped group no member would get it again
 		return true
 	}
+	g.removeUnclaimed(d.pos())
+	if g.keyUnknownBefore(d.pos()) {
+		d.Detach()
+		i, _ := slices.BinarySearchFunc(g.early, d.pos(), func(e early, pos uint64) int { return cmp.Compare(e.pos(), pos) })
+		g.early = slices.Insert(g.early, i, early{*d, key})
+		return false
+	}
+	claimed := g.claim(d, key)
+	g.claimEarly()
+	return claimed
+}
+
+// Forgo ends the wait for a delivery's key: it has none.
+func (m *Member) Forgo(d *Delivery) {
+	g := m.group
+	g.topic.mu.Lock()
+	defer g.topic.mu.Unlock()
+	g.removeUnclaimed(d.pos())
+	g.claimEarly()
+}
+
+// claim makes a delivery the holder of its key, or has it wait for that.
+func (g *group) claim(d *Delivery, key string) bool {
 	q := g.keys[key]
 	if q == nil {
 		if g.keys == nil {
@@ -38,11 +69,49 @@ func (m *Member) Claim(d *Delivery, key string) bool {
 		g.keys[key] = q
 	}
 	if q.holder != d.pos() {
+		d.Detach()
 		q.waiting = insertOrdered(q.waiting, *d)
 		return false
 	}
 	d.key = q
 	return true
+}
+
+// claimEarly makes the claims that need not wait any more. What they claim is given out again, with its key.
+func (g *group) claimEarly() {
+	for len(g.early) > 0 && !g.keyUnknownBefore(g.early[0].pos()) {
+		e := g.early[0]
+		g.early = slices.Delete(g.early, 0, 1)
+		if g.claim(&e.Delivery, e.name) {
+			g.returned = insertOrdered(g.returned, e.Delivery)
+			g.wake(1)
+		}
+	}
+}
+
+// keyUnknownBefore reports whether there is a message before pos that was given out, and whose key is not known: a
+// member has it, or returned it.
+func (g *group) keyUnknownBefore(pos uint64) bool {
+	if len(g.unclaimed) > 0 && g.unclaimed[0] < pos {
+		return true
+	}
+	for i := 0; i < len(g.returned) && g.returned[i].pos() < pos; i++ {
+		if g.returned[i].key == nil {
+			return true
+		}
+	}
+	return false
+}
+
+func (g *group) addUnclaimed(pos uint64) {
+	i, _ := slices.BinarySearch(g.unclaimed, pos)
+	g.unclaimed = slices.Insert(g.unclaimed, i, pos)
+}
+
+func (g *group) removeUnclaimed(pos uint64) {
+	if i, found := slices.BinarySearch(g.unclaimed, pos); found {
+		g.unclaimed = slices.Delete(g.unclaimed, i, i+1)
+	}
 }
 
 // releaseKeys passes on the keys that deliveries hold.
@@ -72,13 +141,17 @@ func (g *group) releaseKey(q *keyQueue) {
 	}
 }
 
-// requeueKeyed gives back every message that waits for its key, in the order of the log, so that they are settled in
-// few ranges.
+// requeueKeyed gives back every message that waits for its key, or to claim it, in the order of the log, so that they are
+// settled in few ranges.
 func (g *group) requeueKeyed() {
 	for _, q := range g.keys {
 		g.returned = append(g.returned, q.waiting...)
 		q.waiting = nil
 	}
+	for _, e := range g.early {
+		g.returned = append(g.returned, e.Delivery)
+	}
+	g.early, g.unclaimed = nil, nil
 	slices.SortFunc(g.returned, comparePos)
 }
 

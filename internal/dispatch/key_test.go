@@ -89,3 +89,74 @@ func TestKey_DropReportsInOrderOfTheLog(t *testing.T) {
 	topic.Drop("g")
 	require.Equal(t, seqRange(keys+1, 4*keys), s.reported())
 }
+
+// takeToClaim takes the next message and checks that it is seq.
+func takeToClaim(t *testing.T, m *Member, seq uint64) Delivery {
+	t.Helper()
+	d, _, ok := m.TakeToClaim()
+	require.True(t, ok)
+	require.Equal(t, seq, seqOf(d))
+	return d
+}
+
+// Members that are slow to find keys hold no lock, and the order is kept: a claim that comes early waits.
+func TestKey_EarlyClaimsWait(t *testing.T) {
+	topic, s := newTestTopic()
+	var s1, s2 signal
+	m1, m2 := topic.Join("g", s1.notify), topic.Join("g", s2.notify)
+	feed(t, topic, s, 1, 4)
+	d1 := takeToClaim(t, m1, 1)
+	d2, d3, d4 := takeToClaim(t, m2, 2), takeToClaim(t, m2, 3), takeToClaim(t, m2, 4)
+	claim(t, m2, d3, "other", false)
+	claim(t, m2, d2, "k", false)
+	m2.Forgo(&d4)
+	require.Equal(t, 2, topic.Backlog("g"))
+	_, _, ok := m2.TakeToClaim()
+	require.False(t, ok)
+	s2 = signal{}
+	d1 = claim(t, m1, d1, "k", true)
+	require.NotZero(t, s2.n, "there is a message for another key now")
+	d3 = takeToClaim(t, m2, 3)
+	require.True(t, d3.HasKey())
+	takeNone(t, m2)
+	m1.Settle(d1)
+	d2 = takeToClaim(t, m2, 2)
+	require.True(t, d2.HasKey())
+	m2.SettleAll([]Delivery{d2, d3, d4})
+	require.Empty(t, m1.group.keys)
+	require.Empty(t, m1.group.unclaimed)
+	requireFull(t, topic)
+}
+
+// A member that never finds a key gives the message back: the claims behind it go on waiting, for whoever takes it.
+func TestKey_EarlyClaimsWaitForWhatWasReturned(t *testing.T) {
+	topic, s := newTestTopic()
+	m1, m2 := topic.Join("g", quiet), topic.Join("g", quiet)
+	feed(t, topic, s, 1, 3)
+	d1, d2, d3 := takeToClaim(t, m1, 1), takeToClaim(t, m2, 2), takeToClaim(t, m2, 3)
+	claim(t, m2, d2, "k", false)
+	m1.Return(d1)
+	m1.Leave()
+	claim(t, m2, d3, "k", false)
+	d1 = claim(t, m2, takeToClaim(t, m2, 1), "k", true)
+	takeNone(t, m2)
+	for seq := uint64(2); seq <= 3; seq++ {
+		m2.Settle(d1)
+		d1 = takeToClaim(t, m2, seq)
+	}
+	m2.Settle(d1)
+	require.Equal(t, []uint64{1, 2, 3}, s.reported())
+	requireFull(t, topic)
+}
+
+func TestKey_DropSettlesEarlyClaims(t *testing.T) {
+	topic, s := newTestTopic()
+	m := topic.Join("g", quiet)
+	feed(t, topic, s, 1, 3)
+	d1, d2 := takeToClaim(t, m, 1), takeToClaim(t, m, 2)
+	claim(t, m, d2, "k", false)
+	topic.Drop("g")
+	require.Equal(t, []uint64{2, 3}, s.reported())
+	m.Settle(claim(t, m, d1, "k", true))
+	requireFull(t, topic)
+}

@@ -20,13 +20,16 @@ const deferAcksFrom = 64
 // Take returns the group's next message. When there is none, the member waits to be notified, and has to Take then: no
 // other member is notified of the same message. deferAcks tells that so many messages are left that acks are not urgent.
 func (m *Member) Take() (d Delivery, deferAcks, ok bool) {
-	d, deferAcks, ok = m.pop()
-	d.own()
-	return d, deferAcks, ok
+	return m.take(false)
 }
 
-// pop takes a message out of the group whose bytes are still the log's.
-func (m *Member) pop() (d Delivery, deferAcks, ok bool) {
+// TakeToClaim is Take for a member that orders messages by key. It has to Claim the delivery's key then, or to Forgo it,
+// or to Return the delivery: no later message of the group is claimed before.
+func (m *Member) TakeToClaim() (d Delivery, deferAcks, ok bool) {
+	return m.take(true)
+}
+
+func (m *Member) take(toClaim bool) (d Delivery, deferAcks, ok bool) {
 	g := m.group
 	g.topic.mu.Lock()
 	defer g.topic.mu.Unlock()
@@ -36,8 +39,14 @@ func (m *Member) pop() (d Delivery, deferAcks, ok bool) {
 	if len(m.handed) > 0 {
 		d, ok = m.handed[0], true
 		m.handed = m.handed[1:]
-	} else if d, ok = g.pop(); !ok && !m.waiting {
+	} else {
+		d, ok = g.pop()
+	}
+	switch {
+	case !ok && !m.waiting:
 		g.addWaiter(m)
+	case ok && toClaim && d.key == nil:
+		g.addUnclaimed(d.pos())
 	}
 	return d, !g.topic.ackImmediately && g.ready() >= deferAcksFrom, ok
 }

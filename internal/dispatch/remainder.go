@@ -57,11 +57,11 @@ func (r *remainder) live() (ds []Delivery) {
 }
 
 // again returns a delivery that gives a message out once more.
-func (d Delivery) again(until time.Time) Delivery {
+func (d *Delivery) again(until time.Time) Delivery {
 	source, seq := d.Origin()
 	return Delivery{
 		run:  &run{source: source, first: seq, pos: d.pos(), at: d.run.at, until: until},
-		data: bytes.Clone(d.data), Attempt: d.Attempt, Redelivered: true,
+		data: bytes.Clone(d.arrived()), Attempt: d.Attempt, Redelivered: true,
 	}
 }
 
@@ -76,11 +76,14 @@ func (g *group) copies() (ds []Delivery) {
 			ds = append(ds, d.again(until))
 		}
 	}
+	for _, e := range g.early {
+		ds = append(ds, e.again(until))
+	}
 	slices.SortFunc(ds, comparePos)
 	index := g.index
 	for e := g.cursor; e.run != nil; e, index = e.next, 0 {
 		for ; index < e.run.count(); index++ {
-			ds = append(ds, Delivery{run: e.run, index: int32(index), data: e.run.message(index)}.again(until))
+			ds = append(ds, (&Delivery{run: e.run, index: int32(index)}).again(until))
 		}
 	}
 	return ds
@@ -91,7 +94,7 @@ func (g *group) giveAgain(ds []Delivery) {
 	var more []Delivery
 	for _, d := range ds {
 		if d.pos() < g.position() {
-			more = append(more, d.again(d.run.until)) // a handler may write to it
+			more = append(more, d)
 		}
 	}
 	before := len(g.returned)
@@ -108,7 +111,7 @@ func (t *Topic) newest(ds []Delivery) []Delivery {
 			continue
 		}
 		held.Messages++
-		held.Bytes += t.size(len(ds[i].data))
+		held.Bytes += t.size(ds[i].length())
 		if held.Messages > size.Messages || held.Bytes > size.Bytes {
 			first := slices.DeleteFunc(ds[:i+1:i+1], func(d Delivery) bool { return d.run.repeats() })
 			return slices.Concat(first, ds[i+1:])

@@ -67,7 +67,7 @@ func TestRemainder_IsGivenToAllThatComeBack(t *testing.T) {
 		feed(t, topic, s, 12, 12)
 		d := take(t, second, 2)
 		require.True(t, d.Redelivered)
-		copy(d.data, "x") // a handler may write to it
+		copy(d.Message(), "x") // a handler may write to it
 		second.Return(d)
 		require.Equal(t, append(seqRange(2, 10), 12), takeAll(t, second))
 		third := topic.Join("", quiet)

@@ -8,15 +8,18 @@ import (
 )
 
 // run is a part of the log: consecutive messages of one source that arrived together. left and refusals are guarded by
-// Topic.mu. All else is set before the run is in the log, except buf and ends, which end with the last release.
+// Topic.mu. All else is set before the run is in the log, except buf, memory and ends, which end with the last
+// release.
 type run struct {
 	source Source
 	first  uint64       // sequence of the first message at its source
 	pos    uint64       // position of the first message in the log
 	at     time.Time    // when the messages were received
 	buf    []byte       // the messages back to back
+	memory []byte       // what buf is a part of
 	ends   []uint32     // where each message ends in buf
-	unread atomic.Int64 // how often a message is still to be taken: once by each group
+	one    [1]uint32    // ends of a single message
+	views  atomic.Int64 // how often a message is still needed in buf: once by each group, until that settles or detaches it
 
 	until time.Time // of a remainder: it is given to those that come before; zero for all others
 
@@ -24,12 +27,15 @@ type run struct {
 	refusals map[int]Refusal // of messages that one group refused and others have not settled
 }
 
-// newRun copies messages into memory that is used again when all of them were taken. With own it keeps the memory of a
-// single message instead.
-func newRun(source Source, first uint64, msgs [][]byte, at time.Time, own bool) *run {
-	r := &run{source: source, first: first, at: at, ends: make([]uint32, len(msgs))}
-	if own && len(msgs) == 1 {
-		r.buf, r.ends[0] = msgs[0], uint32(len(msgs[0]))
+// newRun copies messages into memory that is used again when all of them were settled or detached. With own it keeps the
+// memory of a single message instead, if that is given.
+func newRun(source Source, first uint64, msgs [][]byte, at time.Time, memory []byte) *run {
+	r := &run{source: source, first: first, at: at}
+	if r.ends = r.one[:]; len(msgs) > 1 {
+		r.ends = make([]uint32, len(msgs))
+	}
+	if memory != nil && len(msgs) == 1 {
+		r.buf, r.memory, r.ends[0] = msgs[0], memory, uint32(len(msgs[0]))
 		return r
 	}
 	size := 0
@@ -41,12 +47,13 @@ func newRun(source Source, first uint64, msgs [][]byte, at time.Time, own bool) 
 	for _, m := range msgs {
 		r.buf = append(r.buf, m...)
 	}
+	r.memory = r.buf
 	return r
 }
 
 // setGroups sets how many groups are to take and settle each message.
 func (r *run) setGroups(n int) {
-	r.unread.Store(int64(n) * int64(r.count()))
+	r.views.Store(int64(n) * int64(r.count()))
 	if n == 1 {
 		return
 	}
@@ -64,23 +71,24 @@ func (r *run) count() int { return len(r.ends) }
 // shared reports whether several groups have to settle each message.
 func (r *run) shared() bool { return r.left != nil }
 
-// single reports whether the run is one message for one group, whose delivery then keeps the memory.
-func (r *run) single() bool { return !r.shared() && r.count() == 1 }
-
 // message is a view of a message, valid until the caller's group releases it.
 func (r *run) message(i int) []byte {
-	start := uint32(0)
-	if i > 0 {
-		start = r.ends[i-1]
+	end := int(r.ends[i])
+	return r.buf[end-r.length(i) : end : end]
+}
+
+func (r *run) length(i int) int {
+	if i == 0 {
+		return int(r.ends[0])
 	}
-	return r.buf[start:r.ends[i]:r.ends[i]]
+	return int(r.ends[i] - r.ends[i-1])
 }
 
 // release ends a group's use of one message's view. After the last view of the last group the memory is free.
 func (r *run) release() {
-	if r.unread.Add(-1) == 0 {
-		buffers.Put(r.buf)
-		r.buf, r.ends = nil, nil
+	if r.views.Add(-1) == 0 {
+		buffers.Put(r.memory)
+		r.buf, r.memory, r.ends = nil, nil, nil
 	}
 }
 

@@ -1,54 +1,69 @@
 package dispatch
 
 import (
+	"fmt"
 	"runtime"
 	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/buffstreams/watermill-buffstreams/internal/buffers"
 	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 )
 
-// The memory of a run is free when every group has taken all of its messages, whatever happens to them then.
-func TestRun_TakenMessageKeepsOnlyItself(t *testing.T) {
+// The memory of a run is free when every group has settled or detached all of its messages.
+func TestRun_SlowMessageKeepsOnlyItself(t *testing.T) {
 	topic, s := newTestTopic()
 	a, b := topic.Join("a", quiet), topic.Join("b", quiet)
 	feed(t, topic, s, 1, 3)
-	var held []Delivery
-	for seq := uint64(1); seq <= 3; seq++ {
-		held = append(held, take(t, a, seq), take(t, b, seq))
-		require.Equal(t, seq == 3, held[0].run.buf == nil, "seq %d", seq)
-	}
-	a.Return(held[0])
-	require.True(t, b.Claim(&held[1], "key"))
-	require.False(t, b.Claim(&held[3], "key"))
-	require.Equal(t, "1", string(take(t, a, 1).Message()))
-	require.Equal(t, "2", string(held[3].Message()))
+	a1, b1 := take(t, a, 1), take(t, b, 1)
+	a2, b2 := take(t, a, 2), take(t, b, 2)
+	a3, b3 := take(t, a, 3), take(t, b, 3)
+	a1.Detach()
+	a.Return(a1)
+	a2.Detach()
+	a2.Detach()
+	require.True(t, b.Claim(&b1, "key"))
+	require.False(t, b.Claim(&b2, "key"), "it waits for its key, detached")
+	a.Settle(a3)
+	b.Settle(b3)
+	require.NotNil(t, b1.run.buf)
+	b.Settle(b1)
+	require.Nil(t, b1.run.buf)
+	take(t, a, 1)
+	take(t, b, 2)
+	a.Settle(a2)
 }
 
 func TestRun_DroppedGroupReleasesMemory(t *testing.T) {
 	topic, s := newTestTopic()
 	a := topic.Join("a", quiet)
-	topic.Initialize("b")
-	feed(t, topic, s, 1, 2)
-	take(t, a, 1)
-	d := take(t, a, 2)
-	require.NotNil(t, d.run.buf)
+	b := topic.Join("b", quiet)
+	feed(t, topic, s, 1, 3)
+	take(t, b, 1)
+	returned := take(t, b, 2)
+	for seq := uint64(1); seq <= 3; seq++ {
+		a.Settle(take(t, a, seq))
+	}
+	b.Return(returned)
 	topic.Drop("b")
-	require.Nil(t, d.run.buf)
+	require.NotNil(t, returned.run.buf, "a handler has the first")
+	require.Equal(t, int64(1), returned.run.views.Load())
 }
 
-func TestRun_SingleMessageIsNotCopied(t *testing.T) {
+// A large message stays in the memory that it was read into, and that is used again.
+func TestRun_LargeMessageIsNotCopied(t *testing.T) {
 	topic, s := newTestTopic()
 	m := topic.Join("a", quiet)
-	msg := []byte("1")
-	topic.Append(s, 1, [][]byte{msg}, topicTime, true)
+	memory := append(buffers.Get(1<<16), "a frame: 1"...)
+	require.NotZero(t, topic.window.Take(flow.Amount{Messages: 1, Bytes: each}))
+	topic.Append(s, 1, [][]byte{memory[len(memory)-1:]}, topicTime, memory)
 	d := take(t, m, 1)
-	require.Same(t, &msg[0], &d.Message()[0])
-	topic.Append(s, 2, [][]byte{[]byte("2")}, topicTime, false)
-	d = take(t, m, 2)
-	require.Equal(t, "2", string(d.Message()))
+	require.Same(t, &memory[len(memory)-1], &d.arrived()[0])
+	require.NotSame(t, &memory[len(memory)-1], &d.Message()[0])
+	m.Settle(d)
+	require.Same(t, &memory[0], &buffers.Get(1 << 16)[:1][0])
 }
 
 // flood appends n messages, which m takes and settles, and returns how many of them are still in memory. With again, m
@@ -62,11 +77,11 @@ func flood(t *testing.T, topic *Topic, s Source, m *Member, n int, again bool) i
 		then(d)
 	}
 	for seq := range n {
-		msg := make([]byte, 1<<10)
+		msg := make([]byte, 1000) // no size that package buffers keeps
 		alive.Add(1)
 		runtime.AddCleanup(&msg[0], func(struct{}) { alive.Add(-1) }, struct{}{})
 		require.NotZero(t, topic.window.Take(flow.Amount{Messages: 1, Bytes: each}))
-		topic.Append(s, uint64(100+seq), [][]byte{msg}, topicTime, true)
+		topic.Append(s, uint64(100+seq), [][]byte{msg}, topicTime, msg)
 		if !again {
 			take(m.Settle)
 		}
@@ -124,12 +139,35 @@ func TestRun_SettledMessagesAreGarbage(t *testing.T) {
 	}
 }
 
-func TestDelivery_MessageBelongsToOneGroup(t *testing.T) {
-	topic, s := newTestTopic()
-	a, b := topic.Join("a", quiet), topic.Join("b", quiet)
-	for seq := uint64(1); seq <= 2; seq++ {
-		feed(t, topic, s, seq, seq)
-		copy(take(t, a, seq).Message(), "x") // a handler may write to what it got
-		take(t, b, seq)
+// A handler may write to what it got: nobody else sees that, nor the handler when it gets the message once more.
+func TestDelivery_MessageIsAsItArrived(t *testing.T) {
+	for name, change := range map[string]func(m *Member, d Delivery) Delivery{
+		"at hand":  func(_ *Member, d Delivery) Delivery { return d },
+		"detached": func(_ *Member, d Delivery) Delivery { d.Detach(); return d },
+		"returned": func(m *Member, d Delivery) Delivery { m.Return(d); d, _, _ = m.Take(); return d },
+	} {
+		t.Run(name, func(t *testing.T) {
+			topic, s := newTestTopic()
+			a, b := topic.Join("a", quiet), topic.Join("b", quiet)
+			feed(t, topic, s, 1, 2)
+			feed(t, topic, s, 3, 3) // alone in its run
+			topic.Drop("b")
+			require.NotZero(t, topic.window.Take(flow.Amount{Messages: 1, Bytes: each}))
+			topic.Append(s, 4, [][]byte{[]byte("4")}, topicTime, make([]byte, 1))
+			b = topic.Join("b", quiet)
+			feed(t, topic, s, 5, 6)
+			for seq := uint64(1); seq <= 6; seq++ {
+				d, _, ok := a.Take()
+				require.True(t, ok)
+				for range 3 {
+					copy(d.Message(), "x")
+					d = change(a, d)
+				}
+				require.Equal(t, fmt.Sprint(seq), string(d.Message()))
+				a.Settle(d)
+			}
+			take(t, b, 5)
+			take(t, b, 6)
+		})
 	}
 }

@@ -102,12 +102,12 @@ func (t *Topic) Name() string { return t.name }
 func (t *Topic) Window() *flow.Window { return t.window }
 
 // Append adds consecutive messages of a source, received at at, whose room was reserved in the window. It copies them;
-// with own, it keeps the memory of a single one instead.
-func (t *Topic) Append(source Source, first uint64, msgs [][]byte, at time.Time, own bool) {
+// of a single one it keeps the memory that it is in instead, if that is given.
+func (t *Topic) Append(source Source, first uint64, msgs [][]byte, at time.Time, memory []byte) {
 	if len(msgs) == 0 {
 		return
 	}
-	if !t.append(newRun(source, first, msgs, at, own)) {
+	if !t.append(newRun(source, first, msgs, at, memory)) {
 		t.releaseRoom(msgs)
 	}
 }

@@ -1,9 +1,6 @@
 package dispatch
 
-import (
-	"bytes"
-	"slices"
-)
+import "slices"
 
 // eachReady calls f for the messages that a member could take.
 func (g *group) eachReady(f func(Delivery)) {
@@ -13,7 +10,7 @@ func (g *group) eachReady(f func(Delivery)) {
 	index := g.index
 	for e := g.cursor; e.run != nil; e, index = e.next, 0 {
 		for ; index < e.run.count(); index++ {
-			f(Delivery{run: e.run, index: int32(index), data: e.run.message(index)})
+			f(Delivery{run: e.run, index: int32(index)})
 		}
 	}
 }
@@ -36,11 +33,14 @@ func (t *Topic) Unkept() (messages [][]byte) {
 				add(d)
 			}
 		}
+		for _, e := range g.early {
+			add(e.Delivery)
+		}
 	}
 	slices.SortFunc(all, comparePos)
 	all = slices.CompactFunc(all, func(a, b Delivery) bool { return a.pos() == b.pos() })
 	for _, d := range all {
-		messages = append(messages, bytes.Clone(d.data))
+		messages = append(messages, d.Message())
 	}
 	return messages
 }

@@ -151,6 +151,7 @@ func (p *PublishFrame) entries(body []byte) error {
 
 // Release drops the references to the decoded payload. p can be decoded into again.
 func (p *PublishFrame) Release() {
+	p.Memory = nil
 	clear(p.Messages)
 	p.Messages = p.Messages[:0]
 }

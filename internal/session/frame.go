@@ -57,8 +57,8 @@ type PublishFrame struct {
 	Gap           bool   // every sequence between the last message sent and First is settled
 	AckNow        bool   // a caller of Publish waits for the Ack
 	Messages      [][]byte
-	Bytes         int  // encoded size of the messages, as credit counts it
-	Owned         bool // the payload has memory of its own, which the messages' consumer may keep
+	Bytes         int    // encoded size of the messages, as credit counts it
+	Memory        []byte // of the payload, for the consumer of its only message to keep; nil: it is the reader's
 }
 
 // AckFrame is a decoded Ack. A field that is zero has not changed.

@@ -64,9 +64,9 @@ var rooms = map[string]room{
 
 	// What the others stand on.
 	"internal/flush":   {own: "", others: "", never: inout},
-	"internal/netio":   {own: "framing", others: "backoff", never: "os/exec net/http"},
+	"internal/netio":   {own: "framing internal/hook", others: "backoff", never: "os/exec net/http"},
 	"internal/buffers": {own: "", others: "", never: inout},
-	"internal/hook":    {own: "", others: "", never: inout},
+	"internal/hook":    {own: "", others: "watermill", never: inout},
 }
 
 // helpers are packages for tests: only tests, and each other, import them.

@@ -140,7 +140,7 @@ func (c *conn) read(r *framing.Reader) error {
 var publishFrames = sync.Pool{New: func() any { return new(session.PublishFrame) }}
 
 // ownFrom is the size from which on a message keeps the memory that it was read into. Below it a copy costs less.
-const ownFrom = 16 << 10
+const ownFrom = 64 << 10
 
 // publish passes the messages of a frame to their stream.
 func (c *conn) publish(r *framing.Reader, payload []byte) error {
@@ -151,8 +151,9 @@ func (c *conn) publish(r *framing.Reader, payload []byte) error {
 		return err
 	}
 	if size := len(f.Messages[0]); len(f.Messages) == 1 && size >= ownFrom {
-		own := r.Take()[:len(payload)]
-		f.Messages[0], f.Owned = own[len(own)-size:len(own):len(own)], true
+		f.Memory = r.Take()
+		own := f.Memory[:len(payload)]
+		f.Messages[0] = own[len(own)-size:]
 	}
 	s, err := c.streamOf(f.Handle)
 	if err != nil {

@@ -56,12 +56,10 @@ func (g *Guard) Admit(ctx context.Context, p Peer) (principal string, refused *s
 	if g.authenticate == nil {
 		return "", nil
 	}
-	err := hook.Call(func() (err error) {
-		if principal, err = g.authenticate(ctx, p); err == nil && principal == "" {
-			err = errors.New("Authenticate returned neither a principal nor an error") //nolint:staticcheck // a name
-		}
-		return err
-	})
+	principal, err := hook.CallWithin(ctx, "AckedConfig.Authenticate", func() (string, error) { return g.authenticate(ctx, p) }, nil)
+	if err == nil && principal == "" {
+		err = errors.New("Authenticate returned neither a principal nor an error") //nolint:staticcheck // a name
+	}
 	if err == nil {
 		return principal, nil
 	}
@@ -74,12 +72,13 @@ func (g *Guard) Admit(ctx context.Context, p Peer) (principal string, refused *s
 
 // Allow returns nil if a peer may publish to a topic, or why not.
 func (g *Guard) Allow(ctx context.Context, a Access) *session.PeerError {
-	if g.authorize == nil {
+	authorize := g.authorize
+	if authorize == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, g.timeout)
 	defer cancel()
-	err := hook.Call(func() error { return g.authorize(ctx, a) })
+	_, err := hook.CallWithin(ctx, "AckedConfig.Authorize", func() (struct{}, error) { return struct{}{}, authorize(ctx, a) }, nil)
 	if err == nil {
 		return nil
 	}

@@ -42,7 +42,7 @@ func (c *conn) secure(ctx context.Context) error {
 	if !ok {
 		return nil
 	}
-	if err := secured.HandshakeContext(ctx); err != nil {
+	if err := netio.Handshake(ctx, secured); err != nil {
 		c.linger()
 		return fmt.Errorf("buffstreams: TLS handshake: %s", netio.Printable(err.Error()))
 	}

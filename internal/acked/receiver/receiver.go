@@ -68,7 +68,8 @@ type Receiver struct {
 	stopAccepting chan struct{}   // closed by Drain
 	ctx           context.Context // of the user's hooks; ends when Close begins
 	cancel        context.CancelFunc
-	done          chan struct{} // closed by EndMembers
+	leaveStore    context.CancelFunc // ends what is waited for in the DedupeStore
+	done          chan struct{}      // closed by EndMembers
 	endMembers    sync.Once
 
 	// mu guards the fields below. No user code is called under it.
@@ -98,7 +99,7 @@ func New(cfg Config, ln net.Listener) (*Receiver, error) {
 	r := newReceiver(cfg)
 	r.ln, r.codec = ln, codec
 	if cfg.Dedupe != nil {
-		r.committer = newCommitter(cfg.Dedupe, cfg.Logger)
+		r.committer = newCommitter(r.cfg.Dedupe, cfg.Logger)
 	}
 	r.wg.Go(r.accept) // ends when Drain closes ln; Close waits for it
 	return r, nil
@@ -106,8 +107,12 @@ func New(cfg Config, ln net.Listener) (*Receiver, error) {
 
 func newReceiver(cfg Config) *Receiver {
 	ctx, cancel := context.WithCancel(context.Background())
+	storeCtx, leaveStore := context.WithCancel(context.Background())
+	if cfg.Dedupe != nil {
+		cfg.Dedupe = guardedStore{cfg.Dedupe, storeCtx}
+	}
 	r := &Receiver{
-		cfg: cfg, guard: NewGuard(cfg), ctx: ctx, cancel: cancel,
+		cfg: cfg, guard: NewGuard(cfg), ctx: ctx, cancel: cancel, leaveStore: leaveStore,
 		stopAccepting: make(chan struct{}), done: make(chan struct{}),
 		topics:     map[string]*dispatch.Topic{},
 		publishers: map[[16]byte]*publisher{},
@@ -309,6 +314,8 @@ func (r *Receiver) Close(ctx context.Context) error {
 	r.cancel()
 	r.Drain()
 	defer r.endMembers.Do(func() { close(r.done) })
+	defer r.leaveStore()
+	defer context.AfterFunc(ctx, r.leaveStore)()
 	for _, c := range r.connections() {
 		c.flushAndClose(ctx)
 	}

@@ -67,7 +67,7 @@ func (s *stream) accept(c *conn, f *session.PublishFrame) (dropped flow.Amount, 
 	if err != nil {
 		return flow.Amount{}, false, err
 	}
-	tooLarge := s.appendLocked(fresh, first, f.Owned)
+	tooLarge := s.appendLocked(fresh, first, f.Memory)
 	dropped.Messages += tooLarge.Messages
 	dropped.Bytes += tooLarge.Bytes
 	s.markDirtyLocked()
@@ -76,7 +76,7 @@ func (s *stream) accept(c *conn, f *session.PublishFrame) (dropped flow.Amount, 
 
 // appendLocked puts messages into the log, except those over the limit, which are rejected. It returns the room of
 // these.
-func (s *stream) appendLocked(msgs [][]byte, first uint64, own bool) (rejected flow.Amount) {
+func (s *stream) appendLocked(msgs [][]byte, first uint64, memory []byte) (rejected flow.Amount) {
 	now := time.Now()
 	limit := s.conn.receiver.cfg.MaxMessageSize
 	from := 0
@@ -84,13 +84,13 @@ func (s *stream) appendLocked(msgs [][]byte, first uint64, own bool) (rejected f
 		if len(m) <= limit {
 			continue
 		}
-		s.topic.Append(s, first+uint64(from), msgs[from:i], now, own)
+		s.topic.Append(s, first+uint64(from), msgs[from:i], now, memory)
 		s.rejectLocked(first+uint64(i), wire.Code_CODE_LIMIT, "message larger than the limit")
 		rejected.Messages++
 		rejected.Bytes += session.EncodedSize(len(m))
 		from = i + 1
 	}
-	s.topic.Append(s, first+uint64(from), msgs[from:], now, own)
+	s.topic.Append(s, first+uint64(from), msgs[from:], now, memory)
 	return rejected
 }
 

@@ -25,6 +25,7 @@ const (
 	largestSent = 1 << 30
 	// finishTimeout bounds the clean end of a connection.
 	finishTimeout = 500 * time.Millisecond
+	longestWait   = 10 * time.Second // between attempts to connect, where the BackOff has no answer
 )
 
 // runLocked starts run unless it is under way or there is nothing to deliver. The caller must hold mu.
@@ -39,7 +40,7 @@ func (s *Sender) runLocked() {
 // run keeps the Sender connected while it has messages that are not settled, and then as long as the connection lasts.
 func (s *Sender) run() {
 	if s.backoff == nil {
-		s.backoff = s.cfg.Backoff()
+		s.backoff = netio.GuardedBackOff(s.cfg.Backoff, longestWait)
 	}
 	for s.unsettled() {
 		conn, token, err := s.dial()
@@ -51,6 +52,9 @@ func (s *Sender) run() {
 		}
 		s.disconnected(err)
 		delay := s.backoff.NextBackOff()
+		if delay < 0 { // a Sender never stops
+			delay = longestWait
+		}
 		s.cfg.Logger.Info("Connection lost, reconnecting", watermill.LogFields{
 			"provider": netio.Provider, "address": s.cfg.Target.Address, "err": netio.Sanitize(err), "delay": delay,
 		})
@@ -78,12 +82,12 @@ func (s *Sender) dial() (net.Conn, []byte, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	conn, err := s.cfg.Dial(ctx, s.cfg.Target.Network, s.cfg.Target.Address)
+	conn, err := netio.GuardedDial(s.cfg.Dial)(ctx, s.cfg.Target.Network, s.cfg.Target.Address)
 	if err != nil || s.cfg.TLS == nil {
 		return conn, token, err
 	}
 	secured := tls.Client(conn, s.cfg.TLS)
-	if err := secured.HandshakeContext(ctx); err != nil {
+	if err := netio.Handshake(ctx, secured); err != nil {
 		return nil, nil, errors.Join(err, conn.Close())
 	}
 	return secured, token, nil

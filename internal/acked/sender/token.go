@@ -34,8 +34,7 @@ func (c *Config) token(ctx context.Context) ([]byte, error) {
 	if c.Token == nil {
 		return nil, nil
 	}
-	var token string
-	err := hook.Call(func() (err error) { token, err = c.Token(ctx); return err })
+	token, err := hook.CallWithin(ctx, "AckedConfig.Token", func() (string, error) { return c.Token(ctx) }, nil)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("buffstreams: AckedConfig.Token: %w", err)

@@ -161,7 +161,11 @@ func (d deadLetters) Publish(_ string, messages ...*message.Message) error {
 		return errors.New("apisim: no dead letters today")
 	}
 	if d.w.rude("deadletter-panics", 1) {
-		panic("apisim: dead letters")
+		select {
+		case <-d.w.tame: // what it does for ever is tried for ever
+		default:
+			panic("apisim: dead letters")
+		}
 	}
 	for _, m := range messages {
 		found := d.w.find(m.Payload)

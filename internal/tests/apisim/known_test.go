@@ -22,8 +22,6 @@ var opens = []open{
 	// The end of the receiving side.
 	{receiverEnds, 4, "a Subscriber or Manager that closes does not hand over, drain or report what it alone holds"},
 	{`a message acked before its channel was closed comes again, though the connection stood until then`, 4249, "acks are not written before a channel closes"},
-	{`Subscriber\.Close \(private\) takes longer than its time-out.*`, 2105, "the drain and the end of subscriptions have a time-out each"},
-	{`a message fails for good although no handler has nacked it so often`, 776, "a closing subscription counts what it cuts off as an attempt"},
 	{`.* not handled when all is well again: it was rejected to a publisher that had left`, 2823, "a rejection to a publisher that has left goes nowhere"},
 
 	// Groups.
@@ -32,29 +30,10 @@ var opens = []open{
 	{`a message that was acked is said to be gone with its topic`, 283, "an ephemeral topic ends before its acks are sent"},
 	{`a nacked message stays with its member although a sibling is idle`, 18, "a member that always nacks keeps its message"},
 
-	// The user's code on the receiving side.
-	{`a message is delivered with other bytes, which a handler wrote before its Nack`, 9, "a redelivery decodes what a handler may have changed"},
-	{`(OnFailure of a subscriber gets|dead letters have) bytes that a handler changed`, 116, "the same"},
-	{`OnFailure of a subscriber runs for more messages at a time than MaxInFlight`, 14886, "what cannot be decoded is beside MaxInFlight"},
-	{`the process ends: panic: apisim: (unmarshaler|key|dead letters|OnFailure of a subscriber|dedupe store) *in .*`, 240, "a panic of a callback of the receiving side is not recovered"},
-	{`the process ends: .* nil pointer dereference *in \.\((\*pump|\*subscription)\)\..*`, 58, "nor is a senseless result of Unmarshal"},
-	{`.* not handled when all is well again \(unmarshal-literal\)`, 1649, "a message that its Unmarshaler made without NewMessage"},
-	{`.* not handled when all is well again: unmarshaling had failed for a while`, 2738, "a message whose key is another at its next offer"},
-
 	// The wire.
 	{`.* not handled when all is well again: it is over the peer's limit`, 2048, "a message over the peer's frame is settled and its refusal is not reported"},
 	{`Drain says nil for what was not handled`, 2048, "the same"},
 	{`.* not handled when all is well again: its outbox was restored`, 1665, "a restored outbox is known by sequences that were used"},
-
-	// Hooks that block, Dial and Listen.
-	{`.* takes longer than its time-out.* while (subfailure|deadletter) blocks.*`, 333, "OnFailure and DeadLetter of a Subscriber have no time-out"},
-	{`.*\.Close( \(private\))? takes longer than its time-out.* while dedupe blocks.*`, 2519, "nor has a DedupeStore"},
-	{`.* takes longer than its time-out.* while dial blocks`, 231, "nor a Dial that ignores its context"},
-	{`the process ends: .* nil pointer dereference *in (internal/acked/(sender|receiver)|pool)\..*`, 39, "Dial or Listen returns neither a result nor an error"},
-
-	// Reconnecting.
-	{`an address is dialed in a hot loop \(backoff-stops\)`, 752, "backoff.Stop is waited for as if it was a time"},
-	{`a loop without end: \[internal/acked/sender\..*\]`, 4839, "the same, where Dial fails at once"},
 }
 
 // lookedFor are seeds beyond those of a short campaign that found kinds which are mended.

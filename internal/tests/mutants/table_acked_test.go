@@ -50,7 +50,7 @@ var ackedMutants = []mutant{
 	},
 	{
 		"a hook that panics lets in", "internal/hook/hook.go",
-		"err = fmt.Errorf(\"buffstreams: the hook panicked: %v\", p)", "_ = fmt.Sprint(p)",
+		"err = &PanicError{name, p}", "_ = p",
 		receiverProbe("TestGuard_RefusesIfAHookFails"),
 	},
 	{

@@ -21,12 +21,12 @@ type probe struct {
 var simulation = probe{"internal/acked/receiver", "^TestSimulation$", "SEEDS=300"}
 
 // Short texts that say what the line does fit longest: one that fits no more fails TestMutants_Fit.
-var mutants = slices.Concat(ackedMutants, storageMutants, callMutants, custodyMutants, wireMutants, []mutant{
+var mutants = slices.Concat(ackedMutants, storageMutants, callMutants, custodyMutants, wireMutants, userCodeMutants, []mutant{
 	// What the receiver says of a message.
 	{
 		"ack before the handler", "internal/acked/receiver/stream.go",
-		"tooLarge := s.appendLocked(fresh, first, f.Owned)\n",
-		"tooLarge := s.appendLocked(fresh, first, f.Owned)\nif len(fresh) > 0 {\ns.in.Settle(first, first+uint64(len(fresh))-1)\n}\n",
+		"tooLarge := s.appendLocked(fresh, first, f.Memory)\n",
+		"tooLarge := s.appendLocked(fresh, first, f.Memory)\nif len(fresh) > 0 {\ns.in.Settle(first, first+uint64(len(fresh))-1)\n}\n",
 		simulation,
 	},
 	{
@@ -64,8 +64,8 @@ var mutants = slices.Concat(ackedMutants, storageMutants, callMutants, custodyMu
 	// Memory that is used again.
 	{
 		"the log's memory is used again while a group needs it", "internal/dispatch/run.go",
-		"if r.unread.Add(-1) == 0 {", "if r.unread.Add(-1) <= int64(r.count()) {",
-		probe{"internal/dispatch", "^TestRun_TakenMessageKeepsOnlyItself$", ""},
+		"if r.views.Add(-1) == 0 {", "if r.views.Add(-1) <= int64(r.count()) {",
+		probe{"internal/dispatch", "^TestRun_SlowMessageKeepsOnlyItself$", ""},
 	},
 	{
 		"a chunk's memory is used again while it is written", "internal/session/retransmit.go",
@@ -158,7 +158,7 @@ var mutants = slices.Concat(ackedMutants, storageMutants, callMutants, custodyMu
 	},
 	{
 		"a Listener does not ask Admit", "pool/inbound.go",
-		"return in.l.cfg.Admit(ctx, in.conn)", "return nil",
+		"return struct{}{}, in.l.cfg.Admit(ctx, in.conn)", "return struct{}{}, nil",
 		probe{"pool", "^TestListener_AdmitDecidesBeforeTheFirstMessage$", ""},
 	},
 	{
@@ -275,7 +275,7 @@ var mutants = slices.Concat(ackedMutants, storageMutants, callMutants, custodyMu
 	},
 	{
 		"a wake-up is lost", "internal/dispatch/group.go",
-		"g.returned = insertOrdered(g.returned, d)\n\tg.wake(1)", "g.returned = insertOrdered(g.returned, d)",
+		"g.removeUnclaimed(d.pos())\n\tg.wake(1)", "g.removeUnclaimed(d.pos())",
 		simulation,
 	},
 	{
@@ -312,7 +312,7 @@ var mutants = slices.Concat(ackedMutants, storageMutants, callMutants, custodyMu
 	},
 	{
 		"Close does not wait for Publish", "publisher.go",
-		"p.awaitCalls() //", "_ = p.awaitCalls //",
+		"err := p.awaitCalls(ctx)", "err := error(nil)",
 		probe{".", "^TestPublisher_CloseWaitsForRunningPublishCalls$", ""},
 	},
 	{

@@ -1,0 +1,83 @@
+package buffstreams
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/stretchr/testify/require"
+)
+
+// begin adds n slow messages.
+func begin(h *handling, n int) (all []*slow) {
+	for range n {
+		all = append(all, h.add(message.NewMessage("", nil)))
+	}
+	return all
+}
+
+// running is the number of messages whose time runs.
+func running(all []*slow) (n int) {
+	for _, s := range all {
+		if s.timer != nil {
+			n++
+		}
+	}
+	return n
+}
+
+func TestHandling_TimeRunsForTheOldest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &handling{timeout: time.Second}
+		all := begin(h, 3)
+		time.Sleep(900 * time.Millisecond)
+		require.False(t, isClosed(all[0].late))
+		time.Sleep(200 * time.Millisecond)
+		require.True(t, isClosed(all[0].late))
+		require.Equal(t, 1, running(all))
+		h.remove(all[0])
+		require.Equal(t, 2, running(all))
+		all[1].msg.Ack()
+		h.remove(all[1])
+		time.Sleep(900 * time.Millisecond)
+		require.False(t, isClosed(all[2].late), "its time began with the end of the one before")
+		h.remove(all[2])
+		require.Empty(t, h.slow)
+	})
+}
+
+func TestHandling_LearnsHowManyHandlersThereAre(t *testing.T) {
+	h := &handling{timeout: time.Hour}
+	all := begin(h, 4)
+	all[0].msg.Ack()
+	all[1].msg.Nack()
+	h.remove(all[1]) // noticed in another order than it was answered in
+	require.Equal(t, 1, running(all[2:])+running(all[:1]))
+	h.remove(all[0])
+	require.Equal(t, 1, running(all[2:]))
+	all[3].msg.Ack()
+	h.remove(all[3])
+	all = append(all[2:3], begin(h, 3)...)
+	require.Equal(t, 2, running(all), "two handlers were seen")
+	h.answered() // a younger one, while all of these are open
+	require.Equal(t, 4, running(all))
+	for _, s := range all {
+		h.remove(s)
+	}
+}
+
+func TestHandling_DecoratorsHoldNoMoreThanSome(t *testing.T) {
+	h := &handling{timeout: time.Hour}
+	all := begin(h, 20)
+	require.Equal(t, 20-maxHeld, running(all))
+	for _, s := range all {
+		h.remove(s)
+	}
+}
+
+func TestHandling_WithoutALimitThereIsNothingToDo(t *testing.T) {
+	h := &handling{}
+	require.Nil(t, h.add(message.NewMessage("", nil)))
+	h.answered()
+}
