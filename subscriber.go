@@ -80,7 +80,7 @@ func (s *Subscriber) join(ctx context.Context, topic string, t *dispatch.Topic, 
 }
 
 // SubscribeInitialize makes the topic and this Subscriber's consumer group exist: messages are accepted from now on and
-// wait for a subscription.
+// wait for a subscription. Without a group they wait for the first subscription to come, unless there is a group already.
 func (s *Subscriber) SubscribeInitialize(topic string) error {
 	for {
 		t, _, err := s.topic(topic)

@@ -17,23 +17,36 @@ func (t *Topic) IsEphemeral() bool {
 	return t.ephemeral
 }
 
-// expireLocked ends an ephemeral topic without members. If it does, the caller has to call end.
-func (t *Topic) expireLocked() (dropped []settledRange, ended bool) {
+// expireLocked ends an ephemeral topic without members. If it does, the caller has to call end. What one group has
+// handled is no less handled for the others that ended: the caller has to report it before.
+func (t *Topic) expireLocked() (done, dropped []settledRange, ended bool) {
 	if !t.ephemeral || t.ended {
-		return nil, false
+		return nil, nil, false
 	}
 	for _, g := range t.groups {
 		if len(g.members) > 0 {
-			return nil, false
+			return nil, nil, false
 		}
 	}
 	t.ended = true
 	t.beside.clear()
 	t.union.clear()
 	for len(t.groups) > 0 {
-		dropped = append(dropped, t.removeLocked(t.groups[0])...)
+		for _, s := range t.removeLocked(t.groups[0]) {
+			for i := range s.count {
+				one := settledRange{run: s.run, index: s.index + i, count: 1, bytes: s.bytes / s.count, refusal: s.refusal}
+				if i == 0 {
+					one.bytes += s.bytes % s.count
+				}
+				if s.refusal == nil && s.run.isHandled(one.index) {
+					done = appendSettled(done, one)
+				} else {
+					dropped = append(dropped, one)
+				}
+			}
+		}
 	}
-	return dropped, true
+	return done, dropped, true
 }
 
 // end gives back the room of the messages that an ephemeral topic dropped, whose sources hear of the end from onEnd.

@@ -18,7 +18,7 @@ type group struct {
 	waiters     []*Member    // members to notify of the next message, the longest waiting first
 	keys        map[string]*keyQueue
 	unsettled   atomic.Int64 // messages that it has not settled
-	initialized bool         // it was made for a single subscription that is still to come
+	initialized bool         // messages wait for the first to come, and the topic for them
 	orphaned    bool         // its single subscription ended, and was the last of its kind
 	dropped     bool         // it gives out nothing and settles what is given back
 

@@ -62,6 +62,22 @@ func TestKey_GoesOnWhenItsHolderIsRefusedUnclaimed(t *testing.T) {
 	requireFull(t, topic)
 }
 
+// A key function may say something else of a message that comes again. The message keeps its first key, and passes that on.
+func TestKey_StaysTheFirstOne(t *testing.T) {
+	topic, s := newTestTopic()
+	m := topic.Join("g", quiet)
+	feed(t, topic, s, 1, 3)
+	d1 := claim(t, m, take(t, m, 1), "k", true)
+	claim(t, m, take(t, m, 2), "k", false)
+	claim(t, m, take(t, m, 3), "k", false)
+	m.Return(d1)
+	m.Settle(claim(t, m, take(t, m, 1), "other", true))
+	m.Settle(claim(t, m, take(t, m, 2), "another", true))
+	m.Settle(claim(t, m, take(t, m, 3), "k", true))
+	require.Empty(t, m.group.keys)
+	requireFull(t, topic)
+}
+
 func TestKey_DropSettlesWhatWaits(t *testing.T) {
 	topic, s := newTestTopic()
 	m := topic.Join("g", quiet)

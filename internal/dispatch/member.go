@@ -124,7 +124,8 @@ func (m *Member) Leave() {
 	t := m.group.topic
 	t.mu.Lock()
 	done := t.leaveLocked(m)
-	dropped, ended := t.expireLocked()
+	handled, dropped, ended := t.expireLocked()
+	done = append(done, handled...)
 	t.mu.Unlock()
 	t.report(done)
 	if ended {

@@ -23,7 +23,7 @@ type run struct {
 
 	until time.Time // of a remainder: it is given to those that come before; zero for all others
 
-	left     []int32         // for each message, the groups that have not settled it; nil if there is one group
+	left     []int32         // for each message, the groups that have not settled it, and handled; nil if there is one group
 	refusals map[int]Refusal // of messages that one group refused and others have not settled
 }
 
@@ -92,6 +92,12 @@ func (r *run) release() {
 	}
 }
 
+// handled is set in run.left when a group's handler has handled the message.
+const handled = 1 << 30
+
+// isHandled reports whether a group's handler has handled a message. The caller must hold Topic.mu.
+func (r *run) isHandled(i int) bool { return r.shared() && r.left[i]&handled != 0 }
+
 // settle ends a message for one group. It reports whether every group has settled the message now, and the refusal if
 // one of them refused it. What was given out once more is never settled again. The caller must hold Topic.mu if the run
 // is shared.
@@ -108,7 +114,7 @@ func (r *run) settle(i int, refusal *Refusal) (*Refusal, bool) {
 		}
 		r.refusals[i] = *refusal
 	}
-	if r.left[i]--; r.left[i] > 0 {
+	if r.left[i]--; r.left[i]&^handled > 0 {
 		return nil, false
 	}
 	if earlier, refused := r.refusals[i]; refused {

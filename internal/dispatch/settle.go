@@ -35,6 +35,9 @@ func (t *Topic) settle(d Delivery, refusal *Refusal) (s settledRange, last bool)
 	if d.run.shared() {
 		t.mu.Lock()
 		defer t.mu.Unlock()
+		if refusal == nil {
+			d.run.left[d.index] |= handled
+		}
 	}
 	return d.settle(refusal, t.size)
 }

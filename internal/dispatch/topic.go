@@ -134,8 +134,8 @@ func (t *Topic) append(r *run) bool {
 	return true
 }
 
-// Initialize makes a group exist: it gets every message from now on. An empty name stands for the next subscription
-// without a group. It returns false if the topic has ended.
+// Initialize makes a group exist: it gets every message from now on. With an empty name, messages wait for the first to
+// come, unless there is a group. It returns false if the topic has ended.
 func (t *Topic) Initialize(group string) bool {
 	t.mu.Lock()
 	if t.ended {
@@ -147,7 +147,7 @@ func (t *Topic) Initialize(group string) bool {
 		t.groupLocked(group)
 	case t.vacant != nil:
 		t.vacant.initialized = true
-	case !slices.ContainsFunc(t.groups, unnamed):
+	case len(t.groups) == 0:
 		t.vacant = t.newGroupLocked("")
 		t.vacant.initialized = true
 	}
@@ -310,12 +310,12 @@ func (t *Topic) joinedGroupLocked(name string) *group {
 // newcomerLocked returns a group that did not exist under that name: the vacant one, or a new one.
 func (t *Topic) newcomerLocked(name string) *group {
 	g := t.vacant
-	if g == nil || g.initialized && name != "" {
+	if g == nil {
 		g = t.newGroupLocked(name)
 	}
 	var left []Delivery
 	if g == t.vacant {
-		if g.orphaned {
+		if g.orphaned || g.initialized {
 			left = g.copies()
 		}
 		t.vacant, g.name, g.initialized, g.orphaned = nil, name, false, false

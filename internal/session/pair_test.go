@@ -52,7 +52,7 @@ func (p *pair) enqueue(topic string, sizes ...int) int {
 	o := p.client.Stream(topic)
 	var b Batch
 	for i, size := range sizes {
-		add(p.t, &b, content(topic, o.next+uint64(i), size))
+		add(p.t, &b, content(o.Topic, o.next+uint64(i), size))
 	}
 	before := o.next
 	n, first, err := p.client.Enqueue(o, &b, 0)

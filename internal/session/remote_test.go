@@ -98,7 +98,7 @@ func (r *remote) receive(p []byte) error {
 		r.handles[f.Handle].in.RejectSeen(f.Sequence)
 	case *wire.Ping:
 		r.send(&wire.Frame{Body: &wire.Frame_Pong{Pong: &wire.Pong{Id: f.Id}}})
-	case *wire.Pong:
+	case *wire.Pong, *wire.Release:
 	default:
 		return fmt.Errorf("unexpected %T", frame)
 	}

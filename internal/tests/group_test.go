@@ -320,10 +320,12 @@ func TestGroup_ThatHoldsUpItsTopicIsLogged(t *testing.T) {
 			}
 			published := later(func() error { return h.newPublisher(t, nil).Publish(h.topic("a"), msgs...) })
 			others := later(func() error { receiveAcked(t, alive, 3*window); return nil })
-			for line := log.Next(t, "info"); ; line = log.Next(t, "info") {
-				if line.Fields["consumer_group"] == "stuck" && line.Fields["key"] == c.key {
-					require.Equal(t, `"a"`, line.Fields["topic"])
-					break
+			for said, late := false, time.After(patience); !said; {
+				select {
+				case line := <-log.Lines:
+					said = line.Fields["consumer_group"] == "stuck" && line.Fields["key"] == c.key && line.Fields["topic"] == `"a"`
+				case <-late:
+					require.Fail(t, "nothing is said")
 				}
 			}
 			for range 3 * window {

@@ -120,7 +120,7 @@ func (w *world) subFailure(s *subscriber, m *message.Message, reason error) {
 	}
 	w.mu.Lock()
 	found.failed = "OnFailure of a subscriber"
-	if n := spentAttempts(reason); n > found.nacks && s.plan.AckWait == 0 {
+	if n := spentAttempts(reason); n > found.nacks && !s.life.of.impatient() {
 		w.violatedLocked(2, "a message fails for good although no handler has nacked it so often", "%v: %v, %d nacks", found, reason, found.nacks)
 	}
 	w.noteLocked("OnFailure of a subscriber: m%d: %v", found.id, reason)

@@ -14,7 +14,7 @@ func (w *world) checkGroups() {
 	w.checkUnionsLocked()
 	w.checkDeclaredLocked()
 	for _, m := range w.messages {
-		if m.outcome != okay || m.dropped != "" || m.failed != "" || len(m.acks) == 0 || len(m.to) != 1 || w.ephemeral(m) {
+		if m.outcome != okay || m.dropped != "" || m.failed != "" || len(m.acks) == 0 || len(m.to) != 1 || w.ephemeral(m) || w.rejectedLocked(m) {
 			continue
 		}
 		lives := w.receivers[m.to[0]].lives

@@ -22,13 +22,22 @@ func (w *world) circumstancesLocked(m *msg) string {
 	return s
 }
 
+// rejectedLocked tells that a message may have failed for good, and that neither end has a hook that was told. The caller
+// must hold mu.
+func (w *world) rejectedLocked(m *msg) bool {
+	for _, s := range w.receivers[m.to[0]].plan.Subs {
+		if s.NoHook && s.Attempts > 0 && m.nacks >= s.Attempts && w.leftLocked(m) {
+			return true
+		}
+	}
+	return false
+}
+
 // suspectsLocked are what may have to do with it at its first receiver. The caller must hold mu.
 func (w *world) suspectsLocked(m *msg) string {
 	r := w.receivers[m.to[0]]
-	for _, s := range r.plan.Subs {
-		if s.NoHook && s.Attempts > 0 && m.nacks >= s.Attempts && w.leftLocked(m) {
-			return ": it was rejected to a publisher that had left"
-		}
+	if w.rejectedLocked(m) {
+		return ": it was rejected to a publisher that had left"
 	}
 	if s := w.suspectLocked(r, m.name()); s != "" {
 		return s

@@ -24,12 +24,6 @@ var opens = []open{
 	{`a message acked before its channel was closed comes again, though the connection stood until then`, 4249, "acks are not written before a channel closes"},
 	{`.* not handled when all is well again: it was rejected to a publisher that had left`, 2823, "a rejection to a publisher that has left goes nowhere"},
 
-	// Groups.
-	{`.*: (a group|a declared group) was dropped`, 344, "a group that is dropped and made anew"},
-	{`.*: (an unnamed subscription came and went|it was initialized without a group)`, 2974, "the group without a name has no end beside others"},
-	{`a message that was acked is said to be gone with its topic`, 283, "an ephemeral topic ends before its acks are sent"},
-	{`a nacked message stays with its member although a sibling is idle`, 18, "a member that always nacks keeps its message"},
-
 	// The wire.
 	{`.* not handled when all is well again: it is over the peer's limit`, 2048, "a message over the peer's frame is settled and its refusal is not reported"},
 	{`Drain says nil for what was not handled`, 2048, "the same"},

@@ -2,6 +2,7 @@ package apisim
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -167,4 +168,10 @@ func (r *receiver) groups() (names []string) {
 		}
 	}
 	return names
+}
+
+// impatient tells that some of its Subscribers give up on handlers: what others of a group then get has more attempts than
+// any handler has nacked.
+func (r *receiver) impatient() bool {
+	return slices.ContainsFunc(r.plan.Subs, func(s subscriberPlan) bool { return s.AckWait > 0 })
 }

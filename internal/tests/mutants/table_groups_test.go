@@ -1,0 +1,177 @@
+package mutants
+
+// groupMutants are mistakes in how topics and groups end, and in what members leave to others.
+var groupMutants = []mutant{
+	// Ends of topics.
+	{
+		"the end of a stream overtakes its acks", "internal/acked/receiver/ended.go",
+		"\t\tack, ok := s.in.Ack()\n\t\tif !ok {\n", "\t\tack, ok := s.in.Ack()\n\t\tif ok || !ok {\n",
+		receiverProbe("TestStream_AcksGoBeforeItsEnd"),
+	},
+	{
+		"a stream is forgotten with its topic", "internal/acked/receiver/evict.go",
+		"\"the topic's last subscription ended\"))\n\t}\n", "\"the topic's last subscription ended\"))\n\t\tr.removeUnused(s)\n\t}\n",
+		receiverProbe("TestStream_ThatEndedAnswersItsSenderThatWasAway"),
+	},
+	{
+		"a stream that ended is kept for good", "internal/acked/receiver/tombstones.go",
+		"if t.forgotten != nil {", "if false {",
+		receiverProbe("TestReceiver_ForgetsStreamsThatEnded"),
+	},
+	{
+		"a stream that ended begins anew with its topic", "internal/acked/receiver/registry.go",
+		"stored.Settled, known = s.settled(), true", "known = true",
+		receiverProbe("TestStream_ThatEndedGoesOnWithATopicThatExistsAgain"),
+	},
+	{
+		"what was received counts as received at the end", "internal/session/inbound.go",
+		"in.next = min(in.next, max(in.ackedNext, in.settled.End()))\n", "",
+		probe{"internal/session", "^TestInbound_EndTellsWhatIsSettled$", ""},
+	},
+	{
+		"a subscription joins a topic that has ended", "internal/dispatch/topic.go",
+		"\tif t.ended {\n\t\tt.mu.Unlock()\n\t\treturn nil\n\t}\n", "",
+		dispatchProbe("TestTopic_NobodyJoinsOneThatHasEnded"),
+	},
+	{
+		"a topic is forgotten with what it keeps", "internal/dispatch/topic.go",
+		"g != t.vacant || g.initialized || g.unsettled.Load() > 0", "g != t.vacant || g.initialized",
+		dispatchProbe("TestTopic_RetiresWhenUnused"),
+	},
+	{
+		"a declared group that was dropped is declared anew", "internal/dispatch/topic.go",
+		"return !t.ended && !t.lasting &&", "return !t.ended &&",
+		receiverProbe("TestReceiver_RetiresTopicsThatNobodyUses"),
+	},
+
+	// Replies.
+	{
+		"an ephemeral stream waits for ever", "internal/session/tick.go",
+		"if o.ephemeral {", "if false {",
+		probe{"internal/session", "^TestEphemeral_RefusesWhatFindsNoTopic$", ""},
+	},
+	{
+		"a full topic counts as absent", "internal/session/ephemeral.go",
+		"(o.state != open || o.credit.messages == 0)", "(o.state != open || o.hasUnsent())",
+		probe{"internal/session", "^TestEphemeral_WaitsForATopicThatIsThere$", ""},
+	},
+	{
+		"replies share a stream with other messages", "publisher_topics.go",
+		"t.stream = session.Ephemeral(d.name)", "t.stream = d.name",
+		probe{"internal/tests", "^TestReply_LateOneIsDroppedWithAShortTimeout$", ""},
+	},
+	{
+		"what was not enqueued is dropped without a word", "publisher_send.go",
+		"p.drop(t.peer, t.name, bytes.Clone(encoded), err)", "_ = bytes.Clone(encoded)",
+		probe{"internal/tests", "^TestReply_LateOneIsDropped$", ""},
+	},
+
+	// Groups that end.
+	{
+		"a named group waits for a subscription that ended", "internal/dispatch/topic.go",
+		"\tif g == nil {\n\t\tg = t.newGroupLocked(name)", "\tif g == nil || name != \"\" {\n\t\tg = t.newGroupLocked(name)",
+		dispatchProbe("TestRemainder_HoldsUpNoNamedGroup"),
+	},
+	{
+		"a subscription that ends beside a group stays", "internal/dispatch/topic.go",
+		"named = named || !unnamed(other)", "_ = unnamed(other)",
+		dispatchProbe("TestRemainder_HoldsUpNoNamedGroup"),
+	},
+	{
+		"only the first to come gets what was left", "internal/dispatch/topic.go",
+		"\t\tg.giveAgain(t.union.live())\n", "",
+		dispatchProbe("TestRemainder_IsGivenToAllThatComeBack"),
+	},
+	{
+		"what one left beside another is lost", "internal/dispatch/topic.go",
+		"\tg.giveAgain(t.beside.live())\n", "",
+		dispatchProbe("TestRemainder_IsGivenToAllThatComeBack"),
+	},
+	{
+		"what is left is kept for ever", "internal/dispatch/remainder.go",
+		"if now.Before(d.run.until) {", "if now.Before(d.run.until.Add(time.Hour)) {",
+		dispatchProbe("TestRemainder_BesideAnother"),
+	},
+	{
+		"what is left grows", "internal/dispatch/remainder.go",
+		"if held.Messages > size.Messages || held.Bytes > size.Bytes {", "if held.Messages > 9*size.Messages {",
+		dispatchProbe("TestRemainder_HoldsAtMostAWindow"),
+	},
+	{
+		"a message is settled once more", "internal/dispatch/run.go",
+		"case r.repeats():\n\t\treturn nil, false\n", "",
+		dispatchProbe("TestRemainder_IsGivenToAllThatComeBack"),
+	},
+	{
+		"a dropped declared group is waited for", "internal/dispatch/topic.go",
+		"\tdelete(t.declared, group)\n\tg := t.vacant", "\tg := t.vacant",
+		dispatchProbe("TestTopic_DroppedDeclaredGroupIsNotWaitedFor"),
+	},
+
+	{
+		"a message that comes again has another key", "internal/dispatch/key.go",
+		"if g.dropped || d.key != nil {", "if g.dropped {",
+		dispatchProbe("TestKey_StaysTheFirstOne"),
+	},
+
+	// What members leave to others.
+	{
+		"whoever is quickest takes a nacked message", "internal/dispatch/group.go",
+		"\tm.handed = append(m.handed, d)\n", "\tg.returned = insertOrdered(g.returned, d)\n",
+		dispatchProbe("TestMember_HandOverGoesToAWaitingMemberOnly"),
+	},
+	{
+		"a member is handed its own message", "internal/dispatch/group.go",
+		"func(m *Member) bool { return m != except }", "func(m *Member) bool { return m != nil || except == nil }",
+		dispatchProbe("TestMember_HandOverGoesToAWaitingMemberOnly"),
+	},
+	{
+		"a member that closes keeps what it was handed", "internal/dispatch/group.go",
+		"\tm.stopped = true\n\tg.removeWaiter(m)\n\tfor _, d := range m.takeHanded() {", "\tm.stopped = true\n\tg.removeWaiter(m)\n\tfor _, d := range m.handed[len(m.handed):] {",
+		dispatchProbe("TestMember_StopTakingLeavesAllToTheOthers"),
+	},
+	{
+		"what comes back is not marked", "internal/dispatch/group.go",
+		"[]settledRange {\n\td.Redelivered = true\n", "[]settledRange {\n",
+		dispatchProbe("TestMember_FirstDeliveriesAscendWhileMembersLeave"),
+	},
+	{
+		"a nacked message stays where it is", "watcher.go",
+		"case s.member.HandOver(d):", "case false:",
+		probe{"internal/tests", "^TestGroup_NackedMessageGoesToAnIdleMember$", ""},
+	},
+
+	// What holds up a topic.
+	{
+		"nothing is said of a group that holds up its topic", "internal/acked/receiver/stream.go",
+		"\tif full {\n\t\ts.topic.CheckBehind()\n\t}\n", "\t_ = full\n",
+		probe{"internal/tests", "^TestGroup_ThatHoldsUpItsTopicIsLogged$", ""},
+	},
+	{
+		"nothing is said of a key that holds up its topic", "pump.go",
+		"p.member.CheckKey(key)", "_ = p.blockedKey",
+		probe{"internal/tests", "^TestGroup_ThatHoldsUpItsTopicIsLogged$", ""},
+	},
+
+	// Ready.
+	{
+		"credit comes before Ready", "internal/dispatch/topic.go",
+		"len(t.declared) == 0 && !t.held && !t.ended", "len(t.declared) == 0 && !t.ended",
+		receiverProbe("TestReceiver_HoldsNewTopicsClosed"),
+	},
+	{
+		"a topic that is made later is not held", "internal/acked/receiver/receiver.go",
+		"\t\tt.Hold(r.held)\n", "",
+		receiverProbe("TestReceiver_HoldsNewTopicsClosed"),
+	},
+	{
+		"one Ready is enough", "ready.go",
+		"held, all := m.holds > 0,", "held, all := m.holds > 1,",
+		probe{"internal/tests", "^TestReady_", ""},
+	},
+	{
+		"a closed Subscriber is waited for", "ready.go",
+		"\t\tcase <-ended:\n", "",
+		probe{"internal/tests", "^TestReady_EndsWithItsOwner$", ""},
+	},
+}
