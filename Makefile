@@ -103,7 +103,7 @@ vet: ## go vet, and that everything is formatted
 	@test -z "$$(gofmt -l $$(git ls-files '*.go' ':!*.pb.go'))" || { echo "run make fmt"; exit 1; }
 
 lint: vet ## golangci-lint with .golangci.yml, and which package may import which
-	$(GOLANGCI) run $(MODULES)
+	$(GOLANGCI) run --allow-parallel-runners $(MODULES)
 	go test -run TestImports ./internal/tests
 
 T ?= 1m

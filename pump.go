@@ -1,12 +1,17 @@
 package buffstreams
 
 import (
+	"bytes"
+	"errors"
+	"maps"
 	"sync/atomic"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
+	"github.com/buffstreams/watermill-buffstreams/internal/hook"
 )
 
 const (
@@ -22,7 +27,7 @@ const (
 )
 
 // pump moves a subscription's messages: it takes them from the group, emits them, and settles them when they are acked.
-// One goroutine does all of that, so that a handler that acks promptly costs no other; see reap.go for the way back.
+// One goroutine does all of that, so that a handler that acks promptly costs no other.
 //
 // A message that was taken is in one of these states:
 //
@@ -238,4 +243,195 @@ func (p *pump) stop() {
 	for _, d := range p.endRedeliveries() {
 		p.member.Return(d)
 	}
+}
+
+// reap collects the answers of messages in flight, up to the first message that has none.
+func (p *pump) reap() {
+	n := 0
+	for n < len(p.inFlight) && p.reapOne(p.inFlight[n]) {
+		n++
+	}
+	p.removeFirst(n)
+}
+
+// reapOne takes over a message that was acked or nacked. It returns false for a message without an answer.
+func (p *pump) reapOne(f flight) bool {
+	switch {
+	case f.acked():
+		p.acked = append(p.acked, f.ctx.end())
+		p.progress = true
+		if p.watched.Load() > 0 {
+			p.handling.answered()
+		}
+		if p.timeout > slowAfter { // the channel is read again
+			p.timeout, p.timerOn = slowAfter, false
+		}
+	case f.nacked():
+		p.startWatcher(f)
+	default:
+		return false
+	}
+	return true
+}
+
+// watchFirst leaves the first n messages in flight to watchers, apart from those that were acked.
+func (p *pump) watchFirst(n int) {
+	for _, f := range p.inFlight[:n] {
+		if !p.reapOne(f) {
+			p.startWatcher(f)
+		}
+	}
+	p.removeFirst(n)
+}
+
+// removeFirst takes the first n messages, which were acked or are watched, out of inFlight.
+func (p *pump) removeFirst(n int) {
+	if n == 0 {
+		return
+	}
+	left := copy(p.inFlight, p.inFlight[n:])
+	clear(p.inFlight[left:])
+	p.inFlight = p.inFlight[:left]
+	if p.ackImmediately || len(p.acked) >= maxDeferred {
+		p.settle()
+	}
+}
+
+// settle reports acked messages to the topic.
+func (p *pump) settle() {
+	if len(p.acked) == 0 {
+		return
+	}
+	acked := p.acked
+	if p.durable {
+		p.acked = nil // whoever takes the pump over leaves them to the goroutine that is in the DedupeStore
+		p.code.enter(nameDedupe)
+	}
+	p.member.SettleAll(acked)
+	if p.durable {
+		p.code.leave()
+	}
+	clear(acked)
+	p.acked = acked[:0]
+}
+
+// takeBack takes the messages that no handler has received out of the channel and of inFlight.
+func (p *pump) takeBack() (back []dispatch.Delivery) {
+	kept := p.inFlight[:0]
+	var received *message.Message
+	for _, f := range p.inFlight {
+		if received == nil {
+			select {
+			case received = <-p.out:
+			default:
+			}
+		}
+		if f.msg != received { // the channel is in the same order: a handler has it
+			kept = append(kept, f)
+			continue
+		}
+		received = nil
+		back = append(back, f.ctx.end())
+	}
+	clear(p.inFlight[len(kept):])
+	p.inFlight = kept
+	return back
+}
+
+// flight is one delivery as a Watermill message, from its emission to its end.
+type flight struct {
+	msg *message.Message
+	ctx *messageContext // has the delivery
+}
+
+func (s *subscription) newFlight(d dispatch.Delivery, msg *message.Message) flight {
+	f := flight{msg, &messageContext{sub: s, delivery: d}}
+	msg.SetContext(f.ctx)
+	return f
+}
+
+func (f flight) acked() bool { return isClosed(f.msg.Acked()) }
+
+func (f flight) nacked() bool { return isClosed(f.msg.Nacked()) }
+
+// decoding is the delivery that the pump's callbacks are about.
+type decoding struct {
+	busy     bool
+	delivery dispatch.Delivery
+}
+
+// decode returns a delivery's message and, where that is asked for, its key. With an error, the message has the raw bytes
+// as payload.
+func (p *pump) decode(d *dispatch.Delivery, keyed bool) (msg *message.Message, key string, err error) {
+	p.decoding = decoding{true, *d}
+	if p.trusted {
+		msg, err = p.unmarshal(d)
+	} else {
+		p.code.enter(nameUnmarshaler)
+		msg, err = p.unmarshal(d)
+		p.code.leave()
+	}
+	if keyed {
+		p.code.enter(nameKey)
+		failed := hook.Call(nameKey, func() error { key = p.subscriber.cfg.Key(msg); return nil })
+		p.code.leave()
+		if failed != nil && err == nil {
+			msg, err = undecoded(d, failed), failed
+		}
+	}
+	p.decoding = decoding{}
+	return msg, key, err
+}
+
+// unmarshal returns a message in any case: see decode.
+func (s *subscription) unmarshal(d *dispatch.Delivery) (*message.Message, error) {
+	if !s.trusted {
+		return s.unmarshalGuarded(d)
+	}
+	msg, err := s.subscriber.cfg.Unmarshaler.Unmarshal(s.topic, d.Message())
+	if err != nil {
+		return undecoded(d, err), err
+	}
+	return msg, nil
+}
+
+// unmarshalGuarded is unmarshal for an Unmarshaler of the user's.
+func (s *subscription) unmarshalGuarded(d *dispatch.Delivery) (msg *message.Message, err error) {
+	err = hook.Call(nameUnmarshaler, func() (err error) {
+		if msg, err = s.subscriber.cfg.Unmarshaler.Unmarshal(s.topic, d.Message()); err == nil {
+			msg, err = usable(msg)
+		}
+		return err
+	})
+	if err != nil {
+		return undecoded(d, err), err
+	}
+	return msg, nil
+}
+
+// undecoded is a message that cannot be decoded.
+func undecoded(d *dispatch.Delivery, reason error) *message.Message {
+	msg := message.NewMessage(watermill.NewUUID(), d.Message())
+	msg.Metadata.Set(UndecodableKey, reason.Error())
+	return msg
+}
+
+var errNoMessageDecoded = errors.New("the Unmarshaler returned neither a message nor an error")
+
+// usable makes a message of the user's one that can be emitted: with metadata that can be added to, and with an answer of
+// its own that can be waited for. A literal has none, and one that was emitted or answered before has another's.
+func usable(msg *message.Message) (*message.Message, error) {
+	if msg == nil {
+		return nil, errNoMessageDecoded
+	}
+	_, emitted := msg.Context().(*messageContext)
+	if emitted || msg.Acked() == nil || msg.Nacked() == nil || isClosed(msg.Acked()) || isClosed(msg.Nacked()) {
+		fresh := message.NewMessage(msg.UUID, bytes.Clone(msg.Payload))
+		maps.Copy(fresh.Metadata, msg.Metadata)
+		return fresh, nil
+	}
+	if msg.Metadata == nil {
+		msg.Metadata = message.Metadata{}
+	}
+	return msg, nil
 }

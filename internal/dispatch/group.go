@@ -1,8 +1,12 @@
 package dispatch
 
 import (
+	"bytes"
 	"slices"
 	"sync/atomic"
+	"time"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 )
 
 // group is one reader of a topic's log, shared by its members: a consumer group, or a single subscription without one.
@@ -173,4 +177,279 @@ func (g *group) position() uint64 {
 		return r.pos + uint64(g.index)
 	}
 	return g.topic.pos
+}
+
+// Member is one consumer of a group. Its methods are safe for concurrent use. waiting, handed, stopped and left are
+// guarded by Topic.mu.
+type Member struct {
+	group   *group
+	notify  func()
+	waiting bool       // in group.waiters
+	handed  []Delivery // by another member: no other takes them
+	stopped bool       // it takes nothing more
+	left    bool
+}
+
+// deferAcksFrom is the number of ready messages from which a late ack leaves no member without messages, even if
+// publishers wait for that ack.
+const deferAcksFrom = 64
+
+// Take returns the group's next message. When there is none, the member waits to be notified, and has to Take then: no
+// other member is notified of the same message. deferAcks tells that so many messages are left that acks are not urgent.
+func (m *Member) Take() (d Delivery, deferAcks, ok bool) {
+	return m.take(false)
+}
+
+// TakeToClaim is Take for a member that orders messages by key. It has to Claim the delivery's key then, or to Forgo it,
+// or to Return the delivery: no later message of the group is claimed before.
+func (m *Member) TakeToClaim() (d Delivery, deferAcks, ok bool) {
+	return m.take(true)
+}
+
+func (m *Member) take(toClaim bool) (d Delivery, deferAcks, ok bool) {
+	g := m.group
+	g.topic.mu.Lock()
+	defer g.topic.mu.Unlock()
+	if m.stopped || g.dropped {
+		return d, false, false
+	}
+	if len(m.handed) > 0 {
+		d, ok = m.handed[0], true
+		m.handed = m.handed[1:]
+	} else {
+		d, ok = g.pop()
+	}
+	switch {
+	case !ok && !m.waiting:
+		g.addWaiter(m)
+	case ok && toClaim && d.key == nil:
+		g.addUnclaimed(d.pos())
+	}
+	return d, !g.topic.ackImmediately && g.ready() >= deferAcksFrom, ok
+}
+
+// Return gives a delivery back: it is the group's next message again, in its place in the log.
+func (m *Member) Return(d Delivery) {
+	g := m.group
+	g.topic.mu.Lock()
+	done := g.giveBack(d)
+	g.topic.mu.Unlock()
+	g.topic.report(done)
+}
+
+// HandOver gives a delivery to the member of the group that has waited longest for a message, and to no other. It
+// returns false, and the delivery stays the member's own, if no other member waits.
+func (m *Member) HandOver(d Delivery) bool {
+	g := m.group
+	g.topic.mu.Lock()
+	defer g.topic.mu.Unlock()
+	return !g.dropped && g.handOver(d, m)
+}
+
+// takeHanded returns what was handed to the member and not taken.
+func (m *Member) takeHanded() (ds []Delivery) {
+	ds, m.handed = m.handed, nil
+	return ds
+}
+
+// Yield gives deliveries back for members that wait, and makes this member wait behind them. It is notified when to
+// Take again, at once if no other member waits any more.
+func (m *Member) Yield(ds ...Delivery) {
+	g := m.group
+	g.topic.mu.Lock()
+	g.removeWaiter(m)
+	first := len(g.waiters) == 0
+	var done []settledRange
+	for _, d := range ds {
+		done = append(done, g.giveBack(d)...)
+	}
+	if !m.stopped {
+		g.addWaiter(m)
+	}
+	if first {
+		g.wake(1)
+	}
+	g.topic.mu.Unlock()
+	g.topic.report(done)
+}
+
+// StopTaking makes Take find nothing from now on. What was reserved for the member, or it was notified of, is the others'.
+func (m *Member) StopTaking() {
+	g := m.group
+	g.topic.mu.Lock()
+	done := g.stopTaking(m)
+	g.topic.mu.Unlock()
+	g.topic.report(done)
+}
+
+// AcksImmediately reports whether acks are urgent at all times.
+func (m *Member) AcksImmediately() bool { return m.group.topic.ackImmediately }
+
+// Exclusive reports whether the group has no other member. The member is notified when that ends.
+func (m *Member) Exclusive() bool { return m.group.memberCount.Load() <= 1 }
+
+// HasWaiters reports whether another member of the group waits for a message.
+func (m *Member) HasWaiters() bool {
+	m.group.topic.mu.Lock()
+	defer m.group.topic.mu.Unlock()
+	return slices.ContainsFunc(m.group.waiters, func(other *Member) bool { return other != m })
+}
+
+// Leave ends the membership. What the member has taken must be settled or given back before. A group without a name
+// ends with it: see Topic.
+func (m *Member) Leave() {
+	t := m.group.topic
+	t.mu.Lock()
+	done := t.leaveLocked(m)
+	handled, dropped, ended := t.expireLocked()
+	done = append(done, handled...)
+	t.mu.Unlock()
+	t.report(done)
+	if ended {
+		t.end(dropped)
+	} else {
+		t.mayBeUnused()
+	}
+}
+
+// Delivery is one message given to a member, which has to Settle, Refuse, Return or Yield it. Until then the message is
+// there as it arrived, whatever a handler does with the bytes that Message gave it.
+type Delivery struct {
+	run     *run
+	index   int32
+	data    []byte    // the message, if it was detached from the run
+	key     *keyQueue // of the key that the delivery holds, or nil
+	Attempt int       // earlier deliveries of the message that ended without an ack
+
+	// Redelivered tells that the message was given to a member before: to one that gave it back, or to a group that ended.
+	Redelivered bool
+}
+
+// Message returns the message in memory that is the caller's: a handler may write to it.
+func (d *Delivery) Message() []byte {
+	return bytes.Clone(d.arrived()) // unlike with make, no memory is cleared first
+}
+
+// arrived is the message as it arrived.
+func (d *Delivery) arrived() []byte {
+	if d.data != nil {
+		return d.data
+	}
+	return d.run.message(int(d.index))
+}
+
+// length is that of the message in bytes.
+func (d *Delivery) length() int {
+	if d.data != nil {
+		return len(d.data)
+	}
+	return d.run.length(int(d.index))
+}
+
+// Detach moves the message out of memory that it shares with others. It is for a delivery that may take long: one that
+// is stuck must not keep its whole run. It needs no lock.
+func (d *Delivery) Detach() {
+	if d.data == nil && d.run.count() > 1 {
+		d.data = bytes.Clone(d.arrived())
+		d.run.release()
+	}
+}
+
+// Origin is where the message came from, and its sequence there. It may be called while the delivery is detached.
+func (d *Delivery) Origin() (Source, uint64) { return d.run.source, d.run.first + uint64(d.index) }
+
+// Received is when the message arrived.
+func (d *Delivery) Received() time.Time { return d.run.at }
+
+// Again reports whether the message is given out once more, as another subscription without a group had not settled it:
+// see Topic. It may have been settled.
+func (d Delivery) Again() bool { return d.run.repeats() }
+
+// pos is the message's position in the log.
+func (d *Delivery) pos() uint64 { return d.run.pos + uint64(d.index) }
+
+// settle ends the delivery for its group. last reports whether every group has settled the message now. The caller must
+// hold Topic.mu if the run is shared.
+func (d Delivery) settle(refusal *Refusal, size func(n int) int) (s settledRange, last bool) {
+	n := size(d.length())
+	refusal, last = d.run.settle(int(d.index), refusal)
+	s = settledRange{run: d.run, index: int(d.index), count: 1, bytes: n, refusal: refusal}
+	if d.data == nil {
+		d.run.release()
+	}
+	return s, last
+}
+
+// Settle ends a delivery: the message was handled.
+func (m *Member) Settle(d Delivery) { m.settle([]Delivery{d}, nil) }
+
+// SettleAll ends deliveries whose messages were handled.
+func (m *Member) SettleAll(ds []Delivery) { m.settle(ds, nil) }
+
+// Refuse ends a delivery: the message will not be handled.
+func (m *Member) Refuse(d Delivery, refusal Refusal) { m.settle([]Delivery{d}, &refusal) }
+
+// settle ends deliveries, and lets the keys that they hold go on. That comes after the report: what the report makes
+// durable cannot come again beside the key's next message.
+func (m *Member) settle(ds []Delivery, refusal *Refusal) {
+	t := m.group.topic
+	m.group.unsettled.Add(int64(-len(ds)))
+	var few [4]settledRange
+	done, keyed := few[:0], false
+	for _, d := range ds {
+		keyed = keyed || d.key != nil
+		if s, last := t.settle(d, refusal); last {
+			done = appendSettled(done, s)
+		}
+	}
+	t.report(done)
+	if keyed {
+		m.releaseKeys(ds)
+	}
+}
+
+// settle ends a delivery for its group, under the lock if other groups have to settle the message too.
+func (t *Topic) settle(d Delivery, refusal *Refusal) (s settledRange, last bool) {
+	if d.run.shared() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if refusal == nil {
+			d.run.left[d.index] |= handled
+		}
+	}
+	return d.settle(refusal, t.size)
+}
+
+// settledRange is consecutive messages of a run that every group has settled; a refused message is a range of its own.
+type settledRange struct {
+	run          *run
+	index, count int
+	bytes        int // as the window counts them
+	refusal      *Refusal
+}
+
+// appendSettled appends a range, or lengthens the last one by it.
+func appendSettled(done []settledRange, s settledRange) []settledRange {
+	if n := len(done); n > 0 {
+		last := &done[n-1]
+		if last.run == s.run && last.index+last.count == s.index && last.refusal == nil && s.refusal == nil {
+			last.count += s.count
+			last.bytes += s.bytes
+			return done
+		}
+	}
+	return append(done, s)
+}
+
+// report passes settled messages to their sources, and gives the window their room back. The caller must not hold t.mu.
+func (t *Topic) report(done []settledRange) {
+	for _, s := range done {
+		first := s.run.first + uint64(s.index)
+		if s.refusal != nil {
+			s.run.source.Refused(first, *s.refusal)
+		} else {
+			s.run.source.Settled(first, first+uint64(s.count)-1)
+		}
+		t.window.Release(flow.Amount{Messages: s.count, Bytes: s.bytes})
+	}
 }

@@ -140,20 +140,6 @@ func (c *Client) Unreceived() (n int) {
 	return n
 }
 
-// Enqueue adds as many messages of b to a stream, from index i on, as its window has room for. It returns their number
-// and the sequence of the first. When they are not all, Room says when to try again.
-func (c *Client) Enqueue(o *Outbound, b *Batch, i int) (taken int, first uint64, err error) {
-	if o.cause != nil {
-		return 0, 0, o.cause
-	}
-	first = o.next
-	taken = o.enqueue(b, i)
-	if taken > 0 {
-		c.schedule(o)
-	}
-	return taken, first, nil
-}
-
 // Await registers w for messages of the stream that were enqueued.
 func (c *Client) Await(o *Outbound, w *Waiter) { o.await(w) }
 

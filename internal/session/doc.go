@@ -49,14 +49,13 @@
 //	receive.go       Client.Receive: what each frame does
 //	refusal.go       messages and streams that the peer refuses
 //	tick.go          what is due after a time: deadlines, idle streams, pings
-//	outbound.go      Outbound: sending, resuming, acks
-//	retransmit.go    its retransmit buffer; chunk.go: a part of that
+//	outbound.go      Outbound: sending, resuming, acks, and the callers that wait for them
+//	retransmit.go    its retransmit buffer, and Client.Enqueue, which fills it; chunk.go: a part of that
 //	deferredfree.go  its freed memory, until nothing is written from it
 //	fetched.go       streams whose messages a store keeps
-//	waiter.go        callers that wait until messages are received or handled
 //	inbound.go       Inbound
 //	watermark.go     sets of sequences
 //	credit.go        what a sender may send
-//	frame.go         limits and frames; encode.go, decode.go: their bytes; codec.go: their headers
+//	frame.go         limits, and frames to bytes and back; codec.go: their headers
 //	errors.go        refusals and their sentinels
 package session

@@ -7,6 +7,20 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/buffers"
 )
 
+// Enqueue adds as many messages of b to a stream, from index i on, as its window has room for. It returns their number
+// and the sequence of the first. When they are not all, Room says when to try again.
+func (c *Client) Enqueue(o *Outbound, b *Batch, i int) (taken int, first uint64, err error) {
+	if o.cause != nil {
+		return 0, 0, o.cause
+	}
+	first = o.next
+	taken = o.enqueue(b, i)
+	if taken > 0 {
+		c.schedule(o)
+	}
+	return taken, first, nil
+}
+
 // enqueue adds as many messages of b, from index i on, as the window has room for. A message that is larger than the
 // window fits when the buffer is empty.
 func (o *Outbound) enqueue(b *Batch, i int) (taken int) {

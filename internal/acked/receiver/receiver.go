@@ -1,6 +1,6 @@
 // Package receiver is the receiving half of the acked protocol. A message comes from a connection (conn.go) into its
 // stream (stream.go), through the session, into the log of its topic (package dispatch). What a consumer has settled
-// goes back through ack.go, with a dedupe store through dedupe.go, and onto the connection in write.go.
+// goes back through write.go onto the connection, with a dedupe store by way of dedupe.go.
 package receiver
 
 import (

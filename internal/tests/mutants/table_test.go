@@ -45,7 +45,7 @@ var mutants = slices.Concat(ackedMutants, storageMutants, callMutants, custodyMu
 		simulation,
 	},
 	{
-		"handled means received", "internal/session/waiter.go",
+		"handled means received", "internal/session/outbound.go",
 		"if o.settled.Covers(w.First, w.Last) {\n\t\t\tw.finish", "if w.Last < o.firstUnreceived() {\n\t\t\tw.finish",
 		simulation,
 	},
@@ -252,7 +252,7 @@ var mutants = slices.Concat(ackedMutants, storageMutants, callMutants, custodyMu
 		simulation,
 	},
 	{
-		"ack before the dedupe store's fsync", "internal/acked/receiver/ack.go",
+		"ack before the dedupe store's fsync", "internal/acked/receiver/write.go",
 		"if s.committer != nil && s.persist", "s.settle(first, last)\nif s.committer != nil && s.persist",
 		simulation,
 	},
@@ -301,7 +301,7 @@ var mutants = slices.Concat(ackedMutants, storageMutants, callMutants, custodyMu
 		simulation,
 	},
 	{
-		"no checksum on frames", "internal/session/decode.go",
+		"no checksum on frames", "internal/session/frame.go",
 		"if crc32.Checksum(payload[:n], castagnoli) !=", "if false && crc32.Checksum(payload[:n], castagnoli) !=",
 		probe{"internal/session", "^TestEncoder_VerifyNoticesEveryFlippedBit$", ""},
 	},

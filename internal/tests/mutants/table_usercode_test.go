@@ -6,12 +6,12 @@ func dispatchProbe(run string) probe { return probe{"internal/dispatch", "^" + r
 // userCodeMutants are mistakes in how the user's code is called, and in what is left of it.
 var userCodeMutants = []mutant{
 	{
-		"a handler writes into the message that is kept", "internal/dispatch/delivery.go",
+		"a handler writes into the message that is kept", "internal/dispatch/group.go",
 		"return bytes.Clone(d.arrived())", "return d.arrived()",
 		seamProbe("TestSubscriber_RedeliveryHasTheBytesThatArrived"),
 	},
 	{
-		"a slow message keeps its whole run", "internal/dispatch/delivery.go",
+		"a slow message keeps its whole run", "internal/dispatch/group.go",
 		"\t\td.run.release()\n\t}\n}\n\n// Origin", "\t}\n}\n\n// Origin",
 		dispatchProbe("TestRun_SlowMessageKeepsOnlyItself"),
 	},
@@ -26,7 +26,7 @@ var userCodeMutants = []mutant{
 		seamProbe("TestSubscriber_SenselessAnswersFailTheirMessage"),
 	},
 	{
-		"a literal is emitted as it is", "flight.go",
+		"a literal is emitted as it is", "pump.go",
 		"emitted || msg.Acked() == nil || msg.Nacked() == nil ||", "emitted ||",
 		seamProbe("TestSubscriber_TakesWhatAnUnmarshalerReturns"),
 	},
