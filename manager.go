@@ -198,6 +198,7 @@ func (m *Manager) senderConfig(t netio.Target) (sender.Config, error) {
 		PingAfter: acked.PingAfter, DeadAfter: acked.DeadAfter, ForgetAfter: acked.ForgetAfter,
 		Backoff: acked.Reconnect.BackOff, Identity: newIdentity(), NextStream: func() uint64 { return m.streams.Add(1) },
 		Budget: m.kept, Workers: m.workers, Ticker: m.ticker, Logger: m.cfg.Logger,
+		Refused: func(r session.Refused) { m.failures.add(r.Topic, r.Message, r.Err) },
 	}
 	if acked.Token != nil {
 		cfg.Token = func(ctx context.Context) (string, error) { return acked.Token(ctx, formatAddress(t)) }

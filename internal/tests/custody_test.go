@@ -114,6 +114,30 @@ func TestManager_CloseReportsWhatPublishersHandedOver(t *testing.T) {
 	require.Equal(t, []string{"0", "1", "2"}, left.got())
 }
 
+// TestManager_HearsOfWhatIsRefusedWhenItsPublisherHasLeft, whose nil Close was the last that the publisher could say.
+func TestManager_HearsOfWhatIsRefusedWhenItsPublisherHasLeft(t *testing.T) {
+	h := newHouse(t, buffstreams.ManagerConfig{})
+	var refused failures
+	m, err := buffstreams.NewManager(buffstreams.ManagerConfig{OnFailure: refused.add, Acked: quick(buffstreams.AckedConfig{})})
+	require.NoError(t, err)
+	messages := subscribe(t, h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) { c.MaxAttempts = 1 }), h.topic("a"))
+	var own failures
+	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{Manager: m, OnFailure: own.add}, nil)
+	require.NoError(t, err)
+	require.NoError(t, pub.Publish(h.topic("a"), newMessages(2)...))
+	receive(t, messages).Nack()
+	second := receive(t, messages)
+	require.Eventually(t, func() bool { return len(own.got()) == 1 }, patience, time.Millisecond)
+	require.NoError(t, pub.Close())
+	require.Empty(t, refused.got(), "the Publisher has heard of it")
+	second.Nack()
+	require.Eventually(t, func() bool { return len(refused.got()) == 1 }, patience, time.Millisecond)
+	require.NoError(t, m.Close())
+	require.Equal(t, []string{"1"}, refused.got())
+	require.ErrorIs(t, refused.errs[0], buffstreams.ErrHandlingFailed)
+	require.Equal(t, []string{"0"}, own.got())
+}
+
 // TestPublisher_DrainWaitsUntilHandled and no longer.
 func TestPublisher_DrainWaitsUntilHandled(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})

@@ -307,7 +307,7 @@ func (s *Sender) finish(conn net.Conn) {
 	}
 }
 
-// report logs a refused message and calls the hooks.
+// report logs a refused message and calls the hooks, or Config.Refused where there is none.
 func (s *Sender) report(r session.Refused, hooks map[any]func(session.Refused)) {
 	if !r.Ephemeral { // else its publisher logs what became of it
 		s.cfg.Logger.Error("Message refused by the peer", r.Err, watermill.LogFields{
@@ -316,5 +316,8 @@ func (s *Sender) report(r session.Refused, hooks map[any]func(session.Refused)) 
 	}
 	for _, f := range hooks {
 		f(r)
+	}
+	if len(hooks) == 0 && s.cfg.Refused != nil {
+		s.cfg.Refused(r)
 	}
 }

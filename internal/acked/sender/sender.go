@@ -24,7 +24,7 @@ import (
 // ErrClosed is returned by calls to a Sender that was closed. What was passed to the call was not taken.
 var ErrClosed = errors.New("buffstreams: closed")
 
-// Config configures a Sender. Every field is needed but TLS, Token, Insecure and Workers.
+// Config configures a Sender. Every field is needed but TLS, Token, Insecure, Workers and Refused.
 type Config struct {
 	Target   netio.Target
 	TLS      *tls.Config // nil: plaintext, with checksums
@@ -46,6 +46,7 @@ type Config struct {
 	Workers    *flush.Workers // nil: a new goroutine for each flush
 	Ticker     *Ticker        // wakes when something is to be sent
 	Logger     watermill.LoggerAdapter
+	Refused    func(session.Refused) // as OnRefused, while no owner has set that; nil: the log alone
 }
 
 // Sender is the sending side to one address: it dials when there is something to send, sends again what was not handled

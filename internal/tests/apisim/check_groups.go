@@ -14,7 +14,7 @@ func (w *world) checkGroups() {
 	w.checkUnionsLocked()
 	w.checkDeclaredLocked()
 	for _, m := range w.messages {
-		if m.outcome != okay || m.dropped != "" || m.failed != "" || len(m.acks) == 0 || len(m.to) != 1 || w.ephemeral(m) || w.rejectedLocked(m) {
+		if m.outcome != okay || m.dropped != "" || m.failed != "" || len(m.acks) == 0 || len(m.to) != 1 || w.ephemeral(m) {
 			continue
 		}
 		lives := w.receivers[m.to[0]].lives
@@ -24,7 +24,7 @@ func (w *world) checkGroups() {
 		name := m.name()
 		for g, since := range lives[0].topic(name).groups {
 			if since.Before(m.began) && m.acks[g] == nil && w.servedLaterLocked(lives[0], name, g) {
-				w.violatedLocked(2, "a group that was there all the time lacks a message that another has", "%v, group %s; %s", m, g, w.historyLocked(m))
+				w.violatedLocked(2, "a group that was there all the time lacks a message that another has"+w.rejectedLocked(m), "%v, group %s; %s", m, g, w.historyLocked(m))
 			}
 		}
 	}
@@ -108,7 +108,7 @@ func (w *world) checkDeclaredLocked() {
 		}
 		for _, g := range r.groups() {
 			if m.acks[g] == nil && w.servedLaterLocked(r.life, m.name(), g) {
-				w.violatedLocked(2, "a declared group lacks a message that another has", "%v, group %s; %s", m, g, w.historyLocked(m))
+				w.violatedLocked(2, "a declared group lacks a message that another has"+w.rejectedLocked(m), "%v, group %s; %s", m, g, w.historyLocked(m))
 			}
 		}
 	}

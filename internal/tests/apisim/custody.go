@@ -116,7 +116,7 @@ func (w *world) checkReportedLocked(ms []*msg, counted int) {
 		return
 	}
 	m := lost[0]
-	w.violatedLocked(10, w.howLocked(m), "%d confirmed messages, such as %v, and %d reported; %s%s%s", len(lost), m, counted, w.historyLocked(m),
+	w.violatedLocked(10, w.howLocked(m)+w.rejectedLocked(m), "%d confirmed messages, such as %v, and %d reported; %s%s%s", len(lost), m, counted, w.historyLocked(m),
 		w.suspectsLocked(m), w.circumstancesLocked(m))
 }
 

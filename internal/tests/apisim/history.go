@@ -22,22 +22,11 @@ func (w *world) circumstancesLocked(m *msg) string {
 	return s
 }
 
-// rejectedLocked tells that a message may have failed for good, and that neither end has a hook that was told. The caller
-// must hold mu.
-func (w *world) rejectedLocked(m *msg) bool {
-	for _, s := range w.receivers[m.to[0]].plan.Subs {
-		if s.NoHook && s.Attempts > 0 && m.nacks >= s.Attempts && w.leftLocked(m) {
-			return true
-		}
-	}
-	return false
-}
-
 // suspectsLocked are what may have to do with it at its first receiver. The caller must hold mu.
 func (w *world) suspectsLocked(m *msg) string {
 	r := w.receivers[m.to[0]]
-	if w.rejectedLocked(m) {
-		return ": it was rejected to a publisher that had left"
+	if s := w.rejectedLocked(m); s != "" {
+		return s
 	}
 	if s := w.suspectLocked(r, m.name()); s != "" {
 		return s
@@ -51,6 +40,17 @@ func (w *world) suspectsLocked(m *msg) string {
 		return ": unmarshaling had failed for a while"
 	}
 	return w.rudeness()
+}
+
+// rejectedLocked says that a message was rejected, by a subscriber without a hook, when its publisher was there no longer. The
+// caller must hold mu.
+func (w *world) rejectedLocked(m *msg) string {
+	for _, s := range w.receivers[m.to[0]].plan.Subs {
+		if s.NoHook && s.Attempts > 0 && m.nacks >= s.Attempts && (w.leftLocked(m) || m.from.life.how == "killed") {
+			return ": it was rejected to a publisher that had left"
+		}
+	}
+	return ""
 }
 
 // howLocked names the way in which a message was lost. The caller must hold mu.

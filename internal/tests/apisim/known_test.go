@@ -20,18 +20,16 @@ const receiverEnds = `confirmed messages are gone: of .*, whose receiver \((shar
 
 var opens = []open{
 	// The end of the receiving side.
-	{receiverEnds, 4, "a Subscriber or Manager that closes does not hand over, drain or report what it alone holds"},
+	{receiverEnds, 669, "a Subscriber or Manager that closes does not hand over, drain or report what it alone holds"},
 	{`a message acked before its channel was closed comes again, though the connection stood until then`, 4249, "acks are not written before a channel closes"},
-	{`.* not handled when all is well again: it was rejected to a publisher that had left`, 2823, "a rejection to a publisher that has left goes nowhere"},
+	{`.*: it was rejected to a publisher that had left`, 700, "a rejection goes nowhere when its publisher's whole process has ended"},
 
 	// The wire.
-	{`.* not handled when all is well again: it is over the peer's limit`, 2048, "a message over the peer's frame is settled and its refusal is not reported"},
-	{`Drain says nil for what was not handled`, 2048, "the same"},
 	{`.* not handled when all is well again: its outbox was restored`, 1665, "a restored outbox is known by sequences that were used"},
 }
 
-// lookedFor are seeds beyond those of a short campaign that found kinds which are mended.
-var lookedFor = []uint64{2013, 2035, 2048, 2105, 2341, 2481, 2738, 2823, 2974, 3123, 4098, 4249, 4839, 7057, 14886}
+// lookedFor are seeds beyond those of a short campaign that found kinds, most of which are mended.
+var lookedFor = []uint64{2013, 2035, 2048, 2105, 2341, 2411, 2481, 2738, 2823, 2974, 3046, 3123, 4098, 4249, 4839, 7057, 14886}
 
 // openKind returns the entry of a kind, or nil. APISIM_KNOWN is a regular expression of others.
 func openKind(kind string) *open {

@@ -38,4 +38,9 @@ var custodyMutants = []mutant{
 		"\treleased = s.conn != nil && s.client.ReleaseSettled()\n\tconn = s.conn\n\ts.client.Disconnect()\n\t*left = s.client.Leftovers()\n\treturn conn, released, true",
 		probe{"internal/tests", "^TestSubscription_ToATopicThatEndsMeanwhile$", ""},
 	},
+	{
+		"what is refused when its publisher has left is only logged", "internal/acked/sender/conn.go",
+		"\t\ts.cfg.Refused(r)\n", "",
+		probe{"internal/tests", "^TestManager_HearsOfWhatIsRefusedWhenItsPublisherHasLeft$", ""},
+	},
 }
