@@ -106,12 +106,12 @@ func (g *group) giveAgain(ds []Delivery) {
 func (t *Topic) newest(ds []Delivery) []Delivery {
 	var held flow.Amount
 	size := t.window.Size()
-	for i := len(ds) - 1; i >= 0; i-- {
-		if !ds[i].run.repeats() {
+	for i, d := range slices.Backward(ds) {
+		if !d.run.repeats() {
 			continue
 		}
 		held.Messages++
-		held.Bytes += t.size(ds[i].length())
+		held.Bytes += t.size(d.length())
 		if held.Messages > size.Messages || held.Bytes > size.Bytes {
 			first := slices.DeleteFunc(ds[:i+1:i+1], func(d Delivery) bool { return d.run.repeats() })
 			return slices.Concat(first, ds[i+1:])

@@ -148,13 +148,14 @@ func TestDelivery_MessageIsAsItArrived(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			topic, s := newTestTopic()
-			a, b := topic.Join("a", quiet), topic.Join("b", quiet)
+			a := topic.Join("a", quiet)
+			topic.Join("b", quiet)
 			feed(t, topic, s, 1, 2)
 			feed(t, topic, s, 3, 3) // alone in its run
 			topic.Drop("b")
 			require.NotZero(t, topic.window.Take(flow.Amount{Messages: 1, Bytes: each}))
 			topic.Append(s, 4, [][]byte{[]byte("4")}, topicTime, make([]byte, 1))
-			b = topic.Join("b", quiet)
+			b := topic.Join("b", quiet)
 			feed(t, topic, s, 5, 6)
 			for seq := uint64(1); seq <= 6; seq++ {
 				d, _, ok := a.Take()

@@ -38,7 +38,7 @@ func (l logger) Trace(msg string, fields watermill.LogFields) {
 }
 
 func (l logger) With(fields watermill.LogFields) (with watermill.LoggerAdapter) {
-	with = l
+	with = l //nolint:wastedassign // what is returned after a panic
 	defer ignorePanic()
 	return Logger(l.user.With(fields))
 }

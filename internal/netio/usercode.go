@@ -55,10 +55,10 @@ func Handshake(ctx context.Context, conn *tls.Conn) error {
 }
 
 // GuardedBackOff returns what a BackOff function of the user's makes, such that a panic, or nil, means the longest wait.
-func GuardedBackOff(make func() backoff.BackOff, longest time.Duration) backoff.BackOff {
+func GuardedBackOff(create func() backoff.BackOff, longest time.Duration) backoff.BackOff {
 	g := &guardedBackOff{longest: longest}
 	_ = hook.Call("BackOff", func() error { // without one every wait is the longest
-		g.user = make()
+		g.user = create()
 		return nil
 	})
 	return g

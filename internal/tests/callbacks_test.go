@@ -313,7 +313,6 @@ func (l badLogger) Debug(string, watermill.LogFields)                { l.oops() 
 func (l badLogger) Trace(string, watermill.LogFields)                { l.oops() }
 func (l badLogger) With(watermill.LogFields) watermill.LoggerAdapter { l.oops(); return nil }
 
-// TestCallback_LoggerThatPanicsIsIgnored.
 func TestCallback_LoggerThatPanicsIsIgnored(t *testing.T) {
 	logger := badLogger{new(atomic.Int32)}
 	m := misbehaviour{acts: []func(){panics}}
@@ -383,7 +382,6 @@ func TestCallback_OutboxThatPanicsFailsThatCall(t *testing.T) {
 	require.Equal(t, []string{"y"}, receiveAcked(t, messages, 1))
 }
 
-// TestCallback_PublisherCloseNamesWhatDoesNotReturn.
 func TestCallback_PublisherCloseNamesWhatDoesNotReturn(t *testing.T) {
 	for name, change := range map[string]func(t *testing.T, c *buffstreams.PublisherConfig, block func()){
 		"Marshaler": func(_ *testing.T, c *buffstreams.PublisherConfig, block func()) {

@@ -23,8 +23,8 @@ func publishAndLeave(t *testing.T, topic string, count int) {
 }
 
 // handleSlowly acks what comes after a while each, and counts.
-func handleSlowly(messages <-chan *message.Message, each time.Duration) (count *atomic.Int32, ended chan struct{}) {
-	count, ended = new(atomic.Int32), make(chan struct{})
+func handleSlowly(messages <-chan *message.Message, each time.Duration) (*atomic.Int32, <-chan struct{}) {
+	count, ended := new(atomic.Int32), make(chan struct{})
 	go func() {
 		defer close(ended)
 		for msg := range messages {

@@ -242,7 +242,8 @@ func TestLimit_OneTopicTooManyIsRefusedAlone(t *testing.T) {
 			h := newHouse(t, buffstreams.ManagerConfig{Acked: acked})
 			sub := h.newSubscriber(t, nil)
 			first := subscribe(t, sub, h.topic("first"))
-			go ackAll(subscribe(t, sub, h.topic("second")))
+			second := subscribe(t, sub, h.topic("second"))
+			go ackAll(second)
 			var dials atomic.Int32
 			m, err := buffstreams.NewManager(buffstreams.ManagerConfig{
 				Acked: quick(buffstreams.AckedConfig{}), CloseTimeout: 100 * time.Millisecond,
@@ -393,7 +394,8 @@ func (c choosy) Unmarshal(topic string, data []byte) (*message.Message, error) {
 func TestLimit_OfAnUnmarshalerIsNoQuestionOfDecoding(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	sub := h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) { c.Unmarshaler = choosy{} })
-	go ackAll(subscribe(t, sub, h.topic("a")))
+	messages := subscribe(t, sub, h.topic("a"))
+	go ackAll(messages)
 	pub := h.newPublisher(t, func(c *buffstreams.PublisherConfig) { c.Confirm = buffstreams.ConfirmHandled })
 	err := pub.Publish(h.topic("a"), sized("big", 101))
 	require.ErrorIs(t, err, buffstreams.ErrLimit)

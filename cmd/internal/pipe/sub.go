@@ -157,7 +157,7 @@ func (r *receiver) write(ctx context.Context, messages <-chan *message.Message) 
 		m, ok := <-messages
 		if !ok {
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // the end that was asked for
 			}
 			return buffstreams.ErrSubscriberClosed
 		}
