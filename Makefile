@@ -5,6 +5,8 @@ RACED := ./... ./storage/... ./cmd/... ./benchmarks/outbox/... ./benchmarks/inte
 GOBIN := $(CURDIR)/bin
 # The last golangci-lint that Go 1.25 compiles. The go command builds it once, and then has it in its cache.
 GOLANGCI := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.2
+# One for each checkout: it holds paths, which the exclusions go by.
+LINT_CACHE = $(shell go env GOCACHE)/golangci-lint$(subst /,-,$(CURDIR))
 
 .DEFAULT_GOAL := help
 .PHONY: help up test test_v test_short test_race test_faults test_stress test_reconnect guard sim apisim crash crash_outbox chaos hostile resources churn soak soak_suite mutants build wait bench bench_quick bench_self fmt vet lint fuzz generate demo
@@ -103,7 +105,7 @@ vet: ## go vet, and that everything is formatted
 	@test -z "$$(gofmt -l $$(git ls-files '*.go' ':!*.pb.go'))" || { echo "run make fmt"; exit 1; }
 
 lint: vet ## golangci-lint with .golangci.yml, and which package may import which
-	$(GOLANGCI) run --allow-parallel-runners $(MODULES)
+	GOLANGCI_LINT_CACHE=$(LINT_CACHE) $(GOLANGCI) run --allow-parallel-runners $(MODULES)
 	go test -run TestImports ./internal/tests
 
 T ?= 1m
