@@ -95,10 +95,11 @@ func (p *peer) asks() (handle uint64) {
 
 func openTraps() []attack {
 	return []attack{
-		asked("opened far ahead", gone, func(o *wire.Opened) { o.Next = 1 << 60 }),
-		asked("opened at 2^64-1", gone, func(o *wire.Opened) { o.Next = math.MaxUint64 }),
+		asked("opened far ahead", lives, // its stream is refused alone
+			func(o *wire.Opened) { o.Next = 1 << 60 }),
+		asked("opened at 2^64-1", lives, func(o *wire.Opened) { o.Next = math.MaxUint64 }),
 		asked("settled that are no pairs", gone, func(o *wire.Opened) { o.Settled = []uint64{1} }),
-		asked("settled what was never sent", gone, func(o *wire.Opened) { o.Settled = []uint64{1, 1 << 50} }),
+		asked("settled what was never sent", lives, func(o *wire.Opened) { o.Settled = []uint64{1, 1 << 50} }),
 		asked("settled backwards", gone, func(o *wire.Opened) { o.Settled = []uint64{5, 2} }),
 		asked("settled 0", gone, func(o *wire.Opened) { o.Settled = []uint64{0, 0} }),
 		asked("opened twice", gone, nil, &wire.Opened{Next: 1}),

@@ -204,7 +204,9 @@ func opens(v victim) []attack { //nolint:funlen // a table
 		fenced("publisher of others, last epoch", func(o *wire.Open) { o.Epoch = math.MaxUint64 }),
 		fenced("publisher of others, another stream", func(o *wire.Open) { o.Stream, o.Topic = 1<<40, desertedTopic }),
 		fenced("publisher of others, forged base", func(o *wire.Open) { o.Base = math.MaxUint64 }),
-		fenced("publisher of others, its secret and an old epoch", func(o *wire.Open) { o.Secret, o.Epoch = v.Secret, v.Epoch-1 }),
+		welcomed("publisher of others, its secret and no epoch", refused(wire.Code_CODE_PROTOCOL), func(p *peer) {
+			p.send(&wire.Open{Handle: 1, Publisher: v.Publisher, Secret: v.Secret, Stream: v.Stream, Topic: v.Topic, Base: 1})
+		}),
 		fenced("publisher of others, nearly its secret", func(o *wire.Open) {
 			copy(o.Secret, v.Secret)
 			o.Secret[15] ^= 1
@@ -224,7 +226,7 @@ func opens(v victim) []attack { //nolint:funlen // a table
 		welcomed("stream opened again and again", lives, func(p *peer) {
 			o := p.own(desertedTopic)
 			for h := range uint64(50) {
-				o.Handle = h
+				o.Handle = h + 1
 				p.send(o)
 			}
 		}),
@@ -232,7 +234,7 @@ func opens(v victim) []attack { //nolint:funlen // a table
 		welcomed("publishers that claim to return", lives, func(p *peer) {
 			for h := range uint64(100) {
 				o := p.own(desertedTopic)
-				o.Handle, o.Base = h, 1<<40
+				o.Handle, o.Base = h+1, 1<<40
 				p.send(o)
 			}
 		}),
@@ -242,7 +244,7 @@ func opens(v victim) []attack { //nolint:funlen // a table
 			o.WantMessages = 0
 			go func() { // ends when the connection does
 				for h := range uint64(65_536) {
-					o.Handle, o.Stream = h, h
+					o.Handle, o.Stream = h+1, h+1
 					if _, err := p.conn.Write(frameOf(o)); err != nil {
 						return
 					}
@@ -253,7 +255,7 @@ func opens(v victim) []attack { //nolint:funlen // a table
 			p.greet()
 			for h := range uint64(200) {
 				o := p.own(desertedTopic)
-				o.Handle = h
+				o.Handle = h + 1
 				p.send(o)
 			}
 		}},
@@ -261,7 +263,7 @@ func opens(v victim) []attack { //nolint:funlen // a table
 			p.greet()
 			for h := range uint64(200) {
 				o := p.own(fmt.Sprint("topic of a stranger ", p.who, h))
-				o.Handle = h
+				o.Handle = h + 1
 				p.send(o)
 			}
 		}},
