@@ -30,7 +30,7 @@ test_race: ## everything, with the race detector and the sizes that it allows
 test_reconnect: ## the universal suite over a network that is cut; see the test for why not under -race
 	go test -timeout 5m -run "TestPubSub.*Reconnect" ./internal/tests
 
-## what is too long for the race detector: simulation, chaos, hostile peers, files and resources that fail
+test_faults: ## what is too long for the race detector: simulations, chaos, hostile peers, files and resources that fail
 	go test -p 1 -timeout 12m ./internal/acked/receiver ./storage/outbox ./storage/dedupe ./internal/tests/hostile ./internal/tests/resources ./internal/tests/chaos ./internal/tests/apisim
 
 guard: ## no regression by half, by ratios to GoChannel and to one write a message
