@@ -110,6 +110,23 @@ func TestRemainder_BesideAnother(t *testing.T) {
 	}
 }
 
+// What one left does not stay longer because another left something later.
+func TestRemainder_EachMessageHasItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		topic, s := newTestTopic()
+		early, late, stays := topic.Join("", quiet), topic.Join("", quiet), topic.Join("", quiet)
+		feed(t, topic, s, 1, 2)
+		settleAndLeave(t, early, 2, 2)
+		time.Sleep(remainderFor * 2 / 3)
+		settleAndLeave(t, late, 2, 1)
+		takeAll(t, stays)
+		time.Sleep(remainderFor * 2 / 3)
+		stays.Leave()
+		require.Equal(t, []uint64{2}, takeAll(t, topic.Join("", quiet)))
+		topic.Close()
+	})
+}
+
 // A named group is not held up by subscriptions without a group that ended, before it came or after.
 func TestRemainder_HoldsUpNoNamedGroup(t *testing.T) {
 	topic, s := newTestTopic()

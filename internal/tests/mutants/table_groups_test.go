@@ -44,6 +44,12 @@ var groupMutants = []mutant{
 		receiverProbe("TestReceiver_RetiresTopicsThatNobodyUses"),
 	},
 
+	{
+		"what one group has handled is dropped with the others", "internal/dispatch/ephemeral.go",
+		"if s.refusal == nil && s.run.isHandled(one.index) {", "if false {",
+		dispatchProbe("TestEphemeral_WhatOneGroupHandledIsNotDropped"),
+	},
+
 	// Replies.
 	{
 		"an ephemeral stream waits for ever", "internal/session/tick.go",
@@ -90,7 +96,7 @@ var groupMutants = []mutant{
 	{
 		"what is left is kept for ever", "internal/dispatch/remainder.go",
 		"if now.Before(d.run.until) {", "if now.Before(d.run.until.Add(time.Hour)) {",
-		dispatchProbe("TestRemainder_BesideAnother"),
+		dispatchProbe("TestRemainder_EachMessageHasItsTime"),
 	},
 	{
 		"what is left grows", "internal/dispatch/remainder.go",
@@ -149,7 +155,7 @@ var groupMutants = []mutant{
 	},
 	{
 		"nothing is said of a key that holds up its topic", "pump.go",
-		"p.member.CheckKey(key)", "_ = p.blockedKey",
+		"p.member.CheckKey(key)", "_ = key",
 		probe{"internal/tests", "^TestGroup_ThatHoldsUpItsTopicIsLogged$", ""},
 	},
 
