@@ -67,7 +67,7 @@ func (s *subscription) failAgain(d dispatch.Delivery, reason error) {
 		returned, _ = s.call(nameUnmarshaler, func() error { msg, _ = s.unmarshal(&d); return nil })
 	}
 	if !returned {
-		s.member.Return(d)
+		s.giveBack(d)
 		return
 	}
 	s.fail(d, msg, reason)
@@ -117,7 +117,7 @@ func (s *subscription) publishDeadLetter(d dispatch.Delivery, msg *message.Messa
 			}))
 		}
 		if !returned || !s.sleep(max(s.delay(attempt), deadLetterRetry)) {
-			s.member.Return(d)
+			s.giveBack(d)
 			return
 		}
 	}

@@ -227,21 +227,22 @@ func (p *pump) onTimer() {
 	case p.timeout < yieldAfter:
 		p.timeout = min(8*p.timeout, yieldAfter)
 	case p.member.HasWaiters():
-		p.member.Yield(p.takeBack()...)
+		back := p.takeBack()
+		p.inStore(func() { p.member.Yield(back...) })
 		p.yielded = true
 	}
 }
 
 // stop gives back what no handler has, and leaves the rest to watchers.
 func (p *pump) stop() {
-	p.member.StopTaking() // handlers may run on for a while, and siblings must not wait for that
+	p.inStore(p.member.StopTaking) // handlers may run on for a while, and siblings must not wait for that
 	for _, d := range p.takeBack() {
-		p.member.Return(d)
+		p.giveBack(d)
 	}
 	p.watchFirst(len(p.inFlight))
 	p.settle()
 	for _, d := range p.endRedeliveries() {
-		p.member.Return(d)
+		p.giveBack(d)
 	}
 }
 

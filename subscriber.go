@@ -237,7 +237,13 @@ func (s *Subscriber) shutDown(subs []*subscription, deadline time.Time) error {
 // undelivered returns OnFailure in the form of ManagerConfig.OnFailure.
 func (s *Subscriber) undelivered(topic string, encoded []byte, err error) {
 	var msg *message.Message
-	if hook.Call(nameUnmarshaler, func() (err error) { msg, err = s.cfg.Unmarshaler.Unmarshal(topic, encoded); return err }) != nil || msg == nil {
+	bad := hook.Call(nameUnmarshaler, func() (err error) {
+		if msg, err = s.cfg.Unmarshaler.Unmarshal(topic, encoded); err == nil {
+			msg, err = usable(msg)
+		}
+		return err
+	})
+	if bad != nil {
 		msg = message.NewMessage("", encoded)
 	}
 	s.cfg.OnFailure(msg, err)

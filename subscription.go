@@ -109,10 +109,10 @@ func (p *pump) finish(stop func() bool, gone <-chan struct{}) {
 	stop()
 	timer := time.AfterFunc(time.Until(p.deadline), p.cancelBase)
 	p.awaitPump()
-	p.awaitWatchers()
+	p.watchers.Wait() // soon after base at the latest
+	p.inStore(p.member.Leave)
 	timer.Stop()
 	p.cancelBase()
-	p.member.Leave()
 	close(p.out)
 	p.late = p.code.late()
 	p.sayLate(p.late)

@@ -137,26 +137,20 @@ func (p *pump) awaitPump() {
 		}
 	}
 	if p.decoding.busy {
-		p.member.Return(p.decoding.delivery)
+		p.giveBack(p.decoding.delivery)
 	}
 	p.stop()
 }
 
-// awaitWatchers waits for the end of the watchers. What can hold one up beyond base is the DedupeStore.
-func (s *subscription) awaitWatchers() {
-	ended := make(chan struct{})
-	go func() { // Ends with the last watcher.
-		s.watchers.Wait()
-		close(ended)
-	}()
-	select {
-	case <-ended:
+// inStore calls what may report settled messages, and so wait for the DedupeStore: also what gives messages back does, as a
+// group that was dropped settles them.
+func (s *subscription) inStore(f func()) {
+	if !s.durable {
+		f()
 		return
-	case <-s.base.Done():
 	}
-	select {
-	case <-ended:
-	case <-time.After(2 * closeGrace):
+	if _, err := s.call(nameDedupe, func() error { f(); return nil }); err != nil {
+		s.subscriber.logger.Error("Settling panicked", err, s.fields(nil))
 	}
 }
 

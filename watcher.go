@@ -22,7 +22,7 @@ func (s *subscription) watch(f flight, slow *slow) {
 	case outcomeAcked:
 		s.settle(d)
 	case outcomeClosed: // that is no fault of the message
-		s.member.Return(d)
+		s.giveBack(d)
 	default:
 		if d.Attempt++; s.retry(d) {
 			return // it counts as watched until the pump emits it
@@ -32,13 +32,10 @@ func (s *subscription) watch(f flight, slow *slow) {
 }
 
 // settle ends a delivery that was handled.
-func (s *subscription) settle(d dispatch.Delivery) {
-	if s.durable {
-		s.code.begin(nameDedupe)
-		defer s.code.end(nameDedupe)
-	}
-	s.member.Settle(d)
-}
+func (s *subscription) settle(d dispatch.Delivery) { s.inStore(func() { s.member.Settle(d) }) }
+
+// giveBack returns a delivery to its group.
+func (s *subscription) giveBack(d dispatch.Delivery) { s.inStore(func() { s.member.Return(d) }) }
 
 // endWatch makes room for another message.
 func (s *subscription) endWatch() {
@@ -93,7 +90,7 @@ func (s *subscription) retry(d dispatch.Delivery) bool {
 			return true
 		}
 	}
-	s.member.Return(d)
+	s.giveBack(d)
 	return false
 }
 

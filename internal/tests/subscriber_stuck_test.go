@@ -81,6 +81,36 @@ func TestSubscriber_CloseLeavesAStuckDedupeStoreBehind(t *testing.T) {
 	}
 }
 
+// TestSubscriber_EndsThoughItsGroupCannotBeSettled: what a subscription without a group leaves counts as acked where another
+// stays, which the DedupeStore does not return from.
+func TestSubscriber_EndsThoughItsGroupCannotBeSettled(t *testing.T) {
+	stuck := stuckStore{make(chan struct{}, 10), make(chan struct{})}
+	h := newHouse(t, buffstreams.ManagerConfig{CloseTimeout: 200 * time.Millisecond, Acked: buffstreams.AckedConfig{Dedupe: stuck}})
+	cfg := h.subscriber
+	cfg.ConsumerGroup, cfg.CloseTimeout = "", 200*time.Millisecond
+	sub, err := buffstreams.NewSubscriber(cfg, nil)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ending, err := sub.Subscribe(ctx, h.topic("a"))
+	require.NoError(t, err)
+	messages := subscribe(t, sub, h.topic("a"))
+	_, pub := newPeer(t, buffstreams.ManagerConfig{CloseTimeout: 10 * time.Millisecond})
+	require.NoError(t, pub.Publish(h.topic("a"), newMessage("x")))
+	receive(t, ending)
+	receiveAcked(t, messages, 1)
+	cancel()
+	<-stuck.entered
+	closed := later(func() error {
+		for range ending {
+			continue
+		}
+		return nil
+	})
+	require.NoError(t, requireSoon(t, closed))
+	_ = requireSoon(t, later(sub.Close))
+	close(stuck.release)
+}
+
 // TestSubscriber_StuckCallbacksHoldUpOnlyTheirOwn: other topics of the Subscriber, other groups, and the other messages that
 // MaxInFlight allows go on. A Key or Unmarshaler holds up its subscription.
 func TestSubscriber_StuckCallbacksHoldUpOnlyTheirOwn(t *testing.T) {

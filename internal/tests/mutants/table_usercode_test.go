@@ -61,6 +61,11 @@ var userCodeMutants = []mutant{
 		seamProbe("TestSubscriber_CloseLeavesStuckCallbacksBehind"),
 	},
 	{
+		"a subscription's end waits for the DedupeStore", "subscription.go",
+		"p.inStore(p.member.Leave)", "p.member.Leave()",
+		seamProbe("TestSubscriber_EndsThoughItsGroupCannotBeSettled"),
+	},
+	{
 		"Close takes its time-out twice", "subscriber.go",
 		"\t\tsub.close(deadline)\n", "\t\tsub.closeInTime()\n",
 		seamProbe("TestSubscriber_CloseTakesItsTimeoutOnce"),
