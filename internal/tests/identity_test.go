@@ -68,7 +68,20 @@ type host struct {
 // startHost opens the outbox in dir.
 func startHost(t *testing.T, dir string) *host {
 	t.Helper()
-	h := &host{t: t, dir: dir, log: &loudLog{}, net: newNetwork(t, 0, 0)}
+	return startHostOn(t, dir, newNetwork(t, 0, 0))
+}
+
+// startHostCutOff is startHost without a network, until that is restored.
+func startHostCutOff(t *testing.T, dir string) *host {
+	t.Helper()
+	n := newNetwork(t, 0, 0)
+	n.cut()
+	return startHostOn(t, dir, n)
+}
+
+func startHostOn(t *testing.T, dir string, n *network) *host {
+	t.Helper()
+	h := &host{t: t, dir: dir, log: &loudLog{}, net: n}
 	var err error
 	h.box, err = outbox.Open(outbox.Config{Dir: dir})
 	require.NoError(t, err)
@@ -266,8 +279,7 @@ func TestIdentity_RestoredOutboxThatIsStuckAndRestarted(t *testing.T) {
 						sinkAt(t, seen, st, topic)
 					}
 					for restart := range restarts {
-						c := startHost(t, box)
-						c.net.cut()
+						c := startHostCutOff(t, box)
 						c.publish(topic, "new", 5*restart+1, 5*restart+5)
 						c.stop()
 					}
