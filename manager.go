@@ -251,6 +251,10 @@ func explainInUse(err error) error {
 	return err
 }
 
+// forgetIdleAfter is how long a listener remembers a publisher that is away, and of which everything is handled. One that
+// closes is forgotten at once.
+const forgetIdleAfter = 24 * time.Hour
+
 func (m *Manager) receiverConfig(t netio.Target) (receiver.Config, error) {
 	acked := &m.cfg.Acked
 	cfg := receiver.Config{
@@ -258,7 +262,7 @@ func (m *Manager) receiverConfig(t netio.Target) (receiver.Config, error) {
 		MaxConnections: acked.MaxConnections, MaxConnectionsPerHost: acked.MaxConnectionsPerHost,
 		MaxTopics: acked.MaxTopics, MaxPublishers: acked.MaxPublishers, MaxStreams: acked.MaxStreams,
 		HandshakeTimeout: acked.HandshakeTimeout, WriteTimeout: acked.WriteTimeout,
-		DeadAfter: acked.DeadAfter, ForgetAfter: acked.ForgetAfter, Groups: acked.Groups, Dedupe: acked.Dedupe,
+		DeadAfter: acked.DeadAfter, ForgetAfter: acked.ForgetAfter, ForgetIdleAfter: forgetIdleAfter, Groups: acked.Groups, Dedupe: acked.Dedupe,
 		Authenticate: acked.authenticate(), Authorize: acked.authorize(),
 		Budget: m.held, Workers: m.workers, Logger: m.cfg.Logger,
 	}

@@ -23,6 +23,7 @@ type guardedOutbox struct {
 	secret  [16]byte
 	epoch   uint64
 	streams []store.Stream
+	lineage []store.Incarnation
 }
 
 // last calls a method that has no error, and returns its result, or the one before, which is at kept.
@@ -56,6 +57,25 @@ func (g *guardedOutbox) ID() [16]byte            { return last(g, &g.id, g.user.
 func (g *guardedOutbox) Secret() [16]byte        { return last(g, &g.secret, g.user.Secret) }
 func (g *guardedOutbox) Epoch() uint64           { return last(g, &g.epoch, g.user.Epoch) }
 func (g *guardedOutbox) Streams() []store.Stream { return last(g, &g.streams, g.user.Streams) }
+
+func (g *guardedOutbox) Lineage() []store.Incarnation { return last(g, &g.lineage, g.user.Lineage) }
+
+func (g *guardedOutbox) Renounce() (bool, error) { return try(g.user.Renounce) }
+
+func (g *guardedOutbox) Forget(ctx context.Context, k store.Key) error {
+	return hook.Call(nameOutbox, func() error { return g.user.Forget(ctx, k) })
+}
+
+// outboxName is what an outbox calls itself, such as its directory, or empty.
+func outboxName(o store.Outbox) (name string) {
+	if g, ok := o.(*guardedOutbox); ok {
+		o = g.user
+	}
+	if named, ok := o.(interface{ Name() string }); ok {
+		_ = hook.Call(nameOutbox, func() error { name = named.Name(); return nil }) // it is only for a log
+	}
+	return name
+}
 
 func (g *guardedOutbox) NewStreams() <-chan struct{} {
 	var none <-chan struct{}

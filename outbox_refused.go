@@ -1,9 +1,9 @@
 package buffstreams
 
 import (
+	"errors"
 	"sync"
-
-	"github.com/ThreeDotsLabs/watermill"
+	"time"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
 	"github.com/buffstreams/watermill-buffstreams/store"
@@ -62,6 +62,22 @@ func (m *refusedMessages) full() <-chan struct{} {
 	return m.room
 }
 
+// awaitRefused waits while too many refused messages wait for OnFailure.
+func (r *streamRelay) awaitRefused() error {
+	for room := r.refused.full(); room != nil; room = r.refused.full() {
+		fields := r.fields()
+		fields["count"] = maxRefused
+		r.logger.Error("Too many messages of an outbox were refused and OnFailure has not taken them: the topic waits",
+			ErrUndelivered, fields)
+		select {
+		case <-room:
+		case <-r.attempt.Done():
+			return r.attempt.Err()
+		}
+	}
+	return nil
+}
+
 // onRefused hands a message that the peer will not take to OnFailure. It is kept until that has returned.
 func (r *streamRelay) onRefused(seq uint64, reason *PeerError) {
 	if seq == 0 { // the whole stream is refused: feed ends with the same error
@@ -70,15 +86,20 @@ func (r *streamRelay) onRefused(seq uint64, reason *PeerError) {
 	if !r.refused.add(seq) { // an earlier attempt at the stream had it refused
 		return
 	}
-	fields := watermill.LogFields{
-		"provider": provider, "address": r.key.Destination, "topic": r.key.Topic, "sequence": seq,
-	}
-	if r.failures.hook == nil {
+	fields := r.fields()
+	fields["sequence"] = seq
+	failures := r.users.failuresOf(r.key)
+	if failures == nil {
 		r.logger.Error("Message refused by the peer; the outbox keeps it, as there is no OnFailure to take it", reason, fields)
 		return
 	}
 	r.logger.Error("Message refused by the peer", reason, fields)
-	r.failures.addStored(failure{
+	r.tell(failures, seq, reason)
+}
+
+// tell has OnFailure called for a message, which is settled then.
+func (r *streamRelay) tell(failures *failureQueue, seq uint64, reason error) {
+	failures.addStored(failure{
 		topic: r.key.Topic, err: reason,
 		load: func() ([]byte, bool, error) { return r.load(seq) },
 		told: func() {
@@ -98,16 +119,42 @@ func (r *streamRelay) load(seq uint64) (message []byte, there bool, err error) {
 	return batch.Messages[0], true, nil
 }
 
-// awaitRefused waits while too many refused messages wait for OnFailure.
-func (r *streamRelay) awaitRefused() error {
-	for room := r.refused.full(); room != nil; room = r.refused.full() {
-		r.logger.Error("Too many messages of an outbox were refused and OnFailure has not taken them: the topic waits", ErrUndelivered,
-			watermill.LogFields{"provider": provider, "address": r.key.Destination, "topic": r.key.Topic, "count": maxRefused})
-		select {
-		case <-room:
-		case <-r.ctx.Done():
-			return r.ctx.Err()
+// refuseAll hands all that is pending to OnFailure, as the topic is gone, and waits before the next attempt until more is
+// there. It returns false if there is no OnFailure: then all is kept.
+func (r *streamRelay) refuseAll(s store.Stream, reason error) bool {
+	failures := r.users.failuresOf(r.key)
+	if failures == nil {
+		return false
+	}
+	r.logger.Error("The topic is gone: what an outbox holds for it goes to OnFailure", reason, r.fields())
+	next := s.First
+	for {
+		if r.awaitRefused() != nil {
+			return true
+		}
+		batch, err := r.read(next, readBytes)
+		if err != nil {
+			r.pause(err, retryPause)
+			return true
+		}
+		next = batch.Next()
+		if len(batch.Messages) == 0 {
+			break
+		}
+		for i := range batch.Messages {
+			if seq := batch.First + uint64(i); r.refused.add(seq) {
+				r.tell(failures, seq, reason)
+			}
 		}
 	}
-	return nil
+	ready, err := r.outbox.Ready(r.key, next)
+	if err != nil {
+		return errors.Is(err, store.ErrClosed)
+	}
+	select {
+	case <-ready:
+	case <-time.After(retryPause):
+	case <-r.ctx.Done():
+	}
+	return true
 }

@@ -25,6 +25,7 @@ type Publisher struct {
 	owned   bool            // the Manager is private, and closed with the Publisher
 	plain   *plainPublisher // nil on the acked wire
 	relay   *outboxRelay    // nil without an outbox
+	users   *outboxUsers    // of the outbox; nil without one
 
 	ctx    context.Context // ends what Publish waits for, when Close has waited long enough
 	cancel context.CancelFunc
@@ -78,6 +79,7 @@ func NewPublisher(config PublisherConfig, logger watermill.LoggerAdapter) (*Publ
 		}
 	}
 	if config.Outbox != nil {
+		p.users = joinOutboxUsers(p, config.Outbox)
 		config.Outbox = &guardedOutbox{user: config.Outbox, logger: logger}
 	}
 	p.cfg = config
@@ -196,6 +198,7 @@ func (p *Publisher) shutDown() error {
 	case p.relay != nil: // the outbox keeps what is not delivered
 		p.cancel()
 		err = errors.Join(err, p.relay.stop(ctx))
+		p.users.leave(p)
 	case p.plain != nil:
 		err = errors.Join(err, p.plain.flush(ctx))
 	case !p.owned:

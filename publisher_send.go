@@ -184,6 +184,7 @@ func (c Confirm) level() session.Level {
 // store puts messages into the outbox.
 func (p *Publisher) store(t *target, batch *session.Batch, messages []*message.Message) error {
 	key := store.Key{Destination: t.peer, Topic: t.name}
+	p.users.published(p, key)
 	_, err := p.cfg.Outbox.Append(p.ctx, key, batch.Messages()...)
 	if err == nil {
 		return nil

@@ -18,6 +18,8 @@ var (
 	// ErrUnknownStream means that there is no stream with the given key: nothing was appended to it, or it was
 	// forgotten.
 	ErrUnknownStream = errors.New("outbox: unknown stream")
+	// ErrPending means that Forget was called for a stream that has pending messages.
+	ErrPending = errors.New("outbox: the stream has pending messages")
 )
 
 // FullError reports that Append would have exceeded the quota of a destination. Nothing was stored. It matches

@@ -14,8 +14,15 @@ type Stream struct {
 	ID      uint64 // the stream's number: greater than 0, small, and never used for another stream
 	First   uint64 // the lowest sequence that is not settled
 	Next    uint64 // the sequence that the next message gets
+	Sent    uint64 // no message from this sequence on can have been sent: see [Outbox]
 	Pending uint64 // the number of messages that are not settled
 	Bytes   int64  // what these count against the quota, in bytes; an estimate
+}
+
+// Incarnation is one opening of an [Outbox].
+type Incarnation struct {
+	Epoch uint64
+	ID    [16]byte // random
 }
 
 // Batch is a run of messages with consecutive sequences.
@@ -37,20 +44,34 @@ func (b *Batch) Next() uint64 { return b.First + uint64(len(b.Messages)) }
 // concurrently, except that each stream has one reader at a time. Append, Drain and Acquire can block for as long as
 // their contexts allow; the others do not wait for other callers, and Read may read from the disk.
 //
+// An Outbox can be copied with the machine that it is on, or restored from a backup. Receivers would then take messages of
+// the one for those of the other that have the same sequences. So an Outbox draws a random incarnation whenever it is
+// opened, keeps the list of its own, and says of each stream which messages cannot have been sent yet: those that no
+// earlier process stored and that were not read since. A publisher that meets a receiver which knows other incarnations
+// or other messages calls Renounce, and sends all that is pending under the new identity.
+//
 // The owner of an Outbox closes it; publishers do not. Append, Drain, Read, Ready, Settle and Err return [ErrClosed]
 // after that, and an error that wraps [ErrFailed] after a failed write.
 type Outbox interface {
-	// ID returns the random id of the outbox. It stays the same for the outbox's life, and is part of the identity by
-	// which receivers know its streams.
+	// ID returns the random id of the outbox. It changes only with Renounce, and is part of the identity by which
+	// receivers know its streams.
 	ID() [16]byte
 
-	// Secret returns random bytes that prove the ownership of the id. They stay the same for the outbox's life, and
-	// must not be disclosed or logged.
+	// Secret returns random bytes that prove the ownership of the id. They change with the id, and must not be
+	// disclosed or logged.
 	Secret() [16]byte
 
 	// Epoch returns a number that grows each time the outbox is opened, so that a receiver can refuse a predecessor
 	// that still runs. It is durable before the outbox is used, and greater than 0.
 	Epoch() uint64
+
+	// Lineage returns the incarnations of the outbox under its present id, as far as it remembers them. The last one is
+	// the present one, with a random ID; older ones that had none are left out. The caller must not modify the result.
+	Lineage() []Incarnation
+
+	// Renounce gives the outbox a new id and secret, and returns once that is durable. It returns false, and does
+	// nothing, if the id was drawn since the outbox was opened: then no other outbox can have it.
+	Renounce() (renounced bool, err error)
 
 	// Append stores messages at the end of stream k, all of them or none, and creates the stream if there is none. It
 	// returns the sequence of the first message once all of them are durable; the others follow without a gap. The
@@ -103,4 +124,9 @@ type Outbox interface {
 	// What is settled need not be durable when Settle returns. After a crash Read can return such messages again; a
 	// receiver that has them drops them by their sequences.
 	Settle(k Key, through uint64, ranges ...Range) error
+
+	// Forget removes stream k, and returns once that is durable. It returns [ErrPending] while messages are pending,
+	// and [ErrUnknownStream] if there is no stream k. A later Append to the same key creates a new stream with a new
+	// number.
+	Forget(ctx context.Context, k Key) error
 }

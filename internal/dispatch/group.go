@@ -30,8 +30,16 @@ type group struct {
 	early     []early  // claims that wait for a position of unclaimed, in the order of the log
 }
 
-// pop takes the next message out of the group.
+// pop takes the next message out of the group. The caller has to report what takeSkippedLocked returns.
 func (g *group) pop() (Delivery, bool) {
+	for {
+		if d, ok := g.popNext(); !ok || !g.skips(d) {
+			return d, ok
+		}
+	}
+}
+
+func (g *group) popNext() (Delivery, bool) {
 	if len(g.returned) > 0 {
 		d := g.returned[0]
 		g.returned[0] = Delivery{} // the slice keeps its memory
@@ -102,7 +110,7 @@ func (g *group) drop() (done []settledRange) {
 		d, ok := g.pop()
 		if !ok {
 			g.cursor = &entry{} // members may stay: they must not hold what is appended
-			return done
+			return append(done, g.topic.takeSkippedLocked()...)
 		}
 		if s, last := d.settle(nil, g.topic.size); last {
 			done = appendSettled(done, s)
@@ -207,11 +215,18 @@ func (m *Member) TakeToClaim() (d Delivery, deferAcks, ok bool) {
 }
 
 func (m *Member) take(toClaim bool) (d Delivery, deferAcks, ok bool) {
+	d, deferAcks, ok, skipped := m.pop(toClaim)
+	m.group.topic.report(skipped)
+	return d, deferAcks, ok
+}
+
+// pop is take, whose caller has to report skipped.
+func (m *Member) pop(toClaim bool) (d Delivery, deferAcks, ok bool, skipped []settledRange) {
 	g := m.group
 	g.topic.mu.Lock()
 	defer g.topic.mu.Unlock()
 	if m.stopped || g.dropped {
-		return d, false, false
+		return d, false, false, nil
 	}
 	if len(m.handed) > 0 {
 		d, ok = m.handed[0], true
@@ -225,7 +240,7 @@ func (m *Member) take(toClaim bool) (d Delivery, deferAcks, ok bool) {
 	case ok && toClaim && d.key == nil:
 		g.addUnclaimed(d.pos())
 	}
-	return d, !g.topic.ackImmediately && g.ready() >= deferAcksFrom, ok
+	return d, !g.topic.ackImmediately && g.ready() >= deferAcksFrom, ok, g.topic.takeSkippedLocked()
 }
 
 // Return gives a delivery back: it is the group's next message again, in its place in the log.
@@ -396,13 +411,19 @@ func (m *Member) settle(ds []Delivery, refusal *Refusal) {
 	m.group.unsettled.Add(int64(-len(ds)))
 	var few [4]settledRange
 	done, keyed := few[:0], false
+	var part []settledRange
 	for _, d := range ds {
 		keyed = keyed || d.key != nil
-		if s, last := t.settle(d, refusal); last {
+		s, last := t.settle(d, refusal)
+		switch {
+		case last:
 			done = appendSettled(done, s)
+		case t.ackImmediately && m.group.name != "" && refusal == nil && !d.run.repeats():
+			part = appendSettled(part, s)
 		}
 	}
 	t.report(done)
+	m.group.reportPart(part)
 	if keyed {
 		m.releaseKeys(ds)
 	}

@@ -21,6 +21,8 @@ type run struct {
 	one    [1]uint32    // ends of a single message
 	views  atomic.Int64 // how often a message is still needed in buf: once by each group, until that settles or detaches it
 
+	known GroupSource // source, if it remembers what groups had settled; nil: it does not
+
 	until time.Time // of a remainder: it is given to those that come before; zero for all others
 
 	left     []int32         // for each message, the groups that have not settled it, and handled; nil if there is one group

@@ -61,7 +61,8 @@ type Topic struct {
 	held      bool            // the window stays closed
 	ephemeral bool            // the topic ends with its last member
 	onEnd     func(dropped int)
-	ended     bool // nobody joins any more
+	ended     bool           // nobody joins any more
+	skipped   []settledRange // by groups that had settled them in an earlier life; to be reported
 	onUnused  func()
 
 	onBehind   func(Behind)
@@ -107,7 +108,11 @@ func (t *Topic) Append(source Source, first uint64, msgs [][]byte, at time.Time,
 	if len(msgs) == 0 {
 		return
 	}
-	if !t.append(newRun(source, first, msgs, at, memory)) {
+	r := newRun(source, first, msgs, at, memory)
+	if t.ackImmediately {
+		r.known = r.remembering()
+	}
+	if !t.append(r) {
 		t.releaseRoom(msgs)
 	}
 }

@@ -135,7 +135,7 @@ func TestFetched_ClaimOfWhatWasNeverSent(t *testing.T) {
 	opened := &wire.Opened{Handle: o.handle, Next: 15, Settled: []uint64{1, 14}}
 	require.NoError(t, p.say(&wire.Frame{Body: &wire.Frame_Opened{Opened: opened}}), "an earlier process may have sent these")
 	require.NoError(t, o.Err())
-	require.EqualValues(t, 15, o.NeverSent())
+	require.EqualValues(t, 15, o.neverSent())
 }
 
 // A stream whose owner took it off while there was no connection keeps nobody dialing.

@@ -180,12 +180,13 @@ func (c *Client) forget(o *Outbound) {
 	o.state, o.cause = broken, ErrEnded
 }
 
-// ReleaseSettled ends, at both ends, the streams of which everything is settled, but for fetched ones. It tells whether
-// there were any.
-func (c *Client) ReleaseSettled() (released bool) {
+// ReleaseDelivered ends, at both ends, the streams of which the receiver has everything, but for fetched ones: it answers
+// for what is not settled from then on. Their Waiters get cause. ReleaseDelivered tells whether there were any.
+func (c *Client) ReleaseDelivered(cause error) (released bool) {
 	for _, o := range c.inOrder() {
-		if o.state == open && o.fetched == nil && o.pending == 0 {
+		if o.state == open && o.fetched == nil && c.Undelivered(o) == 0 {
 			c.forget(o)
+			o.fail(cause)
 			released = true
 		}
 	}

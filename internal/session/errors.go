@@ -30,10 +30,16 @@ var (
 	// ErrNeverSent refuses a stream at this side: the receiver claims to have messages of it that this side has never
 	// sent, and would drop what is sent under their sequences.
 	ErrNeverSent = errors.New("buffstreams: the receiver claims what was never sent")
+	// ErrCopied refuses a stream at this side: another process uses, or has used, the same identity. It runs on a copy of
+	// this side's durable state, or this side runs on one.
+	ErrCopied = errors.New("buffstreams: the publisher's state was copied or restored")
 )
 
 // codeNeverSent is the code of ErrNeverSent. It never travels: it is this side that refuses.
 const codeNeverSent wire.Code = -1
+
+// codeCopied is the code of ErrCopied, which never travels either.
+const codeCopied wire.Code = -2
 
 // refusals says what each code means: its sentinel, its words for people, and what the refused side can do about it.
 var refusals = map[wire.Code]struct {
@@ -55,6 +61,7 @@ var refusals = map[wire.Code]struct {
 	wire.Code_CODE_DRAINING:    {nil, "the listener closes", ""},
 	codeNeverSent: {ErrNeverSent, "",
 		"this side's state is a copy, or older than what it sent once; or the receiver has mixed up its own"},
+	codeCopied: {ErrCopied, "", "this side's state is a copy, or was restored, or was copied"},
 }
 
 // PeerError is a refusal by the peer: of a message, of a stream, or of the whole connection. errors.Is tells which, by
@@ -81,8 +88,11 @@ func (e *PeerError) Error() string {
 		r.text = fmt.Sprintf("code %d", e.code)
 	}
 	text := "the peer refused: " + r.text
-	if e.code == codeNeverSent {
+	switch e.code {
+	case codeNeverSent:
 		text = "the peer claims what was never sent"
+	case codeCopied:
+		text = "the peer has heard of this stream from another process that has the same identity"
 	}
 	if e.Reason != "" {
 		text += fmt.Sprintf(": %.200q", e.Reason)

@@ -4,6 +4,8 @@ import (
 	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
 // fetched is what an Outbound has besides when a store keeps its messages. The messages are dropped when they were
@@ -50,8 +52,14 @@ func (c *Client) EndFetched(o *Outbound) {
 	}
 }
 
-// NeverSent is the lowest sequence of a fetched stream that was never sent, as far as is known.
-func (o *Outbound) NeverSent() uint64 { return max(o.fetched.sentBefore, o.maxSent) }
+// ReleaseFetched ends a fetched stream at both ends, if it is open. Everything must be settled.
+func (c *Client) ReleaseFetched(o *Outbound) {
+	if o.state == open && c.phase >= established {
+		c.sendControl(&wire.Frame{Body: &wire.Frame_Release{Release: &wire.Release{Handle: o.handle}}})
+		delete(c.handles, o.handle)
+		o.fail(ErrEnded)
+	}
+}
 
 // holds tells whether the peer has rejected a message whose owner has not said that the peer may forget it.
 func (f *fetched) holds(seq uint64) bool {

@@ -151,25 +151,33 @@ func TestClient_OpenRefusedForAWhileIsTriedAgainWithPauses(t *testing.T) {
 	require.Equal(t, n+1, opens())
 }
 
-func TestClient_ReleasesWhatIsSettled(t *testing.T) {
+func TestClient_ReleasesWhatTheReceiverHas(t *testing.T) {
 	p := newPair(t, roomy, muchRoom)
 	p.connect()
 	p.enqueue("settled", 1)
-	p.enqueue("not settled", 1)
+	p.enqueue("received", 1)
 	s := newBacklog(p, 1)
+	p.flow()
+	p.enqueue("received in part", 1)
 	p.flow()
 	p.remote.settle(p.remote.stream("settled"), 1)
 	p.flow()
-	handle := p.client.Stream("settled").handle
-	require.True(t, p.client.ReleaseSettled())
-	require.False(t, p.client.ReleaseSettled())
+	p.enqueue("received in part", 1)
+	want := []uint64{p.client.Stream("settled").handle, p.client.Stream("received").handle}
+	require.True(t, p.client.ReleaseDelivered(ErrEnded))
+	require.False(t, p.client.ReleaseDelivered(ErrEnded))
 	p.output()
-	require.Len(t, p.up, 1)
-	frame, err := Decode(p.up[0][:len(p.up[0])-crcSize])
-	require.NoError(t, err)
-	require.Equal(t, handle, frame.(*wire.Release).Handle)
-	require.Nil(t, p.client.Find("settled"))
-	require.Equal(t, 1, p.client.Pending())
+	var ended []uint64
+	for _, payload := range p.up {
+		frame, err := Decode(payload[:len(payload)-crcSize])
+		require.NoError(t, err)
+		if f, ok := frame.(*wire.Release); ok {
+			ended = append(ended, f.Handle)
+		}
+	}
+	require.Equal(t, want, ended)
+	require.Nil(t, p.client.Find("received"))
+	require.Equal(t, 2, p.client.Pending(), "what the receiver does not have")
 	require.NoError(t, s.o.Err(), "the store's streams come back")
 }
 

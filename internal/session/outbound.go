@@ -16,6 +16,9 @@ type Identity struct {
 	Publisher [16]byte
 	Epoch     uint64
 	Secret    [16]byte
+	// Lineage has the incarnations of the identity that are known, the present one last. Nil: it has none, as it does not
+	// outlive the process.
+	Lineage []Incarnation
 }
 
 // Window bounds the retransmit buffer of one stream. Budget bounds those of all streams of a process together; nil: it

@@ -76,6 +76,7 @@ func (c *Client) open(o *Outbound) {
 	c.sendControl(&wire.Frame{Body: &wire.Frame_Open{Open: &wire.Open{
 		Handle: o.handle, Publisher: o.id.Publisher[:], Epoch: o.id.Epoch, Secret: o.id.Secret[:], Stream: o.stream,
 		Topic: o.Topic, Base: o.base, WantMessages: messages, WantBytes: bytes, LeastBytes: least,
+		Incarnation: o.id.incarnation(),
 	}}})
 }
 

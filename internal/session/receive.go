@@ -90,11 +90,18 @@ func (c *Client) opened(f *wire.Opened) error {
 		o.deferOpen(&PeerError{code: f.Code, Reason: f.Reason}, c.lastHeard)
 		return nil
 	}
+	copied := o.id.checkLineage(f)
 	if f.Code != wire.Code_CODE_UNSPECIFIED {
-		c.failStream(o, &PeerError{code: f.Code, Reason: f.Reason})
+		if f.Code != wire.Code_CODE_FENCED || copied == nil {
+			copied = &PeerError{code: f.Code, Reason: f.Reason}
+		}
+		c.failStream(o, copied)
 		return nil
 	}
-	err := o.opened(f)
+	err := error(copied)
+	if copied == nil {
+		err = o.opened(f)
+	}
 	if claim := (*PeerError)(nil); errors.As(err, &claim) {
 		c.failStream(o, claim)
 		c.handles[o.handle] = o // the peer has it open: declineCredit returns what it grants

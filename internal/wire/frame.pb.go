@@ -525,6 +525,7 @@ type Open struct {
 	WantMessages  uint64                 `protobuf:"varint,8,opt,name=want_messages,json=wantMessages,proto3" json:"want_messages,omitempty"` // as in Want
 	WantBytes     uint64                 `protobuf:"varint,9,opt,name=want_bytes,json=wantBytes,proto3" json:"want_bytes,omitempty"`
 	LeastBytes    uint64                 `protobuf:"varint,10,opt,name=least_bytes,json=leastBytes,proto3" json:"least_bytes,omitempty"`
+	Incarnation   []byte                 `protobuf:"bytes,11,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // random, of this opening of the sender's durable state; empty: it has none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -629,16 +630,26 @@ func (x *Open) GetLeastBytes() uint64 {
 	return 0
 }
 
+func (x *Open) GetIncarnation() []byte {
+	if x != nil {
+		return x.Incarnation
+	}
+	return nil
+}
+
 // Opened says where the receiver stands. Credit is counted from this position.
 type Opened struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Handle        uint64                 `protobuf:"varint,1,opt,name=handle,proto3" json:"handle,omitempty"`
-	Code          Code                   `protobuf:"varint,2,opt,name=code,proto3,enum=buffstreams.v1.Code" json:"code,omitempty"` // CODE_UNSPECIFIED: open
-	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	Next          uint64                 `protobuf:"varint,4,opt,name=next,proto3" json:"next,omitempty"`              // lowest sequence it has not received
-	Settled       []uint64               `protobuf:"varint,5,rep,packed,name=settled,proto3" json:"settled,omitempty"` // settled from base on: pairs of first and last
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Handle  uint64                 `protobuf:"varint,1,opt,name=handle,proto3" json:"handle,omitempty"`
+	Code    Code                   `protobuf:"varint,2,opt,name=code,proto3,enum=buffstreams.v1.Code" json:"code,omitempty"` // CODE_UNSPECIFIED: open
+	Reason  string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Next    uint64                 `protobuf:"varint,4,opt,name=next,proto3" json:"next,omitempty"`              // lowest sequence it has not received
+	Settled []uint64               `protobuf:"varint,5,rep,packed,name=settled,proto3" json:"settled,omitempty"` // settled from base on: pairs of first and last
+	// Which opening of the sender's state last sent a frame behind Open; also with CODE_FENCED. 0: it is not known.
+	LastEpoch       uint64 `protobuf:"varint,6,opt,name=last_epoch,json=lastEpoch,proto3" json:"last_epoch,omitempty"`
+	LastIncarnation []byte `protobuf:"bytes,7,opt,name=last_incarnation,json=lastIncarnation,proto3" json:"last_incarnation,omitempty"` // empty: it had none
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Opened) Reset() {
@@ -702,6 +713,20 @@ func (x *Opened) GetNext() uint64 {
 func (x *Opened) GetSettled() []uint64 {
 	if x != nil {
 		return x.Settled
+	}
+	return nil
+}
+
+func (x *Opened) GetLastEpoch() uint64 {
+	if x != nil {
+		return x.LastEpoch
+	}
+	return 0
+}
+
+func (x *Opened) GetLastIncarnation() []byte {
+	if x != nil {
+		return x.LastIncarnation
 	}
 	return nil
 }
@@ -1315,7 +1340,7 @@ const file_frame_proto_rawDesc = "" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1b\n" +
 	"\tmax_frame\x18\x02 \x01(\x04R\bmaxFrame\x12\x1f\n" +
 	"\vmax_message\x18\x03 \x01(\x04R\n" +
-	"maxMessage\"\x91\x02\n" +
+	"maxMessage\"\xb3\x02\n" +
 	"\x04Open\x12\x16\n" +
 	"\x06handle\x18\x01 \x01(\x04R\x06handle\x12\x1c\n" +
 	"\tpublisher\x18\x02 \x01(\fR\tpublisher\x12\x14\n" +
@@ -1329,13 +1354,17 @@ const file_frame_proto_rawDesc = "" +
 	"want_bytes\x18\t \x01(\x04R\twantBytes\x12\x1f\n" +
 	"\vleast_bytes\x18\n" +
 	" \x01(\x04R\n" +
-	"leastBytes\"\x90\x01\n" +
+	"leastBytes\x12 \n" +
+	"\vincarnation\x18\v \x01(\fR\vincarnation\"\xda\x01\n" +
 	"\x06Opened\x12\x16\n" +
 	"\x06handle\x18\x01 \x01(\x04R\x06handle\x12(\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x14.buffstreams.v1.CodeR\x04code\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x12\n" +
 	"\x04next\x18\x04 \x01(\x04R\x04next\x12\x18\n" +
-	"\asettled\x18\x05 \x03(\x04R\asettled\"i\n" +
+	"\asettled\x18\x05 \x03(\x04R\asettled\x12\x1d\n" +
+	"\n" +
+	"last_epoch\x18\x06 \x01(\x04R\tlastEpoch\x12)\n" +
+	"\x10last_incarnation\x18\a \x01(\fR\x0flastIncarnation\"i\n" +
 	"\aPublish\x12\x16\n" +
 	"\x06handle\x18\x01 \x01(\x04R\x06handle\x12\x14\n" +
 	"\x05first\x18\x02 \x01(\x04R\x05first\x12\x14\n" +

@@ -58,7 +58,7 @@ type write struct {
 
 // attach redirects the writes of an open store to a disk.
 func attach(t testing.TB, s *Store, seed uint64) *disk {
-	d := &disk{rng: rand.New(rand.NewPCG(seed, 5)), path: s.path, durable: read(t, s.path), restore: func() {}}
+	d := &disk{rng: rand.New(rand.NewPCG(seed, 5)), path: s.cfg.Path, durable: read(t, s.cfg.Path), restore: func() {}}
 	db := reflect.ValueOf(s.db.DB).Elem()
 	d.file = (**os.File)(unsafe.Pointer(db.FieldByName("file").UnsafeAddr()))
 	hook := (*func([]byte, int64) (int, error))(unsafe.Pointer(db.FieldByName("ops").FieldByName("writeAt").UnsafeAddr()))

@@ -46,12 +46,12 @@ func (s *Store) wrap(err error) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &corrupt):
-		corrupt.Path = s.path
+		corrupt.Path = s.cfg.Path
 		return corrupt
 	case isDamage(err):
-		return &CorruptError{Path: s.path, Reason: "the B-tree", Err: err}
+		return &CorruptError{Path: s.cfg.Path, Reason: "the B-tree", Err: err}
 	}
-	return fmt.Errorf("dedupe: %s: %w", s.path, err)
+	return fmt.Errorf("dedupe: %s: %w", s.cfg.Path, err)
 }
 
 func isDamage(err error) bool {

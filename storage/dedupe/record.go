@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"hash/crc32"
 	"hash/fnv"
+	"maps"
+	"slices"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -20,7 +22,8 @@ var (
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)
 )
 
-const formatVersion = 1
+// formatVersion is what is written. A file of format 1 is read, and is of the present format with its next write.
+const formatVersion = 2
 
 // initialize writes the contents of a new file.
 func initialize(tx *bolt.Tx) error {
@@ -72,7 +75,7 @@ func readTotals(tx *bolt.Tx) (t totals, err error) {
 	if !ok || len(v) != 1+8+8 {
 		return t, damaged("the totals")
 	}
-	if v[0] != formatVersion {
+	if v[0] < 1 || v[0] > formatVersion {
 		return t, fmt.Errorf("format %d is not one that this version knows", v[0])
 	}
 	return totals{count: binary.BigEndian.Uint64(v[1:]), sum: binary.BigEndian.Uint64(v[9:])}, nil
@@ -121,48 +124,111 @@ func key(id store.StreamID) []byte {
 	return append(k, id.Topic...)
 }
 
-// encode returns the value of key k: epoch, secret, the settled ranges, and a checksum. The numbers of a range, first
-// and last, are distances from the number before.
-func encode(k []byte, state store.StreamState) []byte {
-	v := binary.AppendUvarint(nil, state.Epoch)
-	v = append(v, state.Secret[:]...)
-	at := uint64(0)
-	for _, r := range state.Settled {
-		v = binary.AppendUvarint(v, r.First-at)
-		v = binary.AppendUvarint(v, r.Last-r.First)
-		at = r.Last
+// record is the value of a stream.
+type record struct {
+	state store.StreamState
+	saved int64 // when it was saved, in seconds since 1970; 0: not known
+}
+
+// encode returns the value of key k: epoch, secret, the settled ranges, and a checksum. Behind the ranges comes a 0, which
+// no range begins with, and then what format 1 did not have: the time, the incarnation, and the ranges of each group.
+func encode(k []byte, r record) []byte {
+	v := binary.AppendUvarint(nil, r.state.Epoch)
+	v = append(v, r.state.Secret[:]...)
+	v = append(appendRanges(v, r.state.Settled), 0)
+	v = binary.AppendUvarint(v, uint64(r.saved))
+	v = append(v, r.state.Incarnation[:]...)
+	for _, group := range slices.Sorted(maps.Keys(r.state.Groups)) {
+		v = binary.AppendUvarint(v, uint64(len(group)))
+		v = append(v, group...)
+		v = append(appendRanges(v, r.state.Groups[group]), 0)
 	}
 	return seal(k, v)
 }
 
-func decode(k, v []byte) (state store.StreamState, ok bool) {
-	if v, ok = unseal(k, v); !ok {
-		return state, false
-	}
-	next := func() (n uint64) {
-		n, width := binary.Uvarint(v)
-		if ok = width > 0; ok {
-			v = v[width:]
-		}
-		return n
-	}
-	state.Epoch = next()
-	if !ok || len(v) < len(state.Secret) {
-		return state, false
-	}
-	v = v[copy(state.Secret[:], v):]
+// appendRanges appends ranges. The numbers of a range, first and last, are distances from the number before.
+func appendRanges(v []byte, ranges []store.Range) []byte {
 	at := uint64(0)
-	for len(v) > 0 {
-		first := at + next()
-		if !ok || len(v) == 0 {
-			return state, false
+	for _, r := range ranges {
+		v = binary.AppendUvarint(v, r.First-at)
+		v = binary.AppendUvarint(v, r.Last-r.First)
+		at = r.Last
+	}
+	return v
+}
+
+func decode(k, v []byte) (r record, ok bool) {
+	if v, ok = unseal(k, v); !ok {
+		return r, false
+	}
+	d := decoder{b: v}
+	r.state.Epoch = d.uvarint()
+	d.copy(r.state.Secret[:])
+	r.state.Settled = d.ranges(true)
+	if !d.ended { // of format 1
+		return r, !d.bad
+	}
+	r.saved = int64(d.uvarint())
+	d.copy(r.state.Incarnation[:])
+	for len(d.b) > 0 && !d.bad {
+		group := string(d.take(d.uvarint()))
+		if _, twice := r.state.Groups[group]; twice {
+			return r, false
 		}
-		last := first + next()
-		if !ok || last < first || first <= at {
-			return state, false
+		if r.state.Groups == nil {
+			r.state.Groups = map[string][]store.Range{}
 		}
-		state.Settled = append(state.Settled, store.Range{First: first, Last: last})
+		r.state.Groups[group] = d.ranges(false)
+	}
+	return r, !d.bad
+}
+
+// decoder reads a record. bad is set by what does not belong there.
+type decoder struct {
+	b     []byte
+	bad   bool
+	ended bool // the ranges that were read last had an end
+}
+
+func (d *decoder) uvarint() uint64 {
+	n, width := binary.Uvarint(d.b)
+	if width <= 0 {
+		d.bad, d.b = true, nil
+		return 0
+	}
+	d.b = d.b[width:]
+	return n
+}
+
+func (d *decoder) take(n uint64) []byte {
+	if n > uint64(len(d.b)) {
+		d.bad, d.b = true, nil
+		return nil
+	}
+	taken := d.b[:n]
+	d.b = d.b[n:]
+	return taken
+}
+
+func (d *decoder) copy(dst []byte) { copy(dst, d.take(uint64(len(dst)))) }
+
+// ranges reads ranges up to the 0 behind them, which may be missing at the end of a record of format 1.
+func (d *decoder) ranges(mayEnd bool) (ranges []store.Range) {
+	at := uint64(0)
+	for d.ended = false; !d.ended && !d.bad && (len(d.b) > 0 || !mayEnd); {
+		first := d.uvarint()
+		if first == 0 {
+			d.ended = true
+			return ranges
+		}
+		first += at
+		last := first + d.uvarint()
+		if last < first || first <= at {
+			d.bad = true
+			return nil
+		}
+		ranges = append(ranges, store.Range{First: first, Last: last})
 		at = last
 	}
-	return state, true
+	return ranges
 }

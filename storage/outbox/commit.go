@@ -61,6 +61,9 @@ func (o *Outbox) commitNext() error {
 			return err
 		}
 	}
+	if err := o.renounce(); err != nil {
+		return err
+	}
 	return o.reclaim()
 }
 

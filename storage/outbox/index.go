@@ -39,7 +39,7 @@ func (ix *index) addStream(id uint64, k store.Key) *stream {
 		ix.destinations[k.Destination] = d
 	}
 	d.streams++
-	s := &stream{id: id, key: k, index: ix, destination: d, next: 1, durable: 1}
+	s := &stream{id: id, key: k, index: ix, destination: d, next: 1, durable: 1, handed: 1}
 	ix.streams[k], ix.byID[id] = s, s
 	ix.nextStream = max(ix.nextStream, id+1)
 	return s
@@ -84,7 +84,7 @@ func (o *Outbox) Streams() []store.Stream {
 	all := make([]store.Stream, 0, len(o.index.byID))
 	for _, s := range o.index.byID {
 		all = append(all, store.Stream{
-			Key: s.key, ID: s.id, First: s.settled.through + 1, Next: s.next,
+			Key: s.key, ID: s.id, First: s.settled.through + 1, Next: s.next, Sent: s.handed,
 			Pending: s.pending(), Bytes: s.bytes,
 		})
 	}

@@ -14,17 +14,21 @@ import (
 // The keys of the meta store, besides the manifest. docs/outbox.md says what their values hold.
 const (
 	keyIdentity = "outbox-identity"
+	keyLineage  = "outbox-lineage"
 	keyStreams  = "outbox-streams"
 
-	stateVersion = 1
+	stateVersion     = 1
+	renouncedVersion = 2 // of an identity that is only the log's
 )
 
 func keySummary(segment uint64) string { return fmt.Sprintf("outbox-segment-%016x", segment) }
 
-// identity is what the outbox keeps for its life, and its epoch.
+// identity is what the outbox keeps for its life, and its epoch. Its id and secret are those that receivers know until
+// the outbox has renounced them.
 type identity struct {
 	id, secret [16]byte
 	epoch      uint64
+	renounced  bool
 }
 
 func newIdentity() (i identity) {
@@ -35,14 +39,18 @@ func newIdentity() (i identity) {
 
 func (i identity) encode() []byte {
 	b := append([]byte{stateVersion}, i.id[:]...)
+	if i.renounced {
+		b[0] = renouncedVersion
+	}
 	b = append(b, i.secret[:]...)
 	return binary.BigEndian.AppendUint64(b, i.epoch)
 }
 
 func decodeIdentity(b []byte) (i identity, ok bool) {
-	if len(b) != 1+16+16+8 || b[0] != stateVersion {
+	if len(b) != 1+16+16+8 || b[0] != stateVersion && b[0] != renouncedVersion {
 		return i, false
 	}
+	i.renounced = b[0] == renouncedVersion
 	copy(i.id[:], b[1:])
 	copy(i.secret[:], b[17:])
 	i.epoch = binary.BigEndian.Uint64(b[33:])

@@ -15,8 +15,8 @@ import (
 // other callers; the others do not block. Open starts one goroutine, which writes to the disk and which Close ends.
 type Outbox struct {
 	cfg      Config
-	identity identity
-	seed     uint32 // of every checksum in the log
+	identity identity // Open sets it, and then the committer
+	seed     uint32   // of every checksum in the log
 	meta     metaStore
 	lock     io.Closer // of the directory, or nil
 
@@ -33,18 +33,21 @@ type Outbox struct {
 	relocation *relocation // nil if none is under way
 
 	// mu guards the fields below. No disk access happens while it is held.
-	mu          sync.Mutex
-	index       *index
-	cache       cache
-	unsaved     unsaved
-	group       *group        // gathers appends; nil if there are none
-	groupHint   int           // bytes of the last group, and a quarter more
-	sectionHint int           // sections of the last group
-	reclaimable bool          // a segment may have become free
-	newStreams  chan struct{} // closed and replaced when a stream is created
-	drained     chan struct{} // closed when nothing is pending; nil if no caller waits for that
-	closed      bool
-	failure     error // wraps store.ErrFailed
+	mu           sync.Mutex
+	index        *index
+	cache        cache
+	unsaved      unsaved
+	lineage      lineage
+	drawn        bool          // the id of the lineage was drawn since Open
+	renunciation *renunciation // that is under way; nil: none is
+	group        *group        // gathers appends; nil if there are none
+	groupHint    int           // bytes of the last group, and a quarter more
+	sectionHint  int           // sections of the last group
+	reclaimable  bool          // a segment may have become free
+	newStreams   chan struct{} // closed and replaced when a stream is created
+	drained      chan struct{} // closed when nothing is pending; nil if no caller waits for that
+	closed       bool
+	failure      error // wraps store.ErrFailed
 }
 
 var _ store.Outbox = (*Outbox)(nil)
@@ -80,16 +83,31 @@ func Open(cfg Config) (*Outbox, error) {
 	return o, nil
 }
 
-// ID returns the random id of the outbox, by which receivers know its streams. It never changes.
-func (o *Outbox) ID() [16]byte { return o.identity.id }
+// ID returns the random id of the outbox, by which receivers know its streams. It changes only with [Outbox.Renounce].
+func (o *Outbox) ID() [16]byte {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.lineage.id
+}
 
-// Secret returns random bytes that prove the ownership of the id. They never change, and must not be disclosed or
+// Secret returns random bytes that prove the ownership of the id. They change with the id, and must not be disclosed or
 // logged.
-func (o *Outbox) Secret() [16]byte { return o.identity.secret }
+func (o *Outbox) Secret() [16]byte {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.lineage.secret
+}
 
 // Epoch returns a number that grows each time the outbox is opened. It is durable before Open returns, so no two
-// openings have the same epoch.
-func (o *Outbox) Epoch() uint64 { return o.identity.epoch }
+// openings have the same epoch, unless one of them is that of a copy: see [Outbox.Lineage].
+func (o *Outbox) Epoch() uint64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.lineage.incarnations[len(o.lineage.incarnations)-1].Epoch
+}
+
+// Name returns the directory of the outbox, for logs.
+func (o *Outbox) Name() string { return o.cfg.Dir }
 
 // Err returns store.ErrClosed after Close, an error that wraps store.ErrFailed after a failed write, and nil before.
 func (o *Outbox) Err() error {
@@ -142,6 +160,11 @@ func (o *Outbox) fail(cause error) error {
 		o.group = nil
 		g.err = o.failure
 		close(g.done)
+	}
+	if r := o.renunciation; r != nil {
+		o.renunciation = nil
+		r.err = o.failure
+		close(r.done)
 	}
 	o.endWaitsLocked()
 	return o.failure

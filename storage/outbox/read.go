@@ -28,6 +28,7 @@ func (o *Outbox) Read(k store.Key, from uint64, maxBytes int) (store.Batch, erro
 			return store.Batch{}, err
 		}
 		if p.extent == nil {
+			o.noteHanded(k, &b.batch)
 			return b.batch, nil
 		}
 		err = o.readExtent(&p, &b)
@@ -39,6 +40,7 @@ func (o *Outbox) Read(k store.Key, from uint64, maxBytes int) (store.Batch, erro
 		}
 		// Damage behind a good message is for the next Read to report.
 		o.setHint(p.stream, hint{extent: p.extent, entry: p.entry, seq: b.next})
+		o.noteHanded(k, &b.batch)
 		return b.batch, nil
 	}
 }
@@ -74,6 +76,15 @@ func (o *Outbox) planRead(k store.Key, from uint64, maxBytes int) (b batchBuilde
 		p.entry = s.hint.entry
 	}
 	return b, p, nil
+}
+
+// noteHanded notes which messages a reader has got, and may send.
+func (o *Outbox) noteHanded(k store.Key, b *store.Batch) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if s := o.index.streams[k]; s != nil && len(b.Messages) > 0 {
+		s.handed = max(s.handed, b.Next())
+	}
 }
 
 func (o *Outbox) setHint(s *stream, h hint) {

@@ -23,6 +23,9 @@ func (o *Outbox) recoverLog(fs types.VFS) error {
 	if err := o.loadIdentity(existed); err != nil {
 		return err
 	}
+	if err := o.loadLineage(); err != nil {
+		return err
+	}
 	saved, err := o.loadStreams(existed)
 	if err != nil {
 		return err
@@ -36,6 +39,9 @@ func (o *Outbox) recoverLog(fs types.VFS) error {
 	}
 	if err := o.startEpoch(last, o.index.attachAll()); err != nil {
 		return err
+	}
+	for _, s := range o.index.byID {
+		s.handed = s.next
 	}
 	for id, base := range files {
 		if o.index.segments[id] == nil {
@@ -73,7 +79,7 @@ func (o *Outbox) loadIdentity(existed bool) error {
 	case b == nil && existed:
 		return &store.CorruptError{Reason: "identity is missing"}
 	case b == nil:
-		o.identity = newIdentity()
+		o.identity, o.drawn = newIdentity(), true
 	default:
 		var ok bool
 		if o.identity, ok = decodeIdentity(b); !ok {
@@ -158,7 +164,8 @@ func (o *Outbox) startEpoch(last uint64, changed []*segmentFile) error {
 		}
 	}
 	o.identity.epoch++
-	if err := o.meta.set(keyIdentity, o.identity.encode()); err != nil {
+	o.lineage.begin(o.identity.epoch)
+	if err := o.saveLineage(o.lineage); err != nil {
 		return err
 	}
 	if err := o.meta.set(keyStreams, o.index.encodeStreams(last)); err != nil {

@@ -17,6 +17,7 @@ type stream struct {
 
 	next    uint64 // the sequence that the next message gets
 	durable uint64 // the lowest sequence that is not fsynced
+	handed  uint64 // no message from this sequence on was read since Open, nor there before
 	settled seqSet
 	bytes   int64 // cost of the pending messages, including those that are not durable yet
 

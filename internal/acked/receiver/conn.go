@@ -178,7 +178,10 @@ func (c *conn) terminate(err error) {
 	for _, h := range slices.Sorted(maps.Keys(c.handles)) { // in an order that a simulation can repeat
 		s := c.handles[h]
 		s.detach(c)
-		if s.topic.Unused() {
+		switch {
+		case s.isOver():
+			c.receiver.forget(s)
+		case s.topic.Unused():
 			c.receiver.removeUnused(s)
 		}
 	}

@@ -88,9 +88,11 @@ func (c *conn) open(f *wire.Open) error {
 	}
 	s, refused := c.find(f)
 	if refused != nil {
-		c.send(&wire.Frame{Body: &wire.Frame_Opened{Opened: &wire.Opened{
-			Handle: f.Handle, Code: session.CodeOf(refused), Reason: refused.Reason,
-		}}})
+		answer := &wire.Opened{Handle: f.Handle, Code: session.CodeOf(refused), Reason: refused.Reason}
+		if answer.Code == wire.Code_CODE_FENCED {
+			c.receiver.addFence(answer, f, c.principal)
+		}
+		c.send(&wire.Frame{Body: &wire.Frame_Opened{Opened: answer}})
 		return nil
 	}
 	if s.attachedTo(c) { // the sender has opened it anew, with another handle
@@ -110,7 +112,7 @@ func (c *conn) release(handle uint64) {
 		c.deleteHandle(handle)
 		c.receiver.removeUnused(s)
 		c.receiver.forgetPublisher(s)
-	case s.forgettableBy(c):
+	case s.release(c):
 		c.deleteHandle(handle)
 		s.detach(c)
 		c.receiver.forget(s)

@@ -9,6 +9,9 @@ var initialTarget = flow.Amount{Messages: 256, Bytes: 64 << 10}
 
 // topUpLocked grants more credit when half of it is used, without waiting in line. full tells that there is none.
 func (s *stream) topUpLocked() (full bool) {
+	if !s.givesCredit() {
+		return false
+	}
 	left, idle := s.in.Outstanding(), s.topic.Window().Idle()
 	target := flow.Amount{Messages: min(s.target.Messages, idle.Messages), Bytes: min(s.target.Bytes, idle.Bytes)}
 	if s.claim != nil || left.Messages > target.Messages/2 && left.Bytes > target.Bytes/2 {
@@ -121,6 +124,9 @@ func (s *stream) grant(claim *flow.Claim, a flow.Amount) bool {
 		return false
 	}
 	s.claim = nil
+	if !s.givesCredit() {
+		return false
+	}
 	s.in.Grant(a)
 	s.kickLocked()
 	return true

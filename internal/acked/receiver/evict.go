@@ -25,7 +25,7 @@ func (r *Receiver) makeRoomLocked(enough func() bool) bool {
 		return enough()
 	}
 	for _, unneeded := range []func(*stream) bool{(*stream).forgettable, (*stream).abandoned} {
-		if r.evictLocked(unneeded); enough() {
+		if r.evictLocked(unneeded, "Too many publishers: idle ones were forgotten, and may duplicate when they return"); enough() {
 			return true
 		}
 	}
@@ -34,8 +34,9 @@ func (r *Receiver) makeRoomLocked(enough func() bool) bool {
 	return false
 }
 
-// evictLocked forgets the streams for which unneeded returns true, and publishers without streams.
-func (r *Receiver) evictLocked(unneeded func(*stream) bool) {
+// evictLocked forgets the streams for which unneeded returns true, and publishers without streams. If it forgets any it
+// logs that.
+func (r *Receiver) evictLocked(unneeded func(*stream) bool, message string) {
 	streams, publishers := r.streamCount, len(r.publishers)
 	for id, p := range r.publishers {
 		for _, s := range p.streams {
@@ -48,7 +49,7 @@ func (r *Receiver) evictLocked(unneeded func(*stream) bool) {
 		}
 	}
 	if r.streamCount < streams || len(r.publishers) < publishers {
-		r.cfg.Logger.Info("Too many publishers: idle ones were forgotten, and may duplicate when they return", watermill.LogFields{
+		r.cfg.Logger.Info(message, watermill.LogFields{
 			"provider": netio.Provider, "address": r.cfg.Address, "streams": streams - r.streamCount,
 		})
 	}
@@ -65,17 +66,14 @@ func (r *Receiver) removeUnused(s *stream) (removed bool) {
 	return true
 }
 
-// forget removes a stream that its sender has ended, also from the DedupeStore.
+// forget removes a stream that its sender has ended, also from the DedupeStore, and the publisher with its last stream.
 func (r *Receiver) forget(s *stream) {
 	if !r.removeUnused(s) {
 		return
 	}
 	r.forgetPublisher(s)
-	if r.cfg.Dedupe == nil {
-		return
-	}
-	if err := r.cfg.Dedupe.Forget(s.id); err != nil {
-		r.cfg.Logger.Info("The dedupe store cannot forget a stream", watermill.LogFields{"provider": netio.Provider, "err": err})
+	if s.committer != nil {
+		_ = s.committer.forget(s) // it only stays
 	}
 }
 

@@ -39,6 +39,7 @@ type Config struct {
 	HandshakeTimeout, WriteTimeout                       time.Duration
 	DeadAfter                                            time.Duration // of silence
 	ForgetAfter                                          time.Duration // for an ephemeral topic that ended
+	ForgetIdleAfter                                      time.Duration // for the streams of an absent publisher; 0: never
 
 	Authenticate func(context.Context, Peer) (principal string, err error)
 	Authorize    func(context.Context, Access) error
@@ -81,7 +82,8 @@ type Receiver struct {
 	gone             tombstones
 	forgotten        int // publishers that returned and were not known, since the last log line about them
 	forgottenLogged  time.Time
-	noEvictionBefore time.Time // nothing can be forgotten before
+	noEvictionBefore time.Time   // nothing can be forgotten before
+	idleTimer        *time.Timer // see forgetIdle; nil: it does not run
 	conns            map[*conn]struct{}
 	counts           connCounts
 	draining         bool
@@ -222,6 +224,7 @@ func (r *Receiver) Drain() {
 	r.mu.Lock()
 	first := !r.draining
 	r.draining = true
+	r.stopIdleTimerLocked()
 	r.mu.Unlock()
 	if !first {
 		return

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -28,6 +29,8 @@ type publisher struct {
 	streams   map[streamKey]*stream
 
 	mostStreams int
+
+	last atomic.Pointer[session.Incarnation] // see lastSender; not guarded
 }
 
 type streamKey struct {
@@ -61,6 +64,9 @@ func (r *Receiver) open(f *wire.Open, principal string) (*stream, *session.PeerE
 	key := streamKey{f.Stream, f.Topic}
 	gone := r.gone.has(f.Topic, time.Now())
 	s := p.streams[key]
+	if r.storeFailedLocked(s, f.Topic) {
+		return nil, session.NewPeerError(wire.Code_CODE_LIMIT, "the dedupe store has failed: nothing more is taken")
+	}
 	switch {
 	case s == nil:
 	case !s.isEnded() || gone:
@@ -79,16 +85,32 @@ func (r *Receiver) open(f *wire.Open, principal string) (*stream, *session.PeerE
 	if r.topics[f.Topic] == nil && len(r.topics) >= r.cfg.MaxTopics {
 		return nil, session.NewPeerError(wire.Code_CODE_LIMIT, "too many topics")
 	}
-	s = &stream{id: id, topic: r.topicLocked(f.Topic), secret: p.secret, in: session.RestoreInbound(stored.Settled, f.Base)}
+	s = &stream{
+		receiver: r, id: id, topic: r.topicLocked(f.Topic), publisher: p, secret: p.secret,
+		in: session.RestoreInbound(stored.Settled, f.Base), last: storedSender(stored), fresh: true,
+	}
 	if !s.topic.IsEphemeral() { // what ends with its subscription has no place on disk
 		s.committer = r.committer
 	}
+	s.restoreGroups(stored.Groups)
 	if f.Base > 1 && !known {
 		r.logForgottenLocked(f.Topic)
 	}
 	r.addLocked(p, key, s)
 	s.beginOpen()
 	return s, nil
+}
+
+// storeFailedLocked tells whether the DedupeStore has failed and the stream, which is nil if it is new, needs it.
+func (r *Receiver) storeFailedLocked(s *stream, topic string) bool {
+	if r.committer == nil || !r.committer.broken.Load() {
+		return false
+	}
+	if s != nil {
+		return s.committer != nil
+	}
+	t := r.topics[topic]
+	return t == nil || !t.IsEphemeral()
 }
 
 // logForgottenLocked logs that a publisher knows more of a stream than the Receiver does: at most once a second, as a
@@ -139,12 +161,14 @@ func (r *Receiver) publisherLocked(f *wire.Open, principal string, stored store.
 			p.epoch, p.secret = stored.Epoch, stored.Secret
 			r.publishers[id] = p // its other streams are fenced too, though the store may not know them
 		}
+		p.restore(stored)
 	}
 	if stored.Epoch > p.epoch { // another of its streams came first, and an earlier life of this listener had heard more
 		p.secret = stored.Secret
 		p.raise(stored.Epoch)
+		p.restore(stored)
 	}
-	if subtle.ConstantTimeCompare(p.secret[:], f.Secret) != 1 || p.principal != principal {
+	if !p.belongsTo(f, principal) {
 		return nil, session.NewPeerError(wire.Code_CODE_FENCED, "the publisher id belongs to another peer")
 	}
 	if f.Epoch < p.epoch {
@@ -154,6 +178,11 @@ func (r *Receiver) publisherLocked(f *wire.Open, principal string, stored store.
 		p.raise(f.Epoch)
 	}
 	return p, nil
+}
+
+// belongsTo tells whether an Open comes from the publisher's owner.
+func (p *publisher) belongsTo(f *wire.Open, principal string) bool {
+	return subtle.ConstantTimeCompare(p.secret[:], f.Secret) == 1 && p.principal == principal
 }
 
 // raise begins a newer epoch: streams of an older one are taken off their connections.
@@ -167,6 +196,7 @@ func (p *publisher) raise(epoch uint64) {
 // addLocked registers a stream.
 func (r *Receiver) addLocked(p *publisher, key streamKey, s *stream) {
 	p.streams[key] = s
+	r.armIdleTimerLocked()
 	r.publishers[s.id.Publisher] = p
 	if r.streams[s.topic] == nil {
 		r.streams[s.topic] = map[*stream]struct{}{}

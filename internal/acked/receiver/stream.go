@@ -16,20 +16,29 @@ import (
 // goes back as acks on the connection that the stream has then. It outlives connections.
 type stream struct {
 	id        store.StreamID
+	receiver  *Receiver
 	topic     *dispatch.Topic
+	publisher *publisher
 	secret    [16]byte
-	committer *committer // nil: nothing survives the process
+	committer *committer                   // nil: nothing survives the process
+	knew      map[string]session.Watermark // what groups had settled in an earlier life; it does not change
 
 	// mu guards the fields below. The topic's window is asked to release and to wait without it, as it may call
 	// granted.
 	mu          sync.Mutex
 	epoch       uint64
-	uncommitted []store.Range // settled, and on their way to the committer
+	sender      session.Incarnation // that has opened the stream; Epoch is that of the Open
+	last        session.Incarnation // that has last changed what is known of the stream; zero: it is not known
+	fresh       bool                // it was made by the Open under way
+	uncommitted []store.Range       // settled, and on their way to the committer
 	in          *session.Inbound
-	conn        *conn              // nil while its publisher is away
-	opens       int                // that have found the stream and have not attached it yet
-	ended       *session.PeerError // why, if it has with its topic: what still arrives is dropped
-	dirty       bool               // conn knows that there are acks to write
+	groups      map[string]*session.Watermark // what each named group has settled, beyond in
+	conn        *conn                         // nil while its publisher is away
+	detached    time.Time                     // when the last connection ended
+	opens       int                           // that have found the stream and have not attached it yet
+	ended       *session.PeerError            // why, if it has with its topic: what still arrives is dropped
+	released    bool                          // its sender has ended it, and does not come back if the connection ends
+	dirty       bool                          // conn knows that there are acks to write
 	claim       *flow.Claim
 	target      flow.Amount // credit that is kept topped up; it doubles when the sender had to ask
 	asked       flow.Amount // what the sender asked for last, up to initialTarget
@@ -66,6 +75,11 @@ func (s *stream) accept(c *conn, f *session.PublishFrame) (dropped flow.Amount, 
 	fresh, first, dropped, err := s.in.Accept(f)
 	if err != nil {
 		return flow.Amount{}, false, err
+	}
+	s.noteSenderLocked()
+	if s.released { // it goes on
+		s.released = false
+		s.kept.Store(c.keepsUnsettled())
 	}
 	tooLarge := s.appendLocked(fresh, first, f.Memory)
 	dropped.Messages += tooLarge.Messages
@@ -123,9 +137,20 @@ func (s *stream) replaceConn(c *conn, f *wire.Open) (old *conn, returned flow.Am
 		s.topic.Window().Share(1)
 	}
 	returned = s.in.Outstanding()
+	changes := s.fresh && f.Base > 1 || f.Base > s.in.Next()
 	opened, rejects := s.in.Attach(f.Handle, f.Base)
+	last := s.last
+	if last.Epoch == 0 {
+		last = s.publisher.lastSender()
+	}
+	addLast(opened, last)
 	s.conn, s.dirty, s.target, s.asked, s.epoch = c, false, initialTarget, flow.Amount{}, f.Epoch
 	s.kept.Store(c.keepsUnsettled())
+	s.sender = session.IncarnationOf(f.Epoch, f.Incarnation)
+	s.released, s.fresh = false, false
+	if changes {
+		s.noteSenderLocked()
+	}
 	c.appendOpened(opened, rejects)
 	s.kickLocked()
 	return old, returned, true
@@ -150,7 +175,7 @@ func (s *stream) detachLocked() (*flow.Claim, flow.Amount) {
 		s.topic.Window().Share(-1)
 	}
 	s.in.Detach()
-	s.conn, s.claim = nil, nil
+	s.conn, s.claim, s.detached = nil, nil, time.Now()
 	s.kept.Store(false)
 	return claim, unused
 }
@@ -221,11 +246,39 @@ func (s *stream) forgettable() bool {
 	return s.conn == nil && s.opens == 0 && s.in.Idle()
 }
 
-// forgettableBy is forgettable for the connection that has the stream.
-func (s *stream) forgettableBy(c *conn) bool {
+// release notes that the peer of connection c, which has the stream, does not come back for it. It returns true if the
+// stream is to be forgotten now. Otherwise that follows when the connection has ended and the last message is settled: a
+// peer that goes on has not meant it.
+func (s *stream) release(c *conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.conn == c && s.in.Idle()
+	if s.conn != c {
+		return false
+	}
+	s.released = true
+	s.kept.Store(false)
+	return s.in.Idle()
+}
+
+// overLocked tells whether the sender has ended the stream and all of its messages are settled or rejected: it will not
+// confirm a rejection any more.
+func (s *stream) overLocked() bool {
+	return s.released && s.conn == nil && s.opens == 0 && s.in.Unsettled() == 0
+}
+
+// isReleased tells whether the sender has ended the stream, and its connection. Nothing of it needs to survive the process
+// then.
+func (s *stream) isReleased() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.released && s.conn == nil
+}
+
+// isOver is overLocked for callers without the lock.
+func (s *stream) isOver() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.overLocked()
 }
 
 // abandoned tells whether nothing would be lost but rejections that an absent publisher has not confirmed: it can have
@@ -253,5 +306,5 @@ func (s *stream) Kept() bool { return s.kept.Load() }
 func (s *stream) updateKept() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.kept.Store(s.conn != nil && s.conn.keepsUnsettled())
+	s.kept.Store(s.conn != nil && !s.released && s.conn.keepsUnsettled())
 }

@@ -176,21 +176,28 @@ func (c *conn) linger() {
 // Settled implements dispatch.Source: every group is done with a run of messages. With a dedupe store it blocks until
 // that is durable.
 func (s *stream) Settled(first, last uint64) {
-	if s.committer != nil && s.persist(store.Range{First: first, Last: last}) != nil {
+	r := store.Range{First: first, Last: last}
+	if s.committer != nil && !s.isReleased() && s.persist(r) != nil {
 		return // the committer has logged it; the publisher keeps the messages
 	}
-	if c := s.settle(first, last); c != nil {
+	c, over := s.settle(r)
+	if c != nil {
 		c.flusher.Kick()
+	}
+	if over {
+		s.receiver.forget(s)
 	}
 }
 
-// settle returns the connection whose flusher is to be kicked.
-func (s *stream) settle(first, last uint64) *conn {
+// settle returns the connection whose flusher is to be kicked. over tells that the stream's sender has ended it and that
+// this was the last of its messages.
+func (s *stream) settle(r store.Range) (c *conn, over bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.in.Settle(first, last)
+	s.persistedLocked(r)
+	s.in.Settle(r.First, r.Last)
 	s.markDirtyLocked()
-	return s.conn
+	return s.conn, s.overLocked()
 }
 
 // Refused implements dispatch.Source: no handler will take a message.
@@ -202,16 +209,24 @@ func (s *stream) Refused(seq uint64, r dispatch.Refusal) {
 	case r.Undecodable:
 		code = wire.Code_CODE_UNDECODABLE
 	}
+	if s.refuse(seq, code, r.Reason) {
+		s.receiver.forget(s)
+	}
+}
+
+// refuse returns true if the stream's sender has ended it and this was the last of its messages.
+func (s *stream) refuse(seq uint64, code wire.Code, reason string) (over bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.rejectLocked(seq, code, r.Reason)
+	s.rejectLocked(seq, code, reason)
+	return s.overLocked()
 }
 
 // Position implements dispatch.Source.
 func (s *stream) Position(seq uint64) store.Position {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return store.Position{StreamID: s.id, Epoch: s.epoch, Sequence: seq}
+	return store.Position{StreamID: s.id, Epoch: s.epoch, Incarnation: s.last.ID, Sequence: seq}
 }
 
 // maxReason bounds the reason in a Reject or Failure, in bytes.
@@ -246,6 +261,7 @@ func (s *stream) rejectSeen(seq uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.in.RejectSeen(seq)
+	s.noteSenderLocked()
 }
 
 // markDirtyLocked puts the stream on its connection's list of those that have acks to write.

@@ -121,17 +121,25 @@ func TestSender_CloseReleasesWhatIsSettled(t *testing.T) {
 	require.Equal(t, 2, h.count(released))
 }
 
-// What is not settled is not released.
-func TestSender_CloseReleasesNothingThatIsNotSettled(t *testing.T) {
+// What the peer has and has not settled is its own from then on. It remembers the stream until all is handled.
+func TestSender_CloseReleasesWhatThePeerHas(t *testing.T) {
 	dial, accept := pipe(t)
 	s := start(t, Config{Dial: dial})
 	_, err := publish(t, s)
 	require.NoError(t, err)
 	h, done := listener(t, accept(), false, true)
 	require.NoError(t, s.Flush(context.Background(), "a"))
-	s.Close()
+	drained := make(chan error, 1)
+	go func() { drained <- s.Drain(context.Background(), "a") }() // ends with Close
+	require.Eventually(t, func() bool {                           // it waits
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.conditions) > 0
+	}, 10*time.Second, time.Millisecond)
+	require.Empty(t, s.Close())
+	require.ErrorIs(t, <-drained, ErrClosed, "it is not handled")
 	<-done
-	require.Zero(t, h.count(released))
+	require.Equal(t, 1, h.count(released))
 }
 
 // A peer that does not answer the end holds Close up for finishTimeout.

@@ -56,6 +56,15 @@ func (f *FetchedStream) End() {
 	f.sender.client.EndFetched(f.stream)
 }
 
+// Release ends the stream at both ends, if it is open: everything is settled, and its number is not used again. End must
+// still be called.
+func (f *FetchedStream) Release() {
+	f.sender.mu.Lock()
+	f.sender.client.ReleaseFetched(f.stream)
+	f.sender.mu.Unlock()
+	f.sender.kick()
+}
+
 // ConfirmRefused says that what OnRefused told of a message was dealt with: the peer may forget the message, and the stream
 // goes on behind it.
 func (f *FetchedStream) ConfirmRefused(seq uint64) {
@@ -63,13 +72,6 @@ func (f *FetchedStream) ConfirmRefused(seq uint64) {
 	f.sender.client.ConfirmRefused(f.stream, seq)
 	f.sender.mu.Unlock()
 	f.sender.kick()
-}
-
-// NeverSent is the lowest sequence that was never sent, as far as is known.
-func (f *FetchedStream) NeverSent() uint64 {
-	f.sender.mu.Lock()
-	defer f.sender.mu.Unlock()
-	return f.stream.NeverSent()
 }
 
 // Announce says that the messages below next can be fetched. The Sender connects if it has to.

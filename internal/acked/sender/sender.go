@@ -367,7 +367,8 @@ func (s *Sender) Close() (left []session.Leftover) {
 }
 
 // release refuses further calls, notes what is left while the receiver is there that may hold it, and ends the streams of
-// which everything is settled. first is false if the Sender was closed before.
+// which the receiver has everything: it needs to remember them no longer than until all is handled. first is false if the
+// Sender was closed before.
 func (s *Sender) release(left *[]session.Leftover) (conn net.Conn, released, first bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -377,7 +378,9 @@ func (s *Sender) release(left *[]session.Leftover) (conn net.Conn, released, fir
 	s.closed = true
 	s.cancel()
 	*left = s.client.Leftovers()
-	return s.conn, s.conn != nil && s.client.ReleaseSettled(), true
+	s.giveUpLocked(ErrClosed)                                         // a stream that has ended meets every condition
+	released = s.client.ReleaseDelivered(ErrClosed) || s.client.Due() // the ends of streams may wait to be written
+	return s.conn, released && s.conn != nil, true
 }
 
 // abort ends every stream and wait.

@@ -52,6 +52,7 @@ func (w *world) groupFor(s *seat) *group {
 	}
 	if g := rt.vacant; g != nil { // the first to come has it, whatever its name
 		rt.vacant, g.name = nil, s.plan.name
+		w.skipAll(g)
 		return g
 	}
 	if s.plan.name == "" && len(rt.groups)+rt.missing() >= maxGroups {

@@ -135,6 +135,7 @@ func (w *world) tell(h *head, first, last uint64, rejected bool) {
 
 // inflow is a flow in one life of its receiver.
 type inflow struct {
+	knew         map[string]session.Watermark // what groups had settled in an earlier life
 	flow         *stream
 	rt           *rtopic
 	conn         *conn
@@ -177,6 +178,33 @@ func (w *world) receive(in *inflow, m *message) {
 		return
 	}
 	rt.hold(m)
+	for _, g := range rt.groups {
+		w.skip(g, in, m)
+	}
+}
+
+// skip follows a group that does not get a message, as an earlier life has made durable that the group had settled it.
+func (w *world) skip(g *group, in *inflow, m *message) {
+	known := in.knew[g.name]
+	if st := &m.at[g.bit]; g.name == "" || m.required&(1<<g.bit) == 0 || st.handled || st.taken || !known.Has(m.seq) || m.seq < 1 {
+		return
+	}
+	w.seen["messages that a group had settled before"]++
+	w.finish(g, m, false)
+}
+
+// skipAll is skip for all that a group has waiting.
+func (w *world) skipAll(g *group) {
+	for _, in := range g.rt.life.flows {
+		if in.rt != g.rt {
+			continue
+		}
+		for _, m := range in.flow.msgs {
+			if m != nil && m.life == g.rt.life {
+				w.skip(g, in, m)
+			}
+		}
+	}
 }
 
 func (rt *rtopic) hold(m *message) {

@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"encoding/binary"
+	"errors"
 	"slices"
 	"time"
 
@@ -14,6 +16,7 @@ type outbox struct {
 	publisher [16]byte
 	secret    [16]byte
 	epoch     uint64
+	lineage   []session.Incarnation
 	owner     *process
 	streams   []*boxStream
 	gathering bool // something was appended since the last sync
@@ -47,6 +50,9 @@ func (w *world) newOutbox() *outbox {
 // open begins the outbox's next epoch in a process.
 func (b *outbox) open(p *process) {
 	b.epoch++
+	own := session.Incarnation{Epoch: b.epoch, ID: b.publisher}
+	binary.BigEndian.PutUint64(own.ID[8:], b.epoch)
+	b.lineage = append(b.lineage[:len(b.lineage):len(b.lineage)], own)
 	b.owner, p.box = p, b
 	for _, s := range b.streams {
 		s.settled = s.saved.Clone()
@@ -132,7 +138,7 @@ func (c *relay) begin(epoch uint64) {
 	base := c.s.settled.Next()
 	c.head = &head{flow: c.s.flow, proc: p, known: c.s.settled.Clone(), next: base}
 	c.head.known.Add(0, base-1)
-	who := session.Identity{Publisher: b.publisher, Secret: b.secret, Epoch: epoch}
+	who := session.Identity{Publisher: b.publisher, Secret: b.secret, Epoch: epoch, Lineage: b.lineage[:epoch]}
 	c.o = c.sender.client.StartFetched(who, c.s.flow.id.Stream, c.s.flow.id.Topic, base, c.s.durable)
 	c.head.out = c.o
 	p.keep(c.head)
@@ -209,6 +215,9 @@ func (l *sender) takeEvents() {
 		for _, e := range events {
 			if e.First == 0 {
 				l.w.seen["relays refused"]++
+				if errors.Is(e.Err, session.ErrCopied) && !l.proc.old {
+					l.w.fail(ruleEpoch, "flow %d: an outbox takes itself for a copy: %v", c.s.flow.n, e.Err)
+				}
 				continue
 			}
 			if e.Err != nil && !c.head.known.Has(e.First) {

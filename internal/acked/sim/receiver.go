@@ -154,6 +154,10 @@ func (l *life) open(c *conn, f *wire.Open) {
 		w.fail(ruleEpoch, "conn %d: a stream that no process has was let through", c.id)
 		return
 	}
+	if l.broken {
+		c.fates[f.Handle] = refusedForNow
+		return
+	}
 	c.fates[f.Handle] = opens
 	in := l.flows[fl]
 	if in == nil {
@@ -161,7 +165,14 @@ func (l *life) open(c *conn, f *wire.Open) {
 		for _, r := range found.state.Settled {
 			marks.Add(r.First, r.Last)
 		}
-		in = &inflow{flow: fl, rt: l.topics[f.Topic], next: marks.Next()}
+		in = &inflow{flow: fl, rt: l.topics[f.Topic], next: marks.Next(), knew: map[string]session.Watermark{}}
+		for group, ranges := range found.state.Groups {
+			var known session.Watermark
+			for _, r := range ranges {
+				known.Add(r.First, r.Last)
+			}
+			in.knew[group] = known
+		}
 		l.flows[fl] = in
 	}
 	l.attach(in, c, f)

@@ -26,9 +26,11 @@ type StreamID struct {
 
 // StreamState is what a Store keeps of a stream.
 type StreamState struct {
-	Epoch   uint64
-	Secret  [16]byte
-	Settled []session.Range
+	Epoch       uint64
+	Secret      [16]byte
+	Incarnation [16]byte
+	Settled     []session.Range
+	Groups      map[string][]session.Range
 }
 
 // Store is a DedupeStore on a simulated disk.

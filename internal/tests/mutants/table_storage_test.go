@@ -94,8 +94,7 @@ var storageMutants = []mutant{
 	},
 	{
 		"the epoch is used before it is durable", "storage/outbox/recover.go",
-		"o.identity.epoch++\n\tif err := o.meta.set(keyIdentity, o.identity.encode()); err != nil {\n\t\treturn err\n\t}\n",
-		"if err := o.meta.set(keyIdentity, o.identity.encode()); err != nil {\n\t\treturn err\n\t}\n\to.identity.epoch++\n",
+		"o.identity.epoch++\n\to.lineage.begin(o.identity.epoch)\n", "o.lineage.begin(o.identity.epoch + 1)\n\tdefer func() { o.identity.epoch++ }()\n",
 		probe{"storage/outbox", "^TestOpen_KeepsTheIdentityAndRaisesTheEpoch$", ""},
 	},
 	{
@@ -283,7 +282,7 @@ var storageMutants = []mutant{
 	},
 	{
 		"Forget keeps the dedupe record", "storage/dedupe/dedupe.go",
-		"t.remove(k, b.Get(k))\n\t\tif err := b.Delete(k); err != nil {\n\t\t\treturn err\n\t\t}\n", "_ = b\n_ = k\n",
+		"key(id)\n\t\tt.remove(k, b.Get(k))\n\t\tif err := b.Delete(k); err != nil {\n\t\t\treturn err\n\t\t}\n", "key(id)\n_ = b\n_ = k\n",
 		probe{"storage/dedupe", "^TestStore_KeepsItsState$", ""},
 	},
 	{

@@ -21,7 +21,7 @@ type probe struct {
 var simulation = probe{"internal/acked/receiver", "^TestSimulation$", "SEEDS=300"}
 
 // Short texts that say what the line does fit longest: one that fits no more fails TestMutants_Fit.
-var mutants = slices.Concat(ackedMutants, storageMutants, callMutants, custodyMutants, wireMutants, userCodeMutants, groupMutants, []mutant{
+var mutants = slices.Concat(ackedMutants, storageMutants, callMutants, custodyMutants, wireMutants, userCodeMutants, groupMutants, identityMutants, []mutant{
 	// What the receiver says of a message.
 	{
 		"ack before the handler", "internal/acked/receiver/stream.go",
@@ -248,12 +248,12 @@ var mutants = slices.Concat(ackedMutants, storageMutants, callMutants, custodyMu
 	// What was promised is on the disk.
 	{
 		"ack without the dedupe store", "internal/acked/receiver/dedupe.go",
-		"err := s.committer.commit(s)\n", "var err error\n_ = s.committer.commit\n",
+		"\treturn s.committer.commit(s)\n}\n\n// persistedLocked", "\t_ = s.committer.commit\n\treturn nil\n}\n\n// persistedLocked",
 		simulation,
 	},
 	{
 		"ack before the dedupe store's fsync", "internal/acked/receiver/write.go",
-		"if s.committer != nil && s.persist", "s.settle(first, last)\nif s.committer != nil && s.persist",
+		"if s.committer != nil && !s.isReleased() && s.persist", "s.settle(r)\nif s.committer != nil && !s.isReleased() && s.persist",
 		simulation,
 	},
 
@@ -297,7 +297,7 @@ var mutants = slices.Concat(ackedMutants, storageMutants, callMutants, custodyMu
 	},
 	{
 		"let a stranger through", "internal/acked/receiver/registry.go",
-		"if subtle.ConstantTimeCompare(p.secret[:], f.Secret) != 1 ||", "if subtle.ConstantTimeCompare(p.secret[:], f.Secret) == 7 ||",
+		"return subtle.ConstantTimeCompare(p.secret[:], f.Secret) == 1 &&", "return subtle.ConstantTimeCompare(p.secret[:], f.Secret) != 7 &&",
 		simulation,
 	},
 	{

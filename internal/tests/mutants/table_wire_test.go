@@ -50,13 +50,13 @@ var wireMutants = []mutant{
 		sessionProbe("TestDecode_FrameHasOneBodyAndNothingBesideIt"),
 	},
 	{
-		"an end with something unsettled releases", "internal/session/client.go",
-		"if o.state == open && o.fetched == nil && o.pending == 0 {", "if o.state == open && o.fetched == nil {",
-		senderProbe("TestSender_CloseReleasesNothingThatIsNotSettled"),
+		"an end releases what the receiver lacks", "internal/session/client.go",
+		" && c.Undelivered(o) == 0 {", " {",
+		sessionProbe("TestClient_ReleasesWhatTheReceiverHas"),
 	},
 	{
 		"a clean end releases nothing", "internal/acked/sender/sender.go",
-		"s.conn != nil && s.client.ReleaseSettled(), true", "false, true",
+		"released && s.conn != nil, true", "false, true",
 		senderProbe("TestSender_CloseReleasesWhatIsSettled"),
 	},
 	{
@@ -76,17 +76,17 @@ var wireMutants = []mutant{
 	},
 	{
 		"Release leaves the publisher", "internal/acked/receiver/evict.go",
-		"\tr.forgetPublisher(s)\n\tif r.cfg.Dedupe", "\tif r.cfg.Dedupe",
+		"\tr.forgetPublisher(s)\n\tif s.committer", "\tif s.committer",
 		receiverProbe("TestReceiver_WhatComesAndGoesLeavesNothing"),
 	},
 	{
 		"the outbox lets go before OnFailure", "outbox_refused.go",
-		"\tr.failures.addStored(failure{", "\tr.settle(store.Range{First: seq, Last: seq})\n\tr.failures.addStored(failure{",
+		"\tfailures.addStored(failure{", "\tr.settle(store.Range{First: seq, Last: seq})\n\tfailures.addStored(failure{",
 		probe{"internal/tests", "^TestOutbox_RejectionIsConfirmedWhenOnFailureHasIt$", ""},
 	},
 	{
 		"a fenced stream is tried again", "outbox_relay.go",
-		"if errors.Is(err, ErrFenced) || errors.Is(err, ErrNeverSent) {", "if false {",
+		"case errors.Is(err, ErrFenced):", "case false:",
 		probe{"internal/tests", "^TestIdentity_FencedStreamIsGivenUp$", ""},
 	},
 }

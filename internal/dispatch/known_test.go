@@ -1,0 +1,93 @@
+package dispatch
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// groupSource remembers what groups had settled, and records what they settle alone.
+type groupSource struct {
+	*source
+	knew map[string][]uint64
+	part map[string][]uint64
+}
+
+func newGroupSource(knew map[string][]uint64) *groupSource {
+	return &groupSource{newSource(), knew, map[string][]uint64{}}
+}
+
+func (s *groupSource) SettledBy(group string, first, last uint64) {
+	s.part[group] = append(s.part[group], seqRange(first, last)...)
+}
+
+func (s *groupSource) Remembers() bool { return len(s.knew) > 0 }
+
+func (s *groupSource) Knew(group string, seq uint64) bool {
+	for _, known := range s.knew[group] {
+		if known == seq {
+			return true
+		}
+	}
+	return false
+}
+
+// A group does not get again what it had settled in an earlier life. What all have settled, now or then, is reported once.
+func TestTopic_GroupsSkipWhatTheyHadSettled(t *testing.T) {
+	topic, _ := newTestTopic()
+	topic.AckImmediately()
+	s := newGroupSource(map[string][]uint64{"fast": {1, 2, 3, 5}, "slow": {2}})
+	fast, slow := topic.Join("fast", quiet), topic.Join("slow", quiet)
+	feed(t, topic, s, 1, 6)
+	fast.Settle(take(t, fast, 4))
+	fast.Settle(take(t, fast, 6))
+	takeNone(t, fast)
+	require.Empty(t, s.reported())
+	require.Equal(t, []uint64{4, 6}, s.part["fast"])
+	first := take(t, slow, 1)
+	third := take(t, slow, 3)
+	require.Equal(t, []uint64{2}, s.reported(), "both had settled it")
+	slow.Settle(third)
+	slow.Settle(first)
+	for seq := uint64(4); seq <= 6; seq++ {
+		slow.Settle(take(t, slow, seq))
+	}
+	takeNone(t, slow)
+	require.Equal(t, []uint64{2, 3, 1, 4, 5, 6}, s.reported())
+	require.Empty(t, s.part["slow"])
+	requireFull(t, topic)
+}
+
+// The last group that lacked a message is gone in the new life.
+func TestTopic_ReportsWhatItsOnlyGroupHadSettled(t *testing.T) {
+	topic, _ := newTestTopic()
+	topic.AckImmediately()
+	s := newGroupSource(map[string][]uint64{"fast": {1, 2}})
+	fast := topic.Join("fast", quiet)
+	feed(t, topic, s, 1, 2)
+	takeNone(t, fast)
+	require.Equal(t, seqRange(1, 2), s.reported())
+	requireFull(t, topic)
+
+	topic.Initialize("other") // and this one is dropped with messages that it had settled
+	s.knew["other"] = []uint64{3}
+	feed(t, topic, s, 3, 4)
+	topic.Drop("other")
+	fast.Settle(take(t, fast, 3))
+	fast.Settle(take(t, fast, 4))
+	require.Equal(t, seqRange(1, 4), s.reported())
+	requireFull(t, topic)
+}
+
+// A subscription without a group has no name that it could be known by.
+func TestTopic_SubscriptionWithoutAGroupSkipsNothing(t *testing.T) {
+	topic, _ := newTestTopic()
+	topic.AckImmediately()
+	s := newGroupSource(map[string][]uint64{"": {1}, "g": {1}})
+	single, g := topic.Join("", quiet), topic.Join("g", quiet)
+	feed(t, topic, s, 1, 1)
+	takeNone(t, g)
+	single.Settle(take(t, single, 1))
+	require.Equal(t, seqRange(1, 1), s.reported())
+	require.Empty(t, s.part)
+}

@@ -1,0 +1,751 @@
+package tests
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/stretchr/testify/require"
+
+	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/storage/dedupe"
+	"github.com/buffstreams/watermill-buffstreams/storage/outbox"
+	"github.com/buffstreams/watermill-buffstreams/store"
+)
+
+// pendingIn is the number of messages that an outbox holds.
+func pendingIn(ob *outbox.Outbox) (n int) {
+	for _, s := range ob.Streams() {
+		n += int(s.Pending)
+	}
+	return n
+}
+
+// loudLog keeps what was said at level Error.
+type loudLog struct {
+	watermill.NopLogger
+	mu    sync.Mutex
+	lines []string
+}
+
+func (l *loudLog) Error(msg string, err error, fields watermill.LogFields) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, fmt.Sprint(msg, " ", err, " ", fields))
+}
+
+func (l *loudLog) With(watermill.LogFields) watermill.LoggerAdapter { return l }
+
+// count is the number of lines that contain a text.
+func (l *loudLog) count(text string) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, line := range l.lines {
+		if strings.Contains(line, text) {
+			n++
+		}
+	}
+	return n
+}
+
+// host is a process with an outbox.
+type host struct {
+	t   *testing.T
+	dir string
+	box *outbox.Outbox
+	pub *buffstreams.Publisher
+	log *loudLog
+	net *network
+}
+
+// startHost opens the outbox in dir.
+func startHost(t *testing.T, dir string) *host {
+	t.Helper()
+	return startHostOn(t, dir, newNetwork(t, 0, 0))
+}
+
+// startHostCutOff is startHost without a network, until that is restored.
+func startHostCutOff(t *testing.T, dir string) *host {
+	t.Helper()
+	n := newNetwork(t, 0, 0)
+	n.cut()
+	return startHostOn(t, dir, n)
+}
+
+func startHostOn(t *testing.T, dir string, n *network) *host {
+	t.Helper()
+	h := &host{t: t, dir: dir, log: &loudLog{}, net: n}
+	var err error
+	h.box, err = outbox.Open(outbox.Config{Dir: dir})
+	require.NoError(t, err)
+	h.pub, err = buffstreams.NewPublisher(buffstreams.PublisherConfig{
+		Outbox: h.box, ManagerConfig: buffstreams.ManagerConfig{Dial: h.net.dial, Acked: quick(buffstreams.AckedConfig{})},
+	}, h.log)
+	require.NoError(t, err)
+	t.Cleanup(h.stop)
+	return h
+}
+
+// stop closes it, if that was not done before.
+func (h *host) stop() {
+	_ = h.pub.Close()
+	_ = h.box.Close()
+}
+
+// publish publishes one message after another, "name from" to "name to".
+func (h *host) publish(topic, name string, from, to int) {
+	h.t.Helper()
+	for _, m := range numbered(name, from, to) {
+		require.NoError(h.t, h.pub.Publish(topic, newMessage(m)))
+	}
+}
+
+// says how often the host has said that it is a copy.
+func (h *host) says() int { return h.log.count("messages can be delivered twice") }
+
+func numbered(name string, from, to int) (all []string) {
+	for i := from; i <= to; i++ {
+		all = append(all, fmt.Sprint(name, " ", i))
+	}
+	return all
+}
+
+// live is the life of a process that publishes, and ends when all is handled.
+func live(t *testing.T, dir, topic, name string, from, to int) {
+	t.Helper()
+	h := startHost(t, dir)
+	h.publish(topic, name, from, to)
+	drain(t, h.pub)
+	h.stop()
+}
+
+// copyTo copies a directory, over what is there.
+func copyTo(t *testing.T, from, to string) {
+	t.Helper()
+	require.NoError(t, os.RemoveAll(to))
+	require.NoError(t, os.CopyFS(to, os.DirFS(from)))
+}
+
+// sink acks everything, and remembers how often it came.
+type sink struct {
+	mu  sync.Mutex
+	got map[string]int
+}
+
+func (s *sink) take(messages <-chan *message.Message) {
+	for m := range messages { // until the subscriber closes
+		s.mu.Lock()
+		s.got[string(m.Payload)]++
+		s.mu.Unlock()
+		m.Ack()
+	}
+}
+
+// count is how many different messages with a name came, and how often any came again.
+func (s *sink) count(name string) (different, again int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for payload, n := range s.got {
+		if strings.HasPrefix(payload, name+" ") {
+			different++
+			again += n - 1
+		}
+	}
+	return different, again
+}
+
+// sinkAt listens at a fixed address, with the given store, until the function that it returns is called.
+func sinkAt(t *testing.T, s *sink, st store.DedupeStore, topics ...string) (stop func()) {
+	t.Helper()
+	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{
+		ConsumerGroup: "g", ManagerConfig: buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{Dedupe: st}},
+	}, nil)
+	require.NoError(t, err)
+	for _, topic := range topics {
+		messages := subscribe(t, sub, topic)
+		go s.take(messages) // ends with sub
+	}
+	var once sync.Once
+	stop = func() { once.Do(func() { require.NoError(t, sub.Close()) }) }
+	t.Cleanup(stop)
+	return stop
+}
+
+func newSink() *sink { return &sink{got: map[string]int{}} }
+
+func openDedupe(t *testing.T) *dedupe.Store {
+	t.Helper()
+	st, err := dedupe.Open(filepath.Join(t.TempDir(), "dedupe"))
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, st.Close()) })
+	return st
+}
+
+// TestIdentity_RestoredOutbox: a backup of an outbox is restored after its messages went on. What is published then has the
+// sequences of what was published after the backup. A receiver that remembers, also across a restart, takes none for that;
+// one that remembers nothing takes everything.
+func TestIdentity_RestoredOutbox(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		for _, withStore := range []bool{false, true} {
+			for _, first := range []int{1, 5, 10, 11, 30} { // published before anything is delivered: fewer than were lost, or more
+				t.Run(fmt.Sprintf("receiver restarts %v, with a store %v, %d at first", restart, withStore, first), func(t *testing.T) {
+					box := filepath.Join(t.TempDir(), "box")
+					var st store.DedupeStore
+					if withStore {
+						st = openDedupe(t)
+					}
+					topic, seen := freeAddress(t)+"/orders", newSink()
+					stop := sinkAt(t, seen, st, topic)
+					a := startHost(t, box)
+					a.publish(topic, "before", 1, 10)
+					drain(t, a.pub)
+					backup := a.backup()
+					a.publish(topic, "lost", 1, 10)
+					drain(t, a.pub)
+					a.crash()
+					copyTo(t, backup, box)
+					if restart {
+						stop()
+					}
+					c := startHost(t, box)
+					c.publish(topic, "new", 1, first)
+					if restart {
+						sinkAt(t, seen, st, topic)
+					}
+					drain(t, c.pub)
+					c.publish(topic, "new", first+1, 40)
+					drain(t, c.pub)
+					got, _ := seen.count("new")
+					require.Equal(t, 40, got)
+				})
+			}
+		}
+	}
+}
+
+// crash ends a host as a power cut does: its receivers hear nothing of it, and the outbox stays as it was. It returns a copy
+// of that.
+func (h *host) crash() (backup string) {
+	h.t.Helper()
+	backup = h.backup()
+	h.net.cut()
+	h.stop()
+	copyTo(h.t, backup, h.dir)
+	return backup
+}
+
+// backup returns a copy of the outbox, which is idle.
+func (h *host) backup() string {
+	h.t.Helper()
+	dir := filepath.Join(h.t.TempDir(), "copy")
+	copyTo(h.t, h.dir, dir)
+	return dir
+}
+
+// TestIdentity_RestoredOutboxThatIsStuckAndRestarted: more epochs were lost than the backup knows, so it is fenced, until it
+// has been restarted often enough to pass for a successor.
+func TestIdentity_RestoredOutboxThatIsStuckAndRestarted(t *testing.T) {
+	for _, lives := range []int{1, 3} {
+		for _, restarts := range []int{0, 1, 4} {
+			for _, withStore := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%d lives lost, %d restarts before it connects, the receiver restarts %v", lives, restarts, withStore), func(t *testing.T) {
+					box := filepath.Join(t.TempDir(), "box")
+					topic, seen := freeAddress(t)+"/orders", newSink()
+					var st store.DedupeStore
+					if withStore {
+						st = openDedupe(t)
+					}
+					stop := sinkAt(t, seen, st, topic)
+					a := startHost(t, box)
+					a.publish(topic, "before", 1, 10)
+					drain(t, a.pub)
+					backup := a.crash()
+					for life := range lives {
+						b := startHost(t, box)
+						b.publish(topic, fmt.Sprint("lost", life), 1, 5)
+						drain(t, b.pub)
+						b.crash()
+					}
+					copyTo(t, backup, box)
+					if withStore {
+						stop()
+						sinkAt(t, seen, st, topic)
+					}
+					for restart := range restarts {
+						c := startHostCutOff(t, box)
+						c.publish(topic, "new", 5*restart+1, 5*restart+5)
+						c.stop()
+					}
+					c := startHost(t, box)
+					c.publish(topic, "new", 5*restarts+1, 5*restarts+5)
+					drain(t, c.pub)
+					got, _ := seen.count("new")
+					require.Equal(t, 5*restarts+5, got)
+					require.Equal(t, 1, c.says(), "%v", c.log.lines)
+					require.Equal(t, 1, c.log.count(box), "it names the directory")
+					c.stop()
+
+					c = startHost(t, box) // the new identity is durable, and its own
+					c.publish(topic, "newer", 1, 5)
+					drain(t, c.pub)
+					got, again := seen.count("newer")
+					require.Equal(t, []int{5, 0, 0}, []int{got, again, c.says()})
+				})
+			}
+		}
+	}
+}
+
+// TestIdentity_CopiedOutbox: a directory is copied to a second host, with messages or from an image that never had any, and
+// both go on: at once, in turn, or each with connections that are cut.
+func TestIdentity_CopiedOutbox(t *testing.T) {
+	const n = 50
+	for _, used := range []bool{false, true} {
+		for _, withStore := range []bool{false, true} {
+			for _, how := range []string{"at once", "in turn", "the copy restarts", "with cuts"} {
+				t.Run(fmt.Sprintf("used before %v, with a store %v, %s", used, withStore, how), func(t *testing.T) {
+					one, two := filepath.Join(t.TempDir(), "one"), filepath.Join(t.TempDir(), "two")
+					var st store.DedupeStore
+					if withStore {
+						st = openDedupe(t)
+					}
+					topic, seen := freeAddress(t)+"/orders", newSink()
+					sinkAt(t, seen, st, topic)
+					ob := startHost(t, one)
+					if used {
+						ob.publish(topic, "before", 1, 10)
+						drain(t, ob.pub)
+					}
+					copyTo(t, ob.crash(), two)
+					a, b := startHost(t, one), startHost(t, two)
+					switch how {
+					case "at once", "with cuts":
+						for i := 1; i <= n; i++ {
+							a.publish(topic, "a", i, i)
+							b.publish(topic, "b", i, i)
+							if how == "with cuts" && i%10 == 0 {
+								for _, h := range []*host{a, b} {
+									h.net.cut()
+									h.net.restore()
+								}
+							}
+						}
+					case "in turn":
+						a.publish(topic, "a", 1, n)
+						drain(t, a.pub)
+						b.publish(topic, "b", 1, n)
+					case "the copy restarts":
+						a.publish(topic, "a", 1, n)
+						drain(t, a.pub)
+						b.net.cut()
+						b.publish(topic, "b", 1, n)
+						b.stop()
+						b = startHost(t, two)
+					}
+					drain(t, a.pub)
+					drain(t, b.pub)
+					for _, name := range []string{"a", "b"} {
+						got, again := seen.count(name)
+						require.Equal(t, n, got, name)
+						if again > 0 {
+							require.NotZero(t, a.says()+b.says(), "what comes twice is said")
+						}
+					}
+				})
+			}
+		}
+	}
+}
+
+// TestIdentity_CopiesWithOtherTopics: hosts from one image publish to different topics of an address. A restart of one does
+// not lock the other out.
+func TestIdentity_CopiesWithOtherTopics(t *testing.T) {
+	one, two := filepath.Join(t.TempDir(), "one"), filepath.Join(t.TempDir(), "two")
+	address, seen := freeAddress(t), newSink()
+	sinkAt(t, seen, nil, address+"/a", address+"/b")
+	copyTo(t, startHost(t, one).crash(), two)
+	a, b := startHost(t, one), startHost(t, two)
+	a.publish(address+"/a", "a", 1, 10)
+	b.publish(address+"/b", "b", 1, 10)
+	drain(t, a.pub)
+	drain(t, b.pub)
+	a.crash()
+	a = startHost(t, one)
+	a.publish(address+"/a", "a", 11, 20)
+	drain(t, a.pub)
+	b.publish(address+"/b", "b", 11, 20)
+	drain(t, b.pub)
+	for _, name := range []string{"a", "b"} {
+		got, _ := seen.count(name)
+		require.Equal(t, 20, got, name)
+	}
+}
+
+// TestIdentity_OutboxWhoseNewestMessagesAreLost: a disk that had confirmed them loses them, or they are removed by hand. The
+// receiver has them, and those that come later have their sequences.
+func TestIdentity_OutboxWhoseNewestMessagesAreLost(t *testing.T) {
+	for _, n := range []int{1, 10, 20} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			box := filepath.Join(t.TempDir(), "box")
+			topic, seen := freeAddress(t)+"/orders", newSink()
+			sinkAt(t, seen, nil, topic)
+			a := startHost(t, box)
+			a.publish(topic, "before", 1, 10)
+			drain(t, a.pub)
+			a.crash()
+			segments, err := filepath.Glob(filepath.Join(box, "*.wal"))
+			require.NoError(t, err)
+			require.NotEmpty(t, segments)
+			for _, segment := range segments {
+				require.NoError(t, os.Remove(segment))
+			}
+			b := startHost(t, box)
+			b.publish(topic, "new", 1, n)
+			drain(t, b.pub)
+			got, _ := seen.count("new")
+			require.Equal(t, n, got)
+		})
+	}
+}
+
+// TestIdentity_OrdinaryLivesAreNoCopies: crashes and closes of either side, cuts, and stores that come and go make no outbox
+// take itself for a copy.
+func TestIdentity_OrdinaryLivesAreNoCopies(t *testing.T) {
+	box := filepath.Join(t.TempDir(), "box")
+	address, seen, st := freeAddress(t), newSink(), openDedupe(t)
+	stop := func() {}
+	for life := range 12 {
+		if life%3 == 0 {
+			stop()
+			var kept store.DedupeStore
+			if life%2 == 0 {
+				kept = st
+			}
+			stop = sinkAt(t, seen, kept, address+"/a", address+"/b")
+		}
+		h := startHost(t, box)
+		h.publish(address+"/a", "a", 10*life+1, 10*life+5)
+		h.publish(address+"/b", "b", 10*life+1, 10*life+5)
+		h.net.cut()
+		h.publish(address+"/a", "a", 10*life+6, 10*life+10)
+		if life%4 == 1 {
+			h.crash()
+		} else {
+			h.net.restore()
+			drain(t, h.pub)
+			if life%4 == 2 {
+				h.crash()
+			}
+		}
+		require.Zero(t, h.says())
+		h.stop()
+	}
+	h := startHost(t, box)
+	drain(t, h.pub)
+	require.Zero(t, h.says())
+	got, _ := seen.count("a")
+	require.Equal(t, 120, got)
+}
+
+// TestOutbox_EndsStreamsThatHoldNothing: one topic for each user, each used once. Neither the outbox nor the receiver keeps
+// their streams: not with a clean end, not when they are idle, and not after a crash.
+func TestOutbox_EndsStreamsThatHoldNothing(t *testing.T) {
+	const topics = 150
+	address, seen := freeAddress(t), newSink()
+	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{
+		ConsumerGroup: "g", ManagerConfig: buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{MaxStreams: 60}},
+	}, nil)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, sub.Close()) }()
+	names := make([]string, topics)
+	for i := range names {
+		names[i] = fmt.Sprint(address, "/user-", i)
+		go seen.take(subscribe(t, sub, names[i])) // ends with sub
+	}
+	for _, how := range []string{"clean", "idle"} {
+		box := filepath.Join(t.TempDir(), "box")
+		for from := 0; from < topics; from += 50 {
+			ob, err := outbox.Open(outbox.Config{Dir: box})
+			require.NoError(t, err)
+			acked := quick(buffstreams.AckedConfig{})
+			if how == "idle" {
+				acked.ForgetAfter = 50 * time.Millisecond
+			}
+			pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+				Outbox: ob, ManagerConfig: buffstreams.ManagerConfig{Acked: acked},
+			}, nil)
+			require.NoError(t, err)
+			for _, topic := range names[from : from+50] {
+				require.NoError(t, pub.Publish(topic, newMessage(how+" "+topic)))
+			}
+			drain(t, pub)
+			if how == "idle" {
+				require.Eventually(t, func() bool { return len(ob.Streams()) == 0 }, patience, time.Millisecond)
+			}
+			require.NoError(t, pub.Close())
+			require.Empty(t, ob.Streams())
+			require.NoError(t, ob.Close())
+		}
+		got, again := seen.count(how)
+		require.Equal(t, []int{topics, 0}, []int{got, again})
+	}
+
+	box := filepath.Join(t.TempDir(), "box")
+	h := startHost(t, box)
+	for _, topic := range names[:50] {
+		h.publish(topic, "x", 1, 1)
+	}
+	drain(t, h.pub)
+	h.publish(names[0], "x", 2, 2) // with it, that the others are settled becomes durable
+	h.crash()
+	h = startHost(t, box)
+	require.Eventually(t, func() bool { return len(h.box.Streams()) <= 1 }, patience, time.Millisecond)
+}
+
+// TestOutbox_GoesOnAfterAStreamHasEnded: a message comes in the moment in which its stream ends.
+func TestOutbox_GoesOnAfterAStreamHasEnded(t *testing.T) {
+	ob := openOutbox(t, filepath.Join(t.TempDir(), "box"))
+	h := newHouse(t, buffstreams.ManagerConfig{})
+	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
+	acked := quick(buffstreams.AckedConfig{})
+	acked.ForgetAfter = time.Millisecond
+	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+		Outbox: ob, ManagerConfig: buffstreams.ManagerConfig{Acked: acked},
+	}, nil)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, pub.Close()) }()
+	streams := map[uint64]bool{}
+	for i := range 200 {
+		require.NoError(t, pub.Publish(h.topic("a"), newMessage(fmt.Sprint(i))))
+		for _, s := range ob.Streams() {
+			streams[s.ID] = true
+		}
+		require.Equal(t, []string{fmt.Sprint(i)}, receiveAcked(t, messages, 1))
+		if i%20 == 0 {
+			require.Eventually(t, func() bool { return len(ob.Streams()) == 0 }, patience, time.Millisecond)
+		}
+	}
+	require.Greater(t, len(streams), 5)
+}
+
+// TestOutbox_TellsThePublisherOfWhatItPublished: two publishers are on an outbox, and the one that delivers has no OnFailure,
+// or one of its own.
+func TestOutbox_TellsThePublisherOfWhatItPublished(t *testing.T) {
+	for _, firstHas := range []bool{false, true} {
+		h := newHouse(t, buffstreams.ManagerConfig{})
+		sub := h.newSubscriber(t, nil)
+		go ackAll(subscribe(t, sub, h.topic("a"))) // ends with sub
+		ob := openOutbox(t, t.TempDir())
+		told := make(chan string, 10)
+		publisher := func(name string, has bool) *buffstreams.Publisher {
+			cfg := buffstreams.PublisherConfig{Outbox: ob, Marshaler: buffstreams.RawMarshaler{}}
+			if has {
+				cfg.OnFailure = func(_ string, encoded []byte, _ error) { told <- name + " " + string(encoded) }
+			}
+			pub, err := buffstreams.NewPublisher(cfg, nil)
+			require.NoError(t, err)
+			return pub
+		}
+		first := publisher("first", firstHas)
+		require.NoError(t, first.Publish(h.topic("a"), newMessage("")))
+		drain(t, first)
+		second := publisher("second", true)
+		require.NoError(t, second.Publish(h.topic("a"), newMessage("\xff\xff")))
+		require.Equal(t, "second \xff\xff", await(t, told))
+		drain(t, second)
+		require.NoError(t, second.Close())
+		if firstHas {
+			require.NoError(t, first.Publish(h.topic("a"), newMessage("\xff\xfe")))
+			require.Equal(t, "first \xff\xfe", await(t, told))
+			drain(t, first)
+		}
+		require.NoError(t, first.Close())
+		require.Empty(t, told)
+	}
+}
+
+// TestOutbox_TopicThatIsGoneGoesToOnFailure: replies for which nobody waits do not stay in the outbox, and what comes when
+// the topic is there again is delivered.
+func TestOutbox_TopicThatIsGoneGoesToOnFailure(t *testing.T) {
+	h := newHouse(t, buffstreams.ManagerConfig{})
+	sub := h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) { c.Ephemeral, c.ConsumerGroup = true, "" })
+	ctx, cancel := context.WithCancel(context.Background())
+	messages, err := sub.Subscribe(ctx, h.topic("reply"))
+	require.NoError(t, err)
+	ob, told := openOutbox(t, t.TempDir()), make(chan string, 100)
+	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+		Outbox: ob, Marshaler: buffstreams.RawMarshaler{},
+		OnFailure: func(_ string, encoded []byte, err error) {
+			require.ErrorIs(t, err, buffstreams.ErrTopicGone)
+			told <- string(encoded)
+		},
+		ManagerConfig: buffstreams.ManagerConfig{Acked: quick(buffstreams.AckedConfig{})},
+	}, nil)
+	require.NoError(t, err)
+	defer func() { _ = pub.Close() }()
+	raw := func(payload string) *message.Message {
+		return newMessage("\x0a" + string(rune(len(payload))) + payload)
+	}
+	require.NoError(t, pub.Publish(h.topic("reply"), raw("1"), raw("2"), raw("3")))
+	receive(t, messages).Ack()
+	cancel()
+	for range messages { // it closes
+	}
+	require.NoError(t, pub.Publish(h.topic("reply"), raw("late")))
+	drain(t, pub)
+	require.GreaterOrEqual(t, len(told), 1)
+	last := ""
+	for len(told) > 0 {
+		last = <-told
+	}
+	require.Contains(t, last, "late", "in order")
+}
+
+// TestDedupe_KeepsWhatEachGroupHasSettled: a group does not get again what it has acked, because another has not, through any
+// number of restarts of the listener.
+func TestDedupe_KeepsWhatEachGroupHasSettled(t *testing.T) {
+	const count = 60
+	st := openDedupe(t)
+	topic := freeAddress(t) + "/a"
+	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+		ManagerConfig: buffstreams.ManagerConfig{Acked: quick(buffstreams.AckedConfig{})},
+	}, nil)
+	require.NoError(t, err)
+	defer func() { _ = pub.Close() }()
+	handled := map[string]map[string]int{"fast": {}, "middle": {}, "slow": {}}
+	name := topic[strings.LastIndex(topic, "/")+1:]
+	for life, limits := range []map[string]int{ // what each group handles in a life
+		{"fast": 20, "middle": 10, "slow": 0}, {"fast": 0, "middle": 20, "slow": 5}, {"fast": 20, "middle": 10, "slow": 35},
+		{"fast": 20, "middle": 20, "slow": 20},
+	} {
+		m, err := buffstreams.NewManager(buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{
+			Dedupe: st, Groups: map[string][]string{name: {"fast", "middle", "slow"}},
+		}})
+		require.NoError(t, err)
+		messages, subs := map[string]<-chan *message.Message{}, []*buffstreams.Subscriber{}
+		for group := range handled {
+			sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{
+				Manager: m, ConsumerGroup: group, CloseTimeout: 20 * time.Millisecond,
+			}, nil)
+			require.NoError(t, err)
+			messages[group], subs = subscribe(t, sub, topic), append(subs, sub)
+		}
+		if life < 3 {
+			for i := range count / 3 {
+				require.NoError(t, pub.Publish(topic, newMessage(fmt.Sprint(life*count/3+i))))
+			}
+		}
+		for group, limit := range limits {
+			for range limit {
+				msg := receive(t, messages[group])
+				handled[group][string(msg.Payload)]++
+				msg.Ack()
+			}
+		}
+		for _, sub := range subs { // it waits until the acks are saved
+			require.NoError(t, sub.Close())
+		}
+		require.NoError(t, m.Close())
+	}
+	for group, payloads := range handled {
+		require.Len(t, payloads, count, group)
+		for payload, n := range payloads {
+			require.Equal(t, 1, n, "%s of %s", payload, group)
+		}
+	}
+}
+
+// TestDedupe_PublishersThatClosedLeaveNothing: neither in the file nor in memory, whether their messages were handled before
+// they closed or after.
+func TestDedupe_PublishersThatClosedLeaveNothing(t *testing.T) {
+	for _, confirm := range []buffstreams.Confirm{buffstreams.ConfirmHandled, buffstreams.ConfirmReceived, buffstreams.ConfirmEnqueued} {
+		st := &countingStore{DedupeStore: openDedupe(t), streams: map[store.StreamID]bool{}}
+		topic, seen := freeAddress(t)+"/orders", newSink()
+		stop := sinkAt(t, seen, st, topic)
+		var closing sync.WaitGroup
+		for i := range 40 {
+			closing.Go(func() {
+				pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{Confirm: confirm}, nil)
+				require.NoError(t, err)
+				require.NoError(t, pub.Publish(topic, newMessage(fmt.Sprint("x ", i))))
+				require.NoError(t, pub.Close())
+			})
+		}
+		closing.Wait()
+		require.Eventually(t, func() bool { got, _ := seen.count("x"); return got == 40 }, patience, time.Millisecond)
+		require.Eventually(t, func() bool { return st.count() == 0 }, patience, time.Millisecond)
+		stop()
+	}
+}
+
+// countingStore knows which streams a DedupeStore has.
+type countingStore struct {
+	store.DedupeStore
+	mu      sync.Mutex
+	streams map[store.StreamID]bool
+}
+
+func (s *countingStore) Save(states map[store.StreamID]store.StreamState) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id := range states {
+		s.streams[id] = true
+	}
+	return s.DedupeStore.Save(states)
+}
+
+func (s *countingStore) Forget(id store.StreamID) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.streams, id)
+	return s.DedupeStore.Forget(id)
+}
+
+func (s *countingStore) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.streams)
+}
+
+// TestIdentity_CopyIsFoundOutByOneStreamForAll: the receiver of one topic remembers, that of another has never heard of the
+// outbox. Both get the new identity, as either may meet the copy next.
+func TestIdentity_CopyIsFoundOutByOneStreamForAll(t *testing.T) {
+	one, two := filepath.Join(t.TempDir(), "one"), filepath.Join(t.TempDir(), "two")
+	h, topic, seen := newHouse(t, buffstreams.ManagerConfig{}), freeAddress(t)+"/a", newSink()
+	sinkAt(t, seen, nil, topic)
+	others := subscribe(t, h.newSubscriber(t, nil), h.topic("b"))
+	copyTo(t, startHost(t, one).crash(), two)
+	a, b := startHost(t, one), startHost(t, two)
+	a.publish(topic, "a", 1, 10)
+	drain(t, a.pub)
+	publisherOf := func() [16]byte {
+		b.publish(h.topic("b"), "b", 1, 1)
+		msg := receive(t, others)
+		p, ok := buffstreams.PositionFromContext(msg.Context())
+		require.True(t, ok)
+		msg.Ack()
+		drain(t, b.pub)
+		return p.Publisher
+	}
+	before := publisherOf() // it has not met the original there
+	require.Equal(t, before, publisherOf())
+	id := b.box.ID()
+	b.publish(topic, "b", 11, 20)
+	drain(t, b.pub)
+	require.NotEqual(t, id, b.box.ID())
+	require.NotEqual(t, before, publisherOf())
+	a.publish(topic, "a", 11, 20)
+	drain(t, a.pub)
+	for name, n := range map[string]int{"a": 20, "b": 10} {
+		got, again := seen.count(name)
+		require.Equal(t, []int{n, 0}, []int{got, again}, name)
+	}
+	require.Equal(t, []int{0, 1}, []int{a.says(), b.says()})
+}
