@@ -207,11 +207,21 @@ func (m *Member) TakeToClaim() (d Delivery, deferAcks, ok bool) {
 }
 
 func (m *Member) take(toClaim bool) (d Delivery, deferAcks, ok bool) {
+	d, deferAcks, ok, hungry := m.pop(toClaim)
+	if hungry {
+		m.group.topic.window.Serve()
+	}
+	return d, deferAcks, ok
+}
+
+// pop takes a message out of the group. hungry tells that the window is to be served, as the topic's consumers have got
+// hungry.
+func (m *Member) pop(toClaim bool) (d Delivery, deferAcks, ok, hungry bool) {
 	g := m.group
 	g.topic.mu.Lock()
 	defer g.topic.mu.Unlock()
 	if m.stopped || g.dropped {
-		return d, false, false
+		return d, false, false, false
 	}
 	if len(m.handed) > 0 {
 		d, ok = m.handed[0], true
@@ -219,13 +229,16 @@ func (m *Member) take(toClaim bool) (d Delivery, deferAcks, ok bool) {
 	} else {
 		d, ok = g.pop()
 	}
+	if !ok {
+		hungry = g.topic.window.SetHungry(true)
+	}
 	switch {
 	case !ok && !m.waiting:
 		g.addWaiter(m)
 	case ok && toClaim && d.key == nil:
 		g.addUnclaimed(d.pos())
 	}
-	return d, !g.topic.ackImmediately && g.ready() >= deferAcksFrom, ok
+	return d, !g.topic.ackImmediately && g.ready() >= deferAcksFrom, ok, hungry
 }
 
 // Return gives a delivery back: it is the group's next message again, in its place in the log.
@@ -300,10 +313,14 @@ func (m *Member) HasWaiters() bool {
 func (m *Member) Leave() {
 	t := m.group.topic
 	t.mu.Lock()
+	first := !m.left
 	done := t.leaveLocked(m)
 	handled, dropped, ended := t.expireLocked()
 	done = append(done, handled...)
 	t.mu.Unlock()
+	if first {
+		t.window.Consumers(-1)
+	}
 	t.report(done)
 	if ended {
 		t.end(dropped)
