@@ -72,8 +72,9 @@ var (
 // which: compare with errors.Is. Its field Reason, a string, is what that side says of it, and can hold any bytes.
 type PeerError = session.PeerError
 
-// TimeoutError is the ErrTimeout of a wait during which there was no connection. Its field Cause, an error, says why there
-// was none.
+// TimeoutError is an ErrTimeout that says what was waited for. Its field Cause, an error, is why there is no connection, or
+// what the messages of the topic wait for: room in a window or in MemoryLimit, credit of the subscriber's side (which says
+// what it lacks), or an ack.
 type TimeoutError = sender.TimeoutError
 
 // InsecureAddressError refuses to listen without TLS at an address that other machines can reach, where

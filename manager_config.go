@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"net"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -61,7 +60,7 @@ func (c *ManagerConfig) dial() netio.Dial {
 	case c.Dial != nil:
 		return c.Dial
 	}
-	return (&net.Dialer{}).DialContext
+	return (&netio.Dialer{}).DialContext
 }
 
 // Validate names the first field that cannot work.
@@ -85,7 +84,8 @@ type AckedConfig struct {
 	// WindowMessages and WindowBytes bound what each end keeps per topic; 0 means 16,384 and 16 MiB.
 	WindowMessages, WindowBytes int
 	// MemoryLimit bounds in bytes what all topics that are listened for hold together, and as much again what is kept of
-	// all topics that are published to; 0 means 256 MiB.
+	// all topics that are published to; 0 means 256 MiB. Topics without subscriptions, and peers that are away, together
+	// get half of it; the last eighth is for topics that hold little.
 	MemoryLimit int
 	// ClientTLS is used for tls:// addresses that are dialed, ServerTLS for those that are listened at. Both speak TLS 1.3
 	// or later, whatever their MinVersion; a listener resumes no sessions. Certificates that come from GetCertificate,
@@ -119,10 +119,11 @@ type AckedConfig struct {
 
 	// HandshakeTimeout bounds connecting, TLS and greeting; 0 means 5 s.
 	HandshakeTimeout time.Duration
-	// WriteTimeout is how long the socket may take for one write before the connection counts as broken; 0 means 10 s.
+	// WriteTimeout is how long the socket may take next to nothing, less than a kilobyte a second, of what is written before
+	// the connection counts as broken; 0 means 10 s.
 	WriteTimeout time.Duration
 	// PingAfter is the silence after which a peer is pinged, DeadAfter that after which it is given up; 0 means 10 s
-	// and 30 s.
+	// and 30 s. A part of a large frame breaks the silence if it comes at a kilobyte a second or more.
 	PingAfter, DeadAfter time.Duration
 	// ForgetAfter is how long an idle stream, and the name of an ephemeral topic that ended, are remembered; 0 means 5 min.
 	ForgetAfter time.Duration
@@ -213,7 +214,7 @@ type ReconnectConfig struct {
 	// Multiplier is the growth of the bound from one wait to the next; 0 means 2.
 	Multiplier float64
 	// BackOff replaces the fields above. It is called once for each address that is dialed, and what it returns is used by
-	// one goroutine.
+	// one goroutine. backoff.Stop means 10 s, and less than 5 ms means that.
 	BackOff func() backoff.BackOff
 }
 

@@ -39,5 +39,5 @@ func TestReceiver_CloseGivesTheBudgetBack(t *testing.T) {
 	c.Return(c.next())
 	c.Leave()
 	require.NoError(t, m.CloseListener(context.Background(), anyPort.Address))
-	require.True(t, m.held.Take(m.cfg.Acked.MemoryLimit), "all of it is free")
+	require.Equal(t, m.cfg.Acked.MemoryLimit, m.held.Free(), "all of it is free")
 }

@@ -162,7 +162,7 @@ func (p *plainReceiver) reserve(room flow.Amount) bool {
 		w.Release(got)
 	}
 	granted := make(chan struct{})
-	claim := &flow.Claim{Want: room, Least: room, Grant: func(flow.Amount) { close(granted) }}
+	claim := &flow.Claim{Want: room, Enough: room, Least: room, Grant: func(flow.Amount) { close(granted) }}
 	w.Wait(claim)
 	p.topic.CheckBehind()
 	select {

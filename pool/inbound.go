@@ -23,7 +23,7 @@ var (
 	errDrained      = errors.New("pool: listener closed")
 	errAborted      = errors.New("pool: listener closed before a message was handed over")
 	errIdle         = errors.New("pool: no message began within IdleTimeout")
-	errFrameTimeout = errors.New("pool: a message was not complete within FrameTimeout")
+	errFrameTimeout = errors.New("pool: a message made next to no progress within FrameTimeout")
 )
 
 // inbound is a connection of a Listener. It is the source of its framing.Reader, so that a deadline can be set
@@ -43,6 +43,7 @@ type inbound struct {
 	drainEnd   uint64    // received must not pass it; 0: not set yet
 	drainReads int       // reads in a row since one brought something
 	frameStart uint64    // consumed when frameEnd was set
+	frameMark  uint64    // received when frameEnd was set
 	frameEnd   time.Time // deadline of the frame that has begun
 	timed      bool      // the connection has a deadline
 

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"os"
 	"time"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
 
 const (
@@ -54,8 +56,9 @@ func (in *inbound) setDeadline() (expired, err error) {
 		}
 		return errDrained, in.setDeadlineLocked(time.Now().Add(drainWait))
 	case in.received > in.consumed && in.l.cfg.FrameTimeout > 0:
-		if in.frameEnd.IsZero() || in.frameStart != in.consumed {
-			in.frameStart, in.frameEnd = in.consumed, time.Now().Add(in.l.cfg.FrameTimeout)
+		moved := in.received-in.frameMark >= uint64(netio.Quota(in.l.cfg.FrameTimeout))
+		if in.frameEnd.IsZero() || in.frameStart != in.consumed || moved {
+			in.frameStart, in.frameMark, in.frameEnd = in.consumed, in.received, time.Now().Add(in.l.cfg.FrameTimeout)
 		}
 		return errFrameTimeout, in.setDeadlineLocked(in.frameEnd)
 	case in.received == in.consumed && in.l.cfg.IdleTimeout > 0:

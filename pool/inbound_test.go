@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -106,9 +107,9 @@ func TestListener_FrameThatHasBegunMustEndInTime(t *testing.T) {
 		"behind a whole one":      append(append([]byte{}, whole...), begun[:5]...),
 	}
 	for _, codec := range []framing.Codec{nil, must(framing.NewVarint(4096))} {
-		for name, bytes := range cases {
+		for name, begins := range cases {
 			if codec != nil && name == "behind a whole one" {
-				bytes = []byte{2, 'o', 'k', 9, 'x'}
+				begins = []byte{2, 'o', 'k', 9, 'x'}
 			}
 			t.Run(name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
@@ -119,7 +120,7 @@ func TestListener_FrameThatHasBegunMustEndInTime(t *testing.T) {
 					conn := socket.Connect()
 					time.Sleep(time.Hour) // silence between messages is no offence
 					start := time.Now()
-					_, err := conn.Write(bytes)
+					_, err := conn.Write(begins)
 					require.NoError(t, err)
 					time.Sleep(6 * time.Second)
 					_, err = conn.Write([]byte{0}) // a trickle does not prolong it
@@ -159,6 +160,34 @@ func TestListener_SlowButSteadyPeerIsNotEnded(t *testing.T) {
 			_, err := conn.Write(must(framing.AppendFrame(nil, codec, []byte("after an hour"))))
 			require.NoError(t, err)
 			assert.Equal(t, "after an hour", <-got)
+			require.NoError(t, conn.Close())
+		})
+	}
+}
+
+// FrameTimeout is about progress, not about the size of a message: one that takes many times as long arrives, if it does
+// not drip.
+func TestListener_ALargeMessageOnASlowLink(t *testing.T) {
+	codec := must(framing.NewVarint(1 << 20))
+	message := bytes.Repeat([]byte("0123456789abcdef"), 16<<10)
+	for rate, arrives := range map[int]bool{4 << 10: true, 512: false} { // bytes a second
+		synctest.Test(t, func(t *testing.T) {
+			socket, got := testkit.NewPipeListener(), make(chan string, 1)
+			startListener(t, ListenerConfig{Listen: socket.Listen, Callback: collect(got), FrameTimeout: 10 * time.Second, Codec: codec})
+			conn := socket.Connect()
+			stream := must(framing.AppendFrame(nil, codec, message))
+			for len(stream) > 0 {
+				n := min(rate, len(stream))
+				if _, err := conn.Write(stream[:n]); err != nil {
+					break
+				}
+				stream = stream[n:]
+				time.Sleep(time.Second)
+			}
+			require.Equal(t, arrives, len(stream) == 0)
+			if arrives {
+				require.Equal(t, string(message), <-got)
+			}
 			require.NoError(t, conn.Close())
 		})
 	}

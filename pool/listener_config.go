@@ -69,7 +69,8 @@ type ListenerConfig struct {
 	// IdleTimeout ends a connection on which no message begins for that long. 0 means never: BuffStreams peers may be
 	// silent.
 	IdleTimeout time.Duration
-	// FrameTimeout bounds the time from the first byte of a message to its last. 0 means 30 s, Unlimited no bound.
+	// FrameTimeout bounds the time in which a message that has begun makes next to no progress: less than a kilobyte a
+	// second. 0 means 30 s, Unlimited no bound.
 	FrameTimeout time.Duration
 	// HandshakeTimeout bounds the TLS handshake, and Admit with it. 0 means 5 s.
 	HandshakeTimeout time.Duration

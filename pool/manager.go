@@ -27,7 +27,7 @@ type ManagerConfig struct {
 func (c *ManagerConfig) setDefaults() {
 	c.Dial = c.DialAllow.guard(c.Dial)
 	if c.Dial == nil {
-		c.Dial = (&net.Dialer{}).DialContext
+		c.Dial = (&netio.Dialer{}).DialContext
 	}
 	if c.Listen == nil {
 		c.Listen = netio.Listen

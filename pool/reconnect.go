@@ -165,6 +165,9 @@ func clientHandshake(ctx context.Context, conn net.Conn, cfg WriterConfig) (net.
 		_ = conn.Close() // the first error says more
 		return nil, err
 	}
+	if cfg.WriteTimeout > 0 {
+		conn = netio.Patient(conn, cfg.WriteTimeout)
+	}
 	secured := tls.Client(conn, config)
 	if err := netio.Handshake(ctx, secured); err != nil {
 		_ = conn.Close() // the handshake's error says more

@@ -21,13 +21,21 @@ func (w *Writer) sendLoop() {
 		case err != nil:
 			w.failPending(err)
 		case conn != nil:
-			w.send(conn, conn.conn.Write)
+			w.send(conn, w.writer(conn))
 		}
 	}
 	w.answerReopens(ErrClosed)
 	if conn := w.detach(); conn != nil {
 		_ = conn.conn.Close() // all was written; nothing depends on the result
 	}
+}
+
+// writer returns the write of sendLoop, which goes on as long as the peer takes something.
+func (w *Writer) writer(conn *outbound) func([]byte) (int, error) {
+	if w.cfg.WriteTimeout <= 0 {
+		return conn.conn.Write
+	}
+	return func(b []byte) (int, error) { return netio.WriteN(conn.conn, b, w.cfg.WriteTimeout) }
 }
 
 // send writes the batch until write takes less than it was given. After an error the rest of the batch begins with the

@@ -2,7 +2,6 @@ package pool
 
 import (
 	"crypto/tls"
-	"net"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -44,8 +43,8 @@ type WriterConfig struct {
 	BufferSize int
 	// DialTimeout bounds one attempt to connect, TLS handshake included. 0 means 10 s.
 	DialTimeout time.Duration
-	// WriteTimeout bounds how long the socket may take for 64 KiB; then the connection counts as broken. 0 means 10 s,
-	// Unlimited no bound.
+	// WriteTimeout bounds the time in which the socket takes next to nothing, less than a kilobyte a second; then the
+	// connection counts as broken. 0 means 10 s, Unlimited no bound.
 	WriteTimeout time.Duration
 	// CloseTimeout bounds how long Close goes on sending, and then once more how long it waits for OnFailure or
 	// Failures. 0 means 5 s.
@@ -80,7 +79,7 @@ func (c *WriterConfig) setDefaults() {
 	retry.setDefaults()
 	c.Retry = &retry
 	if c.Dial == nil {
-		c.Dial = (&net.Dialer{}).DialContext
+		c.Dial = (&netio.Dialer{}).DialContext
 	}
 	c.Logger = hook.Logger(c.Logger)
 }

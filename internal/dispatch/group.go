@@ -215,18 +215,27 @@ func (m *Member) TakeToClaim() (d Delivery, deferAcks, ok bool) {
 }
 
 func (m *Member) take(toClaim bool) (d Delivery, deferAcks, ok bool) {
-	d, deferAcks, ok, skipped := m.pop(toClaim)
-	m.group.topic.report(skipped)
+	d, deferAcks, ok, after := m.pop(toClaim)
+	if after.hungry {
+		m.group.topic.window.Serve()
+	}
+	m.group.topic.report(after.skipped)
 	return d, deferAcks, ok
 }
 
-// pop is take, whose caller has to report skipped.
-func (m *Member) pop(toClaim bool) (d Delivery, deferAcks, ok bool, skipped []settledRange) {
+// afterPop is what the caller of pop has to do without the topic's lock.
+type afterPop struct {
+	skipped []settledRange // to report
+	hungry  bool           // to serve the window, as the topic's consumers have got hungry
+}
+
+// pop takes a message out of the group.
+func (m *Member) pop(toClaim bool) (d Delivery, deferAcks, ok bool, after afterPop) {
 	g := m.group
 	g.topic.mu.Lock()
 	defer g.topic.mu.Unlock()
 	if m.stopped || g.dropped {
-		return d, false, false, nil
+		return d, false, false, after
 	}
 	if len(m.handed) > 0 {
 		d, ok = m.handed[0], true
@@ -234,13 +243,17 @@ func (m *Member) pop(toClaim bool) (d Delivery, deferAcks, ok bool, skipped []se
 	} else {
 		d, ok = g.pop()
 	}
+	if !ok {
+		after.hungry = g.topic.window.SetHungry(true)
+	}
 	switch {
 	case !ok && !m.waiting:
 		g.addWaiter(m)
 	case ok && toClaim && d.key == nil:
 		g.addUnclaimed(d.pos())
 	}
-	return d, !g.topic.ackImmediately && g.ready() >= deferAcksFrom, ok, g.topic.takeSkippedLocked()
+	after.skipped = g.topic.takeSkippedLocked()
+	return d, !g.topic.ackImmediately && g.ready() >= deferAcksFrom, ok, after
 }
 
 // Return gives a delivery back: it is the group's next message again, in its place in the log.
@@ -315,10 +328,14 @@ func (m *Member) HasWaiters() bool {
 func (m *Member) Leave() {
 	t := m.group.topic
 	t.mu.Lock()
+	first := !m.left
 	done := t.leaveLocked(m)
 	handled, dropped, ended := t.expireLocked()
 	done = append(done, handled...)
 	t.mu.Unlock()
+	if first {
+		t.window.Consumers(-1)
+	}
 	t.report(done)
 	if ended {
 		t.end(dropped)

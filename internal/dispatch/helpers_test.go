@@ -66,7 +66,7 @@ func sized(int) int { return each }
 var windowRoom = flow.Amount{Messages: 1000, Bytes: 1000 * each}
 
 func newTestTopic(declared ...string) (*Topic, *source) {
-	w := flow.NewWindow(windowRoom, flow.NewBudget(windowRoom.Bytes))
+	w := flow.NewWindow(windowRoom, flow.NewBudget(10*windowRoom.Bytes))
 	return NewTopic("topic", w, sized, declared...), newSource()
 }
 

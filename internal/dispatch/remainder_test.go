@@ -148,7 +148,7 @@ func TestRemainder_HoldsUpNoNamedGroup(t *testing.T) {
 
 // One that comes and goes before it has settled anything gets the same again, and not more and more of it.
 func TestRemainder_HoldsAtMostAWindow(t *testing.T) {
-	window := flow.NewWindow(flow.Amount{Messages: 10, Bytes: 100 * each}, flow.NewBudget(windowRoom.Bytes))
+	window := flow.NewWindow(flow.Amount{Messages: 10, Bytes: 100 * each}, flow.NewBudget(10*windowRoom.Bytes))
 	topic, s := NewTopic("topic", window, sized), newSource()
 	next := uint64(1)
 	for range 5 {

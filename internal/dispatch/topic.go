@@ -132,6 +132,7 @@ func (t *Topic) append(r *run) bool {
 	t.pos += uint64(r.count())
 	t.tail.run, t.tail.next = r, &entry{}
 	t.tail = t.tail.next
+	t.window.SetHungry(false)
 	for _, g := range t.groups {
 		g.unsettled.Add(int64(r.count()))
 		g.wake(r.count())
@@ -177,6 +178,7 @@ func (t *Topic) Join(group string, notify func()) *Member {
 	m.group.add(m)
 	complete := t.completeLocked()
 	t.mu.Unlock()
+	t.window.Consumers(1)
 	if complete {
 		t.window.Open()
 	}

@@ -33,9 +33,7 @@ func FuzzWindow(f *testing.F) {
 		m := &windowModel{t: t, memory: 20 + in.next(200)}
 		m.budget = NewBudget(m.memory)
 		for range 3 {
-			w := NewWindow(amount(10, 100), m.budget)
-			w.Open()
-			m.windows = append(m.windows, w)
+			m.windows = append(m.windows, openWindowOf(m.budget, 10, 100))
 		}
 		m.lines = make([][]*Claim, 3)
 		for len(in) > 0 {
@@ -63,7 +61,7 @@ type holding struct {
 func (m *windowModel) step(in *decisions) {
 	i := in.next(3)
 	w := m.windows[i]
-	switch in.next(5) {
+	switch in.next(6) {
 	case 0:
 		want := amount(in.next(12), in.next(120))
 		if got := w.Take(want); got != (Amount{}) {
@@ -81,11 +79,15 @@ func (m *windowModel) step(in *decisions) {
 		}
 	case 4:
 		m.release(in)
+	case 5:
+		if w.SetHungry(in.next(2) == 0) {
+			w.Serve()
+		}
 	}
 }
 
 func (m *windowModel) wait(i int, want, least Amount) {
-	c := &Claim{Want: want, Least: least}
+	c := &Claim{Want: want, Least: least, Enough: want}
 	c.Grant = func(a Amount) {
 		require.NotEmpty(m.t, m.lines[i])
 		require.Same(m.t, c, m.lines[i][0], "out of line")
@@ -132,12 +134,9 @@ func (m *windowModel) check() {
 	for i, w := range m.windows {
 		require.Equal(m.t, amount(10-sums[i].Messages, 100-sums[i].Bytes), w.free)
 		require.Len(m.t, w.waiting, len(m.lines[i]))
-		if len(w.waiting) == 0 {
-			continue
-		}
-		least, free := w.waiting[0].Least, amount(w.free.Messages, min(w.free.Bytes, m.memory-bytes))
-		require.True(m.t, free.Messages < least.Messages || free.Bytes < least.Bytes, "%+v waits and %+v is free", least, free)
+		requireServed(m.t, w)
 	}
+	require.Nil(m.t, m.budget.next())
 }
 
 // finish gives everything back until no claim waits that could ever be served.
@@ -146,6 +145,16 @@ func (m *windowModel) finish() {
 		if len(m.held) == 0 {
 			break
 		}
+		h := m.held[0]
+		m.held = m.held[1:]
+		m.windows[h.window].Release(h.Amount)
+	}
+	for _, w := range m.windows {
+		if w.SetHungry(true) {
+			w.Serve()
+		}
+	}
+	for len(m.held) > 0 {
 		h := m.held[0]
 		m.held = m.held[1:]
 		m.windows[h.window].Release(h.Amount)

@@ -12,7 +12,13 @@ import (
 func amount(messages, bytes int) Amount { return Amount{Messages: messages, Bytes: bytes} }
 
 func openWindow(messages, bytes int) *Window {
-	w := NewWindow(amount(messages, bytes), NewBudget(bytes))
+	return openWindowOf(NewBudget(10*bytes), messages, bytes)
+}
+
+// openWindowOf is a window that has a consumer.
+func openWindowOf(b *Budget, messages, bytes int) *Window {
+	w := NewWindow(amount(messages, bytes), b)
+	w.Consumers(1)
 	w.Open()
 	return w
 }
@@ -25,7 +31,7 @@ type line struct {
 }
 
 func (l *line) wait(name string, want, least Amount) *Claim {
-	c := &Claim{Want: want, Least: least, Grant: func(a Amount) {
+	c := &Claim{Want: want, Least: least, Enough: least, Grant: func(a Amount) {
 		l.granted = append(l.granted, name)
 		l.got[name] = a
 	}}
@@ -89,7 +95,7 @@ func TestWindow_LimitsClaimsToWhatItCanEverGive(t *testing.T) {
 }
 
 func TestWindow_GivesNothingWhenClosed(t *testing.T) {
-	w := NewWindow(amount(10, 100), NewBudget(100))
+	w := NewWindow(amount(10, 100), NewBudget(1000))
 	l := newLine(w)
 	l.wait("a", amount(1, 1), amount(1, 1))
 	require.Zero(t, w.Take(amount(1, 1)))
@@ -134,76 +140,14 @@ func TestWindow_GrantMayUseIt(t *testing.T) {
 }
 
 func TestBudget_IsSharedByWindows(t *testing.T) {
-	b := NewBudget(100)
-	w1, w2 := NewWindow(amount(10, 80), b), NewWindow(amount(10, 80), b)
-	w1.Open()
-	w2.Open()
-	require.Equal(t, amount(5, 80), w1.Take(amount(5, 80)))
-	require.Equal(t, amount(5, 20), w2.Take(amount(5, 80)), "what is left of the budget")
+	b := NewBudget(160) // 20 of it are the reserve
+	w1, w2 := openWindowOf(b, 10, 120), openWindowOf(b, 10, 120)
+	require.Equal(t, amount(5, 120), w1.Take(amount(5, 120)))
+	require.Equal(t, amount(5, 20), w2.Take(amount(5, 80)), "what is left of the budget without the reserve")
 	require.Zero(t, w2.Take(amount(1, 1)))
-	require.Equal(t, amount(5, 60), w2.free, "what was not given is not taken")
-	w1.Release(amount(5, 80))
+	require.Equal(t, amount(5, 100), w2.free, "what was not given is not taken")
+	w1.Release(amount(5, 120))
 	require.Equal(t, amount(1, 10), w2.Take(amount(1, 10)))
-}
-
-// A window that waits for the budget is served when another window gives something back to it.
-func TestBudget_ServesStarvedWindowsWhenItFrees(t *testing.T) {
-	b := NewBudget(100)
-	windows := map[string]*line{}
-	for _, name := range []string{"holder", "a", "b", "c"} {
-		windows[name] = newLine(NewWindow(amount(10, 100), b))
-		windows[name].w.Open()
-	}
-	holder := windows["holder"].w
-	require.Equal(t, amount(5, 100), holder.Take(amount(5, 100)))
-	windows["a"].wait("a", amount(5, 60), amount(5, 60))
-	windows["b"].wait("b", amount(1, 30), amount(1, 10))
-	windows["c"].wait("c1", amount(1, 10), amount(1, 10))
-	windows["c"].wait("c2", amount(1, 10), amount(1, 10))
-	granted := func() (all []string) {
-		for _, name := range []string{"a", "b", "c"} {
-			all = append(all, windows[name].granted...)
-		}
-		return all
-	}
-	holder.Release(amount(1, 5))
-	require.Empty(t, granted())
-	holder.Release(amount(1, 20))
-	require.Equal(t, []string{"b"}, granted(), "a needs more, which holds up no other")
-	require.Equal(t, amount(1, 25), windows["b"].got["b"])
-	holder.Release(amount(1, 15))
-	require.Equal(t, []string{"b", "c1"}, granted())
-	windows["b"].w.Release(amount(1, 25))
-	delete(windows["b"].got, "b")
-	require.Equal(t, []string{"b", "c1", "c2"}, granted())
-	holder.Release(amount(2, 60))
-	require.Equal(t, []string{"a", "b", "c1", "c2"}, granted())
-	for _, l := range windows {
-		for _, a := range l.got {
-			l.w.Release(a)
-		}
-		require.Equal(t, l.w.size, l.w.free)
-	}
-	require.True(t, b.Take(100))
-	require.False(t, b.Take(1))
-	b.Release(100)
-	require.True(t, b.Take(100))
-}
-
-// Bytes that go back by way of Budget.Release serve windows as well.
-func TestBudget_ReleaseServesWindows(t *testing.T) {
-	b := NewBudget(100)
-	require.True(t, b.Take(95))
-	require.False(t, b.Take(6))
-	l := newLine(NewWindow(amount(10, 100), b))
-	l.w.Open()
-	l.wait("a", amount(1, 10), amount(1, 10))
-	require.Empty(t, l.granted)
-	b.Release(95)
-	require.Equal(t, []string{"a"}, l.granted)
-	var none *Budget
-	require.True(t, none.Take(1<<40), "a nil budget has no bound")
-	none.Release(1 << 40)
 }
 
 // account is a window as the random test sees it.
@@ -211,12 +155,63 @@ type account struct {
 	w       *Window
 	waiting []*Claim
 	held    []Amount
+
+	consumers int
+}
+
+// step does something at random to a window.
+func (a *account) step(fail func(format string, args ...any), rng *rand.Rand) {
+	want := amount(1+rng.IntN(8), 1+rng.IntN(20))
+	switch rng.IntN(8) {
+	case 0:
+		if got := a.w.Take(want); got != (Amount{}) {
+			a.held = append(a.held, got)
+		}
+	case 1:
+		c := &Claim{
+			Want: want, Least: amount(1+rng.IntN(3), 1+rng.IntN(10)), Enough: amount(1+rng.IntN(6), 1+rng.IntN(20)),
+		}
+		a.waiting = append(a.waiting, c)
+		c.Grant = func(got Amount) {
+			if !got.covers(c.Least) || !c.Want.covers(got) || c != a.waiting[0] {
+				fail("granted %+v to %+v", got, *c)
+			}
+			a.waiting = a.waiting[1:]
+			a.held = append(a.held, got)
+		}
+		a.w.Wait(c)
+	case 2:
+		if n := len(a.waiting); n > 0 && rng.IntN(3) == 0 {
+			i := rng.IntN(n)
+			c := a.waiting[i]
+			a.waiting = append(a.waiting[:i:i], a.waiting[i+1:]...)
+			a.w.Cancel(c)
+		}
+	case 3:
+		a.w.Open()
+	case 4:
+		if a.w.SetHungry(rng.IntN(2) == 0) {
+			a.w.Serve()
+		}
+	case 5:
+		if n := 1 - 2*rng.IntN(2); a.consumers+n >= 0 {
+			a.consumers += n
+			a.w.Consumers(n)
+		}
+	default:
+		if n := len(a.held); n > 0 {
+			i := rng.IntN(n)
+			got := a.held[i]
+			a.held = append(a.held[:i:i], a.held[i+1:]...)
+			a.w.Release(got)
+		}
+	}
 }
 
 // TestWindow_KeepsItsBooks does random things to windows that share a budget. After each the sums must agree, and no
 // claim may wait that could be served.
 func TestWindow_KeepsItsBooks(t *testing.T) {
-	for seed := range uint64(150) {
+	for seed := range uint64(300) {
 		rng := rand.New(rand.NewPCG(seed, 3))
 		total := 50 + rng.IntN(200)
 		b := NewBudget(total)
@@ -225,46 +220,17 @@ func TestWindow_KeepsItsBooks(t *testing.T) {
 			accounts[i] = &account{w: NewWindow(amount(1+rng.IntN(20), 20+rng.IntN(30)), b)}
 		}
 		for step := range 200 {
-			a := accounts[rng.IntN(len(accounts))]
-			want := amount(1+rng.IntN(8), 1+rng.IntN(20))
-			switch rng.IntN(6) {
-			case 0:
-				if got := a.w.Take(want); got != (Amount{}) {
-					a.held = append(a.held, got)
-				}
-			case 1:
-				c := &Claim{Want: want, Least: amount(1+rng.IntN(3), 1+rng.IntN(10))}
-				a.waiting = append(a.waiting, c)
-				c.Grant = func(got Amount) {
-					if got.Messages < c.Least.Messages || got.Bytes < c.Least.Bytes || c != a.waiting[0] ||
-						got.Messages > c.Want.Messages || got.Bytes > c.Want.Bytes {
-						t.Fatalf("seed %d step %d: granted %+v to %+v", seed, step, got, *c)
-					}
-					a.waiting = a.waiting[1:]
-					a.held = append(a.held, got)
-				}
-				a.w.Wait(c)
-			case 2:
-				if n := len(a.waiting); n > 0 && rng.IntN(3) == 0 {
-					i := rng.IntN(n)
-					c := a.waiting[i]
-					a.waiting = append(a.waiting[:i:i], a.waiting[i+1:]...)
-					a.w.Cancel(c)
-				}
-			case 3:
-				a.w.Open()
-			default:
-				if n := len(a.held); n > 0 {
-					i := rng.IntN(n)
-					got := a.held[i]
-					a.held = append(a.held[:i:i], a.held[i+1:]...)
-					a.w.Release(got)
-				}
-			}
+			accounts[rng.IntN(len(accounts))].step(func(format string, args ...any) {
+				t.Fatalf("seed %d step %d: "+format, append([]any{seed, step}, args...)...)
+			}, rng)
 			requireBalanced(t, b, total, accounts)
 		}
 		for _, a := range accounts {
+			a.w.Consumers(1)
 			a.w.Open()
+			if a.w.SetHungry(true) {
+				a.w.Serve()
+			}
 		}
 		for rest := true; rest; { // the granted claims give back until none waits
 			rest = false
@@ -282,12 +248,13 @@ func TestWindow_KeepsItsBooks(t *testing.T) {
 			require.Equal(t, a.w.size, a.w.free, "seed %d", seed)
 		}
 		require.Equal(t, int64(total), b.free.Load(), "seed %d", seed)
+		require.Zero(t, b.absent, "seed %d", seed)
 	}
 }
 
 func requireBalanced(t *testing.T, b *Budget, total int, accounts []*account) {
 	t.Helper()
-	taken := 0
+	taken, absent := 0, 0
 	for _, a := range accounts {
 		held := Amount{}
 		for _, h := range a.held {
@@ -295,21 +262,37 @@ func requireBalanced(t *testing.T, b *Budget, total int, accounts []*account) {
 			held.Bytes += h.Bytes
 		}
 		taken += held.Bytes
-		free := a.w.free
-		if free.Messages < 0 || free.Bytes < 0 || free.Messages+held.Messages != a.w.size.Messages ||
-			free.Bytes+held.Bytes != a.w.size.Bytes {
+		if a.consumers == 0 {
+			absent += held.Bytes
+		}
+		if free := a.w.free; free.Messages < 0 || free.Bytes < 0 || a.w.heldLocked() != held {
 			t.Fatalf("%+v are free and %+v held of %+v", free, held, a.w.size)
 		}
-		if len(a.waiting) == 0 || !a.w.ready {
-			continue
-		}
-		least := a.waiting[0].Least
-		if least.Messages <= free.Messages && least.Bytes <= free.Bytes && int64(least.Bytes) <= b.free.Load() {
-			t.Fatalf("%+v waits, though %+v are free and %d of the budget", least, free, b.free.Load())
-		}
+		require.EqualValues(t, held.Bytes, a.w.account.held.Load())
+		requireServed(t, a.w)
 	}
 	if free := b.free.Load(); free < 0 || int(free)+taken != total {
 		t.Fatalf("the budget has %d free and %d taken of %d", free, taken, total)
+	}
+	require.EqualValues(t, absent, b.absent)
+	require.Nil(t, b.next(), "an account waits, and could have what it needs")
+	require.Equal(t, len(b.waiting) > 0, b.queued.Load())
+}
+
+// requireServed requires that a claim waits only where the window or the budget has too little.
+func requireServed(t *testing.T, w *Window) {
+	t.Helper()
+	waits, _ := w.account.Waits()
+	if len(w.waiting) == 0 || !w.ready {
+		require.False(t, waits)
+		return
+	}
+	least := w.waiting[0].Enough
+	if w.hungry.Load() {
+		least = w.waiting[0].Least
+	}
+	if w.free.covers(least) {
+		require.True(t, waits, "%+v waits, and %+v are free", least, w.free)
 	}
 }
 
@@ -321,8 +304,7 @@ func TestWindow_UnderConcurrency(t *testing.T) {
 		b := NewBudget(budget)
 		windows := make([]*Window, 4)
 		for i := range windows {
-			windows[i] = NewWindow(amount(6, 30), b)
-			windows[i].Open()
+			windows[i] = openWindowOf(b, 6, 30)
 		}
 		var wg sync.WaitGroup
 		for id := range workers {
@@ -336,7 +318,7 @@ func TestWindow_UnderConcurrency(t *testing.T) {
 						continue
 					}
 					granted := make(chan Amount, 1)
-					c := &Claim{Want: want, Least: want, Grant: func(a Amount) { granted <- a }}
+					c := &Claim{Want: want, Least: want, Enough: want, Grant: func(a Amount) { granted <- a }}
 					w.Wait(c)
 					if rng.IntN(8) == 0 {
 						w.Cancel(c)
@@ -374,23 +356,19 @@ func TestBudget_IsNeverFreeWhileAWindowStarves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const budget, rounds = 10, 3000
 		b := NewBudget(budget)
-		w1, w2 := NewWindow(amount(1, budget), b), NewWindow(amount(1, budget), b)
-		w1.Open()
-		w2.Open()
+		w1, w2 := openWindowOf(b, 1, budget), openWindowOf(b, 1, budget)
 		all := amount(1, budget)
-		begin, ended := make(chan struct{}), make(chan struct{})
+		begin, ended := make(chan Amount), make(chan struct{})
 		var wg sync.WaitGroup
 		wg.Go(func() { // ends after its rounds
 			for range rounds {
-				<-begin
-				w1.Release(all)
+				w1.Release(<-begin)
 				ended <- struct{}{}
 			}
 		})
 		for range rounds {
-			require.Equal(t, all, w1.Take(all))
 			granted := make(chan struct{})
-			begin <- struct{}{}
+			begin <- w1.Take(all)
 			w2.Wait(&Claim{Want: all, Least: all, Grant: func(Amount) { close(granted) }})
 			<-ended
 			<-granted

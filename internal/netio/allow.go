@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 )
 
 // DialAllow limits where a Manager connects to. It is checked at each connect against the address that is really
@@ -158,14 +157,12 @@ func translation(ip netip.Addr) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// Guard returns a Dial that dials only what d allows. If dial is nil, it is that of package net, and a denied address
-// is not even connected to. A connection that the user's own dial has made is judged before its first byte, and closed
+// Guard returns a Dial that dials only what d allows. If dial is nil, it is that of a Dialer, and a denied address is
+// not even connected to. A connection that the user's own dial has made is judged before its first byte, and closed
 // if it is denied or has no address to judge.
 func (d *DialAllow) Guard(dial Dial) Dial {
 	if dial == nil {
-		return (&net.Dialer{ControlContext: func(_ context.Context, network, address string, _ syscall.RawConn) error {
-			return d.Allows(network, address)
-		}}).DialContext
+		return (&Dialer{Control: d.Allows}).DialContext
 	}
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)

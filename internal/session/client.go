@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/buffers"
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
@@ -43,7 +44,8 @@ type Client struct {
 	order      []*Outbound // oldest first; some are not in handles any more: see inOrder
 	lastHandle uint64
 
-	mostStreams, mostHandles int // for buffers.Shrink
+	mostStreams, mostHandles int           // for buffers.Shrink
+	presence                 flow.Presence // of the peer
 
 	// The current connection.
 	phase        phase
@@ -57,6 +59,7 @@ type Client struct {
 	lastSent     time.Time
 	lastPing     time.Time
 
+	asks          int // why a stream has no credit, in this Tick
 	lastIdleTick  time.Time
 	sentSinceTick bool
 	busy          bool // as the last Tick saw it
@@ -67,7 +70,7 @@ type Client struct {
 
 // NewClient returns a Client without a connection.
 func NewClient(cfg ClientConfig) *Client {
-	c := &Client{cfg: cfg, streams: map[string]*Outbound{}, handles: map[uint64]*Outbound{}}
+	c := &Client{cfg: cfg, streams: map[string]*Outbound{}, handles: map[uint64]*Outbound{}, presence: flow.Unknown}
 	if c.cfg.NextStream == nil {
 		c.cfg.NextStream = func() uint64 { return c.lastHandle }
 	}
@@ -82,6 +85,7 @@ func (c *Client) Stream(name string) *Outbound {
 		topic := strings.TrimPrefix(name, ephemeralMark)
 		o = newOutbound(c.cfg.Identity, c.cfg.NextStream(), c.lastHandle, topic, c.cfg.Window, 1)
 		o.freeLater, o.ephemeral = &c.freeLater, isEphemeral(name)
+		o.setPresence(c.presence)
 		c.streams[name] = o
 		c.register(o)
 	}
@@ -159,6 +163,7 @@ func (c *Client) Connect(enc Encoder, now time.Time) {
 func (c *Client) Disconnect() {
 	c.phase = disconnected
 	c.control, c.sendQueue = nil, nil
+	c.Unreachable()
 	for handle, o := range c.handles {
 		if o.state == broken {
 			delete(c.handles, handle)
@@ -172,6 +177,24 @@ func (c *Client) Established() bool { return c.phase >= established }
 
 // Draining tells whether the peer has announced that it will close this connection.
 func (c *Client) Draining() bool { return c.phase == draining }
+
+// setPresence tells the budget whether the peer is there: what waits for absent peers has a bound of its own.
+func (c *Client) setPresence(p flow.Presence) {
+	c.presence = p
+	for _, o := range c.handles {
+		o.setPresence(p)
+	}
+}
+
+// Unreachable notes that the peer takes nothing any more, or that an attempt to connect has failed. If there is nothing
+// for it, the next message shows whether it is there.
+func (c *Client) Unreachable() {
+	p := flow.Unknown
+	if c.Pending() > 0 {
+		p = flow.Absent
+	}
+	c.setPresence(p)
+}
 
 // forget ends an idle stream, at both ends.
 func (c *Client) forget(o *Outbound) {

@@ -156,7 +156,7 @@ func TestCredit_GrantsMayCrossWants(t *testing.T) {
 				can = append(can, func() {
 					ticks--
 					p.now = p.now.Add(time.Second)
-					require.NoError(t, p.client.Tick(p.now, errLate))
+					require.NoError(t, p.client.Tick(p.now, late))
 					p.enqueue("a", 50)
 				})
 			}
@@ -182,7 +182,7 @@ func requireAllReturned(t *testing.T, p *pair, room Amount) {
 	t.Helper()
 	for range 3 {
 		p.now = p.now.Add(time.Second)
-		require.NoError(t, p.client.Tick(p.now, errLate))
+		require.NoError(t, p.client.Tick(p.now, late))
 		p.flow()
 	}
 	require.Equal(t, room, p.remote.room, "the window has everything back")
@@ -235,7 +235,7 @@ func TestCredit_BusyStreamsKeepIt(t *testing.T) {
 		p.now = p.now.Add(300 * time.Millisecond)
 		p.enqueue("a", 6)
 		p.flow()
-		require.NoError(t, p.client.Tick(p.now, errLate))
+		require.NoError(t, p.client.Tick(p.now, late))
 		p.flow()
 	}
 	require.Empty(t, frames[*wire.Want](p))

@@ -53,6 +53,7 @@
 //	retransmit.go    its retransmit buffer, and Client.Enqueue, which fills it; chunk.go: a part of that
 //	deferredfree.go  its freed memory, until nothing is written from it
 //	fetched.go       streams whose messages a store keeps
+//	turn.go          callers that wait for room; explain.go: what a caller waits for
 //	inbound.go       Inbound
 //	watermark.go     sets of sequences
 //	credit.go        what a sender may send

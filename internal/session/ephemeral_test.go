@@ -14,7 +14,7 @@ import (
 func (p *pair) tickFor(d time.Duration) {
 	for end := p.now.Add(d); p.now.Before(end); {
 		p.now = p.now.Add(100 * time.Millisecond)
-		require.NoError(p.t, p.client.Tick(p.now, errLate))
+		require.NoError(p.t, p.client.Tick(p.now, late))
 		p.flow()
 	}
 }

@@ -157,8 +157,7 @@ func TestFetched_LeavesTheBudgetAlone(t *testing.T) {
 			require.NotZero(t, memory(s.o), "it waits for credit")
 			require.LessOrEqual(t, s.o.bytes, fetchWindow+5*EncodedSize(5000))
 			end(p, s)
-			require.True(t, budget.Take(1000))
-			require.False(t, budget.Take(1))
+			require.Equal(t, 1000, budget.Free())
 		})
 	}
 }

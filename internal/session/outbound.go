@@ -47,8 +47,9 @@ type Outbound struct {
 	stream  uint64 // number in the identity
 	handle  uint64 // number on the Client's connections
 	window  Window
-	fetched *fetched // nil: the messages are kept here
-	cause   error    // of state broken
+	account *flow.Account // in the window's budget
+	fetched *fetched      // nil: the messages are kept here
+	cause   error         // of state broken
 
 	// The retransmit buffer. It holds every message from settled.Next to next that is not settled.
 	next      uint64 // sequence of the next message enqueued
@@ -67,7 +68,9 @@ type Outbound struct {
 	gap           bool   // the next Publish says that it follows a gap
 	received      uint64 // lowest sequence that the receiver does not have
 	credit        credit
-	wantSent      bool // a Want was not answered yet; until then there is no credit
+	wantSent      bool   // a Want was not answered yet; until then there is no credit
+	why           string // the receiver gives no credit, as it says; empty: it gives some, or does not say
+	askedAt       time.Time
 	queued        bool // in the Client's sendQueue
 	sentSinceTick bool
 	base          uint64 // of the Open that was sent last
@@ -83,12 +86,13 @@ type Outbound struct {
 	idleSince    time.Time // as Tick saw it; zero: the stream is not idle
 	waitReceived []*Waiter // in order of Last
 	waitHandled  []*Waiter
+	line         []*Turn       // callers that wait for room, in order
 	room         chan struct{} // closed when the window may have room; nil while no caller waits
 }
 
 func newOutbound(id Identity, stream, handle uint64, topic string, w Window, next uint64) *Outbound {
 	return &Outbound{
-		id: id, stream: stream, handle: handle, Topic: topic, window: w,
+		id: id, stream: stream, handle: handle, Topic: topic, window: w, account: w.Budget.NewAccount(flow.Unknown),
 		next: next, settled: NewWatermark(next), sent: next, received: next,
 	}
 }
@@ -135,6 +139,17 @@ func (o *Outbound) Room() <-chan struct{} {
 		o.room = make(chan struct{})
 	}
 	return o.room
+}
+
+func (o *Outbound) setPresence(p flow.Presence) {
+	o.account.SetPresence(p)
+	o.account.Wake()
+}
+
+// releaseBudget gives bytes back.
+func (o *Outbound) releaseBudget(bytes int) {
+	o.account.Release(bytes)
+	o.account.Wake()
 }
 
 func (o *Outbound) hasUnsent() bool { return o.sent < o.next }
@@ -246,7 +261,7 @@ func (o *Outbound) acked(a *AckFrame) error {
 		return violation("credit of stream %q shrank", o.Topic)
 	}
 	if a.Messages != 0 {
-		o.credit.messages, o.credit.bytes, o.wantSent = a.Messages, a.Bytes, false
+		o.credit.messages, o.credit.bytes, o.wantSent, o.why = a.Messages, a.Bytes, false, ""
 	}
 	o.finishReached()
 	return nil
@@ -257,7 +272,7 @@ func (o *Outbound) disconnect() {
 	if o.state != broken {
 		o.state = unopened
 	}
-	o.credit, o.wantSent, o.queued = credit{}, false, false
+	o.credit, o.wantSent, o.why, o.askedAt, o.queued = credit{}, false, "", time.Time{}, false
 	o.openAfter = time.Time{}
 	if o.fetched != nil {
 		o.fetched.clear(o)
@@ -276,7 +291,10 @@ func (o *Outbound) fail(cause error) {
 		w.finish(cause)
 	}
 	o.waitReceived, o.waitHandled = nil, nil
+	o.account.Leave()
+	o.account.Wake()
 	o.signalRoom()
+	o.signalLine()
 }
 
 // Last is the sequence of the message enqueued last.
@@ -353,16 +371,16 @@ func (o *Outbound) await(w *Waiter) {
 }
 
 // expire fails the waiters whose deadline has passed.
-func (o *Outbound) expire(now time.Time, err error) {
-	o.waitReceived = expired(o.waitReceived, now, err)
-	o.waitHandled = expired(o.waitHandled, now, err)
+func (o *Outbound) expire(now time.Time, timeout func(*Outbound) error) {
+	o.waitReceived = o.expired(o.waitReceived, now, timeout)
+	o.waitHandled = o.expired(o.waitHandled, now, timeout)
 }
 
-func expired(ws []*Waiter, now time.Time, err error) []*Waiter {
+func (o *Outbound) expired(ws []*Waiter, now time.Time, timeout func(*Outbound) error) []*Waiter {
 	kept := ws[:0]
 	for _, w := range ws {
 		if !w.Deadline.IsZero() && now.After(w.Deadline) {
-			w.finish(err)
+			w.finish(timeout(o))
 		} else {
 			kept = append(kept, w)
 		}
@@ -371,7 +389,7 @@ func expired(ws []*Waiter, now time.Time, err error) []*Waiter {
 	return kept
 }
 
-// interrupt finishes every waiter with cause, and wakes the callers that wait for room.
+// interrupt finishes every waiter with cause, and wakes all callers that wait for room.
 func (o *Outbound) interrupt(cause error) {
 	for _, waiting := range [...][]*Waiter{o.waitReceived, o.waitHandled} {
 		for _, w := range waiting {
@@ -380,6 +398,7 @@ func (o *Outbound) interrupt(cause error) {
 	}
 	o.waitReceived, o.waitHandled = nil, nil
 	o.signalRoom()
+	o.signalLine()
 }
 
 // Cancel finishes w with context.Canceled if it still waits.

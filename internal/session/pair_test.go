@@ -12,6 +12,9 @@ import (
 
 var errLate = errors.New("late")
 
+// late is the time-out of every wait.
+func late(*Outbound) error { return errLate }
+
 // pair is a Client and a remote with a wire between them, on which whole frames travel when the test says so.
 type pair struct {
 	t      testing.TB
@@ -55,7 +58,7 @@ func (p *pair) enqueue(topic string, sizes ...int) int {
 		add(p.t, &b, content(o.Topic, o.next+uint64(i), size))
 	}
 	before := o.next
-	n, first, err := p.client.Enqueue(o, &b, 0)
+	n, first, err := p.client.Enqueue(o, &b, 0, nil)
 	if err != nil || n > 0 && first != before {
 		p.t.Fatalf("enqueued %d at %d, expected at %d: %v", n, first, before, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
@@ -39,8 +40,10 @@ func (c *Client) Receive(payload []byte, now time.Time) error {
 		}
 		c.sendControl(&wire.Frame{Body: &wire.Frame_Pong{Pong: &wire.Pong{Id: f.Id}}})
 	case *wire.Pong:
+		c.explained(f)
 	case *wire.Goaway:
 		c.phase = draining
+		c.Unreachable()
 	default:
 		return violation("unexpected %T", frame)
 	}
@@ -65,6 +68,7 @@ func (c *Client) welcomed(f *wire.Welcome) error {
 	}
 	frame, message := int(min(f.MaxFrame, math.MaxInt32)), int(min(f.MaxMessage, math.MaxInt32))
 	c.phase, c.peerMaxEntry = established, min(frame-publishOverhead, EncodedSize(message))
+	c.setPresence(flow.Present)
 	for _, o := range c.inOrder() {
 		c.schedule(o)
 	}

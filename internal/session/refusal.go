@@ -1,7 +1,6 @@
 package session
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
@@ -103,12 +102,4 @@ func (o *Outbound) deferOpen(err *PeerError, now time.Time) {
 	o.state, o.deferred = unopened, err
 	o.openAfter = now.Add(min(lastDeferral, firstDeferral<<min(o.deferrals, 10)))
 	o.deferrals++
-}
-
-// Explain adds to a time-out why the receiver does not take the stream for now, if that is known.
-func (o *Outbound) Explain(timeout error) error {
-	if o.deferred == nil {
-		return timeout
-	}
-	return fmt.Errorf("%w: %w", timeout, o.deferred)
 }

@@ -7,30 +7,49 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/buffers"
 )
 
-// Enqueue adds as many messages of b to a stream, from index i on, as its window has room for. It returns their number
-// and the sequence of the first. When they are not all, Room says when to try again.
-func (c *Client) Enqueue(o *Outbound, b *Batch, i int) (taken int, first uint64, err error) {
+// Enqueue adds as many messages of b to a stream, from index i on, as there is room for, or none while a caller waits
+// for room that came before this one. It returns their number and the sequence of the first. If they are not all, the
+// caller's turn, which may be nil, stands in the line: it tries again when its turn is Ready, or leaves the line.
+func (c *Client) Enqueue(o *Outbound, b *Batch, i int, turn *Turn) (taken int, first uint64, err error) {
 	if o.cause != nil {
 		return 0, 0, o.cause
 	}
 	first = o.next
-	taken = o.enqueue(b, i)
+	if len(o.line) == 0 || o.line[0] == turn {
+		taken = o.enqueue(b, i, turn)
+	}
 	if taken > 0 {
 		c.schedule(o)
+	}
+	if i+taken < b.Len() {
+		o.join(turn)
+	} else if turn != nil {
+		o.Leave(turn)
 	}
 	return taken, first, nil
 }
 
-// enqueue adds as many messages of b, from index i on, as the window has room for. A message that is larger than the
-// window fits when the buffer is empty.
-func (o *Outbound) enqueue(b *Batch, i int) (taken int) {
+// enqueue adds as many messages of b, from index i on, as the window and its budget have room for. turn, if it is not
+// nil, is signalled when the budget has more.
+func (o *Outbound) enqueue(b *Batch, i int, turn *Turn) (taken int) {
+	var notify func()
+	if turn != nil {
+		notify = turn.signal
+	}
+	reserved, room := 0, true
 	for ; i+taken < b.Len(); taken++ {
 		at := i + taken
 		entry := b.entry(at)
-		if o.pending >= o.window.Messages || o.pending > 0 && o.bytes+len(entry) > o.window.Bytes ||
-			!o.window.Budget.Take(len(entry)) {
+		if room = o.fits(1, len(entry)); !room {
 			break
 		}
+		if reserved < len(entry) {
+			o.account.Release(reserved)
+			if reserved = o.account.Take(len(entry), o.fitting(b, at), notify); reserved == 0 {
+				break
+			}
+		}
+		reserved -= len(entry)
 		if b.entries[at].own != nil {
 			o.adopt(entry)
 			b.entries[at].own = nil
@@ -38,7 +57,30 @@ func (o *Outbound) enqueue(b *Batch, i int) (taken int) {
 		}
 		o.append(entry)
 	}
+	o.account.Release(reserved)
+	if !room {
+		o.account.Leave()
+	}
+	o.account.Wake()
 	return taken
+}
+
+// fits tells whether the window has room for so many more messages and bytes. A message that is larger than the window
+// fits when the buffer is empty.
+func (o *Outbound) fits(messages, bytes int) bool {
+	return o.pending+messages <= o.window.Messages && (o.pending+messages == 1 || o.bytes+bytes <= o.window.Bytes)
+}
+
+// fitting is the size of the messages of b from index i on that the window has room for, at least that of the first.
+func (o *Outbound) fitting(b *Batch, i int) (bytes int) {
+	for n := i; n < b.Len(); n++ {
+		size := len(b.entry(n))
+		if n > i && !o.fits(n-i+1, bytes+size) {
+			break
+		}
+		bytes += size
+	}
+	return bytes
 }
 
 // adopt adds one encoded message in a chunk that takes its memory over.
@@ -196,7 +238,7 @@ func (o *Outbound) compact(first, last uint64) {
 			o.sentChunk += len(pieces) - 1
 		}
 		o.bytes -= len(c.buf) - kept
-		o.window.Budget.Release(len(c.buf) - kept)
+		o.releaseBudget(len(c.buf) - kept)
 		i += len(pieces) - 1
 	}
 }
@@ -255,7 +297,7 @@ func (o *Outbound) mergeFreed(i int) int {
 
 // freeChunk gives the chunk's memory back, and its share of the window.
 func (o *Outbound) freeChunk(c *chunk) {
-	o.window.Budget.Release(len(c.buf))
+	o.releaseBudget(len(c.buf))
 	o.bytes -= len(c.buf)
 	if o.freeLater != nil {
 		o.freeLater.buffers = append(o.freeLater.buffers, c.buf)
@@ -298,8 +340,9 @@ func (o *Outbound) dropFront() {
 	}
 }
 
-// signalRoom wakes the callers that wait for room in the window.
+// signalRoom wakes the first of the callers that wait for room in the window.
 func (o *Outbound) signalRoom() {
+	o.signalFirst()
 	if o.room != nil {
 		close(o.room)
 		o.room = nil

@@ -23,7 +23,7 @@ func TestRetransmitBuffer_StuckMessagesPinOnlyThemselves(t *testing.T) {
 		require.NoError(t, err)
 	}
 	for r := range uint64(rounds) {
-		require.Equal(t, stride, o.enqueue(&batch, 0), "the window froze in round %d", r)
+		require.Equal(t, stride, o.enqueue(&batch, 0, nil), "the window froze in round %d", r)
 		for {
 			if _, ok := o.segment(1 << 30); !ok {
 				break
@@ -34,8 +34,8 @@ func TestRetransmitBuffer_StuckMessagesPinOnlyThemselves(t *testing.T) {
 	}
 	require.Equal(t, rounds, o.Pending())
 	require.Less(t, o.bytes, rounds*113+2*chunkBytes)
-	require.True(t, budget.Take(8<<20-o.bytes), "the budget counts the same")
-	budget.Release(8<<20 - o.bytes)
+	require.Equal(t, 8<<20-o.bytes, budget.Free(), "the budget counts the same")
+
 	require.LessOrEqual(t, len(o.chunks), 3*rounds+1) // each with what is free around it
 
 	o.disconnect()
@@ -51,7 +51,7 @@ func TestRetransmitBuffer_StuckMessagesPinOnlyThemselves(t *testing.T) {
 	require.NoError(t, o.acked(&AckFrame{Next: o.sent, Settled: []uint64{1, o.sent - 1}}))
 	require.Zero(t, o.Pending())
 	require.Zero(t, o.bytes)
-	require.True(t, budget.Take(8<<20))
+	require.Equal(t, 8<<20, budget.Free())
 }
 
 // TestRetransmitBuffer_FreesAnOpenChunkThatIsFollowed: the last chunk is kept though all of it is settled, as it takes
@@ -64,7 +64,7 @@ func TestRetransmitBuffer_FreesAnOpenChunkThatIsFollowed(t *testing.T) {
 		_, ok, err := b.Append(1<<20, func(dst []byte) ([]byte, error) { return append(dst, make([]byte, size)...), nil })
 		require.NoError(t, err)
 		require.True(t, ok)
-		require.Equal(t, 1, o.enqueue(&b, 0))
+		require.Equal(t, 1, o.enqueue(&b, 0, nil))
 		o.sent = o.next
 	}
 	add(chunkInitial)      // stuck, in a chunk of its own
@@ -74,5 +74,5 @@ func TestRetransmitBuffer_FreesAnOpenChunkThatIsFollowed(t *testing.T) {
 	o.settle(3, 3)
 	o.settle(1, 1)
 	require.Zero(t, o.bytes)
-	require.True(t, budget.Take(1<<20), "the budget has everything back")
+	require.Equal(t, 1<<20, budget.Free(), "the budget has everything back")
 }

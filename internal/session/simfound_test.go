@@ -5,12 +5,16 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 )
 
 // A Publish waits for the budget of the process while its stream has nothing on its way: the stream is not idle, and if
 // it was forgotten all the same, no message is enqueued to a stream that is never sent. Found by the simulation.
 func TestClient_DoesNotForgetAStreamUnderItsPublisher(t *testing.T) {
-	p := newPair(t, roomy, muchRoom)
+	window := roomy
+	window.Budget = flow.NewBudget(1000)
+	p := newPair(t, window, muchRoom)
 	p.client.cfg.ForgetAfter = time.Second
 	p.connect()
 	require.Equal(t, 1, p.enqueue("a", 1))
@@ -19,27 +23,38 @@ func TestClient_DoesNotForgetAStreamUnderItsPublisher(t *testing.T) {
 	p.flow()
 	o := p.client.Stream("a")
 	require.Zero(t, o.Pending())
+	others := window.Budget.NewAccount(flow.Present)
+	require.NotZero(t, others.Take(1, 1000, nil))
+	turn := NewTurn()
+	var large Batch
+	add(t, &large, make([]byte, 500))
 	for range 50 {
-		room := o.Room()
+		n, _, err := p.client.Enqueue(o, &large, 0, turn)
+		require.NoError(t, err)
+		require.Zero(t, n)
 		p.now = p.now.Add(300 * time.Millisecond)
-		require.NoError(t, p.client.Tick(p.now, errLate))
+		require.NoError(t, p.client.Tick(p.now, late))
 		p.flow()
-		<-room // it looks whether there is room, and waits again
 	}
 	require.Same(t, o, p.client.Find("a"))
+	require.Empty(t, turn.Ready)
+	others.Release(1000 - window.Budget.Free())
+	others.Wake()
+	<-turn.Ready
+	o.Leave(turn)
 
 	for range 10 {
 		p.now = p.now.Add(300 * time.Millisecond)
-		require.NoError(t, p.client.Tick(p.now, errLate))
+		require.NoError(t, p.client.Tick(p.now, late))
 	}
 	require.Nil(t, p.client.Find("a"))
 	var b Batch
 	add(t, &b, []byte("late"))
-	_, _, err := p.client.Enqueue(o, &b, 0)
+	_, _, err := p.client.Enqueue(o, &b, 0, nil)
 	require.ErrorIs(t, err, ErrEnded)
 	now := p.client.Current(o)
 	require.NotSame(t, o, now)
-	n, first, err := p.client.Enqueue(now, &b, 0)
+	n, first, err := p.client.Enqueue(now, &b, 0, nil)
 	require.NoError(t, err)
 	require.Equal(t, 1, n)
 	require.Equal(t, uint64(1), first)

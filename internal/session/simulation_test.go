@@ -110,7 +110,7 @@ func (s *simulation) step() error {
 		s.await()
 	case n < 94:
 		s.now = s.now.Add(time.Duration(s.rng.IntN(400)) * time.Millisecond)
-		return s.client.Tick(s.now, errLate)
+		return s.client.Tick(s.now, late)
 	case n < 96 && s.up:
 		s.cut()
 		s.up = false
@@ -245,7 +245,7 @@ func (s *simulation) finish() error {
 			return fmt.Errorf("%d messages are never settled", s.client.Pending())
 		}
 		s.now = s.now.Add(time.Second) // idle streams give back the credit that the others wait for
-		if err := s.client.Tick(s.now, errLate); err != nil {
+		if err := s.client.Tick(s.now, late); err != nil {
 			return err
 		}
 		s.flow()
@@ -261,7 +261,7 @@ func (s *simulation) finish() error {
 	}
 	for range 3 {
 		s.now = s.now.Add(time.Second)
-		if err := s.client.Tick(s.now, errLate); err != nil {
+		if err := s.client.Tick(s.now, late); err != nil {
 			return err
 		}
 		s.flow()
@@ -269,7 +269,7 @@ func (s *simulation) finish() error {
 	switch {
 	case s.remote.room != s.room:
 		return fmt.Errorf("the remote's window got %+v back of %+v", s.remote.room, s.room)
-	case !s.budget.Take(s.memory):
+	case s.budget.Free() != s.memory:
 		return fmt.Errorf("the client's budget has not got everything back")
 	case len(s.waiting) > 0:
 		return fmt.Errorf("%d waiters are left", len(s.waiting))

@@ -6,18 +6,18 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
-// Tick does what is due at now: it fails the waiters whose deadline has passed with timeout, returns the credit of idle
-// streams and ends those that are idle for long, and pings a silent peer. The caller must call it a few times a second.
-// An error ends the connection.
-func (c *Client) Tick(now time.Time, timeout error) error {
+// Tick does what is due at now: it fails the waiters whose deadline has passed with what timeout returns, returns the
+// credit of idle streams and ends those that are idle for long, asks why others get none, and pings a silent peer. The
+// caller must call it a few times a second. An error ends the connection.
+func (c *Client) Tick(now time.Time, timeout func(*Outbound) error) error {
 	idleTick := now.Sub(c.lastIdleTick) >= c.cfg.IdleCredit
 	if idleTick {
 		c.lastIdleTick = now
 	}
-	c.busy = len(c.freeLater.buffers) > 0
+	c.busy, c.asks = len(c.freeLater.buffers) > 0, 0
 	for _, o := range c.inOrder() {
 		c.busy = c.busy || o.busy()
-		o.expire(now, o.Explain(timeout))
+		o.expire(now, timeout)
 		if o.ephemeral {
 			c.tickAbsent(o, now)
 		}
@@ -28,9 +28,7 @@ func (c *Client) Tick(now time.Time, timeout error) error {
 		if idleTick && o.state == open {
 			c.tickIdle(o, now)
 		}
-		if o.fetched == nil { // after tickIdle: a stream with a caller that waits for room is not idle
-			o.signalRoom() // no signal comes from the process's budget when that has room again
-		}
+		c.tickAsk(o, now)
 	}
 	if c.phase == disconnected {
 		return nil
@@ -92,5 +90,5 @@ func (o *Outbound) idleFor(now time.Time) time.Duration {
 }
 
 func (o *Outbound) hasWaiters() bool {
-	return o.room != nil || len(o.waitReceived)+len(o.waitHandled) > 0
+	return o.room != nil || len(o.line) > 0 || len(o.waitReceived)+len(o.waitHandled) > 0
 }

@@ -232,10 +232,10 @@ func TestClient_StreamCanBeRefusedLater(t *testing.T) {
 
 func TestClient_PingsSilenceThenGivesUp(t *testing.T) {
 	p := newPair(t, roomy, muchRoom)
-	require.NoError(t, p.client.Tick(p.now.Add(time.Hour), errLate), "no connection, no silence")
+	require.NoError(t, p.client.Tick(p.now.Add(time.Hour), late), "no connection, no silence")
 	p.connect()
 	p.flow()
-	tick := func(after time.Duration) error { return p.client.Tick(p.now.Add(after), errLate) }
+	tick := func(after time.Duration) error { return p.client.Tick(p.now.Add(after), late) }
 	require.NoError(t, tick(9*time.Second))
 	require.False(t, p.pending())
 	require.NoError(t, tick(10*time.Second))

@@ -137,11 +137,11 @@ func TestWaiter_ExpiresAndCanBeCancelled(t *testing.T) {
 			ws = append(ws, w)
 		}
 	}
-	require.NoError(t, p.client.Tick(p.now.Add(time.Second), errLate))
+	require.NoError(t, p.client.Tick(p.now.Add(time.Second), late))
 	for _, w := range ws {
 		require.False(t, done(w), "a deadline that is now has not passed")
 	}
-	require.NoError(t, p.client.Tick(p.now.Add(1500*time.Millisecond), errLate))
+	require.NoError(t, p.client.Tick(p.now.Add(1500*time.Millisecond), late))
 	for i, w := range ws {
 		require.Equal(t, i%3 == 1, done(w))
 	}
@@ -178,7 +178,7 @@ func TestClient_AbortFinishesEveryWaiter(t *testing.T) {
 	require.ErrorIs(t, handled.Err, errOver)
 	var b Batch
 	add(t, &b, nil)
-	n, _, err := p.client.Enqueue(o, &b, 0)
+	n, _, err := p.client.Enqueue(o, &b, 0, nil)
 	require.Zero(t, n)
 	require.ErrorIs(t, err, errOver)
 	late := p.wait("a", Handled, 1, 1)

@@ -75,7 +75,7 @@ func TestRetransmitBuffer_FreesSettledMessages(t *testing.T) {
 		require.Zero(t, memory(o), "an idle stream keeps nothing")
 		require.Zero(t, o.bytes)
 	}
-	require.True(t, budget.Take(1<<20), "the budget has everything back")
+	require.Equal(t, 1<<20, budget.Free(), "the budget has everything back")
 }
 
 // Behind a message that is stuck for ever, others come and go: neither their bytes nor their bookkeeping may stay.
@@ -178,7 +178,7 @@ func TestWindow_BudgetIsReturnedHoweverAStreamEnds(t *testing.T) {
 		p.flow()
 		require.Zero(t, p.client.Pending())
 		require.Zero(t, memory(p.client.Stream("a")))
-		require.True(t, budget.Take(size))
+		require.Equal(t, size, budget.Free())
 	})
 	t.Run("refused", func(t *testing.T) {
 		p, budget := start(t)
@@ -186,12 +186,12 @@ func TestWindow_BudgetIsReturnedHoweverAStreamEnds(t *testing.T) {
 		p.connect()
 		p.flow()
 		require.Zero(t, p.client.Pending())
-		require.True(t, budget.Take(size))
+		require.Equal(t, size, budget.Free())
 	})
 	t.Run("aborted", func(t *testing.T) {
 		p, budget := start(t)
 		p.client.Abort(errLate)
-		require.True(t, budget.Take(size))
+		require.Equal(t, size, budget.Free())
 	})
 	t.Run("too large for the peer", func(t *testing.T) {
 		p, budget := start(t)
@@ -203,6 +203,29 @@ func TestWindow_BudgetIsReturnedHoweverAStreamEnds(t *testing.T) {
 		p.remote.settle(s, s.order...)
 		p.flow()
 		require.Zero(t, p.client.Pending())
-		require.True(t, budget.Take(size))
+		require.Equal(t, size, budget.Free())
 	})
+}
+
+// A peer that left when all was settled may be there again: a message must get in, though absent peers have taken what
+// is for them, or nothing would make the sender connect.
+func TestWindow_TakesTheMessageThatShowsWhetherAPeerIsBack(t *testing.T) {
+	window := roomy
+	window.Budget = flow.NewBudget(1000)
+	p := newPair(t, window, muchRoom)
+	p.connect()
+	require.Equal(t, 1, p.enqueue("a", 10))
+	p.flow()
+	p.remote.settle(p.remote.stream("a"), 1)
+	p.flow()
+	require.Zero(t, p.client.Pending())
+	p.cut()
+	p.client.Unreachable() // as the Sender notes for every connection that it loses
+	require.NotZero(t, window.Budget.NewAccount(flow.Absent).Take(1, 1000, nil))
+	require.Equal(t, 1, p.enqueue("a", 100, 100), "of two messages")
+	p.client.Unreachable()
+	require.Zero(t, p.enqueue("a", 100))
+	p.connect()
+	p.flow()
+	require.Equal(t, 1, p.enqueue("a", 100), "it is back")
 }

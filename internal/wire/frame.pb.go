@@ -9,12 +9,11 @@
 package wire
 
 import (
+	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
+	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
-
-	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
-	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 )
 
 const (
@@ -1079,6 +1078,7 @@ func (x *RejectSeen) GetSequence() uint64 {
 type Ping struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Handle        uint64                 `protobuf:"varint,2,opt,name=handle,proto3" json:"handle,omitempty"` // not 0: a stream of which the sender asks why it has got no credit that it wants
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1120,9 +1120,19 @@ func (x *Ping) GetId() uint64 {
 	return 0
 }
 
+func (x *Ping) GetHandle() uint64 {
+	if x != nil {
+		return x.Handle
+	}
+	return 0
+}
+
+// Pong answers a Ping. A receiver also sends it unasked, with id 0: it lives, though it has nothing else to say.
 type Pong struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Handle        uint64                 `protobuf:"varint,2,opt,name=handle,proto3" json:"handle,omitempty"` // of the Ping
+	Why           string                 `protobuf:"bytes,3,opt,name=why,proto3" json:"why,omitempty"`        // in words
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1162,6 +1172,20 @@ func (x *Pong) GetId() uint64 {
 		return x.Id
 	}
 	return 0
+}
+
+func (x *Pong) GetHandle() uint64 {
+	if x != nil {
+		return x.Handle
+	}
+	return 0
+}
+
+func (x *Pong) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
 }
 
 // Goaway: the listener drains. Nothing new is sent to it; acks still flow until it closes.
@@ -1391,11 +1415,14 @@ const file_frame_proto_rawDesc = "" +
 	"\n" +
 	"RejectSeen\x12\x16\n" +
 	"\x06handle\x18\x01 \x01(\x04R\x06handle\x12\x1a\n" +
-	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\x16\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\".\n" +
 	"\x04Ping\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x04R\x02id\"\x16\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x16\n" +
+	"\x06handle\x18\x02 \x01(\x04R\x06handle\"@\n" +
 	"\x04Pong\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x04R\x02id\" \n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x16\n" +
+	"\x06handle\x18\x02 \x01(\x04R\x06handle\x12\x10\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why\" \n" +
 	"\x06Goaway\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\"K\n" +
 	"\aFailure\x12(\n" +

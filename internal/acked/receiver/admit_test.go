@@ -2,6 +2,7 @@ package receiver
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
@@ -203,6 +205,60 @@ func TestConn_EndsASlowPeer(t *testing.T) {
 		}}, testkit.NewLog())
 		require.Equal(t, wire.Code_CODE_LIMIT, comeFrom(t, "127.0.0.1", address).refused("x").Code)
 	})
+}
+
+// A frame that takes several times DeadAfter to arrive is no reason to end the connection while its bytes arrive: and
+// the sender hears meanwhile that the receiver lives.
+func TestConn_TakesALargeFrameOnASlowLink(t *testing.T) {
+	const dead, pieces = 300 * time.Millisecond, 40
+	for name, secure := range map[string]bool{"plaintext": false, "TLS": true} {
+		t.Run(name, func(t *testing.T) {
+			cfg := Config{DeadAfter: dead}
+			server, client := testkit.SelfSignedTLS(t)
+			if secure {
+				cfg.TLS = netio.ServerTLS(server)
+			}
+			_, address := listenWith(t, cfg, testkit.NewLog())
+			s := comeFrom(t, "127.0.0.1", address)
+			seal := sealed
+			if secure {
+				client.ServerName = "127.0.0.1"
+				s.conn = tls.Client(s.conn, client)
+				seal = func(t testing.TB, f *wire.Frame) []byte {
+					payload, err := proto.Marshal(f)
+					require.NoError(t, err)
+					return append(binary.BigEndian.AppendUint32(nil, uint32(len(payload))), payload...)
+				}
+			}
+			_, err := s.conn.Write(seal(t, &wire.Frame{Body: &wire.Frame_Hello{Hello: &wire.Hello{Version: 1, MaxFrame: 65600}}}))
+			require.NoError(t, err)
+			require.NotNil(t, s.next().GetWelcome())
+			// An unknown field of a Ping is skipped, however large it is.
+			large := (&wire.Ping{Id: 9}).ProtoReflect()
+			large.SetUnknown(protowire.AppendBytes(protowire.AppendTag(nil, 99, protowire.BytesType), make([]byte, pieces*1024)))
+			frame := seal(t, &wire.Frame{Body: &wire.Frame_Ping{Ping: large.Interface().(*wire.Ping)}})
+			begin := time.Now()
+			for len(frame) > 0 {
+				n := min(len(frame), 1024)
+				_, err := s.conn.Write(frame[:n])
+				require.NoError(t, err)
+				frame = frame[n:]
+				time.Sleep(30 * time.Millisecond) // the link is the subject
+			}
+			require.Greater(t, time.Since(begin), 2*dead)
+			alive := 0
+			for {
+				f := s.next()
+				require.NotNil(t, f, "the connection was ended")
+				if f.GetPong().GetId() == 9 {
+					break
+				}
+				alive++
+			}
+			require.Greater(t, alive, 3)
+			require.Less(t, alive, 9*int(time.Since(begin)/dead))
+		})
+	}
 }
 
 func TestConn_BoundsAFrameBeforeTheWelcome(t *testing.T) {

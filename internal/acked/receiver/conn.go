@@ -36,8 +36,11 @@ type conn struct {
 	principal string // set by greet
 	handles   map[uint64]*stream
 	pings     pingBudget
-	lastFrame time.Time // to an eighth of the silence that matters
-	idle      bool      // no frame has come for idleAfter
+	lastHeard time.Time // to an eighth of the silence that matters
+	idle      bool      // nothing was heard for idleAfter
+	metered   bool      // the greeting is over
+	partial   int       // bytes since something was heard
+	wholeAt   time.Time // when a frame was whole, or a Pong said that one is on its way
 
 	mostHandles int
 
@@ -60,7 +63,7 @@ func newConn(r *Receiver, nc net.Conn) *conn {
 		answered: make(chan struct{}), ended: make(chan struct{}),
 	}
 	if r.cfg.TLS != nil {
-		c.nc = tls.Server(nc, r.cfg.TLS)
+		c.nc = tls.Server(netio.Patient(nc, r.cfg.WriteTimeout), r.cfg.TLS)
 	}
 	c.enc = session.Encoder{Codec: r.codec, Checksum: r.cfg.TLS == nil}
 	c.flusher = flush.New(r.cfg.Workers, c.flush)
@@ -90,16 +93,45 @@ func (c *conn) readLoop(r *framing.Reader) {
 // idleAfter is the silence after which a connection is idle.
 const idleAfter = 500 * time.Millisecond
 
-// noteFrame notes that a frame came, and sets the deadline at which the connection becomes idle or is dead.
+// Read is called by the framing.Reader. A large frame on a slow link is progress too, if it does not drip.
+func (c *conn) Read(p []byte) (int, error) {
+	n, err := c.nc.Read(p)
+	if c.partial += n; !c.metered || c.partial < netio.Quota(c.receiver.cfg.DeadAfter) {
+		return n, err
+	}
+	now := time.Now()
+	c.notePartial(now)
+	if n > 0 && err == nil {
+		err = c.noteHeard(now)
+	}
+	return n, err
+}
+
+// notePartial tells the sender now and then that its frame arrives: it hears nothing else before the frame is whole.
+func (c *conn) notePartial(now time.Time) {
+	if now.Sub(c.wholeAt) >= c.receiver.cfg.DeadAfter/8 {
+		c.wholeAt = now
+		c.send(&wire.Frame{Body: &wire.Frame_Pong{Pong: &wire.Pong{}}})
+	}
+}
+
+// noteFrame notes that a frame is whole.
 func (c *conn) noteFrame(now time.Time) error {
+	c.wholeAt = now
+	return c.noteHeard(now)
+}
+
+// noteHeard notes that the peer makes progress, and sets the deadline at which the connection becomes idle or is dead.
+func (c *conn) noteHeard(now time.Time) error {
+	c.partial = 0
 	silence := c.receiver.cfg.DeadAfter
 	if c.receiver.cfg.TLS == nil { // with it the stack would grow again to read
 		silence = min(idleAfter, silence/2)
 	}
-	if now.Sub(c.lastFrame) < silence/8 {
+	if now.Sub(c.lastHeard) < silence/8 {
 		return nil
 	}
-	c.lastFrame, c.idle = now, false
+	c.lastHeard, c.idle = now, false
 	return c.nc.SetReadDeadline(now.Add(silence))
 }
 
@@ -110,10 +142,10 @@ func (c *conn) becomeIdle(err error) bool {
 		return false
 	}
 	c.idle = true
-	return c.nc.SetReadDeadline(c.lastFrame.Add(c.receiver.cfg.DeadAfter)) == nil
+	return c.nc.SetReadDeadline(c.lastHeard.Add(c.receiver.cfg.DeadAfter)) == nil
 }
 
-// read takes frames until the connection ends, or no frame comes until the deadline.
+// read takes frames until the connection ends, or too little comes until the deadline.
 func (c *conn) read(r *framing.Reader) error {
 	for {
 		payload, err := r.Next()

@@ -45,7 +45,11 @@ func (c *conn) handle(frame any) error {
 		if !c.pings.spend(time.Now()) {
 			return &session.ProtocolError{Rule: "too many pings"}
 		}
-		c.send(&wire.Frame{Body: &wire.Frame_Pong{Pong: &wire.Pong{Id: f.Id}}})
+		pong := &wire.Pong{Id: f.Id}
+		if s := c.handles[f.Handle]; s != nil {
+			pong.Handle, pong.Why = f.Handle, s.why()
+		}
+		c.send(&wire.Frame{Body: &wire.Frame_Pong{Pong: pong}})
 	case *wire.Pong:
 		c.pong(f.Id)
 	case *wire.Failure:

@@ -67,6 +67,14 @@ func (s *stream) waits(claim *flow.Claim) bool {
 	return s.claim == claim
 }
 
+// why says, in words for the sender, why it has got no credit that it wants; empty: it has got it.
+func (s *stream) why() string {
+	if s.waits(nil) {
+		return ""
+	}
+	return truncate(s.topic.Shortage(), maxReason)
+}
+
 // returnCredit returns credit and a place in line to the window. It takes no lock of the stream.
 func (s *stream) returnCredit(claim *flow.Claim, a flow.Amount) {
 	s.topic.Window().Release(a)
@@ -83,7 +91,7 @@ func (s *stream) raiseTargetLocked() {
 }
 
 // newClaimLocked claims credit for what the sender has waiting, up to an eighth of the window, so that many streams
-// find room. A grant of much less than the sender can use would be spent in tiny frames.
+// find room. While consumers have messages to take, less is not granted: it would be spent in tiny frames.
 func (s *stream) newClaimLocked(messages, bytes, least uint64) *flow.Claim {
 	size, idle := s.conn.receiver.cfg.window(), s.topic.Window().Idle()
 	share := flow.Amount{Messages: max(1, size.Messages/8), Bytes: max(1, size.Bytes/8)}
@@ -96,7 +104,8 @@ func (s *stream) newClaimLocked(messages, bytes, least uint64) *flow.Claim {
 			Messages: max(wanted.Messages, min(s.target.Messages, idle.Messages)),
 			Bytes:    max(wanted.Bytes, min(s.target.Bytes, idle.Bytes)),
 		},
-		Least: flow.Amount{Messages: wanted.Messages, Bytes: max(wanted.Bytes, clamp(least, size.Bytes))},
+		Enough: flow.Amount{Messages: wanted.Messages, Bytes: max(wanted.Bytes, clamp(least, size.Bytes))},
+		Least:  flow.Amount{Messages: 1, Bytes: clamp(least, size.Bytes)},
 	}
 	claim.Grant = func(a flow.Amount) { s.granted(claim, a) }
 	return claim

@@ -63,7 +63,7 @@ func FuzzReceiver(f *testing.F) {
 			}
 		}
 		require.NoError(t, r.Close(context.Background()))
-		require.True(t, cfg.Budget.Take(fuzzMemory), "the budget has everything back")
+		require.Equal(t, fuzzMemory, cfg.Budget.Free(), "the budget has everything back")
 	})
 }
 

@@ -28,11 +28,12 @@ func (c *conn) handshake() (*framing.Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := framing.NewReader(c.nc, small)
+	r := framing.NewReader(c, small)
 	if err := c.greet(ctx, r); err != nil {
 		return nil, err
 	}
 	r.SetCodec(c.receiver.codec)
+	c.metered = true
 	return r, c.noteFrame(time.Now())
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 	"github.com/buffstreams/watermill-buffstreams/store"
@@ -54,11 +55,7 @@ func (c *conn) flush() {
 	if len(out) == 0 {
 		return
 	}
-	err := c.nc.SetWriteDeadline(time.Now().Add(c.receiver.cfg.WriteTimeout))
-	if err == nil {
-		_, err = c.nc.Write(out)
-	}
-	if err != nil {
+	if err := netio.Write(c.nc, out, c.receiver.cfg.WriteTimeout); err != nil {
 		_ = c.nc.Close() // a frame may be half written; the reader ends the rest
 	}
 	if c.out = out; cap(out) > 4<<10 {

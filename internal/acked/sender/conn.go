@@ -1,8 +1,6 @@
 package sender
 
 import (
-	"context"
-	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -45,16 +43,15 @@ func (s *Sender) run() {
 	for s.unsettled() {
 		conn, token, err := s.dial()
 		if err == nil {
-			err = s.serve(conn, token, s.backoff.Reset)
+			welcomed := false
+			err = s.serve(conn, token, func() { welcomed = true; s.backoff.Reset() })
+			s.noteAddress(conn, welcomed)
 		}
 		if s.ctx.Err() != nil {
 			return
 		}
 		s.disconnected(err)
-		delay := s.backoff.NextBackOff()
-		if delay < 0 { // a Sender never stops
-			delay = longestWait
-		}
+		delay := nextDelay(s.backoff)
 		s.cfg.Logger.Info("Connection lost, reconnecting", watermill.LogFields{
 			"provider": netio.Provider, "address": s.cfg.Target.Address, "err": netio.Sanitize(err), "delay": delay,
 		})
@@ -72,25 +69,6 @@ func (s *Sender) unsettled() bool {
 	defer s.mu.Unlock()
 	s.running = !s.closed && s.client.Pending() > 0
 	return s.running
-}
-
-// dial fetches the token to show, and connects.
-func (s *Sender) dial() (net.Conn, []byte, error) {
-	ctx, cancel := context.WithTimeout(s.ctx, s.cfg.HandshakeTimeout)
-	defer cancel()
-	token, err := s.cfg.token(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	conn, err := netio.GuardedDial(s.cfg.Dial)(ctx, s.cfg.Target.Network, s.cfg.Target.Address)
-	if err != nil || s.cfg.TLS == nil {
-		return conn, token, err
-	}
-	secured := tls.Client(conn, s.cfg.TLS)
-	if err := netio.Handshake(ctx, secured); err != nil {
-		return nil, nil, errors.Join(err, conn.Close())
-	}
-	return secured, token, nil
 }
 
 // serve talks to the peer until the connection ends, and returns why it ended.
@@ -195,16 +173,12 @@ func (s *Sender) write(conn net.Conn, enc session.Encoder, control []byte, segme
 		parts = append(parts, out[from:at], seg.Body)
 		from = at
 	}
-	if err = conn.SetWriteDeadline(time.Now().Add(s.cfg.WriteTimeout)); err != nil {
-		return err
-	}
 	if len(parts) == 0 {
-		_, err = conn.Write(out)
-		return err
+		return netio.Write(conn, out, s.cfg.WriteTimeout)
 	}
 	parts = append(parts, out[from:])
 	s.parts = parts
-	_, err = parts.WriteTo(conn)
+	err = netio.WriteBuffers(conn, &parts, s.cfg.WriteTimeout)
 	clear(s.parts)
 	return err
 }

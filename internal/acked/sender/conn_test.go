@@ -174,3 +174,70 @@ func TestSender_ADefiniteRefusalEndsWaitsUntilAWelcome(t *testing.T) {
 		require.NoError(t, conn.Close())
 	})
 }
+
+// A Sender goes on as long as it has messages, and never without a pause: neither a BackOff that says stop nor one that
+// says zero makes it dial in a loop.
+func TestSender_PausesWhateverTheBackoffSays(t *testing.T) {
+	for name, b := range map[string]backoff.BackOff{"stop": &backoff.StopBackOff{}, "zero": &backoff.ZeroBackOff{}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var dials atomic.Int64
+				refuse := func(context.Context, string, string) (net.Conn, error) {
+					dials.Add(1)
+					return nil, io.ErrUnexpectedEOF
+				}
+				s := start(t, Config{Dial: refuse, Backoff: func() backoff.BackOff { return b }})
+				_, err := publish(t, s)
+				require.NoError(t, err)
+				time.Sleep(time.Minute) // in the time of the bubble
+				n := dials.Load()
+				require.Greater(t, n, int64(5), "it goes on")
+				require.LessOrEqual(t, n, int64(time.Minute/leastWait)+1)
+				if name == "stop" {
+					require.LessOrEqual(t, n, int64(time.Minute/longestWait)+1)
+				}
+			})
+		})
+	}
+}
+
+// A wait that ends says what it waited for, at each step on the way to an ack.
+func TestSender_TimeoutSaysWhatItWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := testkit.NewNetwork()
+		reachable := make(chan struct{})
+		s := start(t, Config{MaxMessageSize: maxMessage, HandshakeTimeout: time.Hour,
+			Dial: func(ctx context.Context, n, address string) (net.Conn, error) {
+				<-reachable
+				return network.Dial(ctx, n, address)
+			},
+		})
+		timesOut := func(why string) {
+			t.Helper()
+			result := make(chan error, 1)
+			go func() { // ends with the time-out
+				_, err := s.Publish(context.Background(), "a", acktest.BatchOf(t, "message"), session.Received, time.Second)
+				result <- err
+			}()
+			for range 12 { // as a Manager does
+				time.Sleep(100 * time.Millisecond)
+				s.Tick(time.Now())
+			}
+			err := <-result
+			require.ErrorIs(t, err, ErrTimeout)
+			require.ErrorContains(t, err, why)
+			require.NotContains(t, err.Error(), "\n")
+		}
+		timesOut("connecting to 127.0.0.1:1")
+		close(reachable)
+		conn := accept(network)
+		timesOut("has not answered the greeting")
+		say(t, conn, welcome())
+		timesOut("whether it takes the topic")
+		say(t, conn, &wire.Frame{Body: &wire.Frame_Opened{Opened: &wire.Opened{Handle: 1, Next: 1}}})
+		timesOut("gives no credit")
+		say(t, conn, &wire.Frame{Body: &wire.Frame_Pong{Pong: &wire.Pong{Handle: 1, Why: "group \"g\"\n"}}})
+		timesOut(`gives no credit for the topic: "group \"g\"\n"`)
+		require.NoError(t, conn.Close())
+	})
+}

@@ -60,6 +60,6 @@ func FuzzSender(f *testing.F) {
 		}
 		conn.AwaitClose(t)
 		s.Close()
-		require.True(t, budget.Take(fuzzMemory), "the budget has everything back")
+		require.Equal(t, fuzzMemory, budget.Free(), "the budget has everything back")
 	})
 }

@@ -2,6 +2,7 @@ package sender
 
 import (
 	"cmp"
+	"sync"
 	"testing"
 	"time"
 
@@ -38,6 +39,7 @@ func start(t testing.TB, cfg Config) *Sender {
 	cfg.Ticker = NewTicker(cfg.PingAfter)
 	cfg.Logger = watermill.NopLogger{}
 	s := New(cfg)
+	s.waiters = &sync.Pool{New: newWaiter} // what it has belongs to the bubble of the test
 	t.Cleanup(func() { s.Close() })
 	return s
 }

@@ -58,7 +58,9 @@ type Sender struct {
 	ctx      context.Context // ends with Close
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup  // run
+	waiters  *sync.Pool      // of *session.Waiter
 	backoff  backoff.BackOff // of run; nil before the first
+	avoid    []string        // of run: addresses of connections that got nowhere, the last one last
 
 	// mu guards the fields below, client's streams included. It is not held across I/O or a call of the user's code.
 	mu          sync.Mutex
@@ -67,6 +69,7 @@ type Sender struct {
 	enc         session.Encoder
 	closed      bool
 	running     bool          // run is under way
+	stage       string        // what is done to connect, while there is no connection
 	unreachable *TimeoutError // why there is no connection; nil once a peer has welcomed one
 	refusal     error         // the same, if another attempt is of no use for now
 	onRefused   map[any]func(session.Refused)
@@ -83,7 +86,7 @@ type Sender struct {
 // New returns a Sender that has not dialed yet. Its owner calls Tick a few times a second, and Close.
 func New(cfg Config) *Sender {
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &Sender{cfg: cfg, ctx: ctx, cancel: cancel}
+	s := &Sender{cfg: cfg, ctx: ctx, cancel: cancel, waiters: &waiterPool}
 	s.client = session.NewClient(session.ClientConfig{
 		Identity: cfg.Identity, NextStream: cfg.NextStream,
 		Window:   session.Window{Messages: cfg.WindowMessages, Bytes: cfg.WindowBytes, Budget: cfg.Budget},
@@ -104,6 +107,7 @@ type publication struct {
 	deadline time.Time         // zero: not begun, or no end
 	stream   *session.Outbound // nil before the first enqueue
 	enqueued int               // messages of batch
+	turn     *session.Turn     // in the line for room; nil before the call waits
 }
 
 func (p *publication) beginDeadline() {
@@ -125,17 +129,14 @@ func (s *Sender) Publish(
 	var one [1]*session.Waiter
 	waiters := one[:0] // one for each run of sequences; they are not in p so that they stay on the stack
 	for {
-		w, room, err := s.enqueue(&p)
+		w, more, err := s.enqueue(&p)
 		if w != nil {
 			waiters = append(waiters, w)
 		}
-		if room != nil {
+		if more {
 			p.beginDeadline()
-			if err = s.awaitRoom(ctx, room, p.deadline); err == nil {
+			if err = s.awaitRoom(ctx, &p); err == nil {
 				continue
-			}
-			if errors.Is(err, ErrTimeout) {
-				err = s.explain(p.stream, err)
 			}
 		}
 		unconfirmed := s.confirm(ctx, p.stream, waiters, err != nil)
@@ -146,21 +147,20 @@ func (s *Sender) Publish(
 	}
 }
 
-// enqueue puts as many messages into the stream as its window has room for. It returns their waiter, which is nil if
-// there is none, and a channel that is closed when there may be more room, which is nil if nothing is left to enqueue
-// or the rest cannot be.
-func (s *Sender) enqueue(p *publication) (w *session.Waiter, room <-chan struct{}, err error) {
+// enqueue puts as many messages into the stream as there is room for. It returns their waiter, which is nil if there is
+// none. more tells that the rest has to wait: the call's turn stands in the line for room.
+func (s *Sender) enqueue(p *publication) (w *session.Waiter, more bool, err error) {
 	s.mu.Lock()
-	w, room, err = s.enqueueLocked(p)
+	w, more, err = s.enqueueLocked(p)
 	s.mu.Unlock()
 	s.kick()
-	return w, room, err
+	return w, more, err
 }
 
-func (s *Sender) enqueueLocked(p *publication) (w *session.Waiter, room <-chan struct{}, err error) {
+func (s *Sender) enqueueLocked(p *publication) (w *session.Waiter, more bool, err error) {
 	switch {
 	case s.closed:
-		return nil, nil, ErrClosed
+		return nil, false, ErrClosed
 	case p.stream == nil:
 		p.stream = s.client.Stream(p.topic)
 	default:
@@ -168,56 +168,64 @@ func (s *Sender) enqueueLocked(p *publication) (w *session.Waiter, room <-chan s
 	}
 	// After a definite refusal nothing joins the messages that wait: a caller that tries again would pile up copies.
 	if s.refusal != nil && s.client.Pending() > 0 {
-		return nil, nil, s.refusal
+		return nil, false, s.refusal
 	}
-	n, first, err := s.client.Enqueue(p.stream, p.batch, p.enqueued)
+	n, first, err := s.client.Enqueue(p.stream, p.batch, p.enqueued, p.turn)
 	p.enqueued += n
+	if more = err == nil && p.enqueued < p.batch.Len(); more && p.turn == nil {
+		p.turn = session.NewTurn()
+		p.turn.Ready <- struct{}{} // the next enqueue puts it into the line
+	}
 	if n > 0 && p.level != 0 {
 		w = s.waitLocked(p.stream, p.level, session.Range{First: first, Last: first + uint64(n) - 1}, p.deadline)
 	}
-	if err == nil && p.enqueued < p.batch.Len() {
-		room = p.stream.Room()
-	}
-	return w, room, err
+	return w, more, err
 }
 
-var waiterPool = sync.Pool{New: func() any { return &session.Waiter{Done: make(chan struct{}, 1)} }}
+func newWaiter() any { return &session.Waiter{Done: make(chan struct{}, 1)} }
+
+// waiterPool is for all Senders.
+var waiterPool = sync.Pool{New: newWaiter}
 
 // waitLocked begins to wait for a run of messages. confirm ends the wait.
 func (s *Sender) waitLocked(
 	o *session.Outbound, level session.Level, r session.Range, deadline time.Time,
 ) *session.Waiter {
-	w := waiterPool.Get().(*session.Waiter) //nolint:forcetypeassert // the pool holds nothing else
+	w := s.waiters.Get().(*session.Waiter) //nolint:forcetypeassert // the pool holds nothing else
 	w.Level, w.First, w.Last, w.Deadline, w.Err = level, r.First, r.Last, deadline, nil
 	s.client.Await(o, w)
 	return w
 }
 
-// awaitRoom waits until a window may have room.
-func (s *Sender) awaitRoom(ctx context.Context, room <-chan struct{}, deadline time.Time) error {
+// awaitRoom waits until there may be room for the rest of a call. After an error the call is out of the line.
+func (s *Sender) awaitRoom(ctx context.Context, p *publication) error {
 	var expired <-chan time.Time
-	if !deadline.IsZero() {
-		timer := time.NewTimer(time.Until(deadline))
+	if !p.deadline.IsZero() {
+		timer := time.NewTimer(time.Until(p.deadline))
 		defer timer.Stop()
 		expired = timer.C
 	}
 	select {
-	case <-room:
+	case <-p.turn.Ready:
 		return nil
 	case <-expired:
-		return s.timeoutError()
+		return s.leaveLine(p, nil)
 	case <-ctx.Done():
-		return ctx.Err()
+		return s.leaveLine(p, ctx.Err())
 	case <-s.ctx.Done():
-		return ErrClosed
+		return s.leaveLine(p, ErrClosed)
 	}
 }
 
-// explain adds to a time-out why the peer does not take a stream.
-func (s *Sender) explain(o *session.Outbound, timeout error) error {
+// leaveLine ends the wait of a call for room. It returns err, or, if that is nil, the error of a time-out.
+func (s *Sender) leaveLine(p *publication, err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return o.Explain(timeout)
+	if err == nil {
+		err = s.timeoutErrorLocked(p.stream)
+	}
+	p.stream.Leave(p.turn)
+	return err
 }
 
 // confirm waits until every waiter is done, or ends them all at once if abandon is set. It returns the first error.
@@ -237,7 +245,7 @@ func (s *Sender) confirm(
 		if failed == nil {
 			failed = w.Err
 		}
-		waiterPool.Put(w)
+		s.waiters.Put(w)
 	}
 	return failed
 }
@@ -328,7 +336,7 @@ func (s *Sender) OnRefused(owner any, f func(session.Refused)) {
 // may be due before long. It does not block.
 func (s *Sender) Tick(now time.Time) (busy bool) {
 	s.mu.Lock()
-	err := s.client.Tick(now, s.timeoutErrorLocked())
+	err := s.client.Tick(now, s.timeoutErrorLocked)
 	conn, due := s.conn, s.client.Due() || s.client.FreeDue()
 	busy = s.client.Busy() || len(s.conditions) > 0
 	s.checkLocked()

@@ -13,9 +13,9 @@ import (
 // ErrTimeout means that messages did not reach the level that was asked for in time. They may still.
 var ErrTimeout = errors.New("buffstreams: timed out waiting for the peer")
 
-// TimeoutError is the ErrTimeout of a wait while there was no connection.
+// TimeoutError is an ErrTimeout that says what was waited for.
 type TimeoutError struct {
-	Cause error // why there was none
+	Cause error // why there is no connection, or what the peer, or the window, has no room for
 }
 
 func (e *TimeoutError) Error() string { return fmt.Sprintf("%v: %v", ErrTimeout, e.Cause) }
@@ -26,18 +26,15 @@ func (e *TimeoutError) Is(target error) bool { return target == ErrTimeout }
 // Unwrap returns Cause.
 func (e *TimeoutError) Unwrap() error { return e.Cause }
 
-// timeoutError is the error of a wait whose time is over.
-func (s *Sender) timeoutError() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.timeoutErrorLocked()
-}
-
-func (s *Sender) timeoutErrorLocked() error {
-	if s.unreachable != nil {
+// timeoutErrorLocked is the error of a wait for a stream whose time is over.
+func (s *Sender) timeoutErrorLocked(o *session.Outbound) error {
+	switch {
+	case s.unreachable != nil:
 		return s.unreachable
+	case s.conn == nil && s.stage != "":
+		return &TimeoutError{Cause: errors.New(s.stage)}
 	}
-	return ErrTimeout
+	return &TimeoutError{Cause: s.client.Explain(o)}
 }
 
 // disconnected notes why there is no connection. After a definite refusal every wait ends at once; the messages stay,
@@ -52,6 +49,7 @@ func (s *Sender) disconnected(err error) {
 		return
 	}
 	s.unreachable = &TimeoutError{Cause: err}
+	s.client.Unreachable()
 	if definite(err) {
 		s.refusal = err
 		s.client.Interrupt(err)

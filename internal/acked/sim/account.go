@@ -1,6 +1,10 @@
 package sim
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
+)
 
 // drained says what is left of the flows that count, or nothing.
 func (w *world) drained(counts func(*stream) bool) string {
@@ -66,15 +70,13 @@ func (w *world) account() {
 			if rt.t == nil {
 				continue
 			}
-			if got := rt.t.Window().Take(r.cfg.Window); got != r.cfg.Window {
-				w.fail(ruleCredit, "topic %s: the window has %+v of %+v when all is over", rt.name, got, r.cfg.Window)
-			} else {
-				rt.t.Window().Release(got)
+			if held := rt.t.Window().Held(); held != (flow.Amount{}) {
+				w.fail(ruleCredit, "topic %s: the window holds %+v of %+v when all is over", rt.name, held, r.cfg.Window)
 			}
 		}
 	}
 	for _, s := range w.slots {
-		if !s.proc.budget.Take(w.shape.keepMemory) {
+		if s.proc.budget.Free() != w.shape.keepMemory {
 			w.fail(ruleCredit, "process %d: the budget has not got everything back", s.proc.n)
 		}
 	}

@@ -33,7 +33,7 @@ type call struct {
 	msgs   []*message
 	at     int
 	level  session.Level
-	room   <-chan struct{}
+	turn   *session.Turn
 }
 
 // wait is a Publish that waits for its messages.
@@ -95,7 +95,7 @@ func (p *process) forget(h *head) {
 // publish begins a Publish of some messages.
 func (p *process) publish(l *sender, topic string, level session.Level) {
 	w := p.w
-	c := &call{sender: l, out: p.head(l, topic).out, batch: &session.Batch{}, level: level}
+	c := &call{sender: l, out: p.head(l, topic).out, batch: &session.Batch{}, level: level, turn: session.NewTurn()}
 	for range 1 + w.dice.n(w.shape.batch) {
 		m := w.newMessage()
 		c.msgs = append(c.msgs, m)
@@ -116,7 +116,7 @@ func (p *process) advance(c *call) (more bool) {
 		c.out = p.head(c.sender, c.out.Topic).out
 	}
 	w, h := p.w, p.heads[c.out]
-	n, first, err := c.sender.client.Enqueue(c.out, c.batch, c.at)
+	n, first, err := c.sender.client.Enqueue(c.out, c.batch, c.at, c.turn)
 	if err != nil || h == nil {
 		w.fail(ruleProtocol, "process %d: enqueue: %v", p.n, err)
 		return false
@@ -139,7 +139,6 @@ func (p *process) advance(c *call) (more bool) {
 	if c.at == len(c.msgs) {
 		return false
 	}
-	c.room = c.out.Room()
 	return true
 }
 
@@ -157,7 +156,7 @@ func (p *process) await(c *call, h *head, first, last uint64) {
 func (p *process) work() {
 	p.calls = slices.DeleteFunc(p.calls, func(c *call) bool {
 		select {
-		case <-c.room:
+		case <-c.turn.Ready:
 			return !p.advance(c)
 		default:
 			return false

@@ -176,7 +176,7 @@ func (l *sender) refused(h *head, seq uint64) {
 // tick is the sender's timer.
 func (l *sender) tick() {
 	l.ticked = l.w.now
-	if err := l.client.Tick(l.now(), errLate); err != nil && l.conn != nil {
+	if err := l.client.Tick(l.now(), func(*session.Outbound) error { return errLate }); err != nil && l.conn != nil {
 		l.w.seen["peers given up"]++
 		l.hangUp()
 	}

@@ -7,7 +7,7 @@ func receiverProbe(run string) probe { return probe{"internal/acked/receiver", "
 var ackedMutants = []mutant{
 	// The sender's connection.
 	{
-		"the token is sent before TLS", "internal/acked/sender/conn.go",
+		"the token is sent before TLS", "internal/acked/sender/dial.go",
 		"if err != nil || s.cfg.TLS == nil {", "if true {",
 		senderProbe("TestSender_WritesNothingBeforeTLS"),
 	},

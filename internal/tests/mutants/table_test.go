@@ -21,7 +21,7 @@ type probe struct {
 var simulation = probe{"internal/acked/receiver", "^TestSimulation$", "SEEDS=300"}
 
 // Short texts that say what the line does fit longest: one that fits no more fails TestMutants_Fit.
-var mutants = slices.Concat(ackedMutants, storageMutants, callMutants, custodyMutants, wireMutants, userCodeMutants, groupMutants, identityMutants, []mutant{
+var mutants = slices.Concat(ackedMutants, storageMutants, callMutants, custodyMutants, wireMutants, userCodeMutants, groupMutants, identityMutants, fairnessMutants, []mutant{
 	// What the receiver says of a message.
 	{
 		"ack before the handler", "internal/acked/receiver/stream.go",
@@ -173,12 +173,12 @@ var mutants = slices.Concat(ackedMutants, storageMutants, callMutants, custodyMu
 	},
 	{
 		"FrameTimeout is one for all frames", "pool/inbound_deadline.go",
-		"if in.frameEnd.IsZero() || in.frameStart != in.consumed {", "if in.frameEnd.IsZero() {",
+		"if in.frameEnd.IsZero() || in.frameStart != in.consumed || moved {", "if in.frameEnd.IsZero() {",
 		probe{"pool", "^TestListener_SlowButSteadyPeerIsNotEnded$", ""},
 	},
 	{
 		"a trickle prolongs FrameTimeout", "pool/inbound_deadline.go",
-		"if in.frameEnd.IsZero() || in.frameStart != in.consumed {", "if true {",
+		"if in.frameEnd.IsZero() || in.frameStart != in.consumed || moved {", "if true {",
 		probe{"pool", "^TestListener_FrameThatHasBegunMustEndInTime$", ""},
 	},
 	{

@@ -75,9 +75,4 @@ var userCodeMutants = []mutant{
 		"address) }, closeConn)", "address) }, nil)",
 		seamProbe("TestCallback_DialingThatBlocksIsBounded"),
 	},
-	{
-		"a reconnect never waits where the backoff stops", "internal/acked/sender/conn.go",
-		"\t\t\tdelay = longestWait\n", "",
-		seamProbe("TestCallback_BackOffThatMisbehavesDoesNotSpin"),
-	},
 }
