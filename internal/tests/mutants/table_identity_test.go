@@ -131,7 +131,7 @@ var identityMutants = []mutant{
 	},
 	{
 		"what all groups had settled is not reported", "internal/dispatch/group.go",
-		"	m.group.topic.report(skipped)\n", "	_ = skipped\n",
+		"	m.group.topic.report(after.skipped)\n", "	_ = skipped\n",
 		probe{"internal/dispatch", "^TestTopic_GroupsSkipWhatTheyHadSettled$", ""},
 	},
 	{
