@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -24,12 +25,7 @@ func (s *groupSource) SettledBy(group string, first, last uint64) {
 func (s *groupSource) Remembers() bool { return len(s.knew) > 0 }
 
 func (s *groupSource) Knew(group string, seq uint64) bool {
-	for _, known := range s.knew[group] {
-		if known == seq {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(s.knew[group], seq)
 }
 
 // A group does not get again what it had settled in an earlier life. What all have settled, now or then, is reported once.

@@ -68,7 +68,9 @@ func TestClient_RefusesAStreamOfAStranger(t *testing.T) {
 				require.Equal(t, open, o.state)
 			} else {
 				require.ErrorIs(t, o.Err(), c.want)
-				require.Equal(t, []Event{{Err: o.Err().(*PeerError)}}, o.Events(), "nothing is settled")
+				var refused *PeerError
+				require.ErrorAs(t, o.Err(), &refused)
+				require.Equal(t, []Event{{Err: refused}}, o.Events(), "nothing is settled")
 			}
 			require.NoError(t, p.client.Stream("b").Err())
 		})

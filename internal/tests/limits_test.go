@@ -176,7 +176,7 @@ func TestOutbox_ReceiverThatLowersItsLimit(t *testing.T) {
 		<-leave
 	})
 	await(t, entered)
-	require.EqualValues(t, 6, pendingIn(ob))
+	require.Equal(t, 6, pendingIn(ob))
 	closed := later(pub.Close)
 	require.Error(t, requireResult(t, closed), "OnFailure has not returned")
 	require.NoError(t, ob.Close())

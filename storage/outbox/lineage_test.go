@@ -151,7 +151,7 @@ func TestStreams_SayWhatCannotHaveBeenSent(t *testing.T) {
 	require.EqualValues(t, 1, sent())
 	b, err := o.Read(orders, 1, 1)
 	require.NoError(t, err)
-	require.EqualValues(t, b.Next(), sent())
+	require.Equal(t, b.Next(), sent())
 	_, err = o.Read(orders, 4, 1<<20)
 	require.NoError(t, err)
 	require.EqualValues(t, 11, sent())
@@ -176,4 +176,3 @@ func FuzzDecodeLineage(f *testing.F) {
 		}
 	})
 }
-
