@@ -89,24 +89,33 @@ func (r *streamRelay) onRefused(seq uint64, reason *PeerError) {
 	fields := r.fields()
 	fields["sequence"] = seq
 	failures := r.users.failuresOf(r.key)
-	if failures == nil {
+	switch {
+	case failures != nil:
+		r.logger.Error("Message refused by the peer", reason, fields)
+	case errors.Is(reason, ErrTopicGone):
+		r.logger.Error("Message dropped: its topic is gone, and there is no OnFailure to take it", reason, fields)
+	default:
 		r.logger.Error("Message refused by the peer; the outbox keeps it, as there is no OnFailure to take it", reason, fields)
 		return
 	}
-	r.logger.Error("Message refused by the peer", reason, fields)
 	r.tell(failures, seq, reason)
 }
 
-// tell has OnFailure called for a message, which is settled then.
+// tell has OnFailure called for a message, if there is one. The message is settled then.
 func (r *streamRelay) tell(failures *failureQueue, seq uint64, reason error) {
+	told := func() {
+		if r.settle(store.Range{First: seq, Last: seq}) {
+			r.refused.confirm(seq)
+		}
+	}
+	if failures == nil {
+		told()
+		return
+	}
 	failures.addStored(failure{
 		topic: r.key.Topic, err: reason,
 		load: func() ([]byte, bool, error) { return r.load(seq) },
-		told: func() {
-			if r.settle(store.Range{First: seq, Last: seq}) {
-				r.refused.confirm(seq)
-			}
-		},
+		told: told,
 	})
 }
 
@@ -119,14 +128,15 @@ func (r *streamRelay) load(seq uint64) (message []byte, there bool, err error) {
 	return batch.Messages[0], true, nil
 }
 
-// refuseAll hands all that is pending to OnFailure, as the topic is gone, and waits before the next attempt until more is
-// there. It returns false if there is no OnFailure: then all is kept.
+// refuseAll hands all that is pending to OnFailure, or drops it where there is none, as the topic is gone, and waits before
+// the next attempt until more is there. It returns false if the outbox has failed.
 func (r *streamRelay) refuseAll(s store.Stream, reason error) bool {
 	failures := r.users.failuresOf(r.key)
-	if failures == nil {
-		return false
+	if s.Pending > 0 {
+		fields := r.fields()
+		fields["count"], fields["to OnFailure"] = s.Pending, failures != nil
+		r.logger.Error("The topic is gone: what an outbox holds for it is dropped", reason, fields)
 	}
-	r.logger.Error("The topic is gone: what an outbox holds for it goes to OnFailure", reason, r.fields())
 	next := s.First
 	for {
 		if r.awaitRefused() != nil {

@@ -19,7 +19,7 @@ type destination struct {
 
 // parseTopic reads an address topic: [tcp|tls://]host:port[/name] or unix:///path.sock#name. ok is false for a plain name: a
 // topic without a port, and, where plain names are expected, also one whose host is neither empty nor an IP address, such as
-// "tenant:42".
+// "tenant:42", or whose scheme is none of these, such as "events://orders".
 func parseTopic(topic string, expectNames bool) (d destination, ok bool, err error) {
 	scheme, rest, explicit := strings.Cut(topic, "://")
 	if !explicit {
@@ -44,6 +44,9 @@ func parseTopic(topic string, expectNames bool) (d destination, ok bool, err err
 			return d, false, fmt.Errorf("%w: the path of %.200q is not absolute", ErrBadTopic, topic)
 		}
 		return destination{netio.Target{Network: "unix", Address: path}, name}, true, nil
+	}
+	if expectNames {
+		return d, false, nil
 	}
 	return d, false, fmt.Errorf("%w: unknown scheme in %.200q; use tcp://, tls:// or unix://", ErrBadTopic, topic)
 }

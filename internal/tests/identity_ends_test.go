@@ -173,6 +173,28 @@ func TestOutbox_TopicThatIsGoneGoesToOnFailure(t *testing.T) {
 	require.Contains(t, last, "late", "in order")
 }
 
+// TestOutbox_TopicThatIsGoneNeedsNoOnFailure: what waits for a topic that is gone is dropped, and said in the log, also when it
+// is published after the end.
+func TestOutbox_TopicThatIsGoneNeedsNoOnFailure(t *testing.T) {
+	h := newHouse(t, buffstreams.ManagerConfig{})
+	sub := h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) { c.Ephemeral, c.ConsumerGroup = true, "" })
+	ctx, cancel := context.WithCancel(context.Background())
+	messages, err := sub.Subscribe(ctx, h.topic("reply"))
+	require.NoError(t, err)
+	cancel()
+	for range messages { // it closes
+	}
+	log := &loudLog{}
+	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+		Outbox: openOutbox(t, t.TempDir()), ManagerConfig: buffstreams.ManagerConfig{Acked: quick(buffstreams.AckedConfig{})},
+	}, log)
+	require.NoError(t, err)
+	defer func() { _ = pub.Close() }()
+	require.NoError(t, pub.Publish(h.topic("reply"), newMessage("late"), newMessage("later")))
+	drain(t, pub)
+	require.Positive(t, log.count("topic is gone"))
+}
+
 // TestDedupe_KeepsWhatEachGroupHasSettled: a group does not get again what it has acked, because another has not, through any
 // number of restarts of the listener.
 func TestDedupe_KeepsWhatEachGroupHasSettled(t *testing.T) {

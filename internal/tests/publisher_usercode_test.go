@@ -171,12 +171,12 @@ func TestPublisher_AResolverThatPanicsFailsItsCall(t *testing.T) {
 	}
 }
 
-// TestPubSub_TakesPlainNamesWithColons: an explicit scheme or an IP address makes an address, a number after a colon does not.
+// TestPubSub_TakesPlainNamesWithColons: a scheme of ours or an IP address makes an address, a number after a colon does not.
 func TestPubSub_TakesPlainNamesWithColons(t *testing.T) {
 	ps, err := buffstreams.NewPubSub(buffstreams.PubSubConfig{}, nil)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, ps.Close()) })
-	for _, topic := range []string{"tenant:42", "orders.v1:80", "a:1/b", "localhost:5031", "tenant:42:orders"} {
+	for _, topic := range []string{"tenant:42", "orders.v1:80", "a:1/b", "localhost:5031", "tenant:42:orders", "events://orders"} {
 		messages, err := ps.Subscribe(t.Context(), topic)
 		require.NoError(t, err, topic)
 		require.NoError(t, ps.Publish(topic, newMessage(topic)), topic)
