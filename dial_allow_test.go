@@ -89,7 +89,8 @@ func TestDialAllow_ReboundNameIsDeniedWhenConnected(t *testing.T) {
 // publishOne publishes one message over a link and waits for it to be received.
 func publishOne(t *testing.T, l *sender.Sender, payload string) (enqueued int, err error) {
 	t.Helper()
-	return l.Publish(context.Background(), "a", acktest.BatchOf(t, payload), session.Received, 10*time.Second)
+	n, _, err := l.Publish(context.Background(), "a", acktest.BatchOf(t, payload), session.Received, 10*time.Second)
+	return n, err
 }
 
 // nameServer answers every question for an A record with what answer says, over a pipe.

@@ -44,6 +44,6 @@ func TestManager_DialsElsewhereAfterAConnectionThatGotNowhere(t *testing.T) {
 
 	m := newTestManager(t, ManagerConfig{Acked: AckedConfig{HandshakeTimeout: 200 * time.Millisecond}})
 	s := senderTo(t, m, netio.Target{Network: "tcp", Address: "orders.example:" + port})
-	_, err = s.Publish(context.Background(), "a", acktest.BatchOf(t, "1"), session.Received, 10*time.Second)
+	_, _, err = s.Publish(context.Background(), "a", acktest.BatchOf(t, "1"), session.Received, 10*time.Second)
 	require.NoError(t, err)
 }

@@ -92,7 +92,8 @@ type PublishError struct {
 	Peer string
 	// NotSent will not be sent: publishing them again duplicates nothing.
 	NotSent []*message.Message
-	// Unknown are in the window and go on being sent; they may have arrived. Publishing them again can duplicate them.
+	// Unknown are in the window and go on being sent, and may have arrived: publishing them again can duplicate them. Those
+	// that the peer refused are among them, and come to OnFailure.
 	Unknown []*message.Message
 	Err     error
 }

@@ -18,7 +18,7 @@ func TestSender_RefusalBeforeTheWholeBatchWasEnqueued(t *testing.T) {
 	c := newConsumer(e, "a")
 	result := make(chan error, 1)
 	go func() {
-		_, err := l.Publish(context.Background(), "a", acktest.BatchOf(t, "1", "2", "3", "4"), session.Handled, 10*time.Second)
+		_, _, err := l.Publish(context.Background(), "a", acktest.BatchOf(t, "1", "2", "3", "4"), session.Handled, 10*time.Second)
 		result <- err
 	}()
 	c.Refuse(c.next(), dispatch.Refusal{Reason: "no"})
@@ -34,7 +34,7 @@ func TestSender_RefusalBeforeTheWholeBatchWasEnqueued(t *testing.T) {
 func TestReceiver_CloseGivesTheBudgetBack(t *testing.T) {
 	m, l, e := newPair(t, AckedConfig{})
 	c := newConsumer(e, "a")
-	_, err := l.Publish(context.Background(), "a", acktest.BatchOf(t, "1", "2", "3"), session.Received, 10*time.Second)
+	_, _, err := l.Publish(context.Background(), "a", acktest.BatchOf(t, "1", "2", "3"), session.Received, 10*time.Second)
 	require.NoError(t, err)
 	c.Return(c.next())
 	c.Leave()

@@ -94,7 +94,7 @@ func (p *Publisher) send(t *target, messages []*message.Message, timeout time.Du
 	if p.cfg.Ephemeral {
 		timeout = ephemeralTimeout(timeout)
 	}
-	sent, err := t.sender.Publish(ctx, t.stream, batch, p.cfg.Confirm.level(), timeout)
+	sent, lacking, err := t.sender.Publish(ctx, t.stream, batch, p.cfg.Confirm.level(), timeout)
 	if err == nil {
 		return nil
 	}
@@ -107,7 +107,11 @@ func (p *Publisher) send(t *target, messages []*message.Message, timeout time.Du
 	if p.ctx.Err() != nil || errors.Is(err, sender.ErrClosed) {
 		err = ErrPublisherClosed
 	}
-	return &PublishError{Topic: t.topic, Peer: t.peer, NotSent: messages[sent:], Unknown: messages[:sent], Err: err}
+	failed := &PublishError{Topic: t.topic, Peer: t.peer, NotSent: messages[sent:], Err: err}
+	for _, r := range lacking {
+		failed.Unknown = append(failed.Unknown, messages[r.First:r.Last+1]...)
+	}
+	return failed
 }
 
 // callContext is done when what a call waits for has to end: with Close, or with the context of its first message where that

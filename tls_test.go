@@ -141,7 +141,7 @@ func TestTLSFiles_RenewedWithoutARestart(t *testing.T) {
 	})
 	l := senderTo(t, sender, target)
 	send := func() *x509.Certificate { // over a new connection
-		_, err := l.Publish(context.Background(), "a", acktest.BatchOf(t, "x"), session.Handled, 20*time.Second)
+		_, _, err := l.Publish(context.Background(), "a", acktest.BatchOf(t, "x"), session.Handled, 20*time.Second)
 		require.NoError(t, err)
 		certificate := testkit.Receive(t, seen)
 		for l.Connected() { // nothing is pending: it does not come back by itself
@@ -179,7 +179,7 @@ func TestTLSFiles_RenewedWithoutARestart(t *testing.T) {
 
 	clients = testkit.NewAuthority(t) // the old one is not trusted any more
 	serverFiles.Write(serverFiles.CA, clients.PEM())
-	_, err = l.Publish(context.Background(), "a", acktest.BatchOf(t, "late"), 1, time.Millisecond)
+	_, _, err = l.Publish(context.Background(), "a", acktest.BatchOf(t, "late"), 1, time.Millisecond)
 	require.ErrorIs(t, err, ErrTimeout)
 	clientFiles.Renew(clients, "orders") // the same principal: another would not get the publisher's id
 	require.NoError(t, send().CheckSignatureFrom(clients.Cert))

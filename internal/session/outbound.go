@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -288,7 +289,7 @@ func (o *Outbound) fail(cause error) {
 	}
 	o.chunks = nil
 	for _, w := range append(o.waitReceived, o.waitHandled...) {
-		w.finish(cause)
+		o.finish(w, cause)
 	}
 	o.waitReceived, o.waitHandled = nil, nil
 	o.account.Leave()
@@ -311,25 +312,63 @@ const (
 
 // Waiter waits until the messages from First to Last have reached Level. Then Err is set, and Done, which needs room
 // for a value, receives one. Err is nil, or the *PeerError of a message that was refused, or the reason why the wait
-// ended early. The zero Deadline is none.
+// ended early; then Lacking are the runs that have not reached Level. The zero Deadline is none.
 type Waiter struct {
 	Level       Level
 	First, Last uint64
 	Deadline    time.Time
 	Done        chan struct{}
 	Err         error
+	Lacking     []Range
+
+	refused []uint64
 }
 
-func (w *Waiter) finish(err error) {
+// refuse notes that a message was refused. That it could not be handled says that it was received.
+func (w *Waiter) refuse(seq uint64, err *PeerError) {
+	if w.First <= seq && seq <= w.Last && (w.Level == Handled || CodeOf(err) != wire.Code_CODE_FAILED) {
+		w.Err = err
+		w.refused = append(w.refused, seq)
+	}
+}
+
+// finish ends a wait.
+func (o *Outbound) finish(w *Waiter, err error) {
 	w.Err = err
+	if err != nil {
+		w.Lacking = o.lacking(w)
+	}
 	w.Done <- struct{}{}
+}
+
+// lacking returns the runs of a wait that have not reached its level: what was refused has not.
+func (o *Outbound) lacking(w *Waiter) []Range {
+	reached := o.settled.Clone()
+	if w.Level == Received {
+		reached.Add(1, o.firstUnreceived()-1)
+	}
+	var runs []Range
+	for first := w.First; first <= w.Last; {
+		hole, end := reached.Hole(first)
+		if hole > w.Last {
+			break
+		}
+		end = min(end, w.Last)
+		runs = append(runs, Range{First: hole, Last: end})
+		first = end + 1
+	}
+	for _, seq := range w.refused {
+		runs = append(runs, Range{First: seq, Last: seq})
+	}
+	slices.SortFunc(runs, func(a, b Range) int { return cmp.Compare(a.First, b.First) })
+	return runs
 }
 
 // finishReached finishes the waiters whose messages have reached their level.
 func (o *Outbound) finishReached() {
 	n := 0
 	for reached := o.firstUnreceived(); n < len(o.waitReceived) && o.waitReceived[n].Last < reached; n++ {
-		o.waitReceived[n].finish(o.waitReceived[n].Err)
+		o.finish(o.waitReceived[n], o.waitReceived[n].Err)
 	}
 	o.waitReceived = dropFirst(o.waitReceived, n)
 	if len(o.waitHandled) == 0 {
@@ -338,7 +377,7 @@ func (o *Outbound) finishReached() {
 	kept := o.waitHandled[:0]
 	for _, w := range o.waitHandled {
 		if o.settled.Covers(w.First, w.Last) {
-			w.finish(w.Err)
+			o.finish(w, w.Err)
 		} else {
 			kept = append(kept, w)
 		}
@@ -360,9 +399,9 @@ func dropFirst(ws []*Waiter, n int) []*Waiter {
 func (o *Outbound) await(w *Waiter) {
 	switch {
 	case o.cause != nil:
-		w.finish(o.cause)
+		o.finish(w, o.cause)
 	case w.Level == Received && w.Last < o.firstUnreceived(), w.Level == Handled && o.settled.Covers(w.First, w.Last):
-		w.finish(nil)
+		o.finish(w, nil)
 	case w.Level == Received:
 		o.waitReceived = append(o.waitReceived, w)
 	default:
@@ -380,7 +419,7 @@ func (o *Outbound) expired(ws []*Waiter, now time.Time, timeout func(*Outbound) 
 	kept := ws[:0]
 	for _, w := range ws {
 		if !w.Deadline.IsZero() && now.After(w.Deadline) {
-			w.finish(timeout(o))
+			o.finish(w, timeout(o))
 		} else {
 			kept = append(kept, w)
 		}
@@ -393,7 +432,7 @@ func (o *Outbound) expired(ws []*Waiter, now time.Time, timeout func(*Outbound) 
 func (o *Outbound) interrupt(cause error) {
 	for _, waiting := range [...][]*Waiter{o.waitReceived, o.waitHandled} {
 		for _, w := range waiting {
-			w.finish(cause)
+			o.finish(w, cause)
 		}
 	}
 	o.waitReceived, o.waitHandled = nil, nil
@@ -405,7 +444,7 @@ func (o *Outbound) interrupt(cause error) {
 func (o *Outbound) Cancel(w *Waiter) {
 	remove := func(ws []*Waiter) []*Waiter {
 		if i := slices.Index(ws, w); i >= 0 {
-			w.finish(context.Canceled)
+			o.finish(w, context.Canceled)
 			return slices.Delete(ws, i, i+1)
 		}
 		return ws

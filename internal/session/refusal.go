@@ -31,9 +31,7 @@ func (c *Client) Untold() bool { return len(c.refused) > 0 || len(c.withEvents) 
 func (c *Client) refuse(o *Outbound, seq uint64, err *PeerError) {
 	for _, waiting := range [...][]*Waiter{o.waitReceived, o.waitHandled} {
 		for _, w := range waiting {
-			if w.First <= seq && seq <= w.Last {
-				w.Err = err
-			}
+			w.refuse(seq, err)
 		}
 	}
 	if o.fetched != nil {

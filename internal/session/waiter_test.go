@@ -191,3 +191,23 @@ func TestClient_AbortFinishesEveryWaiter(t *testing.T) {
 	require.False(t, more)
 	require.False(t, p.client.Established())
 }
+
+// A wait that ends with an error names the messages that have not reached its level, and no others.
+func TestWaiter_NamesWhatIsLacking(t *testing.T) {
+	p := newPair(t, roomy, muchRoom)
+	p.remote.manual = true
+	p.connect()
+	p.enqueue("a", many(8)...)
+	received, handled := p.wait("a", Received, 2, 8), p.wait("a", Handled, 2, 8)
+	p.flow()
+	s := p.remote.stream("a")
+	p.remote.grant(s, Amount{Messages: 5, Bytes: 1000})
+	p.flow()
+	p.remote.settle(s, 1, 3)
+	p.remote.reject(s, 4)
+	p.flow()
+	p.client.Stream("a").Cancel(received)
+	p.client.Stream("a").Cancel(handled)
+	require.Equal(t, []Range{{First: 4, Last: 4}, {First: 6, Last: 8}}, received.Lacking)
+	require.Equal(t, []Range{{First: 2, Last: 2}, {First: 4, Last: 4}, {First: 5, Last: 8}}, handled.Lacking)
+}

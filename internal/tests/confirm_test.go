@@ -80,3 +80,34 @@ func TestConfirmEnqueued_DoesNotNeedThePeer(t *testing.T) {
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	require.Equal(t, payloads(msgs), receiveAcked(t, messages, len(msgs)))
 }
+
+// TestPublishError_AccountsForEachMessage: messages of a call that was refused in part are in neither list if they reached their
+// level. What cannot be handled was received: that is for OnFailure, whatever comes first, the ack or the rejection.
+func TestPublishError_AccountsForEachMessage(t *testing.T) {
+	h := newHouse(t, buffstreams.ManagerConfig{})
+	messages := subscribe(t, h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) { c.MaxAttempts = 1 }), h.topic("a"))
+	go func() { // ends with the subscriber
+		for msg := range messages {
+			if string(msg.Payload) == "1" {
+				msg.Nack()
+			} else {
+				msg.Ack()
+			}
+		}
+	}()
+	handled := h.newPublisher(t, func(c *buffstreams.PublisherConfig) { c.Confirm = buffstreams.ConfirmHandled })
+	var failed *buffstreams.PublishError
+	require.ErrorAs(t, handled.Publish(h.topic("a"), newMessages(3)...), &failed)
+	require.ErrorIs(t, failed, buffstreams.ErrHandlingFailed)
+	require.Equal(t, []string{"1"}, payloads(failed.Unknown))
+	require.Empty(t, failed.NotSent)
+
+	told := make(chan error, 100)
+	received := h.newPublisher(t, func(c *buffstreams.PublisherConfig) {
+		c.OnFailure = func(_ string, _ []byte, err error) { told <- err }
+	})
+	for range cap(told) {
+		require.NoError(t, received.Publish(h.topic("a"), newMessage("1")))
+		require.ErrorIs(t, requireResult(t, told), buffstreams.ErrHandlingFailed)
+	}
+}

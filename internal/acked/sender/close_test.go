@@ -110,7 +110,7 @@ func TestSender_CloseReleasesWhatIsSettled(t *testing.T) {
 	dial, accept := pipe(t)
 	s := start(t, Config{Dial: dial})
 	for _, topic := range []string{"a", "b"} {
-		_, err := s.Publish(context.Background(), topic, acktest.BatchOf(t, "message"), 0, 0)
+		_, _, err := s.Publish(context.Background(), topic, acktest.BatchOf(t, "message"), 0, 0)
 		require.NoError(t, err)
 	}
 	h, done := listener(t, accept(), true, true)

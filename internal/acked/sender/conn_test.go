@@ -45,7 +45,8 @@ func accept(n *testkit.Network) net.Conn {
 }
 
 func publish(t *testing.T, s *Sender) (int, error) {
-	return s.Publish(context.Background(), "a", acktest.BatchOf(t, "message"), 0, 0)
+	n, _, err := s.Publish(context.Background(), "a", acktest.BatchOf(t, "message"), 0, 0)
+	return n, err
 }
 
 // The peer is silent, so that the TLS handshake cannot end: what the Sender has written by then is the first record of
@@ -150,7 +151,7 @@ func TestSender_ADefiniteRefusalEndsWaitsUntilAWelcome(t *testing.T) {
 		}
 		results := make(chan result, 1)
 		go func() { // ends with Publish
-			n, err := s.Publish(context.Background(), "a", acktest.BatchOf(t, "message"), session.Received, 0)
+			n, _, err := s.Publish(context.Background(), "a", acktest.BatchOf(t, "message"), session.Received, 0)
 			results <- result{n, err}
 		}()
 		conn := accept(network)
@@ -216,7 +217,7 @@ func TestSender_TimeoutSaysWhatItWaitedFor(t *testing.T) {
 			t.Helper()
 			result := make(chan error, 1)
 			go func() { // ends with the time-out
-				_, err := s.Publish(context.Background(), "a", acktest.BatchOf(t, "message"), session.Received, time.Second)
+				_, _, err := s.Publish(context.Background(), "a", acktest.BatchOf(t, "message"), session.Received, time.Second)
 				result <- err
 			}()
 			for range 12 { // as a Manager does

@@ -52,7 +52,7 @@ func FuzzSender(f *testing.F) {
 			},
 		})
 		for _, topic := range []string{"a", "b"} {
-			_, err := s.Publish(context.Background(), topic, acktest.BatchOf(t, "one", "two", "three"), 0, 0)
+			_, _, err := s.Publish(context.Background(), topic, acktest.BatchOf(t, "one", "two", "three"), 0, 0)
 			if err != nil { // the connection has ended the stream already
 				var refused *session.PeerError
 				require.ErrorAs(t, err, &refused)

@@ -117,11 +117,12 @@ func (p *publication) beginDeadline() {
 }
 
 // Publish puts the messages of b into the stream of topic and, unless level is 0, waits until they reached it. It
-// returns how many were enqueued: only those will be sent. It blocks for at most timeout, or without bound if that is
-// 0, and no longer than ctx.
+// returns how many were enqueued: only those will be sent. lacking are the indices in b, in runs, of those that were
+// enqueued and have not reached the level. It blocks for at most timeout, or without bound if that is 0, and no longer than
+// ctx.
 func (s *Sender) Publish(
 	ctx context.Context, topic string, b *session.Batch, level session.Level, timeout time.Duration,
-) (int, error) {
+) (enqueued int, lacking []session.Range, err error) {
 	p := publication{topic: topic, batch: b, level: level, timeout: timeout}
 	if level != 0 {
 		p.beginDeadline()
@@ -139,11 +140,11 @@ func (s *Sender) Publish(
 				continue
 			}
 		}
-		unconfirmed := s.confirm(ctx, p.stream, waiters, err != nil)
+		lacking, unconfirmed := s.confirm(ctx, p.stream, waiters, err != nil)
 		if err == nil {
 			err = unconfirmed
 		}
-		return p.enqueued, err
+		return p.enqueued, lacking, err
 	}
 }
 
@@ -192,7 +193,7 @@ func (s *Sender) waitLocked(
 	o *session.Outbound, level session.Level, r session.Range, deadline time.Time,
 ) *session.Waiter {
 	w := s.waiters.Get().(*session.Waiter) //nolint:forcetypeassert // the pool holds nothing else
-	w.Level, w.First, w.Last, w.Deadline, w.Err = level, r.First, r.Last, deadline, nil
+	*w = session.Waiter{Level: level, First: r.First, Last: r.Last, Deadline: deadline, Done: w.Done}
 	s.client.Await(o, w)
 	return w
 }
@@ -228,10 +229,12 @@ func (s *Sender) leaveLine(p *publication, err error) error {
 	return err
 }
 
-// confirm waits until every waiter is done, or ends them all at once if abandon is set. It returns the first error.
+// confirm waits until every waiter is done, or ends them all at once if abandon is set. It returns the first error, and
+// which of all the messages, counted from 0, have not reached their level.
 func (s *Sender) confirm(
 	ctx context.Context, o *session.Outbound, waiters []*session.Waiter, abandon bool,
-) (failed error) {
+) (lacking []session.Range, failed error) {
+	count := uint64(0)
 	for _, w := range waiters {
 		if abandon {
 			s.abandon(o, w)
@@ -245,9 +248,13 @@ func (s *Sender) confirm(
 		if failed == nil {
 			failed = w.Err
 		}
+		for _, r := range w.Lacking {
+			lacking = append(lacking, session.Range{First: count + r.First - w.First, Last: count + r.Last - w.First})
+		}
+		count += w.Last - w.First + 1
 		s.waiters.Put(w)
 	}
-	return failed
+	return lacking, failed
 }
 
 // abandon ends a wait. The messages stay in their stream.
@@ -271,7 +278,8 @@ func (s *Sender) AwaitReceived(ctx context.Context, topic string) error {
 		return err
 	}
 	s.kick()
-	return s.confirm(ctx, o, []*session.Waiter{w}, false)
+	_, err = s.confirm(ctx, o, []*session.Waiter{w}, false)
+	return err
 }
 
 // waitForLast begins to wait for the last message of a topic. The waiter is nil if all were received.

@@ -46,7 +46,7 @@ var mutants = slices.Concat(ackedMutants, storageMutants, callMutants, custodyMu
 	},
 	{
 		"handled means received", "internal/session/outbound.go",
-		"if o.settled.Covers(w.First, w.Last) {\n\t\t\tw.finish", "if w.Last < o.firstUnreceived() {\n\t\t\tw.finish",
+		"if o.settled.Covers(w.First, w.Last) {\n\t\t\to.finish", "if w.Last < o.firstUnreceived() {\n\t\t\to.finish",
 		simulation,
 	},
 	{

@@ -6,6 +6,21 @@ func dispatchProbe(run string) probe { return probe{"internal/dispatch", "^" + r
 // userCodeMutants are mistakes in how the user's code is called, and in what is left of it.
 var userCodeMutants = []mutant{
 	{
+		"all of a call is unknown when one message is refused", "internal/session/outbound.go",
+		"reached := o.settled.Clone()", "reached := Watermark{}",
+		probe{"internal/tests", "^TestPublishError_AccountsForEachMessage$", ""},
+	},
+	{
+		"a handler's failure fails Publish, if it is quick", "internal/session/outbound.go",
+		"(w.Level == Handled || CodeOf(err) != wire.Code_CODE_FAILED)", "true",
+		probe{"internal/tests", "^TestPublishError_AccountsForEachMessage$", ""},
+	},
+	{
+		"what was refused is in neither list", "internal/session/outbound.go",
+		"w.refused = append(w.refused, seq)", "",
+		probe{"internal/tests", "^TestPublishError_AccountsForEachMessage$", ""},
+	},
+	{
 		"a handler writes into the message that is kept", "internal/dispatch/group.go",
 		"return bytes.Clone(d.arrived())", "return d.arrived()",
 		seamProbe("TestSubscriber_RedeliveryHasTheBytesThatArrived"),
