@@ -31,7 +31,8 @@ const (
 // Config says where an outbox lies and how much it may hold. Only Dir is required.
 type Config struct {
 	// Dir is the directory of the outbox and of nothing else. Open creates it if there is none, and sets its mode to
-	// 0700. One process at a time can have it open.
+	// 0700. If another user owns it, it must be closed to all but that user and a group. One process at a time can have
+	// it open.
 	Dir string
 
 	// QuotaBytes bounds what one destination may have pending, in bytes of messages plus MessageOverhead for each; 0

@@ -28,13 +28,23 @@ func openDisk(dir string) (storage, error) {
 }
 
 // makeDir creates dir if there is none, makes its name durable, and lets only its owner use it: it holds messages, and
-// the secret that proves the ownership of the outbox's id.
+// the secret that proves the ownership of the outbox's id. A directory of another owner, such as a mounted volume that
+// belongs to the process's group, must keep all others out.
 func makeDir(dir string) error {
 	if err := boltfile.MakeDir(dir); err != nil {
 		return fmt.Errorf("outbox: %w", err)
 	}
-	if err := os.Chmod(dir, 0o700); err != nil { //nolint:gosec // a directory must be searchable
-		return fmt.Errorf("outbox: the directory must belong to this process alone: %w", err)
+	err := os.Chmod(dir, 0o700) //nolint:gosec // a directory must be searchable
+	if !errors.Is(err, os.ErrPermission) {
+		return err
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("outbox: %w", err)
+	}
+	if mode := info.Mode().Perm(); mode&0o007 != 0 {
+		return fmt.Errorf("outbox: the directory %s belongs to another user and has mode %04o: let only its owner and "+
+			"group use it (chmod o-rwx), or use a directory of its own", dir, mode)
 	}
 	return nil
 }
