@@ -233,17 +233,25 @@ func (p *pump) onTimer() {
 	}
 }
 
-// stop gives back what no handler has, and leaves the rest to watchers.
+// stop gives back what no handler has, and leaves the rest to watchers. It calls the DedupeStore once: each call may take
+// closeGrace.
 func (p *pump) stop() {
-	p.inStore(p.member.StopTaking) // handlers may run on for a while, and siblings must not wait for that
-	for _, d := range p.takeBack() {
-		p.giveBack(d)
+	back := append(p.takeBack(), p.endRedeliveries()...)
+	if p.decoding.busy { // the pump was taken over
+		back = append(back, p.decoding.delivery)
 	}
-	p.watchFirst(len(p.inFlight))
-	p.settle()
-	for _, d := range p.endRedeliveries() {
-		p.giveBack(d)
+	for _, f := range p.inFlight {
+		if !p.reapOne(f) {
+			p.startWatcher(f)
+		}
 	}
+	acked := p.acked
+	p.inFlight, p.acked = nil, nil
+	p.inStore(func() {
+		p.member.StopTaking() // handlers may run on for a while, and siblings must not wait for that
+		p.member.Return(back...)
+		p.member.SettleAll(acked)
+	})
 }
 
 // reap collects the answers of messages in flight, up to the first message that has none.

@@ -256,11 +256,14 @@ func (m *Member) pop(toClaim bool) (d Delivery, deferAcks, ok bool, after afterP
 	return d, !g.topic.ackImmediately && g.ready() >= deferAcksFrom, ok, after
 }
 
-// Return gives a delivery back: it is the group's next message again, in its place in the log.
-func (m *Member) Return(d Delivery) {
+// Return gives deliveries back: they are the group's next messages again, in their place in the log.
+func (m *Member) Return(ds ...Delivery) {
 	g := m.group
+	var done []settledRange
 	g.topic.mu.Lock()
-	done := g.giveBack(d)
+	for _, d := range ds {
+		done = append(done, g.giveBack(d)...)
+	}
 	g.topic.mu.Unlock()
 	g.topic.report(done)
 }

@@ -180,4 +180,16 @@ var groupMutants = []mutant{
 		"\t\tcase <-ended:\n", "",
 		probe{"internal/tests", "^TestReady_EndsWithItsOwner$", ""},
 	},
+
+	// Custody.
+	{
+		"copies that nobody settles count as lost", "internal/dispatch/unkept.go",
+		"if !d.run.source.Kept() && !d.Again() {", "if !d.run.source.Kept() {",
+		dispatchProbe("TestUnkept_HasNothingThatIsGivenAgain"),
+	},
+	{
+		"a Manager does not know its own senders", "manager_close.go",
+		"if dialed == bound || o.listener.Knows(s.Publisher()) {", "if dialed == bound {",
+		probe{"internal/tests", "^TestManager_CloseKnowsItsOwnSenders$", ""},
+	},
 }
