@@ -118,6 +118,9 @@ func (p *plainReceiver) EndMembers() { p.ending.Do(func() { close(p.done) }) }
 // HasMembers implements listener.
 func (p *plainReceiver) HasMembers() bool { return p.topic.HasMembers() }
 
+// SyncAcks implements listener: plain peers get no acks.
+func (p *plainReceiver) SyncAcks(context.Context, *dispatch.Topic) {}
+
 // Knows implements listener: plain peers have no ids.
 func (p *plainReceiver) Knows([16]byte) bool { return false }
 

@@ -307,8 +307,8 @@ func (r *Receiver) allTopics() []*dispatch.Topic {
 	return slices.Collect(maps.Values(r.topics))
 }
 
-// Close drains, closes Done, writes the acks that are due, closes every connection and waits for its goroutines; ctx bounds
-// the writing. Publishers keep what was not handled. It is called once.
+// Close drains, closes Done, writes the acks that are due, waits a moment for the peers to have read them, closes every
+// connection and waits for its goroutines; ctx bounds the writing. Publishers keep what was not handled. It is called once.
 func (r *Receiver) Close(ctx context.Context) error {
 	r.cancel()
 	r.Drain()
@@ -316,7 +316,7 @@ func (r *Receiver) Close(ctx context.Context) error {
 	defer r.leaveStore()
 	defer context.AfterFunc(ctx, r.leaveStore)()
 	for _, c := range r.connections() {
-		c.flushAndClose(ctx)
+		r.wg.Go(func() { c.flushAndClose(ctx) }) // ends soon after ctx at the latest
 	}
 	r.wg.Wait()
 	if r.committer != nil {

@@ -133,7 +133,7 @@ var groupMutants = []mutant{
 	},
 	{
 		"a member that closes keeps what it was handed", "internal/dispatch/group.go",
-		"\tm.stopped = true\n\tg.removeWaiter(m)\n\tfor _, d := range m.takeHanded() {", "\tm.stopped = true\n\tg.removeWaiter(m)\n\tfor _, d := range m.handed[len(m.handed):] {",
+		"\tg.removeWaiter(m)\n\tfor _, d := range m.takeHanded() {", "\tg.removeWaiter(m)\n\tfor _, d := range m.handed[len(m.handed):] {",
 		dispatchProbe("TestMember_StopTakingLeavesAllToTheOthers"),
 	},
 	{
