@@ -116,7 +116,7 @@ func (s *subscription) publishDeadLetter(d dispatch.Delivery, msg *message.Messa
 				"message_uuid": msg.UUID, "err": err,
 			}))
 		}
-		if !returned || !s.sleep(max(s.delay(attempt), deadLetterRetry)) {
+		if !returned || !s.sleep(max(s.delay(attempt), deadLetterRetry), &d) {
 			s.giveBack(d)
 			return
 		}

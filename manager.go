@@ -39,6 +39,8 @@ type Manager struct {
 	stop    chan struct{}  // ends the ticker
 	wg      sync.WaitGroup // the ticker, and what waits for a Ready
 
+	subscriptions subscriptions
+
 	failures failureQueue
 	done     chan struct{} // closed at the end of Close
 	closeErr error         // of Close, once done is closed
@@ -70,8 +72,14 @@ type listener interface {
 	OnlyCopies() int
 	// AwaitAnswers waits until it is known which publishers keep what is not settled, or ctx is done.
 	AwaitAnswers(ctx context.Context)
-	// EndMembers closes Done, and waits for the end of the subscriptions, or until ctx is done.
-	EndMembers(ctx context.Context)
+	// EndMembers closes Done. The end of the subscriptions follows: see HasMembers.
+	EndMembers()
+	// HasMembers reports whether there are subscriptions.
+	HasMembers() bool
+	// SyncAcks returns when the acks of a topic that are due were written, or ctx is done.
+	SyncAcks(ctx context.Context, t *dispatch.Topic)
+	// Knows reports whether a publisher has sent to this listener: one of the Manager's own is known by its id.
+	Knows(publisher [16]byte) bool
 	// Unkept returns, by topic, the unsettled messages that no subscription has and no publisher keeps.
 	Unkept() map[string][][]byte
 	Close(ctx context.Context) error

@@ -86,7 +86,8 @@ func (m *Manager) shutDown(ctx context.Context) error {
 	return errors.Join(all...)
 }
 
-// sendersTo returns the senders to some of the listeners.
+// sendersTo returns the senders to some of the listeners: a listener knows who has sent to it, whatever address that has
+// dialed. One that has not connected yet is found by its address.
 func sendersTo(listeners map[netio.Target]*opening, senders map[netio.Target]*sender.Sender) map[netio.Target]*sender.Sender {
 	to := map[netio.Target]*sender.Sender{}
 	for t, o := range listeners {
@@ -95,8 +96,10 @@ func sendersTo(listeners map[netio.Target]*opening, senders map[netio.Target]*se
 		}
 		bound := t
 		bound.Address = o.listener.Addr().String() // the port may have been 0
-		if s := senders[bound]; s != nil {
-			to[bound] = s
+		for dialed, s := range senders {
+			if dialed == bound || o.listener.Knows(s.Publisher()) {
+				to[dialed] = s
+			}
 		}
 	}
 	return to
@@ -142,11 +145,12 @@ func (m *Manager) closeListener(ctx context.Context, t netio.Target, left *lefto
 	}
 	l := o.listener
 	drain(ctx, l)
-	awaitHandled(ctx, l)
+	poll(ctx, func() bool { return l.OnlyCopies() == 0 })
 	l.AwaitAnswers(ctx)
 	ending, cancel := withGrace(ctx, endGrace)
 	defer cancel()
-	l.EndMembers(ending)
+	l.EndMembers()
+	poll(ending, func() bool { return !l.HasMembers() })
 	for topic, messages := range l.Unkept() {
 		left.add(topic, "", messages...)
 	}
@@ -176,13 +180,13 @@ func withGrace(ctx context.Context, grace time.Duration) (context.Context, conte
 	return longer, func() { stop(); cancel() }
 }
 
-// awaitHandled waits until subscriptions have handled what exists nowhere else, or ctx is done.
-func awaitHandled(ctx context.Context, l listener) {
-	poll := time.NewTicker(2 * time.Millisecond)
-	defer poll.Stop()
-	for l.OnlyCopies() > 0 {
+// poll waits until met returns true, or ctx is done.
+func poll(ctx context.Context, met func() bool) {
+	ticker := time.NewTicker(2 * time.Millisecond)
+	defer ticker.Stop()
+	for !met() {
 		select {
-		case <-poll.C:
+		case <-ticker.C:
 		case <-ctx.Done():
 			return
 		}

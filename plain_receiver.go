@@ -113,10 +113,16 @@ func (p *plainReceiver) OnlyCopies() int {
 func (p *plainReceiver) AwaitAnswers(context.Context) {}
 
 // EndMembers implements listener.
-func (p *plainReceiver) EndMembers(ctx context.Context) {
-	p.ending.Do(func() { close(p.done) })
-	receiver.AwaitMembers(ctx, p.topic)
-}
+func (p *plainReceiver) EndMembers() { p.ending.Do(func() { close(p.done) }) }
+
+// HasMembers implements listener.
+func (p *plainReceiver) HasMembers() bool { return p.topic.HasMembers() }
+
+// SyncAcks implements listener: plain peers get no acks.
+func (p *plainReceiver) SyncAcks(context.Context, *dispatch.Topic) {}
+
+// Knows implements listener: plain peers have no ids.
+func (p *plainReceiver) Knows([16]byte) bool { return false }
 
 // Unkept implements listener.
 func (p *plainReceiver) Unkept() map[string][][]byte {
@@ -137,7 +143,7 @@ func (p *plainReceiver) Drain() {
 func (p *plainReceiver) Close(context.Context) error {
 	close(p.abandoned)
 	p.Drain()
-	p.ending.Do(func() { close(p.done) })
+	p.EndMembers()
 	p.topic.Close()
 	return nil
 }

@@ -55,6 +55,7 @@ type pump struct {
 	ackImmediately bool // settle before anything else is emitted
 	deferAcks      bool // the group has enough ready messages, so that publishers need not wait for the acks
 	yielded        bool // it is other members' turn, who may not have taken the messages yet
+	draining       bool // the subscription was cancelled: see drain
 
 	timer      *time.Timer
 	timerOn    bool          // it runs
@@ -68,16 +69,14 @@ func (p *pump) run() {
 	defer close(p.pumpDone)
 	p.timer = time.AfterFunc(time.Hour, func() { p.timerFired.Store(true); p.notify() })
 	defer p.timer.Stop()
-	for !p.stopping() {
+	for !p.isCancelled() {
 		p.reap()
 		p.fill()
 		p.wait()
 	}
+	p.drain()
 	p.stop()
 }
-
-// stopping reports whether the subscription closes, or will as its context is done.
-func (p *pump) stopping() bool { return isClosed(p.closing) || isClosed(p.ctxDone) }
 
 // isClosed is a select of one channel, which takes no lock.
 func isClosed(c <-chan struct{}) bool {
@@ -124,8 +123,7 @@ func (p *pump) takeOne() (f flight, ok, found bool) {
 	if p.subscriber.cfg.Key != nil || !p.trusted {
 		return p.takeWithUserCode()
 	}
-	d, deferAcks, found := p.member.Take()
-	p.deferAcks = deferAcks
+	d, found := p.take(false)
 	if !found {
 		return f, false, false
 	}
@@ -139,12 +137,7 @@ func (p *pump) takeOne() (f flight, ok, found bool) {
 
 // takeWithUserCode is takeOne where the Unmarshaler is the user's, or there is a Key.
 func (p *pump) takeWithUserCode() (f flight, ok, found bool) {
-	take := p.member.Take
-	if p.subscriber.cfg.Key != nil {
-		take = p.member.TakeToClaim
-	}
-	d, deferAcks, found := take()
-	p.deferAcks = deferAcks
+	d, found := p.take(p.subscriber.cfg.Key != nil)
 	if !found {
 		return f, false, false
 	}
@@ -162,7 +155,25 @@ func (p *pump) takeWithUserCode() (f flight, ok, found bool) {
 		p.startFailure(d, msg, &UndecodableError{err})
 		return f, false, true
 	}
+	if p.draining && !d.Unkept() { // it was taken for its key
+		p.giveBack(d)
+		return f, false, true
+	}
 	return p.newFlight(d, msg), true, true
+}
+
+// take takes a message out of the group.
+func (p *pump) take(toClaim bool) (d dispatch.Delivery, found bool) {
+	switch {
+	case p.draining:
+		d, found = p.member.TakeUnkept(toClaim)
+		p.deferAcks = false
+	case toClaim:
+		d, p.deferAcks, found = p.member.TakeToClaim()
+	default:
+		d, p.deferAcks, found = p.member.Take()
+	}
+	return d, found
 }
 
 // emits reports whether a message is emitted that was decoded, or could not be for the given reason.
@@ -233,17 +244,25 @@ func (p *pump) onTimer() {
 	}
 }
 
-// stop gives back what no handler has, and leaves the rest to watchers.
+// stop gives back what no handler has, and leaves the rest to watchers. It calls the DedupeStore once: each call may take
+// closeGrace.
 func (p *pump) stop() {
-	p.inStore(p.member.StopTaking) // handlers may run on for a while, and siblings must not wait for that
-	for _, d := range p.takeBack() {
-		p.giveBack(d)
+	back := append(p.takeBack(), p.endRedeliveries()...)
+	if p.decoding.busy { // the pump was taken over
+		back = append(back, p.decoding.delivery)
 	}
-	p.watchFirst(len(p.inFlight))
-	p.settle()
-	for _, d := range p.endRedeliveries() {
-		p.giveBack(d)
+	for _, f := range p.inFlight {
+		if !p.reapOne(f) {
+			p.startWatcher(f)
+		}
 	}
+	acked := p.acked
+	p.inFlight, p.acked = nil, nil
+	p.inStore(func() {
+		p.member.StopTaking() // handlers may run on for a while, and siblings must not wait for that
+		p.member.Return(back...)
+		p.member.SettleAll(acked)
+	})
 }
 
 // reap collects the answers of messages in flight, up to the first message that has none.

@@ -72,7 +72,7 @@ func (s *Subscriber) join(ctx context.Context, topic string, t *dispatch.Topic, 
 	if s.closed {
 		return nil, ErrSubscriberClosed
 	}
-	sub := newSubscription(ctx, s, topic, t, l.Done())
+	sub := newSubscription(ctx, s, topic, t, l)
 	if sub != nil {
 		s.subs[sub] = struct{}{}
 	}

@@ -17,12 +17,13 @@ import (
 type subscription struct {
 	subscriber *Subscriber
 	topic      string
+	listener   listener
 	member     *dispatch.Member
 	out        chan *message.Message
 
 	wake       chan struct{}   // has an element when the pump may have something to do
 	ctxDone    <-chan struct{} // of Subscribe's context; close follows
-	closing    chan struct{}   // closed by close: no further message is emitted
+	closing    chan struct{}   // closed by close: no further message is emitted but those of drain
 	closeOnce  sync.Once
 	deadline   time.Time       // of handlers and callbacks; set by close
 	base       context.Context // parent of the messages' contexts
@@ -30,11 +31,14 @@ type subscription struct {
 	pumpDone   chan struct{}  // closed when the pump's goroutine ends
 	watchers   sync.WaitGroup // of slow and nacked messages, and of failures
 	watched    atomic.Int32   // messages that have a watcher, fail, or are in redeliveries
+	halted     chan struct{}  // closed when the pump stops
+	drained    atomic.Bool    // it was cancelled, and nothing is left to be handled
 	done       chan struct{}  // closed at the end of finish
 	late       error          // names the callbacks that had not returned then
 
 	trusted  bool // the Unmarshaler is one of this package: it neither panics nor blocks
 	durable  bool // to settle a message calls the DedupeStore
+	drains   bool // it answers for what no sender keeps; not where the topic ends with it
 	code     userCode
 	handling handling
 
@@ -43,11 +47,11 @@ type subscription struct {
 	stopped      bool                // the pump takes no further redelivery
 }
 
-// newSubscription joins the topic and emits its messages until close is called, ctx is done, or gone is closed. It
-// returns nil if the topic has ended.
-func newSubscription(ctx context.Context, s *Subscriber, topic string, t *dispatch.Topic, gone <-chan struct{}) *subscription {
+// newSubscription joins the topic and emits its messages until close is called, ctx is done, or the listener is. It returns nil
+// if the topic has ended.
+func newSubscription(ctx context.Context, s *Subscriber, topic string, t *dispatch.Topic, l listener) *subscription {
 	sub := &subscription{
-		subscriber: s, topic: topic,
+		subscriber: s, topic: topic, listener: l, drains: !t.IsEphemeral(), halted: make(chan struct{}),
 		out: make(chan *message.Message, s.cfg.MaxInFlight), ctxDone: ctx.Done(),
 		wake: make(chan struct{}, 1), closing: make(chan struct{}), done: make(chan struct{}), pumpDone: make(chan struct{}),
 		handling: handling{timeout: s.cfg.AckWaitTimeout},
@@ -63,10 +67,11 @@ func newSubscription(ctx context.Context, s *Subscriber, topic string, t *dispat
 		return nil
 	}
 	sub.durable = sub.member.AcksImmediately()
+	s.manager.subscriptions.add(sub)
 	p := &pump{subscription: sub, ackImmediately: s.cfg.Key != nil || sub.durable}
 	go p.run() // Ends after close; finish waits for it, unless a callback does not return.
 	stop := context.AfterFunc(ctx, sub.closeInTime)
-	go p.finish(stop, gone) // Ends soon after the deadline of close at the latest; Close waits for done.
+	go p.finish(stop) // Ends soon after the deadline of close at the latest; Close waits for done.
 	return sub
 }
 
@@ -96,14 +101,17 @@ func (s *subscription) close(deadline time.Time) {
 	s.notify()
 }
 
+// isCancelled reports whether the subscription closes, or will as its context is done.
+func (s *subscription) isCancelled() bool { return isClosed(s.closing) || isClosed(s.ctxDone) }
+
 // closeInTime is close with the usual deadline.
 func (s *subscription) closeInTime() { s.close(time.Now().Add(s.subscriber.cfg.CloseTimeout)) }
 
 // finish waits for close, or closes the subscription when the listener is gone, and ends it.
-func (p *pump) finish(stop func() bool, gone <-chan struct{}) {
+func (p *pump) finish(stop func() bool) {
 	select {
 	case <-p.closing:
-	case <-gone:
+	case <-p.listener.Done():
 		p.closeInTime()
 	}
 	stop()
@@ -111,12 +119,15 @@ func (p *pump) finish(stop func() bool, gone <-chan struct{}) {
 	p.awaitPump()
 	p.watchers.Wait() // soon after base at the latest
 	p.inStore(p.member.Leave)
+	p.awaitOthers()
+	p.syncAcks()
 	timer.Stop()
 	p.cancelBase()
 	close(p.out)
 	p.late = p.code.late()
 	p.sayLate(p.late)
 	p.subscriber.forget(p.subscription)
+	p.subscriber.manager.subscriptions.remove(p.subscription)
 	close(p.done)
 }
 

@@ -136,9 +136,6 @@ func (p *pump) awaitPump() {
 			break
 		}
 	}
-	if p.decoding.busy {
-		p.giveBack(p.decoding.delivery)
-	}
 	p.stop()
 }
 

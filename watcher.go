@@ -34,8 +34,8 @@ func (s *subscription) watch(f flight, slow *slow) {
 // settle ends a delivery that was handled.
 func (s *subscription) settle(d dispatch.Delivery) { s.inStore(func() { s.member.Settle(d) }) }
 
-// giveBack returns a delivery to its group.
-func (s *subscription) giveBack(d dispatch.Delivery) { s.inStore(func() { s.member.Return(d) }) }
+// giveBack returns deliveries to their group.
+func (s *subscription) giveBack(ds ...dispatch.Delivery) { s.inStore(func() { s.member.Return(ds...) }) }
 
 // endWatch makes room for another message.
 func (s *subscription) endWatch() {
@@ -82,7 +82,7 @@ func (s *subscription) retry(d dispatch.Delivery) bool {
 		s.failAgain(d, reason)
 		return false
 	}
-	if s.sleep(s.delay(d.Attempt)) {
+	if s.sleep(s.delay(d.Attempt), &d) {
 		switch {
 		case s.member.HandOver(d):
 			return false
@@ -94,10 +94,10 @@ func (s *subscription) retry(d dispatch.Delivery) bool {
 	return false
 }
 
-// sleep waits before another attempt. It returns false when the subscription closes.
-func (s *subscription) sleep(delay time.Duration) bool {
+// sleep waits before another attempt. It returns false when the subscription closes and does not answer for the message.
+func (s *subscription) sleep(delay time.Duration, d *dispatch.Delivery) bool {
 	if delay <= 0 {
-		return !isClosed(s.closing)
+		return !isClosed(s.closing) || s.outlastsClose(d)
 	}
 	timer := time.NewTimer(delay)
 	defer timer.Stop()
@@ -105,6 +105,14 @@ func (s *subscription) sleep(delay time.Duration) bool {
 	case <-timer.C:
 		return true
 	case <-s.closing:
+	}
+	if !s.outlastsClose(d) {
+		return false
+	}
+	select {
+	case <-timer.C:
+		return true
+	case <-s.halted:
 		return false
 	}
 }
@@ -159,10 +167,27 @@ func (s *subscription) popRedelivery() (d dispatch.Delivery, ok bool) {
 	return d, true
 }
 
+// takeKeptRedeliveries returns those of the queue that a connected sender keeps.
+func (s *subscription) takeKeptRedeliveries() (kept []dispatch.Delivery) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var unkept []dispatch.Delivery
+	for _, d := range s.redeliveries {
+		if d.Unkept() {
+			unkept = append(unkept, d)
+		} else {
+			kept = append(kept, d)
+		}
+	}
+	s.redeliveries = unkept
+	return kept
+}
+
 // endRedeliveries refuses further redeliveries and returns those that are queued.
 func (s *subscription) endRedeliveries() []dispatch.Delivery {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stopped = true
+	close(s.halted)
 	return s.redeliveries
 }

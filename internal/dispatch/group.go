@@ -46,6 +46,11 @@ func (g *group) popNext() (Delivery, bool) {
 		g.returned = g.returned[1:]
 		return d, true
 	}
+	return g.popCursor()
+}
+
+// popCursor takes the next message of the log.
+func (g *group) popCursor() (Delivery, bool) {
 	r := g.cursor.run
 	if r == nil {
 		return Delivery{}, false
@@ -129,8 +134,13 @@ func (g *group) add(m *Member) {
 }
 
 // stopTaking lets a member take nothing more. The caller has to report what it returns.
-func (g *group) stopTaking(m *Member) (done []settledRange) {
+func (g *group) stopTaking(m *Member) []settledRange {
 	m.stopped = true
+	return g.passOn(m)
+}
+
+// passOn gives what was reserved for a member, or it was notified of, to the others. The caller has to report what it returns.
+func (g *group) passOn(m *Member) (done []settledRange) {
 	g.removeWaiter(m)
 	for _, d := range m.takeHanded() {
 		done = append(done, g.giveBack(d)...)
@@ -187,15 +197,16 @@ func (g *group) position() uint64 {
 	return g.topic.pos
 }
 
-// Member is one consumer of a group. Its methods are safe for concurrent use. waiting, handed, stopped and left are
-// guarded by Topic.mu.
+// Member is one consumer of a group. Its methods are safe for concurrent use. Topic.mu guards all fields but group and notify.
 type Member struct {
 	group   *group
 	notify  func()
 	waiting bool       // in group.waiters
 	handed  []Delivery // by another member: no other takes them
-	stopped bool       // it takes nothing more
-	left    bool
+
+	draining bool // it takes only what TakeUnkept returns
+	stopped  bool // it takes nothing more
+	left     bool
 }
 
 // deferAcksFrom is the number of ready messages from which a late ack leaves no member without messages, even if
@@ -234,7 +245,7 @@ func (m *Member) pop(toClaim bool) (d Delivery, deferAcks, ok bool, after afterP
 	g := m.group
 	g.topic.mu.Lock()
 	defer g.topic.mu.Unlock()
-	if m.stopped || g.dropped {
+	if m.stopped || m.draining || g.dropped {
 		return d, false, false, after
 	}
 	if len(m.handed) > 0 {
@@ -256,11 +267,14 @@ func (m *Member) pop(toClaim bool) (d Delivery, deferAcks, ok bool, after afterP
 	return d, !g.topic.ackImmediately && g.ready() >= deferAcksFrom, ok, after
 }
 
-// Return gives a delivery back: it is the group's next message again, in its place in the log.
-func (m *Member) Return(d Delivery) {
+// Return gives deliveries back: they are the group's next messages again, in their place in the log.
+func (m *Member) Return(ds ...Delivery) {
 	g := m.group
+	var done []settledRange
 	g.topic.mu.Lock()
-	done := g.giveBack(d)
+	for _, d := range ds {
+		done = append(done, g.giveBack(d)...)
+	}
 	g.topic.mu.Unlock()
 	g.topic.report(done)
 }
@@ -291,7 +305,7 @@ func (m *Member) Yield(ds ...Delivery) {
 	for _, d := range ds {
 		done = append(done, g.giveBack(d)...)
 	}
-	if !m.stopped {
+	if !m.stopped && !m.draining {
 		g.addWaiter(m)
 	}
 	if first {
@@ -309,6 +323,9 @@ func (m *Member) StopTaking() {
 	g.topic.mu.Unlock()
 	g.topic.report(done)
 }
+
+// Topic is the topic of the member's group.
+func (m *Member) Topic() *Topic { return m.group.topic }
 
 // AcksImmediately reports whether acks are urgent at all times.
 func (m *Member) AcksImmediately() bool { return m.group.topic.ackImmediately }

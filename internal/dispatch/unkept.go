@@ -16,14 +16,15 @@ func (g *group) eachReady(f func(Delivery)) {
 }
 
 // Unkept returns copies of the messages that a group has not settled, no member has, and no connected sender keeps, each
-// once and in the order of the log: they are lost with the process.
+// once and in the order of the log: they are lost with the process. What is given out once more is not among them: its
+// group had settled it, or has it still.
 func (t *Topic) Unkept() (messages [][]byte) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var all []Delivery
 	for _, g := range t.groups {
 		add := func(d Delivery) {
-			if !d.run.source.Kept() {
+			if !d.run.source.Kept() && !d.Again() {
 				all = append(all, d)
 			}
 		}

@@ -2,7 +2,9 @@
 package flush
 
 import (
+	"context"
 	"runtime"
+	"sync"
 	"sync/atomic"
 )
 
@@ -27,6 +29,10 @@ type Flusher struct {
 	state   atomic.Int32
 	closing atomic.Bool
 	done    chan struct{} // closed when state becomes closed
+
+	syncing atomic.Bool     // there are syncs
+	mu      sync.Mutex      // guards syncs
+	syncs   []chan struct{} // to be closed after the flush that begins next
 }
 
 // New returns a Flusher that runs in the goroutines of workers, or in a new one each time if workers is nil. The flush
@@ -63,7 +69,11 @@ func (f *Flusher) run() {
 			runtime.Gosched()
 		}
 		f.state.Store(flushing)
+		syncs := f.takeSyncs()
 		f.flush()
+		for _, flushed := range syncs {
+			close(flushed)
+		}
 		if f.state.CompareAndSwap(flushing, idle) {
 			if f.closing.Load() {
 				f.closeIfIdle()
@@ -71,6 +81,33 @@ func (f *Flusher) run() {
 			return
 		}
 	}
+}
+
+// Sync waits until a flush that began after this call has ended, the Flusher is closed, or ctx is done.
+func (f *Flusher) Sync(ctx context.Context) {
+	flushed := make(chan struct{})
+	f.mu.Lock()
+	f.syncs = append(f.syncs, flushed)
+	f.syncing.Store(true)
+	f.mu.Unlock()
+	f.Kick()
+	select {
+	case <-flushed:
+	case <-f.done:
+	case <-ctx.Done():
+	}
+}
+
+func (f *Flusher) takeSyncs() []chan struct{} {
+	if !f.syncing.Load() {
+		return nil
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	syncs := f.syncs
+	f.syncs = nil
+	f.syncing.Store(false)
+	return syncs
 }
 
 func (f *Flusher) closeIfIdle() {

@@ -111,6 +111,27 @@ func TestSubscriber_EndsThoughItsGroupCannotBeSettled(t *testing.T) {
 	close(stuck.release)
 }
 
+// TestSubscriber_EndsInTimeHoweverMuchItGivesBack: a group that was dropped settles what comes back, each message in a DedupeStore
+// that does not return.
+func TestSubscriber_EndsInTimeHoweverMuchItGivesBack(t *testing.T) {
+	const count, timeout = 20, 100 * time.Millisecond
+	stuck := stuckStore{make(chan struct{}, count), make(chan struct{})}
+	h := newHouse(t, buffstreams.ManagerConfig{CloseTimeout: timeout, Acked: buffstreams.AckedConfig{Dedupe: stuck}})
+	cfg := h.subscriber
+	cfg.MaxInFlight, cfg.CloseTimeout = count, timeout
+	sub, err := buffstreams.NewSubscriber(cfg, nil)
+	require.NoError(t, err)
+	messages := subscribe(t, sub, h.topic("a"))
+	_, pub := newPeer(t, buffstreams.ManagerConfig{CloseTimeout: 10 * time.Millisecond})
+	require.NoError(t, pub.Publish(h.topic("a"), newMessages(count)...))
+	require.Eventually(t, func() bool { return len(messages) == count }, patience, time.Millisecond)
+	require.NoError(t, sub.DropGroup(h.topic("a"), cfg.ConsumerGroup))
+	began := time.Now()
+	require.ErrorContains(t, sub.Close(), "AckedConfig.Dedupe")
+	require.Less(t, time.Since(began), timeout+time.Second)
+	close(stuck.release)
+}
+
 // TestSubscriber_StuckCallbacksHoldUpOnlyTheirOwn: other topics of the Subscriber, other groups, and the other messages that
 // MaxInFlight allows go on. A Key or Unmarshaler holds up its subscription.
 func TestSubscriber_StuckCallbacksHoldUpOnlyTheirOwn(t *testing.T) {

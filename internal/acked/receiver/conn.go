@@ -30,6 +30,7 @@ type conn struct {
 	refusal  error         // why the peer will not be welcomed; set before serve starts
 	written  chan struct{} // receives when control frames were taken to be written
 	answered chan struct{} // closed when the peer has answered Goaway
+	farewell chan struct{} // closed when the peer has read all that was written at the end
 	ended    chan struct{} // closed at the end of terminate
 
 	// The reader's.
@@ -52,6 +53,7 @@ type conn struct {
 	goawaySent     bool
 	goawayAnswered bool      // the peer lives, and keeps what is not settled
 	failureSent    bool      // nothing may follow it
+	farewellSent   bool      // the last ping was sent, and not answered
 	pendingControl []byte    // frames to write before the acks
 	dirty          []*stream // that have acks to write
 }
@@ -60,7 +62,7 @@ func newConn(r *Receiver, nc net.Conn) *conn {
 	c := &conn{
 		receiver: r, nc: nc, host: netio.HostOf(nc.RemoteAddr()),
 		handles: map[uint64]*stream{}, written: make(chan struct{}, 1),
-		answered: make(chan struct{}), ended: make(chan struct{}),
+		answered: make(chan struct{}), farewell: make(chan struct{}), ended: make(chan struct{}),
 	}
 	if r.cfg.TLS != nil {
 		c.nc = tls.Server(netio.Patient(nc, r.cfg.WriteTimeout), r.cfg.TLS)

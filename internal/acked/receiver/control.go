@@ -130,6 +130,10 @@ func (c *conn) deleteHandle(handle uint64) {
 
 func (c *conn) pong(id uint64) {
 	c.mu.Lock()
+	if c.farewellSent && id == farewellPing {
+		c.farewellSent = false
+		close(c.farewell)
+	}
 	answered := false
 	if c.goawaySent && id == goawayPing {
 		answered = !c.goawayAnswered

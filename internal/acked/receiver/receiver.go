@@ -286,10 +286,19 @@ func (r *Receiver) connections() []*conn {
 	return conns
 }
 
-// EndMembers closes Done, and waits until no subscription is left, or ctx is done. Their acks still flow.
-func (r *Receiver) EndMembers(ctx context.Context) {
-	r.endMembers.Do(func() { close(r.done) })
-	AwaitMembers(ctx, r.allTopics()...)
+// EndMembers closes Done, upon which the subscriptions end. Their acks still flow.
+func (r *Receiver) EndMembers() { r.endMembers.Do(func() { close(r.done) }) }
+
+// HasMembers reports whether a topic has a subscription.
+func (r *Receiver) HasMembers() bool {
+	return slices.ContainsFunc(r.allTopics(), (*dispatch.Topic).HasMembers)
+}
+
+// Knows reports whether the Receiver remembers a publisher.
+func (r *Receiver) Knows(publisher [16]byte) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.publishers[publisher] != nil
 }
 
 func (r *Receiver) allTopics() []*dispatch.Topic {
@@ -298,29 +307,16 @@ func (r *Receiver) allTopics() []*dispatch.Topic {
 	return slices.Collect(maps.Values(r.topics))
 }
 
-// AwaitMembers waits until topics have no member, or ctx is done.
-func AwaitMembers(ctx context.Context, topics ...*dispatch.Topic) {
-	poll := time.NewTicker(2 * time.Millisecond)
-	defer poll.Stop()
-	for slices.ContainsFunc(topics, (*dispatch.Topic).HasMembers) {
-		select {
-		case <-poll.C:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// Close drains, closes Done, writes the acks that are due, closes every connection and waits for its goroutines; ctx bounds
-// the writing. Publishers keep what was not handled. It is called once.
+// Close drains, closes Done, writes the acks that are due, waits a moment for the peers to have read them, closes every
+// connection and waits for its goroutines; ctx bounds the writing. Publishers keep what was not handled. It is called once.
 func (r *Receiver) Close(ctx context.Context) error {
 	r.cancel()
 	r.Drain()
-	defer r.endMembers.Do(func() { close(r.done) })
+	defer r.EndMembers()
 	defer r.leaveStore()
 	defer context.AfterFunc(ctx, r.leaveStore)()
 	for _, c := range r.connections() {
-		c.flushAndClose(ctx)
+		r.wg.Go(func() { c.flushAndClose(ctx) }) // ends soon after ctx at the latest
 	}
 	r.wg.Wait()
 	if r.committer != nil {

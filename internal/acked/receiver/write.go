@@ -1,7 +1,6 @@
 package receiver
 
 import (
-	"context"
 	"crypto/tls"
 	"io"
 	"strings"
@@ -128,14 +127,6 @@ func (c *conn) appendGoaway() bool {
 	c.appendControlLocked(&wire.Frame{Body: &wire.Frame_Goaway{Goaway: &wire.Goaway{Reason: "the listener closes"}}})
 	c.appendControlLocked(&wire.Frame{Body: &wire.Frame_Ping{Ping: &wire.Ping{Id: goawayPing}}})
 	return true
-}
-
-// flushAndClose closes the connection when the acks that are due were written, or ctx is done.
-func (c *conn) flushAndClose(ctx context.Context) {
-	defer context.AfterFunc(ctx, c.closeNow)()
-	c.flusher.Kick()
-	c.flusher.Close()
-	_ = c.nc.Close()
 }
 
 // sendFailure tells the peer why the connection ends, and lets it read that.

@@ -14,6 +14,9 @@ type condition struct {
 	err  error
 }
 
+// Publisher is the id by which receivers know the Sender, apart from streams that have an identity of their own.
+func (s *Sender) Publisher() [16]byte { return s.cfg.Identity.Publisher }
+
 // Undelivered is the number of messages for a topic that no receiver is known to hold now: see session.Client.Undelivered.
 func (s *Sender) Undelivered(topic string) int {
 	s.mu.Lock()

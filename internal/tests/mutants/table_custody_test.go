@@ -4,7 +4,7 @@ package mutants
 var custodyMutants = []mutant{
 	{
 		"a listener that closes has nothing more handled", "manager_close.go",
-		"\tawaitHandled(ctx, l)\n", "",
+		"\tpoll(ctx, func() bool { return l.OnlyCopies() == 0 })\n", "",
 		probe{"internal/tests", "^TestManager_CloseLetsSubscriptionsHandle$", ""},
 	},
 	{

@@ -133,7 +133,7 @@ var groupMutants = []mutant{
 	},
 	{
 		"a member that closes keeps what it was handed", "internal/dispatch/group.go",
-		"\tm.stopped = true\n\tg.removeWaiter(m)\n\tfor _, d := range m.takeHanded() {", "\tm.stopped = true\n\tg.removeWaiter(m)\n\tfor _, d := range m.handed[len(m.handed):] {",
+		"\tg.removeWaiter(m)\n\tfor _, d := range m.takeHanded() {", "\tg.removeWaiter(m)\n\tfor _, d := range m.handed[len(m.handed):] {",
 		dispatchProbe("TestMember_StopTakingLeavesAllToTheOthers"),
 	},
 	{
@@ -179,5 +179,17 @@ var groupMutants = []mutant{
 		"a closed Subscriber is waited for", "ready.go",
 		"\t\tcase <-ended:\n", "",
 		probe{"internal/tests", "^TestReady_EndsWithItsOwner$", ""},
+	},
+
+	// Custody.
+	{
+		"copies that nobody settles count as lost", "internal/dispatch/unkept.go",
+		"if !d.run.source.Kept() && !d.Again() {", "if !d.run.source.Kept() {",
+		dispatchProbe("TestUnkept_HasNothingThatIsGivenAgain"),
+	},
+	{
+		"a Manager does not know its own senders", "manager_close.go",
+		"if dialed == bound || o.listener.Knows(s.Publisher()) {", "if dialed == bound {",
+		probe{"internal/tests", "^TestManager_CloseKnowsItsOwnSenders$", ""},
 	},
 }
