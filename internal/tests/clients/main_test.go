@@ -3,6 +3,7 @@ package clients
 import (
 	"bufio"
 	"context"
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -23,7 +24,11 @@ const asPeer = "BUFFSTREAMS_TEST_PEER"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asPeer) == "" {
-		os.Exit(m.Run())
+		flag.Parse()
+		_ = flag.Set("test.parallel", "6") // tests that wait for processes and backoffs most of their time
+		code := m.Run()
+		typescript.remove()
+		os.Exit(code)
 	}
 	if err := peerMain(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -36,6 +36,7 @@ func languages() []language {
 			return []string{self}
 		}, env: []string{asPeer + "=1"}},
 		{name: "python", command: pythonPeer, env: []string{"PYTHONPATH=" + filepath.Join(clientsDir, "python", "src"), "PYTHONDONTWRITEBYTECODE=1"}},
+		{name: "typescript", command: typescriptPeer},
 	}
 }
 
