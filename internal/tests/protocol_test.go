@@ -104,15 +104,17 @@ func TestProtocol_DocumentedSessionWithTheListener(t *testing.T) {
 	require.NoError(t, requireResult(t, closed))
 }
 
-func TestProtocol_DocumentedSessionWithThePublisher(t *testing.T) {
+// withThePublisher plays the document's receiver to a publisher, which has to write the document's bytes.
+func withThePublisher(t *testing.T, frames []documented, messages ...*message.Message) {
+	t.Helper()
 	ln, address := listenPeer(t)
 	pub := senderOf(t, buffstreams.AckedConfig{}, buffstreams.ConfirmHandled)
 	result := later(func() error {
-		return pub.Publish(strings.TrimSuffix(address, "a")+"orders", message.NewMessage("m-1", []byte("hello")))
+		return pub.Publish(strings.TrimSuffix(address, "a")+"orders", messages...)
 	})
 	conn, err := ln.Accept()
 	p := newWirePeer(t, conn, err)
-	for i, f := range documentedFrames(t, "session") {
+	for i, f := range frames {
 		if !f.sender {
 			p.write(f.bytes)
 			continue
@@ -130,6 +132,20 @@ func TestProtocol_DocumentedSessionWithThePublisher(t *testing.T) {
 		require.Equal(t, hex.EncodeToString(f.bytes), hex.EncodeToString(got), "frame %d, %s", i+1, f.name)
 	}
 	require.NoError(t, requireResult(t, result))
+}
+
+func TestProtocol_DocumentedSessionWithThePublisher(t *testing.T) {
+	withThePublisher(t, documentedFrames(t, "session"), message.NewMessage("m-1", []byte("hello")))
+}
+
+func TestProtocol_DocumentedCredit(t *testing.T) {
+	greeting := documentedFrames(t, "session")[:2]
+	end := documented{bytes: sealed(payloadOf(t, &wire.Ack{Handle: 1, Next: 4, Settled: []uint64{1, 3}}))}
+	var messages []*message.Message
+	for _, id := range []string{"m-1", "m-2", "m-3"} {
+		messages = append(messages, message.NewMessage(id, []byte("hello")))
+	}
+	withThePublisher(t, append(append(greeting, documentedFrames(t, "credit")...), end), messages...)
 }
 
 func TestProtocol_DocumentedChecksum(t *testing.T) {

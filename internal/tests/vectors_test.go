@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
@@ -42,6 +44,17 @@ type vectorPeer struct {
 	*wirePeer
 	acked  map[uint64]bool
 	credit bool
+	at     uint64 // the last Opened.next
+	// What may come before the end of a connection.
+	farewell string
+}
+
+func (p *vectorPeer) settle(pairs []uint64) {
+	for i := 0; i+1 < len(pairs); i += 2 {
+		for seq := pairs[i]; seq <= pairs[i+1]; seq++ {
+			p.acked[seq] = true
+		}
+	}
 }
 
 // code is the name of a code without its prefix, with a space before it; empty for none.
@@ -67,14 +80,12 @@ func (p *vectorPeer) next() (text string, ended bool) {
 		switch f := decodeFrame(p.t, frame).(type) {
 		case *wire.Ack:
 			p.credit = p.credit || f.CreditMessages > 0
-			for i := 0; i+1 < len(f.Settled); i += 2 {
-				for seq := f.Settled[i]; seq <= f.Settled[i+1]; seq++ {
-					p.acked[seq] = true
-				}
-			}
+			p.settle(f.Settled)
 			return "Ack", false
 		case *wire.Want, *wire.Release:
 		case *wire.Opened:
+			p.at = f.Next
+			p.settle(f.Settled)
 			return "Opened" + codeText(f.Code), false
 		case *wire.Reject:
 			return "Reject" + codeText(f.Code), false
@@ -101,8 +112,11 @@ func (p *vectorPeer) expect(want string) {
 			return
 		}
 		got, ended := p.next()
-		if got == "Ack" && !ended {
+		if got == "Ack" && !ended || want == "closes" && got == p.farewell {
 			continue
+		}
+		if at := strings.TrimPrefix(want, "Opened next "); at != want && got == "Opened" {
+			got = fmt.Sprint("Opened next ", p.at)
 		}
 		var first, last, end uint64
 		if n, _ := fmt.Sscanf(want, "Publish %d %d", &first, &end); n == 2 { // it may come in several frames
@@ -123,17 +137,98 @@ func (p *vectorPeer) bytes(text string) {
 	p.write(data)
 }
 
+// frameVectors are testdata/vectors/frames.json.
+type frameVectors struct {
+	Frames []struct {
+		Name, Side, Kind, Hex string
+		Fields                json.RawMessage
+	}
+	Envelopes []struct {
+		Name, Hex, UUID string
+		Payload         []byte
+		Metadata        map[string][]byte
+		Invalid         bool
+	}
+}
+
+func readFrameVectors(t *testing.T) (file frameVectors) {
+	t.Helper()
+	data, err := os.ReadFile("../../testdata/vectors/frames.json")
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(data, &file))
+	require.NotEmpty(t, file.Frames)
+	require.NotEmpty(t, file.Envelopes)
+	return file
+}
+
+func TestVectors_Frames(t *testing.T) {
+	bodies := (&wire.Frame{}).ProtoReflect().Descriptor().Oneofs().ByName("body").Fields()
+	kinds := map[string]bool{}
+	for _, v := range readFrameVectors(t).Frames {
+		kinds[v.Kind] = true
+		var field protoreflect.FieldDescriptor
+		for i := range bodies.Len() {
+			if string(bodies.Get(i).Message().Name()) == v.Kind {
+				field = bodies.Get(i)
+			}
+		}
+		require.NotNil(t, field, v.Kind)
+		frame := &wire.Frame{}
+		body := frame.ProtoReflect().NewField(field)
+		require.NoError(t, protojson.Unmarshal(v.Fields, body.Message().Interface()), v.Name)
+		frame.ProtoReflect().Set(field, body)
+		payload, err := proto.MarshalOptions{Deterministic: true}.Marshal(frame)
+		require.NoError(t, err)
+		require.Equal(t, v.Hex, hex.EncodeToString(sealed(payload)), v.Name)
+	}
+	require.Len(t, kinds, bodies.Len(), "each kind has a vector")
+}
+
+func TestVectors_Envelopes(t *testing.T) {
+	for _, v := range readFrameVectors(t).Envelopes {
+		data, err := hex.DecodeString(v.Hex)
+		require.NoError(t, err)
+		msg, err := (buffstreams.EnvelopeMarshaler{}).Unmarshal("", data)
+		if v.Invalid {
+			require.Error(t, err, v.Name)
+			continue
+		}
+		require.NoError(t, err, v.Name)
+		require.Equal(t, v.UUID, msg.UUID, v.Name)
+		require.Equal(t, string(v.Payload), string(msg.Payload), v.Name)
+		require.Len(t, msg.Metadata, len(v.Metadata), v.Name)
+		for key, value := range v.Metadata {
+			require.Equal(t, string(value), msg.Metadata[key], v.Name)
+		}
+	}
+}
+
+// The document spells out the same frames as the data.
+func TestProtocol_DocumentedFrames(t *testing.T) {
+	vectors, documented := readFrameVectors(t).Frames, documentedFrames(t, "frames")
+	require.Len(t, documented, len(vectors))
+	for i, f := range documented {
+		require.Equal(t, vectors[i].Hex, hex.EncodeToString(f.bytes), f.name)
+		require.Equal(t, vectors[i].Side == "sender", f.sender, f.name)
+	}
+}
+
 func TestVectors_Listener(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	go ackAll(messages)
 	for _, v := range readVectors(t, "listener.json") {
 		t.Run(v.Name, func(t *testing.T) {
-			p := &vectorPeer{wirePeer: dialPeer(t, h.address), acked: map[uint64]bool{}}
+			dial := func() *vectorPeer { return &vectorPeer{wirePeer: dialPeer(t, h.address), acked: map[uint64]bool{}} }
+			p := dial()
 			for _, step := range v.Steps {
-				if step.Send != "" {
+				switch {
+				case step.Send == "cut":
+					p.cut()
+					p = dial()
+				case step.Send != "":
 					p.bytes(step.Send)
-				} else {
+				default:
 					p.expect(step.Expect)
 				}
 			}
@@ -144,7 +239,7 @@ func TestVectors_Listener(t *testing.T) {
 func TestVectors_Sender(t *testing.T) {
 	results := map[string]error{
 		"never sent": buffstreams.ErrNeverSent, "limit": buffstreams.ErrLimit, "fenced": buffstreams.ErrFenced,
-		"failed": buffstreams.ErrHandlingFailed,
+		"failed": buffstreams.ErrHandlingFailed, "gone": buffstreams.ErrTopicGone,
 	}
 	for _, v := range readVectors(t, "sender.json") {
 		t.Run(v.Name, func(t *testing.T) {
@@ -159,7 +254,7 @@ func TestVectors_Sender(t *testing.T) {
 			for _, step := range v.Steps {
 				if p == nil {
 					conn, err := ln.Accept()
-					p = &vectorPeer{wirePeer: newWirePeer(t, conn, err), acked: map[uint64]bool{}}
+					p = &vectorPeer{wirePeer: newWirePeer(t, conn, err), acked: map[uint64]bool{}, farewell: "Failure PROTOCOL"}
 				}
 				switch {
 				case step.Send == "cut":
@@ -180,6 +275,10 @@ func TestVectors_Sender(t *testing.T) {
 				}
 			case "ok":
 				require.NoError(t, requireResult(t, result))
+			case "any":
+			case "refused":
+				var refused *buffstreams.PeerError
+				require.ErrorAs(t, requireResult(t, result), &refused)
 			default:
 				require.ErrorIs(t, requireResult(t, result), results[v.Result])
 				require.Error(t, results[v.Result])

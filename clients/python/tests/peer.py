@@ -1,0 +1,79 @@
+"""A process of the interoperability tests: python3 peer.py pub|sub|send ADDRESS TOPIC.
+
+pub publishes each line of its input and prints "ok LINE" when it was handled; sub prints "listening PORT", then each message, and
+acks it; send publishes COUNT messages of SIZE bytes as fast as it can, and take receives as many: both print messages a second.
+"""
+
+import asyncio
+import signal
+import sys
+import time
+from collections import deque
+
+from buffstreams import Listener, Message, Publisher
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+async def pub(address: str, topic: str) -> None:
+    publisher, tasks = Publisher(address), set()
+
+    async def one(line: bytes) -> None:
+        await publisher.publish(topic, Message(line), handled=True, timeout=120)
+        say("ok " + line.decode())
+
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while line := await reader.readline():
+        tasks.add(asyncio.create_task(one(line.rstrip(b"\n"))))
+    await asyncio.gather(*tasks)
+    await publisher.close()
+
+
+async def sub(address: str, topic: str) -> None:
+    listener, done = Listener(address), asyncio.Event()
+    await listener.start()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, done.set)
+    say(f"listening {listener.port}")
+
+    async def handle() -> None:
+        async for delivery in listener.subscribe(topic):
+            say(delivery.payload.decode())
+            delivery.ack()
+
+    handler = asyncio.create_task(handle())
+    await done.wait()
+    await listener.close()
+    await handler
+
+
+async def send(address: str, topic: str, count: int, size: int) -> None:
+    publisher, begin = Publisher(address), time.monotonic()
+    batch, waits = [Message(bytes(size), uuid="x") for _ in range(500)], deque()
+    for at in range(0, count, len(batch)):
+        waits.append(asyncio.create_task(publisher.publish(topic, *batch[: count - at], handled=True)))
+        if len(waits) > 16:
+            await waits.popleft()
+    await asyncio.gather(*waits)
+    say(f"{count / (time.monotonic() - begin):.0f}")
+    await publisher.close()
+
+
+async def take(address: str, topic: str, count: int) -> None:
+    listener, begin = Listener(address), 0.0
+    await listener.start()
+    say(f"listening {listener.port}")
+    async for delivery in listener.subscribe(topic):
+        begin, count = begin or time.monotonic(), count - 1
+        delivery.ack()
+        if not count:
+            break
+    say(f"{int(sys.argv[4]) / (time.monotonic() - begin):.0f}")
+    await listener.close()
+
+
+if __name__ == "__main__":
+    commands = {"pub": pub, "sub": sub, "send": send, "take": take}
+    asyncio.run(commands[sys.argv[1]](*sys.argv[2:4], *map(int, sys.argv[4:])))

@@ -1,0 +1,63 @@
+// A process of the interoperability tests; clients/python/tests/peer.py says what the commands are.
+
+import { createInterface } from "node:readline";
+import { Listener, Publisher } from "../src/index.ts";
+
+const say = (line: string) => process.stdout.write(line + "\n");
+const [command, address = "", topic = "", ...rest] = process.argv.slice(2);
+const [count = 0, size = 0] = rest.map(Number);
+
+async function pub(): Promise<void> {
+  const publisher = new Publisher(address);
+  const calls: Promise<void>[] = [];
+  for await (const line of createInterface({ input: process.stdin })) {
+    const call = publisher.publish(topic, [{ payload: Buffer.from(line) }], { handled: true, timeout: 120_000 });
+    calls.push(call.then(() => void say("ok " + line)));
+  }
+  await Promise.all(calls);
+  await publisher.close();
+}
+
+async function sub(): Promise<void> {
+  const listener = new Listener(address);
+  await listener.start();
+  const deliveries = listener.subscribe(topic);
+  process.on("SIGTERM", () => void listener.close());
+  say(`listening ${listener.port}`);
+  for await (const delivery of deliveries) {
+    say(delivery.payload.toString());
+    delivery.ack();
+  }
+}
+
+async function send(): Promise<void> {
+  const publisher = new Publisher(address);
+  const begin = performance.now();
+  const batch = Array.from({ length: 500 }, () => ({ payload: Buffer.alloc(size), uuid: "x" }));
+  const waits: Promise<void>[] = [];
+  for (let at = 0; at < count; at += batch.length) {
+    waits.push(publisher.publish(topic, batch.slice(0, count - at), { handled: true }));
+    if (waits.length > 16) await waits.shift();
+  }
+  await Promise.all(waits);
+  say(((count / (performance.now() - begin)) * 1000).toFixed(0));
+  await publisher.close();
+}
+
+async function take(): Promise<void> {
+  const listener = new Listener(address);
+  await listener.start();
+  let [taken, begin] = [0, 0];
+  const deliveries = listener.subscribe(topic);
+  say(`listening ${listener.port}`);
+  for await (const delivery of deliveries) {
+    begin ||= performance.now();
+    delivery.ack();
+    if (++taken === count) break;
+  }
+  say(((count / (performance.now() - begin)) * 1000).toFixed(0));
+  await listener.close();
+}
+
+const commands: Record<string, () => Promise<void>> = { pub, sub, send, take };
+await commands[command ?? ""]?.();

@@ -1,0 +1,155 @@
+package clients
+
+import (
+	"bufio"
+	"context"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	buffstreams "github.com/buffstreams/watermill-buffstreams"
+)
+
+// A process of the Go library is this test's own program again: the arguments are those of the other clients' peers.
+const asPeer = "BUFFSTREAMS_TEST_PEER"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asPeer) == "" {
+		flag.Parse()
+		_ = flag.Set("test.parallel", "6") // tests that wait for processes and backoffs most of their time
+		code := m.Run()
+		typescript.remove()
+		os.Exit(code)
+	}
+	if err := peerMain(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func peerMain(args []string) error {
+	numbers := make([]int, 2)
+	for i, arg := range args[3:] {
+		n, err := strconv.Atoi(arg)
+		if err != nil {
+			return err
+		}
+		numbers[i] = n
+	}
+	address, topic := args[1], args[2]
+	switch args[0] {
+	case "pub":
+		return pubLines(address + "/" + topic)
+	case "sub":
+		return subLines(address, topic, 0)
+	case "take":
+		return subLines(address, topic, numbers[0])
+	default:
+		return sendMany(address+"/"+topic, numbers[0], numbers[1])
+	}
+}
+
+// pubLines publishes each line of the input, and says which were handled.
+func pubLines(topic string) error {
+	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+		Confirm: buffstreams.ConfirmHandled, PublishTimeout: 2 * time.Minute,
+	}, nil)
+	if err != nil {
+		return err
+	}
+	var said sync.Mutex
+	var calls sync.WaitGroup
+	lines := bufio.NewScanner(os.Stdin)
+	for lines.Scan() {
+		line := lines.Text()
+		calls.Go(func() {
+			err := pub.Publish(topic, message.NewMessage(line, []byte(line)))
+			said.Lock()
+			defer said.Unlock()
+			if err == nil {
+				fmt.Println("ok " + line)
+			} else {
+				fmt.Fprintln(os.Stderr, err)
+			}
+		})
+	}
+	calls.Wait()
+	return pub.Close()
+}
+
+// subLines says what it receives, and acks it; with a count it says how fast so many came.
+func subLines(address, topic string, count int) error {
+	ln, err := net.Listen("tcp", address) // before the Manager does: the address has port 0
+	if err != nil {
+		return err
+	}
+	manager, err := buffstreams.NewManager(buffstreams.ManagerConfig{
+		Listen: func(string, string) (net.Listener, error) { return ln, nil },
+	})
+	if err != nil {
+		return err
+	}
+	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{Manager: manager, MaxInFlight: 256, CloseTimeout: 5 * time.Second}, nil)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	messages, err := sub.Subscribe(ctx, ln.Addr().String()+"/"+topic)
+	if err != nil {
+		return err
+	}
+	_, port, err := net.SplitHostPort(ln.Addr().String())
+	if err != nil {
+		return err
+	}
+	fmt.Println("listening", port)
+	var begin time.Time
+	taken := 0
+	for msg := range messages {
+		if count == 0 {
+			fmt.Println(string(msg.Payload))
+		} else if taken++; taken == 1 {
+			begin = time.Now()
+		}
+		msg.Ack()
+		if count > 0 && taken == count {
+			fmt.Printf("%.0f\n", float64(count)/time.Since(begin).Seconds())
+			break
+		}
+	}
+	_ = sub.Close() // what is left is the senders'
+	return manager.Close()
+}
+
+func sendMany(topic string, count, size int) error {
+	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{Confirm: buffstreams.ConfirmEnqueued}, nil)
+	if err != nil {
+		return err
+	}
+	begin := time.Now()
+	payload := make([]byte, size)
+	batch := make([]*message.Message, 500)
+	for i := range batch {
+		batch[i] = message.NewMessage("x", payload)
+	}
+	for sent := 0; sent < count; sent += len(batch) {
+		if err := pub.Publish(topic, batch...); err != nil {
+			return err
+		}
+	}
+	if err := pub.Close(); err != nil {
+		return err
+	}
+	fmt.Printf("%.0f\n", float64(count)/time.Since(begin).Seconds())
+	return nil
+}
