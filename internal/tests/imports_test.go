@@ -78,6 +78,7 @@ var helpers = []string{
 // public packages, nothing of its insides. Only the tests may know everything.
 var above = map[string]string{
 	"cmd":            public,
+	"cqrsx":          "",
 	"benchmarks":     public,
 	"examples":       public,
 	"engines":        public,
