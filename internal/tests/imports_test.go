@@ -22,7 +22,7 @@ type room struct {
 // Words for what many rows say.
 const (
 	inout    = "net os syscall crypto/tls" // sockets, files, processes
-	public   = "route pool store framing storage/outbox storage/dedupe"
+	public   = "route pool store framing batch storage/outbox storage/dedupe"
 	anything = "*"
 )
 
@@ -38,6 +38,7 @@ var rooms = map[string]room{
 	},
 	"route":   {own: "internal/netio", others: "backoff", never: "os crypto/tls syscall"},
 	"pool":    {own: "framing internal/flush internal/netio internal/buffers internal/hook", others: "watermill backoff", never: "os/exec net/http"},
+	"batch":   {own: "", others: "watermill watermill/message", never: inout},
 	"store":   {own: "", others: "", never: inout + " sync time"},
 	"framing": {own: "internal/buffers", others: "", never: inout + " sync time"},
 
@@ -78,8 +79,9 @@ var helpers = []string{
 // public packages, nothing of its insides. Only the tests may know everything.
 var above = map[string]string{
 	"cmd":            public,
+	"cqrsx":          "",
 	"benchmarks":     public,
-	"examples":       public,
+	"examples":       public + " cqrsx",
 	"engines":        public,
 	"metrics":        "store",
 	"tracing":        "store",
