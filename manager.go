@@ -39,6 +39,7 @@ type Manager struct {
 	stop    chan struct{}  // ends the ticker
 	wg      sync.WaitGroup // the ticker, and what waits for a Ready
 
+	stats    statsCache[ManagerStats]
 	failures failureQueue
 	done     chan struct{} // closed at the end of Close
 	closeErr error         // of Close, once done is closed
@@ -74,6 +75,9 @@ type listener interface {
 	EndMembers(ctx context.Context)
 	// Unkept returns, by topic, the unsettled messages that no subscription has and no publisher keeps.
 	Unkept() map[string][][]byte
+	// Stats describes the listener. Missing reports whether it drains, and the declared groups that do not exist yet.
+	Stats() receiver.Stats
+	Missing() (draining bool, missing map[string][]string)
 	Close(ctx context.Context) error
 }
 
