@@ -40,6 +40,7 @@ type Manager struct {
 	wg      sync.WaitGroup // the ticker, and what waits for a Ready
 
 	subscriptions subscriptions
+	stats         statsCache[ManagerStats]
 
 	failures failureQueue
 	done     chan struct{} // closed at the end of Close
@@ -82,6 +83,9 @@ type listener interface {
 	Knows(publisher [16]byte) bool
 	// Unkept returns, by topic, the unsettled messages that no subscription has and no publisher keeps.
 	Unkept() map[string][][]byte
+	// Stats describes the listener. Missing reports whether it drains, and the declared groups that do not exist yet.
+	Stats() receiver.Stats
+	Missing() (draining bool, missing map[string][]string)
 	Close(ctx context.Context) error
 }
 

@@ -29,6 +29,9 @@ type plainReceiver struct {
 	abandoned chan struct{} // closed when Close begins: no consumer makes room any more
 	done      chan struct{} // closed when the subscriptions are to end
 	draining  sync.Once
+	drains    atomic.Bool
+	received  atomic.Uint64
+	rejected  atomic.Uint64
 	ending    sync.Once // closes done
 }
 
@@ -129,10 +132,27 @@ func (p *plainReceiver) Unkept() map[string][][]byte {
 	return map[string][][]byte{p.topic.Name(): p.topic.Unkept()}
 }
 
+// Stats implements listener: of the peers, who say no hello, it says nothing.
+func (p *plainReceiver) Stats() receiver.Stats {
+	return receiver.Stats{
+		Draining: p.drains.Load(), Received: p.received.Load(), Rejected: p.rejected.Load(),
+		Topics: []receiver.TopicStats{{Stats: p.topic.Stats()}},
+	}
+}
+
+// Missing implements listener.
+func (p *plainReceiver) Missing() (draining bool, missing map[string][]string) {
+	if groups := p.topic.Missing(); len(groups) > 0 {
+		missing = map[string][]string{"": groups}
+	}
+	return p.drains.Load(), missing
+}
+
 // Drain closes the socket and the connections. What peers have sent by then is taken, for which consumers may have to make
 // room.
 func (p *plainReceiver) Drain() {
 	p.draining.Do(func() {
+		p.drains.Store(true)
 		if err := p.listener.Close(); err != nil {
 			p.logger.Error("What plain peers were sending was cut", err, p.fields)
 		}
@@ -155,6 +175,7 @@ func (p *plainReceiver) receive(data []byte) error {
 		return pool.ErrClosed
 	}
 	p.held.Add(1)
+	p.received.Add(1)
 	p.topic.Append(p, 0, [][]byte{data}, time.Now(), nil)
 	return nil
 }
@@ -194,6 +215,7 @@ func (p *plainReceiver) Kept() bool { return false }
 // Refused implements dispatch.Source.
 func (p *plainReceiver) Refused(_ uint64, r dispatch.Refusal) {
 	p.held.Add(-1)
+	p.rejected.Add(1)
 	p.logger.Error("Message lost: it was refused, and a plain peer cannot be told", nil,
 		p.fields.Add(watermill.LogFields{"reason": r.Reason}))
 }

@@ -33,6 +33,7 @@ type Publisher struct {
 
 	failures failureQueue
 	dropped  atomic.Uint64 // messages, as Ephemeral is set
+	stats    statsCache[PublisherStats]
 
 	closed   atomic.Bool
 	done     chan struct{}              // closed at the end of Close

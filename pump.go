@@ -103,7 +103,9 @@ func (p *pump) fill() {
 		}
 		if ok {
 			p.out <- f.msg
-			p.inFlight = append(p.inFlight, f)
+			if p.inFlight = append(p.inFlight, f); len(p.inFlight) == 1 {
+				p.noteFirst()
+			}
 		}
 	}
 	if !p.deferAcks || !p.member.Exclusive() {
@@ -183,9 +185,10 @@ func (p *pump) emits(reason error) bool { return reason == nil || p.subscriber.c
 func (p *pump) startFailure(d dispatch.Delivery, msg *message.Message, reason error) {
 	d.Detach()
 	p.watched.Add(1)
+	p.member.Keep(&d)
 	p.watchers.Go(func() { // Ends with fail, at the latest soon after base is cancelled; finish waits for it.
 		p.fail(d, msg, reason)
-		p.endWatch()
+		p.endWatch(d)
 	})
 }
 
@@ -312,6 +315,7 @@ func (p *pump) removeFirst(n int) {
 	left := copy(p.inFlight, p.inFlight[n:])
 	clear(p.inFlight[left:])
 	p.inFlight = p.inFlight[:left]
+	p.noteFirst()
 	if p.ackImmediately || len(p.acked) >= maxDeferred {
 		p.settle()
 	}
@@ -355,7 +359,17 @@ func (p *pump) takeBack() (back []dispatch.Delivery) {
 	}
 	clear(p.inFlight[len(kept):])
 	p.inFlight = kept
+	p.noteFirst()
 	return back
+}
+
+// noteFirst tells Stats which message is the oldest in flight.
+func (p *pump) noteFirst() {
+	if len(p.inFlight) == 0 {
+		p.member.NoteFirst(nil)
+		return
+	}
+	p.member.NoteFirst(&p.inFlight[0].ctx.delivery)
 }
 
 // flight is one delivery as a Watermill message, from its emission to its end.

@@ -25,6 +25,7 @@ type Subscriber struct {
 	ownsManager bool          // the manager is private
 	done        chan struct{} // closed at the end of Close
 	closeErr    error         // of Close; set before done is closed
+	stats       statsCache[SubscriberStats]
 
 	mu     sync.Mutex // guards what follows
 	closed bool

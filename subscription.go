@@ -42,6 +42,8 @@ type subscription struct {
 	code     userCode
 	handling handling
 
+	redelivered, deadLettered atomic.Uint64 // messages
+
 	mu           sync.Mutex          // guards redeliveries and stopped
 	redeliveries []dispatch.Delivery // for the pump to emit again
 	stopped      bool                // the pump takes no further redelivery

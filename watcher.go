@@ -9,6 +9,7 @@ import (
 // startWatcher gives a message that is slow or nacked a goroutine of its own.
 func (s *subscription) startWatcher(f flight) {
 	s.watched.Add(1)
+	s.member.Keep(&f.ctx.delivery)
 	f.ctx.delivery.Detach()
 	slow := s.handling.add(f.msg)
 	s.watchers.Go(func() { s.watch(f, slow) }) // Ends with the delivery, at the latest soon after base; finish waits for it.
@@ -28,7 +29,7 @@ func (s *subscription) watch(f flight, slow *slow) {
 			return // it counts as watched until the pump emits it
 		}
 	}
-	s.endWatch()
+	s.endWatch(d)
 }
 
 // settle ends a delivery that was handled.
@@ -38,7 +39,8 @@ func (s *subscription) settle(d dispatch.Delivery) { s.inStore(func() { s.member
 func (s *subscription) giveBack(ds ...dispatch.Delivery) { s.inStore(func() { s.member.Return(ds...) }) }
 
 // endWatch makes room for another message.
-func (s *subscription) endWatch() {
+func (s *subscription) endWatch(d dispatch.Delivery) {
+	s.member.Dismiss(&d)
 	s.watched.Add(-1)
 	s.notify()
 }
@@ -85,6 +87,7 @@ func (s *subscription) retry(d dispatch.Delivery) bool {
 	if s.sleep(s.delay(d.Attempt), &d) {
 		switch {
 		case s.member.HandOver(d):
+			s.redelivered.Add(1)
 			return false
 		case s.redeliver(d):
 			return true
@@ -135,6 +138,7 @@ func (s *subscription) redeliver(d dispatch.Delivery) bool {
 	}
 	d.Redelivered = true
 	s.redeliveries = append(s.redeliveries, d)
+	s.redelivered.Add(1)
 	s.notify()
 	return true
 }
@@ -146,6 +150,7 @@ func (p *pump) nextRedelivery() (f flight, ok bool) {
 		if !found {
 			return f, false
 		}
+		p.member.Dismiss(&d)
 		msg, _, err := p.decode(&d, false)
 		if ok = p.emits(err); ok {
 			f = p.newFlight(d, msg)

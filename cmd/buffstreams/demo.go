@@ -42,8 +42,9 @@ func newDemo() *cobra.Command {
 	var f demoFlags
 	cmd := &cobra.Command{
 		Use: "demo", Short: "Send a tree of Go files through a router and account for every one", Long: demoHelp,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context()) },
+		Args:    cobra.NoArgs,
+		Example: "  buffstreams demo\n  buffstreams demo --source . --json",
+		RunE:    func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context()) },
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.source, "source", "", "folder to read (default: the src folder of the Go installation)")

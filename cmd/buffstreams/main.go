@@ -13,7 +13,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/buffstreams/watermill-buffstreams/cmd/internal/check"
 	"github.com/buffstreams/watermill-buffstreams/cmd/internal/pipe"
+	"github.com/buffstreams/watermill-buffstreams/cmd/internal/settings"
 )
 
 // exitInterrupted is the code of a command that a signal kept from finishing its work.
@@ -26,9 +28,18 @@ func run() int {
 	defer stop()
 	context.AfterFunc(ctx, stop)   // the second signal ends the process
 	signal.Ignore(syscall.SIGPIPE) // a write to a closed pipe is an error that commands deal with
-	err := newRoot().ExecuteContext(ctx)
+	var c command
+	cmd, err := c.newRoot().ExecuteContextC(ctx)
 	if err == nil {
 		return 0
+	}
+	var state *check.StateError
+	if errors.As(err, &state) {
+		return int(state.State) // its line is written
+	}
+	if parent := cmd.Parent(); parent != nil && parent.Name() == "check" {
+		fmt.Println(check.Result{Check: cmd.Name(), State: check.Unknown, Text: oneLine(err)}.Line())
+		return int(check.Unknown)
 	}
 	fmt.Fprintln(os.Stderr, "buffstreams: "+oneLine(err))
 	if errors.Is(err, pipe.ErrInterrupted) {
@@ -43,14 +54,35 @@ func oneLine(err error) string {
 	return strings.TrimPrefix(text, "buffstreams: ")
 }
 
-func newRoot() *cobra.Command {
+const rootHelp = `Messages over TCP without a broker, for Watermill and BuffStreams.
+
+Every flag can also be set by an environment variable, BUFFSTREAMS_ and its name in capitals, with _ for -: BUFFSTREAMS_TLS_CA; and
+by a profile, a JSON object with flags by their names, such as {"tls-ca": "ca.pem", "timeout": "5s"}. The command line counts
+most, then the environment, then the profile. --profile or BUFFSTREAMS_PROFILE names it.
+
+A token has no flag, as other users of the machine can read command lines: it is in the file of --token-file, in
+BUFFSTREAMS_TOKEN, or in the profile as "token", whose file then only its owner may read.
+
+Exit codes of all commands but check: 0 done; 1 failed, with one line on standard error that says why; 130 interrupted.`
+
+// command is what one execution has read.
+type command struct{ token string }
+
+func (c *command) newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "buffstreams",
 		Short:         "Messages over TCP without a broker, for Watermill and BuffStreams",
+		Long:          rootHelp,
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) (err error) {
+			c.token, err = settings.Apply(cmd)
+			return err
+		},
 	}
-	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newDemo(), newDemoPublisher(), newPub(), newSub(), newOutbox())
+	settings.Register(root)
+	secret := accessFlags{token: &c.token}
+	root.AddCommand(newDemo(), newDemoPublisher(), newPub(secret), newSub(secret), newRequest(secret), newReply(secret), newOutbox(),
+		newBench(secret), newLatency(secret), newCheck(secret), newVersion(), newDocs())
 	return root
 }

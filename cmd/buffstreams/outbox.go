@@ -14,7 +14,9 @@ wait, what these count against the quota in bytes, the first sequence that was n
 Listing opens the outbox, as publishing does, and so fails while another process uses it. Nothing is sent, and no message
 changes; what receivers see of it is that the outbox's epoch is higher when it is opened next.
 
-  --json  one object: dir, streams (destination, topic, pending, bytes, first, next), pending and bytes in total`
+  --json  one object: dir, streams (destination, topic, pending, bytes, first, next), pending and bytes in total
+
+Exit codes: 0 listed; 1 failed.`
 
 func newOutbox() *cobra.Command {
 	cmd := &cobra.Command{
@@ -29,6 +31,8 @@ func newOutboxLs() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "ls DIR", Short: "List what waits in an outbox", Long: outboxLsHelp, Args: cobra.ExactArgs(1),
+		Example: `  buffstreams outbox ls /var/spool/orders
+  buffstreams outbox ls /var/spool/orders --json | jq .pending`,
 		RunE: func(_ *cobra.Command, args []string) error { return pipe.List(args[0], os.Stdout, asJSON) },
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one object")

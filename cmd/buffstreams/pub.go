@@ -13,7 +13,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/cmd/internal/pipe"
 )
 
-const pubHelp = `Publish each line of standard input as a message, or a file as one.
+const pubHelp = `Publish each line of standard input as a message; or BODY, or a file, as one.
 
 ` + topicHelp + `
 
@@ -25,7 +25,10 @@ On the acked wire it stays at the end until all is handled, for at most --timeou
 need again after a crash. On the buffstreams wire, which knows no acks, it is enqueued, and at the end of the input all
 is written to the socket.
 
-An interrupt ends the reading; what was read is confirmed, then the command returns 130. A second one ends it at once.
+With --template payloads and values of --header are templates of Go's text/template: {{.Count}} is the number of the message
+from 1, {{.ID}} its UUID, {{.Time}} {{.Unix}} {{.UnixNano}} the time, {{.Random 10 20}} a text of 10 to 20 letters and digits.
+
+An interrupt ends the reading; what was read is confirmed (with --rate or --count: what was due), then the command returns 130. A second one ends it at once.
 
 With --outbox DIR a line is confirmed, and its --json receipt printed, when it is on disk in the outbox DIR, whether or not
 anybody listens. It is delivered in the background, in order, and again after a crash until it was handled; a subscriber
@@ -39,14 +42,22 @@ One process at a time can use an outbox. It takes up to 1 GiB for a destination,
 type pubFlags struct {
 	wireFlags
 	file, confirm, outbox string
+	headers               []string
+	rate                  float64
+	count                 int
+	template              bool
 	timeout, wait         time.Duration
 	json, drain           bool
 }
 
-func newPub() *cobra.Command {
-	var f pubFlags
+func newPub(secret accessFlags) *cobra.Command {
+	f := pubFlags{wireFlags: wireFlags{accessFlags: secret}}
 	cmd := &cobra.Command{
-		Use: "pub TOPIC", Short: "Publish lines of standard input, or a file", Long: pubHelp,
+		Use: "pub TOPIC [BODY]", Short: "Publish lines of standard input, a text, or a file", Long: pubHelp,
+		Example: `  buffstreams pub 127.0.0.1:5031/greetings hello
+  buffstreams pub 127.0.0.1:5031/orders --file order.json -H type=order -H customer=17
+  buffstreams pub 127.0.0.1:5031/test --template 'number {{.Count}}, {{.Random 10 20}}' --count 1000 --rate 50
+  buffstreams pub tls://host:5031/orders --tls-ca ca.pem --token-file token --outbox /var/spool/orders < orders.ndjson`,
 		Args: f.args,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			topic := ""
@@ -57,6 +68,10 @@ func newPub() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if len(args) == 2 {
+				body := []byte(args[1])
+				o.Body = &body
+			}
 			if f.drain {
 				return pipe.Drain(cmd.Context(), o)
 			}
@@ -66,6 +81,10 @@ func newPub() *cobra.Command {
 	f.register(cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&f.file, "file", "", "publish this file as one message")
+	flags.StringArrayVarP(&f.headers, "header", "H", nil, "metadata as key=value; can be repeated")
+	flags.IntVar(&f.count, "count", 0, "publish BODY or the file so many times; of standard input, at most so many lines")
+	flags.Float64Var(&f.rate, "rate", 0, "messages per second at most (default: no limit)")
+	flags.BoolVar(&f.template, "template", false, "payloads and values of --header are templates: see above")
 	flags.StringVar(&f.confirm, "confirm", "received", "enqueued, received or handled; on the buffstreams wire only enqueued")
 	flags.DurationVar(&f.timeout, "timeout", 30*time.Second, "how long a confirmation may take; with --outbox how long to wait at the end (default there: 0, no end)")
 	flags.DurationVar(&f.wait, "wait", 5*time.Second, "how long to wait at the start for somebody to listen at the address")
@@ -80,7 +99,10 @@ func (f *pubFlags) args(cmd *cobra.Command, args []string) error {
 	if f.drain { // a topic is of no meaning: whatever the outbox has is delivered
 		return cobra.MaximumNArgs(1)(cmd, args)
 	}
-	return cobra.ExactArgs(1)(cmd, args)
+	if f.file != "" {
+		return cobra.ExactArgs(1)(cmd, args)
+	}
+	return cobra.RangeArgs(1, 2)(cmd, args)
 }
 
 // checkOutbox refuses flags that contradict each other; with an outbox it makes the wait endless unless told otherwise.
@@ -113,7 +135,10 @@ func (f *pubFlags) options(cmd *cobra.Command, topic string) (pipe.PubOptions, e
 		return pipe.PubOptions{}, err
 	}
 	common, err := f.wireFlags.options(cmd, topic)
-	o := pipe.PubOptions{Options: common, Outbox: f.outbox, Timeout: f.timeout, Wait: f.wait, File: f.file, In: os.Stdin, Warn: os.Stderr}
+	o := pipe.PubOptions{
+		Options: common, Outbox: f.outbox, Timeout: f.timeout, Wait: f.wait, File: f.file, In: os.Stdin, Warn: os.Stderr,
+		Count: f.count, Rate: f.rate, Compose: pipe.Compose{Headers: f.headers, Template: f.template},
+	}
 	if err != nil {
 		return o, err
 	}
@@ -126,6 +151,12 @@ func (f *pubFlags) options(cmd *cobra.Command, topic string) (pipe.PubOptions, e
 	if f.wait < 0 {
 		return o, fmt.Errorf("--wait %v is negative", f.wait)
 	}
+	if f.count < 0 || f.count == 0 && cmd.Flags().Changed("count") || f.rate < 0 || f.rate == 0 && cmd.Flags().Changed("rate") {
+		return o, fmt.Errorf("--count %d and --rate %v must be positive", f.count, f.rate)
+	}
+	if o.Wire == buffstreams.WireBuffStreams && len(f.headers) > 0 {
+		return o, errors.New("--header is not possible on the buffstreams wire: it has no metadata")
+	}
 	if cmd.Flags().Changed("file") && f.file == "" {
 		return o, errors.New("--file is empty")
 	}
@@ -135,9 +166,7 @@ func (f *pubFlags) options(cmd *cobra.Command, topic string) (pipe.PubOptions, e
 	if o.Wire == buffstreams.WireBuffStreams && !cmd.Flags().Changed("confirm") {
 		f.confirm = "enqueued"
 	}
-	o.Confirm, err = choose("--confirm", f.confirm, map[string]buffstreams.Confirm{
-		"enqueued": buffstreams.ConfirmEnqueued, "received": buffstreams.ConfirmReceived, "handled": buffstreams.ConfirmHandled,
-	})
+	o.Confirm, err = choose("--confirm", f.confirm, confirms)
 	if err == nil && o.Wire == buffstreams.WireBuffStreams && o.Confirm != buffstreams.ConfirmEnqueued {
 		err = fmt.Errorf("--confirm %s is not possible on the buffstreams wire: it knows no acks", f.confirm)
 	}

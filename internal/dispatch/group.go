@@ -3,6 +3,7 @@ package dispatch
 import (
 	"bytes"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,6 +17,7 @@ type group struct {
 	name        string     // empty for a single subscription
 	cursor      *entry     // where the next message is, unless one was returned
 	index       int        // of the next message in the run at the cursor
+	from        uint64     // position of its first message
 	returned    []Delivery // given back, in the order of the log
 	members     []*Member
 	memberCount atomic.Int32 // for readers without the lock
@@ -199,14 +201,17 @@ func (g *group) position() uint64 {
 
 // Member is one consumer of a group. Its methods are safe for concurrent use. Topic.mu guards all fields but group and notify.
 type Member struct {
-	group   *group
-	notify  func()
-	waiting bool       // in group.waiters
-	handed  []Delivery // by another member: no other takes them
-
-	draining bool // it takes only what TakeUnkept returns
-	stopped  bool // it takes nothing more
+	group    *group
+	notify   func()
+	waiting  bool       // in group.waiters
+	handed   []Delivery // by another member: no other takes them
+	draining bool       // it takes only what TakeUnkept returns
+	stopped  bool       // it takes nothing more
 	left     bool
+
+	first  atomic.Int64      // see NoteFirst; in ns since 1970
+	keptMu sync.Mutex        // a leaf; guards kept
+	kept   map[time.Time]int // deliveries that take longer, by the time at which their messages were received
 }
 
 // deferAcksFrom is the number of ready messages from which a late ack leaves no member without messages, even if

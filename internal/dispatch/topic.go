@@ -338,7 +338,7 @@ func (t *Topic) newcomerLocked(name string) *group {
 
 // newGroupLocked adds a group that starts at the end of the log.
 func (t *Topic) newGroupLocked(name string) *group {
-	g := &group{topic: t, name: name, cursor: t.tail}
+	g := &group{topic: t, name: name, cursor: t.tail, from: t.pos}
 	t.groups = append(t.groups, g)
 	return g
 }

@@ -10,17 +10,18 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
-// ClientConfig sets up a Client. All fields are required but NextStream, ForgetAfter and Agent.
+// ClientConfig sets up a Client. All fields are required but NextStream, ForgetAfter, Agent and Clock.
 type ClientConfig struct {
 	Identity    Identity
-	NextStream  func() uint64 // returns a number that no other stream of the Identity has; nil: this is its only Client
-	Window      Window        // of each stream
-	MaxFrame    int           // largest frame payload accepted, in bytes
-	PingAfter   time.Duration // of silence
-	DeadAfter   time.Duration // of silence, the connection ends
-	ForgetAfter time.Duration // of idleness, a stream is ended at both ends; 0: never
-	IdleCredit  time.Duration // a stream that sent nothing for so long returns its credit
-	Agent       string        // names the software to the peer
+	NextStream  func() uint64    // returns a number that no other stream of the Identity has; nil: this is its only Client
+	Window      Window           // of each stream
+	MaxFrame    int              // largest frame payload accepted, in bytes
+	PingAfter   time.Duration    // of silence
+	DeadAfter   time.Duration    // of silence, the connection ends
+	ForgetAfter time.Duration    // of idleness, a stream is ended at both ends; 0: never
+	IdleCredit  time.Duration    // a stream that sent nothing for so long returns its credit
+	Agent       string           // names the software to the peer
+	Clock       func() time.Time // says how old messages are, in Stats; nil: that is not known
 }
 
 // phase is how far a connection has come.
@@ -66,6 +67,9 @@ type Client struct {
 	refused       []Refused
 	withEvents    []*Outbound // fetched streams with Events
 	freeLater     deferredFree
+
+	now    int64 // what the Client heard last of the time, in ns since 1970; only for ages
+	totals Totals
 }
 
 // NewClient returns a Client without a connection.
@@ -84,7 +88,7 @@ func (c *Client) Stream(name string) *Outbound {
 		c.lastHandle++
 		topic := strings.TrimPrefix(name, ephemeralMark)
 		o = newOutbound(c.cfg.Identity, c.cfg.NextStream(), c.lastHandle, topic, c.cfg.Window, 1)
-		o.freeLater, o.ephemeral = &c.freeLater, isEphemeral(name)
+		o.freeLater, o.totals, o.ephemeral = &c.freeLater, &c.totals, isEphemeral(name)
 		o.setPresence(c.presence)
 		c.streams[name] = o
 		c.register(o)

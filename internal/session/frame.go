@@ -79,7 +79,8 @@ type AckFrame struct {
 // encoding, as a view of the retransmit buffer: it does not change before the next Output.
 type Segment struct {
 	Handle, First uint64
-	Gap, AckNow   bool // as in PublishFrame
+	Count         uint64 // messages
+	Gap, AckNow   bool   // as in PublishFrame
 	Body          []byte
 }
 

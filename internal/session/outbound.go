@@ -60,6 +60,8 @@ type Outbound struct {
 	bytes     int           // encoded size of the chunks that are not freed
 	chunkHint int           // size of the next chunk: a busy stream fills it as it filled the last one
 	freeLater *deferredFree // takes the memory of freed chunks; nil: the garbage collector does
+	totals    *Totals       // of the Client; nil: nothing is counted
+	ages      ages
 
 	// The current connection.
 	state         streamState
@@ -172,7 +174,7 @@ func (o *Outbound) segment(most int) (s Segment, ok bool) {
 		return s, false
 	}
 	s = Segment{
-		Handle: o.handle, First: o.sent, Gap: o.gap, AckNow: len(o.waitReceived) > 0,
+		Handle: o.handle, First: o.sent, Count: count, Gap: o.gap, AckNow: len(o.waitReceived) > 0,
 		Body: c.buf[o.sentOffset : o.sentOffset+size],
 	}
 	o.credit.usedMessages += count

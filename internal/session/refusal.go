@@ -34,8 +34,9 @@ func (c *Client) refuse(o *Outbound, seq uint64, err *PeerError) {
 			w.refuse(seq, err)
 		}
 	}
+	c.totals.Refused++
 	if o.fetched != nil {
-		o.settled.Add(seq, seq)
+		o.countSettled(o.settled.Add(seq, seq))
 		o.fetched.events = append(o.fetched.events, Event{First: seq, Last: seq, Err: err})
 		c.noteEvents(o)
 		return

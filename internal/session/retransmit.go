@@ -16,6 +16,7 @@ func (c *Client) Enqueue(o *Outbound, b *Batch, i int, turn *Turn) (taken int, f
 	}
 	first = o.next
 	if len(o.line) == 0 || o.line[0] == turn {
+		c.noteAge(o)
 		taken = o.enqueue(b, i, turn)
 	}
 	if taken > 0 {
@@ -196,7 +197,7 @@ func (o *Outbound) settle(first, last uint64) {
 		return
 	}
 	if o.fetched != nil {
-		o.settled.Add(first, last)
+		o.countSettled(o.settled.Add(first, last))
 		o.fetched.events = append(o.fetched.events, Event{First: first, Last: last})
 		return
 	}
@@ -213,10 +214,22 @@ func (o *Outbound) settle(first, last uint64) {
 			seq = hi + 1
 		}
 	}
-	o.settled.Add(first, last)
+	o.countSettled(o.settled.Add(first, last))
 	o.compact(first, last)
 	o.dropFront()
 	o.signalRoom()
+}
+
+// countSettled counts messages that were settled, and forgets the ages of those that are needed no longer.
+func (o *Outbound) countSettled(n uint64) {
+	if o.totals != nil {
+		o.totals.Settled += n
+	}
+	if o.pending == 0 {
+		o.ages.clear()
+	} else {
+		o.ages.drop(o.settled.Next())
+	}
 }
 
 // compactBelow says when a chunk is compacted: if at most one in so many of its messages is not settled. A few messages

@@ -10,6 +10,7 @@ import (
 // credit of idle streams and ends those that are idle for long, asks why others get none, and pings a silent peer. The
 // caller must call it a few times a second. An error ends the connection.
 func (c *Client) Tick(now time.Time, timeout func(*Outbound) error) error {
+	c.now = now.UnixNano()
 	idleTick := now.Sub(c.lastIdleTick) >= c.cfg.IdleCredit
 	if idleTick {
 		c.lastIdleTick = now

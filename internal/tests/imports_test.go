@@ -39,7 +39,7 @@ var rooms = map[string]room{
 	"route":   {own: "internal/netio", others: "backoff", never: "os crypto/tls syscall"},
 	"pool":    {own: "framing internal/flush internal/netio internal/buffers internal/hook", others: "watermill backoff", never: "os/exec net/http"},
 	"batch":   {own: "", others: "watermill watermill/message", never: inout},
-	"store":   {own: "", others: "", never: inout + " sync time"},
+	"store":   {own: "", others: "", never: inout + " sync"},
 	"framing": {own: "internal/buffers", others: "", never: inout + " sync time"},
 
 	// The module storage: of the core it knows store alone.

@@ -1,6 +1,9 @@
 package outbox
 
-import "runtime"
+import (
+	"runtime"
+	"time"
+)
 
 // saveEvery bounds the settled messages that can come back after a crash if no append saves that they are settled.
 const saveEvery = 16 << 10
@@ -135,6 +138,7 @@ func (o *Outbox) write(entry []byte) (full bool, err error) {
 
 // publish adds a durable group to the index and to the cache.
 func (o *Outbox) publish(g *group, entry uint64) {
+	now := time.Now()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for i := range g.sections {
@@ -143,6 +147,7 @@ func (o *Outbox) publish(g *group, entry uint64) {
 		s := sec.stream
 		s.durable = sec.first + sec.count
 		s.growTail(o.log.tail, entry, sec)
+		s.noteAge(sec.first, now)
 		s.notify()
 	}
 	o.cache.add(g)

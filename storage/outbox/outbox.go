@@ -6,6 +6,7 @@ import (
 	"hash/crc32"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
@@ -19,6 +20,7 @@ type Outbox struct {
 	seed     uint32   // of every checksum in the log
 	meta     metaStore
 	lock     io.Closer // of the directory, or nil
+	opened   time.Time
 
 	delivery chan struct{} // capacity 1: holds a value from Acquire to release
 
@@ -69,7 +71,7 @@ func Open(cfg Config) (*Outbox, error) {
 		delivery: make(chan struct{}, 1),
 		wake:     make(chan struct{}, 1), closing: make(chan struct{}),
 		index: newIndex(), cache: cache{limit: cfg.CacheBytes},
-		reclaimable: true, newStreams: make(chan struct{}),
+		reclaimable: true, newStreams: make(chan struct{}), opened: time.Now(),
 	}
 	if err := o.recoverLog(disk.fs); err != nil {
 		var corrupt *store.CorruptError

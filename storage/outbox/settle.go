@@ -36,6 +36,7 @@ func (o *Outbox) Settle(k store.Key, through uint64, ranges ...store.Range) erro
 	if settled == 0 {
 		return nil
 	}
+	s.forgetAges()
 	o.unsaved.add(s, settled)
 	if o.index.bytes == 0 {
 		o.notifyDrainedLocked()

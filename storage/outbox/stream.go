@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"sort"
+	"time"
 
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
@@ -29,6 +30,8 @@ type stream struct {
 	unsaved bool // more messages are settled than the disk knows
 	hint    hint
 	waiters []waiter
+	marks   []mark        // see noteAge
+	spacing time.Duration // of marks, at least
 }
 
 // hint is where the reader of a stream stopped: message seq is in the given entry of the extent, or behind it.

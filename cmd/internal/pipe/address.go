@@ -49,6 +49,20 @@ func ParseTopic(topic string) (Address, error) {
 	return Address{}, fmt.Errorf("bad address %.200q: unknown scheme; use tcp://, tls:// or unix://", topic)
 }
 
+// WithPort is a topic whose port is that of the address at which it is listened for: it can have been 0.
+func WithPort(topic string, at net.Addr) string {
+	address, err := ParseTopic(topic)
+	if err != nil || address.Target.Network != "tcp" {
+		return topic
+	}
+	_, port, err := net.SplitHostPort(at.String()[strings.LastIndex(at.String(), "/")+1:])
+	host, _, hostErr := net.SplitHostPort(address.Target.Address)
+	if err != nil || hostErr != nil {
+		return topic
+	}
+	return strings.Replace(topic, address.Target.Address, net.JoinHostPort(host, port), 1)
+}
+
 // peer is the address as the library writes it.
 func (a Address) peer() string {
 	switch {

@@ -7,6 +7,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/cmd/internal/access"
 	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
@@ -16,6 +17,8 @@ type Options struct {
 	Wire  buffstreams.Wire
 	// MaxMessageSize is the limit of a payload in bytes; 0 means 1 MiB on the acked wire, 4096 on the plain one.
 	MaxMessageSize int
+	// Access says how connections are secured.
+	Access access.Access
 	// Logger takes what is no result and no error of the command. It must not be nil.
 	Logger watermill.LoggerAdapter
 }

@@ -95,18 +95,6 @@ func readLines(ctx context.Context, r io.Reader, limit int) *input {
 	return in
 }
 
-// wholeFile is an input of one message.
-func wholeFile(path string, limit int) (*input, error) {
-	payload, err := readFile(path, limit)
-	if err != nil {
-		return nil, err
-	}
-	in := &input{lines: make(chan line, 1)}
-	in.lines <- line{1, payload}
-	close(in.lines)
-	return in, nil
-}
-
 // readFile reads no more than the limit, whatever the file turns out to be.
 func readFile(path string, limit int) (payload []byte, err error) {
 	f, err := os.Open(path)

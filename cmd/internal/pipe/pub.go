@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
@@ -30,9 +29,14 @@ type PubOptions struct {
 	Timeout time.Duration
 	// Wait is how long nobody may listen at the address when the command starts.
 	Wait time.Duration
-	// File is published as one message instead of In line by line.
-	File string
-	In   io.Reader
+	// Body or File is published as one message, Count times or once, instead of In line by line, of which Count is the most.
+	Body  *[]byte
+	File  string
+	In    io.Reader
+	Count int
+	// Rate is the most messages per second; 0 means no limit.
+	Rate float64
+	Compose
 	// Receipts, if not nil, gets a line of JSON for each message that was confirmed.
 	Receipts io.Writer
 	// Warn is told what is worth knowing but no error.
@@ -49,14 +53,20 @@ func Publish(ctx context.Context, o PubOptions) error {
 	if err != nil {
 		return err
 	}
-	var in *input
-	if o.File != "" {
-		if in, err = wholeFile(o.File, o.MaxMessageSize); err != nil {
+	composer, err := newComposer(o.Compose, o.MaxMessageSize)
+	if err != nil {
+		return err
+	}
+	source := o.source
+	if o.Body != nil || o.File != "" { // what is wrong with it shows before anything is opened
+		in, err := o.source(ctx)
+		if err != nil {
 			return err
 		}
+		source = func(context.Context) (*input, error) { return in, nil }
 	}
 	if o.Outbox != "" {
-		return publishStored(ctx, o, in)
+		return publishStored(ctx, o, composer, source)
 	}
 	conn, err := AwaitListener(ctx, address.Target, o.Wait)
 	if err != nil {
@@ -66,8 +76,10 @@ func Publish(ctx context.Context, o PubOptions) error {
 	if err != nil {
 		return err
 	}
-	if in == nil {
-		in = readLines(ctx, o.In, o.MaxMessageSize)
+	s.composer = composer
+	in, err := source(ctx)
+	if err != nil {
+		return errors.Join(err, s.close())
 	}
 	sendErr := s.sendAll(ctx, in)
 	var settleErr error
@@ -87,6 +99,7 @@ type sender struct {
 	address   Address
 	manager   *buffstreams.Manager
 	publisher *buffstreams.Publisher
+	composer  *composer
 	queue     *queue // nil without an outbox
 	broken    bool   // Publish failed: waiting for more would be in vain
 
@@ -100,6 +113,9 @@ type sender struct {
 func newSender(o PubOptions, address Address, conn net.Conn) (*sender, error) {
 	plain := o.Wire == buffstreams.WireBuffStreams
 	cfg := buffstreams.ManagerConfig{Logger: o.Logger, Acked: AckedConfig(o.MaxMessageSize)}
+	if err := o.Access.Client(&cfg.Acked); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
 	if plain {
 		cfg.Dial = dialAfter(conn)
 	} else if err := conn.Close(); err != nil {
@@ -167,7 +183,10 @@ func (s *sender) sendAll(ctx context.Context, in *input) error {
 func (s *sender) send(batch []line) error {
 	messages := make([]*message.Message, len(batch))
 	for i, l := range batch {
-		messages[i] = message.NewMessage(watermill.NewUUID(), l.payload)
+		var err error
+		if messages[i], err = s.composer.compose(l); err != nil {
+			return err
+		}
 	}
 	err := s.publisher.Publish(s.o.Topic, messages...)
 	unconfirmed := map[*message.Message]bool{}

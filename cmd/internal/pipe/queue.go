@@ -30,7 +30,7 @@ type queue struct {
 
 // publishStored puts the input into the outbox and delivers it. What was stored stays there whatever happens next, so that
 // nothing is waited for after an error of the input, or once ctx is done.
-func publishStored(ctx context.Context, o PubOptions, in *input) error {
+func publishStored(ctx context.Context, o PubOptions, c *composer, source func(context.Context) (*input, error)) error {
 	if o.MaxMessageSize > largestStored {
 		return fmt.Errorf("--max-message-size %d is over %d, the limit with --outbox", o.MaxMessageSize, largestStored)
 	}
@@ -38,10 +38,11 @@ func publishStored(ctx context.Context, o PubOptions, in *input) error {
 	if err != nil {
 		return err
 	}
-	if in == nil {
-		in = readLines(ctx, o.In, o.MaxMessageSize)
+	in, err := source(ctx)
+	if err != nil {
+		return s.close(err)
 	}
-	filler := &sender{o: o, publisher: s.publisher, queue: s}
+	filler := &sender{o: o, publisher: s.publisher, composer: c, queue: s}
 	if err = filler.sendAll(ctx, in); err == nil {
 		err = s.deliver(ctx)
 	}
@@ -66,10 +67,13 @@ func openQueue(o PubOptions, create bool) (s *queue, err error) {
 		s.note(damage)
 		hurt()
 	})
+	cfg := buffstreams.ManagerConfig{Logger: s.witness, Acked: AckedConfig(outbox.MaxAppendBytes)} // whatever was stored
+	if err := o.Access.Client(&cfg.Acked); err != nil {
+		return nil, err
+	}
 	if s.box, err = openOutbox(o.Outbox, create); err != nil {
 		return nil, err
 	}
-	cfg := buffstreams.ManagerConfig{Logger: s.witness, Acked: AckedConfig(outbox.MaxAppendBytes)} // whatever was stored
 	if s.manager, err = buffstreams.NewManager(cfg); err != nil {
 		return nil, errors.Join(err, s.box.Close())
 	}

@@ -20,11 +20,15 @@ type SubOptions struct {
 	// Group is the consumer group; empty means all messages that arrive while the command runs.
 	Group string
 	// Count is how many messages to take; 0 means no end.
-	Count int
-	// Insecure permits plaintext at an address that is not loopback.
-	Insecure bool
-	Format   Format
-	Out      io.Writer
+	Count  int
+	Format Format
+	// Timestamp adds the time of arrival, and Headers UUID and metadata where the format has them not.
+	Timestamp, Headers bool
+	// Dump is a directory for the messages, which are not written to Out then.
+	Dump string
+	// Nack gives every message back after it was written: it comes again.
+	Nack bool
+	Out  io.Writer
 	// Listening is told the address once messages are taken, and Warn what is worth knowing but no error.
 	Listening func(address string)
 	Warn      io.Writer
@@ -37,6 +41,8 @@ const (
 	quiet = 200 * time.Millisecond
 	// closeTimeout bounds what happens after the command was asked to end.
 	closeTimeout = 5 * time.Second
+	// nackPause is how soon what is given back comes again.
+	nackPause = time.Second
 	// blockedTimeout is how long a write may still take then.
 	blockedTimeout = 500 * time.Millisecond
 )
@@ -44,16 +50,21 @@ const (
 // Subscribe writes messages to Out, and acks each after it was written. It ends when Count is reached, ctx is done, or
 // whoever reads Out is gone: then all that was written is acked, and what was not goes back to its publisher.
 func Subscribe(ctx context.Context, o SubOptions) error {
-	address, err := o.check()
-	if err != nil {
+	if _, err := o.check(); err != nil {
 		return err
 	}
 	sub, err := newSubscriber(o)
 	if err != nil {
 		return err
 	}
-	r := &receiver{o: o, sub: sub, printer: newPrinter(o.Out, o.Format)}
-	messages, err := r.subscribe(address)
+	r := &receiver{o: o, sub: sub, printer: newPrinter(o)}
+	if o.Dump != "" {
+		if r.printer, err = newDump(o.Dump, o.Timestamp); err != nil {
+			_ = sub.Close() // it holds nothing
+			return err
+		}
+	}
+	messages, err := r.subscribe()
 	if err != nil {
 		_ = sub.Close() // it holds nothing
 		return err
@@ -70,11 +81,16 @@ func Subscribe(ctx context.Context, o SubOptions) error {
 
 func newSubscriber(o SubOptions) (*buffstreams.Subscriber, error) {
 	acked := AckedConfig(o.MaxMessageSize)
-	acked.Insecure = o.Insecure
+	if err := o.Access.Server(&acked); err != nil {
+		return nil, err
+	}
 	cfg := buffstreams.SubscriberConfig{
 		ManagerConfig: buffstreams.ManagerConfig{Logger: o.Logger, Acked: acked},
 		Wire:          o.Wire, ConsumerGroup: o.Group, MaxInFlight: inFlight,
 		NackResendSleep: buffstreams.NoSleep, CloseTimeout: closeTimeout,
+	}
+	if o.Nack {
+		cfg.NackResendSleep = nackPause
 	}
 	if o.Count > 0 { // all that is wanted was acked before Close: there is nothing to wait for
 		cfg.CloseTimeout = time.Millisecond
@@ -105,19 +121,25 @@ func (l limited) Unmarshal(topic string, data []byte) (*message.Message, error) 
 	return m, err
 }
 
+// writer takes messages. Nothing is written for sure before flush has returned nil.
+type writer interface {
+	print(m *message.Message) error
+	flush() error
+}
+
 // receiver moves messages from a subscription to the output.
 type receiver struct {
 	o       SubOptions
 	sub     *buffstreams.Subscriber
-	printer *printer
+	printer writer
 	taken   atomic.Int64
 }
 
 // subscribe begins to listen. Close ends the subscription, and not a context, so that what is at hand can end.
-func (r *receiver) subscribe(address Address) (<-chan *message.Message, error) {
+func (r *receiver) subscribe() (<-chan *message.Message, error) {
 	at, err := r.sub.Addr(r.o.Topic)
 	if err != nil {
-		return nil, explainListen(address, err)
+		return nil, ExplainListen(r.o.Topic, err)
 	}
 	messages, err := r.sub.Subscribe(context.Background(), r.o.Topic)
 	if err == nil {
@@ -176,15 +198,18 @@ func (r *receiver) end() error {
 	return r.sub.Close()
 }
 
-// explainListen puts errors into the words of this command.
-func explainListen(a Address, err error) error {
+// ExplainListen puts errors into the words of this command.
+func ExplainListen(topic string, err error) error {
+	a, parseErr := ParseTopic(topic)
 	switch {
+	case parseErr != nil:
+		return parseErr
 	case errors.Is(err, buffstreams.ErrInsecureAddress):
 		return fmt.Errorf("refusing to listen in plaintext at %s, which other machines can reach; use a loopback address, or --insecure", a.Target.Address)
 	case errors.Is(err, syscall.EADDRINUSE):
 		return fmt.Errorf("cannot listen at %s: the address is in use", a.Target.Address)
 	case a.Target.TLS:
-		return fmt.Errorf("cannot listen at tls://%s: this command has no certificate to show; use the library for that", a.Target.Address)
+		return fmt.Errorf("cannot listen at tls://%s: it needs a certificate to show: --tls-cert and --tls-key (%w)", a.Target.Address, err)
 	}
 	return err
 }
@@ -212,7 +237,11 @@ func (r *receiver) take(m *message.Message, messages <-chan *message.Message) er
 		return nack(batch, err)
 	}
 	for _, m := range batch {
-		m.Ack()
+		if r.o.Nack {
+			m.Nack()
+		} else {
+			m.Ack()
+		}
 	}
 	return nil
 }

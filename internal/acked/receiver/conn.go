@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -47,9 +48,14 @@ type conn struct {
 
 	out []byte // memory of flush
 
+	attached atomic.Int64 // number of handles
+
 	// mu guards the fields below.
 	mu             sync.Mutex
 	welcomed       bool
+	welcomedAs     string // what principal was then
+	agent          string // the software of the peer, as it says
+	since          time.Time
 	goawaySent     bool
 	goawayAnswered bool      // the peer lives, and keeps what is not settled
 	failureSent    bool      // nothing may follow it

@@ -103,6 +103,7 @@ func (c *conn) open(f *wire.Open) error {
 		maps.DeleteFunc(c.handles, func(_ uint64, other *stream) bool { return other == s })
 	}
 	c.handles[f.Handle] = s
+	c.attached.Store(int64(len(c.handles)))
 	s.attach(c, f)
 	return nil
 }
@@ -126,6 +127,7 @@ func (c *conn) release(handle uint64) {
 func (c *conn) deleteHandle(handle uint64) {
 	delete(c.handles, handle)
 	c.handles = buffers.Shrink(c.handles, &c.mostHandles)
+	c.attached.Store(int64(len(c.handles)))
 }
 
 func (c *conn) pong(id uint64) {

@@ -79,7 +79,7 @@ func (c *conn) greet(ctx context.Context, r *framing.Reader) error {
 		return refused
 	}
 	c.principal = principal
-	c.welcome()
+	c.welcome(netio.Printable(hello.Agent))
 	return nil
 }
 
@@ -93,10 +93,10 @@ func peerOf(nc net.Conn, hello *wire.Hello) Peer {
 	return p
 }
 
-func (c *conn) welcome() {
+func (c *conn) welcome(agent string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.welcomed = true
+	c.welcomed, c.welcomedAs, c.agent, c.since = true, netio.Printable(c.principal), agent, time.Now()
 	c.appendControlLocked(&wire.Frame{Body: &wire.Frame_Welcome{Welcome: &wire.Welcome{
 		Version:    session.Version,
 		MaxFrame:   uint64(session.MaxFrame(c.receiver.cfg.MaxMessageSize)),

@@ -72,6 +72,7 @@ type Receiver struct {
 	leaveStore    context.CancelFunc // ends what is waited for in the DedupeStore
 	done          chan struct{}      // closed by EndMembers
 	endMembers    sync.Once
+	counters      counters
 
 	// mu guards the fields below. No user code is called under it.
 	mu               sync.Mutex

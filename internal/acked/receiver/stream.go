@@ -76,6 +76,10 @@ func (s *stream) accept(c *conn, f *session.PublishFrame) (dropped flow.Amount, 
 	if err != nil {
 		return flow.Amount{}, false, err
 	}
+	s.receiver.counters.received.Add(uint64(len(fresh)))
+	if dropped.Messages > 0 {
+		s.receiver.counters.duplicates.Add(uint64(dropped.Messages))
+	}
 	s.noteSenderLocked()
 	if s.released { // it goes on
 		s.released = false

@@ -229,6 +229,7 @@ func (s *stream) rejectLocked(seq uint64, code wire.Code, reason string) {
 	if s.conn != nil && s.in.Rejected() >= max(maxUnconfirmed, s.conn.receiver.cfg.WindowMessages) {
 		s.conn.closeNow() // rejections of a peer that confirms none would pile up
 	}
+	s.receiver.counters.rejected.Add(1)
 	f := s.in.Reject(seq, session.NewPeerError(code, truncate(reason, maxReason)))
 	if s.conn != nil {
 		s.kickLocked()

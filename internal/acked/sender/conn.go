@@ -32,6 +32,7 @@ func (s *Sender) runLocked() {
 		return
 	}
 	s.running = true
+	s.noteStateLocked()
 	s.wg.Go(s.run) // ends when everything is settled and the connection is gone, or with ctx; Close waits for it
 }
 
@@ -68,6 +69,7 @@ func (s *Sender) unsettled() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.running = !s.closed && s.client.Pending() > 0
+	s.noteStateLocked()
 	return s.running
 }
 
@@ -114,6 +116,7 @@ func (s *Sender) disconnect() {
 	defer s.mu.Unlock()
 	s.conn = nil
 	s.client.Disconnect()
+	s.noteStateLocked()
 	s.checkLocked()
 }
 
@@ -244,6 +247,7 @@ func (s *Sender) receive(payload []byte) (received, error) {
 	if got.established && err == nil {
 		s.unreachable, s.refusal = nil, nil
 	}
+	s.noteStateLocked()
 	s.checkLocked()
 	return got, err
 }

@@ -75,6 +75,7 @@ type Sender struct {
 	onRefused   map[any]func(session.Refused)
 	fetched     map[*session.Outbound]*FetchedStream
 	conditions  []*condition // callers that wait
+	status      status
 
 	reporting sync.Mutex // held while hooks are called, so that they are called one after another; taken before mu
 
@@ -91,7 +92,7 @@ func New(cfg Config) *Sender {
 		Identity: cfg.Identity, NextStream: cfg.NextStream,
 		Window:   session.Window{Messages: cfg.WindowMessages, Bytes: cfg.WindowBytes, Budget: cfg.Budget},
 		MaxFrame: session.MaxFrame(cfg.MaxMessageSize), PingAfter: cfg.PingAfter, DeadAfter: cfg.DeadAfter,
-		IdleCredit: idleCredit, ForgetAfter: cfg.ForgetAfter, Agent: "watermill-buffstreams",
+		IdleCredit: idleCredit, ForgetAfter: cfg.ForgetAfter, Agent: "watermill-buffstreams", Clock: time.Now,
 	})
 	s.flusher = flush.New(cfg.Workers, s.flush)
 	s.reporter = flush.New(cfg.Workers, s.ReportRefused)
@@ -392,6 +393,7 @@ func (s *Sender) release(left *[]session.Leftover) (conn net.Conn, released, fir
 		return nil, false, false
 	}
 	s.closed = true
+	s.noteStateLocked()
 	s.cancel()
 	*left = s.client.Leftovers()
 	s.giveUpLocked(ErrClosed)                                         // a stream that has ended meets every condition

@@ -49,6 +49,7 @@ func (s *Sender) disconnected(err error) {
 		return
 	}
 	s.unreachable = &TimeoutError{Cause: err}
+	s.noteFailureLocked(err)
 	s.client.Unreachable()
 	if definite(err) {
 		s.refusal = err

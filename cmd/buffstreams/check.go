@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/buffstreams/watermill-buffstreams/cmd/internal/check"
+)
+
+const checkHelp = `Look at a peer once, in the form of a plugin for monitoring systems of the Nagios family.
+
+The output is one line, "BUFFSTREAMS NAME STATE - text | performance data", on standard output whatever the state is.
+
+Exit codes: 0 OK; 1 WARNING; 2 CRITICAL, also where the peer cannot be reached or refuses; 3 UNKNOWN, as for a bad flag.`
+
+type checkFlags struct {
+	accessFlags
+	warning, critical, timeout time.Duration
+}
+
+func (f *checkFlags) register(cmd *cobra.Command, warning, critical time.Duration, what string) {
+	f.accessFlags.register(cmd)
+	flags := cmd.Flags()
+	flags.DurationVarP(&f.warning, "warning", "w", warning, what+" from which on it is a warning; 0 never")
+	flags.DurationVarP(&f.critical, "critical", "c", critical, what+" from which on it is critical; 0 never")
+	flags.DurationVarP(&f.timeout, "timeout", "t", 10*time.Second, "how long to wait for the peer")
+}
+
+func (f *checkFlags) limits() check.Limits {
+	return check.Limits{Warn: f.warning, Critical: f.critical}
+}
+
+func (f *checkFlags) run(cmd *cobra.Command, look func(ctx context.Context) (check.Result, error)) error {
+	if f.timeout <= 0 {
+		return fmt.Errorf("--timeout %v is not positive", f.timeout)
+	}
+	return check.Run(cmd.Context(), os.Stdout, cmd.Name(), f.timeout, look)
+}
+
+func newCheck(secret accessFlags) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "check", Short: "Look at a peer once, as a monitoring plugin", Long: checkHelp, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newCheckConnect(secret), newCheckCertificate(secret), newCheckPublish(secret))
+	return cmd
+}
+
+func newCheckConnect(secret accessFlags) *cobra.Command {
+	f := checkFlags{accessFlags: secret}
+	var wire string
+	cmd := &cobra.Command{
+		Use: "connect ADDRESS", Short: "Connect and greet", Args: cobra.ExactArgs(1),
+		Long: `Connect and greet, as a publisher does before its first message. It leaves nothing at the peer. On the buffstreams wire, which
+has no greeting, it only connects.
+
+` + checkHelp,
+		Example: `  buffstreams check connect 127.0.0.1:5031
+  buffstreams check connect tls://host:5031 --tls-ca ca.pem --token-file token -w 100ms -c 1s`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			plain, err := choose("--wire", wire, map[string]bool{"acked": false, "buffstreams": true})
+			if err != nil {
+				return err
+			}
+			return f.run(cmd, func(ctx context.Context) (check.Result, error) {
+				return check.Connect(ctx, check.ConnectOptions{Address: args[0], Plain: plain, Limits: f.limits(), Access: f.access()})
+			})
+		},
+	}
+	f.register(cmd, time.Second, 5*time.Second, "duration")
+	cmd.Flags().StringVar(&wire, "wire", "acked", "protocol: acked, or buffstreams")
+	return cmd
+}
+
+func newCheckCertificate(secret accessFlags) *cobra.Command {
+	f := checkFlags{accessFlags: secret}
+	const day = 24 * time.Hour
+	cmd := &cobra.Command{
+		Use: "certificate ADDRESS", Short: "Look when certificates expire", Args: cobra.ExactArgs(1),
+		Long: `Look when the first of the certificates that a tls:// listener shows expires. It is critical too if this side would not accept
+them: wrong name, unknown authority, not valid yet.
+
+` + checkHelp,
+		Example: `  buffstreams check certificate tls://host:5031
+  buffstreams check certificate tls://host:5031 --tls-ca ca.pem -w 720h -c 72h`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return f.run(cmd, func(ctx context.Context) (check.Result, error) {
+				return check.Certificate(ctx, check.CertificateOptions{Address: args[0], Limits: f.limits(), Access: f.access()})
+			})
+		},
+	}
+	f.register(cmd, 30*day, 7*day, "time left")
+	return cmd
+}
+
+func newCheckPublish(secret accessFlags) *cobra.Command {
+	f := checkFlags{accessFlags: secret}
+	var confirm string
+	cmd := &cobra.Command{
+		Use: "publish TOPIC", Short: "Publish a message and wait for its confirmation", Args: cobra.ExactArgs(1),
+		Long: `Publish one message without a payload, and wait until it is confirmed. The handlers of the topic get it, with the metadata key
+` + check.MarkKey + `: they have to pass over it.
+
+` + checkHelp,
+		Example: `  buffstreams check publish 127.0.0.1:5031/health
+  buffstreams check publish 127.0.0.1:5031/orders --confirm handled -w 500ms -c 5s`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			level, err := choose("--confirm", confirm, confirms)
+			if err != nil {
+				return err
+			}
+			return f.run(cmd, func(ctx context.Context) (check.Result, error) {
+				return check.Publish(ctx, check.PublishOptions{
+					Topic: args[0], Confirm: level, ConfirmName: confirm, Limits: f.limits(), Access: f.access(),
+				})
+			})
+		},
+	}
+	f.register(cmd, time.Second, 5*time.Second, "duration")
+	cmd.Flags().StringVar(&confirm, "confirm", "received", "enqueued, received or handled")
+	return cmd
+}

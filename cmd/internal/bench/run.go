@@ -1,0 +1,134 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"github.com/buffstreams/watermill-buffstreams/cmd/internal/pipe"
+)
+
+// closeAfter closes in order, and joins the errors behind the first.
+func closeAfter(err error, closers ...io.Closer) error {
+	for _, c := range closers {
+		err = errors.Join(err, c.Close())
+	}
+	return err
+}
+
+// Run measures, and returns what it has measured also when it is interrupted (pipe.ErrInterrupted) or fails.
+func Run(ctx context.Context, o Options) (*Report, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	if o.Mode == Sub {
+		return runSub(ctx, &o)
+	}
+	return runPub(ctx, &o)
+}
+
+func newSide(name string) *side {
+	return &side{name: name, total: new(atomic.Int64), bytes: new(atomic.Int64)}
+}
+
+// runSub counts until Count messages have come, or Duration after the first.
+func runSub(ctx context.Context, o *Options) (*Report, error) {
+	s := newSide("receive")
+	r, err := subscribe(o, time.Now(), s)
+	if err != nil {
+		return nil, err
+	}
+	o.Listening(o.Topic)
+	watch := o.watch(s)
+	interrupted := false
+	select {
+	case <-r.begun:
+		watch.begin()
+		var over <-chan time.Time
+		if o.Count == 0 {
+			over = time.After(o.Duration)
+		}
+		select {
+		case <-r.enough:
+		case <-over:
+		case <-ctx.Done():
+			interrupted = true
+		}
+	case <-ctx.Done():
+		interrupted = true
+	}
+	seconds := watch.stop()
+	err = r.close()
+	report := o.report(interrupted)
+	tallies, way := r.tallies()
+	report.Receive = summarize(tallies, way, seconds)
+	if interrupted && err == nil {
+		err = pipe.ErrInterrupted
+	}
+	return report, err
+}
+
+// runPub sends, and with Both receives what it sends.
+func runPub(ctx context.Context, o *Options) (*Report, error) {
+	base := time.Now()
+	var r *subscriptions
+	var err error
+	if o.Mode == Both {
+		if r, err = subscribe(o, base, newSide("receive")); err != nil {
+			return nil, err
+		}
+		o.Listening(o.Topic)
+	}
+	s := newSide("publish")
+	clients, err := newPublishers(o, base)
+	if err != nil {
+		if r != nil {
+			err = errors.Join(err, r.close())
+		}
+		return nil, err
+	}
+	seconds, err := o.drive(ctx, clients, s)
+	report := o.report(ctx.Err() != nil)
+	if err == nil && r != nil { // what is on its way belongs to the account of the other side
+		err = clients.each(func(_ int, c *client) error { return c.settle(true) })
+	}
+	if o.Outbox != "" && err == nil {
+		begin := time.Now()
+		err = clients.each(func(_ int, c *client) error { return c.settle(true) })
+		report.DrainSeconds = time.Since(begin).Seconds()
+	}
+	for _, c := range clients {
+		report.WarmUpMessages += int64(c.sent) - c.measured.messages
+	}
+	tallies, calls := clients.tallies()
+	report.Publish = summarize(tallies, calls, seconds)
+	err = errors.Join(err, clients.close())
+	if r != nil {
+		err = errors.Join(err, r.close())
+		tallies, way := r.tallies()
+		report.Receive = summarize(tallies, way, nil)
+		if err == nil {
+			err = report.compare()
+		}
+	}
+	if err == nil && ctx.Err() != nil {
+		err = pipe.ErrInterrupted
+	}
+	return report, err
+}
+
+// drive warms the clients up and measures them. It returns the counts of the whole seconds.
+func (o *Options) drive(ctx context.Context, clients publishers, s *side) ([]float64, error) {
+	warmEnd := time.Now().Add(o.WarmUp)
+	if err := clients.each(func(_ int, c *client) error { return c.warmUp(ctx, warmEnd) }); err != nil {
+		return nil, err
+	}
+	counts := shares(o.Count, len(clients))
+	watch := o.watch(s)
+	watch.begin()
+	end := time.Now().Add(o.Duration)
+	err := clients.each(func(i int, c *client) error { return c.measure(ctx, counts[i], end, s) })
+	return watch.stop(), err
+}

@@ -1,0 +1,61 @@
+package session
+
+import "time"
+
+// Totals counts what a Client has done since it was made.
+type Totals struct {
+	Sent      uint64 // messages, those that were sent again included
+	SentBytes uint64 // of them, with their tags and lengths
+	Settled   uint64 // messages: handled, or refused for good
+	Refused   uint64 // messages of those
+}
+
+// StreamStats describes a stream at one moment.
+type StreamStats struct {
+	Topic      string
+	Fetched    bool      // a store keeps the messages
+	Pending    int       // messages that are not settled
+	Unreceived int       // of these, those that the peer is not known to have
+	Bytes      int       // that are kept in memory
+	Oldest     time.Time // when the oldest message that is not settled was enqueued; zero: there is none, or it is not known
+	Waiting    int       // calls that wait for room
+}
+
+// Totals returns what the Client has counted.
+func (c *Client) Totals() Totals { return c.totals }
+
+// Stats describes the streams, from the oldest to the newest.
+func (c *Client) Stats() []StreamStats {
+	all := make([]StreamStats, 0, len(c.handles))
+	for _, o := range c.inOrder() {
+		if o.state == broken {
+			continue
+		}
+		s := StreamStats{
+			Topic: o.Topic, Fetched: o.fetched != nil, Pending: o.unsettled(), Unreceived: o.Unreceived(), Bytes: o.bytes,
+			Waiting: len(o.line),
+		}
+		if s.Pending > 0 {
+			s.Oldest = o.oldest()
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+// oldest is when the oldest message that is not settled was enqueued.
+func (o *Outbound) oldest() time.Time {
+	first, _ := o.settled.Hole(1)
+	return o.ages.of(first)
+}
+
+// noteAge marks when the next message of a stream is enqueued: exactly for the first of a stream that had none, and where
+// settled messages are observed, otherwise to the time between two Ticks.
+func (c *Client) noteAge(o *Outbound) {
+	if c.cfg.Clock != nil && o.pending == 0 {
+		c.now = c.cfg.Clock().UnixNano()
+	}
+	if c.now != 0 {
+		o.ages.note(o.next, c.now)
+	}
+}

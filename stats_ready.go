@@ -1,0 +1,137 @@
+package buffstreams
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
+)
+
+// ErrNotReady is what every *NotReadyError matches.
+var ErrNotReady = errors.New("buffstreams: not ready")
+
+// NotReadyError says why something is not ready.
+type NotReadyError struct {
+	Reasons []string // one for each address, listener or topic that is not, with its name
+}
+
+func (e *NotReadyError) Error() string {
+	return fmt.Sprintf("%v: %s", ErrNotReady, strings.Join(e.Reasons, "; "))
+}
+
+// Unwrap makes errors.Is(err, ErrNotReady) true.
+func (e *NotReadyError) Unwrap() error { return ErrNotReady }
+
+// readyPoll is the time between two looks of Ready.
+const readyPoll = 20 * time.Millisecond
+
+// maxReasons bounds the reasons that are named.
+const maxReasons = 20
+
+// awaitReady waits until look finds no reason, or ctx is done. It looks at least once.
+func awaitReady(ctx context.Context, look func() []string) error {
+	poll := time.NewTicker(readyPoll)
+	defer poll.Stop()
+	for {
+		reasons := look()
+		if len(reasons) == 0 {
+			return nil
+		}
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return &NotReadyError{Reasons: reasons}
+		}
+	}
+}
+
+// Ready waits until the Publisher could send what is published to the addresses that it has used, or ctx is done: then the
+// error is a *NotReadyError that says which cannot be reached and why. With a ctx that is done it only looks. An address to
+// which nothing was published yet counts as ready, and so does one that has nothing to send: Ready dials nothing. An Outbox
+// that takes nothing any more, and a Publisher that is closed, are not ready.
+func (p *Publisher) Ready(ctx context.Context) error { return awaitReady(ctx, p.notReady) }
+
+func (p *Publisher) notReady() []string {
+	if p.closed.Load() {
+		return []string{"the Publisher is closed"}
+	}
+	var reasons reasons
+	if p.relay != nil {
+		if err := p.cfg.Outbox.Err(); err != nil {
+			reasons.add("the Outbox: %v", err)
+		}
+	}
+	for t, s := range p.sendersByTarget() {
+		switch state, _, err := s.Status(); state {
+		case sender.Connecting, sender.Failed, sender.Draining:
+			if err == "" || state != sender.Failed {
+				reasons.add("%s is %s", formatAddress(t), state)
+			} else {
+				reasons.add("%s is %s: %s", formatAddress(t), state, err)
+			}
+		}
+	}
+	return reasons.sorted()
+}
+
+// Ready waits until every listener of the Subscriber's Manager takes messages, or ctx is done: then the error is a
+// *NotReadyError that says which do not and why. With a ctx that is done it only looks. It opens no listener; a Subscriber
+// without subscriptions is not ready.
+func (s *Subscriber) Ready(ctx context.Context) error { return awaitReady(ctx, s.notReady) }
+
+func (s *Subscriber) notReady() []string {
+	if s.isClosed() {
+		return []string{"the Subscriber is closed"}
+	}
+	reasons := reasons(s.manager.notReady())
+	if len(s.subscriptions()) == 0 {
+		reasons.add("the Subscriber has no subscription")
+	}
+	return reasons.sorted()
+}
+
+// Ready waits until no Ready channel holds topics back, and every listener takes messages: every group that was declared for a
+// topic has subscribed. If ctx is done before, the error is a *NotReadyError that says what is missing. With a ctx that is done
+// it only looks. It opens and dials nothing; peers that cannot be reached do not count: see Publisher.Ready.
+func (m *Manager) Ready(ctx context.Context) error { return awaitReady(ctx, m.notReady) }
+
+func (m *Manager) notReady() []string {
+	m.mu.Lock()
+	closed, held := m.closed, m.holds > 0
+	m.mu.Unlock()
+	if closed {
+		return []string{"the Manager is closed"}
+	}
+	var reasons reasons
+	if held {
+		reasons.add("a Ready channel is not closed yet")
+	}
+	for t, l := range m.openListeners() {
+		draining, missing := l.Missing()
+		if draining {
+			reasons.add("the listener at %s is draining", formatAddress(t))
+		}
+		for topic, groups := range missing {
+			reasons.add("topic %.100q at %s waits for declared groups: %.200q", topic, formatAddress(t), groups)
+		}
+	}
+	return reasons.sorted()
+}
+
+// reasons are why something is not ready.
+type reasons []string
+
+func (r *reasons) add(format string, args ...any) { *r = append(*r, fmt.Sprintf(format, args...)) }
+
+// sorted returns the reasons in order, the first maxReasons and how many more there are.
+func (r reasons) sorted() []string {
+	slices.Sort(r)
+	if more := len(r) - maxReasons; more > 0 {
+		return append(slices.Clip(r[:maxReasons]), fmt.Sprintf("and %d more", more))
+	}
+	return r
+}

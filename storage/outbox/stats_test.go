@@ -1,0 +1,71 @@
+package outbox
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/store"
+)
+
+// Stats say what is pending, for whom, and since when, also after a restart.
+func TestStats_SayWhatIsPending(t *testing.T) {
+	cfg := Config{Dir: t.TempDir(), QuotaBytes: 1 << 20}
+	o, err := Open(cfg)
+	require.NoError(t, err)
+	a, b := store.Key{Destination: "a:1", Topic: "orders"}, store.Key{Destination: "b:1", Topic: "orders"}
+	before := time.Now()
+	for range 3 {
+		_, err = o.Append(context.Background(), a, []byte("one"), []byte("two"))
+		require.NoError(t, err)
+	}
+	between := time.Now()
+	_, err = o.Append(context.Background(), b, []byte("one"))
+	require.NoError(t, err)
+	s := o.Stats()
+	require.EqualValues(t, 7, s.Pending)
+	require.EqualValues(t, 1<<20, s.QuotaBytes)
+	require.WithinRange(t, s.OldestUnsettled, before, between)
+	require.Len(t, s.Destinations, 2)
+	require.Equal(t, "a:1", s.Destinations[0].Name)
+	require.EqualValues(t, 6, s.Destinations[0].Pending)
+	require.Equal(t, s.Bytes, s.Destinations[0].Bytes+s.Destinations[1].Bytes)
+	require.WithinRange(t, s.Destinations[1].OldestUnsettled, between, time.Now())
+
+	require.NoError(t, o.Settle(a, 6))
+	s = o.Stats()
+	require.EqualValues(t, 1, s.Pending)
+	require.True(t, s.Destinations[0].OldestUnsettled.IsZero())
+	require.Equal(t, s.Destinations[1].OldestUnsettled, s.OldestUnsettled)
+
+	require.NoError(t, o.Close())
+	require.NotEmpty(t, o.Stats().Err)
+	opened := time.Now()
+	o, err = Open(cfg)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, o.Close()) }()
+	s = o.Stats()
+	require.Empty(t, s.Err)
+	require.EqualValues(t, 1, s.Pending)
+	require.WithinRange(t, s.OldestUnsettled, opened, time.Now(), "it is as old as the process at least")
+}
+
+// However many appends wait, the marks of a stream are bounded, and the age of the oldest is right.
+func TestStats_MarksAreBounded(t *testing.T) {
+	s := &stream{next: 1}
+	at := func(seq uint64) time.Time { return time.Unix(int64(seq), 0) }
+	for seq := uint64(1); seq <= 10_000; seq++ {
+		s.noteAge(seq, at(seq))
+		s.next++
+	}
+	require.LessOrEqual(t, len(s.marks), maxMarks)
+	require.Equal(t, at(1), s.oldest(time.Time{}))
+	s.settled.add(store.Range{First: 1, Last: 5000}, nil)
+	s.forgetAges()
+	require.WithinRange(t, s.oldest(time.Time{}), at(4900), at(5001))
+	s.settled.add(store.Range{First: 1, Last: 10_000}, nil)
+	s.forgetAges()
+	require.Empty(t, s.marks)
+}
