@@ -308,6 +308,7 @@ func (p *pump) settle() {
 		return
 	}
 	acked := p.acked
+	handled := p.handled(acked...)
 	if p.durable {
 		p.acked = nil // whoever takes the pump over leaves them to the goroutine that is in the DedupeStore
 		p.code.enter(nameDedupe)
@@ -318,6 +319,7 @@ func (p *pump) settle() {
 	}
 	clear(acked)
 	p.acked = acked[:0]
+	p.tellHandled(handled)
 }
 
 // takeBack takes the messages that no handler has received out of the channel and of inFlight.

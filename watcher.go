@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
+	"github.com/buffstreams/watermill-buffstreams/internal/hook"
 )
 
 // startWatcher gives a message that is slow or nacked a goroutine of its own.
@@ -33,7 +34,11 @@ func (s *subscription) watch(f flight, slow *slow) {
 }
 
 // settle ends a delivery that was handled.
-func (s *subscription) settle(d dispatch.Delivery) { s.inStore(func() { s.member.Settle(d) }) }
+func (s *subscription) settle(d dispatch.Delivery) {
+	handled := s.handled(d)
+	s.inStore(func() { s.member.Settle(d) })
+	s.tell(func(set *hook.Set) { set.Handled(handled) })
+}
 
 // giveBack returns a delivery to its group.
 func (s *subscription) giveBack(d dispatch.Delivery) { s.inStore(func() { s.member.Return(d) }) }
@@ -84,10 +89,11 @@ func (s *subscription) retry(d dispatch.Delivery) bool {
 		s.failAgain(d, reason)
 		return false
 	}
-	if s.sleep(s.delay(d.Attempt)) {
+	delay := s.delay(d.Attempt)
+	s.noteRedelivered(d.Attempt, delay)
+	if s.sleep(delay) {
 		switch {
 		case s.member.HandOver(d):
-			s.redelivered.Add(1)
 			return false
 		case s.redeliver(d):
 			return true
@@ -130,7 +136,6 @@ func (s *subscription) redeliver(d dispatch.Delivery) bool {
 	}
 	d.Redelivered = true
 	s.redeliveries = append(s.redeliveries, d)
-	s.redelivered.Add(1)
 	s.notify()
 	return true
 }

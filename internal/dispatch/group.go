@@ -384,6 +384,9 @@ func (d *Delivery) length() int {
 	return d.run.length(int(d.index))
 }
 
+// Size is the length of the message in bytes.
+func (d *Delivery) Size() int { return d.length() }
+
 // Detach moves the message out of memory that it shares with others. It is for a delivery that may take long: one that
 // is stuck must not keep its whole run. It needs no lock.
 func (d *Delivery) Detach() {
