@@ -26,7 +26,7 @@ func (s *subscription) watch(f flight, slow *slow) {
 	case outcomeClosed: // that is no fault of the message
 		s.giveBack(d)
 	default:
-		if d.Attempt++; s.retry(d) {
+		if d.Attempt++; s.retry(d, f.ctx) {
 			return // it counts as watched until the pump emits it
 		}
 	}
@@ -82,14 +82,14 @@ func (s *subscription) awaitOutcome(f flight, slow *slow) outcome {
 	return outcomeFailed
 }
 
-// retry queues a nacked message for the pump after its delay. It returns false if the delivery has ended instead: its
+// retry queues a nacked message for the pump after the delay that its context says, or its usual one. It returns false if the delivery has ended instead: its
 // attempts are exhausted, a member that waits has it, or the group has it back because the subscription closes.
-func (s *subscription) retry(d dispatch.Delivery) bool {
+func (s *subscription) retry(d dispatch.Delivery, ctx *messageContext) bool {
 	if reason := s.exhausted(d); reason != nil {
 		s.failAgain(d, reason)
 		return false
 	}
-	delay := s.delay(d.Attempt)
+	delay := s.delayOf(d, ctx)
 	s.noteRedelivered(d.Attempt, delay)
 	if s.sleep(delay) {
 		switch {
@@ -116,6 +116,18 @@ func (s *subscription) sleep(delay time.Duration) bool {
 	case <-s.closing:
 		return false
 	}
+}
+
+// delayOf is the delay before a nacked message is delivered again.
+func (s *subscription) delayOf(d dispatch.Delivery, ctx *messageContext) time.Duration {
+	delay, ok := ctx.redeliverAfter()
+	if !ok {
+		return s.delay(d.Attempt)
+	}
+	if limit := s.subscriber.cfg.MaxAge; limit > 0 {
+		delay = min(delay, limit-time.Since(d.Received()))
+	}
+	return delay
 }
 
 // delay doubles with each attempt, up to the cap.

@@ -353,14 +353,13 @@ func (m *Member) Leave() {
 // Delivery is one message given to a member, which has to Settle, Refuse, Return or Yield it. Until then the message is
 // there as it arrived, whatever a handler does with the bytes that Message gave it.
 type Delivery struct {
-	run     *run
-	index   int32
-	data    []byte    // the message, if it was detached from the run
-	key     *keyQueue // of the key that the delivery holds, or nil
-	Attempt int       // earlier deliveries of the message that ended without an ack
-
+	run   *run
+	index int32
 	// Redelivered tells that the message was given to a member before: to one that gave it back, or to a group that ended.
-	Redelivered bool
+	Redelivered bool      // stands here as there is room
+	data        []byte    // the message, if it was detached from the run
+	key         *keyQueue // of the key that the delivery holds, or nil
+	Attempt     int       // earlier deliveries of the message that ended without an ack
 }
 
 // Message returns the message in memory that is the caller's: a handler may write to it.
