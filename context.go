@@ -2,6 +2,7 @@ package buffstreams
 
 import (
 	"context"
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -16,6 +17,7 @@ type messageContext struct {
 	sub      *subscription // its base is the parent
 	delivery dispatch.Delivery
 	std      atomic.Pointer[cancelContext] // nil before Done; canceledContext if the delivery ended first
+	delay    atomic.Int64                  // see RedeliverAfter: a nanosecond more; 0: it was not called
 }
 
 // cancelContext is what context.WithCancel returns.
@@ -52,7 +54,8 @@ type Delivery struct {
 	// Attempt is the number of the delivery: 1, and 1 more for each delivery that ended with a Nack or in no time.
 	Attempt int
 	// Redelivered tells that the message may have been seen before: by a handler that did not ack it, or by a
-	// subscription that ended, or that was offered it and has not taken it.
+	// subscription that ended, or that was offered it and has not taken it. A message that is not marked can be a duplicate
+	// only where a listener without a DedupeStore was restarted, or an outbox took a new identity: see docs/guarantees.md.
 	Redelivered bool
 }
 
@@ -61,6 +64,34 @@ type Delivery struct {
 func DeliveryFromContext(ctx context.Context) (d Delivery, ok bool) {
 	d, ok = ctx.Value(deliveryKey{}).(Delivery)
 	return d, ok
+}
+
+type redeliverKey struct{}
+
+// RedeliverAfter sets how long a received message waits before it is delivered again, if this delivery ends with a Nack or in no
+// time: instead of NackResendSleep, and beyond NackResendCap if need be, as where a service says when it is to be asked again.
+// 0 is at once, and a negative delay undoes an earlier call. It is for this delivery alone.
+//
+// ctx is the message's context, or one that was made of it, as the middlewares of a Router make them. ok is false for any other
+// context, and when the delivery has ended: the call has no effect then. It may be called from any goroutine, and does not
+// block.
+//
+// The message counts in MaxInFlight while it waits, and holds up the other messages of its key. MaxAttempts counts the delivery
+// as any other; the wait is shortened where it would exceed MaxAge. It ends early, with the message given back to its group,
+// when the subscription closes.
+func RedeliverAfter(ctx context.Context, delay time.Duration) (ok bool) {
+	c, ok := ctx.Value(redeliverKey{}).(*messageContext)
+	if !ok || c.Err() != nil {
+		return false
+	}
+	c.delay.Store(max(0, int64(min(delay, math.MaxInt64-1))+1))
+	return true
+}
+
+// redeliverAfter is what RedeliverAfter has set.
+func (c *messageContext) redeliverAfter() (delay time.Duration, ok bool) {
+	n := c.delay.Load()
+	return time.Duration(n - 1), n > 0
 }
 
 func (c *messageContext) position() any {
@@ -102,6 +133,8 @@ func (c *messageContext) Value(key any) any {
 	switch key {
 	case positionKey{}:
 		return c.position()
+	case redeliverKey{}:
+		return c
 	case deliveryKey{}:
 		return Delivery{Attempt: c.delivery.Attempt + 1, Redelivered: c.delivery.Redelivered}
 	}

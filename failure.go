@@ -90,7 +90,7 @@ func (s *subscription) fail(d dispatch.Delivery, msg *message.Message, reason er
 			s.subscriber.logger.Error("OnFailure panicked", err, s.fields(watermill.LogFields{"message_uuid": uuid}))
 		}
 	}
-	s.deadLettered.Add(1)
+	s.noteDead("", reason)
 	_, undecodable := reason.(*UndecodableError) //nolint:errorlint // a handler's own error may wrap one
 	s.member.Refuse(d, dispatch.Refusal{
 		Undecodable: undecodable, TooLarge: undecodable && errors.Is(reason, ErrLimit), Reason: reason.Error(),
@@ -109,8 +109,8 @@ func (s *subscription) publishDeadLetter(d dispatch.Delivery, msg *message.Messa
 		letter.Payload = bytes.Clone(msg.Payload) // the publisher may write to it
 		returned, err := s.call(nameDeadLetter, func() error { return cfg.DeadLetter.Publish(cfg.DeadLetterTopic, letter) })
 		if returned && err == nil {
-			s.deadLettered.Add(1)
 			s.settle(d)
+			s.noteDead(cfg.DeadLetterTopic, reason)
 			return
 		}
 		if returned {

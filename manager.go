@@ -18,6 +18,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
 	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 	"github.com/buffstreams/watermill-buffstreams/internal/flush"
+	"github.com/buffstreams/watermill-buffstreams/internal/hook"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 	"github.com/buffstreams/watermill-buffstreams/pool"
@@ -35,6 +36,7 @@ type Manager struct {
 	held    *flow.Budget  // of the receivers
 	kept    *flow.Budget  // of the senders
 	workers *flush.Workers
+	hooks   *hook.Set // nil: none
 	ticker  *sender.Ticker
 	stop    chan struct{}  // ends the ticker
 	wg      sync.WaitGroup // the ticker, and what waits for a Ready
@@ -112,7 +114,7 @@ func NewManager(cfg ManagerConfig) (*Manager, error) {
 		held: flow.NewBudget(cfg.Acked.MemoryLimit), kept: flow.NewBudget(cfg.Acked.MemoryLimit),
 		workers: flush.NewWorkers(), ticker: sender.NewTicker(cfg.Acked.PingAfter), stop: make(chan struct{}), done: make(chan struct{}),
 		senders: map[netio.Target]*sender.Sender{}, listeners: map[netio.Target]*opening{},
-		failures: failureQueue{hook: cfg.OnFailure, logger: cfg.Logger},
+		failures: failureQueue{hook: cfg.OnFailure, logger: cfg.Logger}, hooks: hook.NewSet(cfg.Hooks, cfg.Logger),
 	}
 	m.holdUntil(cfg.Ready, nil)
 	return m, nil
@@ -210,6 +212,7 @@ func (m *Manager) senderConfig(t netio.Target) (sender.Config, error) {
 		PingAfter: acked.PingAfter, DeadAfter: acked.DeadAfter, ForgetAfter: acked.ForgetAfter,
 		Backoff: acked.Reconnect.BackOff, Identity: newIdentity(), NextStream: func() uint64 { return m.streams.Add(1) },
 		Budget: m.kept, Workers: m.workers, Ticker: m.ticker, Logger: m.cfg.Logger,
+		Address: formatAddress(t), Hooks: m.hooks,
 		Refused: func(r session.Refused) { m.failures.add(r.Topic, r.Message, r.Err) },
 	}
 	if acked.Token != nil {
@@ -276,7 +279,7 @@ func (m *Manager) receiverConfig(t netio.Target) (receiver.Config, error) {
 		HandshakeTimeout: acked.HandshakeTimeout, WriteTimeout: acked.WriteTimeout,
 		DeadAfter: acked.DeadAfter, ForgetAfter: acked.ForgetAfter, ForgetIdleAfter: forgetIdleAfter, Groups: acked.Groups, Dedupe: acked.Dedupe,
 		Authenticate: acked.authenticate(), Authorize: acked.authorize(),
-		Budget: m.held, Workers: m.workers, Logger: m.cfg.Logger,
+		Budget: m.held, Workers: m.workers, Logger: m.cfg.Logger, Hooks: m.hooks,
 	}
 	switch {
 	case t.TLS && acked.ServerTLS == nil:

@@ -3,6 +3,7 @@ package buffstreams
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"sync"
 	"time"
@@ -21,8 +22,10 @@ func (m *Manager) CloseListener(ctx context.Context, address string) error {
 	if err != nil {
 		return err
 	}
-	left := leftovers{failures: &m.failures}
-	return errors.Join(m.closeListener(ctx, target, &left), left.orNil())
+	return m.despiteHooks(ctx, func() error {
+		left := leftovers{failures: &m.failures}
+		return errors.Join(m.closeListener(ctx, target, &left), left.orNil())
+	})
 }
 
 // Close hands over what the Manager holds, within CloseTimeout: what was published is received by its peers, and what was
@@ -45,9 +48,34 @@ func (m *Manager) closeWithin(ctx context.Context) error {
 		<-m.done
 		return m.closeErr
 	}
-	m.closeErr = m.shutDown(ctx)
+	m.closeErr = m.despiteHooks(ctx, func() error { return m.shutDown(ctx) })
 	close(m.done)
 	return m.closeErr
+}
+
+// despiteHooks ends something, and does not wait longer than a while after ctx for it if a hook has not returned by then: what
+// that holds up ends when it returns.
+func (m *Manager) despiteHooks(ctx context.Context, end func() error) error {
+	if m.hooks == nil {
+		return end()
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- end() }() // ends with end, which the caller waits for, or with a hook that does not return
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	for wait := endGrace + failureGrace; ; wait = 10 * time.Millisecond {
+		select {
+		case err := <-ended:
+			return err
+		case <-time.After(wait):
+		}
+		if n := m.hooks.Running(); n > 0 {
+			return fmt.Errorf("buffstreams: %s has not returned within CloseTimeout: %d calls are left", nameHooks, n)
+		}
+	}
 }
 
 // shutDown is Close, once.

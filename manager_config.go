@@ -9,6 +9,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/cenkalti/backoff/v5"
 
+	"github.com/buffstreams/watermill-buffstreams/hooks"
 	"github.com/buffstreams/watermill-buffstreams/internal/hook"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
@@ -39,6 +40,9 @@ type ManagerConfig struct {
 	// with many subscriptions loses nothing for the last of them. A Router's Running fits. Nil means that a topic is open
 	// as soon as it has a subscription.
 	Ready <-chan struct{}
+	// Hooks are told what happens: see package hooks. Each has to implement at least one interface of that package. What
+	// happens on the plain wire they are not told.
+	Hooks []hooks.Hook
 	// Acked configures the acked protocol.
 	Acked AckedConfig
 }
@@ -70,6 +74,11 @@ func (c ManagerConfig) Validate() error {
 	}
 	if c.CloseTimeout < 0 {
 		return configError("ManagerConfig.CloseTimeout", "%v is negative", c.CloseTimeout)
+	}
+	for i, h := range c.Hooks {
+		if !hook.Implemented(h) {
+			return configError("ManagerConfig.Hooks", "hook %d, a %T, implements no interface of package hooks", i, h)
+		}
 	}
 	return c.Acked.Validate()
 }

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/buffstreams/watermill-buffstreams/hooks"
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
@@ -86,6 +87,7 @@ func (r *streamRelay) onRefused(seq uint64, reason *PeerError) {
 	if !r.refused.add(seq) { // an earlier attempt at the stream had it refused
 		return
 	}
+	r.manager.hooks.Rejected(hooks.Rejected{Address: r.key.Destination, Topic: r.key.Topic, Err: reason})
 	fields := r.fields()
 	fields["sequence"] = seq
 	failures := r.users.failuresOf(r.key)

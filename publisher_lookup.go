@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
+	"github.com/buffstreams/watermill-buffstreams/hooks"
 	"github.com/buffstreams/watermill-buffstreams/internal/hook"
 	"github.com/buffstreams/watermill-buffstreams/route"
 )
@@ -56,6 +58,7 @@ func (p *Publisher) lookup(s *topicState) *lookup {
 	l := &lookup{done: make(chan struct{})}
 	s.lookup = l
 	go func() { // ends when the Resolver returns; its context ends with Close
+		began := time.Now()
 		l.err = hook.Call("the Resolver", func() (err error) {
 			l.route, err = p.cfg.Resolver.Resolve(p.ctx, s.topic)
 			return err
@@ -63,7 +66,11 @@ func (p *Publisher) lookup(s *topicState) *lookup {
 		p.mu.Lock()
 		s.lookup = nil
 		p.mu.Unlock()
+		took := time.Since(began)
 		close(l.done)
+		p.manager.hooks.Resolved(hooks.Resolved{
+			Topic: s.topic, Addresses: len(l.route.Addresses), Took: took, Err: l.err,
+		})
 	}()
 	return l
 }

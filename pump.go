@@ -327,6 +327,7 @@ func (p *pump) settle() {
 		return
 	}
 	acked := p.acked
+	handled := p.handled(acked...)
 	if p.durable {
 		p.acked = nil // whoever takes the pump over leaves them to the goroutine that is in the DedupeStore
 		p.code.enter(nameDedupe)
@@ -337,6 +338,7 @@ func (p *pump) settle() {
 	}
 	clear(acked)
 	p.acked = acked[:0]
+	p.tellHandled(handled)
 }
 
 // takeBack takes the messages that no handler has received out of the channel and of inFlight.

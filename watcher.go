@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
+	"github.com/buffstreams/watermill-buffstreams/internal/hook"
 )
 
 // startWatcher gives a message that is slow or nacked a goroutine of its own.
@@ -25,7 +26,7 @@ func (s *subscription) watch(f flight, slow *slow) {
 	case outcomeClosed: // that is no fault of the message
 		s.giveBack(d)
 	default:
-		if d.Attempt++; s.retry(d) {
+		if d.Attempt++; s.retry(d, f.ctx) {
 			return // it counts as watched until the pump emits it
 		}
 	}
@@ -33,7 +34,11 @@ func (s *subscription) watch(f flight, slow *slow) {
 }
 
 // settle ends a delivery that was handled.
-func (s *subscription) settle(d dispatch.Delivery) { s.inStore(func() { s.member.Settle(d) }) }
+func (s *subscription) settle(d dispatch.Delivery) {
+	handled := s.handled(d)
+	s.inStore(func() { s.member.Settle(d) })
+	s.tell(func(set *hook.Set) { set.Handled(handled) })
+}
 
 // giveBack returns deliveries to their group.
 func (s *subscription) giveBack(ds ...dispatch.Delivery) { s.inStore(func() { s.member.Return(ds...) }) }
@@ -77,17 +82,18 @@ func (s *subscription) awaitOutcome(f flight, slow *slow) outcome {
 	return outcomeFailed
 }
 
-// retry queues a nacked message for the pump after its delay. It returns false if the delivery has ended instead: its
+// retry queues a nacked message for the pump after the delay that its context says, or its usual one. It returns false if the delivery has ended instead: its
 // attempts are exhausted, a member that waits has it, or the group has it back because the subscription closes.
-func (s *subscription) retry(d dispatch.Delivery) bool {
+func (s *subscription) retry(d dispatch.Delivery, ctx *messageContext) bool {
 	if reason := s.exhausted(d); reason != nil {
 		s.failAgain(d, reason)
 		return false
 	}
-	if s.sleep(s.delay(d.Attempt), &d) {
+	delay := s.delayOf(d, ctx)
+	s.noteRedelivered(d.Attempt, delay)
+	if s.sleep(delay, &d) {
 		switch {
 		case s.member.HandOver(d):
-			s.redelivered.Add(1)
 			return false
 		case s.redeliver(d):
 			return true
@@ -120,6 +126,18 @@ func (s *subscription) sleep(delay time.Duration, d *dispatch.Delivery) bool {
 	}
 }
 
+// delayOf is the delay before a nacked message is delivered again.
+func (s *subscription) delayOf(d dispatch.Delivery, ctx *messageContext) time.Duration {
+	delay, ok := ctx.redeliverAfter()
+	if !ok {
+		return s.delay(d.Attempt)
+	}
+	if limit := s.subscriber.cfg.MaxAge; limit > 0 {
+		delay = min(delay, limit-time.Since(d.Received()))
+	}
+	return delay
+}
+
 // delay doubles with each attempt, up to the cap.
 func (s *subscription) delay(attempt int) time.Duration {
 	delay, limit := s.subscriber.cfg.NackResendSleep, s.subscriber.cfg.NackResendCap
@@ -138,7 +156,6 @@ func (s *subscription) redeliver(d dispatch.Delivery) bool {
 	}
 	d.Redelivered = true
 	s.redeliveries = append(s.redeliveries, d)
-	s.redelivered.Add(1)
 	s.notify()
 	return true
 }

@@ -369,14 +369,13 @@ func (m *Member) Leave() {
 // Delivery is one message given to a member, which has to Settle, Refuse, Return or Yield it. Until then the message is
 // there as it arrived, whatever a handler does with the bytes that Message gave it.
 type Delivery struct {
-	run     *run
-	index   int32
-	data    []byte    // the message, if it was detached from the run
-	key     *keyQueue // of the key that the delivery holds, or nil
-	Attempt int       // earlier deliveries of the message that ended without an ack
-
+	run   *run
+	index int32
 	// Redelivered tells that the message was given to a member before: to one that gave it back, or to a group that ended.
-	Redelivered bool
+	Redelivered bool      // stands here as there is room
+	data        []byte    // the message, if it was detached from the run
+	key         *keyQueue // of the key that the delivery holds, or nil
+	Attempt     int       // earlier deliveries of the message that ended without an ack
 }
 
 // Message returns the message in memory that is the caller's: a handler may write to it.
@@ -399,6 +398,9 @@ func (d *Delivery) length() int {
 	}
 	return d.run.length(int(d.index))
 }
+
+// Size is the length of the message in bytes.
+func (d *Delivery) Size() int { return d.length() }
 
 // Detach moves the message out of memory that it shares with others. It is for a delivery that may take long: one that
 // is stuck must not keep its whole run. It needs no lock.

@@ -2,7 +2,6 @@ package session
 
 import (
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/buffers"
@@ -10,7 +9,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
-// ClientConfig sets up a Client. All fields are required but NextStream, ForgetAfter, Agent and Clock.
+// ClientConfig sets up a Client. All fields are required but NextStream, ForgetAfter, Agent,
+// Clock and Observe.
 type ClientConfig struct {
 	Identity    Identity
 	NextStream  func() uint64    // returns a number that no other stream of the Identity has; nil: this is its only Client
@@ -22,6 +22,7 @@ type ClientConfig struct {
 	IdleCredit  time.Duration    // a stream that sent nothing for so long returns its credit
 	Agent       string           // names the software to the peer
 	Clock       func() time.Time // says how old messages are, in Stats; nil: that is not known
+	Observe     bool             // collect SettledRuns, and know ages exactly
 }
 
 // phase is how far a connection has come.
@@ -68,13 +69,15 @@ type Client struct {
 	withEvents    []*Outbound // fetched streams with Events
 	freeLater     deferredFree
 
-	now    int64 // what the Client heard last of the time, in ns since 1970; only for ages
-	totals Totals
+	now       int64 // what the Client heard last of the time, in ns since 1970; only for ages
+	counting  counting
+	spareRuns []SettledRun // memory of counting.runs
 }
 
 // NewClient returns a Client without a connection.
 func NewClient(cfg ClientConfig) *Client {
 	c := &Client{cfg: cfg, streams: map[string]*Outbound{}, handles: map[uint64]*Outbound{}, presence: flow.Unknown}
+	c.counting.observe = cfg.Observe
 	if c.cfg.NextStream == nil {
 		c.cfg.NextStream = func() uint64 { return c.lastHandle }
 	}
@@ -86,9 +89,8 @@ func (c *Client) Stream(name string) *Outbound {
 	o := c.streams[name]
 	if o == nil {
 		c.lastHandle++
-		topic := strings.TrimPrefix(name, ephemeralMark)
-		o = newOutbound(c.cfg.Identity, c.cfg.NextStream(), c.lastHandle, topic, c.cfg.Window, 1)
-		o.freeLater, o.totals, o.ephemeral = &c.freeLater, &c.totals, isEphemeral(name)
+		o = newOutbound(c.cfg.Identity, c.cfg.NextStream(), c.lastHandle, TopicOf(name), c.cfg.Window, 1)
+		o.freeLater, o.counting, o.ephemeral = &c.freeLater, &c.counting, isEphemeral(name)
 		o.setPresence(c.presence)
 		c.streams[name] = o
 		c.register(o)

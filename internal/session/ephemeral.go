@@ -38,3 +38,6 @@ func (c *Client) tickAbsent(o *Outbound, now time.Time) {
 		c.failStream(o, NewPeerError(wire.Code_CODE_TOPIC_GONE, "the peer, or a subscription there, was absent for "+absentAfter.String()))
 	}
 }
+
+// TopicOf is the topic of the stream with a name.
+func TopicOf(name string) string { return strings.TrimPrefix(name, ephemeralMark) }

@@ -53,15 +53,16 @@ type Outbound struct {
 	cause   error         // of state broken
 
 	// The retransmit buffer. It holds every message from settled.Next to next that is not settled.
-	next      uint64 // sequence of the next message enqueued
-	settled   Watermark
-	chunks    []*chunk      // in order of sequence; those in the middle may be freed
-	pending   int           // messages not settled
-	bytes     int           // encoded size of the chunks that are not freed
-	chunkHint int           // size of the next chunk: a busy stream fills it as it filled the last one
-	freeLater *deferredFree // takes the memory of freed chunks; nil: the garbage collector does
-	totals    *Totals       // of the Client; nil: nothing is counted
-	ages      ages
+	next         uint64 // sequence of the next message enqueued
+	settled      Watermark
+	chunks       []*chunk      // in order of sequence; those in the middle may be freed
+	pending      int           // messages not settled
+	bytes        int           // encoded size of the chunks that are not freed
+	chunkHint    int           // size of the next chunk: a busy stream fills it as it filled the last one
+	freeLater    *deferredFree // takes the memory of freed chunks; nil: the garbage collector does
+	counting     *counting     // of the Client; nil: nothing is counted
+	settledBytes int           // of the messages that settle is about, where that is observed
+	ages         ages
 
 	// The current connection.
 	state         streamState

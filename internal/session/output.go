@@ -27,8 +27,8 @@ func (c *Client) Output(segments []Segment, limit int) (control []byte, out []Se
 			continue
 		}
 		size += len(s.Body)
-		c.totals.Sent += s.Count
-		c.totals.SentBytes += uint64(len(s.Body))
+		c.counting.Sent += s.Count
+		c.counting.SentBytes += uint64(len(s.Body))
 		segments = append(segments, s)
 		if o.hasUnsent() {
 			c.schedule(o)

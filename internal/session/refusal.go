@@ -34,9 +34,9 @@ func (c *Client) refuse(o *Outbound, seq uint64, err *PeerError) {
 			w.refuse(seq, err)
 		}
 	}
-	c.totals.Refused++
+	c.counting.Refused++
 	if o.fetched != nil {
-		o.countSettled(o.settled.Add(seq, seq))
+		o.noteSettled(seq, o.settled.Add(seq, seq), 0)
 		o.fetched.events = append(o.fetched.events, Event{First: seq, Last: seq, Err: err})
 		c.noteEvents(o)
 		return

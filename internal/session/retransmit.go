@@ -197,7 +197,7 @@ func (o *Outbound) settle(first, last uint64) {
 		return
 	}
 	if o.fetched != nil {
-		o.countSettled(o.settled.Add(first, last))
+		o.noteSettled(first, o.settled.Add(first, last), 0)
 		o.fetched.events = append(o.fetched.events, Event{First: first, Last: last})
 		return
 	}
@@ -214,22 +214,12 @@ func (o *Outbound) settle(first, last uint64) {
 			seq = hi + 1
 		}
 	}
-	o.countSettled(o.settled.Add(first, last))
+	n, bytes := o.settled.Add(first, last), o.settledBytes
+	o.settledBytes = 0
+	o.noteSettled(first, n, bytes)
 	o.compact(first, last)
 	o.dropFront()
 	o.signalRoom()
-}
-
-// countSettled counts messages that were settled, and forgets the ages of those that are needed no longer.
-func (o *Outbound) countSettled(n uint64) {
-	if o.totals != nil {
-		o.totals.Settled += n
-	}
-	if o.pending == 0 {
-		o.ages.clear()
-	} else {
-		o.ages.drop(o.settled.Next())
-	}
 }
 
 // compactBelow says when a chunk is compacted: if at most one in so many of its messages is not settled. A few messages
@@ -282,6 +272,9 @@ func (o *Outbound) settleChunks(first, last uint64) {
 	for i := o.chunkOf(first); i < len(o.chunks) && o.chunks[i].first <= last; i++ {
 		c := o.chunks[i]
 		n := int(min(last+1, c.end()) - max(first, c.first))
+		if o.counting != nil && o.counting.observe && c.count > 0 {
+			o.settledBytes += len(c.buf) * n / c.count
+		}
 		c.live -= n
 		o.pending -= n
 		// The last chunk stays while it has room for more messages.

@@ -21,8 +21,57 @@ type StreamStats struct {
 	Waiting    int       // calls that wait for room
 }
 
+// SettledRun is messages of one topic that one frame of the peer has settled.
+type SettledRun struct {
+	Topic    string
+	Messages uint64
+	Bytes    int       // about; 0 where a store keeps the messages
+	Oldest   time.Time // when the first of them was enqueued; zero: it is not known
+}
+
+// counting is what the streams of a Client count.
+type counting struct {
+	Totals
+	observe bool // collect runs
+	runs    []SettledRun
+}
+
 // Totals returns what the Client has counted.
-func (c *Client) Totals() Totals { return c.totals }
+func (c *Client) Totals() Totals { return c.counting.Totals }
+
+// SettledRuns returns what was settled since the last call, where ClientConfig.Observe is set. It is valid until the next
+// call.
+func (c *Client) SettledRuns() []SettledRun {
+	runs := c.counting.runs
+	c.counting.runs, c.spareRuns = c.spareRuns[:0], runs
+	return runs
+}
+
+// noteSettled counts n messages from first on that were settled, with so many bytes, and forgets the ages that are needed no
+// longer.
+func (o *Outbound) noteSettled(first, n uint64, bytes int) {
+	if c := o.counting; c != nil {
+		c.Settled += n
+		if c.observe && n > 0 {
+			c.addRun(SettledRun{Topic: o.Topic, Messages: n, Bytes: bytes, Oldest: o.ages.of(first)})
+		}
+	}
+	if o.pending == 0 {
+		o.ages.clear()
+	} else {
+		o.ages.drop(o.settled.Next())
+	}
+}
+
+// addRun adds a run, or makes the last one longer if it is of the same topic.
+func (c *counting) addRun(r SettledRun) {
+	if n := len(c.runs); n > 0 && c.runs[n-1].Topic == r.Topic {
+		c.runs[n-1].Messages += r.Messages
+		c.runs[n-1].Bytes += r.Bytes
+		return
+	}
+	c.runs = append(c.runs, r)
+}
 
 // Stats describes the streams, from the oldest to the newest.
 func (c *Client) Stats() []StreamStats {
@@ -52,7 +101,7 @@ func (o *Outbound) oldest() time.Time {
 // noteAge marks when the next message of a stream is enqueued: exactly for the first of a stream that had none, and where
 // settled messages are observed, otherwise to the time between two Ticks.
 func (c *Client) noteAge(o *Outbound) {
-	if c.cfg.Clock != nil && o.pending == 0 {
+	if c.cfg.Clock != nil && (o.pending == 0 || c.cfg.Observe) {
 		c.now = c.cfg.Clock().UnixNano()
 	}
 	if c.now != 0 {

@@ -22,7 +22,7 @@ type room struct {
 // Words for what many rows say.
 const (
 	inout    = "net os syscall crypto/tls" // sockets, files, processes
-	public   = "route pool store framing batch storage/outbox storage/dedupe"
+	public   = "route pool store hooks framing batch storage/outbox storage/dedupe"
 	anything = "*"
 )
 
@@ -31,7 +31,7 @@ const (
 var rooms = map[string]room{
 	// Public.
 	"": {
-		own: "route pool store framing internal/acked/sender internal/acked/receiver internal/session internal/dispatch " +
+		own: "route pool store hooks framing internal/acked/sender internal/acked/receiver internal/session internal/dispatch " +
 			"internal/flow internal/flush internal/netio internal/buffers internal/hook",
 		others: "watermill watermill/message protobuf backoff uuid",
 		never:  "os/exec net/http syscall",
@@ -39,22 +39,23 @@ var rooms = map[string]room{
 	"route":   {own: "internal/netio", others: "backoff", never: "os crypto/tls syscall"},
 	"pool":    {own: "framing internal/flush internal/netio internal/buffers internal/hook", others: "watermill backoff", never: "os/exec net/http"},
 	"batch":   {own: "", others: "watermill watermill/message", never: inout},
+	"hooks":   {own: "", others: "", never: inout + " sync"},
 	"store":   {own: "", others: "", never: inout + " sync"},
 	"framing": {own: "internal/buffers", others: "", never: inout + " sync time"},
 
 	// The module storage: of the core it knows store alone.
-	"storage/outbox":            {own: "store storage/internal/boltfile", others: "raft-wal", never: "net os/exec"},
+	"storage/outbox":            {own: "store hooks storage/internal/boltfile", others: "raft-wal", never: "net os/exec"},
 	"storage/dedupe":            {own: "store storage/internal/boltfile", others: "bbolt", never: "net os/exec"},
 	"storage/internal/boltfile": {own: "", others: "bbolt", never: "net os/exec"},
 
 	// The acked protocol: two halves that do not know each other, above state machines.
 	"internal/acked/sender": {
-		own: "store framing internal/session internal/flow internal/wire internal/flush internal/netio " +
+		own: "store hooks framing internal/session internal/flow internal/wire internal/flush internal/netio " +
 			"internal/buffers internal/hook",
 		others: "watermill backoff", never: "os net/http",
 	},
 	"internal/acked/receiver": {
-		own: "store framing internal/session internal/dispatch internal/flow internal/wire internal/buffers internal/flush internal/netio " +
+		own: "store hooks framing internal/session internal/dispatch internal/flow internal/wire internal/buffers internal/flush internal/netio " +
 			"internal/buffers internal/hook",
 		others: "watermill", never: "os/exec net/http",
 	},
@@ -67,7 +68,7 @@ var rooms = map[string]room{
 	"internal/flush":   {own: "", others: "", never: inout},
 	"internal/netio":   {own: "framing internal/hook", others: "backoff", never: "os/exec net/http"},
 	"internal/buffers": {own: "", others: "", never: inout},
-	"internal/hook":    {own: "", others: "watermill", never: inout},
+	"internal/hook":    {own: "hooks", others: "watermill", never: inout},
 }
 
 // helpers are packages for tests: only tests, and each other, import them.
@@ -83,9 +84,9 @@ var above = map[string]string{
 	"benchmarks":     public,
 	"examples":       public + " cqrsx",
 	"engines":        public,
-	"metrics":        "store",
-	"tracing":        "store",
-	"monitor":        "store",
+	"metrics":        "store hooks",
+	"tracing":        "store hooks",
+	"monitor":        "store hooks",
 	"internal/tests": anything,
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 
+	"github.com/buffstreams/watermill-buffstreams/hooks"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
@@ -44,7 +45,17 @@ func (o *Outbox) Append(ctx context.Context, k store.Key, messages ...[]byte) (f
 	if len(messages) == 0 {
 		return 0, nil
 	}
-	size := payloadSize(messages)
+	size, began := payloadSize(messages), clock(o.watchers.appended)
+	first, err = o.append(ctx, k, messages, size)
+	o.watchers.tellAppended(hooks.OutboxAppended{
+		Outbox: o.cfg.Dir, Destination: k.Destination, Topic: k.Topic, Messages: len(messages), Bytes: size,
+		Took: since(began), Err: err,
+	})
+	return first, err
+}
+
+// append is Append for at least one message.
+func (o *Outbox) append(ctx context.Context, k store.Key, messages [][]byte, size int) (first uint64, err error) {
 	if err := checkSizes(k, size); err != nil {
 		return 0, err
 	}

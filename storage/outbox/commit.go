@@ -3,6 +3,8 @@ package outbox
 import (
 	"runtime"
 	"time"
+
+	"github.com/buffstreams/watermill-buffstreams/hooks"
 )
 
 // saveEvery bounds the settled messages that can come back after a crash if no append saves that they are settled.
@@ -112,7 +114,11 @@ func (o *Outbox) gathered() int {
 // commit makes g durable and readable, and wakes the callers of Append.
 func (o *Outbox) commit(g *group) error {
 	entry := o.log.next()
+	began := clock(o.watchers.synced)
 	full, err := o.write(g.entry)
+	defer o.watchers.tellSynced(hooks.OutboxSynced{
+		Outbox: o.cfg.Dir, Appends: g.appends, Bytes: len(g.entry), Took: since(began), Err: err,
+	})
 	if err != nil {
 		g.err = o.fail(err)
 		close(g.done)

@@ -6,6 +6,8 @@ import (
 	"io"
 
 	"github.com/hashicorp/raft-wal/types"
+
+	"github.com/buffstreams/watermill-buffstreams/hooks"
 )
 
 const (
@@ -46,6 +48,11 @@ type Config struct {
 	// CacheBytes bounds the memory that keeps the newest messages for readers that keep up; 0 means DefaultCacheBytes,
 	// -1 none.
 	CacheBytes int
+
+	// Hooks are told of appends, writes to the disk and recovery: see package hooks of the core. OnOutboxAppended is called on
+	// the goroutine of the Append, OnOutboxSynced on the one that writes, and OnOutboxRecovered on that of Open, which each of
+	// them holds up while it blocks. A panic is ignored.
+	Hooks []hooks.Hook
 
 	// open replaces the disk in tests.
 	open func(dir string) (storage, error)

@@ -21,6 +21,7 @@ type Outbox struct {
 	meta     metaStore
 	lock     io.Closer // of the directory, or nil
 	opened   time.Time
+	watchers watchers
 
 	delivery chan struct{} // capacity 1: holds a value from Acquire to release
 
@@ -62,6 +63,7 @@ func Open(cfg Config) (*Outbox, error) {
 		return nil, err
 	}
 	cfg.setDefaults()
+	began := time.Now()
 	disk, err := cfg.open(cfg.Dir)
 	if err != nil {
 		return nil, err
@@ -71,15 +73,17 @@ func Open(cfg Config) (*Outbox, error) {
 		delivery: make(chan struct{}, 1),
 		wake:     make(chan struct{}, 1), closing: make(chan struct{}),
 		index: newIndex(), cache: cache{limit: cfg.CacheBytes},
-		reclaimable: true, newStreams: make(chan struct{}), opened: time.Now(),
+		reclaimable: true, newStreams: make(chan struct{}), opened: time.Now(), watchers: newWatchers(cfg.Hooks),
 	}
 	if err := o.recoverLog(disk.fs); err != nil {
 		var corrupt *store.CorruptError
 		if !errors.As(err, &corrupt) {
 			err = fmt.Errorf("outbox: open %s: %w", cfg.Dir, err)
 		}
+		o.tellRecovered(began, err)
 		return nil, errors.Join(err, o.closeFiles())
 	}
+	o.tellRecovered(began, nil)
 	o.poke()
 	o.wg.Go(o.commitLoop) // ends when Close closes o.closing, or at the first failed write; Close waits for it
 	return o, nil

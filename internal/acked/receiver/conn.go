@@ -226,6 +226,7 @@ func (c *conn) terminate(err error) {
 		}
 	}
 	c.receiver.removeConn(c)
+	c.noteEnd(err)
 	if err != nil && c.refusal == nil && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
 		c.receiver.cfg.Logger.Info("Connection ended", watermill.LogFields{
 			"provider": netio.Provider, "address": c.receiver.cfg.Address, "peer": netio.PeerText(c.nc.RemoteAddr()),

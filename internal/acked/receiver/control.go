@@ -79,6 +79,7 @@ func (c *conn) find(f *wire.Open) (*stream, *session.PeerError) {
 	if refused != nil {
 		return nil, refused
 	}
+	defer c.receiver.tellForgotten()
 	return c.receiver.open(f, c.principal)
 }
 

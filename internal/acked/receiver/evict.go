@@ -52,6 +52,7 @@ func (r *Receiver) evictLocked(unneeded func(*stream) bool, message string) {
 		r.cfg.Logger.Info(message, watermill.LogFields{
 			"provider": netio.Provider, "address": r.cfg.Address, "streams": streams - r.streamCount,
 		})
+		r.noteForgottenLocked(streams-r.streamCount, false)
 	}
 }
 

@@ -80,6 +80,7 @@ func (c *conn) greet(ctx context.Context, r *framing.Reader) error {
 	}
 	c.principal = principal
 	c.welcome(netio.Printable(hello.Agent))
+	c.noteAccepted()
 	return nil
 }
 

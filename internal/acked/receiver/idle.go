@@ -12,6 +12,7 @@ func (r *Receiver) armIdleTimerLocked() {
 // forgetIdle forgets the streams of which everything is settled, and whose publishers have been away for ForgetIdleAfter:
 // those that were killed do not release theirs.
 func (r *Receiver) forgetIdle() {
+	defer r.tellForgotten()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.idleTimer = nil

@@ -16,9 +16,11 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
+	"github.com/buffstreams/watermill-buffstreams/hooks"
 	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
 	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 	"github.com/buffstreams/watermill-buffstreams/internal/flush"
+	"github.com/buffstreams/watermill-buffstreams/internal/hook"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 	"github.com/buffstreams/watermill-buffstreams/store"
@@ -27,7 +29,8 @@ import (
 // ErrClosed means that the Receiver was closed.
 var ErrClosed = errors.New("buffstreams: the listener is closed")
 
-// Config configures a Receiver. Every field is needed but TLS, Groups, Dedupe, Workers and the hooks.
+// Config configures a Receiver. Every field is needed but TLS, Groups, Dedupe, Workers, Hooks, Authenticate and
+// Authorize.
 type Config struct {
 	Address string      // for logs
 	TLS     *tls.Config // nil: plaintext, with checksums
@@ -48,6 +51,7 @@ type Config struct {
 
 	Budget  *flow.Budget
 	Workers *flush.Workers // nil: a new goroutine for each flush
+	Hooks   *hook.Set      // nil: none
 	Logger  watermill.LoggerAdapter
 }
 
@@ -81,7 +85,8 @@ type Receiver struct {
 	streams          map[*dispatch.Topic]map[*stream]struct{}
 	streamCount      int
 	gone             tombstones
-	forgotten        int // publishers that returned and were not known, since the last log line about them
+	forgotHooks      []hooks.Forgotten // to call; see noteForgotten
+	forgotten        int               // publishers that returned and were not known, since the last log line about them
 	forgottenLogged  time.Time
 	noEvictionBefore time.Time   // nothing can be forgotten before
 	idleTimer        *time.Timer // see forgetIdle; nil: it does not run

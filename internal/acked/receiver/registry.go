@@ -123,6 +123,7 @@ func (r *Receiver) logForgottenLocked(topic string) {
 		})
 		r.forgotten, r.forgottenLogged = 0, now
 	}
+	r.noteForgottenLocked(1, true)
 }
 
 // recall asks the DedupeStore for a stream that is not in memory.

@@ -49,10 +49,11 @@ type stream struct {
 // publish puts the messages of a frame into the topic's log. That happens under mu, so that two connections of one
 // stream cannot swap their order.
 func (s *stream) publish(c *conn, f *session.PublishFrame) error {
-	dropped, full, err := s.accept(c, f)
+	duplicates, dropped, full, err := s.accept(c, f)
 	if err != nil {
 		return err
 	}
+	s.noteReceived(f, duplicates)
 	c.flusher.Kick()
 	s.topic.Window().Release(dropped)
 	if full {
@@ -61,25 +62,25 @@ func (s *stream) publish(c *conn, f *session.PublishFrame) error {
 	return nil
 }
 
-// accept returns the room of the messages that did not go into the log. full tells that the window has no room for more
+// noneTaken is the number of duplicates in a frame of which nothing was looked at.
+const noneTaken = -1
+
+// accept returns the number of messages that were received before, and the room of those that did not go into the log. full tells that the window has no room for more
 // credit.
-func (s *stream) accept(c *conn, f *session.PublishFrame) (dropped flow.Amount, full bool, err error) {
+func (s *stream) accept(c *conn, f *session.PublishFrame) (duplicates int, dropped flow.Amount, full bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended != nil {
-		return flow.Amount{}, false, nil
+		return noneTaken, flow.Amount{}, false, nil
 	}
 	if s.conn != c {
-		return flow.Amount{}, false, &session.ProtocolError{Rule: "the stream moved to a newer connection"}
+		return 0, flow.Amount{}, false, &session.ProtocolError{Rule: "the stream moved to a newer connection"}
 	}
 	fresh, first, dropped, err := s.in.Accept(f)
 	if err != nil {
-		return flow.Amount{}, false, err
+		return 0, flow.Amount{}, false, err
 	}
-	s.receiver.counters.received.Add(uint64(len(fresh)))
-	if dropped.Messages > 0 {
-		s.receiver.counters.duplicates.Add(uint64(dropped.Messages))
-	}
+	duplicates = dropped.Messages
 	s.noteSenderLocked()
 	if s.released { // it goes on
 		s.released = false
@@ -89,7 +90,7 @@ func (s *stream) accept(c *conn, f *session.PublishFrame) (dropped flow.Amount, 
 	dropped.Messages += tooLarge.Messages
 	dropped.Bytes += tooLarge.Bytes
 	s.markDirtyLocked()
-	return dropped, s.topUpLocked(), nil
+	return duplicates, dropped, s.topUpLocked(), nil
 }
 
 // appendLocked puts messages into the log, except those over the limit, which are rejected. It returns the room of

@@ -9,6 +9,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
+	"github.com/buffstreams/watermill-buffstreams/hooks"
 	"github.com/buffstreams/watermill-buffstreams/internal/buffers"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
@@ -42,11 +43,18 @@ func (s *Sender) run() {
 		s.backoff = netio.GuardedBackOff(s.cfg.Backoff, longestWait)
 	}
 	for s.unsettled() {
+		began := time.Now()
 		conn, token, err := s.dial()
+		s.cfg.Hooks.Dialed(hooks.Dialed{Address: s.cfg.Address, Took: time.Since(began), Err: err})
 		if err == nil {
-			welcomed := false
-			err = s.serve(conn, token, func() { welcomed = true; s.backoff.Reset() })
+			welcomed, connected := false, time.Now()
+			err = s.serve(conn, token, func() {
+				welcomed = true
+				s.backoff.Reset()
+				s.cfg.Hooks.Connected(hooks.Connected{Address: s.cfg.Address, Took: time.Since(began)})
+			})
 			s.noteAddress(conn, welcomed)
+			s.cfg.Hooks.Lost(hooks.Lost{Address: s.cfg.Address, Welcomed: welcomed, Lasted: time.Since(connected), Err: err})
 		}
 		if s.ctx.Err() != nil {
 			return
@@ -140,6 +148,7 @@ func (s *Sender) flush() {
 			return
 		}
 		err := s.write(conn, enc, control, segments)
+		s.noteSent(segments, err)
 		clear(segments)
 		s.segments = segments
 		if err != nil {
@@ -212,6 +221,9 @@ func (s *Sender) read(conn net.Conn, r *framing.Reader, welcomed func()) error {
 			return err
 		}
 		got, err := s.receive(payload)
+		if len(got.settled) > 0 {
+			s.noteSettled(got.settled)
+		}
 		if got.untold { // also where the frame ends the connection
 			s.ReportRefused()
 		}
@@ -233,9 +245,10 @@ func (s *Sender) read(conn net.Conn, r *framing.Reader, welcomed func()) error {
 
 // received is what follows from a frame of the peer, for read to do without the lock.
 type received struct {
-	established bool // the peer has welcomed the connection
-	untold      bool // ReportRefused has something to tell
-	due         bool // there is something to write
+	established bool                 // the peer has welcomed the connection
+	untold      bool                 // ReportRefused has something to tell
+	due         bool                 // there is something to write
+	settled     []session.SettledRun // for the hooks
 }
 
 // receive takes one frame.
@@ -247,6 +260,9 @@ func (s *Sender) receive(payload []byte) (received, error) {
 	if got.established && err == nil {
 		s.unreachable, s.refusal = nil, nil
 	}
+	if s.cfg.Hooks.WatchesSettled() {
+		got.settled = s.client.SettledRuns()
+	}
 	s.noteStateLocked()
 	s.checkLocked()
 	return got, err
@@ -257,9 +273,9 @@ func (s *Sender) receive(payload []byte) (received, error) {
 func (s *Sender) ReportRefused() {
 	s.reporting.Lock()
 	defer s.reporting.Unlock()
-	refused, hooks, events := s.untold()
+	refused, owners, events := s.untold()
 	for _, r := range refused {
-		s.report(r, hooks)
+		s.report(r, owners)
 	}
 	for _, e := range events {
 		e.deliver()
@@ -285,17 +301,18 @@ func (s *Sender) finish(conn net.Conn) {
 	}
 }
 
-// report logs a refused message and calls the hooks, or Config.Refused where there is none.
-func (s *Sender) report(r session.Refused, hooks map[any]func(session.Refused)) {
+// report logs a refused message and calls what its owners have set, or Config.Refused where there is none.
+func (s *Sender) report(r session.Refused, owners map[any]func(session.Refused)) {
 	if !r.Ephemeral { // else its publisher logs what became of it
 		s.cfg.Logger.Error("Message refused by the peer", r.Err, watermill.LogFields{
 			"provider": netio.Provider, "address": s.cfg.Target.Address, "topic": r.Topic, "sequence": r.Sequence,
 		})
 	}
-	for _, f := range hooks {
+	s.noteRejected(r)
+	for _, f := range owners {
 		f(r)
 	}
-	if len(hooks) == 0 && s.cfg.Refused != nil {
+	if len(owners) == 0 && s.cfg.Refused != nil {
 		s.cfg.Refused(r)
 	}
 }

@@ -15,8 +15,10 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/cenkalti/backoff/v5"
 
+	"github.com/buffstreams/watermill-buffstreams/hooks"
 	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 	"github.com/buffstreams/watermill-buffstreams/internal/flush"
+	"github.com/buffstreams/watermill-buffstreams/internal/hook"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 )
@@ -24,7 +26,8 @@ import (
 // ErrClosed is returned by calls to a Sender that was closed. What was passed to the call was not taken.
 var ErrClosed = errors.New("buffstreams: closed")
 
-// Config configures a Sender. Every field is needed but TLS, Token, Insecure, Workers and Refused.
+// Config configures a Sender. Every field is needed but TLS, Token, Insecure, Workers, Refused
+// and Hooks.
 type Config struct {
 	Target   netio.Target
 	TLS      *tls.Config // nil: plaintext, with checksums
@@ -47,6 +50,8 @@ type Config struct {
 	Ticker     *Ticker        // wakes when something is to be sent
 	Logger     watermill.LoggerAdapter
 	Refused    func(session.Refused) // as OnRefused, while no owner has set that; nil: the log alone
+	Address    string                // for Hooks
+	Hooks      *hook.Set             // nil: none
 }
 
 // Sender is the sending side to one address: it dials when there is something to send, sends again what was not handled
@@ -55,6 +60,7 @@ type Sender struct {
 	cfg      Config
 	flusher  *flush.Flusher  // runs flush
 	reporter *flush.Flusher  // runs ReportRefused for flush, which must not wait for hooks
+	teller   *flush.Flusher  // runs tellRejected: what reports must not wait for Config.Hooks
 	ctx      context.Context // ends with Close
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup  // run
@@ -76,6 +82,7 @@ type Sender struct {
 	fetched     map[*session.Outbound]*FetchedStream
 	conditions  []*condition // callers that wait
 	status      status
+	rejections  []hooks.Rejected // for tellRejected
 
 	reporting sync.Mutex // held while hooks are called, so that they are called one after another; taken before mu
 
@@ -93,9 +100,11 @@ func New(cfg Config) *Sender {
 		Window:   session.Window{Messages: cfg.WindowMessages, Bytes: cfg.WindowBytes, Budget: cfg.Budget},
 		MaxFrame: session.MaxFrame(cfg.MaxMessageSize), PingAfter: cfg.PingAfter, DeadAfter: cfg.DeadAfter,
 		IdleCredit: idleCredit, ForgetAfter: cfg.ForgetAfter, Agent: "watermill-buffstreams", Clock: time.Now,
+		Observe: cfg.Hooks.WatchesSettled(),
 	})
 	s.flusher = flush.New(cfg.Workers, s.flush)
 	s.reporter = flush.New(cfg.Workers, s.ReportRefused)
+	s.teller = flush.New(cfg.Workers, s.tellRejected)
 	return s
 }
 
@@ -109,6 +118,7 @@ type publication struct {
 	stream   *session.Outbound // nil before the first enqueue
 	enqueued int               // messages of batch
 	turn     *session.Turn     // in the line for room; nil before the call waits
+	waiting  time.Time         // since when, if that is watched
 }
 
 func (p *publication) beginDeadline() {
@@ -141,6 +151,7 @@ func (s *Sender) Publish(
 				continue
 			}
 		}
+		s.noteWaited(&p, err)
 		lacking, unconfirmed := s.confirm(ctx, p.stream, waiters, err != nil)
 		if err == nil {
 			err = unconfirmed
@@ -201,6 +212,9 @@ func (s *Sender) waitLocked(
 
 // awaitRoom waits until there may be room for the rest of a call. After an error the call is out of the line.
 func (s *Sender) awaitRoom(ctx context.Context, p *publication) error {
+	if p.waiting.IsZero() && s.cfg.Hooks.WatchesWindow() {
+		p.waiting = time.Now()
+	}
 	var expired <-chan time.Time
 	if !p.deadline.IsZero() {
 		timer := time.NewTimer(time.Until(p.deadline))
@@ -331,14 +345,14 @@ func (s *Sender) OnRefused(owner any, f func(session.Refused)) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	hooks := maps.Clone(s.onRefused) // the reader calls those of the old map
-	if hooks == nil {
-		hooks = map[any]func(session.Refused){}
+	owners := maps.Clone(s.onRefused) // the reader calls those of the old map
+	if owners == nil {
+		owners = map[any]func(session.Refused){}
 	}
-	if hooks[owner] = f; f == nil {
-		delete(hooks, owner)
+	if owners[owner] = f; f == nil {
+		delete(owners, owner)
 	}
-	s.onRefused = hooks
+	s.onRefused = owners
 }
 
 // Tick does what is due at now: pings, time-outs of Publish, credit that idle streams give back. It tells whether more
@@ -349,10 +363,10 @@ func (s *Sender) Tick(now time.Time) (busy bool) {
 	conn, due := s.conn, s.client.Due() || s.client.FreeDue()
 	busy = s.client.Busy() || len(s.conditions) > 0
 	s.checkLocked()
-	refused, hooks := s.client.Refused(), s.onRefused
+	refused, owners := s.client.Refused(), s.onRefused
 	s.mu.Unlock()
 	for _, r := range refused {
-		s.report(r, hooks)
+		s.report(r, owners)
 	}
 	if err != nil && conn != nil {
 		_ = conn.Close() // serve returns
@@ -380,6 +394,7 @@ func (s *Sender) Close() (left []session.Leftover) {
 	s.flusher.Close()
 	s.reporter.Close()
 	s.ReportRefused()
+	s.teller.Close()
 	return left
 }
 

@@ -99,7 +99,7 @@ var ackedMutants = []mutant{
 	// Streams.
 	{
 		"a connection that lost its stream can still publish", "internal/acked/receiver/stream.go",
-		"if s.conn != c {\n\t\treturn flow.Amount{}, false, &session", "if s.conn == nil {\n\t\treturn flow.Amount{}, false, &session",
+		"if s.conn != c {\n\t\treturn 0, flow.Amount{}, false, &session", "if s.conn == nil {\n\t\treturn flow.Amount{}, false, &session",
 		receiverProbe("TestStream_TakesNothingOfAConnectionThatLostIt"),
 	},
 	{
