@@ -28,19 +28,21 @@ const (
 
 // runLocked starts run unless it is under way or there is nothing to deliver. The caller must hold mu.
 func (s *Sender) runLocked() {
-	if s.running || s.closed || s.client.Pending() == 0 {
+	if s.running || s.closed || !s.kept && s.client.Pending() == 0 {
 		return
 	}
 	s.running = true
 	s.wg.Go(s.run) // ends when everything is settled and the connection is gone, or with ctx; Close waits for it
 }
 
-// run keeps the Sender connected while it has messages that are not settled, and then as long as the connection lasts.
+// run keeps the Sender connected while it has messages that are not settled, or Dial was called, and then as long as the
+// connection lasts.
 func (s *Sender) run() {
 	if s.backoff == nil {
 		s.backoff = netio.GuardedBackOff(s.cfg.Backoff, longestWait)
 	}
-	for s.unsettled() {
+	for s.wanted() {
+		s.setState(Connecting)
 		conn, token, err := s.dial()
 		if err == nil {
 			welcomed := false
@@ -51,23 +53,28 @@ func (s *Sender) run() {
 			return
 		}
 		s.disconnected(err)
+		s.setState(stateAfter(err))
 		delay := nextDelay(s.backoff)
 		s.cfg.Logger.Info("Connection lost, reconnecting", watermill.LogFields{
 			"provider": netio.Provider, "address": s.cfg.Target.Address, "err": netio.Sanitize(err), "delay": delay,
 		})
 		select {
 		case <-time.After(delay):
+		case <-s.redial:
 		case <-s.ctx.Done():
 			return
 		}
 	}
 }
 
-// unsettled reports whether there is something to deliver. If not, run has ended.
-func (s *Sender) unsettled() bool {
+// wanted reports whether there has to be a connection. If not, run has ended.
+func (s *Sender) wanted() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.running = !s.closed && s.client.Pending() > 0
+	s.running = !s.closed && (s.kept || s.client.Pending() > 0)
+	if !s.running {
+		s.state = Idle
+	}
 	return s.running
 }
 
@@ -199,7 +206,7 @@ func (s *Sender) read(conn net.Conn, r *framing.Reader, welcomed func()) error {
 	if err := conn.SetReadDeadline(time.Now().Add(s.cfg.HandshakeTimeout)); err != nil {
 		return err
 	}
-	established := false
+	established, last := false, Connecting
 	for {
 		payload, err := r.Next()
 		if err != nil {
@@ -214,6 +221,10 @@ func (s *Sender) read(conn net.Conn, r *framing.Reader, welcomed func()) error {
 		}
 		if err != nil {
 			return err
+		}
+		if got.state != last {
+			last = got.state
+			s.setState(last)
 		}
 		if got.established && !established {
 			established = true
@@ -233,6 +244,7 @@ type received struct {
 	established bool // the peer has welcomed the connection
 	untold      bool // ReportRefused has something to tell
 	due         bool // there is something to write
+	state       State
 }
 
 // receive takes one frame.
@@ -240,7 +252,7 @@ func (s *Sender) receive(payload []byte) (received, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := s.client.Receive(payload, time.Now())
-	got := received{established: s.client.Established(), untold: s.client.Untold(), due: s.client.Due()}
+	got := received{established: s.client.Established(), untold: s.client.Untold(), due: s.client.Due(), state: s.stateOfConnectionLocked()}
 	if got.established && err == nil {
 		s.unreachable, s.refusal = nil, nil
 	}
