@@ -39,6 +39,9 @@ type ManagerConfig struct {
 	// with many subscriptions loses nothing for the last of them. A Router's Running fits. Nil means that a topic is open
 	// as soon as it has a subscription.
 	Ready <-chan struct{}
+	// OnAddressState is called when the state of an address that is published to changes. It is called with no lock held, on a
+	// goroutine of that address, one call at a time for each: one that blocks holds up the address. A panic is logged.
+	OnAddressState func(AddressStatus)
 	// Acked configures the acked protocol.
 	Acked AckedConfig
 }

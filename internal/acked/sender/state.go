@@ -1,6 +1,8 @@
 package sender
 
 import (
+	"time"
+
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
 
@@ -76,4 +78,22 @@ func stateAfter(err error) State {
 		return Gone
 	}
 	return Failed
+}
+
+// Unreachable says why there is no connection; nil: there is one, or none was tried. definite: another attempt is of no use
+// until a configuration changes.
+func (s *Sender) Unreachable() (err error, definite bool) { //nolint:revive // definite says more of err
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unreachable == nil {
+		return nil, false
+	}
+	return s.unreachable.Cause, s.refusal != nil
+}
+
+// ShortenSilence makes the silence less after which the peer is pinged, and given up, unless it is less already.
+func (s *Sender) ShortenSilence(ping, dead time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.client.ShortenSilence(ping, dead)
 }

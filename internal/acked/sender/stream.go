@@ -45,7 +45,7 @@ func (s *Sender) NewStream(cfg StreamConfig) *Stream {
 }
 
 // Publish is Sender.Publish for this Stream.
-func (st *Stream) Publish(ctx context.Context, b *session.Batch, level session.Level, timeout time.Duration) (enqueued int, err error) {
+func (st *Stream) Publish(ctx context.Context, b *session.Batch, level session.Level, timeout time.Duration) (enqueued int, lacking []session.Range, err error) {
 	return st.sender.Publish(ctx, st.name, b, level, timeout)
 }
 
