@@ -59,6 +59,7 @@ func (p *Publisher) change(s *topicState, found route.Route) error {
 			p.leave(made)
 			return err
 		}
+		g.dynamic = next.dynamic
 		if last != nil && i < len(last.groups) && last.groups[i].policy == g.policy {
 			g.follow(last.groups[i])
 		}
@@ -190,6 +191,7 @@ func (p *Publisher) adopt(s *topicState, next *resolved) {
 	p.mu.Unlock()
 	if routed {
 		p.manager.joinRouting(p)
+		p.manager.changes.signal() // calls that wait look at the new route
 	}
 }
 

@@ -21,6 +21,7 @@ type group struct {
 	name    string // for errors
 	policy  route.Policy
 	hashKey string
+	dynamic bool      // the Resolver can put another one in its place
 	targets []*target // in the order of Route.Members
 	turn    atomic.Uint64
 	slots   *slots // of Hash
@@ -127,7 +128,7 @@ func (p *Publisher) split(w *callWait, g *group, messages []*message.Message) ([
 	var space [8]route.Candidate
 	for {
 		g = g.latest()
-		if len(g.targets) == 1 { // there is no choice: the messages wait in its window
+		if len(g.targets) == 1 && !g.dynamic { // there is no choice, ever: the messages wait in its window
 			if parts := []part{{target: g.targets[0], slot: -1, messages: messages}}; p.attach(g, parts) {
 				return parts, nil
 			}

@@ -7,7 +7,7 @@ import (
 )
 
 const (
-	// lookupTimeout bounds a lookup that no caller may be waiting for any more.
+	// lookupTimeout bounds a lookup, whatever its callers' contexts say.
 	lookupTimeout = 10 * time.Second
 	// reuseFor is how long the result of a lookup is given to other callers: the topics of a Publisher are refreshed one
 	// after the other, and have one set.
@@ -24,12 +24,15 @@ type shared struct {
 
 // call is one lookup.
 type call struct {
-	done  chan struct{} // closed when the fields below are final
-	route Route
-	err   error
+	cancel  context.CancelFunc
+	waiting int           // callers; guarded by shared.mu
+	done    chan struct{} // closed when the fields below are final
+	route   Route
+	err     error
 }
 
-// do returns what lookUp returns, or the error of ctx if that is done before.
+// do returns what lookUp returns, or the error of ctx if that is done before. A lookup that no caller waits for any more is
+// cancelled.
 func (s *shared) do(ctx context.Context, lookUp func(context.Context) (Route, error)) (Route, error) {
 	s.mu.Lock()
 	if !s.lastAt.IsZero() && time.Since(s.lastAt) < reuseFor {
@@ -39,10 +42,14 @@ func (s *shared) do(ctx context.Context, lookUp func(context.Context) (Route, er
 	c := s.call
 	if c == nil {
 		c = &call{done: make(chan struct{})}
+		var detached context.Context
+		detached, c.cancel = context.WithTimeout(context.WithoutCancel(ctx), lookupTimeout)
 		s.call = c
-		go s.run(c, context.WithoutCancel(ctx), lookUp) // ends within lookupTimeout; the callers wait as long as they like
+		go s.run(detached, c, lookUp) // ends with its context, which lasts no longer than a caller waits
 	}
+	c.waiting++
 	s.mu.Unlock()
+	defer s.leave(c)
 	select {
 	case <-c.done:
 		return c.route.Clone(), c.err
@@ -51,12 +58,25 @@ func (s *shared) do(ctx context.Context, lookUp func(context.Context) (Route, er
 	}
 }
 
-func (s *shared) run(c *call, ctx context.Context, lookUp func(context.Context) (Route, error)) {
-	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
-	defer cancel()
+// leave ends the wait of a caller.
+func (s *shared) leave(c *call) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.waiting--; c.waiting > 0 {
+		return
+	}
+	c.cancel()
+	if s.call == c {
+		s.call = nil
+	}
+}
+
+func (s *shared) run(ctx context.Context, c *call, lookUp func(context.Context) (Route, error)) {
 	c.route, c.err = lookUp(ctx)
 	s.mu.Lock()
-	s.call = nil
+	if s.call == c {
+		s.call = nil
+	}
 	if c.err == nil {
 		s.last, s.lastAt = c.route, time.Now()
 	}
