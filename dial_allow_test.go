@@ -24,7 +24,7 @@ import (
 func TestDialAllow_DeniedLiteralAddressTakesNoMessages(t *testing.T) {
 	m := newTestManager(t, ManagerConfig{DialAllow: &pool.DialAllow{Prefixes: prefixes("10.0.0.0/8")}})
 	for _, target := range []netio.Target{{Network: "tcp", Address: "127.0.0.1:1"}, {Network: "unix", Address: "/run/x.sock"}} {
-		_, err := m.sender(target)
+		_, err := m.use(target)
 		require.ErrorIs(t, err, netio.ErrDialDenied)
 	}
 	require.ErrorIs(t, m.plain.Dial(pool.WriterConfig{Address: "127.0.0.1:1"}), netio.ErrDialDenied)

@@ -3,6 +3,7 @@ package buffstreams
 import (
 	"github.com/buffstreams/watermill-buffstreams/route"
 
+	"fmt"
 	"testing"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -52,23 +53,24 @@ func FuzzRoute(f *testing.F) {
 	f.Add("", "", uint8(0), ^uint64(0))
 	f.Fuzz(func(t *testing.T, topic, key string, addresses uint8, turn uint64) {
 		r := route.Route{Policy: route.Hash, HashKey: "k"}
-		for range int(addresses) + 1 {
-			r.Addresses = append(r.Addresses, "a:1")
+		for i := range int(addresses) + 1 {
+			r.Addresses = append(r.Addresses, fmt.Sprintf("a:%d", i%200))
 		}
 		_, err := route.Static{}.Resolve(t.Context(), topic)
 		require.ErrorIs(t, err, route.ErrNoRoute)
 		got, err := route.Static{"*": {Name: "any"}, topic: r}.Resolve(t.Context(), topic)
 		require.NoError(t, err)
 		require.Equal(t, r, got)
-		msg := message.NewMessage("", nil)
-		msg.Metadata.Set("k", key)
-		p := &Publisher{}
-		p.next.Store(turn)
-		i := p.pick(&got, msg)
-		require.Less(t, i, len(got.Addresses))
-		require.Equal(t, i, p.pick(&got, msg))
-		got.Policy = route.RoundRobin
-		require.Less(t, p.pick(&got, msg), len(got.Addresses))
+		members := got.Members()
+		slot := route.Slot(key)
+		require.Less(t, route.AssignSlots(members)[slot], len(members))
+		require.Equal(t, slot, route.Slot(key))
+		candidates, usable := make([]route.Candidate, len(members)), make([]int, len(members))
+		for i, m := range members {
+			candidates[i], usable[i] = route.Candidate{Member: m, State: route.Ready}, i
+		}
+		require.Less(t, route.PickRoundRobin(turn, candidates, usable), len(members))
+		require.Less(t, route.PickLeastPending(turn, ^turn, candidates, usable), len(members))
 	})
 }
 

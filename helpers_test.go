@@ -30,9 +30,9 @@ func tcp(address string) netio.Target { return netio.Target{Network: "tcp", Addr
 
 func senderTo(t testing.TB, m *Manager, target netio.Target) *sender.Sender {
 	t.Helper()
-	s, err := m.sender(target)
+	a, err := m.use(target)
 	require.NoError(t, err)
-	return s
+	return a.sender
 }
 
 // newPair returns a Manager with a listener, and a sender to that.

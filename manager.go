@@ -6,9 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,18 +41,20 @@ type Manager struct {
 
 	subscriptions subscriptions
 	stats         statsCache[ManagerStats]
+	changes       changes // of the states of addresses
 
 	failures failureQueue
 	done     chan struct{} // closed at the end of Close
 	closeErr error         // of Close, once done is closed
 
 	mu        sync.Mutex
-	senders   map[netio.Target]*sender.Sender
+	addresses map[netio.Target]*address
 	writers   []string // the keys of plain
 	listeners map[netio.Target]*opening
 	ticking   bool
 	closed    bool
-	holds     int // Ready channels that are open
+	holds     int          // Ready channels that are open
+	routing   []*Publisher // that have routes; never changed in place
 
 	holding sync.Mutex // held while a change of holds is applied to the listeners
 }
@@ -113,7 +113,7 @@ func NewManager(cfg ManagerConfig) (*Manager, error) {
 		cfg: cfg, dial: cfg.dial(), plain: plain,
 		held: flow.NewBudget(cfg.Acked.MemoryLimit), kept: flow.NewBudget(cfg.Acked.MemoryLimit),
 		workers: flush.NewWorkers(), ticker: sender.NewTicker(cfg.Acked.PingAfter), stop: make(chan struct{}), done: make(chan struct{}),
-		senders: map[netio.Target]*sender.Sender{}, listeners: map[netio.Target]*opening{},
+		addresses: map[netio.Target]*address{}, listeners: map[netio.Target]*opening{},
 		failures: failureQueue{hook: cfg.OnFailure, logger: cfg.Logger}, hooks: hook.NewSet(cfg.Hooks, cfg.Logger),
 	}
 	m.holdUntil(cfg.Ready, nil)
@@ -129,19 +129,19 @@ type PeerStatus struct {
 }
 
 // PeerStatus returns the state of the acked protocol with the peer at an address: host:port, tls://host:port or
-// unix:///path. It is zero for a peer to which nothing was published.
+// unix:///path. It is zero for a peer to which nothing was published, or that was forgotten as nothing uses it any more.
 func (m *Manager) PeerStatus(address string) PeerStatus {
 	target, err := parseAddress(address)
 	if err != nil {
 		return PeerStatus{}
 	}
 	m.mu.Lock()
-	s := m.senders[target]
+	a := m.addresses[target]
 	m.mu.Unlock()
-	if s == nil {
+	if a == nil {
 		return PeerStatus{}
 	}
-	return PeerStatus{Connected: s.Connected(), Pending: s.Pending()}
+	return PeerStatus{Connected: a.sender.Connected(), Pending: a.sender.Pending()}
 }
 
 // dialPlain opens the writer to a plain peer, unless there is one.
@@ -166,40 +166,16 @@ func (m *Manager) flushPlain(ctx context.Context, key string) error {
 	return nil
 }
 
-// sender returns the sender to a target, and makes it where there is none.
-func (m *Manager) sender(t netio.Target) (*sender.Sender, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.closed {
-		return nil, ErrManagerClosed
-	}
-	if s := m.senders[t]; s != nil {
-		return s, nil
-	}
-	if m.cfg.DialAllow != nil && m.cfg.Dial == nil {
-		if err := (*netio.DialAllow)(m.cfg.DialAllow).AllowsLiteral(t); err != nil {
-			return nil, err
-		}
-	}
-	cfg, err := m.senderConfig(t)
-	if err != nil {
-		return nil, err
-	}
-	s := sender.New(cfg)
-	m.senders[t] = s
-	if !m.ticking {
-		m.ticking = true
-		m.wg.Go(func() { m.ticker.Run(m.stop, m.tick) }) // ends when Close closes stop
-	}
-	return s, nil
-}
-
 // clientTLS is the configuration with which a target is dialed, or nil if it has no TLS.
 func (m *Manager) clientTLS(t netio.Target) (*tls.Config, error) {
 	if !t.TLS {
 		return nil, nil
 	}
-	return netio.ClientTLS(m.cfg.Acked.ClientTLS, t.Address)
+	address := t.Address
+	if t.ServerName != "" {
+		address = net.JoinHostPort(t.ServerName, "0")
+	}
+	return netio.ClientTLS(m.cfg.Acked.ClientTLS, address)
 }
 
 func (m *Manager) senderConfig(t netio.Target) (sender.Config, error) {
@@ -227,17 +203,6 @@ func newIdentity() session.Identity {
 	_, _ = rand.Read(id.Publisher[:]) // never fails: see crypto/rand
 	_, _ = rand.Read(id.Secret[:])
 	return id
-}
-
-// tick keeps the senders' time.
-func (m *Manager) tick(now time.Time) (busy bool) {
-	m.mu.Lock()
-	senders := slices.Collect(maps.Values(m.senders))
-	m.mu.Unlock()
-	for _, s := range senders {
-		busy = s.Tick(now) || busy
-	}
-	return busy
 }
 
 // listen returns the listener of the acked protocol at a target, and opens it where there is none.

@@ -81,7 +81,7 @@ func (m *Manager) despiteHooks(ctx context.Context, end func() error) error {
 // shutDown is Close, once.
 func (m *Manager) shutDown(ctx context.Context) error {
 	m.mu.Lock()
-	listeners, senders, writers := maps.Clone(m.listeners), maps.Clone(m.senders), m.writers
+	listeners, senders, writers := maps.Clone(m.listeners), m.sendersLocked(), m.writers
 	m.mu.Unlock()
 
 	// What arrives at a listener of this Manager is for the listener to account for, so the senders to it end first.

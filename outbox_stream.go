@@ -46,10 +46,12 @@ func (r *streamRelay) deliverOnce(s store.Stream) error {
 	if err != nil {
 		return err
 	}
-	to, err := r.manager.sender(address)
+	used, err := r.manager.use(address)
 	if err != nil {
 		return err
 	}
+	defer r.manager.release(used)
+	to := used.sender
 	id, current := r.currentIdentity(s.Key.Destination)
 	r.attempt = current
 	fetched, err := to.Fetch(sender.FetchConfig{

@@ -3,8 +3,6 @@ package buffstreams
 import (
 	"context"
 	"errors"
-	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -29,7 +27,6 @@ type Publisher struct {
 
 	ctx    context.Context // ends what Publish waits for, when Close has waited long enough
 	cancel context.CancelFunc
-	next   atomic.Uint64 // of round robin
 
 	failures failureQueue
 	dropped  atomic.Uint64 // messages, as Ephemeral is set
@@ -41,10 +38,13 @@ type Publisher struct {
 	idle     chan struct{}              // receives when a topic has no more calls and the Publisher is closed
 	last     atomic.Pointer[topicState] // the state that was looked up last
 
-	mu      sync.Mutex // guards the fields below, and topicState.former
+	changing sync.Mutex // held while a route changes; taken before mu
+
+	mu      sync.Mutex // guards the fields below, and those of a topicState that say so
 	topics  map[string]*topicState
-	senders map[*sender.Sender]bool // all that any topic has had
-	prune   int                     // number of topics at which they are looked through
+	routed  map[*topicState]struct{} // topics whose addresses can change, or have alternatives
+	senders map[*sender.Sender]int   // the targets that have it
+	prune   int                      // number of topics at which they are looked through
 }
 
 // NewPublisher returns a Publisher. It dials when there is something to send.
@@ -55,7 +55,8 @@ func NewPublisher(config PublisherConfig, logger watermill.LoggerAdapter) (*Publ
 	config.setDefaults()
 	logger = hook.Logger(logger)
 	p := &Publisher{
-		logger: logger, idle: make(chan struct{}, 1), done: make(chan struct{}), topics: map[string]*topicState{}, senders: map[*sender.Sender]bool{},
+		logger: logger, idle: make(chan struct{}, 1), done: make(chan struct{}), topics: map[string]*topicState{}, senders: map[*sender.Sender]int{},
+		routed:   map[*topicState]struct{}{},
 		failures: failureQueue{hook: config.OnFailure, logger: logger},
 	}
 	if config.OnFailure != nil && config.ManagerConfig.OnFailure == nil {
@@ -123,11 +124,16 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 	if p.plain != nil {
 		return p.plain.publish(s, messages)
 	}
-	r, timeout, err := p.resolve(s)
+	if r := s.resolved.Load(); r != nil && r.single() {
+		return p.sendAll(r.targets[0], messages, max(0, p.cfg.PublishTimeout)) // negative is no bound
+	}
+	w := p.newCallWait(messages[0])
+	defer w.end()
+	r, err := p.resolve(w, s)
 	if err != nil {
 		return &PublishError{Topic: topic, NotSent: messages, Err: err}
 	}
-	return p.spread(r, messages, timeout)
+	return p.spread(w, r, messages)
 }
 
 // Drain waits until every message published so far is settled: handled by every group, or given to OnFailure. With an Outbox
@@ -140,7 +146,7 @@ func (p *Publisher) Drain(ctx context.Context) error {
 	case p.relay != nil:
 		return p.cfg.Outbox.Drain(ctx)
 	}
-	if err := p.awaitAll(ctx, (*sender.Sender).Drain); err != nil {
+	if err := p.awaitAll(ctx, stream.Drain); err != nil {
 		return err
 	}
 	p.reportRefused()
@@ -153,25 +159,22 @@ func (p *Publisher) Flush(ctx context.Context) error {
 	if p.plain != nil || p.relay != nil {
 		return p.Drain(ctx)
 	}
-	return p.awaitAll(ctx, (*sender.Sender).Flush)
+	return p.awaitAll(ctx, stream.Flush)
 }
 
 // reportRefused returns when the failures of every message that a peer is known to refuse are queued for OnFailure.
 func (p *Publisher) reportRefused() {
-	p.mu.Lock()
-	senders := slices.Collect(maps.Keys(p.senders))
-	p.mu.Unlock()
-	for _, s := range senders {
+	for _, s := range p.allSenders() {
 		s.ReportRefused()
 	}
 }
 
 // awaitAll waits for every target to which something may be on its way. One that is refused keeps none of the others from
 // being waited for.
-func (p *Publisher) awaitAll(ctx context.Context, wait func(*sender.Sender, context.Context, string) error) error {
+func (p *Publisher) awaitAll(ctx context.Context, wait func(stream, context.Context) error) error {
 	var errs []error
-	for _, t := range p.busy() {
-		errs = append(errs, wait(t.sender, ctx, t.stream))
+	for _, f := range p.busy() {
+		errs = append(errs, wait(f.stream, ctx))
 	}
 	return errors.Join(errs...)
 }
@@ -209,12 +212,7 @@ func (p *Publisher) shutDown() error {
 		err = errors.Join(err, p.manager.closeWithin(ctx))
 	}
 	p.cancel()
-	p.mu.Lock()
-	senders := slices.Collect(maps.Keys(p.senders))
-	p.mu.Unlock()
-	for _, s := range senders {
-		s.OnRefused(p, nil)
-	}
+	p.leaveAll()
 	if late := p.failures.await(ctx, "PublisherConfig.OnFailure"); late != nil {
 		return errors.Join(err, late)
 	}
@@ -224,12 +222,33 @@ func (p *Publisher) shutDown() error {
 // handOver leaves to a Manager that lives on what a peer has received. It waits until that is everything.
 func (p *Publisher) handOver(ctx context.Context) error {
 	busy := p.busy()
-	for _, t := range busy {
-		_ = t.sender.AwaitReceived(ctx, t.stream) // what is left shows below
+	for _, f := range busy {
+		_ = f.stream.AwaitReceived(ctx) // what is left shows below
 	}
 	left := &UndeliveredError{}
-	for _, t := range busy {
-		left.add(t.name, t.peer, t.unreceived())
+	for _, f := range busy {
+		left.add(f.name, f.peer(), f.stream.Unreceived())
 	}
 	return left.orNil()
+}
+
+// leaveAll gives up every target. What they hold is the Manager's. The Publisher must be closed, and have no calls.
+func (p *Publisher) leaveAll() {
+	p.manager.leaveRouting(p)
+	p.mu.Lock()
+	var targets []*target
+	var flows []*routedStream
+	for _, s := range p.topics {
+		targets = append(targets, s.allLocked()...)
+		if r := s.resolved.Load(); r != nil {
+			for _, g := range r.groups {
+				flows = append(flows, g.slots.all()...)
+			}
+		}
+	}
+	p.mu.Unlock()
+	for _, f := range flows {
+		p.endFlow(f)
+	}
+	p.leave(targets)
 }

@@ -4,12 +4,43 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"net"
 	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
 
 	"github.com/buffstreams/watermill-buffstreams/hooks"
 	"github.com/buffstreams/watermill-buffstreams/internal/hook"
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 	"github.com/buffstreams/watermill-buffstreams/route"
 )
+
+const (
+	// refreshEvery is about the time between two lookups of a topic that is in use.
+	refreshEvery = 30 * time.Second
+	// refreshLeast is the least time between them, however many addresses fail.
+	refreshLeast = time.Second
+	// lookupTimeout bounds the context of a lookup. The first of a topic has PublishTimeout too.
+	lookupTimeout = 10 * time.Second
+	// lookupPause is the wait before the first lookup of a topic is tried again, where the DNS has failed.
+	lookupPause = 200 * time.Millisecond
+)
+
+// refresh is when a topic is looked up again. The Publisher's mu guards it.
+type refresh struct {
+	at       time.Time          // of the next lookup
+	last     time.Time          // of the last one
+	watching context.CancelFunc // of Watch, if the Resolver has that and it is under way
+	watched  bool               // Watch has told something and goes on: no lookup is needed
+}
+
+// endWatchLocked ends Watch. The caller must hold the Publisher's mu.
+func (r *refresh) endWatchLocked() {
+	if r.watching != nil {
+		r.watching()
+	}
+}
 
 // lookup is a call of the Resolver.
 type lookup struct {
@@ -18,9 +49,12 @@ type lookup struct {
 	err   error
 }
 
-// lookUp returns the route of a topic that names no address. It waits for the Resolver up to PublishTimeout. Calls for one
-// topic share a lookup, so that a Resolver that does not return keeps one goroutine for each topic.
-func (p *Publisher) lookUp(s *topicState) (route.Route, error) {
+// errResolving is what a call waited for whose time was over.
+var errResolving = errors.New("the Resolver has not answered")
+
+// lookUp returns the route of a topic that names no address, as the Resolver says. It waits as long as w allows, and tries again
+// while the DNS fails. Calls for one topic share a lookup, so that a Resolver that does not return keeps one goroutine for each topic.
+func (p *Publisher) lookUp(w *callWait, s *topicState) (route.Route, error) {
 	if p.cfg.Resolver == nil {
 		return route.Route{}, fmt.Errorf("%w: %.200q is not an address; set PublisherConfig.Resolver", ErrBadTopic, s.topic)
 	}
@@ -28,30 +62,33 @@ func (p *Publisher) lookUp(s *topicState) (route.Route, error) {
 		found, err := static.Resolve(p.ctx, s.topic)
 		return checkRoute(s.topic, found, err)
 	}
-	ctx := p.ctx
-	if p.cfg.PublishTimeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, p.cfg.PublishTimeout)
-		defer cancel()
+	for {
+		p.mu.Lock()
+		l := p.lookupLocked(s)
+		p.mu.Unlock()
+		if err := w.wait(l.done, time.Time{}); err != nil {
+			return route.Route{}, resolving(err, errResolving)
+		}
+		failed := (*net.DNSError)(nil)
+		if !errors.As(l.err, &failed) {
+			return checkRoute(s.topic, l.route, l.err)
+		}
+		if err := w.wait(nil, time.Now().Add(lookupPause)); err != nil {
+			return route.Route{}, resolving(err, l.err)
+		}
 	}
-	l := p.lookup(s)
-	select {
-	case <-l.done:
-		return checkRoute(s.topic, l.route, l.err)
-	case <-ctx.Done():
-	}
-	if p.ctx.Err() != nil {
-		return route.Route{}, ErrPublisherClosed
-	}
-	return route.Route{}, &TimeoutError{Cause: errResolving}
 }
 
-var errResolving = errors.New("the Resolver has not answered")
+// resolving says what a wait that has ended was for.
+func resolving(err, cause error) error {
+	if errors.Is(err, ErrTimeout) {
+		return &TimeoutError{Cause: cause}
+	}
+	return err
+}
 
-// lookup returns the lookup of a topic that is under way, and begins one where there is none.
-func (p *Publisher) lookup(s *topicState) *lookup {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+// lookupLocked returns the lookup of a topic that is under way, and begins one where there is none. The caller must hold mu.
+func (p *Publisher) lookupLocked(s *topicState) *lookup {
 	if s.lookup != nil {
 		return s.lookup
 	}
@@ -59,12 +96,16 @@ func (p *Publisher) lookup(s *topicState) *lookup {
 	s.lookup = l
 	go func() { // ends when the Resolver returns; its context ends with Close
 		began := time.Now()
+		ctx, cancel := context.WithTimeout(p.ctx, lookupTimeout)
+		defer cancel()
 		l.err = hook.Call("the Resolver", func() (err error) {
-			l.route, err = p.cfg.Resolver.Resolve(p.ctx, s.topic)
+			l.route, err = p.cfg.Resolver.Resolve(ctx, s.topic)
+			l.route = l.route.Clone()
 			return err
 		})
 		p.mu.Lock()
-		s.lookup = nil
+		s.lookup, s.last = nil, time.Now()
+		s.at = s.last.Add(refreshEvery*4/5 + rand.N(refreshEvery*2/5))
 		p.mu.Unlock()
 		took := time.Since(began)
 		close(l.done)
@@ -75,15 +116,95 @@ func (p *Publisher) lookup(s *topicState) *lookup {
 	return l
 }
 
+// refresh looks a topic up in the background. An error keeps the route.
+func (p *Publisher) refresh(s *topicState, l *lookup) {
+	<-l.done
+	if !p.enter(s) {
+		return
+	}
+	defer p.end(s)
+	found, err := checkRoute(s.topic, l.route, l.err)
+	if err == nil {
+		err = p.change(s, found)
+	}
+	if err != nil && p.ctx.Err() == nil {
+		p.logger.Error("The route of a topic cannot be looked up; the last one is kept", err, watermill.LogFields{
+			"provider": provider, "topic": netio.Quote(s.topic),
+		})
+	}
+}
+
+// refreshDue begins the lookups and the watch that are due.
+func (p *Publisher) refreshDue(s *topicState, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s.calls.Load() < 0 || p.closed.Load() || s.watched || s.lookup != nil || now.Before(s.at) {
+		return
+	}
+	l := p.lookupLocked(s)
+	go p.refresh(s, l) // ends with the lookup
+	p.watchLocked(s)
+}
+
+// watchLocked begins to watch a topic, if the Resolver can. The caller must hold mu.
+func (p *Publisher) watchLocked(s *topicState) {
+	watcher, ok := p.cfg.Resolver.(route.Watcher)
+	if !ok || s.watching != nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(p.ctx)
+	s.watching = cancel
+	go func() { // ends when Watch returns, whose context ends with Close and with the topic
+		defer cancel()
+		_ = hook.Call("the Resolver's Watch", func() error { // why it ended does not matter: Resolve is asked from now on
+			return watcher.Watch(ctx, s.topic, func(r route.Route) {
+				if ctx.Err() != nil || !p.enter(s) {
+					return
+				}
+				defer p.end(s)
+				if found, err := checkRoute(s.topic, r.Clone(), nil); err == nil && p.change(s, found) == nil {
+					p.setWatched(s, true)
+				}
+			})
+		})
+		p.setWatched(s, false)
+	}()
+}
+
+func (p *Publisher) setWatched(s *topicState, watched bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s.watched = watched; !watched {
+		s.watching = nil
+	}
+}
+
+// addressLost has the topics looked up soon that have an address which is lost.
+func (p *Publisher) addressLost(a *address) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for s := range p.routed {
+		r := s.resolved.Load()
+		if !r.dynamic {
+			continue
+		}
+		for _, t := range r.targets {
+			if soon := s.last.Add(refreshLeast); t.addr == a && soon.Before(s.at) {
+				s.at = soon
+			}
+		}
+	}
+}
+
 // checkRoute refuses what a Resolver must not return.
 func checkRoute(topic string, r route.Route, err error) (route.Route, error) {
-	switch {
-	case errors.Is(err, route.ErrNoRoute):
+	if errors.Is(err, route.ErrNoRoute) {
 		return r, fmt.Errorf("%w: %w", ErrBadTopic, err)
-	case err == nil && len(r.Addresses) == 0:
-		return r, fmt.Errorf("%w: the route of %.200q has no address", ErrBadTopic, topic)
-	case err == nil && (r.Policy < route.Failover || r.Policy > route.All):
-		return r, fmt.Errorf("%w: the route of %.200q has an unknown policy, %d", ErrBadTopic, topic, r.Policy)
+	}
+	if err == nil {
+		if invalid := r.Validate(); invalid != nil {
+			return r, fmt.Errorf("%w: the route of %.200q: %w", ErrBadTopic, topic, invalid)
+		}
 	}
 	return r, err
 }

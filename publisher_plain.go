@@ -38,7 +38,7 @@ func newPlainPublisher(p *Publisher) *plainPublisher {
 // publish writes the messages to the topic's address; of a route, to the first that takes them.
 func (p *plainPublisher) publish(s *topicState, messages []*message.Message) error {
 	topic := s.topic
-	wait := plainWait{publisher: p.publisher, first: messages[0]}
+	wait := plainWait{publisher: p.publisher, first: messages[0], timeout: p.publisher.cfg.PublishTimeout}
 	defer wait.end()
 	targets, err := p.targets(s, &wait)
 	if err != nil {
@@ -64,6 +64,7 @@ func (p *plainPublisher) publish(s *topicState, messages []*message.Message) err
 type plainWait struct {
 	publisher *Publisher
 	first     *message.Message
+	timeout   time.Duration
 	ctx       context.Context // nil before the first wait
 	cancel    context.CancelFunc
 }
@@ -72,8 +73,8 @@ type plainWait struct {
 func (w *plainWait) begin() context.Context {
 	if w.ctx == nil {
 		w.ctx, w.cancel = w.publisher.callContext(w.first)
-		if timeout := w.publisher.cfg.PublishTimeout; timeout > 0 {
-			ctx, cancel := context.WithTimeout(w.ctx, timeout)
+		if w.timeout > 0 {
+			ctx, cancel := context.WithTimeout(w.ctx, w.timeout)
 			outer := w.cancel
 			w.ctx, w.cancel = ctx, func() { cancel(); outer() }
 		}
@@ -111,28 +112,29 @@ var noWait = func() context.Context {
 	return ctx
 }()
 
-// targets finds the addresses of a topic.
+// targets finds the addresses of a topic, that with the lowest priority first.
 func (p *plainPublisher) targets(s *topicState, wait *plainWait) ([]netio.Target, error) {
-	topic := s.topic
-	d, ok, err := parseTopic(topic, p.publisher.cfg.Resolver != nil)
-	switch {
-	case err != nil:
-		return nil, err
-	case ok && d.name != "":
-		return nil, fmt.Errorf("%w: the plain wire has no topic names, so that %.200q would reach its address without one; use host:port", ErrBadTopic, topic)
-	case ok:
-		return []netio.Target{d.target}, nil
-	}
-	wait.begin() // the lookup is a part of it
-	found, err := p.publisher.lookUp(s)
-	if err != nil {
-		return nil, err
-	}
-	targets := make([]netio.Target, len(found.Addresses))
-	for i, address := range found.Addresses {
-		if targets[i], err = parseAddress(address); err != nil {
+	r := s.resolved.Load()
+	if r == nil {
+		d, ok, err := parseTopic(s.topic, p.publisher.cfg.Resolver != nil)
+		if err == nil && ok && d.name != "" {
+			return nil, fmt.Errorf("%w: the plain wire has no topic names, so that %.200q would reach its address without one; use host:port", ErrBadTopic, s.topic)
+		}
+		w := p.publisher.newCallWait(wait.first)
+		defer w.end()
+		if r, err = p.publisher.resolve(w, s); err != nil {
 			return nil, err
 		}
+		wait.timeout = w.left()
+	}
+	if len(r.targets) == 1 {
+		return []netio.Target{r.targets[0].at}, nil
+	}
+	ordered := slices.Clone(r.targets)
+	slices.SortStableFunc(ordered, func(a, b *target) int { return a.Priority - b.Priority })
+	targets := make([]netio.Target, len(ordered))
+	for i, t := range ordered {
+		targets[i] = t.at
 	}
 	return targets, nil
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"sync"
 	"time"
 	"unsafe"
@@ -15,103 +14,64 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
 	"github.com/buffstreams/watermill-buffstreams/internal/hook"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
-	"github.com/buffstreams/watermill-buffstreams/route"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// spread sends messages to the targets that the route's policy chooses, and waits for each of them for timeout; 0 is no bound.
-func (p *Publisher) spread(r *resolved, messages []*message.Message, timeout time.Duration) error {
-	targets := r.targets
-	switch {
-	case len(targets) == 1:
-		return p.send(targets[0], messages, timeout)
-	case r.route.Policy == route.All:
-		var errs []error
-		for _, t := range targets {
-			errs = append(errs, p.send(t, messages, timeout))
-		}
-		return errors.Join(errs...)
-	case r.route.Policy == route.Failover:
-		return p.send(firstConnected(targets), messages, timeout)
-	}
-	parts := make([][]*message.Message, len(targets))
-	for _, msg := range messages {
-		i := p.pick(&r.route, msg)
-		parts[i] = append(parts[i], msg)
-	}
-	var errs []error
-	for i, part := range parts {
-		if len(part) > 0 {
-			errs = append(errs, p.send(targets[i], part, timeout))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// firstConnected returns the first target that is connected, or the first of all. An outbox keeps what an absent target will
-// get: with one it is always the first.
-func firstConnected(targets []*target) *target {
-	for _, t := range targets {
-		if t.sender != nil && t.sender.Connected() {
-			return t
-		}
-	}
-	return targets[0]
-}
-
-// pick returns the index of the address for one message, where the policy chooses message by message.
-func (p *Publisher) pick(r *route.Route, msg *message.Message) int {
-	if r.Policy == route.Hash {
-		return hashIndex(msg.Metadata.Get(r.HashKey), len(r.Addresses))
-	}
-	return int((p.next.Add(1) - 1) % uint64(len(r.Addresses)))
-}
-
-// hashIndex maps a key to one of n addresses.
-func hashIndex(key string, n int) int {
-	h := fnv.New64a()
-	_, _ = h.Write([]byte(key))
-	return int(h.Sum64() % uint64(n))
-}
-
 var batches = sync.Pool{New: func() any { return new(session.Batch) }}
 
-// send encodes messages and hands them to the sender of their target, or to the outbox.
-func (p *Publisher) send(t *target, messages []*message.Message, timeout time.Duration) error {
+// sendAll is send for a call that needs no more than one target.
+func (p *Publisher) sendAll(t *target, messages []*message.Message, timeout time.Duration) error {
+	ctx, cancel := p.callContext(messages[0])
+	defer cancel()
+	sent := p.send(ctx, t, t.fixed, messages, timeout)
+	if sent.err == nil {
+		return nil
+	}
+	failed := &PublishError{Topic: t.topic, Peer: t.peer, NotSent: messages[sent.enqueued:], Err: sent.err}
+	for _, r := range sent.lacking {
+		failed.Unknown = append(failed.Unknown, messages[r.First:r.Last+1]...)
+	}
+	return failed
+}
+
+// sendResult is what became of messages: none but those that were enqueued will be sent, and of these the lacking ones have not
+// reached the confirm level.
+type sendResult struct {
+	enqueued int
+	lacking  []session.Range // of indices
+	err      error           // nil: all have reached it
+}
+
+// send encodes messages and hands them to a stream, or to the outbox.
+func (p *Publisher) send(ctx context.Context, t *target, s *routedStream, messages []*message.Message, timeout time.Duration) sendResult {
 	batch := batches.Get().(*session.Batch) //nolint:forcetypeassert // the pool holds nothing else
 	defer func() {
 		batch.Reset()
 		batches.Put(batch)
 	}()
 	if err := p.encode(batch, t.topic, messages); err != nil {
-		return &PublishError{Topic: t.topic, Peer: t.peer, NotSent: messages, Err: err}
+		return sendResult{err: err}
 	}
 	if p.relay != nil {
 		return p.store(t, batch, messages)
 	}
-	ctx, cancel := p.callContext(messages[0])
-	defer cancel()
 	if p.cfg.Ephemeral {
 		timeout = ephemeralTimeout(timeout)
 	}
-	sent, lacking, err := t.sender.Publish(ctx, t.stream, batch, p.cfg.Confirm.level(), timeout)
+	sent, lacking, err := s.stream.Publish(ctx, batch, p.cfg.Confirm.level(), timeout)
 	if err == nil {
-		return nil
+		return sendResult{}
 	}
 	if p.cfg.Ephemeral && errors.Is(err, ErrTopicGone) {
 		for _, encoded := range batch.Messages()[sent:] { // those that were enqueued come to onRefused
 			p.drop(t.peer, t.name, bytes.Clone(encoded), err)
 		}
-		return nil
+		return sendResult{}
 	}
 	if p.ctx.Err() != nil || errors.Is(err, sender.ErrClosed) {
 		err = ErrPublisherClosed
 	}
-	failed := &PublishError{Topic: t.topic, Peer: t.peer, NotSent: messages[sent:], Err: err}
-	for _, r := range lacking {
-		failed.Unknown = append(failed.Unknown, messages[r.First:r.Last+1]...)
-	}
-	return failed
+	return sendResult{enqueued: sent, lacking: lacking, err: err}
 }
 
 // callContext is done when what a call waits for has to end: with Close, or with the context of its first message where that
@@ -186,18 +146,15 @@ func (c Confirm) level() session.Level {
 }
 
 // store puts messages into the outbox.
-func (p *Publisher) store(t *target, batch *session.Batch, messages []*message.Message) error {
+func (p *Publisher) store(t *target, batch *session.Batch, messages []*message.Message) sendResult {
 	key := store.Key{Destination: t.peer, Topic: t.name}
 	p.users.published(p, key)
 	_, err := p.cfg.Outbox.Append(p.ctx, key, batch.Messages()...)
-	if err == nil {
-		return nil
-	}
-	failed := &PublishError{Topic: t.topic, Peer: t.peer, NotSent: messages, Err: err}
 	// What a failed write left on the disk is only seen when the outbox is opened anew.
 	unconfirmed, panicked := (*store.UnconfirmedError)(nil), (*hook.PanicError)(nil)
 	if errors.As(err, &unconfirmed) || errors.As(err, &panicked) || errors.Is(err, store.ErrFailed) {
-		failed.NotSent, failed.Unknown = nil, messages
+		all := session.Range{First: 0, Last: uint64(len(messages) - 1)}
+		return sendResult{enqueued: len(messages), lacking: []session.Range{all}, err: err}
 	}
-	return failed
+	return sendResult{err: err}
 }

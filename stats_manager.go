@@ -19,15 +19,9 @@ func (m *Manager) collectStats(now time.Time) ManagerStats {
 	limit := m.cfg.Acked.MemoryLimit
 	return ManagerStats{
 		Version: StatsVersion, At: now, NotReady: m.notReady(),
-		Addresses: m.addressStats(m.sendersByTarget()), Listeners: m.listenerStats(nil),
+		Addresses: m.addressStats(m.senders()), Listeners: m.listenerStats(nil),
 		Memory: MemoryStats{Limit: limit, Sending: limit - m.kept.Free(), Receiving: limit - m.held.Free()},
 	}
-}
-
-func (m *Manager) sendersByTarget() map[netio.Target]*sender.Sender {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return maps.Clone(m.senders)
 }
 
 // addressStats describes senders, in the order of their addresses.
@@ -42,7 +36,7 @@ func (m *Manager) addressStats(senders map[netio.Target]*sender.Sender) []Addres
 
 func addressStats(address string, s sender.Stats) AddressStats {
 	a := AddressStats{
-		Address: address, State: string(s.State), Since: s.Since, LastError: s.LastError, LastErrorAt: s.ErrorAt,
+		Address: address, State: s.State.String(), Since: s.Since, LastError: s.LastError, LastErrorAt: s.ErrorAt,
 		Connects: s.Connects, Failures: s.Failures,
 		Sent: s.Totals.Sent, SentBytes: s.Totals.SentBytes, Settled: s.Totals.Settled, Refused: s.Totals.Refused,
 	}

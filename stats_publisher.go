@@ -25,7 +25,7 @@ func (p *Publisher) collectStats(now time.Time) PublisherStats {
 
 // sendersByTarget returns the senders that the Publisher has used. With an Outbox these are all of its destinations.
 func (p *Publisher) sendersByTarget() map[netio.Target]*sender.Sender {
-	used := p.manager.sendersByTarget()
+	used := p.manager.senders()
 	if p.relay != nil {
 		destinations := map[netio.Target]bool{}
 		for _, s := range p.cfg.Outbox.Streams() {
@@ -38,7 +38,7 @@ func (p *Publisher) sendersByTarget() map[netio.Target]*sender.Sender {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	maps.DeleteFunc(used, func(_ netio.Target, s *sender.Sender) bool { return !p.senders[s] })
+	maps.DeleteFunc(used, func(_ netio.Target, s *sender.Sender) bool { return p.senders[s] == 0 })
 	return used
 }
 

@@ -67,8 +67,8 @@ func (p *Publisher) notReady() []string {
 	}
 	for t, s := range p.sendersByTarget() {
 		switch state, _, err := s.Status(); state {
-		case sender.Connecting, sender.Failed, sender.Draining:
-			if err == "" || state != sender.Failed {
+		case sender.Connecting, sender.Failed, sender.Gone, sender.Silent, sender.Draining:
+			if err == "" || state == sender.Connecting || state == sender.Draining {
 				reasons.add("%s is %s", formatAddress(t), state)
 			} else {
 				reasons.add("%s is %s: %s", formatAddress(t), state, err)

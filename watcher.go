@@ -41,7 +41,9 @@ func (s *subscription) settle(d dispatch.Delivery) {
 }
 
 // giveBack returns deliveries to their group.
-func (s *subscription) giveBack(ds ...dispatch.Delivery) { s.inStore(func() { s.member.Return(ds...) }) }
+func (s *subscription) giveBack(ds ...dispatch.Delivery) {
+	s.inStore(func() { s.member.Return(ds...) })
+}
 
 // endWatch makes room for another message.
 func (s *subscription) endWatch(d dispatch.Delivery) {

@@ -1,98 +1,142 @@
-// Package route says where the messages of a topic go: a Resolver finds the Route of a topic, which is a set of addresses
-// with a policy.
+// Package route says where the messages of a topic go. A Resolver finds the Route of a topic, which is a set of addresses with
+// a policy; the policy picks one of them, by what is known of their state. The package knows neither messages nor the wire, and
+// its pickers do no I/O: the root package dials, watches and sends.
 package route
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net"
+	"maps"
 	"slices"
-	"strconv"
 	"strings"
 )
 
 // ErrNoRoute means that a topic has no route.
 var ErrNoRoute = errors.New("route: topic has no route")
 
-// Policy says which of a route's addresses a message goes to.
+// Policy says which of a route's addresses a message goes to. docs/routing.md has a table of each: what it promises for order,
+// and what happens when an address comes, goes, is slow or is full.
 type Policy int
 
-// The policies of a Route.
+// The policies of a Route. All of them prefer addresses that are ready, and, of these, the ones with the lowest priority.
 const (
-	// Failover sends to the first address that is connected, or to the first of all while none is. Messages that a lost
-	// address has taken stay with it.
+	// Failover sends everything to one address, that with the lowest priority. While it is not ready another one has its
+	// place; it gets it back when it has been ready for a while.
 	Failover Policy = iota
-	// RoundRobin sends each message to the next address.
+	// RoundRobin sends each message to the next address that is ready and has room, in proportion to the weights.
 	RoundRobin
-	// Hash sends messages with the same value of the metadata key HashKey to the same address, in order.
+	// Hash sends messages with the same value of the metadata key HashKey to the same address, in order: see Slots. A message
+	// without the key goes as with LeastPending.
 	Hash
-	// All sends every message to every address, and waits for all of them.
+	// All sends every message to every address, or to every one of Route.Groups, side by side, and waits for all of them.
 	All
+	// LeastPending sends each message to that of two addresses, chosen at random, which has fewer messages pending.
+	LeastPending
+
+	policies // their number
 )
 
-// Route says where the messages of a topic go.
+// Valid tells whether p is one of the policies above.
+func (p Policy) Valid() bool { return p >= 0 && p < policies }
+
+// Route says where the messages of a topic go. It is a value: what a Resolver has returned must not be changed.
 type Route struct {
-	// Addresses are host:port, tls://host:port or unix:///path.
+	// Addresses are host:port, tls://host:port or unix:///path. Their order has no meaning where Attributes says something of
+	// any of them. Without that, Failover takes their order as their priority.
 	Addresses []string
-	Policy    Policy
+	// Attributes has what else is known of some of the addresses, by address. Nil is fine.
+	Attributes map[string]Attributes
+	Policy     Policy
 	// HashKey is the metadata key that Hash looks at.
 	HashKey string
 	// Name is the topic's name on the wire. Empty means the topic itself.
 	Name string
+	// Groups, with All, are sets of addresses of which each gets every message, at the address that its own policy picks:
+	// fan-out between groups, competition within one. Addresses must then be empty. Groups have no Groups, nor All, and no Name.
+	Groups []Route
 }
 
-// Equal reports whether two routes are the same, the order of their addresses included.
+// Attributes is what a route says of one of its addresses.
+type Attributes struct {
+	// Priority orders the addresses: those with the lowest that is usable are used.
+	Priority int
+	// Weight is the share of the messages among addresses of one priority; 0 means 1.
+	Weight int
+	// ServerName is the name that the certificate of a tls:// address must have; empty means the host of the address.
+	ServerName string
+}
+
+// Member is one address of a route with what is known of it.
+type Member struct {
+	Address string
+	Attributes
+}
+
+// Members returns the addresses of a route, each once, with weights of at least 1.
+func (r Route) Members() []Member {
+	members := make([]Member, 0, len(r.Addresses))
+	seen := make(map[string]bool, len(r.Addresses))
+	for i, address := range r.Addresses {
+		if seen[address] {
+			continue
+		}
+		seen[address] = true
+		m := Member{Address: address, Attributes: r.Attributes[address]}
+		if r.Policy == Failover && len(r.Attributes) == 0 {
+			m.Priority = i
+		}
+		m.Weight = max(1, m.Weight)
+		members = append(members, m)
+	}
+	return members
+}
+
+// set returns the members in an order that does not depend on that of the addresses.
+func (r Route) set() []Member {
+	members := r.Members()
+	slices.SortFunc(members, func(a, b Member) int { return strings.Compare(a.Address, b.Address) })
+	return members
+}
+
+// Equal reports whether two routes say the same.
 func (r Route) Equal(o Route) bool {
-	return r.Name == o.Name && r.Policy == o.Policy && r.HashKey == o.HashKey && slices.Equal(r.Addresses, o.Addresses)
+	return r.Name == o.Name && r.Policy == o.Policy && r.HashKey == o.HashKey &&
+		slices.Equal(r.set(), o.set()) && slices.EqualFunc(r.Groups, o.Groups, Route.Equal)
 }
 
-// Resolver finds the route of a topic that names no address. A Publisher asks it at every Publish, a Static only at the first
-// one of each topic, from one goroutine for each topic and with no lock held. It must be safe for concurrent use, and should
-// be quick: Publish waits for it, up to PublishTimeout. ctx ends when the Publisher closes. A panic is an error of the Publish
-// calls that wait.
-type Resolver interface {
-	Resolve(ctx context.Context, topic string) (Route, error)
-}
-
-// Func is a function that is a Resolver.
-type Func func(ctx context.Context, topic string) (Route, error)
-
-// Resolve calls f.
-func (f Func) Resolve(ctx context.Context, topic string) (Route, error) { return f(ctx, topic) }
-
-// Static is a fixed map of topics to routes. It must not be changed while a Publisher has it. The entry "*" is for topics
-// without an entry of their own.
-type Static map[string]Route
-
-// Resolve returns the topic's entry, or an error that matches ErrNoRoute.
-func (s Static) Resolve(_ context.Context, topic string) (Route, error) {
-	if route, ok := s[topic]; ok {
-		return route, nil
+// Clone returns a copy that shares no memory with r.
+func (r Route) Clone() Route {
+	r.Addresses, r.Attributes, r.Groups = slices.Clone(r.Addresses), maps.Clone(r.Attributes), slices.Clone(r.Groups)
+	for i := range r.Groups {
+		r.Groups[i] = r.Groups[i].Clone()
 	}
-	if route, ok := s["*"]; ok {
-		return route, nil
-	}
-	return Route{}, fmt.Errorf("%w: %.200q", ErrNoRoute, topic)
+	return r
 }
 
-// To returns a Resolver that sends every topic to one address. The host is looked up anew at each dial.
-func To(address string) Resolver { return Static{"*": {Addresses: []string{address}}} }
-
-// SRV returns a Resolver that finds the addresses of every topic as SRV records, in their order of priority and weight, such as
-// SRV("orders", "tcp", "example.com", Failover) for _orders._tcp.example.com. The records are looked up at every Publish: put
-// a caching resolver between where that is too much.
-func SRV(service, proto, name string, policy Policy) Resolver {
-	return Func(func(ctx context.Context, _ string) (Route, error) {
-		_, records, err := net.DefaultResolver.LookupSRV(ctx, service, proto, name)
-		if err != nil {
-			return Route{}, err
+// Validate says why a route cannot be used. Its addresses are checked when they are dialed.
+func (r Route) Validate() error {
+	switch {
+	case !r.Policy.Valid():
+		return fmt.Errorf("route: unknown policy %d", r.Policy)
+	case len(r.Groups) > 0 && r.Policy != All:
+		return errors.New("route: Groups need the policy All")
+	case len(r.Groups) > 0 && len(r.Addresses) > 0:
+		return errors.New("route: both Addresses and Groups are set; make the addresses a group of their own")
+	case len(r.Groups) == 0 && len(r.Addresses) == 0:
+		return errors.New("route: it has no address")
+	}
+	for i, g := range r.Groups {
+		if len(g.Groups) > 0 || g.Policy == All || g.Name != "" {
+			return fmt.Errorf("route: group %d has Groups, a Name or the policy All; list its addresses instead", i)
 		}
-		route := Route{Policy: policy}
-		for _, r := range records {
-			host := strings.TrimSuffix(r.Target, ".")
-			route.Addresses = append(route.Addresses, net.JoinHostPort(host, strconv.Itoa(int(r.Port))))
+		if err := g.Validate(); err != nil {
+			return fmt.Errorf("group %d: %w", i, err)
 		}
-		return route, nil
-	})
+	}
+	for address, a := range r.Attributes {
+		if a.Weight < 0 {
+			return fmt.Errorf("route: the weight of %.200q is negative", address)
+		}
+	}
+	return nil
 }

@@ -13,6 +13,8 @@ type Target struct {
 	Network string // "tcp" or "unix"
 	Address string // host:port or path
 	TLS     bool
+	// ServerName is what the peer's certificate must name; empty: the host of Address.
+	ServerName string
 }
 
 // Dial opens a connection, as net.Dialer.DialContext does. It respects its context.

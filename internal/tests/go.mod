@@ -7,19 +7,21 @@ require (
 	github.com/ThreeDotsLabs/watermill v1.5.1
 	github.com/buffstreams/watermill-buffstreams v0.0.0-00010101000000-000000000000
 	github.com/buffstreams/watermill-buffstreams/cqrsx v0.0.0-00010101000000-000000000000
+	github.com/miekg/dns v1.1.73
 	github.com/prometheus/client_golang v1.23.0
 	github.com/rs/zerolog v1.28.0
 	github.com/sony/gobreaker v1.0.0
 	github.com/stretchr/testify v1.12.1
 	go.etcd.io/bbolt v1.5.0
 	go.uber.org/goleak v1.3.0
-	golang.org/x/sys v0.45.0
+	golang.org/x/sys v0.47.0
 	google.golang.org/protobuf v1.36.12
 )
 
 require (
 	github.com/go-chi/chi/v5 v5.2.2 // indirect
 	github.com/gogo/protobuf v1.3.2 // indirect
+	golang.org/x/net v0.57.0 // indirect
 )
 
 require (

@@ -29,20 +29,21 @@ const (
 
 // runLocked starts run unless it is under way or there is nothing to deliver. The caller must hold mu.
 func (s *Sender) runLocked() {
-	if s.running || s.closed || s.client.Pending() == 0 {
+	if s.running || s.closed || !s.kept && s.client.Pending() == 0 {
 		return
 	}
 	s.running = true
-	s.noteStateLocked()
 	s.wg.Go(s.run) // ends when everything is settled and the connection is gone, or with ctx; Close waits for it
 }
 
-// run keeps the Sender connected while it has messages that are not settled, and then as long as the connection lasts.
+// run keeps the Sender connected while it has messages that are not settled, or Dial was called, and then as long as the
+// connection lasts.
 func (s *Sender) run() {
 	if s.backoff == nil {
 		s.backoff = netio.GuardedBackOff(s.cfg.Backoff, longestWait)
 	}
-	for s.unsettled() {
+	for s.wanted() {
+		s.setState(Connecting)
 		began := time.Now()
 		conn, token, err := s.dial()
 		s.cfg.Hooks.Dialed(hooks.Dialed{Address: s.cfg.Address, Took: time.Since(began), Err: err})
@@ -60,24 +61,28 @@ func (s *Sender) run() {
 			return
 		}
 		s.disconnected(err)
+		s.setState(stateAfter(err))
 		delay := nextDelay(s.backoff)
 		s.cfg.Logger.Info("Connection lost, reconnecting", watermill.LogFields{
 			"provider": netio.Provider, "address": s.cfg.Target.Address, "err": netio.Sanitize(err), "delay": delay,
 		})
 		select {
 		case <-time.After(delay):
+		case <-s.redial:
 		case <-s.ctx.Done():
 			return
 		}
 	}
 }
 
-// unsettled reports whether there is something to deliver. If not, run has ended.
-func (s *Sender) unsettled() bool {
+// wanted reports whether there has to be a connection. If not, run has ended.
+func (s *Sender) wanted() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.running = !s.closed && s.client.Pending() > 0
-	s.noteStateLocked()
+	s.running = !s.closed && (s.kept || s.client.Pending() > 0)
+	if !s.running {
+		s.status.set(Idle)
+	}
 	return s.running
 }
 
@@ -124,7 +129,6 @@ func (s *Sender) disconnect() {
 	defer s.mu.Unlock()
 	s.conn = nil
 	s.client.Disconnect()
-	s.noteStateLocked()
 	s.checkLocked()
 }
 
@@ -211,7 +215,7 @@ func (s *Sender) read(conn net.Conn, r *framing.Reader, welcomed func()) error {
 	if err := conn.SetReadDeadline(time.Now().Add(s.cfg.HandshakeTimeout)); err != nil {
 		return err
 	}
-	established := false
+	established, last := false, Connecting
 	for {
 		payload, err := r.Next()
 		if err != nil {
@@ -229,6 +233,10 @@ func (s *Sender) read(conn net.Conn, r *framing.Reader, welcomed func()) error {
 		}
 		if err != nil {
 			return err
+		}
+		if got.state != last {
+			last = got.state
+			s.setState(last)
 		}
 		if got.established && !established {
 			established = true
@@ -249,6 +257,7 @@ type received struct {
 	untold      bool                 // ReportRefused has something to tell
 	due         bool                 // there is something to write
 	settled     []session.SettledRun // for the hooks
+	state       State
 }
 
 // receive takes one frame.
@@ -256,14 +265,13 @@ func (s *Sender) receive(payload []byte) (received, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := s.client.Receive(payload, time.Now())
-	got := received{established: s.client.Established(), untold: s.client.Untold(), due: s.client.Due()}
+	got := received{established: s.client.Established(), untold: s.client.Untold(), due: s.client.Due(), state: s.stateOfConnectionLocked()}
 	if got.established && err == nil {
 		s.unreachable, s.refusal = nil, nil
 	}
 	if s.cfg.Hooks.WatchesSettled() {
 		got.settled = s.client.SettledRuns()
 	}
-	s.noteStateLocked()
 	s.checkLocked()
 	return got, err
 }

@@ -49,6 +49,7 @@ type Config struct {
 	Workers    *flush.Workers // nil: a new goroutine for each flush
 	Ticker     *Ticker        // wakes when something is to be sent
 	Logger     watermill.LoggerAdapter
+	Changed    func(*Sender)         // the State is another one; called without mu, one call at a time; must not block. Nil: fine
 	Refused    func(session.Refused) // as OnRefused, while no owner has set that; nil: the log alone
 	Address    string                // for Hooks
 	Hooks      *hook.Set             // nil: none
@@ -66,6 +67,7 @@ type Sender struct {
 	wg       sync.WaitGroup  // run
 	waiters  *sync.Pool      // of *session.Waiter
 	backoff  backoff.BackOff // of run; nil before the first
+	redial   chan struct{}   // ends the wait before the next attempt
 	avoid    []string        // of run: addresses of connections that got nowhere, the last one last
 
 	// mu guards the fields below, client's streams included. It is not held across I/O or a call of the user's code.
@@ -75,6 +77,7 @@ type Sender struct {
 	enc         session.Encoder
 	closed      bool
 	running     bool          // run is under way
+	kept        bool          // Dial was called
 	stage       string        // what is done to connect, while there is no connection
 	unreachable *TimeoutError // why there is no connection; nil once a peer has welcomed one
 	refusal     error         // the same, if another attempt is of no use for now
@@ -94,7 +97,7 @@ type Sender struct {
 // New returns a Sender that has not dialed yet. Its owner calls Tick a few times a second, and Close.
 func New(cfg Config) *Sender {
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &Sender{cfg: cfg, ctx: ctx, cancel: cancel, waiters: &waiterPool}
+	s := &Sender{cfg: cfg, ctx: ctx, cancel: cancel, waiters: &waiterPool, redial: make(chan struct{}, 1)}
 	s.client = session.NewClient(session.ClientConfig{
 		Identity: cfg.Identity, NextStream: cfg.NextStream,
 		Window:   session.Window{Messages: cfg.WindowMessages, Bytes: cfg.WindowBytes, Budget: cfg.Budget},
@@ -408,7 +411,7 @@ func (s *Sender) release(left *[]session.Leftover) (conn net.Conn, released, fir
 		return nil, false, false
 	}
 	s.closed = true
-	s.noteStateLocked()
+	s.status.set(Idle)
 	s.cancel()
 	*left = s.client.Leftovers()
 	s.giveUpLocked(ErrClosed)                                         // a stream that has ended meets every condition

@@ -39,7 +39,7 @@ var callMutants = []mutant{
 	},
 	{
 		"an address that is gone keeps its goroutine", "internal/acked/sender/conn.go",
-		"\tfor s.unsettled() {", "\tfor s.unsettled() || s.ctx.Err() == nil {",
+		"\tfor s.wanted() {", "\tfor s.wanted() || s.ctx.Err() == nil {",
 		probe{"internal/tests", "^TestManager_AddressesThatAreGoneLeaveNoGoroutine$", ""},
 	},
 }

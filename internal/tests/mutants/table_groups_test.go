@@ -62,8 +62,8 @@ var groupMutants = []mutant{
 		probe{"internal/session", "^TestEphemeral_WaitsForATopicThatIsThere$", ""},
 	},
 	{
-		"replies share a stream with other messages", "publisher_topics.go",
-		"t.stream = session.Ephemeral(d.name)", "t.stream = d.name",
+		"replies share a stream with other messages", "publisher_targets.go",
+		"name = session.Ephemeral(name)", "name = d.name",
 		probe{"internal/tests", "^TestReply_LateOneIsDroppedWithAShortTimeout$", ""},
 	},
 	{

@@ -1,0 +1,138 @@
+package tests
+
+import (
+	"context"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/route"
+)
+
+// counting acks everything of "orders" at an address, and counts it.
+func counting(t *testing.T, address string) *atomic.Int64 {
+	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{ListenAddress: address}, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = sub.Close() })
+	messages, err := sub.Subscribe(context.Background(), "orders")
+	require.NoError(t, err)
+	var n atomic.Int64
+	go func() { // ends with the subscription
+		for m := range messages {
+			n.Add(1)
+			m.Ack()
+		}
+	}()
+	return &n
+}
+
+// silentAddress takes connections and says nothing.
+func silentAddress(t *testing.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = l.Close() })
+	return l.Addr().String()
+}
+
+// routedTo returns a publisher of "orders" with a time-out.
+func routedTo(t *testing.T, r route.Route, timeout time.Duration) *buffstreams.Publisher {
+	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+		Resolver: route.Static{"orders": r}, PublishTimeout: timeout, CloseTimeout: time.Second,
+	}, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = pub.Close() })
+	return pub
+}
+
+func TestFailover_FirstAddressIsDead(t *testing.T) {
+	alive := freeAddress(t)
+	got := counting(t, alive)
+	pub := routedTo(t, route.Route{Addresses: []string{freeAddress(t), alive}}, 3*time.Second)
+	for range 3 {
+		began := time.Now()
+		require.NoError(t, pub.Publish("orders", newMessage("x")))
+		require.Less(t, time.Since(began), time.Second)
+	}
+	require.Eventually(t, func() bool { return got.Load() == 3 }, patience, time.Millisecond)
+}
+
+// TestFailover_FirstAddressesAreSilent: they take the connection, and never answer.
+func TestFailover_FirstAddressesAreSilent(t *testing.T) {
+	for _, confirm := range []buffstreams.Confirm{buffstreams.ConfirmReceived, buffstreams.ConfirmEnqueued, buffstreams.ConfirmHandled} {
+		alive := freeAddress(t)
+		got := counting(t, alive)
+		pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+			Resolver: route.Static{"orders": {Addresses: []string{silentAddress(t), silentAddress(t), silentAddress(t), alive}}},
+			Confirm:  confirm, PublishTimeout: 10 * time.Second,
+		}, nil)
+		require.NoError(t, err)
+		began := time.Now()
+		require.NoError(t, pub.Publish("orders", newMessage("x")))
+		require.Less(t, time.Since(began), time.Second)
+		require.Eventually(t, func() bool { return got.Load() == 1 }, patience, time.Millisecond)
+		require.NoError(t, pub.Close())
+	}
+}
+
+// TestFailover_FirstAddressIsUsed where it is there, whatever the order in which connections are made.
+func TestFailover_FirstAddressIsUsed(t *testing.T) {
+	for range 10 {
+		addresses := []string{freeAddress(t), freeAddress(t), freeAddress(t)}
+		var got []*atomic.Int64
+		for _, a := range addresses {
+			got = append(got, counting(t, a))
+		}
+		pub := routedTo(t, route.Route{Addresses: addresses}, 5*time.Second)
+		require.NoError(t, pub.Publish("orders", newMessages(4)...))
+		require.Eventually(t, func() bool { return got[0].Load() == 4 }, patience, time.Millisecond)
+	}
+}
+
+// TestFailover_OrderOfPrioritiesNotOfAddresses: with attributes the order of the list means nothing.
+func TestFailover_OrderOfPrioritiesNotOfAddresses(t *testing.T) {
+	addresses := []string{freeAddress(t), freeAddress(t)}
+	first, second := counting(t, addresses[0]), counting(t, addresses[1])
+	pub := routedTo(t, route.Route{
+		Addresses: addresses, Attributes: map[string]route.Attributes{addresses[0]: {Priority: 2}, addresses[1]: {Priority: 1}},
+	}, 5*time.Second)
+	require.NoError(t, pub.Publish("orders", newMessages(4)...))
+	require.Eventually(t, func() bool { return second.Load() == 4 }, patience, time.Millisecond)
+	require.Zero(t, first.Load())
+}
+
+func TestRoundRobin_OneOfThreeIsDead(t *testing.T) {
+	addresses := []string{freeAddress(t), freeAddress(t), freeAddress(t)}
+	a, b := counting(t, addresses[0]), counting(t, addresses[1])
+	for _, policy := range []route.Policy{route.RoundRobin, route.LeastPending, route.Hash} {
+		a.Store(0)
+		b.Store(0)
+		pub := routedTo(t, route.Route{Addresses: addresses, Policy: policy, HashKey: "k"}, 2*time.Second)
+		for i := range 64 {
+			msg := newMessage("x")
+			msg.Metadata.Set("k", string(rune('a'+i)))
+			began := time.Now()
+			require.NoError(t, pub.Publish("orders", msg))
+			require.Less(t, time.Since(began), time.Second)
+		}
+		require.Eventually(t, func() bool { return a.Load()+b.Load() == 64 }, patience, time.Millisecond)
+		require.Positive(t, a.Load())
+		require.Positive(t, b.Load())
+	}
+}
+
+// TestPublishError_AccountsForEveryMessageOfTheCall, once, in one time.
+func TestPublishError_AccountsForEveryMessageOfTheCall(t *testing.T) {
+	for _, policy := range []route.Policy{route.RoundRobin, route.LeastPending, route.Hash, route.Failover, route.All} {
+		pub := routedTo(t, route.Route{Addresses: []string{freeAddress(t), freeAddress(t)}, Policy: policy}, 300*time.Millisecond)
+		began := time.Now()
+		var failed *buffstreams.PublishError
+		require.ErrorAs(t, pub.Publish("orders", newMessages(4)...), &failed)
+		require.Len(t, append(failed.NotSent, failed.Unknown...), 4)
+		require.ErrorIs(t, failed, buffstreams.ErrTimeout)
+		require.Less(t, time.Since(began), time.Second)
+	}
+}

@@ -1,0 +1,297 @@
+package buffstreams
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
+	"github.com/buffstreams/watermill-buffstreams/internal/hook"
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
+	"github.com/buffstreams/watermill-buffstreams/route"
+)
+
+const (
+	// freshFor is how long the first attempt to connect to an address of a route may take before others are used in its place.
+	freshFor = 300 * time.Millisecond
+	// stableAfter is how long an address must have been ready before Failover goes back to it.
+	stableAfter = 5 * time.Second
+	// lingerFor is how long an address that nothing uses keeps its connection: publishers that come one after another share it.
+	lingerFor = time.Second
+	// routedPing and routedDead are the silence after which an address of a route with others is pinged and given up, where
+	// AckedConfig does not say less.
+	routedPing, routedDead = 4 * time.Second, 12 * time.Second
+)
+
+// address is what a Manager knows of an address that is published to. It lives until nothing uses it and it holds nothing.
+type address struct {
+	target netio.Target
+	sender *sender.Sender
+	made   time.Time
+	tried  atomic.Bool  // an attempt to connect has failed, or succeeded
+	ready  atomic.Int64 // since when it is ready, in Unix nanoseconds; 0: it is not
+	slow   atomic.Int32 // topics for which it is set aside: see route.Slow
+
+	// Guarded by Manager.mu.
+	uses   int // topics and streams that have it
+	unused time.Time
+}
+
+// state is the state as routes name it.
+func (a *address) state() route.State {
+	switch a.sender.State() {
+	case sender.Connecting:
+		return route.Connecting
+	case sender.Ready:
+		return route.Ready
+	case sender.Draining:
+		return route.Draining
+	case sender.Failed, sender.Gone, sender.Silent:
+		return route.Failed
+	}
+	return route.Idle
+}
+
+// fresh tells that the first attempt to connect is under way and has not taken long.
+func (a *address) fresh(now time.Time) bool { return !a.tried.Load() && now.Sub(a.made) < freshFor }
+
+// stable tells that the address has been ready for a while.
+func (a *address) stable(now time.Time) bool {
+	since := a.ready.Load()
+	return since != 0 && now.Sub(time.Unix(0, since)) >= stableAfter
+}
+
+// changed notes that the state of the address is another one, and tells whether it was ready, or tried, in vain.
+func (a *address) changed() (state route.State, lost bool) {
+	state = a.state()
+	switch state {
+	case route.Ready:
+		a.tried.Store(true)
+		a.ready.CompareAndSwap(0, time.Now().UnixNano())
+	case route.Failed, route.Draining:
+		lost = a.ready.Swap(0) != 0
+		lost = !a.tried.Swap(true) || lost
+	}
+	return state, lost
+}
+
+// changes lets callers wait for the next change of any address.
+type changes struct {
+	mu   sync.Mutex    // guards next
+	next chan struct{} // closed by the next change; nil while no caller waits
+}
+
+// wait returns a channel that is closed at the next change.
+func (c *changes) wait() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.next == nil {
+		c.next = make(chan struct{})
+	}
+	return c.next
+}
+
+func (c *changes) signal() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.next != nil {
+		close(c.next)
+		c.next = nil
+	}
+}
+
+// use returns the address of a target, and makes it where there is none. The caller must call release.
+func (m *Manager) use(t netio.Target) (*address, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return nil, ErrManagerClosed
+	}
+	if a := m.addresses[t]; a != nil {
+		a.uses++
+		return a, nil
+	}
+	if m.cfg.DialAllow != nil && m.cfg.Dial == nil {
+		if err := (*netio.DialAllow)(m.cfg.DialAllow).AllowsLiteral(t); err != nil {
+			return nil, err
+		}
+	}
+	cfg, err := m.senderConfig(t)
+	if err != nil {
+		return nil, err
+	}
+	a := &address{target: t, made: time.Now(), uses: 1}
+	cfg.Changed = func(*sender.Sender) { m.addressChanged(a) }
+	a.sender = sender.New(cfg)
+	m.addresses[t] = a
+	m.startTickerLocked()
+	return a, nil
+}
+
+func (m *Manager) startTickerLocked() {
+	if !m.ticking && !m.closed {
+		m.ticking = true
+		m.wg.Go(func() { m.ticker.Run(m.stop, m.tick) }) // ends when Close closes stop
+	}
+}
+
+// addressOf returns the address of a sender with one more use, or nil if the sender is closed.
+func (m *Manager) addressOf(s *sender.Sender) *address {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, a := range m.addresses {
+		if a.sender == s {
+			a.uses++
+			return a
+		}
+	}
+	return nil
+}
+
+// reuse is use for an address that the caller knows to be in use.
+func (m *Manager) reuse(a *address) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a.uses++
+}
+
+// release ends a use. An address without one is closed when it holds nothing.
+func (m *Manager) release(a *address) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if a.uses--; a.uses == 0 {
+		a.unused = time.Now()
+		a.sender.Undial()
+	}
+}
+
+// addressChanged is called, without a lock, by an address's sender whose state is another one.
+func (m *Manager) addressChanged(a *address) {
+	_, lost := a.changed()
+	m.changes.signal()
+	if lost {
+		m.mu.Lock()
+		publishers := m.routing
+		m.mu.Unlock()
+		for _, p := range publishers {
+			p.addressLost(a)
+		}
+	}
+	if m.cfg.OnAddressState == nil {
+		return
+	}
+	status := m.statusOf(a)
+	if err := hook.Call("ManagerConfig.OnAddressState", func() error { m.cfg.OnAddressState(status); return nil }); err != nil {
+		m.cfg.Logger.Error("OnAddressState panicked", err, watermill.LogFields{"provider": provider, "address": status.Address})
+	}
+}
+
+// joinRouting has a publisher told of changes of addresses, and of the time, until leaveRouting.
+func (m *Manager) joinRouting(p *Publisher) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !slices.Contains(m.routing, p) {
+		m.routing = append(slices.Clip(m.routing), p)
+		m.startTickerLocked()
+	}
+}
+
+func (m *Manager) leaveRouting(p *Publisher) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.routing = slices.DeleteFunc(slices.Clone(m.routing), func(o *Publisher) bool { return o == p })
+}
+
+// tick keeps the time of the addresses, and of the publishers that have routes.
+func (m *Manager) tick(now time.Time) (busy bool) {
+	m.mu.Lock()
+	senders := make([]*sender.Sender, 0, len(m.addresses))
+	var unused []*address
+	for _, a := range m.addresses {
+		senders = append(senders, a.sender)
+		if a.uses == 0 && now.Sub(a.unused) >= lingerFor {
+			unused = append(unused, a)
+		}
+	}
+	publishers := m.routing
+	m.mu.Unlock()
+	for _, s := range senders {
+		busy = s.Tick(now) || busy
+	}
+	for _, p := range publishers {
+		p.tick(now)
+	}
+	for _, a := range unused {
+		m.retire(a)
+	}
+	return busy
+}
+
+// retire closes an address that nothing uses and that holds nothing. It does not block.
+func (m *Manager) retire(a *address) {
+	if a.sender.Pending() > 0 {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if a.uses > 0 || m.addresses[a.target] != a || m.closed {
+		return
+	}
+	delete(m.addresses, a.target)
+	m.wg.Go(func() { a.sender.Close() }) // ends within half a second; Manager.Close waits for it
+}
+
+// senders returns the senders to all addresses.
+func (m *Manager) senders() map[netio.Target]*sender.Sender {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.sendersLocked()
+}
+
+func (m *Manager) sendersLocked() map[netio.Target]*sender.Sender {
+	all := make(map[netio.Target]*sender.Sender, len(m.addresses))
+	for t, a := range m.addresses {
+		all[t] = a.sender
+	}
+	return all
+}
+
+// AddressStatus says where things stand with one address that is published to.
+type AddressStatus struct {
+	// Address is host:port, tls://host:port or unix:///path.
+	Address string
+	State   route.State
+	// Slow: it is used less, as its acks take much longer than those of its siblings.
+	Slow bool
+	// Pending is the number of messages that are not settled, over all topics.
+	Pending int
+	// Used: a route, or a topic that names it, has it. Otherwise it is closed when it holds nothing.
+	Used bool
+}
+
+// addressStatuses returns the state of every address that is published to, in the order of their text.
+func (m *Manager) addressStatuses() []AddressStatus {
+	m.mu.Lock()
+	addresses := slices.Collect(maps.Values(m.addresses))
+	m.mu.Unlock()
+	all := make([]AddressStatus, len(addresses))
+	for i, a := range addresses {
+		all[i] = m.statusOf(a)
+	}
+	slices.SortFunc(all, func(a, b AddressStatus) int { return strings.Compare(a.Address, b.Address) })
+	return all
+}
+
+func (m *Manager) statusOf(a *address) AddressStatus {
+	m.mu.Lock()
+	used := a.uses > 0
+	m.mu.Unlock()
+	return AddressStatus{
+		Address: formatAddress(a.target), State: a.state(), Slow: a.slow.Load() > 0, Pending: a.sender.Pending(), Used: used,
+	}
+}

@@ -1,0 +1,296 @@
+package buffstreams
+
+import (
+	"time"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
+	"github.com/buffstreams/watermill-buffstreams/route"
+)
+
+// resolve returns where a topic leads. It looks a topic up that is new; later lookups go on in the background.
+func (p *Publisher) resolve(w *callWait, s *topicState) (*resolved, error) {
+	if r := s.resolved.Load(); r != nil {
+		return r, nil
+	}
+	d, ok, err := parseTopic(s.topic, p.cfg.Resolver != nil)
+	if err != nil {
+		return nil, err
+	}
+	if ok {
+		return p.resolveAddress(s, d)
+	}
+	found, err := p.lookUp(w, s)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.change(s, found); err != nil {
+		return nil, err
+	}
+	return s.resolved.Load(), nil
+}
+
+// resolveAddress is resolve for a topic that names its address.
+func (p *Publisher) resolveAddress(s *topicState, d destination) (*resolved, error) {
+	t, err := p.newTarget(s.topic, d, route.Member{Address: formatAddress(d.target), Attributes: route.Attributes{Weight: 1}}, false)
+	if err != nil {
+		return nil, err
+	}
+	g := &group{targets: []*target{t}, current: route.None}
+	p.adopt(s, &resolved{groups: []*group{g}, targets: g.targets})
+	return s.resolved.Load(), nil
+}
+
+// change makes a route that was looked up the topic's, unless it is already.
+func (p *Publisher) change(s *topicState, found route.Route) error {
+	p.changing.Lock()
+	defer p.changing.Unlock()
+	last := s.resolved.Load()
+	if last != nil && last.route.Equal(found) {
+		return nil
+	}
+	_, fixed := p.cfg.Resolver.(route.Static)
+	next := &resolved{route: found.Clone(), dynamic: !fixed}
+	routed := next.dynamic || len(found.Groups) > 0 || len(found.Members()) > 1
+	var made []*target
+	for i, r := range groupsOf(found) {
+		g, fresh, err := p.newGroup(s.topic, r, routed, last)
+		made = append(made, fresh...)
+		if err != nil {
+			p.leave(made)
+			return err
+		}
+		g.dynamic = next.dynamic
+		if last != nil && i < len(last.groups) && last.groups[i].policy == g.policy {
+			g.follow(last.groups[i])
+		}
+		next.groups = append(next.groups, g)
+		next.targets = append(next.targets, g.targets...)
+	}
+	p.adopt(s, next)
+	return nil
+}
+
+// groupsOf returns the groups of a route, each as a route of its own.
+func groupsOf(r route.Route) []route.Route {
+	switch {
+	case r.Policy != route.All:
+		return []route.Route{r}
+	case len(r.Groups) > 0:
+		groups := make([]route.Route, len(r.Groups))
+		for i, g := range r.Groups {
+			groups[i] = g
+			groups[i].Name = r.Name
+		}
+		return groups
+	}
+	groups := make([]route.Route, 0, len(r.Addresses))
+	for _, m := range r.Members() {
+		groups = append(groups, route.Route{Addresses: []string{m.Address}, Attributes: r.Attributes, Name: r.Name})
+	}
+	return groups
+}
+
+// newGroup returns the group of a route, and those of its targets that are new. Targets that the topic has already are kept.
+func (p *Publisher) newGroup(topic string, r route.Route, routed bool, last *resolved) (g *group, made []*target, err error) {
+	name := r.Name
+	if name == "" {
+		name = topic
+	}
+	g = &group{policy: r.Policy, hashKey: r.HashKey, current: route.None, slots: &slots{}}
+	for _, m := range r.Members() {
+		address, err := parseAddress(m.Address)
+		if err != nil {
+			return nil, made, err
+		}
+		address.ServerName = m.ServerName
+		t := last.find(address, name, m)
+		if t == nil {
+			if t, err = p.newTarget(topic, destination{address, name}, m, routed); err != nil {
+				return nil, made, err
+			}
+			made = append(made, t)
+		}
+		g.targets = append(g.targets, t)
+	}
+	return g, made, nil
+}
+
+// find returns the target at an address, or nil.
+func (r *resolved) find(address netio.Target, name string, m route.Member) *target {
+	if r == nil {
+		return nil
+	}
+	for _, t := range r.targets {
+		if t.fixed == nil && t.at == address && t.name == name && t.Member == m {
+			return t
+		}
+	}
+	return nil
+}
+
+// follow takes the place of an earlier group.
+func (g *group) follow(last *group) {
+	last.mu.Lock()
+	defer last.mu.Unlock()
+	g.slots = last.slots
+	g.started.Store(last.started.Load())
+	g.turn.Store(last.turn.Load())
+	if last.current != route.None {
+		for i, t := range g.targets {
+			if t.addr == last.targets[last.current].addr {
+				g.current = i
+			}
+		}
+	}
+}
+
+// adopt makes next the topic's route. What the targets hold that are in it no longer is still looked after.
+func (p *Publisher) adopt(s *topicState, next *resolved) {
+	p.mu.Lock()
+	last := s.resolved.Load()
+	if last != nil && last.dynamic == next.dynamic && !next.dynamic {
+		p.mu.Unlock() // another call was faster
+		p.leaveNew(next)
+		return
+	}
+	kept := map[*target]bool{}
+	for _, t := range next.targets {
+		kept[t] = true
+	}
+	if last != nil {
+		for _, t := range last.targets {
+			if kept[t] {
+				delete(kept, t)
+			} else {
+				s.former = append(s.former, t)
+			}
+		}
+		for i, g := range last.groups {
+			g.next.Store(next.groups[min(i, len(next.groups)-1)])
+		}
+	}
+	for _, t := range next.targets {
+		if kept[t] {
+			p.joinLocked(t)
+		}
+	}
+	s.resolved.Store(next)
+	routed := next.dynamic
+	for _, t := range next.targets {
+		routed = routed || t.addr != nil && t.fixed == nil
+	}
+	if routed {
+		p.routed[s] = struct{}{}
+		if s.at.IsZero() {
+			s.at = time.Now().Add(refreshEvery)
+		}
+		if next.dynamic {
+			p.watchLocked(s)
+		}
+	}
+	p.mu.Unlock()
+	if routed {
+		p.manager.joinRouting(p)
+		p.manager.changes.signal() // calls that wait look at the new route
+	}
+}
+
+// leaveNew gives up the targets of a route that is not used.
+func (p *Publisher) leaveNew(r *resolved) {
+	for _, t := range r.targets {
+		if t.addr != nil {
+			p.manager.release(t.addr)
+		}
+	}
+}
+
+// tick keeps the time of the topics that have routes.
+func (p *Publisher) tick(now time.Time) {
+	p.mu.Lock()
+	topics := make([]*topicState, 0, len(p.routed))
+	for s := range p.routed {
+		topics = append(topics, s)
+	}
+	p.mu.Unlock()
+	for _, s := range topics {
+		if !p.enter(s) {
+			continue
+		}
+		r := s.resolved.Load()
+		if r.dynamic {
+			p.refreshDue(s, now)
+		}
+		for _, g := range r.groups {
+			p.tickGroup(g, now)
+		}
+		p.tickFormer(s)
+		p.end(s)
+	}
+}
+
+// enter begins a use of a topic's state that Close waits for. It returns false if the state is being forgotten, or the Publisher
+// is closed.
+func (p *Publisher) enter(s *topicState) bool {
+	if !s.enter() {
+		return false
+	}
+	if p.closed.Load() {
+		p.end(s)
+		return false
+	}
+	return true
+}
+
+// tickGroup finds out which addresses are slow, and ends or moves streams that need not be where they are.
+func (p *Publisher) tickGroup(g *group, now time.Time) {
+	if p.relay != nil || p.plain != nil || g.targets[0].fixed != nil {
+		return
+	}
+	ages := make([]time.Duration, len(g.targets))
+	for i, t := range g.targets {
+		ages[i] = t.age(now)
+		p.reap(t)
+	}
+	for i, slow := range route.Slow(ages) {
+		g.targets[i].setSlow(slow)
+	}
+	if g.policy == route.Hash {
+		p.tickSlots(g, g.candidates(nil, now))
+	}
+}
+
+// tickFormer moves what addresses hold that left the route, and forgets those that hold nothing.
+func (p *Publisher) tickFormer(s *topicState) {
+	p.mu.Lock()
+	former := s.former
+	p.mu.Unlock()
+	if len(former) == 0 {
+		return
+	}
+	var left []*target
+	for _, t := range former {
+		p.reap(t)
+		if t.giveUp() {
+			left = append(left, t)
+			continue
+		}
+		t.moveAway()
+	}
+	if len(left) == 0 {
+		return
+	}
+	gone := map[*target]bool{}
+	for _, t := range left {
+		gone[t] = true
+	}
+	p.mu.Lock()
+	kept := make([]*target, 0, len(s.former))
+	for _, t := range s.former {
+		if !gone[t] {
+			kept = append(kept, t)
+		}
+	}
+	s.former = kept
+	p.mu.Unlock()
+	p.leave(left)
+}

@@ -1,0 +1,223 @@
+package buffstreams
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+)
+
+// callWait bounds what one Publish call waits for: one time for all of it.
+type callWait struct {
+	ctx      context.Context // ends with Close, or with the first message's context
+	cancel   context.CancelFunc
+	closed   context.Context // the Publisher's
+	deadline time.Time       // zero: none
+}
+
+func (p *Publisher) newCallWait(first *message.Message) *callWait {
+	w := &callWait{closed: p.ctx}
+	w.ctx, w.cancel = p.callContext(first)
+	if p.cfg.PublishTimeout > 0 {
+		w.deadline = time.Now().Add(p.cfg.PublishTimeout)
+	}
+	return w
+}
+
+func (w *callWait) end() { w.cancel() }
+
+// left is the time that is left; 0: there is no bound.
+func (w *callWait) left() time.Duration {
+	if w.deadline.IsZero() {
+		return 0
+	}
+	return max(time.Nanosecond, time.Until(w.deadline))
+}
+
+// wait waits for an event, or until a moment, which may be zero. The error says why it waited in vain: a time-out without a
+// cause, ErrPublisherClosed or that of the context.
+func (w *callWait) wait(event <-chan struct{}, until time.Time) error {
+	var expired <-chan time.Time
+	last := !w.deadline.IsZero() && (until.IsZero() || w.deadline.Before(until))
+	if last {
+		until = w.deadline
+	}
+	if !until.IsZero() {
+		timer := time.NewTimer(time.Until(until))
+		defer timer.Stop()
+		expired = timer.C
+	}
+	select {
+	case <-event:
+		return nil
+	case <-expired:
+		if last {
+			return ErrTimeout
+		}
+		return nil
+	case <-w.ctx.Done():
+		if w.closed.Err() != nil {
+			return ErrPublisherClosed
+		}
+		return w.ctx.Err()
+	}
+}
+
+// single tells that all messages go to one address, whose stream cannot move.
+func (r *resolved) single() bool {
+	return len(r.targets) == 1 && (r.targets[0].fixed != nil || r.targets[0].addr == nil)
+}
+
+// fate is what became of one message of a call.
+type fate int
+
+const (
+	arrived fate = iota // it reached its confirm level
+	notSent
+	unknown
+)
+
+// verdict is what became of the messages of a call in one group of addresses.
+type verdict struct {
+	fates []fate // nil: all arrived
+	peers []string
+	errs  []error
+}
+
+// spread sends messages to the addresses that the route's policy chooses, and waits for all of them.
+func (p *Publisher) spread(w *callWait, r *resolved, messages []*message.Message) error {
+	if r.single() {
+		return p.sendAll(r.targets[0], messages, w.left())
+	}
+	verdicts := make([]verdict, len(r.groups))
+	var sending sync.WaitGroup
+	for i, g := range r.groups[1:] {
+		sending.Go(func() { verdicts[i+1] = p.sendGroup(w, g, messages) }) // ends in the call's time
+	}
+	verdicts[0] = p.sendGroup(w, r.groups[0], messages)
+	sending.Wait()
+	return r.publishError(messages, verdicts)
+}
+
+// sendGroup sends messages to one group of addresses, to several addresses side by side.
+func (p *Publisher) sendGroup(w *callWait, g *group, messages []*message.Message) (v verdict) {
+	parts, err := p.split(w, g, messages)
+	if err != nil {
+		v.fail(len(messages), g.label(), err)
+		for i := range v.fates {
+			v.fates[i] = notSent
+		}
+		return v
+	}
+	defer detach(parts)
+	if len(parts) == 1 {
+		v.note(len(messages), &parts[0], p.sendPart(w, &parts[0]))
+		return v
+	}
+	results := make([]sendResult, len(parts))
+	var sending sync.WaitGroup
+	for i := range parts[1:] {
+		sending.Go(func() { results[i+1] = p.sendPart(w, &parts[i+1]) }) // ends in the call's time
+	}
+	results[0] = p.sendPart(w, &parts[0])
+	sending.Wait()
+	for i := range parts {
+		v.note(len(messages), &parts[i], results[i])
+	}
+	return v
+}
+
+func (p *Publisher) sendPart(w *callWait, part *part) sendResult {
+	return p.send(w.ctx, part.target, part.flow, part.messages, w.left())
+}
+
+// note adds what became of a part.
+func (v *verdict) note(total int, part *part, sent sendResult) {
+	if sent.err == nil {
+		return
+	}
+	v.fail(total, part.target.peer, sent.err)
+	at := func(i int) int { // in the call
+		if part.index == nil {
+			return i
+		}
+		return part.index[i]
+	}
+	for i := sent.enqueued; i < len(part.messages); i++ {
+		v.fates[at(i)] = notSent
+	}
+	for _, r := range sent.lacking {
+		for i := r.First; i <= r.Last; i++ {
+			v.fates[at(int(i))] = unknown
+		}
+	}
+}
+
+// fail notes why messages did not arrive.
+func (v *verdict) fail(total int, peer string, err error) {
+	if v.fates == nil {
+		v.fates = make([]fate, total)
+	}
+	v.peers, v.errs = append(v.peers, peer), append(v.errs, err)
+}
+
+// label names a group in errors.
+func (g *group) label() string {
+	const most = 3
+	var peers []string
+	for i, t := range g.targets {
+		if i == most {
+			peers = append(peers, fmt.Sprintf("%d more", len(g.targets)-most))
+			break
+		}
+		peers = append(peers, t.peer)
+	}
+	return strings.Join(peers, ", ")
+}
+
+// publishError accounts for each message of a call. A message that some groups of addresses have and others lack is unknown.
+func (r *resolved) publishError(messages []*message.Message, verdicts []verdict) error {
+	failed := &PublishError{Topic: r.targets[0].topic}
+	var peers []string
+	var errs []error
+	for i, v := range verdicts {
+		for k, err := range v.errs {
+			peers = append(peers, v.peers[k])
+			switch {
+			case len(r.groups) > 1:
+				err = fmt.Errorf("group %d (%s), at %q: %w", i+1, r.groups[i].label(), v.peers[k], err)
+			case len(v.errs) > 1:
+				err = fmt.Errorf("at %q: %w", v.peers[k], err)
+			}
+			errs = append(errs, err)
+		}
+	}
+	if len(errs) == 0 {
+		return nil
+	}
+	for i, msg := range messages {
+		lacking, maybe := 0, false
+		for _, v := range verdicts {
+			if v.fates != nil && v.fates[i] != arrived {
+				lacking++
+				maybe = maybe || v.fates[i] == unknown
+			}
+		}
+		switch {
+		case lacking == 0:
+		case lacking == len(verdicts) && !maybe:
+			failed.NotSent = append(failed.NotSent, msg)
+		default:
+			failed.Unknown = append(failed.Unknown, msg)
+		}
+	}
+	failed.Peer, failed.Err = strings.Join(peers, ", "), errors.Join(errs...)
+	if len(errs) == 1 {
+		failed.Err = errs[0]
+	}
+	return failed
+}

@@ -1,0 +1,299 @@
+package buffstreams
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
+	"github.com/buffstreams/watermill-buffstreams/internal/session"
+	"github.com/buffstreams/watermill-buffstreams/route"
+)
+
+// stream is where messages are enqueued: the stream of a name that all publishers of a Manager share (namedStream), or one of
+// a route's that can move (*sender.Stream).
+type stream interface {
+	Publish(ctx context.Context, b *session.Batch, level session.Level, timeout time.Duration) (enqueued int, lacking []session.Range, err error)
+	Unsettled() int
+	Unreceived() int
+	Flush(ctx context.Context) error
+	Drain(ctx context.Context) error
+	AwaitReceived(ctx context.Context) error
+}
+
+// namedStream is a stream that stays at its address.
+type namedStream struct {
+	sender *sender.Sender
+	name   string // as Sender.Publish takes it
+}
+
+func (n namedStream) Publish(ctx context.Context, b *session.Batch, level session.Level, timeout time.Duration) (int, []session.Range, error) {
+	return n.sender.Publish(ctx, n.name, b, level, timeout)
+}
+func (n namedStream) Unsettled() int                  { return n.sender.Unsettled(n.name) }
+func (n namedStream) Unreceived() int                 { return n.sender.Unreceived(n.name) }
+func (n namedStream) Flush(ctx context.Context) error { return n.sender.Flush(ctx, n.name) }
+func (n namedStream) Drain(ctx context.Context) error { return n.sender.Drain(ctx, n.name) }
+func (n namedStream) AwaitReceived(ctx context.Context) error {
+	return n.sender.AwaitReceived(ctx, n.name)
+}
+
+// routedStream is a stream of a topic with the address at which it is. It holds a use of that address.
+type routedStream struct {
+	stream stream
+	name   string // of the topic on the wire
+	group  *group // nil: the stream cannot move
+	slot   int    // of Hash; -1: of none
+	addr   atomic.Pointer[address]
+}
+
+func (f *routedStream) peer() string { return f.addr.Load().target.Address }
+
+// target is one address of a topic's route. It holds a use of the address until leave.
+type target struct {
+	topic string
+	name  string // of the topic on the wire
+	peer  string // as errors name the address; with an outbox, as its entries do
+	at    netio.Target
+	addr  *address // nil on the plain wire, and with an outbox where there is no choice
+	route.Member
+
+	calls atomic.Int32 // of Publish that use it, or forgotten
+
+	fixed *routedStream // of a target whose stream cannot move; nil: the fields below
+	slow  atomic.Bool   // set aside
+	ages  route.Ages    // used by tick alone
+
+	mu     sync.Mutex      // guards the fields below
+	main   *routedStream   // takes new messages; nil before the first, or when it has moved away
+	others []*routedStream // hold, or may hold, messages: of slots, or moved
+}
+
+// flows returns all streams of the target.
+func (t *target) flows() []*routedStream {
+	if t.fixed != nil {
+		return []*routedStream{t.fixed}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := slices.Clone(t.others)
+	if t.main != nil {
+		all = append(all, t.main)
+	}
+	return all
+}
+
+// unsettled is the number of messages that are not settled.
+func (t *target) unsettled() (n int) {
+	for _, f := range t.flows() {
+		n += f.stream.Unsettled()
+	}
+	return n
+}
+
+// enter begins a use by a call, unless the target was given up.
+func (t *target) enter() bool {
+	if t.calls.Add(1) > 0 {
+		return true
+	}
+	t.calls.Add(-1)
+	return false
+}
+
+func (t *target) end() { t.calls.Add(-1) }
+
+// giveUp makes the target take no more calls. It returns false if there is one, or messages are not settled.
+func (t *target) giveUp() bool {
+	if t.unsettled() > 0 || !t.calls.CompareAndSwap(0, forgotten) {
+		return false
+	}
+	if t.unsettled() > 0 { // enqueued in between
+		t.calls.Add(-forgotten)
+		return false
+	}
+	return true
+}
+
+// age is how long the oldest unsettled message of the present stream has been there.
+func (t *target) age(now time.Time) time.Duration {
+	t.mu.Lock()
+	f := t.main
+	t.mu.Unlock()
+	if f == nil {
+		return 0
+	}
+	head, tail := f.stream.(*sender.Stream).Progress() //nolint:forcetypeassert // a target with main has no others
+	return t.ages.Note(head, tail, now)
+}
+
+// newTarget returns the target at an address. routed: its route has, or may get, other addresses, and streams can move to them.
+func (p *Publisher) newTarget(topic string, d destination, m route.Member, routed bool) (*target, error) {
+	if err := checkName(d.name); err != nil {
+		return nil, err
+	}
+	t := &target{topic: topic, name: d.name, peer: d.target.Address, at: d.target, Member: m}
+	if p.plain != nil {
+		return t, nil
+	}
+	if p.relay != nil {
+		t.peer = formatAddress(d.target)
+		if !routed {
+			return t, nil // the relay dials when the outbox has something for it
+		}
+	}
+	var err error
+	if t.addr, err = p.manager.use(d.target); err != nil {
+		return nil, err
+	}
+	switch {
+	case p.relay == nil && !routed:
+		name := d.name
+		if p.cfg.Ephemeral {
+			name = session.Ephemeral(name)
+		}
+		t.fixed = &routedStream{stream: namedStream{t.addr.sender, name}, name: d.name, slot: -1}
+		t.fixed.addr.Store(t.addr)
+	case routed:
+		t.addr.sender.ShortenSilence(routedPing, routedDead)
+		t.addr.sender.Dial()
+	}
+	return t, nil
+}
+
+// flow returns the stream for new messages.
+func (p *Publisher) flow(g *group, t *target) *routedStream {
+	if t.fixed != nil {
+		return t.fixed
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.main != nil && t.main.addr.Load() == t.addr {
+		return t.main
+	}
+	if t.main != nil { // it has moved, and ends there
+		t.others = append(t.others, t.main)
+	}
+	t.main = p.newFlow(g, t)
+	return t.main
+}
+
+// newFlow makes a stream at a target.
+func (p *Publisher) newFlow(g *group, t *target) *routedStream {
+	f := &routedStream{name: t.name, group: g, slot: -1}
+	f.addr.Store(t.addr)
+	p.manager.reuse(t.addr)
+	f.stream = t.addr.sender.NewStream(sender.StreamConfig{
+		Topic: t.name, Ephemeral: p.cfg.Ephemeral,
+		Alternative: func(*sender.Stream) *sender.Sender { return f.alternative() },
+		Moved:       func(m sender.Moved) { p.moved(f, m) },
+	})
+	return f
+}
+
+// moved notes that a stream is at another address.
+func (p *Publisher) moved(f *routedStream, m sender.Moved) {
+	to := p.manager.addressOf(m.To)
+	if to == nil {
+		return
+	}
+	p.manager.release(f.addr.Swap(to))
+}
+
+// endFlow ends a stream that is used no more.
+func (p *Publisher) endFlow(f *routedStream) {
+	if s, ok := f.stream.(*sender.Stream); ok {
+		s.End()
+	}
+	p.manager.release(f.addr.Load())
+}
+
+// setSlow sets the target aside, or not.
+func (t *target) setSlow(slow bool) {
+	switch {
+	case t.slow.Swap(slow) == slow:
+	case slow:
+		t.addr.slow.Add(1)
+	default:
+		t.addr.slow.Add(-1)
+	}
+}
+
+// moveAway moves streams from an address that has left the route.
+func (t *target) moveAway() {
+	for _, f := range t.flows() {
+		s, ok := f.stream.(*sender.Stream)
+		if !ok || f.addr.Load() != t.addr {
+			continue
+		}
+		if to := f.alternative(); to != nil {
+			s.MoveTo(to)
+		}
+	}
+}
+
+// reap ends the streams that take no new messages and hold none.
+func (p *Publisher) reap(t *target) {
+	if t.fixed != nil {
+		return
+	}
+	t.mu.Lock()
+	var ended []*routedStream
+	t.others = slices.DeleteFunc(t.others, func(f *routedStream) bool {
+		idle := f.stream.Unsettled() == 0
+		if idle {
+			ended = append(ended, f)
+		}
+		return idle
+	})
+	t.mu.Unlock()
+	for _, f := range ended {
+		p.endFlow(f)
+	}
+}
+
+// join has the refusals of a target's messages told to this Publisher. The caller must hold mu.
+func (p *Publisher) joinLocked(t *target) {
+	if t.addr == nil || p.relay != nil {
+		return
+	}
+	s := t.addr.sender
+	if p.senders[s]++; p.senders[s] == 1 && (p.cfg.OnFailure != nil || p.cfg.Ephemeral) {
+		s.OnRefused(p, func(r session.Refused) { p.onRefused(t.peer, r) })
+	}
+}
+
+// leave gives targets up that take no new messages. mu must not be held.
+func (p *Publisher) leave(targets []*target) {
+	for _, t := range targets {
+		if t.addr == nil {
+			continue
+		}
+		t.setSlow(false)
+		for _, f := range t.flows() {
+			if f != t.fixed {
+				p.endFlow(f)
+			}
+		}
+		p.unjoin(t)
+		p.manager.release(t.addr)
+	}
+}
+
+func (p *Publisher) unjoin(t *target) {
+	if p.relay != nil {
+		return
+	}
+	s := t.addr.sender
+	p.mu.Lock()
+	last := p.senders[s] == 1
+	if p.senders[s]--; last {
+		delete(p.senders, s)
+	}
+	p.mu.Unlock()
+	if last {
+		s.OnRefused(p, nil)
+	}
+}
