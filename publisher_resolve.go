@@ -35,7 +35,7 @@ func (p *Publisher) resolveAddress(s *topicState, d destination) (*resolved, err
 	if err != nil {
 		return nil, err
 	}
-	g := &group{targets: []*target{t}, current: route.None}
+	g := &group{targets: []*target{t}, current: route.None, identity: newIdentity()}
 	p.adopt(s, &resolved{groups: []*group{g}, targets: g.targets})
 	return s.resolved.Load(), nil
 }
@@ -96,7 +96,7 @@ func (p *Publisher) newGroup(topic string, r route.Route, routed bool, last *res
 	if name == "" {
 		name = topic
 	}
-	g = &group{policy: r.Policy, hashKey: r.HashKey, current: route.None, slots: &slots{}}
+	g = &group{policy: r.Policy, hashKey: r.HashKey, current: route.None, slots: &slots{}, identity: newIdentity()}
 	for _, m := range r.Members() {
 		address, err := parseAddress(m.Address)
 		if err != nil {

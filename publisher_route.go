@@ -13,6 +13,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
+	"github.com/buffstreams/watermill-buffstreams/internal/session"
 	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
@@ -25,6 +26,8 @@ type group struct {
 	targets []*target // in the order of Route.Members
 	turn    atomic.Uint64
 	slots   *slots // of Hash
+
+	identity session.Identity // of the streams that begin here: the addresses share it
 
 	started atomic.Bool           // an address was ready once
 	next    atomic.Pointer[group] // that the Resolver has put in its place

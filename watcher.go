@@ -82,7 +82,7 @@ func (s *subscription) retry(d dispatch.Delivery) bool {
 		s.failAgain(d, reason)
 		return false
 	}
-	if s.sleep(s.delay(d.Attempt)) {
+	if !d.Revoked() && s.sleep(s.delay(d.Attempt)) && !d.Revoked() {
 		switch {
 		case s.member.HandOver(d):
 			return false
@@ -137,6 +137,11 @@ func (p *pump) nextRedelivery() (f flight, ok bool) {
 		d, found := p.popRedelivery()
 		if !found {
 			return f, false
+		}
+		if d.Revoked() {
+			p.watched.Add(-1)
+			p.giveBack(d)
+			continue
 		}
 		msg, _, err := p.decode(&d, false)
 		if ok = p.emits(err); ok {

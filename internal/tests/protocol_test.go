@@ -106,7 +106,7 @@ func TestProtocol_DocumentedSessionWithTheListener(t *testing.T) {
 
 func TestProtocol_DocumentedSessionWithThePublisher(t *testing.T) {
 	ln, address := listenPeer(t)
-	pub := senderOf(t, buffstreams.AckedConfig{}, buffstreams.ConfirmHandled)
+	pub := senderOf(t, buffstreams.AckedConfig{MoveAfter: -1}, buffstreams.ConfirmHandled)
 	result := later(func() error {
 		return pub.Publish(strings.TrimSuffix(address, "a")+"orders", message.NewMessage("m-1", []byte("hello")))
 	})

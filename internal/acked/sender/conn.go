@@ -28,21 +28,20 @@ const (
 
 // runLocked starts run unless it is under way or there is nothing to deliver. The caller must hold mu.
 func (s *Sender) runLocked() {
-	if s.running || s.closed || !s.kept && s.client.Pending() == 0 {
+	if s.running || s.closed || !s.neededLocked() {
 		return
 	}
 	s.running = true
+	s.noteStateLocked()
 	s.wg.Go(s.run) // ends when everything is settled and the connection is gone, or with ctx; Close waits for it
 }
 
-// run keeps the Sender connected while it has messages that are not settled, or Dial was called, and then as long as the
-// connection lasts.
+// run keeps the Sender connected while it has messages that are not settled, and then as long as the connection lasts.
 func (s *Sender) run() {
 	if s.backoff == nil {
 		s.backoff = netio.GuardedBackOff(s.cfg.Backoff, longestWait)
 	}
-	for s.wanted() {
-		s.setState(Connecting)
+	for s.unsettled() {
 		conn, token, err := s.dial()
 		if err == nil {
 			welcomed := false
@@ -53,7 +52,6 @@ func (s *Sender) run() {
 			return
 		}
 		s.disconnected(err)
-		s.setState(stateAfter(err))
 		delay := nextDelay(s.backoff)
 		s.cfg.Logger.Info("Connection lost, reconnecting", watermill.LogFields{
 			"provider": netio.Provider, "address": s.cfg.Target.Address, "err": netio.Sanitize(err), "delay": delay,
@@ -67,14 +65,12 @@ func (s *Sender) run() {
 	}
 }
 
-// wanted reports whether there has to be a connection. If not, run has ended.
-func (s *Sender) wanted() bool {
+// unsettled reports whether there is something to deliver. If not, run has ended.
+func (s *Sender) unsettled() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.running = !s.closed && (s.kept || s.client.Pending() > 0)
-	if !s.running {
-		s.state = Idle
-	}
+	s.running = !s.closed && s.neededLocked()
+	s.noteStateLocked()
 	return s.running
 }
 
@@ -113,6 +109,8 @@ func (s *Sender) connect(conn net.Conn, enc session.Encoder, token []byte) bool 
 	s.conn, s.enc = conn, enc
 	s.client.SetToken(token)
 	s.client.Connect(enc, time.Now())
+	s.failing = false
+	s.noteStateLocked()
 	return true
 }
 
@@ -122,6 +120,7 @@ func (s *Sender) disconnect() {
 	s.conn = nil
 	s.client.Disconnect()
 	s.checkLocked()
+	s.noteStateLocked()
 }
 
 // flush writes all that may be sent. The flusher calls it.
@@ -206,7 +205,7 @@ func (s *Sender) read(conn net.Conn, r *framing.Reader, welcomed func()) error {
 	if err := conn.SetReadDeadline(time.Now().Add(s.cfg.HandshakeTimeout)); err != nil {
 		return err
 	}
-	established, last := false, Connecting
+	established := false
 	for {
 		payload, err := r.Next()
 		if err != nil {
@@ -221,10 +220,6 @@ func (s *Sender) read(conn net.Conn, r *framing.Reader, welcomed func()) error {
 		}
 		if err != nil {
 			return err
-		}
-		if got.state != last {
-			last = got.state
-			s.setState(last)
 		}
 		if got.established && !established {
 			established = true
@@ -244,7 +239,6 @@ type received struct {
 	established bool // the peer has welcomed the connection
 	untold      bool // ReportRefused has something to tell
 	due         bool // there is something to write
-	state       State
 }
 
 // receive takes one frame.
@@ -252,11 +246,12 @@ func (s *Sender) receive(payload []byte) (received, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := s.client.Receive(payload, time.Now())
-	got := received{established: s.client.Established(), untold: s.client.Untold(), due: s.client.Due(), state: s.stateOfConnectionLocked()}
+	got := received{established: s.client.Established(), untold: s.client.Untold(), due: s.client.Due()}
 	if got.established && err == nil {
 		s.unreachable, s.refusal = nil, nil
 	}
 	s.checkLocked()
+	s.noteStateLocked()
 	return got, err
 }
 

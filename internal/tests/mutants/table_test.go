@@ -25,13 +25,13 @@ var mutants = slices.Concat(ackedMutants, storageMutants, callMutants, custodyMu
 	// What the receiver says of a message.
 	{
 		"ack before the handler", "internal/acked/receiver/stream.go",
-		"tooLarge := s.appendLocked(fresh, first, f.Memory)\n",
-		"tooLarge := s.appendLocked(fresh, first, f.Memory)\nif len(fresh) > 0 {\ns.in.Settle(first, first+uint64(len(fresh))-1)\n}\n",
+		"tooLarge := s.appendLocked(fresh, first, f)\n",
+		"tooLarge := s.appendLocked(fresh, first, f)\nif len(fresh) > 0 {\ns.in.Settle(first, first+uint64(len(fresh))-1)\n}\n",
 		simulation,
 	},
 	{
 		"a group's ack counts for all", "internal/dispatch/run.go",
-		"r.left[i]&^handled > 0 {", "r.left[i]&^handled > 99 {",
+		"r.left[i]&^(handled|returned) > 0 {", "r.left[i]&^handled > 99 {",
 		probe{"internal/dispatch", "^TestTopic_EveryGroupGetsEveryMessage$", ""},
 	},
 	{
