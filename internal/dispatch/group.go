@@ -416,7 +416,7 @@ func (d Delivery) settle(refusal *Refusal, size func(n int) int) (s settledRange
 	refusal, last = d.run.settle(int(d.index), refusal)
 	s = settledRange{run: d.run, index: int(d.index), count: 1, bytes: n, refusal: refusal}
 	if last && d.run.isReturned(int(d.index)) {
-		s.returned, s.refusal = true, nil
+		s.returned, s.handled, s.refusal = true, d.run.isHandled(int(d.index)), nil
 	}
 	if d.data == nil {
 		d.run.release()
@@ -477,13 +477,14 @@ type settledRange struct {
 	bytes        int // as the window counts them
 	refusal      *Refusal
 	returned     bool // some group had not settled them, but given them up
+	handled      bool // and the handler of another had handled them
 }
 
 // appendSettled appends a range, or lengthens the last one by it.
 func appendSettled(done []settledRange, s settledRange) []settledRange {
 	if n := len(done); n > 0 {
 		last := &done[n-1]
-		if last.run == s.run && last.index+last.count == s.index && last.refusal == nil && s.refusal == nil && last.returned == s.returned {
+		if last.run == s.run && last.index+last.count == s.index && last.refusal == nil && s.refusal == nil && last.returned == s.returned && last.handled == s.handled {
 			last.count += s.count
 			last.bytes += s.bytes
 			return done
@@ -497,7 +498,7 @@ func (t *Topic) report(done []settledRange) {
 	for _, s := range done {
 		first := s.run.first + uint64(s.index)
 		if r, ok := s.run.source.(RevocableSource); s.returned && ok {
-			r.Returned(first, first+uint64(s.count)-1)
+			r.Returned(first, first+uint64(s.count)-1, s.handled)
 		} else if s.refusal != nil {
 			s.run.source.Refused(first, *s.refusal)
 		} else {

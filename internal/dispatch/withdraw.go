@@ -14,8 +14,9 @@ type RevocableSource interface {
 	// locks held.
 	Revoked() bool
 	// Returned reports consecutive messages of a revoked source that some group had not settled, and that no member has any
-	// more. It is called as Settled is, and in place of that.
-	Returned(first, last uint64)
+	// more. handled tells that the handler of another group had handled them. It is called as Settled is, and in place of
+	// that.
+	Returned(first, last uint64, handled bool)
 }
 
 func revoked(s Source) bool {
@@ -120,7 +121,9 @@ func (g *group) giveUp(d Delivery) []settledRange {
 	if !last {
 		return nil
 	}
-	s.returned, s.refusal = true, nil
+	if !s.returned { // it has one group
+		s.returned, s.refusal = true, nil
+	}
 	return []settledRange{s}
 }
 

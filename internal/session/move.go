@@ -31,6 +31,7 @@ type move struct {
 	leaving  bool      // the stream is to move: it sends nothing more
 	since    time.Time // when that began; zero: at the next Tick
 	revoking bool      // Revoke was sent on this connection
+	asked    bool      // it was sent in this tenure: the receiver may have void what it had
 	atOnce   bool      // and a second one, that does not wait for consumers
 	inHand   uint64    // messages that consumers still have, as the receiver says
 }
@@ -129,8 +130,17 @@ func (c *Client) Stay(o *Outbound) {
 		return
 	}
 	o.leaving = false
-	if !o.revoking { // else it goes on when the receiver has answered
-		c.schedule(o)
+	if o.revoking { // it goes on when the receiver has answered
+		return
+	}
+	o.resume()
+	c.schedule(o)
+}
+
+// resume begins a new tenure at the same receiver if that may have taken the stream for revoked, and its answer was lost.
+func (o *Outbound) resume() {
+	if o.asked {
+		o.lapse(nil, 0)
 	}
 }
 
@@ -139,7 +149,7 @@ func (c *Client) revoke(o *Outbound) {
 	if c.phase < established || !c.moves() || o.revoking || o.sentTo == 0 || o.cause != nil {
 		return
 	}
-	o.revoking, o.wantSent = true, false
+	o.revoking, o.asked, o.wantSent = true, true, false
 	o.credit.dropUnused()
 	c.sendRevoke(o.handle, o.revocation(o.tenure+1), false)
 }
@@ -217,7 +227,7 @@ func (o *Outbound) lapse(returned []uint64, next uint64) {
 		given.Add(returned[i], returned[i+1])
 	}
 	o.tenure++
-	o.openSent, o.sentTo, o.received = false, 0, o.settled.Next()
+	o.openSent, o.asked, o.sentTo, o.received = false, false, 0, o.settled.Next()
 	for seq := o.settled.Next(); seq < end; {
 		first, last := o.settled.Hole(seq)
 		if first >= end {
@@ -249,7 +259,7 @@ func (o *Outbound) repeats(first, last uint64) {
 // sameKind is how many messages from seq on, up to count, can come twice or cannot, as the first of them. again tells
 // which.
 func (o *Outbound) sameKind(seq, count uint64) (n uint64, again bool) {
-	if seq >= o.again.End() {
+	if o.settled.Next() >= o.again.End() {
 		o.again = nil
 		return count, false
 	}
@@ -381,6 +391,11 @@ func (c *Client) welcomeMoves(f *wire.Welcome) {
 func (c *Client) disconnectMoves() {
 	for _, l := range c.peer.left {
 		l.handle = 0
+	}
+	for _, o := range c.handles {
+		if !o.leaving && o.cause == nil {
+			o.resume()
+		}
 	}
 }
 

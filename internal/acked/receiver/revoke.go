@@ -19,8 +19,8 @@ var _ dispatch.RevocableSource = (*stream)(nil)
 
 // revocation is what is known of a stream that was revoked; stream.mu guards it.
 type revocation struct {
-	returned session.Watermark // given back by the topic
-	count    int               // of these
+	returned session.Watermark // given back by the topic, and handled by no group
+	count    int               // given back
 	answerTo *conn             // that waits for the final answer; nil: none
 	handle   uint64            // of the stream there
 	void     bool              // what becomes of it is of no interest to anybody
@@ -131,10 +131,13 @@ func (s *stream) beginRevocation(void bool) (claim *flow.Claim, unused flow.Amou
 func (s *stream) Revoked() bool { return s.revoked.Load() }
 
 // Returned implements dispatch.RevocableSource.
-func (s *stream) Returned(first, last uint64) {
+func (s *stream) Returned(first, last uint64, handled bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.revocation.count += int(s.revocation.returned.Add(first, last))
+	s.revocation.count += int(last - first + 1)
+	if !handled {
+		s.revocation.returned.Add(first, last)
+	}
 	s.answerLastLocked()
 }
 
