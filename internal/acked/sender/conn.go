@@ -41,7 +41,7 @@ func (s *Sender) run() {
 	if s.backoff == nil {
 		s.backoff = netio.GuardedBackOff(s.cfg.Backoff, longestWait)
 	}
-	for s.unsettled() {
+	for s.wanted() {
 		conn, token, err := s.dial()
 		if err == nil {
 			welcomed := false
@@ -65,8 +65,8 @@ func (s *Sender) run() {
 	}
 }
 
-// unsettled reports whether there is something to deliver. If not, run has ended.
-func (s *Sender) unsettled() bool {
+// wanted reports whether there has to be a connection. If not, run has ended.
+func (s *Sender) wanted() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.running = !s.closed && s.neededLocked()

@@ -82,7 +82,7 @@ type Sender struct {
 	fetched     map[*session.Outbound]*FetchedStream
 	conditions  []*condition // callers that wait
 	streams     map[*Stream]struct{}
-	wanted      bool // by Dial
+	kept        bool // by Dial
 	failing     bool // the last attempt to connect has failed
 	lastState   State
 	changed     bool // Config.Changed is to be called

@@ -46,14 +46,14 @@ func (s *Sender) stateLocked() State {
 }
 
 // Dial connects, and has the Sender stay connected though there is nothing to deliver, until Undial is called.
-func (s *Sender) Dial() { s.setWanted(true) }
+func (s *Sender) Dial() { s.setKept(true) }
 
 // Undial ends what Dial began: a connection that is lost is not made again without something to deliver.
-func (s *Sender) Undial() { s.setWanted(false) }
+func (s *Sender) Undial() { s.setKept(false) }
 
-func (s *Sender) setWanted(wanted bool) {
+func (s *Sender) setKept(kept bool) {
 	s.mu.Lock()
-	s.wanted = wanted
+	s.kept = kept
 	s.mu.Unlock()
 	s.kick()
 }
@@ -67,7 +67,7 @@ func (s *Sender) Redial() {
 }
 
 // neededLocked tells whether there is something to connect for. The caller must hold mu.
-func (s *Sender) neededLocked() bool { return s.wanted || s.client.Pending() > 0 || s.client.Left() }
+func (s *Sender) neededLocked() bool { return s.kept || s.client.Pending() > 0 || s.client.Left() }
 
 // noteStateLocked has Config.Changed called, and the streams looked after, if the state may have changed. The caller must
 // hold mu.
