@@ -57,6 +57,13 @@ type Delivery struct {
 	// subscription that ended, or that was offered it and has not taken it. A message that is not marked can be a duplicate
 	// only where a listener without a DedupeStore was restarted, or an outbox took a new identity: see docs/guarantees.md.
 	Redelivered bool
+	// MaybeDuplicate tells that the publisher had sent the message to another receiver, or to an earlier life of this one,
+	// which did not say what became of it: a handler there may have handled it.
+	MaybeDuplicate bool
+	// Tenure is the number of places that the publisher's stream has had, this one included; 0 if that is not known. With
+	// Position.Epoch before it, it fences: of two handlers that have a message of one stream, or of one key under route.Hash,
+	// the one with the higher Tenure is the present one.
+	Tenure uint64
 }
 
 // DeliveryFromContext returns what is known of a received message's delivery from the message's context. ok is false for
@@ -102,6 +109,17 @@ func (c *messageContext) position() any {
 	return nil
 }
 
+func (c *messageContext) describe() Delivery {
+	d := Delivery{
+		Attempt: c.delivery.Attempt + 1, Redelivered: c.delivery.Redelivered, MaybeDuplicate: c.delivery.Elsewhere(),
+	}
+	source, _ := c.delivery.Origin()
+	if s, ok := source.(interface{ Tenure() uint64 }); ok {
+		d.Tenure = s.Tenure()
+	}
+	return d
+}
+
 // end cancels the context and returns its delivery.
 func (c *messageContext) end() dispatch.Delivery {
 	if !c.std.CompareAndSwap(nil, canceledContext) {
@@ -136,7 +154,7 @@ func (c *messageContext) Value(key any) any {
 	case redeliverKey{}:
 		return c
 	case deliveryKey{}:
-		return Delivery{Attempt: c.delivery.Attempt + 1, Redelivered: c.delivery.Redelivered}
+		return c.describe()
 	}
 	if std := c.std.Load(); std != nil && std != canceledContext {
 		return std.Value(key)

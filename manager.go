@@ -36,6 +36,7 @@ type Manager struct {
 	workers *flush.Workers
 	hooks   *hook.Set // nil: none
 	ticker  *sender.Ticker
+	mover   sender.Mover   // of the senders
 	stop    chan struct{}  // ends the ticker
 	wg      sync.WaitGroup // the ticker, and what waits for a Ready
 
@@ -185,7 +186,7 @@ func (m *Manager) senderConfig(t netio.Target) (sender.Config, error) {
 		Target: t, TLS: secure, Dial: m.dial, Insecure: acked.Insecure,
 		MaxMessageSize: acked.MaxMessageSize, WindowMessages: acked.WindowMessages, WindowBytes: acked.WindowBytes,
 		HandshakeTimeout: acked.HandshakeTimeout, WriteTimeout: acked.WriteTimeout,
-		PingAfter: acked.PingAfter, DeadAfter: acked.DeadAfter, ForgetAfter: acked.ForgetAfter,
+		PingAfter: acked.PingAfter, DeadAfter: acked.DeadAfter, ForgetAfter: acked.ForgetAfter, MoveAfter: acked.MoveAfter, Mover: &m.mover,
 		Backoff: acked.Reconnect.BackOff, Identity: newIdentity(), NextStream: func() uint64 { return m.streams.Add(1) },
 		Budget: m.kept, Workers: m.workers, Ticker: m.ticker, Logger: m.cfg.Logger,
 		Address: formatAddress(t), Hooks: m.hooks,

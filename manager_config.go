@@ -137,6 +137,10 @@ type AckedConfig struct {
 	// PingAfter is the silence after which a peer is pinged, DeadAfter that after which it is given up; 0 means 10 s
 	// and 30 s. A part of a large frame breaks the silence if it comes at a kilobyte a second or more.
 	PingAfter, DeadAfter time.Duration
+	// MoveAfter is how long a peer may be silent that has something unsettled, and handlers there may take when messages are
+	// taken back from it, before streams of a route move to another address without its answer: what it had can then come
+	// twice, and is marked (Delivery.MaybeDuplicate). 0 means 5 s; negative: what was sent to an address never moves.
+	MoveAfter time.Duration
 	// ForgetAfter is how long an idle stream, and the name of an ephemeral topic that ended, are remembered; 0 means 5 min.
 	ForgetAfter time.Duration
 	// Reconnect says how long to wait between attempts to connect, which never end. Nil means DefaultReconnectConfig.
@@ -158,6 +162,7 @@ func (c *AckedConfig) setDefaults() {
 	c.WriteTimeout = cmp.Or(c.WriteTimeout, 10*time.Second)
 	c.PingAfter = cmp.Or(c.PingAfter, 10*time.Second)
 	c.DeadAfter = cmp.Or(c.DeadAfter, 30*time.Second)
+	c.MoveAfter = cmp.Or(c.MoveAfter, 5*time.Second)
 	c.ForgetAfter = cmp.Or(c.ForgetAfter, 5*time.Minute)
 	c.MaxConnections = cmp.Or(c.MaxConnections, 16384)
 	c.MaxConnectionsPerHost = cmp.Or(c.MaxConnectionsPerHost, max(1, c.MaxConnections/4))

@@ -1,6 +1,7 @@
 package buffstreams
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
@@ -35,7 +36,7 @@ func (p *Publisher) resolveAddress(s *topicState, d destination) (*resolved, err
 	if err != nil {
 		return nil, err
 	}
-	g := &group{targets: []*target{t}, current: route.None}
+	g := &group{targets: []*target{t}, current: route.None, place: new(atomic.Pointer[group]), identity: newIdentity()}
 	p.adopt(s, &resolved{groups: []*group{g}, targets: g.targets})
 	return s.resolved.Load(), nil
 }
@@ -60,7 +61,7 @@ func (p *Publisher) change(s *topicState, found route.Route) error {
 			return err
 		}
 		g.dynamic = next.dynamic
-		if last != nil && i < len(last.groups) && last.groups[i].policy == g.policy {
+		if last != nil && i < len(last.groups) {
 			g.follow(last.groups[i])
 		}
 		next.groups = append(next.groups, g)
@@ -96,7 +97,7 @@ func (p *Publisher) newGroup(topic string, r route.Route, routed bool, last *res
 	if name == "" {
 		name = topic
 	}
-	g = &group{policy: r.Policy, hashKey: r.HashKey, current: route.None, slots: &slots{}}
+	g = &group{policy: r.Policy, hashKey: r.HashKey, current: route.None, place: new(atomic.Pointer[group]), identity: newIdentity(), slots: &slots{}}
 	for _, m := range r.Members() {
 		address, err := parseAddress(m.Address)
 		if err != nil {
@@ -132,6 +133,7 @@ func (r *resolved) find(address netio.Target, name string, m route.Member) *targ
 func (g *group) follow(last *group) {
 	last.mu.Lock()
 	defer last.mu.Unlock()
+	g.place, g.identity = last.place, last.identity
 	g.slots = last.slots
 	g.started.Store(last.started.Load())
 	g.turn.Store(last.turn.Load())
@@ -165,9 +167,12 @@ func (p *Publisher) adopt(s *topicState, next *resolved) {
 				s.former = append(s.former, t)
 			}
 		}
-		for i, g := range last.groups {
-			g.next.Store(next.groups[min(i, len(next.groups)-1)])
+		for _, g := range last.groups[min(len(next.groups), len(last.groups)):] {
+			g.place.Store(next.groups[0])
 		}
+	}
+	for _, g := range next.groups {
+		g.place.Store(g)
 	}
 	for _, t := range next.targets {
 		if kept[t] {
@@ -254,8 +259,8 @@ func (p *Publisher) tickGroup(g *group, now time.Time) {
 	for i, slow := range route.Slow(ages) {
 		g.targets[i].setSlow(slow)
 	}
-	if g.policy == route.Hash {
-		p.tickSlots(g, g.candidates(nil, now))
+	if g.slots.len() > 0 {
+		p.tickSlots(g, now)
 	}
 }
 

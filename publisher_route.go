@@ -13,6 +13,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
+	"github.com/buffstreams/watermill-buffstreams/internal/session"
 	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
@@ -26,8 +27,10 @@ type group struct {
 	turn    atomic.Uint64
 	slots   *slots // of Hash
 
-	started atomic.Bool           // an address was ready once
-	next    atomic.Pointer[group] // that the Resolver has put in its place
+	identity session.Identity // of the streams that begin here: the addresses share it
+
+	started atomic.Bool            // an address was ready once
+	place   *atomic.Pointer[group] // has the group of the present route; shared by those that follow one another
 
 	mu      sync.Mutex // guards the fields below
 	current int        // of Failover; route.None: none yet
@@ -35,12 +38,7 @@ type group struct {
 }
 
 // latest returns the group that is in g's place now.
-func (g *group) latest() *group {
-	for next := g.next.Load(); next != nil; next = g.next.Load() {
-		g = next
-	}
-	return g
-}
+func (g *group) latest() *group { return g.place.Load() }
 
 // part is the messages of a call that go to one stream.
 type part struct {

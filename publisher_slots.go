@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -138,7 +139,7 @@ func (s *slots) all() []*routedStream {
 }
 
 // tickSlots ends the streams of slots that hold nothing, and moves those whose slot belongs to another address.
-func (p *Publisher) tickSlots(g *group, candidates []route.Candidate) {
+func (p *Publisher) tickSlots(g *group, now time.Time) {
 	g.slots.mu.Lock()
 	var ended []*routedStream
 	maps.DeleteFunc(g.slots.flows, func(_ int, f *slotFlow) bool {
@@ -153,7 +154,10 @@ func (p *Publisher) tickSlots(g *group, candidates []route.Candidate) {
 	for _, f := range ended {
 		p.endFlow(f)
 	}
-	o := g.ownersOf(candidates)
+	if g.policy != route.Hash { // it was before
+		return
+	}
+	o := g.ownersOf(g.candidates(nil, now))
 	if o == nil {
 		return
 	}

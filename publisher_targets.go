@@ -186,7 +186,7 @@ func (p *Publisher) newFlow(g *group, t *target) *routedStream {
 	f.addr.Store(t.addr)
 	p.manager.reuse(t.addr)
 	f.stream = t.addr.sender.NewStream(sender.StreamConfig{
-		Topic: t.name, Ephemeral: p.cfg.Ephemeral,
+		Identity: g.identity, Topic: t.name, Ephemeral: p.cfg.Ephemeral,
 		Alternative: func(*sender.Stream) *sender.Sender { return f.alternative() },
 		Moved:       func(m sender.Moved) { p.moved(f, m) },
 	})

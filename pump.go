@@ -73,6 +73,9 @@ func (p *pump) run() {
 		p.reap()
 		p.fill()
 		p.wait()
+		if p.member.Recalled() {
+			p.recall()
+		}
 	}
 	p.drain()
 	p.stop()

@@ -35,13 +35,13 @@ func TestRedeliverAfter_IsForOneDelivery(t *testing.T) {
 	m := <-out
 	d, ok := DeliveryFromContext(m.Context())
 	require.True(t, ok)
-	require.Equal(t, Delivery{Attempt: 1}, d)
+	require.Equal(t, Delivery{Attempt: 1, Tenure: 1}, d)
 
 	require.True(t, RedeliverAfter(m.Context(), 500*time.Millisecond))
 	took, m := nacked(t, out, m)
 	require.GreaterOrEqual(t, took, 490*time.Millisecond, "beyond NackResendCap")
 	d, _ = DeliveryFromContext(m.Context())
-	require.Equal(t, Delivery{Attempt: 2, Redelivered: true}, d)
+	require.Equal(t, Delivery{Attempt: 2, Redelivered: true, Tenure: 1}, d)
 
 	took, m = nacked(t, out, m)
 	require.Less(t, took, 400*time.Millisecond, "the usual delay again")

@@ -93,7 +93,7 @@ func (s *subscription) retry(d dispatch.Delivery, ctx *messageContext) bool {
 	}
 	delay := s.delayOf(d, ctx)
 	s.noteRedelivered(d.Attempt, delay)
-	if s.sleep(delay, &d) {
+	if !d.Revoked() && s.sleep(delay, &d) && !d.Revoked() {
 		switch {
 		case s.member.HandOver(d):
 			return false
@@ -170,6 +170,11 @@ func (p *pump) nextRedelivery() (f flight, ok bool) {
 			return f, false
 		}
 		p.member.Dismiss(&d)
+		if d.Revoked() {
+			p.watched.Add(-1)
+			p.giveBack(d)
+			continue
+		}
 		msg, _, err := p.decode(&d, false)
 		if ok = p.emits(err); ok {
 			f = p.newFlight(d, msg)

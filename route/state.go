@@ -27,7 +27,8 @@ func (s State) String() string {
 // Ages finds the age of the oldest unsettled message of a stream from its position at several moments. The zero value has seen
 // none. It is not safe for concurrent use.
 type Ages struct {
-	samples []sample // with growing tails
+	samples []sample      // with growing tails
+	apart   time.Duration // the least time between two of them
 }
 
 // sample says that messages below tail were there at a moment.
@@ -36,7 +37,7 @@ type sample struct {
 	at   time.Time
 }
 
-// maxSamples bounds what Ages keeps: when it is full, every second sample goes, so that old ages are less exact.
+// maxSamples bounds what Ages keeps: when it is full, every second sample goes, and the next ones are as far apart.
 const maxSamples = 64
 
 // Note takes the lowest unsettled sequence and the one after the last, and returns how long the former has been there: about,
@@ -47,19 +48,33 @@ func (a *Ages) Note(head, tail uint64, now time.Time) time.Duration {
 		n++
 	}
 	a.samples = append(a.samples[:0], a.samples[n:]...)
-	if head < tail && (len(a.samples) == 0 || a.samples[len(a.samples)-1].tail < tail) {
-		if len(a.samples) == maxSamples {
-			for i := range maxSamples / 2 {
-				a.samples[i] = a.samples[2*i+1]
-			}
-			a.samples = a.samples[:maxSamples/2]
-		}
-		a.samples = append(a.samples, sample{tail, now})
+	if len(a.samples) == 0 {
+		a.apart = 0
+	}
+	if head < tail {
+		a.add(sample{tail, now})
 	}
 	if len(a.samples) == 0 {
 		return 0
 	}
 	return now.Sub(a.samples[0].at)
+}
+
+func (a *Ages) add(s sample) {
+	if n := len(a.samples); n > 0 {
+		last := a.samples[n-1]
+		if s.tail <= last.tail || s.at.Sub(last.at) < a.apart {
+			return
+		}
+		if n == maxSamples {
+			a.apart = 2 * (last.at.Sub(a.samples[0].at) / (maxSamples - 1))
+			for i := range n / 2 {
+				a.samples[i] = a.samples[2*i+1]
+			}
+			a.samples = a.samples[:n/2]
+		}
+	}
+	a.samples = append(a.samples, s)
 }
 
 const (

@@ -27,6 +27,7 @@ type group struct {
 	initialized bool         // messages wait for the first to come, and the topic for them
 	orphaned    bool         // its single subscription ended, and was the last of its kind
 	dropped     bool         // it gives out nothing and settles what is given back
+	passed      int          // messages ahead of the cursor that were withdrawn
 
 	unclaimed []uint64 // positions that members took and whose key is not known yet, ascending
 	early     []early  // claims that wait for a position of unclaimed, in the order of the log
@@ -53,6 +54,7 @@ func (g *group) popNext() (Delivery, bool) {
 
 // popCursor takes the next message of the log.
 func (g *group) popCursor() (Delivery, bool) {
+	g.skipWithdrawn()
 	r := g.cursor.run
 	if r == nil {
 		return Delivery{}, false
@@ -78,6 +80,11 @@ func (g *group) wake(n int) {
 // settles the message instead.
 func (g *group) giveBack(d Delivery) []settledRange {
 	d.Redelivered = true
+	if !g.dropped && revoked(d.run.source) {
+		done := g.giveUp(d)
+		g.claimEarly()
+		return done
+	}
 	if g.dropped {
 		if s, last := d.settle(nil, g.topic.size); last {
 			return []settledRange{s}
@@ -93,7 +100,7 @@ func (g *group) giveBack(d Delivery) []settledRange {
 // handOver reserves a delivery for the member that has waited longest. It returns false if no member waits but except.
 func (g *group) handOver(d Delivery, except *Member) bool {
 	i := slices.IndexFunc(g.waiters, func(m *Member) bool { return m != except })
-	if i < 0 {
+	if i < 0 || revoked(d.run.source) {
 		return false
 	}
 	m := g.waiters[i]
@@ -174,7 +181,7 @@ func (g *group) removeWaiter(m *Member) {
 func (g *group) ready() int {
 	n := len(g.returned)
 	if first := g.cursor.run; first != nil {
-		n += int(g.topic.pos-first.pos) - g.index
+		n += int(g.topic.pos-first.pos) - g.index - g.passed
 	}
 	return n
 }
@@ -212,6 +219,8 @@ type Member struct {
 	first  atomic.Int64      // see NoteFirst; in ns since 1970
 	keptMu sync.Mutex        // a leaf; guards kept
 	kept   map[time.Time]int // deliveries that take longer, by the time at which their messages were received
+
+	recalled atomic.Bool // see Recalled
 }
 
 // deferAcksFrom is the number of ready messages from which a late ack leaves no member without messages, even if
@@ -430,6 +439,9 @@ func (d Delivery) settle(refusal *Refusal, size func(n int) int) (s settledRange
 	n := size(d.length())
 	refusal, last = d.run.settle(int(d.index), refusal)
 	s = settledRange{run: d.run, index: int(d.index), count: 1, bytes: n, refusal: refusal}
+	if last && d.run.isReturned(int(d.index)) {
+		s.returned, s.handled, s.refusal = true, d.run.isHandled(int(d.index)), nil
+	}
 	if d.data == nil {
 		d.run.release()
 	}
@@ -488,13 +500,15 @@ type settledRange struct {
 	index, count int
 	bytes        int // as the window counts them
 	refusal      *Refusal
+	returned     bool // some group had not settled them, but given them up
+	handled      bool // and the handler of another had handled them
 }
 
 // appendSettled appends a range, or lengthens the last one by it.
 func appendSettled(done []settledRange, s settledRange) []settledRange {
 	if n := len(done); n > 0 {
 		last := &done[n-1]
-		if last.run == s.run && last.index+last.count == s.index && last.refusal == nil && s.refusal == nil {
+		if last.run == s.run && last.index+last.count == s.index && last.refusal == nil && s.refusal == nil && last.returned == s.returned && last.handled == s.handled {
 			last.count += s.count
 			last.bytes += s.bytes
 			return done
@@ -507,7 +521,9 @@ func appendSettled(done []settledRange, s settledRange) []settledRange {
 func (t *Topic) report(done []settledRange) {
 	for _, s := range done {
 		first := s.run.first + uint64(s.index)
-		if s.refusal != nil {
+		if r, ok := s.run.source.(RevocableSource); s.returned && ok {
+			r.Returned(first, first+uint64(s.count)-1, s.handled)
+		} else if s.refusal != nil {
 			s.run.source.Refused(first, *s.refusal)
 		} else {
 			s.run.source.Settled(first, first+uint64(s.count)-1)

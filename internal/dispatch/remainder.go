@@ -60,7 +60,7 @@ func (r *remainder) live() (ds []Delivery) {
 func (d *Delivery) again(until time.Time) Delivery {
 	source, seq := d.Origin()
 	return Delivery{
-		run:  &run{source: source, first: seq, pos: d.pos(), at: d.run.at, until: until},
+		run:  &run{source: source, first: seq, pos: d.pos(), at: d.run.at, until: until, elsewhere: d.run.elsewhere},
 		data: bytes.Clone(d.arrived()), Attempt: d.Attempt, Redelivered: true,
 	}
 }
@@ -82,6 +82,9 @@ func (g *group) copies() (ds []Delivery) {
 	slices.SortFunc(ds, comparePos)
 	index := g.index
 	for e := g.cursor; e.run != nil; e, index = e.next, 0 {
+		if e.run.withdrawn {
+			continue
+		}
 		for ; index < e.run.count(); index++ {
 			ds = append(ds, (&Delivery{run: e.run, index: int32(index)}).again(until))
 		}

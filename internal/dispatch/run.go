@@ -23,9 +23,12 @@ type run struct {
 
 	known GroupSource // source, if it remembers what groups had settled; nil: it does not
 
+	elsewhere bool // another receiver may have had the messages
+	withdrawn bool // every group has given up what it had not taken: see Withdraw; guarded by Topic.mu
+
 	until time.Time // of a remainder: it is given to those that come before; zero for all others
 
-	left     []int32         // for each message, the groups that have not settled it, and handled; nil if there is one group
+	left     []int32         // for each message, the groups that have not settled it, handled, and returned; nil if there is one group
 	refusals map[int]Refusal // of messages that one group refused and others have not settled
 }
 
@@ -97,8 +100,14 @@ func (r *run) release() {
 // handled is set in run.left when a group's handler has handled the message.
 const handled = 1 << 30
 
+// returned is set in run.left when a group has given a message up: see Withdraw.
+const returned = 1 << 29
+
 // isHandled reports whether a group's handler has handled a message. The caller must hold Topic.mu.
 func (r *run) isHandled(i int) bool { return r.shared() && r.left[i]&handled != 0 }
+
+// isReturned reports whether a group has given a message up. The caller must hold Topic.mu.
+func (r *run) isReturned(i int) bool { return r.shared() && r.left[i]&returned != 0 }
 
 // settle ends a message for one group. It reports whether every group has settled the message now, and the refusal if
 // one of them refused it. What was given out once more is never settled again. The caller must hold Topic.mu if the run
@@ -116,7 +125,7 @@ func (r *run) settle(i int, refusal *Refusal) (*Refusal, bool) {
 		}
 		r.refusals[i] = *refusal
 	}
-	if r.left[i]--; r.left[i]&^handled > 0 {
+	if r.left[i]--; r.left[i]&^(handled|returned) > 0 {
 		return nil, false
 	}
 	if earlier, refused := r.refusals[i]; refused {

@@ -105,10 +105,20 @@ func (t *Topic) Window() *flow.Window { return t.window }
 // Append adds consecutive messages of a source, received at at, whose room was reserved in the window. It copies them;
 // of a single one it keeps the memory that it is in instead, if that is given.
 func (t *Topic) Append(source Source, first uint64, msgs [][]byte, at time.Time, memory []byte) {
+	t.add(source, first, msgs, at, memory, false)
+}
+
+// AppendAgain is Append for messages that another receiver may have had.
+func (t *Topic) AppendAgain(source Source, first uint64, msgs [][]byte, at time.Time, memory []byte) {
+	t.add(source, first, msgs, at, memory, true)
+}
+
+func (t *Topic) add(source Source, first uint64, msgs [][]byte, at time.Time, memory []byte, elsewhere bool) {
 	if len(msgs) == 0 {
 		return
 	}
 	r := newRun(source, first, msgs, at, memory)
+	r.elsewhere = elsewhere
 	if t.ackImmediately {
 		r.known = r.remembering()
 	}

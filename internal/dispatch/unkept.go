@@ -9,6 +9,9 @@ func (g *group) eachReady(f func(Delivery)) {
 	}
 	index := g.index
 	for e := g.cursor; e.run != nil; e, index = e.next, 0 {
+		if e.run.withdrawn {
+			continue
+		}
 		for ; index < e.run.count(); index++ {
 			f(Delivery{run: e.run, index: int32(index)})
 		}

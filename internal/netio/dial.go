@@ -165,8 +165,3 @@ func explainFailures(failures []error) error {
 	}
 	return errors.Join(others...)
 }
-
-// Refused tells whether an attempt to connect has failed as nothing listens at the address.
-func Refused(err error) bool {
-	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT)
-}

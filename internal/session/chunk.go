@@ -18,6 +18,7 @@ type chunk struct {
 	live    int    // messages not settled
 	largest int    // no message with its tag and length is larger, in bytes
 	buf     []byte // nil: freed, as none of the messages is needed any more
+	lent    bool   // a Client that had the stream may still write from buf: its memory is not used again
 	adopted bool   // buf came with one large message: no other may be appended
 }
 

@@ -9,7 +9,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
-// ClientConfig sets up a Client. All fields are required but NextStream, ForgetAfter, Agent,
+// ClientConfig sets up a Client. All fields are required but NextStream, ForgetAfter, MoveAfter, Agent,
 // Clock and Observe.
 type ClientConfig struct {
 	Identity    Identity
@@ -19,6 +19,7 @@ type ClientConfig struct {
 	PingAfter   time.Duration    // of silence
 	DeadAfter   time.Duration    // of silence, the connection ends
 	ForgetAfter time.Duration    // of idleness, a stream is ended at both ends; 0: never
+	MoveAfter   time.Duration    // of silence, streams may leave the peer without its answer; not positive: they never move
 	IdleCredit  time.Duration    // a stream that sent nothing for so long returns its credit
 	Agent       string           // names the software to the peer
 	Clock       func() time.Time // says how old messages are, in Stats; nil: that is not known
@@ -60,6 +61,8 @@ type Client struct {
 	lastHeard    time.Time
 	lastSent     time.Time
 	lastPing     time.Time
+
+	peer peerMoves
 
 	asks          int // why a stream has no credit, in this Tick
 	lastIdleTick  time.Time
@@ -110,7 +113,7 @@ func (o *Outbound) name() string {
 func (c *Client) remove(o *Outbound) {
 	delete(c.handles, o.handle)
 	c.handles = buffers.Shrink(c.handles, &c.mostHandles)
-	if o.fetched == nil {
+	if o.fetched == nil && !o.unnamed {
 		delete(c.streams, o.name())
 		c.streams = buffers.Shrink(c.streams, &c.mostStreams)
 	}
@@ -161,7 +164,7 @@ func (c *Client) Connect(enc Encoder, now time.Time) {
 	c.enc, c.phase, c.lastHeard, c.lastSent, c.unsendable = enc, greeting, now, now, nil
 	c.control, c.sendQueue, c.replies = nil, nil, 0
 	c.sendControl(&wire.Frame{Body: &wire.Frame_Hello{Hello: &wire.Hello{
-		Version: Version, MaxFrame: uint64(c.cfg.MaxFrame), Token: c.token, Agent: c.cfg.Agent,
+		Version: Version, MaxFrame: uint64(c.cfg.MaxFrame), Token: c.token, Agent: c.cfg.Agent, Features: c.features(),
 	}}})
 }
 
@@ -169,6 +172,7 @@ func (c *Client) Connect(enc Encoder, now time.Time) {
 func (c *Client) Disconnect() {
 	c.phase = disconnected
 	c.control, c.sendQueue = nil, nil
+	c.disconnectMoves()
 	c.Unreachable()
 	for handle, o := range c.handles {
 		if o.state == broken {
@@ -224,7 +228,7 @@ func (c *Client) ReleaseDelivered(cause error) (released bool) {
 
 // Current returns the stream to use in o's place: another one if o was forgotten while its user waited for room.
 func (c *Client) Current(o *Outbound) *Outbound {
-	if o.cause == ErrEnded { //nolint:errorlint // set by this package, never wrapped
+	if o.Ended() && !o.unnamed {
 		return c.Stream(o.name())
 	}
 	return o

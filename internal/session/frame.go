@@ -42,6 +42,7 @@ const (
 
 	flagGap    = 1 // Publish.flags: see PublishFrame
 	flagAckNow = 2
+	flagAgain  = 4
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -63,6 +64,7 @@ type PublishFrame struct {
 	Handle, First uint64 // First is the sequence of the first message
 	Gap           bool   // every sequence between the last message sent and First is settled
 	AckNow        bool   // a caller of Publish waits for the Ack
+	Again         bool   // another receiver may have had the messages
 	Messages      [][]byte
 	Bytes         int    // encoded size of the messages, as credit counts it
 	Memory        []byte // of the payload, for the consumer of its only message to keep; nil: it is the reader's
@@ -81,6 +83,7 @@ type Segment struct {
 	Handle, First uint64
 	Count         uint64 // messages
 	Gap, AckNow   bool   // as in PublishFrame
+	Again         bool
 	Body          []byte
 }
 
@@ -134,6 +137,9 @@ func (s Segment) appendFields(dst []byte) []byte {
 	}
 	if s.AckNow {
 		flags |= flagAckNow
+	}
+	if s.Again {
+		flags |= flagAgain
 	}
 	if flags != 0 {
 		dst = append(dst, 0x18, flags)
@@ -286,6 +292,10 @@ func decodeControl(payload []byte) (any, error) {
 		return b.Failure, nil
 	case *wire.Frame_Release:
 		return b.Release, nil
+	case *wire.Frame_Revoke:
+		return b.Revoke, nil
+	case *wire.Frame_Returned:
+		return b.Returned, nil
 	}
 	return nil, violation("unknown frame")
 }
@@ -317,7 +327,7 @@ func (p *PublishFrame) decode(body []byte) error {
 		case 2:
 			p.First = v
 		case 3:
-			p.Gap, p.AckNow = v&flagGap != 0, v&flagAckNow != 0
+			p.Gap, p.AckNow, p.Again = v&flagGap != 0, v&flagAckNow != 0, v&flagAgain != 0
 		}
 		body = body[n+m:]
 	}

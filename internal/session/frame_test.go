@@ -332,7 +332,7 @@ func TestDecode_RefusesHostileFrames(t *testing.T) {
 		"ack ranges of 2^64-1 bytes":      ackWith(unhex(t, "1a"+huge)),
 		"ack credit cut":                  ackWith(unhex(t, "2080")),
 		"hello as a varint":               unhex(t, "0801"),
-		"unknown body":                    unhex(t, "8201020801"),
+		"unknown body":                    unhex(t, "9201020801"),
 		"only a checksum":                 unhex(t, "7d01020304"),
 		"topic is not UTF-8":              unhex(t, "1a053203fffefd"),
 		"publish hidden behind a field":   unhex(t, "80017f"+"2a0708011001220161"),
@@ -389,7 +389,7 @@ func TestEncoder_FrameOverheadBoundsWhatAPublishAdds(t *testing.T) {
 	frame, err := e.AppendPublish(nil, Segment{Handle: ^uint64(0), First: ^uint64(0), Gap: true, Body: inner})
 	require.NoError(t, err)
 	require.LessOrEqual(t, len(payload(t, e, frame))-len(inner), FrameOverhead)
-	full := make([]uint64, 2*maxRanges)
+	full := make([]uint64, 2*MaxRanges)
 	for i := range full {
 		full[i] = ^uint64(0)
 	}

@@ -73,17 +73,23 @@ func (in *Inbound) Attach(handle, base uint64) (*wire.Opened, []*wire.Reject) {
 		rejects = append(rejects, reject(handle, seq, in.rejected[seq]))
 	}
 	pairs := in.settled.AppendPairs(nil, max(base, 1))
-	for i := 2 * maxRanges; i < len(pairs); i += 2 { // the rest follows in Acks
+	for i := 2 * MaxRanges; i < len(pairs); i += 2 { // the rest follows in Acks
 		in.newlySettled = append(in.newlySettled, Range{First: pairs[i], Last: pairs[i+1]})
 	}
-	return &wire.Opened{Handle: handle, Next: in.next, Settled: pairs[:min(len(pairs), 2*maxRanges)]}, rejects
+	return &wire.Opened{Handle: handle, Next: in.next, Settled: pairs[:min(len(pairs), 2*MaxRanges)]}, rejects
 }
 
 // Detach ends the stream's binding to its connection. Its credit is void: read Outstanding before.
 func (in *Inbound) Detach() { in.credit, in.grantPending = credit{}, false }
 
-// maxRanges is how many settled ranges one frame carries at most, so that it stays below MinFrame.
-const maxRanges = 2048
+// DropCredit voids the credit that was granted: read Outstanding before.
+func (in *Inbound) DropCredit() { in.credit.dropUnused(); in.grantPending = false }
+
+// SettledPairs is what is settled, as pairs of first and last.
+func (in *Inbound) SettledPairs() []uint64 { return in.settled.AppendPairs(nil, 1) }
+
+// MaxRanges is how many settled ranges one frame carries at most, so that it stays below MinFrame.
+const MaxRanges = 2048
 
 func reject(handle, seq uint64, err *PeerError) *wire.Reject {
 	return &wire.Reject{Handle: handle, Sequence: seq, Code: err.code, Reason: err.Reason}
@@ -219,7 +225,7 @@ func (in *Inbound) Ack() (a AckFrame, ok bool) {
 	if in.ackedNext != in.next {
 		a.Next, in.ackedNext = in.next, in.next
 	}
-	n := min(len(in.newlySettled), maxRanges)
+	n := min(len(in.newlySettled), MaxRanges)
 	for _, r := range in.newlySettled[:n] {
 		a.Settled = append(a.Settled, r.First, r.Last)
 	}

@@ -74,7 +74,7 @@ func (m *inboundModel) step(s *script) {
 		m.room = Amount{}
 		m.next = max(m.next, base)
 		require.GreaterOrEqual(m.t, opened.Next, base)
-		require.LessOrEqual(m.t, len(opened.Settled), 2*maxRanges)
+		require.LessOrEqual(m.t, len(opened.Settled), 2*MaxRanges)
 	}
 	for {
 		ack, ok := m.in.Ack()

@@ -35,7 +35,7 @@ type streamState int
 const (
 	unopened streamState = iota
 	opening              // Open was sent
-	open                 // Opened came
+	open                 // Opened came; while it is revoked, see move, nothing more is sent
 	broken               // for good: cause says why
 )
 
@@ -84,6 +84,7 @@ type Outbound struct {
 	deferrals int // in a row
 	openAfter time.Time
 
+	move                   // see move.go
 	ephemeral    bool      // see Ephemeral
 	absentSince  time.Time // as Tick saw it; zero: the stream is not absent
 	maxSent      uint64    // lowest sequence that was never sent
@@ -97,7 +98,7 @@ type Outbound struct {
 func newOutbound(id Identity, stream, handle uint64, topic string, w Window, next uint64) *Outbound {
 	return &Outbound{
 		id: id, stream: stream, handle: handle, Topic: topic, window: w, account: w.Budget.NewAccount(flow.Unknown),
-		next: next, settled: NewWatermark(next), sent: next, received: next,
+		next: next, settled: NewWatermark(next), sent: next, received: next, move: move{tenure: 1},
 	}
 }
 
@@ -161,11 +162,17 @@ func (o *Outbound) hasUnsent() bool { return o.sent < o.next }
 // segment returns the next run of messages in one chunk that the credit covers and of which none with its tag and length
 // is larger than most, and counts them as sent. ok is false when there is none.
 func (o *Outbound) segment(most int) (s Segment, ok bool) {
-	if o.state != open || !o.skipSettled() {
+	if o.state != open || o.leaving || o.revoking || !o.skipSettled() {
 		return s, false
 	}
 	c := o.chunks[o.sentChunk]
 	_, holeEnd := o.settled.Hole(o.sent)
+	again := false
+	if o.again != nil {
+		var n uint64
+		n, again = o.sameKind(o.sent, holeEnd-o.sent+1)
+		holeEnd = o.sent + n - 1
+	}
 	count, size := c.end()-o.sent, len(c.buf)-o.sentOffset
 	messages, bytes := o.credit.available()
 	if run := min(count, messages, holeEnd-o.sent+1); run < count || uint64(size) > bytes || c.largest > most {
@@ -175,13 +182,13 @@ func (o *Outbound) segment(most int) (s Segment, ok bool) {
 		return s, false
 	}
 	s = Segment{
-		Handle: o.handle, First: o.sent, Count: count, Gap: o.gap, AckNow: len(o.waitReceived) > 0,
+		Handle: o.handle, First: o.sent, Count: count, Gap: o.gap, AckNow: len(o.waitReceived) > 0, Again: again,
 		Body: c.buf[o.sentOffset : o.sentOffset+size],
 	}
 	o.credit.usedMessages += count
 	o.credit.usedBytes += uint64(size)
 	o.sent += count
-	o.maxSent = max(o.maxSent, o.sent)
+	o.maxSent, o.sentTo = max(o.maxSent, o.sent), max(o.sentTo, o.sent)
 	o.sentOffset += size
 	o.gap, o.sentSinceTick = false, true
 	if o.fetched != nil {
@@ -277,7 +284,7 @@ func (o *Outbound) disconnect() {
 		o.state = unopened
 	}
 	o.credit, o.wantSent, o.why, o.askedAt, o.queued = credit{}, false, "", time.Time{}, false
-	o.openAfter = time.Time{}
+	o.openAfter, o.revoking, o.atOnce = time.Time{}, false, false
 	if o.fetched != nil {
 		o.fetched.clear(o)
 		o.signalRoom()

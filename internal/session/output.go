@@ -57,7 +57,7 @@ func (c *Client) schedule(o *Outbound) {
 	}
 	switch o.state {
 	case unopened:
-		if o.unsettled() > 0 && o.openAfter.IsZero() {
+		if o.unsettled() > 0 && o.openAfter.IsZero() && !o.leaving {
 			c.open(o)
 		}
 	case open:
@@ -68,7 +68,7 @@ func (c *Client) schedule(o *Outbound) {
 
 // open sends the stream's Open, which asks for credit as well.
 func (c *Client) open(o *Outbound) {
-	o.state = opening
+	o.state, o.openSent = opening, true
 	messages, bytes, least := uint64(o.unsettled()), uint64(1), uint64(1) // sizes are not known before the messages are fetched
 	if o.fetched == nil {
 		o.seekTo(o.settled.Next())
@@ -78,13 +78,13 @@ func (c *Client) open(o *Outbound) {
 	c.sendControl(&wire.Frame{Body: &wire.Frame_Open{Open: &wire.Open{
 		Handle: o.handle, Publisher: o.id.Publisher[:], Epoch: o.id.Epoch, Secret: o.id.Secret[:], Stream: o.stream,
 		Topic: o.Topic, Base: o.base, WantMessages: messages, WantBytes: bytes, LeastBytes: least,
-		Incarnation: o.id.incarnation(),
+		Incarnation: o.id.incarnation(), Tenure: c.tenureOf(o),
 	}}})
 }
 
 // requestCredit asks for credit if the stream has something to send.
 func (c *Client) requestCredit(o *Outbound) {
-	if o.state != open || o.wantSent {
+	if o.state != open || o.wantSent || o.leaving || o.revoking {
 		return
 	}
 	if messages, bytes, least := o.unsentAmount(); messages > 0 {

@@ -17,7 +17,7 @@ func (c *Client) Receive(payload []byte, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	c.lastHeard = now
+	c.lastHeard, c.peer.heard = now, true
 	switch f := frame.(type) {
 	case *wire.Welcome:
 		return c.welcomed(f)
@@ -41,6 +41,8 @@ func (c *Client) Receive(payload []byte, now time.Time) error {
 		c.sendControl(&wire.Frame{Body: &wire.Frame_Pong{Pong: &wire.Pong{Id: f.Id}}})
 	case *wire.Pong:
 		c.explained(f)
+	case *wire.Returned:
+		return c.returned(f)
 	case *wire.Goaway:
 		c.phase = draining
 		c.Unreachable()
@@ -69,6 +71,7 @@ func (c *Client) welcomed(f *wire.Welcome) error {
 	frame, message := int(min(f.MaxFrame, math.MaxInt32)), int(min(f.MaxMessage, math.MaxInt32))
 	c.phase, c.peerMaxEntry = established, min(frame-publishOverhead, EncodedSize(message))
 	c.setPresence(flow.Present)
+	c.welcomeMoves(f)
 	for _, o := range c.inOrder() {
 		c.schedule(o)
 	}

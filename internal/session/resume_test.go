@@ -181,7 +181,7 @@ func TestResume_TellsWhatWasSettledMeanwhile(t *testing.T) {
 
 // Opened carries a bounded number of ranges; the others follow as acks.
 func TestResume_WithMoreRangesThanOneFrameCarries(t *testing.T) {
-	const total = 5*maxRanges + 3
+	const total = 5*MaxRanges + 3
 	for name, away := range map[string]func(*pair){
 		"away":      func(*pair) {},
 		"restarted": func(p *pair) { p.remote.restart(true) },

@@ -142,7 +142,7 @@ func (o *Outbound) skipSettled() bool {
 
 // oversized returns the next message to send if it with its tag and length is larger than most.
 func (o *Outbound) oversized(most int) (seq uint64, ok bool) {
-	if o.state != open || !o.skipSettled() {
+	if o.state != open || o.leaving || o.revoking || !o.skipSettled() {
 		return 0, false
 	}
 	c := o.chunks[o.sentChunk]
@@ -305,7 +305,7 @@ func (o *Outbound) mergeFreed(i int) int {
 func (o *Outbound) freeChunk(c *chunk) {
 	o.releaseBudget(len(c.buf))
 	o.bytes -= len(c.buf)
-	if o.freeLater != nil {
+	if o.freeLater != nil && !c.lent {
 		o.freeLater.buffers = append(o.freeLater.buffers, c.buf)
 	}
 	c.buf = nil

@@ -16,6 +16,7 @@ func (c *Client) Tick(now time.Time, timeout func(*Outbound) error) error {
 		c.lastIdleTick = now
 	}
 	c.busy, c.asks = len(c.freeLater.buffers) > 0, 0
+	c.tickMoves(now)
 	for _, o := range c.inOrder() {
 		c.busy = c.busy || o.busy()
 		o.expire(now, timeout)
@@ -30,6 +31,9 @@ func (c *Client) Tick(now time.Time, timeout func(*Outbound) error) error {
 			c.tickIdle(o, now)
 		}
 		c.tickAsk(o, now)
+		if o.leaving {
+			c.tickLeaving(o, now)
+		}
 	}
 	if c.phase == disconnected {
 		return nil

@@ -2,6 +2,7 @@ package tests
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -30,10 +31,7 @@ type dnsServer struct {
 
 func newDNSServer(t *testing.T) *dnsServer {
 	s := &dnsServer{records: map[uint16][]string{}}
-	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
-	require.NoError(t, err)
-	stream, err := net.Listen("tcp", packets.LocalAddr().String())
-	require.NoError(t, err)
+	packets, stream := listenTwice(t)
 	udp := &dns.Server{PacketConn: packets, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) { s.answer(w, q, false) })}
 	tcp := &dns.Server{Listener: stream, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) { s.answer(w, q, true) })}
 	for _, one := range []*dns.Server{udp, tcp} {
@@ -54,6 +52,19 @@ func newDNSServer(t *testing.T) *dnsServer {
 		return conn, err
 	}}
 	return s
+}
+
+// listenTwice returns sockets of both networks at one port.
+func listenTwice(t *testing.T) (net.PacketConn, net.Listener) {
+	for {
+		packets, err := net.ListenPacket("udp", "127.0.0.1:0")
+		require.NoError(t, err)
+		stream, err := net.Listen("tcp", packets.LocalAddr().String())
+		if err == nil {
+			return packets, stream
+		}
+		require.NoError(t, packets.Close()) // the port is taken on the other network
+	}
 }
 
 // set makes these the only records of a type.
@@ -162,14 +173,15 @@ func TestDNS_FailuresAreErrorsInTime(t *testing.T) {
 	}
 }
 
+// TestDNS_TopicsShareALookup: package net shares those of a host, but not those of a service.
 func TestDNS_TopicsShareALookup(t *testing.T) {
 	s := newDNSServer(t)
-	s.set(dns.TypeA, "10.0.0.1")
-	d := &route.DNS{Address: "orders.test:1", Resolver: s.resolver}
+	s.set(dns.TypeSRV, "1 10 5031 a.test.")
+	r := &route.SRV{Service: "orders", Proto: "tcp", Name: "test", Resolver: s.resolver}
 	var wg sync.WaitGroup
 	for range 50 {
 		wg.Go(func() {
-			got, err := resolveIn(t, d, patience)
+			got, err := resolveIn(t, r, patience)
 			if err != nil || len(got.Addresses) != 1 {
 				t.Errorf("%v %v", got, err)
 			}
@@ -207,20 +219,57 @@ func byName(t *testing.T, s *dnsServer, address string, policy route.Policy, tim
 	return pub
 }
 
-// TestPublisher_LooksATopicUpOnce, not at every Publish, and goes on while the DNS fails.
+// TestPublisher_LooksATopicUpOnce, not at every Publish, and goes on while the Resolver fails.
 func TestPublisher_LooksATopicUpOnce(t *testing.T) {
-	s := newDNSServer(t)
-	s.set(dns.TypeA, "127.0.0.1")
-	address := freeAddress(t)
-	got := counting(t, address)
-	pub := byName(t, s, address, route.RoundRobin, patience)
+	addresses := []string{freeAddress(t), freeAddress(t)}
+	got := []*atomic.Int64{counting(t, addresses[0]), counting(t, addresses[1])}
+	var lookups atomic.Int64
+	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+		Resolver: route.Func(func(context.Context, string) (route.Route, error) {
+			if lookups.Add(1) > 1 {
+				return route.Route{}, errors.New("the Resolver fails")
+			}
+			return route.Route{Addresses: addresses, Policy: route.RoundRobin}, nil
+		}),
+	}, nil)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, pub.Close()) }()
 	for range 100 {
 		require.NoError(t, pub.Publish("orders", newMessage("x")))
 	}
-	require.EqualValues(t, 1, s.queries.Load())
-	s.behave(dns.RcodeServerFailure, false)
+	require.EqualValues(t, 1, lookups.Load())
+	require.Eventually(t, func() bool { return got[0].Load() == 50 && got[1].Load() == 50 }, patience, time.Millisecond)
+}
+
+// TestPublisher_AsksAgainWhenAnAddressFails, and keeps the route when it learns nothing.
+func TestPublisher_AsksAgainWhenAnAddressFails(t *testing.T) {
+	dead, alive := freeAddress(t), freeAddress(t)
+	got := counting(t, alive)
+	s := newDNSServer(t)
+	s.set(dns.TypeSRV, srv(t, dead), srv(t, alive))
+	s.set(dns.TypeA, "127.0.0.1")
+	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+		Resolver: &route.SRV{Service: "orders", Proto: "tcp", Name: "test", Route: route.Route{Policy: route.RoundRobin}, Resolver: s.resolver},
+		ManagerConfig: buffstreams.ManagerConfig{Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+			_, port, _ := net.SplitHostPort(address)
+			return (&net.Dialer{}).DialContext(ctx, network, net.JoinHostPort("127.0.0.1", port))
+		}},
+	}, nil)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, pub.Close()) }()
 	require.NoError(t, pub.Publish("orders", newMessage("x")))
-	require.Eventually(t, func() bool { return got.Load() == 101 }, patience, time.Millisecond)
+	first := s.queries.Load()
+	s.behave(dns.RcodeServerFailure, false)
+	require.Eventually(t, func() bool { return s.queries.Load() > first }, patience, 10*time.Millisecond)
+	require.NoError(t, pub.Publish("orders", newMessage("x")))
+	require.Eventually(t, func() bool { return got.Load() == 2 }, patience, time.Millisecond)
+}
+
+// srv is the record of an address.
+func srv(t *testing.T, address string) string {
+	_, port, err := net.SplitHostPort(address)
+	require.NoError(t, err)
+	return fmt.Sprintf("1 1 %s host.test.", port)
 }
 
 // TestPublisher_WaitsForTheDNS, up to PublishTimeout, and tries again meanwhile.

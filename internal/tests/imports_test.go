@@ -73,7 +73,8 @@ var rooms = map[string]room{
 
 // helpers are packages for tests: only tests, and each other, import them.
 var helpers = []string{
-	"internal/testkit", "internal/acked/acktest", "internal/acked/sim", "internal/sim", "storage/internal/testenv",
+	"internal/testkit", "internal/acked/acktest", "internal/acked/sim", "internal/acked/moves", "internal/sim",
+	"storage/internal/testenv",
 }
 
 // above are modules of their own on top of the library, and what they may import besides the root and themselves: its

@@ -108,7 +108,7 @@ func TestProtocol_DocumentedSessionWithTheListener(t *testing.T) {
 func withThePublisher(t *testing.T, frames []documented, messages ...*message.Message) {
 	t.Helper()
 	ln, address := listenPeer(t)
-	pub := senderOf(t, buffstreams.AckedConfig{}, buffstreams.ConfirmHandled)
+	pub := senderOf(t, buffstreams.AckedConfig{MoveAfter: -1}, buffstreams.ConfirmHandled)
 	result := later(func() error {
 		return pub.Publish(strings.TrimSuffix(address, "a")+"orders", messages...)
 	})

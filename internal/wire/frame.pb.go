@@ -116,6 +116,8 @@ type Frame struct {
 	//	*Frame_Goaway
 	//	*Frame_Failure
 	//	*Frame_Release
+	//	*Frame_Revoke
+	//	*Frame_Returned
 	Body isFrame_Body `protobuf_oneof:"body"`
 	// CRC-32C of every byte of the payload before this field. It is the last field of the payload, and absent under TLS.
 	Crc32C        uint32 `protobuf:"fixed32,15,opt,name=crc32c,proto3" json:"crc32c,omitempty"`
@@ -286,6 +288,24 @@ func (x *Frame) GetRelease() *Release {
 	return nil
 }
 
+func (x *Frame) GetRevoke() *Revoke {
+	if x != nil {
+		if x, ok := x.Body.(*Frame_Revoke); ok {
+			return x.Revoke
+		}
+	}
+	return nil
+}
+
+func (x *Frame) GetReturned() *Returned {
+	if x != nil {
+		if x, ok := x.Body.(*Frame_Returned); ok {
+			return x.Returned
+		}
+	}
+	return nil
+}
+
 func (x *Frame) GetCrc32C() uint32 {
 	if x != nil {
 		return x.Crc32C
@@ -353,6 +373,14 @@ type Frame_Release struct {
 	Release *Release `protobuf:"bytes,14,opt,name=release,proto3,oneof"`
 }
 
+type Frame_Revoke struct {
+	Revoke *Revoke `protobuf:"bytes,16,opt,name=revoke,proto3,oneof"` // only after Hello and Welcome have both listed the feature "move"
+}
+
+type Frame_Returned struct {
+	Returned *Returned `protobuf:"bytes,17,opt,name=returned,proto3,oneof"` // likewise
+}
+
 func (*Frame_Hello) isFrame_Body() {}
 
 func (*Frame_Welcome) isFrame_Body() {}
@@ -381,6 +409,10 @@ func (*Frame_Failure) isFrame_Body() {}
 
 func (*Frame_Release) isFrame_Body() {}
 
+func (*Frame_Revoke) isFrame_Body() {}
+
+func (*Frame_Returned) isFrame_Body() {}
+
 // Hello is the first frame of the side that dialed.
 type Hello struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -388,6 +420,7 @@ type Hello struct {
 	MaxFrame      uint64                 `protobuf:"varint,2,opt,name=max_frame,json=maxFrame,proto3" json:"max_frame,omitempty"` // largest frame payload it accepts, in bytes
 	Token         []byte                 `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
 	Agent         string                 `protobuf:"bytes,4,opt,name=agent,proto3" json:"agent,omitempty"`
+	Features      []string               `protobuf:"bytes,5,rep,name=features,proto3" json:"features,omitempty"` // what it knows beyond version 1: "move"
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -450,12 +483,21 @@ func (x *Hello) GetAgent() string {
 	return ""
 }
 
+func (x *Hello) GetFeatures() []string {
+	if x != nil {
+		return x.Features
+	}
+	return nil
+}
+
 // Welcome answers a Hello.
 type Welcome struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Version       uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
 	MaxFrame      uint64                 `protobuf:"varint,2,opt,name=max_frame,json=maxFrame,proto3" json:"max_frame,omitempty"`       // largest frame payload the listener accepts, in bytes
 	MaxMessage    uint64                 `protobuf:"varint,3,opt,name=max_message,json=maxMessage,proto3" json:"max_message,omitempty"` // largest message, in bytes
+	Features      []string               `protobuf:"bytes,4,rep,name=features,proto3" json:"features,omitempty"`                        // what it knows beyond version 1; only if the Hello lists any
+	Instance      []byte                 `protobuf:"bytes,5,opt,name=instance,proto3" json:"instance,omitempty"`                        // random, of this life of the listener; only with the feature "move"
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -511,6 +553,20 @@ func (x *Welcome) GetMaxMessage() uint64 {
 	return 0
 }
 
+func (x *Welcome) GetFeatures() []string {
+	if x != nil {
+		return x.Features
+	}
+	return nil
+}
+
+func (x *Welcome) GetInstance() []byte {
+	if x != nil {
+		return x.Instance
+	}
+	return nil
+}
+
 // Open begins or resumes a stream on this connection.
 type Open struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -525,6 +581,7 @@ type Open struct {
 	WantBytes     uint64                 `protobuf:"varint,9,opt,name=want_bytes,json=wantBytes,proto3" json:"want_bytes,omitempty"`
 	LeastBytes    uint64                 `protobuf:"varint,10,opt,name=least_bytes,json=leastBytes,proto3" json:"least_bytes,omitempty"`
 	Incarnation   []byte                 `protobuf:"bytes,11,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // random, of this opening of the sender's durable state; empty: it has none
+	Tenure        uint64                 `protobuf:"varint,12,opt,name=tenure,proto3" json:"tenure,omitempty"`          // from 1, one more each time the stream moves; 0: the sender moves no streams
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -636,6 +693,13 @@ func (x *Open) GetIncarnation() []byte {
 	return nil
 }
 
+func (x *Open) GetTenure() uint64 {
+	if x != nil {
+		return x.Tenure
+	}
+	return 0
+}
+
 // Opened says where the receiver stands. Credit is counted from this position.
 type Opened struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -647,6 +711,7 @@ type Opened struct {
 	// Which opening of the sender's state last sent a frame behind Open; also with CODE_FENCED. 0: it is not known.
 	LastEpoch       uint64 `protobuf:"varint,6,opt,name=last_epoch,json=lastEpoch,proto3" json:"last_epoch,omitempty"`
 	LastIncarnation []byte `protobuf:"bytes,7,opt,name=last_incarnation,json=lastIncarnation,proto3" json:"last_incarnation,omitempty"` // empty: it had none
+	Groups          uint64 `protobuf:"fixed64,8,opt,name=groups,proto3" json:"groups,omitempty"`                                        // digest of the topic's consumer groups, only with the feature "move"; 0: it has none
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -730,12 +795,19 @@ func (x *Opened) GetLastIncarnation() []byte {
 	return nil
 }
 
+func (x *Opened) GetGroups() uint64 {
+	if x != nil {
+		return x.Groups
+	}
+	return 0
+}
+
 // Publish carries consecutive messages of a stream.
 type Publish struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Handle        uint64                 `protobuf:"varint,1,opt,name=handle,proto3" json:"handle,omitempty"`
 	First         uint64                 `protobuf:"varint,2,opt,name=first,proto3" json:"first,omitempty"`
-	Flags         uint32                 `protobuf:"varint,3,opt,name=flags,proto3" json:"flags,omitempty"` // 1, gap: the sender closed every sequence from the receiver's next to first-1; 2, prompt: somebody waits for the Ack
+	Flags         uint32                 `protobuf:"varint,3,opt,name=flags,proto3" json:"flags,omitempty"` // 1, gap: the sender closed every sequence from the receiver's next to first-1; 2, prompt: somebody waits for the Ack; 4, again: another receiver may have had these messages
 	Messages      [][]byte               `protobuf:"bytes,4,rep,name=messages,proto3" json:"messages,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1331,11 +1403,191 @@ func (x *Release) GetHandle() uint64 {
 	return 0
 }
 
+// Revoke takes a stream back from the receiver: it voids every tenure below the one it names. The receiver gives the messages to
+// no further consumer, and answers with Returned.
+type Revoke struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Handle        uint64                 `protobuf:"varint,1,opt,name=handle,proto3" json:"handle,omitempty"` // of the stream on this connection, or a new one if it is not open there: the answer has it
+	Publisher     []byte                 `protobuf:"bytes,2,opt,name=publisher,proto3" json:"publisher,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Secret        []byte                 `protobuf:"bytes,4,opt,name=secret,proto3" json:"secret,omitempty"`
+	Stream        uint64                 `protobuf:"varint,5,opt,name=stream,proto3" json:"stream,omitempty"`
+	Topic         string                 `protobuf:"bytes,6,opt,name=topic,proto3" json:"topic,omitempty"`
+	Tenure        uint64                 `protobuf:"varint,7,opt,name=tenure,proto3" json:"tenure,omitempty"`
+	AtOnce        bool                   `protobuf:"varint,8,opt,name=at_once,json=atOnce,proto3" json:"at_once,omitempty"` // do not wait for handlers
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Revoke) Reset() {
+	*x = Revoke{}
+	mi := &file_frame_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Revoke) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Revoke) ProtoMessage() {}
+
+func (x *Revoke) ProtoReflect() protoreflect.Message {
+	mi := &file_frame_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Revoke.ProtoReflect.Descriptor instead.
+func (*Revoke) Descriptor() ([]byte, []int) {
+	return file_frame_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Revoke) GetHandle() uint64 {
+	if x != nil {
+		return x.Handle
+	}
+	return 0
+}
+
+func (x *Revoke) GetPublisher() []byte {
+	if x != nil {
+		return x.Publisher
+	}
+	return nil
+}
+
+func (x *Revoke) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Revoke) GetSecret() []byte {
+	if x != nil {
+		return x.Secret
+	}
+	return nil
+}
+
+func (x *Revoke) GetStream() uint64 {
+	if x != nil {
+		return x.Stream
+	}
+	return 0
+}
+
+func (x *Revoke) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *Revoke) GetTenure() uint64 {
+	if x != nil {
+		return x.Tenure
+	}
+	return 0
+}
+
+func (x *Revoke) GetAtOnce() bool {
+	if x != nil {
+		return x.AtOnce
+	}
+	return false
+}
+
+// Returned says what became of a stream that was revoked. While consumers still have some of its messages, and the Revoke
+// was not at once, another Returned follows.
+type Returned struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Handle        uint64                 `protobuf:"varint,1,opt,name=handle,proto3" json:"handle,omitempty"`
+	Next          uint64                 `protobuf:"varint,2,opt,name=next,proto3" json:"next,omitempty"`                   // lowest sequence that it has not received; 0: it knows nothing of the stream
+	Settled       []uint64               `protobuf:"varint,3,rep,packed,name=settled,proto3" json:"settled,omitempty"`      // settled since the last Ack or Opened: pairs of first and last
+	Returned      []uint64               `protobuf:"varint,4,rep,packed,name=returned,proto3" json:"returned,omitempty"`    // received, not settled, and given to no consumer: pairs of first and last
+	InHand        uint64                 `protobuf:"varint,5,opt,name=in_hand,json=inHand,proto3" json:"in_hand,omitempty"` // messages that consumers still have
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Returned) Reset() {
+	*x = Returned{}
+	mi := &file_frame_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Returned) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Returned) ProtoMessage() {}
+
+func (x *Returned) ProtoReflect() protoreflect.Message {
+	mi := &file_frame_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Returned.ProtoReflect.Descriptor instead.
+func (*Returned) Descriptor() ([]byte, []int) {
+	return file_frame_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Returned) GetHandle() uint64 {
+	if x != nil {
+		return x.Handle
+	}
+	return 0
+}
+
+func (x *Returned) GetNext() uint64 {
+	if x != nil {
+		return x.Next
+	}
+	return 0
+}
+
+func (x *Returned) GetSettled() []uint64 {
+	if x != nil {
+		return x.Settled
+	}
+	return nil
+}
+
+func (x *Returned) GetReturned() []uint64 {
+	if x != nil {
+		return x.Returned
+	}
+	return nil
+}
+
+func (x *Returned) GetInHand() uint64 {
+	if x != nil {
+		return x.InHand
+	}
+	return 0
+}
+
 var File_frame_proto protoreflect.FileDescriptor
 
 const file_frame_proto_rawDesc = "" +
 	"\n" +
-	"\vframe.proto\x12\x0ebuffstreams.v1\"\xd8\x05\n" +
+	"\vframe.proto\x12\x0ebuffstreams.v1\"\xc2\x06\n" +
 	"\x05Frame\x12-\n" +
 	"\x05hello\x18\x01 \x01(\v2\x15.buffstreams.v1.HelloH\x00R\x05hello\x123\n" +
 	"\awelcome\x18\x02 \x01(\v2\x17.buffstreams.v1.WelcomeH\x00R\awelcome\x12*\n" +
@@ -1352,19 +1604,24 @@ const file_frame_proto_rawDesc = "" +
 	"\x04pong\x18\v \x01(\v2\x14.buffstreams.v1.PongH\x00R\x04pong\x120\n" +
 	"\x06goaway\x18\f \x01(\v2\x16.buffstreams.v1.GoawayH\x00R\x06goaway\x123\n" +
 	"\afailure\x18\r \x01(\v2\x17.buffstreams.v1.FailureH\x00R\afailure\x123\n" +
-	"\arelease\x18\x0e \x01(\v2\x17.buffstreams.v1.ReleaseH\x00R\arelease\x12\x16\n" +
+	"\arelease\x18\x0e \x01(\v2\x17.buffstreams.v1.ReleaseH\x00R\arelease\x120\n" +
+	"\x06revoke\x18\x10 \x01(\v2\x16.buffstreams.v1.RevokeH\x00R\x06revoke\x126\n" +
+	"\breturned\x18\x11 \x01(\v2\x18.buffstreams.v1.ReturnedH\x00R\breturned\x12\x16\n" +
 	"\x06crc32c\x18\x0f \x01(\aR\x06crc32cB\x06\n" +
-	"\x04body\"j\n" +
+	"\x04body\"\x86\x01\n" +
 	"\x05Hello\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1b\n" +
 	"\tmax_frame\x18\x02 \x01(\x04R\bmaxFrame\x12\x14\n" +
 	"\x05token\x18\x03 \x01(\fR\x05token\x12\x14\n" +
-	"\x05agent\x18\x04 \x01(\tR\x05agent\"a\n" +
+	"\x05agent\x18\x04 \x01(\tR\x05agent\x12\x1a\n" +
+	"\bfeatures\x18\x05 \x03(\tR\bfeatures\"\x99\x01\n" +
 	"\aWelcome\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1b\n" +
 	"\tmax_frame\x18\x02 \x01(\x04R\bmaxFrame\x12\x1f\n" +
 	"\vmax_message\x18\x03 \x01(\x04R\n" +
-	"maxMessage\"\xb3\x02\n" +
+	"maxMessage\x12\x1a\n" +
+	"\bfeatures\x18\x04 \x03(\tR\bfeatures\x12\x1a\n" +
+	"\binstance\x18\x05 \x01(\fR\binstance\"\xcb\x02\n" +
 	"\x04Open\x12\x16\n" +
 	"\x06handle\x18\x01 \x01(\x04R\x06handle\x12\x1c\n" +
 	"\tpublisher\x18\x02 \x01(\fR\tpublisher\x12\x14\n" +
@@ -1379,7 +1636,8 @@ const file_frame_proto_rawDesc = "" +
 	"\vleast_bytes\x18\n" +
 	" \x01(\x04R\n" +
 	"leastBytes\x12 \n" +
-	"\vincarnation\x18\v \x01(\fR\vincarnation\"\xda\x01\n" +
+	"\vincarnation\x18\v \x01(\fR\vincarnation\x12\x16\n" +
+	"\x06tenure\x18\f \x01(\x04R\x06tenure\"\xf2\x01\n" +
 	"\x06Opened\x12\x16\n" +
 	"\x06handle\x18\x01 \x01(\x04R\x06handle\x12(\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x14.buffstreams.v1.CodeR\x04code\x12\x16\n" +
@@ -1388,7 +1646,8 @@ const file_frame_proto_rawDesc = "" +
 	"\asettled\x18\x05 \x03(\x04R\asettled\x12\x1d\n" +
 	"\n" +
 	"last_epoch\x18\x06 \x01(\x04R\tlastEpoch\x12)\n" +
-	"\x10last_incarnation\x18\a \x01(\fR\x0flastIncarnation\"i\n" +
+	"\x10last_incarnation\x18\a \x01(\fR\x0flastIncarnation\x12\x16\n" +
+	"\x06groups\x18\b \x01(\x06R\x06groups\"i\n" +
 	"\aPublish\x12\x16\n" +
 	"\x06handle\x18\x01 \x01(\x04R\x06handle\x12\x14\n" +
 	"\x05first\x18\x02 \x01(\x04R\x05first\x12\x14\n" +
@@ -1429,7 +1688,22 @@ const file_frame_proto_rawDesc = "" +
 	"\x04code\x18\x01 \x01(\x0e2\x14.buffstreams.v1.CodeR\x04code\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"!\n" +
 	"\aRelease\x12\x16\n" +
-	"\x06handle\x18\x01 \x01(\x04R\x06handle*\xdf\x01\n" +
+	"\x06handle\x18\x01 \x01(\x04R\x06handle\"\xcb\x01\n" +
+	"\x06Revoke\x12\x16\n" +
+	"\x06handle\x18\x01 \x01(\x04R\x06handle\x12\x1c\n" +
+	"\tpublisher\x18\x02 \x01(\fR\tpublisher\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x16\n" +
+	"\x06secret\x18\x04 \x01(\fR\x06secret\x12\x16\n" +
+	"\x06stream\x18\x05 \x01(\x04R\x06stream\x12\x14\n" +
+	"\x05topic\x18\x06 \x01(\tR\x05topic\x12\x16\n" +
+	"\x06tenure\x18\a \x01(\x04R\x06tenure\x12\x17\n" +
+	"\aat_once\x18\b \x01(\bR\x06atOnce\"\x85\x01\n" +
+	"\bReturned\x12\x16\n" +
+	"\x06handle\x18\x01 \x01(\x04R\x06handle\x12\x12\n" +
+	"\x04next\x18\x02 \x01(\x04R\x04next\x12\x18\n" +
+	"\asettled\x18\x03 \x03(\x04R\asettled\x12\x1a\n" +
+	"\breturned\x18\x04 \x03(\x04R\breturned\x12\x17\n" +
+	"\ain_hand\x18\x05 \x01(\x04R\x06inHand*\xdf\x01\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rCODE_PROTOCOL\x10\x01\x12\x10\n" +
@@ -1458,7 +1732,7 @@ func file_frame_proto_rawDescGZIP() []byte {
 }
 
 var file_frame_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_frame_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_frame_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_frame_proto_goTypes = []any{
 	(Code)(0),          // 0: buffstreams.v1.Code
 	(*Frame)(nil),      // 1: buffstreams.v1.Frame
@@ -1476,6 +1750,8 @@ var file_frame_proto_goTypes = []any{
 	(*Goaway)(nil),     // 13: buffstreams.v1.Goaway
 	(*Failure)(nil),    // 14: buffstreams.v1.Failure
 	(*Release)(nil),    // 15: buffstreams.v1.Release
+	(*Revoke)(nil),     // 16: buffstreams.v1.Revoke
+	(*Returned)(nil),   // 17: buffstreams.v1.Returned
 }
 var file_frame_proto_depIdxs = []int32{
 	2,  // 0: buffstreams.v1.Frame.hello:type_name -> buffstreams.v1.Hello
@@ -1492,14 +1768,16 @@ var file_frame_proto_depIdxs = []int32{
 	13, // 11: buffstreams.v1.Frame.goaway:type_name -> buffstreams.v1.Goaway
 	14, // 12: buffstreams.v1.Frame.failure:type_name -> buffstreams.v1.Failure
 	15, // 13: buffstreams.v1.Frame.release:type_name -> buffstreams.v1.Release
-	0,  // 14: buffstreams.v1.Opened.code:type_name -> buffstreams.v1.Code
-	0,  // 15: buffstreams.v1.Reject.code:type_name -> buffstreams.v1.Code
-	0,  // 16: buffstreams.v1.Failure.code:type_name -> buffstreams.v1.Code
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	16, // 14: buffstreams.v1.Frame.revoke:type_name -> buffstreams.v1.Revoke
+	17, // 15: buffstreams.v1.Frame.returned:type_name -> buffstreams.v1.Returned
+	0,  // 16: buffstreams.v1.Opened.code:type_name -> buffstreams.v1.Code
+	0,  // 17: buffstreams.v1.Reject.code:type_name -> buffstreams.v1.Code
+	0,  // 18: buffstreams.v1.Failure.code:type_name -> buffstreams.v1.Code
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_frame_proto_init() }
@@ -1522,6 +1800,8 @@ func file_frame_proto_init() {
 		(*Frame_Goaway)(nil),
 		(*Frame_Failure)(nil),
 		(*Frame_Release)(nil),
+		(*Frame_Revoke)(nil),
+		(*Frame_Returned)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1529,7 +1809,7 @@ func file_frame_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_frame_proto_rawDesc), len(file_frame_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   15,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

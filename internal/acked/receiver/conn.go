@@ -36,6 +36,7 @@ type conn struct {
 
 	// The reader's.
 	principal string // set by greet
+	moves     bool   // the peer moves streams; likewise
 	handles   map[uint64]*stream
 	pings     pingBudget
 	lastHeard time.Time // to an eighth of the silence that matters

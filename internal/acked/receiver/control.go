@@ -41,6 +41,11 @@ func (c *conn) handle(frame any) error {
 		s.rejectSeen(f.Sequence)
 	case *wire.Release:
 		c.release(f.Handle)
+	case *wire.Revoke:
+		if !c.moves {
+			return &session.ProtocolError{Rule: "revoke without the feature"}
+		}
+		return c.revoke(f)
 	case *wire.Ping:
 		if !c.pings.spend(time.Now()) {
 			return &session.ProtocolError{Rule: "too many pings"}
@@ -68,16 +73,16 @@ func (c *conn) streamOf(handle uint64) (*stream, error) {
 	return s, nil
 }
 
-// find returns the stream that an Open names, or why it is refused.
-func (c *conn) find(f *wire.Open) (*stream, *session.PeerError) {
+// find returns the stream that an Open names, and the one that it voids, or why it is refused.
+func (c *conn) find(f *wire.Open) (s, voided *stream, refused *session.PeerError) {
 	if len(c.handles) >= c.receiver.cfg.MaxTopics {
-		return nil, session.NewPeerError(wire.Code_CODE_LIMIT, "too many streams on this connection")
+		return nil, nil, session.NewPeerError(wire.Code_CODE_LIMIT, "too many streams on this connection")
 	}
-	refused := c.receiver.guard.Allow(c.receiver.ctx, Access{
+	refused = c.receiver.guard.Allow(c.receiver.ctx, Access{
 		Principal: c.principal, Topic: f.Topic, Address: c.nc.RemoteAddr(),
 	})
 	if refused != nil {
-		return nil, refused
+		return nil, nil, refused
 	}
 	defer c.receiver.tellForgotten()
 	return c.receiver.open(f, c.principal)
@@ -91,7 +96,7 @@ func (c *conn) open(f *wire.Open) error {
 	if f.Handle == 0 {
 		return &session.ProtocolError{Rule: "a handle must not be 0"}
 	}
-	s, refused := c.find(f)
+	s, voided, refused := c.find(f)
 	if refused != nil {
 		answer := &wire.Opened{Handle: f.Handle, Code: session.CodeOf(refused), Reason: refused.Reason}
 		if answer.Code == wire.Code_CODE_FENCED {
@@ -99,6 +104,9 @@ func (c *conn) open(f *wire.Open) error {
 		}
 		c.send(&wire.Frame{Body: &wire.Frame_Opened{Opened: answer}})
 		return nil
+	}
+	if voided != nil {
+		voided.endVoided(c)
 	}
 	if s.attachedTo(c) { // the sender has opened it anew, with another handle
 		maps.DeleteFunc(c.handles, func(_ uint64, other *stream) bool { return other == s })

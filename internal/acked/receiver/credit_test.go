@@ -34,7 +34,7 @@ func TestStream_IgnoresAWantThatAGrantHasCrossed(t *testing.T) {
 func TestStream_ReturnsAGrantForAnOlderClaim(t *testing.T) {
 	r := listen(t, Config{})
 	join(r, "a")
-	s, refused := r.open(openOf(1), "")
+	s, _, refused := r.open(openOf(1), "")
 	require.Nil(t, refused)
 	window := s.topic.Window()
 	all := r.cfg.window()

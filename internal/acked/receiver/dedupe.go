@@ -141,7 +141,9 @@ func (c *committer) write(b *batch) error {
 	}
 	states := make(map[store.StreamID]store.StreamState, len(b.streams))
 	for s := range b.streams {
-		states[s.id] = s.state()
+		if !s.isVoid() { // else another has its id
+			states[s.id] = s.state()
+		}
 	}
 	err := c.store.Save(states)
 	if err != nil {

@@ -249,7 +249,7 @@ func TestReceiver_GivesNoCreditAfterAFailedSave(t *testing.T) {
 	s.want(c, uint64(granted), 1, 3, 3)
 	require.Zero(t, left(s))
 	require.Equal(t, others, left(waiting.handles[1]))
-	_, refused := r.open(openOf(3), "")
+	_, _, refused := r.open(openOf(3), "")
 	require.NotNil(t, refused)
 	require.Equal(t, wire.Code_CODE_LIMIT, session.CodeOf(refused))
 }

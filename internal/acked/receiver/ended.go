@@ -16,16 +16,22 @@ import (
 func (s *stream) appendEndLocked(c *conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	s.appendAcksLocked(c)
+	c.appendControlLocked(&wire.Frame{Body: &wire.Frame_Reject{Reject: s.in.Refuse(s.ended)}})
+}
+
+// appendAcksLocked appends the acks that are due to the control frames, so that they go before the next of these. The caller
+// must hold c.mu too.
+func (s *stream) appendAcksLocked(c *conn) {
 	for {
 		ack, ok := s.in.Ack()
 		if !ok {
-			break
+			return
 		}
 		if out, err := c.enc.AppendAck(c.pendingControl, ack); err == nil { // its size is bounded
 			c.pendingControl = out
 		}
 	}
-	c.appendControlLocked(&wire.Frame{Body: &wire.Frame_Reject{Reject: s.in.Refuse(s.ended)}})
 }
 
 // answerEndedLocked answers the Open of a sender that was away when the stream ended.

@@ -107,7 +107,7 @@ func TestReceiver_ForgetsStreamsThatEnded(t *testing.T) {
 	endTopic(t, r, true)
 	other := openOf(2)
 	other.Topic = "b"
-	_, refused := r.open(other, "")
+	_, _, refused := r.open(other, "")
 	require.Nil(t, refused)
 	require.Equal(t, 1, r.streamCount)
 }

@@ -62,13 +62,13 @@ func TestReceiver_BindsAPublisherToItsPrincipal(t *testing.T) {
 	open := func(epoch uint64) *wire.Open {
 		return &wire.Open{Publisher: make([]byte, 16), Secret: make([]byte, 16), Epoch: epoch, Stream: 1, Topic: "a", Base: 1}
 	}
-	s, refused := r.open(open(1), "alice")
+	s, _, refused := r.open(open(1), "alice")
 	require.Nil(t, refused)
 	for _, epoch := range []uint64{1, 9} {
-		_, refused = r.open(open(epoch), "bob")
+		_, _, refused = r.open(open(epoch), "bob")
 		require.Equal(t, wire.Code_CODE_FENCED, session.CodeOf(refused))
 	}
-	again, refused := r.open(open(1), "alice") // the stranger's epoch has moved nothing
+	again, _, refused := r.open(open(1), "alice") // the stranger's epoch has moved nothing
 	require.Nil(t, refused)
 	require.Same(t, s, again)
 }

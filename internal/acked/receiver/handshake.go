@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
@@ -78,7 +79,7 @@ func (c *conn) greet(ctx context.Context, r *framing.Reader) error {
 	if refused != nil {
 		return refused
 	}
-	c.principal = principal
+	c.principal, c.moves = principal, slices.Contains(hello.Features, session.FeatureMove)
 	c.welcome(netio.Printable(hello.Agent))
 	c.noteAccepted()
 	return nil
@@ -98,10 +99,14 @@ func (c *conn) welcome(agent string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.welcomed, c.welcomedAs, c.agent, c.since = true, netio.Printable(c.principal), agent, time.Now()
-	c.appendControlLocked(&wire.Frame{Body: &wire.Frame_Welcome{Welcome: &wire.Welcome{
+	welcome := &wire.Welcome{
 		Version:    session.Version,
 		MaxFrame:   uint64(session.MaxFrame(c.receiver.cfg.MaxMessageSize)),
 		MaxMessage: uint64(c.receiver.cfg.MaxMessageSize),
-	}}})
+	}
+	if c.moves {
+		welcome.Features, welcome.Instance = []string{session.FeatureMove}, c.receiver.instance[:]
+	}
+	c.appendControlLocked(&wire.Frame{Body: &wire.Frame_Welcome{Welcome: welcome}})
 	c.flusher.Kick()
 }

@@ -5,6 +5,7 @@ package receiver
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"maps"
@@ -69,6 +70,7 @@ type Receiver struct {
 	wg            sync.WaitGroup // accept and the connections
 	codec         framing.Codec  // of every frame after the greeting
 	guard         Guard
+	instance      [16]byte        // random
 	committer     *committer      // nil without a DedupeStore
 	stopAccepting chan struct{}   // closed by Drain
 	ctx           context.Context // of the user's hooks; ends when Close begins
@@ -129,6 +131,7 @@ func newReceiver(cfg Config) *Receiver {
 		counts:     connCounts{perHost: map[string]int{}},
 	}
 	r.gone.forgotten = r.removeEndedLocked
+	_, _ = rand.Read(r.instance[:]) // never fails: see crypto/rand
 	return r
 }
 

@@ -44,46 +44,51 @@ func (s *stream) compare(other *stream) int {
 }
 
 // open finds or makes the stream that an Open names, or refuses it. The caller attaches the stream: until then it is
-// not forgotten.
-func (r *Receiver) open(f *wire.Open, principal string) (*stream, *session.PeerError) {
+// not forgotten. The caller ends the voided stream, whose place it takes, if there is one.
+func (r *Receiver) open(f *wire.Open, principal string) (s, voided *stream, refused *session.PeerError) {
 	if len(f.Publisher) != 16 || len(f.Secret) != 16 || len(f.Topic) > maxTopicName ||
 		f.Epoch == 0 || f.Stream == 0 || f.Base == 0 {
-		return nil, session.NewPeerError(wire.Code_CODE_PROTOCOL, "malformed open")
+		return nil, nil, session.NewPeerError(wire.Code_CODE_PROTOCOL, "malformed open")
 	}
 	id := store.StreamID{Publisher: [16]byte(f.Publisher), Stream: f.Stream, Topic: f.Topic}
 	stored, known, err := r.recall(id)
 	if err != nil {
-		return nil, session.NewPeerError(wire.Code_CODE_LIMIT, "the dedupe store cannot be read")
+		return nil, nil, session.NewPeerError(wire.Code_CODE_LIMIT, "the dedupe store cannot be read")
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p, refused := r.publisherLocked(f, principal, stored, known)
 	if refused != nil {
-		return nil, refused
+		return nil, nil, refused
 	}
 	key := streamKey{f.Stream, f.Topic}
 	gone := r.gone.has(f.Topic, time.Now())
-	s := p.streams[key]
+	s = p.streams[key]
 	if r.storeFailedLocked(s, f.Topic) {
-		return nil, session.NewPeerError(wire.Code_CODE_LIMIT, "the dedupe store has failed: nothing more is taken")
+		return nil, nil, session.NewPeerError(wire.Code_CODE_LIMIT, "the dedupe store has failed: nothing more is taken")
 	}
 	switch {
 	case s == nil:
+	case !s.isEnded() && s.isAfter(f):
+		return nil, nil, session.NewPeerError(wire.Code_CODE_FENCED, "a newer tenure of this stream was seen")
+	case !s.isEnded() && !gone && s.isVoidedBy(f):
+		stored.Settled, stored.Groups, known, voided = s.settled(), s.state().Groups, true, s
+		r.removeLocked(s)
 	case !s.isEnded() || gone:
 		s.beginOpen()
-		return s, nil
+		return s, nil, nil
 	default: // the topic exists again
 		stored.Settled, known = s.settled(), true
 		r.removeLocked(s)
 	}
 	if gone {
-		return nil, session.NewPeerError(wire.Code_CODE_TOPIC_GONE, "the topic's last subscription ended")
+		return nil, nil, session.NewPeerError(wire.Code_CODE_TOPIC_GONE, "the topic's last subscription ended")
 	}
 	if !r.makeRoomLocked(func() bool { return r.streamCount < r.cfg.MaxStreams }) {
-		return nil, session.NewPeerError(wire.Code_CODE_LIMIT, "too many streams")
+		return nil, nil, session.NewPeerError(wire.Code_CODE_LIMIT, "too many streams")
 	}
 	if r.topics[f.Topic] == nil && len(r.topics) >= r.cfg.MaxTopics {
-		return nil, session.NewPeerError(wire.Code_CODE_LIMIT, "too many topics")
+		return nil, nil, session.NewPeerError(wire.Code_CODE_LIMIT, "too many topics")
 	}
 	s = &stream{
 		receiver: r, id: id, topic: r.topicLocked(f.Topic), publisher: p, secret: p.secret,
@@ -98,7 +103,7 @@ func (r *Receiver) open(f *wire.Open, principal string) (*stream, *session.PeerE
 	}
 	r.addLocked(p, key, s)
 	s.beginOpen()
-	return s, nil
+	return s, voided, nil
 }
 
 // storeFailedLocked tells whether the DedupeStore has failed and the stream, which is nil if it is new, needs it.

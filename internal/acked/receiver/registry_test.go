@@ -40,12 +40,12 @@ func opens(t *testing.T, r *Receiver, o *wire.Open) *conn {
 // room: the stream would be forgotten, and what it receives would come again at the next connection.
 func TestReceiver_EvictsNoStreamThatIsBeingOpened(t *testing.T) {
 	r := listen(t, Config{MaxStreams: 1})
-	s, refused := r.open(openOf(1), "")
+	s, _, refused := r.open(openOf(1), "")
 	require.Nil(t, refused)
-	_, refused = r.open(openOf(2), "")
+	_, _, refused = r.open(openOf(2), "")
 	require.NotNil(t, refused)
 	require.Equal(t, wire.Code_CODE_LIMIT, session.CodeOf(refused))
-	again, refused := r.open(openOf(1), "")
+	again, _, refused := r.open(openOf(1), "")
 	require.Nil(t, refused)
 	require.Same(t, s, again)
 }
@@ -72,14 +72,14 @@ func TestReceiver_EvictsUnconfirmedRejections(t *testing.T) {
 	require.NoError(t, c.handles[1].publish(c, &session.PublishFrame{Handle: 1, First: 1, Messages: [][]byte{{1}}, Bytes: 3}))
 	d, _, ok := m.Take()
 	require.True(t, ok)
-	_, refused := r.open(openOf(2), "")
+	_, _, refused := r.open(openOf(2), "")
 	require.NotNil(t, refused, "what is not handled is kept")
 	c.terminate(nil)
-	_, refused = r.open(openOf(2), "")
+	_, _, refused = r.open(openOf(2), "")
 	require.NotNil(t, refused, "what is not handled is kept")
 	m.Refuse(d, dispatch.Refusal{Undecodable: true})
 	require.Eventually(t, func() bool { // it does not look at every Open
-		_, refused := r.open(openOf(2), "")
+		_, _, refused := r.open(openOf(2), "")
 		return refused == nil
 	}, 10*time.Second, time.Millisecond)
 }
@@ -88,18 +88,18 @@ func TestReceiver_EvictsUnconfirmedRejections(t *testing.T) {
 // the Receiver looks again only after a while.
 func TestReceiver_LooksForRoomOnceInAWhile(t *testing.T) {
 	r := listen(t, Config{MaxPublishers: 1})
-	s, refused := r.open(openOf(1), "")
+	s, _, refused := r.open(openOf(1), "")
 	require.Nil(t, refused)
 	begin := time.Now()
-	_, refused = r.open(openOf(2), "")
+	_, _, refused = r.open(openOf(2), "")
 	require.NotNil(t, refused)
 	require.True(t, r.noEvictionBefore.After(begin))
 	s.opens = 0 // it could be forgotten now
 	r.noEvictionBefore = begin.Add(time.Hour)
-	_, refused = r.open(openOf(2), "")
+	_, _, refused = r.open(openOf(2), "")
 	require.NotNil(t, refused)
 	r.noEvictionBefore = begin
-	_, refused = r.open(openOf(2), "")
+	_, _, refused = r.open(openOf(2), "")
 	require.Nil(t, refused)
 }
 
@@ -140,7 +140,7 @@ func TestReceiver_EvictionSparesThePublisherThatNeedsTheRoom(t *testing.T) {
 	open := func(id byte) *stream {
 		publisher := make([]byte, 16)
 		publisher[0] = id
-		s, refused := r.open(&wire.Open{Publisher: publisher, Secret: make([]byte, 16), Epoch: 1, Stream: 1, Topic: "a", Base: 1}, "")
+		s, _, refused := r.open(&wire.Open{Publisher: publisher, Secret: make([]byte, 16), Epoch: 1, Stream: 1, Topic: "a", Base: 1}, "")
 		require.Nil(t, refused)
 		s.opens = 0 // as if it had been attached, and its publisher had gone
 		return s
@@ -170,12 +170,12 @@ func TestReceiver_FencesByWhatTheStoreKnows(t *testing.T) {
 	require.Len(t, first.handles, 1)
 	f := openOf(1)
 	f.Stream, f.Topic = known.Stream, known.Topic
-	_, refused := r.open(f, "")
+	_, _, refused := r.open(f, "")
 	require.NotNil(t, refused)
 	require.Equal(t, wire.Code_CODE_FENCED, session.CodeOf(refused))
 	require.False(t, first.handles[1].attachedTo(first), "its other streams are fenced as well")
 	f.Epoch = 2
-	_, refused = r.open(f, "")
+	_, _, refused = r.open(f, "")
 	require.Nil(t, refused)
 }
 
@@ -255,11 +255,11 @@ func TestReceiver_RefusedOpenKeepsWhatTheStoreKnows(t *testing.T) {
 	r := listen(t, Config{Dedupe: epochOf{stream: 1, epoch: 5}})
 	r.Topic("a").Join("g", func() {})
 	o := openOf(1)
-	_, refused := r.open(o, "")
+	_, _, refused := r.open(o, "")
 	require.NotNil(t, refused)
 	require.Equal(t, wire.Code_CODE_FENCED, session.CodeOf(refused))
 	o.Stream = 2
-	_, refused = r.open(o, "")
+	_, _, refused = r.open(o, "")
 	require.NotNil(t, refused, "of the same publisher")
 }
 

@@ -43,7 +43,11 @@ type stream struct {
 	target      flow.Amount // credit that is kept topped up; it doubles when the sender had to ask
 	asked       flow.Amount // what the sender asked for last, up to initialTarget
 
-	kept atomic.Bool // what Kept returns; changed under mu
+	tenure     uint64 // of the Open; 0: its sender moves no streams
+	revocation revocation
+
+	kept    atomic.Bool // what Kept returns; changed under mu
+	revoked atomic.Bool // see revocation; changed under mu
 }
 
 // publish puts the messages of a frame into the topic's log. That happens under mu, so that two connections of one
@@ -65,8 +69,8 @@ func (s *stream) publish(c *conn, f *session.PublishFrame) error {
 // noneTaken is the number of duplicates in a frame of which nothing was looked at.
 const noneTaken = -1
 
-// accept returns the number of messages that were received before, and the room of those that did not go into the log. full tells that the window has no room for more
-// credit.
+// accept returns the number of messages that were received before, and the room of those that did not go into the log. full
+// tells that the window has no room for more credit.
 func (s *stream) accept(c *conn, f *session.PublishFrame) (duplicates int, dropped flow.Amount, full bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -75,6 +79,9 @@ func (s *stream) accept(c *conn, f *session.PublishFrame) (duplicates int, dropp
 	}
 	if s.conn != c {
 		return 0, flow.Amount{}, false, &session.ProtocolError{Rule: "the stream moved to a newer connection"}
+	}
+	if s.revoked.Load() {
+		return 0, flow.Amount{}, false, &session.ProtocolError{Rule: "publish in a stream that was revoked"}
 	}
 	fresh, first, dropped, err := s.in.Accept(f)
 	if err != nil {
@@ -86,7 +93,7 @@ func (s *stream) accept(c *conn, f *session.PublishFrame) (duplicates int, dropp
 		s.released = false
 		s.kept.Store(c.keepsUnsettled())
 	}
-	tooLarge := s.appendLocked(fresh, first, f.Memory)
+	tooLarge := s.appendLocked(fresh, first, f)
 	dropped.Messages += tooLarge.Messages
 	dropped.Bytes += tooLarge.Bytes
 	s.markDirtyLocked()
@@ -95,21 +102,24 @@ func (s *stream) accept(c *conn, f *session.PublishFrame) (duplicates int, dropp
 
 // appendLocked puts messages into the log, except those over the limit, which are rejected. It returns the room of
 // these.
-func (s *stream) appendLocked(msgs [][]byte, first uint64, memory []byte) (rejected flow.Amount) {
-	now := time.Now()
+func (s *stream) appendLocked(msgs [][]byte, first uint64, f *session.PublishFrame) (rejected flow.Amount) {
+	now, add := time.Now(), s.topic.Append
+	if f.Again {
+		add = s.topic.AppendAgain
+	}
 	limit := s.conn.receiver.cfg.MaxMessageSize
 	from := 0
 	for i, m := range msgs {
 		if len(m) <= limit {
 			continue
 		}
-		s.topic.Append(s, first+uint64(from), msgs[from:i], now, memory)
+		add(s, first+uint64(from), msgs[from:i], now, f.Memory)
 		s.rejectLocked(first+uint64(i), wire.Code_CODE_LIMIT, "message larger than the limit")
 		rejected.Messages++
 		rejected.Bytes += session.EncodedSize(len(m))
 		from = i + 1
 	}
-	s.topic.Append(s, first+uint64(from), msgs[from:], now, memory)
+	add(s, first+uint64(from), msgs[from:], now, f.Memory)
 	return rejected
 }
 
@@ -149,6 +159,10 @@ func (s *stream) replaceConn(c *conn, f *wire.Open) (old *conn, returned flow.Am
 		last = s.publisher.lastSender()
 	}
 	addLast(opened, last)
+	if c.moves {
+		opened.Groups = s.topic.GroupsDigest()
+	}
+	s.tenure = f.Tenure
 	s.conn, s.dirty, s.target, s.asked, s.epoch = c, false, initialTarget, flow.Amount{}, f.Epoch
 	s.kept.Store(c.keepsUnsettled())
 	s.sender = session.IncarnationOf(f.Epoch, f.Incarnation)
@@ -248,7 +262,7 @@ func (s *stream) inUse() bool {
 func (s *stream) forgettable() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.conn == nil && s.opens == 0 && s.in.Idle()
+	return s.conn == nil && s.opens == 0 && (s.in.Idle() || s.revocation.void)
 }
 
 // release notes that the peer of connection c, which has the stream, does not come back for it. It returns true if the
@@ -257,18 +271,26 @@ func (s *stream) forgettable() bool {
 func (s *stream) release(c *conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.conn != c {
+	if s.conn != c && !s.revoked.Load() {
 		return false
 	}
 	s.released = true
 	s.kept.Store(false)
-	return s.in.Idle()
+	return s.in.Idle() || s.revoked.Load() && s.heldLocked() == 0
 }
 
 // overLocked tells whether the sender has ended the stream and all of its messages are settled or rejected: it will not
 // confirm a rejection any more.
 func (s *stream) overLocked() bool {
-	return s.released && s.conn == nil && s.opens == 0 && s.in.Unsettled() == 0
+	return s.released && s.conn == nil && s.opens == 0 && s.heldLocked() == 0
+}
+
+// heldLocked is the number of messages that the receiver answers for: received, not settled, and not returned.
+func (s *stream) heldLocked() int {
+	if s.revocation.void {
+		return 0
+	}
+	return s.inHandLocked()
 }
 
 // isReleased tells whether the sender has ended the stream, and its connection. Nothing of it needs to survive the process
@@ -276,7 +298,7 @@ func (s *stream) overLocked() bool {
 func (s *stream) isReleased() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.released && s.conn == nil
+	return s.revocation.void || s.released && s.conn == nil
 }
 
 // isOver is overLocked for callers without the lock.
@@ -291,7 +313,7 @@ func (s *stream) isOver() bool {
 func (s *stream) abandoned() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.conn == nil && s.opens == 0 && (s.ended != nil || s.in.Unsettled() == 0)
+	return s.conn == nil && s.opens == 0 && (s.ended != nil || s.heldLocked() == 0)
 }
 
 // onlyCopies is the number of unsettled messages that the publisher is not known to keep, and subscriptions may handle.
@@ -301,7 +323,7 @@ func (s *stream) onlyCopies() int {
 	if s.Kept() || !s.topic.HasMembers() {
 		return 0
 	}
-	return s.in.Unsettled()
+	return s.heldLocked()
 }
 
 // Kept implements dispatch.Source.

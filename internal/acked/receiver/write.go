@@ -185,6 +185,7 @@ func (s *stream) settle(r store.Range) (c *conn, over bool) {
 	s.persistedLocked(r)
 	s.in.Settle(r.First, r.Last)
 	s.markDirtyLocked()
+	s.answerLastLocked()
 	return s.conn, s.overLocked()
 }
 
@@ -207,6 +208,7 @@ func (s *stream) refuse(seq uint64, code wire.Code, reason string) (over bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.rejectLocked(seq, code, reason)
+	s.answerLastLocked()
 	return s.overLocked()
 }
 

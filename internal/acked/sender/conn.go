@@ -29,21 +29,20 @@ const (
 
 // runLocked starts run unless it is under way or there is nothing to deliver. The caller must hold mu.
 func (s *Sender) runLocked() {
-	if s.running || s.closed || !s.kept && s.client.Pending() == 0 {
+	if s.running || s.closed || !s.neededLocked() {
 		return
 	}
 	s.running = true
+	s.noteStateLocked()
 	s.wg.Go(s.run) // ends when everything is settled and the connection is gone, or with ctx; Close waits for it
 }
 
-// run keeps the Sender connected while it has messages that are not settled, or Dial was called, and then as long as the
-// connection lasts.
+// run keeps the Sender connected while it has messages that are not settled, and then as long as the connection lasts.
 func (s *Sender) run() {
 	if s.backoff == nil {
 		s.backoff = netio.GuardedBackOff(s.cfg.Backoff, longestWait)
 	}
 	for s.wanted() {
-		s.setState(Connecting)
 		began := time.Now()
 		conn, token, err := s.dial()
 		s.cfg.Hooks.Dialed(hooks.Dialed{Address: s.cfg.Address, Took: time.Since(began), Err: err})
@@ -61,7 +60,6 @@ func (s *Sender) run() {
 			return
 		}
 		s.disconnected(err)
-		s.setState(stateAfter(err))
 		delay := nextDelay(s.backoff)
 		s.cfg.Logger.Info("Connection lost, reconnecting", watermill.LogFields{
 			"provider": netio.Provider, "address": s.cfg.Target.Address, "err": netio.Sanitize(err), "delay": delay,
@@ -79,10 +77,8 @@ func (s *Sender) run() {
 func (s *Sender) wanted() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.running = !s.closed && (s.kept || s.client.Pending() > 0)
-	if !s.running {
-		s.status.set(Idle)
-	}
+	s.running = !s.closed && s.neededLocked()
+	s.noteStateLocked()
 	return s.running
 }
 
@@ -121,6 +117,8 @@ func (s *Sender) connect(conn net.Conn, enc session.Encoder, token []byte) bool 
 	s.conn, s.enc = conn, enc
 	s.client.SetToken(token)
 	s.client.Connect(enc, time.Now())
+	s.failing = false
+	s.noteStateLocked()
 	return true
 }
 
@@ -130,6 +128,7 @@ func (s *Sender) disconnect() {
 	s.conn = nil
 	s.client.Disconnect()
 	s.checkLocked()
+	s.noteStateLocked()
 }
 
 // flush writes all that may be sent. The flusher calls it.
@@ -215,7 +214,7 @@ func (s *Sender) read(conn net.Conn, r *framing.Reader, welcomed func()) error {
 	if err := conn.SetReadDeadline(time.Now().Add(s.cfg.HandshakeTimeout)); err != nil {
 		return err
 	}
-	established, last := false, Connecting
+	established := false
 	for {
 		payload, err := r.Next()
 		if err != nil {
@@ -233,10 +232,6 @@ func (s *Sender) read(conn net.Conn, r *framing.Reader, welcomed func()) error {
 		}
 		if err != nil {
 			return err
-		}
-		if got.state != last {
-			last = got.state
-			s.setState(last)
 		}
 		if got.established && !established {
 			established = true
@@ -257,7 +252,6 @@ type received struct {
 	untold      bool                 // ReportRefused has something to tell
 	due         bool                 // there is something to write
 	settled     []session.SettledRun // for the hooks
-	state       State
 }
 
 // receive takes one frame.
@@ -265,7 +259,7 @@ func (s *Sender) receive(payload []byte) (received, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := s.client.Receive(payload, time.Now())
-	got := received{established: s.client.Established(), untold: s.client.Untold(), due: s.client.Due(), state: s.stateOfConnectionLocked()}
+	got := received{established: s.client.Established(), untold: s.client.Untold(), due: s.client.Due()}
 	if got.established && err == nil {
 		s.unreachable, s.refusal = nil, nil
 	}
@@ -273,6 +267,7 @@ func (s *Sender) receive(payload []byte) (received, error) {
 		got.settled = s.client.SettledRuns()
 	}
 	s.checkLocked()
+	s.noteStateLocked()
 	return got, err
 }
 

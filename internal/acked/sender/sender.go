@@ -26,8 +26,8 @@ import (
 // ErrClosed is returned by calls to a Sender that was closed. What was passed to the call was not taken.
 var ErrClosed = errors.New("buffstreams: closed")
 
-// Config configures a Sender. Every field is needed but TLS, Token, Insecure, Workers, Refused
-// and Hooks.
+// Config configures a Sender. Every field is needed but TLS, Token, Insecure, MoveAfter, Workers,
+// Mover, Changed, Refused and Hooks.
 type Config struct {
 	Target   netio.Target
 	TLS      *tls.Config // nil: plaintext, with checksums
@@ -40,6 +40,7 @@ type Config struct {
 	HandshakeTimeout            time.Duration
 	WriteTimeout                time.Duration
 	PingAfter, DeadAfter        time.Duration          // of silence
+	MoveAfter                   time.Duration          // of silence, Streams may leave; not positive: what was sent never moves
 	ForgetAfter                 time.Duration          // an idle stream is ended; 0: never
 	Backoff                     func() backoff.BackOff // between connections; called once
 
@@ -48,8 +49,9 @@ type Config struct {
 	Budget     *flow.Budget
 	Workers    *flush.Workers // nil: a new goroutine for each flush
 	Ticker     *Ticker        // wakes when something is to be sent
+	Mover      *Mover         // of all Senders between which Streams move; nil: none do
+	Changed    func(*Sender)  // after a change of State, with no lock held, and one at a time; it must not block for long
 	Logger     watermill.LoggerAdapter
-	Changed    func(*Sender)         // the State is another one; called without mu, one call at a time; must not block. Nil: fine
 	Refused    func(session.Refused) // as OnRefused, while no owner has set that; nil: the log alone
 	Address    string                // for Hooks
 	Hooks      *hook.Set             // nil: none
@@ -62,6 +64,7 @@ type Sender struct {
 	flusher  *flush.Flusher  // runs flush
 	reporter *flush.Flusher  // runs ReportRefused for flush, which must not wait for hooks
 	teller   *flush.Flusher  // runs tellRejected: what reports must not wait for Config.Hooks
+	mover    *flush.Flusher  // runs settleMoves
 	ctx      context.Context // ends with Close
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup  // run
@@ -77,7 +80,6 @@ type Sender struct {
 	enc         session.Encoder
 	closed      bool
 	running     bool          // run is under way
-	kept        bool          // Dial was called
 	stage       string        // what is done to connect, while there is no connection
 	unreachable *TimeoutError // why there is no connection; nil once a peer has welcomed one
 	refusal     error         // the same, if another attempt is of no use for now
@@ -86,6 +88,10 @@ type Sender struct {
 	conditions  []*condition // callers that wait
 	status      status
 	rejections  []hooks.Rejected // for tellRejected
+	streams     map[*Stream]struct{}
+	kept        bool // by Dial
+	failing     bool // the last attempt to connect has failed
+	changed     bool // Config.Changed is to be called
 
 	reporting sync.Mutex // held while hooks are called, so that they are called one after another; taken before mu
 
@@ -102,18 +108,21 @@ func New(cfg Config) *Sender {
 		Identity: cfg.Identity, NextStream: cfg.NextStream,
 		Window:   session.Window{Messages: cfg.WindowMessages, Bytes: cfg.WindowBytes, Budget: cfg.Budget},
 		MaxFrame: session.MaxFrame(cfg.MaxMessageSize), PingAfter: cfg.PingAfter, DeadAfter: cfg.DeadAfter,
-		IdleCredit: idleCredit, ForgetAfter: cfg.ForgetAfter, Agent: "watermill-buffstreams", Clock: time.Now,
-		Observe: cfg.Hooks.WatchesSettled(),
+		MoveAfter: cfg.MoveAfter, IdleCredit: idleCredit, ForgetAfter: cfg.ForgetAfter, Agent: "watermill-buffstreams",
+		Clock: time.Now, Observe: cfg.Hooks.WatchesSettled(),
 	})
 	s.flusher = flush.New(cfg.Workers, s.flush)
 	s.reporter = flush.New(cfg.Workers, s.ReportRefused)
 	s.teller = flush.New(cfg.Workers, s.tellRejected)
+	s.mover = flush.New(cfg.Workers, s.settleMoves)
 	return s
 }
 
 // publication is one call of Publish.
 type publication struct {
+	sender   *Sender // nil: handle says
 	topic    string
+	handle   *Stream // nil: the stream of topic at sender
 	batch    *session.Batch
 	level    session.Level
 	timeout  time.Duration
@@ -137,25 +146,39 @@ func (p *publication) beginDeadline() {
 func (s *Sender) Publish(
 	ctx context.Context, topic string, b *session.Batch, level session.Level, timeout time.Duration,
 ) (enqueued int, lacking []session.Range, err error) {
-	p := publication{topic: topic, batch: b, level: level, timeout: timeout}
-	if level != 0 {
+	p := publication{sender: s, topic: topic, batch: b, level: level, timeout: timeout}
+	return p.run(ctx)
+}
+
+// lock locks the Sender that has the stream now, and returns it.
+func (p *publication) lock() *Sender {
+	if p.handle != nil {
+		return p.handle.lock()
+	}
+	p.sender.mu.Lock()
+	return p.sender
+}
+
+// run is Publish.
+func (p *publication) run(ctx context.Context) (enqueued int, lacking []session.Range, err error) {
+	if p.level != 0 {
 		p.beginDeadline()
 	}
 	var one [1]*session.Waiter
 	waiters := one[:0] // one for each run of sequences; they are not in p so that they stay on the stack
 	for {
-		w, more, err := s.enqueue(&p)
+		s, w, more, err := p.enqueue()
 		if w != nil {
 			waiters = append(waiters, w)
 		}
 		if more {
 			p.beginDeadline()
-			if err = s.awaitRoom(ctx, &p); err == nil {
+			if err = p.awaitRoom(ctx, s); err == nil {
 				continue
 			}
 		}
-		s.noteWaited(&p, err)
-		lacking, unconfirmed := s.confirm(ctx, p.stream, waiters, err != nil)
+		s.noteWaited(p, err)
+		lacking, unconfirmed := p.confirm(ctx, waiters, err != nil)
 		if err == nil {
 			err = unconfirmed
 		}
@@ -165,18 +188,23 @@ func (s *Sender) Publish(
 
 // enqueue puts as many messages into the stream as there is room for. It returns their waiter, which is nil if there is
 // none. more tells that the rest has to wait: the call's turn stands in the line for room.
-func (s *Sender) enqueue(p *publication) (w *session.Waiter, more bool, err error) {
-	s.mu.Lock()
+func (p *publication) enqueue() (s *Sender, w *session.Waiter, more bool, err error) {
+	s = p.lock()
 	w, more, err = s.enqueueLocked(p)
 	s.mu.Unlock()
 	s.kick()
-	return w, more, err
+	return s, w, more, err
 }
 
 func (s *Sender) enqueueLocked(p *publication) (w *session.Waiter, more bool, err error) {
 	switch {
 	case s.closed:
 		return nil, false, ErrClosed
+	case p.handle != nil:
+		if p.handle.out.Err() != nil {
+			p.handle.beginLocked(s)
+		}
+		p.stream = p.handle.out
 	case p.stream == nil:
 		p.stream = s.client.Stream(p.topic)
 	default:
@@ -214,7 +242,7 @@ func (s *Sender) waitLocked(
 }
 
 // awaitRoom waits until there may be room for the rest of a call. After an error the call is out of the line.
-func (s *Sender) awaitRoom(ctx context.Context, p *publication) error {
+func (p *publication) awaitRoom(ctx context.Context, s *Sender) error {
 	if p.waiting.IsZero() && s.cfg.Hooks.WatchesWindow() {
 		p.waiting = time.Now()
 	}
@@ -228,17 +256,20 @@ func (s *Sender) awaitRoom(ctx context.Context, p *publication) error {
 	case <-p.turn.Ready:
 		return nil
 	case <-expired:
-		return s.leaveLine(p, nil)
+		return p.leaveLine(nil)
 	case <-ctx.Done():
-		return s.leaveLine(p, ctx.Err())
+		return p.leaveLine(ctx.Err())
 	case <-s.ctx.Done():
-		return s.leaveLine(p, ErrClosed)
+		if p.handle != nil && p.handle.Sender() != s {
+			return nil
+		}
+		return p.leaveLine(ErrClosed)
 	}
 }
 
 // leaveLine ends the wait of a call for room. It returns err, or, if that is nil, the error of a time-out.
-func (s *Sender) leaveLine(p *publication, err error) error {
-	s.mu.Lock()
+func (p *publication) leaveLine(err error) error {
+	s := p.lock()
 	defer s.mu.Unlock()
 	if err == nil {
 		err = s.timeoutErrorLocked(p.stream)
@@ -249,18 +280,18 @@ func (s *Sender) leaveLine(p *publication, err error) error {
 
 // confirm waits until every waiter is done, or ends them all at once if abandon is set. It returns the first error, and
 // which of all the messages, counted from 0, have not reached their level.
-func (s *Sender) confirm(
-	ctx context.Context, o *session.Outbound, waiters []*session.Waiter, abandon bool,
+func (p *publication) confirm(
+	ctx context.Context, waiters []*session.Waiter, abandon bool,
 ) (lacking []session.Range, failed error) {
 	count := uint64(0)
 	for _, w := range waiters {
 		if abandon {
-			s.abandon(o, w)
+			p.abandon(w)
 		} else {
 			select {
 			case <-w.Done:
 			case <-ctx.Done():
-				s.abandon(o, w)
+				p.abandon(w)
 			}
 		}
 		if failed == nil {
@@ -270,17 +301,24 @@ func (s *Sender) confirm(
 			lacking = append(lacking, session.Range{First: count + r.First - w.First, Last: count + r.Last - w.First})
 		}
 		count += w.Last - w.First + 1
-		s.waiters.Put(w)
+		p.pool().Put(w)
 	}
 	return lacking, failed
 }
 
 // abandon ends a wait. The messages stay in their stream.
-func (s *Sender) abandon(o *session.Outbound, w *session.Waiter) {
-	s.mu.Lock()
-	o.Cancel(w)
+func (p *publication) abandon(w *session.Waiter) {
+	s := p.lock()
+	p.stream.Cancel(w)
 	s.mu.Unlock()
 	<-w.Done
+}
+
+func (p *publication) pool() *sync.Pool {
+	if p.handle != nil {
+		return p.handle.Sender().waiters
+	}
+	return p.sender.waiters
 }
 
 // kick wakes the flusher, which starts run if there is no connection.
@@ -296,7 +334,8 @@ func (s *Sender) AwaitReceived(ctx context.Context, topic string) error {
 		return err
 	}
 	s.kick()
-	_, err = s.confirm(ctx, o, []*session.Waiter{w}, false)
+	p := publication{sender: s, stream: o}
+	_, err = p.confirm(ctx, []*session.Waiter{w}, false)
 	return err
 }
 
@@ -366,6 +405,7 @@ func (s *Sender) Tick(now time.Time) (busy bool) {
 	conn, due := s.conn, s.client.Due() || s.client.FreeDue()
 	busy = s.client.Busy() || len(s.conditions) > 0
 	s.checkLocked()
+	s.tickStreamsLocked()
 	refused, owners := s.client.Refused(), s.onRefused
 	s.mu.Unlock()
 	for _, r := range refused {
@@ -395,6 +435,7 @@ func (s *Sender) Close() (left []session.Leftover) {
 	}
 	s.wg.Wait()
 	s.flusher.Close()
+	s.mover.Close()
 	s.reporter.Close()
 	s.ReportRefused()
 	s.teller.Close()

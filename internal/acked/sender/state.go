@@ -1,53 +1,64 @@
 package sender
 
-import (
-	"time"
+import "time"
 
-	"github.com/buffstreams/watermill-buffstreams/internal/netio"
-)
-
-// State is how far a Sender is with its peer.
+// State is what is known of the peer of a Sender.
 type State int
 
-// The states of a Sender.
+// The states of a peer.
 const (
 	Idle       State = iota // no connection, and nothing to deliver
-	Connecting              // dialing or greeting; there is no verdict yet
-	Ready                   // the peer has welcomed the connection and takes messages
-	Draining                // the peer has said that it goes away
-	Failed                  // the connection, or the attempt to make one, has failed; another attempt follows
-	Gone                    // as Failed, and the attempt was refused
-	Silent                  // something is unsettled, and the peer has not been heard for too long
+	Connecting              // it is dialed, or has not answered the greeting
+	Ready                   // it takes messages
+	Draining                // it will close the connection and takes no more messages
+	Failed                  // the last attempt to connect has failed, and it is not known why
+	Gone                    // there is no connection, and nothing listens at the address
+	Silent                  // it has something that is not settled, and nothing was heard for MoveAfter
 )
 
-// stateNames are the names of the states in Stats: how an attempt failed is in the last error.
-var stateNames = [...]string{"idle", "connecting", "ready", "draining", "failed", "failed", "failed"}
+func (s State) String() string {
+	return [...]string{"idle", "connecting", "ready", "draining", "failed", "gone", "silent"}[s]
+}
 
-func (s State) String() string { return stateNames[s] }
-
-// State returns the present state.
+// State returns the state of the peer.
 func (s *Sender) State() State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.status.state
+	return s.stateLocked()
 }
 
-// Dial connects, and keeps the Sender connected also while there is nothing to deliver, until Undial.
-func (s *Sender) Dial() {
+func (s *Sender) stateLocked() State {
+	switch {
+	case s.client.Silent():
+		return Silent
+	case s.conn != nil && s.client.Draining():
+		return Draining
+	case s.conn != nil && s.client.Established():
+		return Ready
+	case s.client.Gone():
+		return Gone
+	case s.failing:
+		return Failed
+	case s.running:
+		return Connecting
+	}
+	return Idle
+}
+
+// Dial connects, and has the Sender stay connected though there is nothing to deliver, until Undial is called.
+func (s *Sender) Dial() { s.setKept(true) }
+
+// Undial ends what Dial began: a connection that is lost is not made again without something to deliver.
+func (s *Sender) Undial() { s.setKept(false) }
+
+func (s *Sender) setKept(kept bool) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.kept = true
-	s.runLocked()
+	s.kept = kept
+	s.mu.Unlock()
+	s.kick()
 }
 
-// Undial ends what Dial began: a connection that is lost is made again only if there is something to deliver.
-func (s *Sender) Undial() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.kept = false
-}
-
-// Redial makes the next attempt to connect at once, if the Sender waits for it.
+// Redial ends the wait before the next attempt to connect.
 func (s *Sender) Redial() {
 	select {
 	case s.redial <- struct{}{}:
@@ -55,33 +66,76 @@ func (s *Sender) Redial() {
 	}
 }
 
-// setState notes the state, and calls Config.Changed if that is another one. Only run and what it calls call it.
-func (s *Sender) setState(state State) {
+// neededLocked tells whether there is something to connect for. The caller must hold mu.
+func (s *Sender) neededLocked() bool { return s.kept || s.client.Pending() > 0 || s.client.Left() }
+
+// noteStateLocked has Config.Changed called, and the streams looked after, if the state may have changed. The caller must
+// hold mu.
+func (s *Sender) noteStateLocked() {
+	changed := s.status.set(s.stateLocked())
+	if s.cfg.Changed == nil && len(s.streams) == 0 {
+		return
+	}
+	if changed || s.client.TookMoves() {
+		s.changed = s.changed || changed
+		s.mover.Kick()
+	}
+}
+
+// settleMoves calls Config.Changed, and moves the streams that have to, or can. The mover, a flusher, calls it.
+func (s *Sender) settleMoves() {
 	s.mu.Lock()
-	changed := s.status.set(state)
+	changed := s.changed
+	s.changed = false
 	s.mu.Unlock()
 	if changed && s.cfg.Changed != nil {
 		s.cfg.Changed(s)
 	}
+	for _, m := range s.dueMoves(time.Now()) {
+		if m.to == nil {
+			m.to = m.stream.cfg.alternative(m.stream)
+		}
+		if m.to != nil {
+			m.stream.MoveTo(m.to)
+		}
+	}
 }
 
-// stateOfConnection is the state while there is a connection.
-func (s *Sender) stateOfConnectionLocked() State {
-	switch {
-	case s.client.Draining():
-		return Draining
-	case s.client.Established():
-		return Ready
-	}
-	return Connecting
+// dueMove is a stream that can move now.
+type dueMove struct {
+	stream *Stream
+	to     *Sender // nil: Alternative says
 }
 
-// stateAfter is the state after a connection or an attempt has failed.
-func stateAfter(err error) State {
-	if netio.Refused(err) {
-		return Gone
+// dueMoves returns the streams that can move now, or have to be asked for an alternative.
+func (s *Sender) dueMoves(time.Time) (due []dueMove) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	state := s.stateLocked()
+	for _, st := range s.inOrderLocked() {
+		free := s.client.MayMove(st.out)
+		switch {
+		case st.target != nil && free:
+			due = append(due, dueMove{st, st.target})
+		case st.target != nil, st.out.Err() != nil:
+		case state == Draining, free && state >= Failed, free && s.refusal != nil:
+			due = append(due, dueMove{stream: st})
+		}
 	}
-	return Failed
+	return due
+}
+
+// tickStreamsLocked looks after the streams of a peer that is not well, and forgets those that have ended. The caller must
+// hold mu.
+func (s *Sender) tickStreamsLocked() {
+	s.noteStateLocked()
+	if len(s.streams) == 0 {
+		return
+	}
+	s.sweepLocked()
+	if s.status.state >= Draining || s.refusal != nil {
+		s.mover.Kick()
+	}
 }
 
 // Unreachable says why there is no connection; nil: there is one, or none was tried. definite: another attempt is of no use

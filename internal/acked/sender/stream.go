@@ -1,100 +1,297 @@
 package sender
 
 import (
+	"cmp"
 	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 )
 
-// StreamConfig says what a Stream is. Alternative and Moved may be nil.
-type StreamConfig struct {
-	Topic     string // as it travels on the wire
-	Ephemeral bool   // see session.Ephemeral
+// Mover serialises the moves of streams between Senders: a move locks two of them. Its zero value is ready.
+type Mover struct {
+	mu sync.Mutex // taken before any Sender's
+}
 
-	// Alternative returns where the Stream should be while its Sender takes nothing; nil or the same Sender: it stays. It is
-	// called with no lock held, and must not block.
+// StreamConfig configures a Stream. Identity and Topic are required.
+type StreamConfig struct {
+	Identity  session.Identity // the receivers among which it moves share it
+	Topic     string           // as it travels on the wire
+	Ephemeral bool             // see session.Ephemeral
+
+	// Alternative returns where the stream should be when its peer drains, is gone, silent, or cannot be reached; nil, or
+	// the Sender that has it: it stays. It is called with no lock held, again and again, and must not block. Nil stands for a
+	// function that returns nil.
 	Alternative func(*Stream) *Sender
-	// Moved is called after each move, with no lock held.
+	// Moved is called after each move, with no lock held. Nil: nothing is.
 	Moved func(Moved)
 }
 
-// Moved says what a move was.
+func (c *StreamConfig) alternative(st *Stream) *Sender {
+	if c.Alternative == nil {
+		return nil
+	}
+	return c.Alternative(st)
+}
+
+// Moved is a move of a stream.
 type Moved struct {
+	Stream   *Stream
 	From, To *Sender
 	Topic    string
-	Tenure   uint64
-	Messages int // that moved
-	Repeats  int // of these, those that may come twice
+	Tenure   uint64 // that began
+	Messages int    // that moved
+	Repeats  int    // of these, those that can come twice because of this move
 }
 
-// Stream is one flow of messages to a topic, at one Sender at a time.
+// Stream is one flow of messages to a topic that is at one Sender at a time, and moves between Senders that have the same
+// Mover, with its messages and the callers that wait for them. Its methods are safe for concurrent use.
 type Stream struct {
-	cfg    StreamConfig
-	sender *Sender
-	name   string
+	cfg StreamConfig
+	at  atomic.Pointer[Sender] // changes with the mutex of both Senders held
+
+	// Guarded by the mutex of the Sender that it is at.
+	out    *session.Outbound
+	number uint64  // of out in the identity
+	target *Sender // where it is to move; nil: it is not
+	ended  bool
 }
 
-// NewStream returns a Stream at s.
+// NewStream returns a Stream that begins at this Sender.
 func (s *Sender) NewStream(cfg StreamConfig) *Stream {
-	st := &Stream{cfg: cfg, sender: s, name: cfg.Topic}
-	if cfg.Ephemeral {
-		st.name = session.Ephemeral(cfg.Topic)
-	}
+	st := &Stream{cfg: cfg}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st.at.Store(s)
+	st.beginLocked(s)
 	return st
 }
 
-// Publish is Sender.Publish for this Stream.
-func (st *Stream) Publish(ctx context.Context, b *session.Batch, level session.Level, timeout time.Duration) (enqueued int, lacking []session.Range, err error) {
-	return st.sender.Publish(ctx, st.name, b, level, timeout)
+// beginLocked begins the stream under a new number. The caller must hold s.mu.
+func (st *Stream) beginLocked(s *Sender) {
+	st.number = s.cfg.NextStream()
+	st.out = s.client.StartStream(st.cfg.Identity, st.number, st.cfg.Topic, st.cfg.Ephemeral)
+	if s.streams == nil {
+		s.streams = map[*Stream]struct{}{}
+	}
+	s.streams[st] = struct{}{}
+	st.ended = false
 }
 
-// Sender is where the Stream is now.
-func (st *Stream) Sender() *Sender { return st.sender }
+// inOrderLocked returns the Streams in the order of their numbers. The caller must hold mu.
+func (s *Sender) inOrderLocked() []*Stream {
+	all := make([]*Stream, 0, len(s.streams))
+	for st := range s.streams {
+		all = append(all, st)
+	}
+	slices.SortFunc(all, func(a, b *Stream) int { return cmp.Compare(a.number, b.number) })
+	return all
+}
 
-// MoveTo asks for a move. It does not block.
-func (st *Stream) MoveTo(*Sender) {}
+// lock locks the Sender that has the stream, and returns it.
+func (st *Stream) lock() *Sender {
+	for {
+		s := st.at.Load()
+		s.mu.Lock()
+		if st.at.Load() == s {
+			return s
+		}
+		s.mu.Unlock()
+	}
+}
 
-// Moving tells whether a move is under way.
-func (st *Stream) Moving() bool { return false }
+// Sender returns where the stream is now.
+func (st *Stream) Sender() *Sender { return st.at.Load() }
+
+// Topic is the stream's topic on the wire.
+func (st *Stream) Topic() string { return st.cfg.Topic }
+
+// Publish is Sender.Publish for a Stream. A call that waits moves with it.
+func (st *Stream) Publish(
+	ctx context.Context, b *session.Batch, level session.Level, timeout time.Duration,
+) (enqueued int, lacking []session.Range, err error) {
+	p := publication{handle: st, batch: b, level: level, timeout: timeout}
+	return p.run(ctx)
+}
+
+// Moving tells whether the stream is on its way to another Sender: what is published waits until it is there.
+func (st *Stream) Moving() bool {
+	defer st.lock().mu.Unlock()
+	return st.target != nil
+}
+
+// Tenure counts the places that the stream has had.
+func (st *Stream) Tenure() uint64 {
+	defer st.lock().mu.Unlock()
+	return st.out.Tenure()
+}
 
 // Unsettled is the number of messages that are not settled.
-func (st *Stream) Unsettled() int { return st.sender.Unsettled(st.name) }
+func (st *Stream) Unsettled() int {
+	defer st.lock().mu.Unlock()
+	return st.out.Pending()
+}
 
 // Undelivered is the number of messages that no receiver is known to hold now.
-func (st *Stream) Undelivered() int { return st.sender.Undelivered(st.name) }
-
-// Unreceived is the number of messages that the receiver is not known to have.
-func (st *Stream) Unreceived() int { return st.sender.Unreceived(st.name) }
-
-// Flush waits until a receiver holds every message that was enqueued so far.
-func (st *Stream) Flush(ctx context.Context) error { return st.sender.Flush(ctx, st.name) }
-
-// Drain waits until every message that was enqueued so far is settled.
-func (st *Stream) Drain(ctx context.Context) error { return st.sender.Drain(ctx, st.name) }
-
-// AwaitReceived waits until the receiver has received, at some time, every message that was enqueued so far.
-func (st *Stream) AwaitReceived(ctx context.Context) error {
-	return st.sender.AwaitReceived(ctx, st.name)
+func (st *Stream) Undelivered() int {
+	s := st.lock()
+	defer s.mu.Unlock()
+	return s.client.Undelivered(st.out)
 }
 
-// Room tells whether a small message can be sent now: the window has room, and no message waits for the peer's credit.
+// Unreceived is the number of messages that the present receiver is not known to have had.
+func (st *Stream) Unreceived() int {
+	defer st.lock().mu.Unlock()
+	return st.out.Unreceived()
+}
+
+// Progress returns the lowest sequence that is not settled, and that of the next message.
+func (st *Stream) Progress() (head, next uint64) {
+	defer st.lock().mu.Unlock()
+	return st.out.Head(), st.out.Last() + 1
+}
+
+// Room tells whether a small message would be sent at once: the window has room, and nothing waits for credit.
 func (st *Stream) Room() bool {
-	st.sender.mu.Lock()
-	defer st.sender.mu.Unlock()
-	o := st.sender.client.Find(st.name)
-	return o == nil || o.HasRoom()
+	defer st.lock().mu.Unlock()
+	return st.target == nil && st.out.HasRoom()
 }
 
-// Progress returns the lowest sequence that is not settled, and the one after the last.
-func (st *Stream) Progress() (head, tail uint64) {
-	st.sender.mu.Lock()
-	defer st.sender.mu.Unlock()
-	if o := st.sender.client.Find(st.name); o != nil {
-		return o.Progress()
+// Flush waits until a receiver holds every message that was enqueued so far, or ctx is done.
+func (st *Stream) Flush(ctx context.Context) error { return st.await(ctx, (*session.Client).Delivered) }
+
+// Drain waits until every message that was enqueued so far is settled, or ctx is done.
+func (st *Stream) Drain(ctx context.Context) error { return st.await(ctx, (*session.Client).Settled) }
+
+func (st *Stream) await(ctx context.Context, enough func(*session.Client, *session.Outbound, uint64) bool) error {
+	s := st.lock()
+	o := st.out
+	last := o.Last()
+	s.mu.Unlock()
+	for {
+		s := st.Sender()
+		elsewhere := func() bool { return st.Sender() != s }
+		err := s.awaitCondition(ctx, func() bool { return elsewhere() || enough(s.client, o, last) })
+		if !elsewhere() || ctx.Err() != nil {
+			return err
+		}
 	}
-	return 0, 0
 }
 
-// End says that the owner uses the Stream no more. It ends when everything is settled.
-func (st *Stream) End() {}
+// AwaitReceived waits until a receiver has received, at some time, all messages that were enqueued, or ctx is done.
+func (st *Stream) AwaitReceived(ctx context.Context) error {
+	s := st.lock()
+	o := st.out
+	if s.closed || o.Unreceived() == 0 {
+		closed := s.closed && o.Unreceived() > 0
+		s.mu.Unlock()
+		if closed {
+			return ErrClosed
+		}
+		return nil
+	}
+	w := s.waitLocked(o, session.Received, session.Range{First: o.Last(), Last: o.Last()}, time.Time{})
+	s.mu.Unlock()
+	s.kick()
+	p := publication{handle: st, stream: o}
+	_, err := p.confirm(ctx, []*session.Waiter{w}, false)
+	return err
+}
+
+// End says that nothing more will be published: the stream ends at both ends when everything is settled. A later Publish
+// begins it anew.
+func (st *Stream) End() {
+	s := st.lock()
+	st.ended = true
+	s.sweepLocked()
+	s.mu.Unlock()
+	s.kick()
+}
+
+// sweepLocked forgets the streams that have ended. The caller must hold mu.
+func (s *Sender) sweepLocked() {
+	for st := range s.streams {
+		if st.ended && st.out.Err() == nil && st.out.Pending() == 0 {
+			s.client.EndStream(st.out)
+		}
+		if st.out.Err() != nil {
+			st.target = nil
+			delete(s.streams, st)
+		}
+	}
+}
+
+// MoveTo asks for a move to another Sender. It does not block: what was never sent moves at once, else the present
+// receiver is asked first, unless it is gone or silent. A later call replaces an earlier one; with the Sender that has the
+// stream, it stays.
+func (st *Stream) MoveTo(to *Sender) {
+	from := st.lock()
+	if to == from {
+		st.target = nil
+		from.client.Stay(st.out)
+		from.mu.Unlock()
+		from.kick()
+		return
+	}
+	if st.out.Err() != nil || from.cfg.Mover == nil || from.closed {
+		from.mu.Unlock()
+		return
+	}
+	st.target = to
+	now := from.client.MayMove(st.out)
+	if !now && !from.client.Leave(st.out, time.Now()) {
+		st.target = nil
+	}
+	from.mu.Unlock()
+	if now {
+		st.transfer(from, to)
+	} else {
+		from.kick()
+	}
+}
+
+// transfer moves the stream, if it still can.
+func (st *Stream) transfer(from, to *Sender) {
+	moved, ok := st.exchange(from, to)
+	from.kick()
+	if !ok {
+		return
+	}
+	to.kick()
+	if st.cfg.Moved != nil {
+		st.cfg.Moved(moved)
+	}
+}
+
+// exchange takes the stream out of one Sender and puts it into another.
+func (st *Stream) exchange(from, to *Sender) (m Moved, ok bool) {
+	from.cfg.Mover.mu.Lock()
+	defer from.cfg.Mover.mu.Unlock()
+	from.mu.Lock()
+	defer from.mu.Unlock()
+	if st.at.Load() != from || st.target != to || st.out.Err() != nil || !from.client.MayMove(st.out) {
+		return m, false
+	}
+	to.mu.Lock()
+	defer to.mu.Unlock()
+	st.target = nil
+	if to.closed || from.closed {
+		from.client.Stay(st.out)
+		return m, false
+	}
+	m = Moved{Stream: st, From: from, To: to, Topic: st.cfg.Topic, Messages: st.out.Pending()}
+	m.Repeats = from.client.Detach(st.out)
+	delete(from.streams, st)
+	to.client.Adopt(st.out)
+	if to.streams == nil {
+		to.streams = map[*Stream]struct{}{}
+	}
+	to.streams[st] = struct{}{}
+	st.at.Store(to)
+	m.Tenure = st.out.Tenure()
+	from.checkLocked()
+	return m, true
+}

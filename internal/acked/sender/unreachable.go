@@ -48,9 +48,13 @@ func (s *Sender) disconnected(err error) {
 	if s.closed {
 		return
 	}
-	s.unreachable = &TimeoutError{Cause: err}
+	s.unreachable, s.failing = &TimeoutError{Cause: err}, true
 	s.noteFailureLocked(err)
 	s.client.Unreachable()
+	if netio.Refused(err) {
+		s.client.Refuse()
+	}
+	defer s.noteStateLocked()
 	if definite(err) {
 		s.refusal = err
 		s.client.Interrupt(err)

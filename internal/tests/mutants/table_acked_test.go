@@ -104,7 +104,7 @@ var ackedMutants = []mutant{
 	},
 	{
 		"streams with unsettled messages are forgotten", "internal/acked/receiver/stream.go",
-		"s.opens == 0 && (s.ended != nil || s.in.Unsettled() == 0)", "s.opens == 0",
+		"s.opens == 0 && (s.ended != nil || s.heldLocked() == 0)", "s.opens == 0",
 		receiverProbe("TestReceiver_EvictsUnconfirmedRejections"),
 	},
 	{

@@ -21,17 +21,17 @@ type probe struct {
 var simulation = probe{"internal/acked/receiver", "^TestSimulation$", "SEEDS=300"}
 
 // Short texts that say what the line does fit longest: one that fits no more fails TestMutants_Fit.
-var mutants = slices.Concat(ackedMutants, storageMutants, callMutants, custodyMutants, wireMutants, userCodeMutants, groupMutants, identityMutants, fairnessMutants, componentMutants, []mutant{
+var mutants = slices.Concat(ackedMutants, storageMutants, callMutants, custodyMutants, wireMutants, userCodeMutants, groupMutants, identityMutants, fairnessMutants, componentMutants, routeMutants, []mutant{
 	// What the receiver says of a message.
 	{
 		"ack before the handler", "internal/acked/receiver/stream.go",
-		"tooLarge := s.appendLocked(fresh, first, f.Memory)\n",
-		"tooLarge := s.appendLocked(fresh, first, f.Memory)\nif len(fresh) > 0 {\ns.in.Settle(first, first+uint64(len(fresh))-1)\n}\n",
+		"tooLarge := s.appendLocked(fresh, first, f)\n",
+		"tooLarge := s.appendLocked(fresh, first, f)\nif len(fresh) > 0 {\ns.in.Settle(first, first+uint64(len(fresh))-1)\n}\n",
 		simulation,
 	},
 	{
 		"a group's ack counts for all", "internal/dispatch/run.go",
-		"r.left[i]&^handled > 0 {", "r.left[i]&^handled > 99 {",
+		"r.left[i]&^(handled|returned) > 0 {", "r.left[i]&^handled > 99 {",
 		probe{"internal/dispatch", "^TestTopic_EveryGroupGetsEveryMessage$", ""},
 	},
 	{

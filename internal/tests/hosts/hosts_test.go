@@ -1,0 +1,126 @@
+package hosts
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/route"
+)
+
+var syscallKill = syscall.SIGKILL
+
+// runs is how often each measure is taken; the median counts.
+func runs(t *testing.T) int {
+	n, err := strconv.Atoi(os.Getenv("HOSTS"))
+	if err != nil || n < 1 {
+		t.Skip("takes minutes, and processes: HOSTS=5 runs each measure five times")
+	}
+	return n
+}
+
+var policies = map[string]route.Policy{
+	"Failover": route.Failover, "RoundRobin": route.RoundRobin, "LeastPending": route.LeastPending, "Hash": route.Hash,
+}
+
+var confirms = map[string]buffstreams.Confirm{
+	"Enqueued": buffstreams.ConfirmEnqueued, "Received": buffstreams.ConfirmReceived, "Handled": buffstreams.ConfirmHandled,
+}
+
+// TestHosts_RollingRestart: three replicas, each down for two seconds, one after the other, with 5,000 messages a second.
+func TestHosts_RollingRestart(t *testing.T) {
+	n := runs(t)
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		for policy := range policies {
+			for confirm := range confirms {
+				t.Run(fmt.Sprintf("%v/%s/%s", sig, policy, confirm), func(t *testing.T) {
+					for range n {
+						rollingRestart(t, sig, policies[policy], confirms[confirm])
+					}
+				})
+			}
+		}
+	}
+}
+
+func rollingRestart(t *testing.T, sig syscall.Signal, policy route.Policy, confirm buffstreams.Confirm) {
+	w := newWorld(t, policy, confirm, make([]time.Duration, 3), 64)
+	l := startLoad(w.pub, 5000)
+	time.Sleep(time.Second)
+	for _, h := range w.hosts {
+		h.end(sig)
+		time.Sleep(2 * time.Second)
+		h.start(t)
+		time.Sleep(time.Second)
+	}
+	l.end()
+	sent := int(l.next.Load())
+	deadline := time.Now().Add(15 * time.Second)
+	for w.seen.count() < sent && time.Now().Before(deadline) {
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Logf("sent %d, failed %d, lost %d, duplicated %d, inversions %d, longest Publish %v, last error %v",
+		sent, l.errs.Load(), sent-w.seen.count(), w.seen.duplicates(), w.seen.inversions, l.longest.Round(time.Millisecond), l.lastErr.Load())
+}
+
+// TestHosts_OneIsSlow: one of three is a hundred times slower than the others.
+func TestHosts_OneIsSlow(t *testing.T) {
+	n := runs(t)
+	const quick, rate = 2 * time.Millisecond, 600
+	throughput := func(t *testing.T, policy route.Policy, work []time.Duration) float64 {
+		w := newWorld(t, policy, buffstreams.ConfirmReceived, work, 1)
+		l := startLoad(w.pub, rate)
+		time.Sleep(2 * time.Second)
+		before, began := w.seen.count(), time.Now()
+		time.Sleep(5 * time.Second)
+		figure := float64(w.seen.count()-before) / time.Since(began).Seconds()
+		l.end()
+		require.Zero(t, l.errs.Load(), "%v", l.lastErr.Load())
+		return figure
+	}
+	for _, policy := range []string{"LeastPending", "RoundRobin"} {
+		t.Run(policy, func(t *testing.T) {
+			var ratios []float64
+			for range n {
+				two := throughput(t, policies[policy], []time.Duration{quick, quick})
+				three := throughput(t, policies[policy], []time.Duration{quick, quick, 100 * quick})
+				t.Logf("two fast ones %.0f/s, with a slow one %.0f/s: %.2f of them, %.2f of what was offered", two, three, three/two, three/rate)
+				if policy == "RoundRobin" {
+					two = rate
+				}
+				ratios = append(ratios, three/two)
+			}
+			least := map[string]float64{"LeastPending": 0.95, "RoundRobin": 0.66}[policy]
+			require.GreaterOrEqual(t, median(ratios), least)
+		})
+	}
+}
+
+// TestHosts_SilentOnesInFront: the first message is there within a second.
+func TestHosts_SilentOnesInFront(t *testing.T) {
+	n := runs(t)
+	for policy := range policies {
+		for range n {
+			w := newWorld(t, policies[policy], buffstreams.ConfirmReceived, make([]time.Duration, 4), 1)
+			for _, h := range w.hosts[:3] {
+				require.NoError(t, h.cmd.Process.Signal(syscall.SIGSTOP))
+			}
+			l := startLoad(w.pub, 100)
+			began := time.Now()
+			for w.seen.count() == 0 {
+				require.Less(t, time.Since(began), 10*time.Second)
+				time.Sleep(time.Millisecond)
+			}
+			took := time.Since(began)
+			t.Logf("%s: first message after %v", policy, took)
+			l.end()
+			require.Less(t, took, time.Second)
+		}
+	}
+}

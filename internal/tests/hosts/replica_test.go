@@ -1,0 +1,125 @@
+package hosts
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	buffstreams "github.com/buffstreams/watermill-buffstreams"
+)
+
+// roleEnv makes the test binary a replica at the address that it holds.
+const roleEnv = "HOSTS_REPLICA"
+
+func TestMain(m *testing.M) {
+	if address := os.Getenv(roleEnv); address != "" {
+		if err := replica(address); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// replica subscribes, and writes a line for each message that it has handled: its payload. It ends cleanly with SIGTERM.
+func replica(address string) error {
+	work, err := time.ParseDuration(os.Getenv("HOSTS_WORK"))
+	if err != nil {
+		return err
+	}
+	inFlight, err := strconv.Atoi(os.Getenv("HOSTS_IN_FLIGHT"))
+	if err != nil {
+		return err
+	}
+	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{
+		ListenAddress: address, ConsumerGroup: "g", MaxInFlight: inFlight, CloseTimeout: 5 * time.Second,
+	}, nil)
+	if err != nil {
+		return err
+	}
+	messages, err := sub.Subscribe(context.Background(), "orders")
+	if err != nil {
+		return err
+	}
+	out := bufio.NewWriter(os.Stdout)
+	fmt.Fprintln(out, "listening")
+	if err := out.Flush(); err != nil {
+		return err
+	}
+	var mu sync.Mutex // guards out
+	var handling sync.WaitGroup
+	room := make(chan struct{}, inFlight)
+	handling.Go(func() { // ends with the subscription
+		for msg := range messages {
+			handle := func() {
+				if work > 0 {
+					time.Sleep(work)
+				}
+				mu.Lock()
+				fmt.Fprintf(out, "%s\n", msg.Payload)
+				_ = out.Flush() // before the ack: what was handled is known even after a kill
+				mu.Unlock()
+				msg.Ack()
+			}
+			if inFlight == 1 || work == 0 {
+				handle()
+				continue
+			}
+			room <- struct{}{}
+			handling.Go(func() { handle(); <-room })
+		}
+	})
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM)
+	<-signals
+	err = sub.Close()
+	handling.Wait()
+	return err
+}
+
+// host is a replica that a test starts, kills and starts again at one address.
+type host struct {
+	address  string
+	work     time.Duration
+	inFlight int
+	handled  func(line string)
+
+	cmd *exec.Cmd
+	wg  sync.WaitGroup // the reader of its output
+}
+
+// start starts the process, and returns when it listens.
+func (h *host) start(t testing.TB) {
+	h.cmd = exec.Command(os.Args[0]) //nolint:gosec // this binary
+	h.cmd.Env = append(os.Environ(), roleEnv+"="+h.address, "HOSTS_WORK="+h.work.String(), "HOSTS_IN_FLIGHT="+strconv.Itoa(h.inFlight))
+	h.cmd.Stderr = os.Stderr
+	out, err := h.cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, h.cmd.Start())
+	lines := bufio.NewScanner(out)
+	require.True(t, lines.Scan(), "the replica at %s has not started", h.address)
+	h.wg.Go(func() { // ends with the process
+		for lines.Scan() {
+			h.handled(strings.TrimSpace(lines.Text()))
+		}
+	})
+}
+
+// end sends a signal that ends the process, and waits for that.
+func (h *host) end(sig os.Signal) {
+	_ = h.cmd.Process.Signal(sig)
+	h.wg.Wait()
+	_ = h.cmd.Wait()
+}

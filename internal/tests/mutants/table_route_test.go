@@ -1,0 +1,138 @@
+package mutants
+
+func routeProbe(run string) probe { return probe{"route", "^" + run + "$", ""} }
+
+// routeMutants are mistakes in finding an address, and in choosing among those that there are.
+var routeMutants = []mutant{
+	{
+		"addresses that are not ready are usable", "route/policy.go",
+		"case c.State != Ready:\n\t\treturn 0", "case c.State == Idle:\n\t\treturn 0",
+		routeProbe("TestUsable_PrefersReadyRoomyAndPrompt"),
+	},
+	{
+		"a slow address is as good as a prompt one", "route/policy.go",
+		"case c.Slow:\n\t\treturn 2", "case c.Slow && false:\n\t\treturn 2",
+		routeProbe("TestUsable_PrefersReadyRoomyAndPrompt"),
+	},
+	{
+		"a full address is as good as one with room", "route/policy.go",
+		"case c.Full:\n\t\treturn 1", "case c.Full && false:\n\t\treturn 1",
+		routeProbe("TestUsable_.*"),
+	},
+	{
+		"the highest priority is used", "route/policy.go",
+		"if !ready || c.Priority < priority {", "if !ready || c.Priority > priority {",
+		routeProbe("TestUsable_LowestPriorityFirst"),
+	},
+	{
+		"failover goes back at once", "route/policy.go",
+		"candidates[current].Priority && candidates[best].Stable:", "candidates[current].Priority:",
+		routeProbe("TestFailover_GoesBackAfterAStableWhile"),
+	},
+	{
+		"failover never goes back", "route/policy.go",
+		"candidates[current].Priority && candidates[best].Stable:", "candidates[current].Priority && false:",
+		routeProbe("TestFailover_GoesBackAfterAStableWhile"),
+	},
+	{
+		"failover does not wait for an attempt that may succeed", "route/policy.go",
+		"if c.State != Ready && !(c.Fresh && current == None) {", "if c.State != Ready {",
+		routeProbe("TestFailover_WaitsForAnAttemptThatMaySucceed"),
+	},
+	{
+		"failover among equals depends on their order", "route/policy.go",
+		"return c.Address < o.Address", "return false",
+		routeProbe("TestFailover_StaysAmongEquals"),
+	},
+	{
+		"round robin knows no weights", "route/policy.go",
+		"if equal {", "if true {",
+		routeProbe("TestRoundRobin_SharesByWeight"),
+	},
+	{
+		"round robin sends runs to one address", "route/policy.go",
+		"at := turn % total * stride(total) % total", "at := turn % total",
+		routeProbe("TestRoundRobin_SharesByWeight"),
+	},
+	{
+		"the one of two with more pending is chosen", "route/policy.go",
+		"if b.Pending*a.Weight < a.Pending*b.Weight {", "if b.Pending*a.Weight > a.Pending*b.Weight {",
+		routeProbe("TestLeastPending_.*"),
+	},
+	{
+		"both choices can be the same address", "route/policy.go",
+		"j = (i + 1 + second%(n-1)) % n", "j = second % n",
+		routeProbe("TestLeastPending_LooksAtTwoOfMany"),
+	},
+	{
+		"the slot's address is its index in the set", "route/hash.go",
+		"if score := score(seeds[i], slot, m.Weight); room[i] > 0 && score > bestScore {",
+		"if score := float64((slot+i)%len(members)) + score(seeds[i], slot, m.Weight)*0; room[i] > 0 && score > bestScore {",
+		routeProbe("TestHash_OneOfNComesOrGoes"),
+	},
+	{
+		"an address can get any share of the slots", "route/hash.go",
+		"room[best]--", "room[best]++",
+		probe{"route", "^TestHash_", ""},
+	},
+	{
+		"slots do not depend on all of the key", "route/hash.go",
+		"_, _ = h.Write([]byte(key))", "_, _ = h.Write([]byte(key[:min(len(key), 6)]))",
+		routeProbe("TestHash_KeysSpreadOverTheSlots"),
+	},
+	{
+		"weights mean nothing to slots", "route/hash.go",
+		"return -float64(weight) / math.Log(u)", "return -1 / math.Log(u)",
+		routeProbe("TestHash_SharesByWeight"),
+	},
+	{
+		"all addresses but one can be set aside", "route/state.go",
+		"for range len(ages) / 2 {", "for range len(ages) {",
+		routeProbe("TestSlow_FarBeyondItsSiblings"),
+	},
+	{
+		"an address is slow beside one that is a little faster", "route/state.go",
+		"ages[slowest] < slowFactor*rest", "ages[slowest] < rest",
+		routeProbe("TestSlow_FarBeyondItsSiblings"),
+	},
+	{
+		"the age of a stream is that of its last message", "route/state.go",
+		"return now.Sub(a.samples[0].at)", "return now.Sub(a.samples[len(a.samples)-1].at)",
+		probe{"route", "^TestAges_", ""},
+	},
+	{
+		"the shortest prefix wins", "route/resolver.go",
+		"len(prefix) > longest && strings", "(longest < 0 || len(prefix) < longest) && strings",
+		routeProbe("TestStatic_LongestPrefixWins"),
+	},
+	{
+		"the order of a list is no priority of failover", "route/route.go",
+		"m.Priority = i", "m.Priority = 0 * i",
+		probe{"internal/tests", "^TestFailover_FirstAddressIsUsed$", ""},
+	},
+	{
+		"the order of addresses makes another route", "route/route.go",
+		"return strings.Compare(a.Address, b.Address) })", "return 0 * strings.Compare(a.Address, b.Address) })",
+		routeProbe("TestRoute_EqualAsASet"),
+	},
+	{
+		"IPv6 addresses are left out", "route/dns.go",
+		"LookupNetIP(ctx, \"ip\", host)", "LookupNetIP(ctx, \"ip4\", host)",
+		probe{"internal/tests", "^TestDNS_EveryRecordIsAnAddress$", ""},
+	},
+	{
+		"each topic looks a name up for itself", "route/shared.go",
+		"s.call = c\n\t\tgo", "go",
+		probe{"internal/tests", "^TestDNS_TopicsShareALookup$", ""},
+	},
+	{
+		"a topic is looked up at every Publish", "publisher_resolve.go",
+		"if r := s.resolved.Load(); r != nil {\n\t\treturn r, nil", "if r := s.resolved.Load(); r != nil && !r.dynamic {\n\t\treturn r, nil",
+		probe{"internal/tests", "^TestPublisher_LooksATopicUpOnce$", ""},
+	},
+	{
+		"a failed lookup is not tried again", "publisher_lookup.go",
+		"if !errors.As(l.err, &failed) {", "if true || !errors.As(l.err, &failed) {",
+		probe{"internal/tests", "^TestPublisher_WaitsForTheDNS$", ""},
+	},
+}

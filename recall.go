@@ -1,0 +1,36 @@
+package buffstreams
+
+// recall gives back the messages of streams that were revoked and that no handler has: their publishers send them
+// elsewhere. Those in the channel that stay keep their order.
+func (p *pump) recall() {
+	var unread []flight
+	kept := p.inFlight[:0]
+	i := 0
+	for len(p.out) > 0 || i < len(p.inFlight) {
+		select {
+		case msg := <-p.out:
+			for ; p.inFlight[i].msg != msg; i++ { // the channel is in the same order: handlers have these
+				kept = append(kept, p.inFlight[i])
+			}
+			unread = append(unread, p.inFlight[i])
+			i++
+		default:
+			kept = append(kept, p.inFlight[i:]...)
+			i = len(p.inFlight)
+		}
+	}
+	var back []flight
+	for _, f := range unread {
+		if f.ctx.delivery.Revoked() {
+			back = append(back, f)
+			continue
+		}
+		p.out <- f.msg // only this goroutine sends, and there is room for all in flight
+		kept = append(kept, f)
+	}
+	clear(p.inFlight[len(kept):])
+	p.inFlight = kept
+	for _, f := range back {
+		p.giveBack(f.ctx.end())
+	}
+}

@@ -1,0 +1,186 @@
+package route
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// ready returns n candidates that are ready.
+func ready(n int) []Candidate {
+	candidates := make([]Candidate, n)
+	for i := range candidates {
+		candidates[i] = Candidate{Member: Member{Address: fmt.Sprintf("10.0.0.%d:1", i), Attributes: Attributes{Weight: 1}}, State: Ready}
+	}
+	return candidates
+}
+
+func TestUsable_PrefersReadyRoomyAndPrompt(t *testing.T) {
+	c := ready(4)
+	require.Equal(t, []int{0, 1, 2, 3}, Usable(nil, c))
+	c[0].State = Failed
+	require.Equal(t, []int{1, 2, 3}, Usable(nil, c))
+	c[1].Full = true
+	require.Equal(t, []int{2, 3}, Usable(nil, c))
+	c[2].Slow = true
+	require.Equal(t, []int{3}, Usable(nil, c))
+	c[3].State = Draining
+	require.Equal(t, []int{2}, Usable(nil, c), "a slow one is better than a full one")
+	c[2].State = Connecting
+	require.Equal(t, []int{1}, Usable(nil, c), "a full one is better than none")
+	c[1].State = Idle
+	require.Empty(t, Usable(nil, c))
+}
+
+func TestUsable_LowestPriorityFirst(t *testing.T) {
+	c := ready(4)
+	c[0].Priority, c[1].Priority, c[2].Priority, c[3].Priority = 2, 1, 1, 0
+	require.Equal(t, []int{3}, Usable(nil, c))
+	c[3].State = Failed
+	require.Equal(t, []int{1, 2}, Usable(nil, c))
+	c[1].Full, c[2].Full = true, true
+	require.Equal(t, []int{1, 2}, Usable(nil, c), "the next priority is for addresses that are not there")
+	c[1].State, c[2].State = Failed, Failed
+	require.Equal(t, []int{0}, Usable(nil, c))
+	c[1].Fresh, c[1].State = true, Connecting
+	require.Empty(t, Usable(nil, c), "one of a lower priority may come soon")
+}
+
+func TestFailover_LowestPriorityThatIsReady(t *testing.T) {
+	c := ready(3)
+	c[0].Priority, c[1].Priority, c[2].Priority = 1, 0, 2
+	require.Equal(t, 1, PickFailover(None, c))
+	c[1].State = Failed
+	require.Equal(t, 0, PickFailover(1, c))
+	c[0].State = Draining
+	require.Equal(t, 2, PickFailover(0, c))
+	c[2].State = Failed
+	require.Equal(t, None, PickFailover(2, c))
+}
+
+func TestFailover_GoesBackAfterAStableWhile(t *testing.T) {
+	c := ready(2)
+	c[1].Priority = 1
+	require.Equal(t, 1, PickFailover(1, c), "the first is there again, but not for long")
+	c[0].Stable = true
+	require.Equal(t, 0, PickFailover(1, c))
+}
+
+func TestFailover_StaysAmongEquals(t *testing.T) {
+	c := ready(3)
+	for i := range c {
+		c[i].Stable = true
+	}
+	require.Equal(t, 2, PickFailover(2, c))
+	c[0], c[2] = c[2], c[0]
+	require.Equal(t, "10.0.0.0:1", c[PickFailover(None, c)].Address, "the same one everywhere")
+}
+
+func TestFailover_WaitsForAnAttemptThatMaySucceed(t *testing.T) {
+	c := ready(2)
+	c[1].Priority = 1
+	c[0].State, c[0].Fresh = Connecting, true
+	require.Equal(t, None, PickFailover(None, c))
+	require.Equal(t, 1, PickFailover(1, c), "but not where another one is in use")
+	c[0].Fresh = false
+	require.Equal(t, 1, PickFailover(None, c))
+}
+
+func TestRoundRobin_SharesEvenly(t *testing.T) {
+	c := ready(3)
+	var got []int
+	for turn := range uint64(6) {
+		got = append(got, PickRoundRobin(turn, c, []int{0, 1, 2}))
+	}
+	require.Equal(t, []int{0, 1, 2, 0, 1, 2}, got)
+	require.Equal(t, None, PickRoundRobin(1, c, nil))
+}
+
+// TestRoundRobin_SharesByWeight: in proportion, and not in one run each.
+func TestRoundRobin_SharesByWeight(t *testing.T) {
+	c := ready(3)
+	c[0].Weight, c[1].Weight, c[2].Weight = 60, 30, 10
+	counts, last, run, longest := [3]int{}, None, 0, 0
+	for turn := range uint64(1000) {
+		i := PickRoundRobin(turn, c, []int{0, 1, 2})
+		counts[i]++
+		if i == last {
+			run++
+		} else {
+			last, run = i, 1
+		}
+		longest = max(longest, run)
+	}
+	require.Equal(t, [3]int{600, 300, 100}, counts)
+	require.Less(t, longest, 10)
+}
+
+func TestLeastPending_TheOneOfTwoWithLess(t *testing.T) {
+	c := ready(2)
+	c[0].Pending, c[1].Pending = 5, 3
+	for a := range uint64(4) {
+		require.Equal(t, 1, PickLeastPending(a, a+1, c, []int{0, 1}))
+	}
+	c[1].Pending, c[0].Weight = 6, 2
+	require.Equal(t, 0, PickLeastPending(1, 0, c, []int{0, 1}), "twice the weight")
+	c[0].Pending = 13
+	require.Equal(t, 1, PickLeastPending(0, 0, c, []int{0, 1}))
+	require.Equal(t, 0, PickLeastPending(7, 9, c, []int{0}))
+	require.Equal(t, None, PickLeastPending(7, 9, c, nil))
+}
+
+// TestLeastPending_LooksAtTwoOfMany, each as often as the others.
+func TestLeastPending_LooksAtTwoOfMany(t *testing.T) {
+	const n, rounds = 5, 50000
+	c, all := ready(n), []int{0, 1, 2, 3, 4}
+	dice, counts := rand.New(rand.NewPCG(3, 4)), [n]int{}
+	for range rounds {
+		counts[PickLeastPending(dice.Uint64(), dice.Uint64(), c, all)]++
+	}
+	for _, count := range counts {
+		require.InDelta(t, rounds/n, count, rounds/n*0.1)
+	}
+	c[3].Pending = 1
+	counts = [n]int{}
+	for range rounds {
+		counts[PickLeastPending(dice.Uint64(), dice.Uint64(), c, all)]++
+	}
+	require.Zero(t, counts[3], "the other one of two has less")
+}
+
+// TestHash_DependsOnTheSetAlone, not on the order of its addresses.
+func TestHash_DependsOnTheSetAlone(t *testing.T) {
+	addresses := []string{"a:1", "b:1", "c:1", "d:1", "e:1"}
+	want, members := AssignSlots(membersOf(addresses...)), membersOf(addresses...)
+	for range 20 {
+		rand.Shuffle(len(addresses), func(i, j int) { addresses[i], addresses[j] = addresses[j], addresses[i] })
+		shuffled := membersOf(addresses...)
+		for slot, owner := range AssignSlots(shuffled) {
+			require.Equal(t, members[want[slot]].Address, shuffled[owner].Address)
+		}
+	}
+}
+
+func TestHash_SharesByWeight(t *testing.T) {
+	members := membersOf("a:1", "b:1", "c:1")
+	members[0].Weight = 2
+	counts := [3]int{}
+	for _, owner := range AssignSlots(members) {
+		counts[owner]++
+	}
+	require.InDelta(t, Slots/2, counts[0], Slots*0.08)
+	require.InDelta(t, Slots/4, counts[1], Slots*0.08)
+}
+
+func TestHash_KeysSpreadOverTheSlots(t *testing.T) {
+	counts := [Slots]int{}
+	const keys = Slots * 100
+	for i := range keys {
+		counts[Slot(fmt.Sprintf("user-%d", i))]++
+	}
+	for _, count := range counts {
+		require.InDelta(t, 100, count, 60)
+	}
+}

@@ -1,0 +1,72 @@
+package route
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestStatic_LongestPrefixWins(t *testing.T) {
+	s := Static{
+		"*": {Name: "all"}, "commands.*": {Name: "commands"}, "commands.orders.*": {Name: "orders"}, "commands.orders.new": {Name: "new"},
+	}
+	for topic, want := range map[string]string{
+		"x": "all", "commands": "all", "commands.": "commands", "commands.a": "commands", "commands.orders.a": "orders",
+		"commands.orders.new": "new", "commands.orders.new.a": "orders", "commands.*": "commands",
+	} {
+		got, err := s.Resolve(t.Context(), topic)
+		require.NoError(t, err)
+		require.Equal(t, want, got.Name, topic)
+	}
+	_, err := Static{"a.*": {}}.Resolve(t.Context(), "b")
+	require.ErrorIs(t, err, ErrNoRoute)
+}
+
+func TestPrefixes_AskTheResolverOfTheEntry(t *testing.T) {
+	failed := errors.New("no")
+	p := Prefixes{"a.*": To("a:1"), "a.b.*": Func(func(_ context.Context, topic string) (Route, error) { return Route{Name: topic}, failed })}
+	got, err := p.Resolve(t.Context(), "a.x")
+	require.NoError(t, err)
+	require.Equal(t, []string{"a:1"}, got.Addresses)
+	got, err = p.Resolve(t.Context(), "a.b.c")
+	require.ErrorIs(t, err, failed)
+	require.Equal(t, "a.b.c", got.Name)
+	_, err = p.Resolve(t.Context(), "b")
+	require.ErrorIs(t, err, ErrNoRoute)
+}
+
+func TestRoute_EqualAsASet(t *testing.T) {
+	attributes := map[string]Attributes{"a:1": {Priority: 1}}
+	r := Route{Addresses: []string{"a:1", "b:1"}, Attributes: attributes}
+	require.True(t, r.Equal(Route{Addresses: []string{"b:1", "a:1", "b:1"}, Attributes: attributes}))
+	require.False(t, r.Equal(Route{Addresses: []string{"a:1"}, Attributes: attributes}))
+	require.False(t, r.Equal(Route{Addresses: []string{"a:1", "b:1"}, Attributes: map[string]Attributes{"a:1": {Priority: 2}}}))
+	require.False(t, r.Equal(Route{Addresses: []string{"a:1", "b:1"}, Attributes: attributes, HashKey: "k"}))
+	list := Route{Addresses: []string{"a:1", "b:1"}}
+	require.False(t, list.Equal(Route{Addresses: []string{"b:1", "a:1"}}), "the order of a list is Failover's priority")
+	list.Policy = RoundRobin
+	require.True(t, list.Equal(Route{Addresses: []string{"b:1", "a:1"}, Policy: RoundRobin}))
+	groups := Route{Policy: All, Groups: []Route{{Addresses: []string{"a:1"}}}}
+	require.True(t, groups.Equal(groups.Clone()))
+	require.False(t, groups.Equal(Route{Policy: All, Groups: []Route{{Addresses: []string{"b:1"}}}}))
+}
+
+func TestRoute_Validate(t *testing.T) {
+	a := []string{"a:1"}
+	for name, r := range map[string]Route{
+		"no address":       {},
+		"policy":           {Addresses: a, Policy: policies},
+		"negative policy":  {Addresses: a, Policy: -1},
+		"groups and not":   {Addresses: a, Policy: All, Groups: []Route{{Addresses: a}}},
+		"groups without":   {Policy: Hash, Groups: []Route{{Addresses: a}}},
+		"empty group":      {Policy: All, Groups: []Route{{}}},
+		"group of all":     {Policy: All, Groups: []Route{{Addresses: a, Policy: All}}},
+		"group with name":  {Policy: All, Groups: []Route{{Addresses: a, Name: "n"}}},
+		"negative weights": {Addresses: a, Attributes: map[string]Attributes{"a:1": {Weight: -1}}},
+	} {
+		require.Error(t, r.Validate(), name)
+	}
+	require.NoError(t, Route{Policy: All, Groups: []Route{{Addresses: a, Policy: Hash}}}.Validate())
+}
