@@ -26,8 +26,8 @@ func (m *Manager) CloseListener(ctx context.Context, address string) error {
 }
 
 // Close hands over what the Manager holds, within CloseTimeout: what was published is received by its peers, and what was
-// received from publishers that are gone is handled by the subscriptions that are still there. Then it closes every listener
-// and every connection. What is left is reported by an *UndeliveredError and given to OnFailure. Publish calls that wait
+// received from publishers that are gone is handled by the subscriptions that are still there, whose handlers have as much
+// time. Then it closes every listener and every connection. What is left is reported by an *UndeliveredError and given to OnFailure. Publish calls that wait
 // return an error. Later and concurrent calls wait for the first and return the same.
 func (m *Manager) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), m.cfg.CloseTimeout)
@@ -144,6 +144,7 @@ func (m *Manager) closeListener(ctx context.Context, t netio.Target, left *lefto
 		return pool.ErrNotOpened
 	}
 	l := o.listener
+	defer context.AfterFunc(ctx, func() { m.subscriptions.expire(l) })()
 	drain(ctx, l)
 	poll(ctx, func() bool { return l.OnlyCopies() == 0 })
 	l.AwaitAnswers(ctx)
