@@ -89,7 +89,12 @@ func (s *subscription) fail(d dispatch.Delivery, msg *message.Message, reason er
 		s.subscriber.manager.failures.add(s.member.Topic().Name(), d.Message(), reason)
 	}
 	if cfg.OnFailure != nil {
-		if _, err := s.call(nameOnFailure, func() error { cfg.OnFailure(msg, reason); return nil }); err != nil {
+		returned, err := s.call(nameOnFailure, func() error { cfg.OnFailure(msg, reason); return nil })
+		switch {
+		case !returned: // it answers for nothing
+			s.giveBack(d)
+			return
+		case err != nil:
 			s.subscriber.logger.Error("OnFailure panicked", err, s.fields(watermill.LogFields{"message_uuid": uuid}))
 		}
 	}

@@ -52,6 +52,8 @@ func (m *Manager) closeWithin(ctx context.Context) error {
 
 // shutDown is Close, once.
 func (m *Manager) shutDown(ctx context.Context) error {
+	last, cancel := withGrace(ctx, lastGrace)
+	defer cancel()
 	m.mu.Lock()
 	listeners, senders, writers := maps.Clone(m.listeners), maps.Clone(m.senders), m.writers
 	m.mu.Unlock()
@@ -79,7 +81,7 @@ func (m *Manager) shutDown(ctx context.Context) error {
 	close(m.stop)
 	m.wg.Wait()
 	m.workers.Close()
-	all := []error{left.orNil(), m.plain.Close(), m.failures.await(ctx, "ManagerConfig.OnFailure")}
+	all := []error{left.orNil(), m.plain.Close(), m.failures.awaitUntil(last, "ManagerConfig.OnFailure")}
 	for err := range errs {
 		all = append(all, err)
 	}
@@ -160,6 +162,9 @@ func (m *Manager) closeListener(ctx context.Context, t netio.Target, left *lefto
 
 // endGrace is how long Close waits for the ends of subscriptions, and for acks to be written, when its time is over.
 const endGrace = 4 * closeGrace
+
+// lastGrace is how long Close goes on in all when its time is over, OnFailure included.
+const lastGrace = endGrace + closeGrace/2
 
 // drain drains a listener, which plain peers can hold up, or returns when ctx is done.
 func drain(ctx context.Context, l listener) {

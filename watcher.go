@@ -35,7 +35,9 @@ func (s *subscription) watch(f flight, slow *slow) {
 func (s *subscription) settle(d dispatch.Delivery) { s.inStore(func() { s.member.Settle(d) }) }
 
 // giveBack returns deliveries to their group.
-func (s *subscription) giveBack(ds ...dispatch.Delivery) { s.inStore(func() { s.member.Return(ds...) }) }
+func (s *subscription) giveBack(ds ...dispatch.Delivery) {
+	s.inStore(func() { s.member.Return(ds...) })
+}
 
 // endWatch makes room for another message.
 func (s *subscription) endWatch() {

@@ -88,14 +88,27 @@ func (w *world) checkCustody() {
 	}
 	for at, ms := range lost {
 		counted := at.l.counted
-		for _, l := range w.receivers[at.r].lives {
-			counted += l.counted
+		for r := range receiversOf(ms) {
+			for _, l := range w.receivers[r].lives {
+				counted += l.counted
+			}
 		}
 		if at.l.of.plan.Outbox {
 			counted += w.inBoxLocked(at.l.of)
 		}
 		w.checkReportedLocked(ms, counted)
 	}
+}
+
+// receiversOf returns the receivers that any of the messages can have gone to: a route may move.
+func receiversOf(ms []*msg) map[int]bool {
+	all := map[int]bool{}
+	for _, m := range ms {
+		for _, r := range m.to {
+			all[r] = true
+		}
+	}
+	return all
 }
 
 // checkReportedLocked holds the Closes of both sides to accounting for messages that were not handled: counted is what their errors
