@@ -215,7 +215,7 @@ func TestManager_CloseKnowsItsOwnSenders(t *testing.T) {
 func TestManager_CloseCountsWhatAStuckHandlerHas(t *testing.T) {
 	var left failures
 	h := newHouse(t, buffstreams.ManagerConfig{CloseTimeout: 100 * time.Millisecond, OnFailure: left.add})
-	messages := subscribe(t, h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) { c.CloseTimeout, c.MaxInFlight = time.Hour, 2 }), h.topic("a"))
+	messages := subscribe(t, h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) { c.CloseTimeout, c.MaxInFlight = 5*time.Second, 2 }), h.topic("a"))
 	publishAndLeave(t, h.topic("a"), 4)
 	stuck := receive(t, messages)
 	began := time.Now()

@@ -51,7 +51,7 @@ var custodyMutants = []mutant{
 	},
 	{
 		"a channel closes while others drain", "drain.go",
-		"if sub.isCancelled() && !sub.drained.Load() {", "if false {",
+		"if sub.isCancelled() && !sub.drained.Load() {", "if sub.isCancelled() && false {",
 		probe{"internal/tests", "^TestDrain_PoisonQueueOnTheSameManager$", ""},
 	},
 	{
