@@ -34,7 +34,7 @@ func (w *world) undrained(living bool) bool {
 func (w *world) servedLocked(m *msg) bool {
 	for _, r := range m.to {
 		l, some := w.receivers[r].life, false
-		if l == nil || l.ended() {
+		if l == nil || l.ended() || l.store != nil && l.store.failed.Load() { // it asks for nothing more
 			return false
 		}
 		for _, x := range l.topic(m.name()).subs {
