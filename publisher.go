@@ -193,6 +193,8 @@ func (p *Publisher) shutDown() error {
 	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.CloseTimeout)
 	defer cancel()
 	defer context.AfterFunc(ctx, p.cancel)()
+	last, stop := withGrace(ctx, lastGrace)
+	defer stop()
 	err := p.awaitCalls(ctx)
 	switch {
 	case p.relay != nil: // the outbox keeps what is not delivered
@@ -214,7 +216,7 @@ func (p *Publisher) shutDown() error {
 	for _, s := range senders {
 		s.OnRefused(p, nil)
 	}
-	if late := p.failures.await(ctx, "PublisherConfig.OnFailure"); late != nil {
+	if late := p.failures.awaitUntil(last, "PublisherConfig.OnFailure"); late != nil {
 		return errors.Join(err, late)
 	}
 	return err
