@@ -166,8 +166,11 @@ const endGrace = 4 * closeGrace
 // lastGrace is how long Close goes on in all when its time is over, OnFailure included.
 const lastGrace = endGrace + closeGrace/2
 
-// drain drains a listener, which plain peers can hold up, or returns when ctx is done.
+// drain drains a listener, which plain peers can hold up, or returns soon after ctx is done: what is not asked whether it keeps
+// its messages is taken for one that does.
 func drain(ctx context.Context, l listener) {
+	ctx, cancel := withGrace(ctx, closeGrace)
+	defer cancel()
 	drained := make(chan struct{})
 	go func() { // ends with the listener's Close at the latest
 		l.Drain()
