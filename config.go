@@ -177,7 +177,8 @@ type SubscriberConfig struct {
 	// it is through with those before. So of handlers that were not seen to work side by side, the last four wait for one
 	// another.
 	AckWaitTimeout time.Duration
-	// CloseTimeout bounds how long closing waits for handlers and callbacks; 0 means 5 s. What they have then goes back.
+	// CloseTimeout bounds how long closing waits for handlers and callbacks; 0 means 5 s. What they have then goes back. It
+	// bounds too how long a subscription whose context is cancelled goes on with messages whose publishers are gone.
 	CloseTimeout time.Duration
 	// MaxAttempts is how often a message is delivered before it has failed for good, MaxAge how long after it was received
 	// its last redelivery may be; 0 means without limit.
@@ -187,8 +188,8 @@ type SubscriberConfig struct {
 	// metadata keys of Watermill's poison queue. They then count as handled. While it fails, they are kept and tried again.
 	DeadLetter      message.Publisher
 	DeadLetterTopic string
-	// OnFailure is called for each message that failed for good, or cannot be decoded, and has no DeadLetter to go to; it
-	// is then rejected to its publisher. A message that cannot be decoded has its raw bytes as payload.
+	// OnFailure is called for each message that failed for good, or cannot be decoded, and has no DeadLetter to go to; when it
+	// returns, the message is rejected to its publisher. A message that cannot be decoded has its raw bytes as payload.
 	// It and DeadLetter are called on a goroutine of their own, with no lock held, and may block: the message counts in
 	// MaxInFlight meanwhile.
 	OnFailure func(msg *message.Message, reason error)

@@ -98,6 +98,18 @@ func (s *subscriptions) remove(sub *subscription) {
 	delete(s.all, sub)
 }
 
+// expire ends those at a listener at once: handlers that run have had their time, and what they have goes back.
+func (s *subscriptions) expire(l listener) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for sub := range s.all {
+		if sub.listener == l {
+			sub.close(time.Now())
+			sub.cancelBase()
+		}
+	}
+}
+
 // drained reports whether none that was cancelled still drains.
 func (s *subscriptions) drained() bool {
 	s.mu.Lock()

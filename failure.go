@@ -74,7 +74,7 @@ func (s *subscription) failAgain(d dispatch.Delivery, reason error) {
 }
 
 // fail ends a delivery whose message will not be handled: it publishes the message as a dead letter, or rejects it to
-// its publisher.
+// its publisher. If that is gone and OnFailure is not set, the Manager answers for the message.
 func (s *subscription) fail(d dispatch.Delivery, msg *message.Message, reason error) {
 	cfg := &s.subscriber.cfg
 	if cfg.DeadLetter != nil {
@@ -85,8 +85,16 @@ func (s *subscription) fail(d dispatch.Delivery, msg *message.Message, reason er
 	s.subscriber.logger.Info("Message rejected to its publisher", s.fields(watermill.LogFields{
 		"message_uuid": uuid, "err": reason,
 	}))
+	if cfg.OnFailure == nil && d.Unkept() {
+		s.subscriber.manager.failures.add(s.member.Topic().Name(), d.Message(), reason)
+	}
 	if cfg.OnFailure != nil {
-		if _, err := s.call(nameOnFailure, func() error { cfg.OnFailure(msg, reason); return nil }); err != nil {
+		returned, err := s.call(nameOnFailure, func() error { cfg.OnFailure(msg, reason); return nil })
+		switch {
+		case !returned: // it answers for nothing
+			s.giveBack(d)
+			return
+		case err != nil:
 			s.subscriber.logger.Error("OnFailure panicked", err, s.fields(watermill.LogFields{"message_uuid": uuid}))
 		}
 	}

@@ -119,6 +119,13 @@ const failureGrace = 400 * time.Millisecond
 
 // await waits until everything that was added was told, or ctx is done and failureGrace is over. The error names the hook that has not returned.
 func (q *failureQueue) await(ctx context.Context, name string) error {
+	longer, cancel := withGrace(ctx, failureGrace)
+	defer cancel()
+	return q.awaitUntil(longer, name)
+}
+
+// awaitUntil is await without a grace.
+func (q *failureQueue) awaitUntil(ctx context.Context, name string) error {
 	q.mu.Lock()
 	running := q.running
 	q.mu.Unlock()
@@ -129,13 +136,6 @@ func (q *failureQueue) await(ctx context.Context, name string) error {
 	case <-running:
 		return nil
 	case <-ctx.Done():
-	}
-	grace := time.NewTimer(failureGrace)
-	defer grace.Stop()
-	select {
-	case <-running:
-		return nil
-	case <-grace.C:
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()

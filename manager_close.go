@@ -29,8 +29,8 @@ func (m *Manager) CloseListener(ctx context.Context, address string) error {
 }
 
 // Close hands over what the Manager holds, within CloseTimeout: what was published is received by its peers, and what was
-// received from publishers that are gone is handled by the subscriptions that are still there. Then it closes every listener
-// and every connection. What is left is reported by an *UndeliveredError and given to OnFailure. Publish calls that wait
+// received from publishers that are gone is handled by the subscriptions that are still there, whose handlers have as much
+// time. Then it closes every listener and every connection. What is left is reported by an *UndeliveredError and given to OnFailure. Publish calls that wait
 // return an error. Later and concurrent calls wait for the first and return the same.
 func (m *Manager) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), m.cfg.CloseTimeout)
@@ -80,6 +80,8 @@ func (m *Manager) despiteHooks(ctx context.Context, end func() error) error {
 
 // shutDown is Close, once.
 func (m *Manager) shutDown(ctx context.Context) error {
+	last, cancel := withGrace(ctx, lastGrace)
+	defer cancel()
 	m.mu.Lock()
 	listeners, senders, writers := maps.Clone(m.listeners), m.sendersLocked(), m.writers
 	m.mu.Unlock()
@@ -107,7 +109,7 @@ func (m *Manager) shutDown(ctx context.Context) error {
 	close(m.stop)
 	m.wg.Wait()
 	m.workers.Close()
-	all := []error{left.orNil(), m.plain.Close(), m.failures.await(ctx, "ManagerConfig.OnFailure")}
+	all := []error{left.orNil(), m.plain.Close(), m.failures.awaitUntil(last, "ManagerConfig.OnFailure")}
 	for err := range errs {
 		all = append(all, err)
 	}
@@ -172,6 +174,7 @@ func (m *Manager) closeListener(ctx context.Context, t netio.Target, left *lefto
 		return pool.ErrNotOpened
 	}
 	l := o.listener
+	defer context.AfterFunc(ctx, func() { m.subscriptions.expire(l) })()
 	drain(ctx, l)
 	poll(ctx, func() bool { return l.OnlyCopies() == 0 })
 	l.AwaitAnswers(ctx)
@@ -188,8 +191,14 @@ func (m *Manager) closeListener(ctx context.Context, t netio.Target, left *lefto
 // endGrace is how long Close waits for the ends of subscriptions, and for acks to be written, when its time is over.
 const endGrace = 4 * closeGrace
 
-// drain drains a listener, which plain peers can hold up, or returns when ctx is done.
+// lastGrace is how long Close goes on in all when its time is over, OnFailure included.
+const lastGrace = endGrace + closeGrace/2
+
+// drain drains a listener, which plain peers can hold up, or returns soon after ctx is done: what is not asked whether it keeps
+// its messages is taken for one that does.
 func drain(ctx context.Context, l listener) {
+	ctx, cancel := withGrace(ctx, closeGrace)
+	defer cancel()
 	drained := make(chan struct{})
 	go func() { // ends with the listener's Close at the latest
 		l.Drain()

@@ -33,7 +33,8 @@ type ManagerConfig struct {
 	CloseTimeout time.Duration
 	// OnFailure is called for each message that was confirmed, or handed to the Manager by a Publisher that closed, and that
 	// Close leaves undelivered; err is ErrUndelivered. It is called too, with a *PeerError, for each message that a peer
-	// refuses while no Publisher to that address has an OnFailure, as when its Publisher has closed. It is called from one
+	// refuses while no Publisher to that address has an OnFailure, as when its Publisher has closed; and, with the reason, for
+	// each message that a Subscriber without an OnFailure rejects while its publisher is gone. It is called from one
 	// goroutine, with no lock held; Close waits for it.
 	OnFailure func(topic string, encoded []byte, err error)
 	// Ready holds back every topic that is listened for until it is closed: publishers wait, so that a start or restart

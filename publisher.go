@@ -197,6 +197,8 @@ func (p *Publisher) shutDown() error {
 	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.CloseTimeout)
 	defer cancel()
 	defer context.AfterFunc(ctx, p.cancel)()
+	last, stop := withGrace(ctx, lastGrace)
+	defer stop()
 	err := p.awaitCalls(ctx)
 	switch {
 	case p.relay != nil: // the outbox keeps what is not delivered
@@ -213,7 +215,7 @@ func (p *Publisher) shutDown() error {
 	}
 	p.cancel()
 	p.leaveAll()
-	if late := p.failures.await(ctx, "PublisherConfig.OnFailure"); late != nil {
+	if late := p.failures.awaitUntil(last, "PublisherConfig.OnFailure"); late != nil {
 		return errors.Join(err, late)
 	}
 	return err

@@ -52,8 +52,11 @@ func NewSubscriber(config SubscriberConfig, logger watermill.LoggerAdapter) (*Su
 	return s, nil
 }
 
-// Subscribe returns the messages of a topic. The channel is closed after Close, after ctx is done, or with the Manager.
-// The messages' contexts have the values of ctx, and are cancelled when their delivery ends.
+// Subscribe returns the messages of a topic. The channel is closed after Close, after ctx is done, or with the Manager:
+// when handlers have answered for what they have, or CloseTimeout is over. Until then messages that no connected publisher keeps
+// are still emitted, unless another subscription of the consumer group can have them. Channels of one Manager whose subscriptions
+// end together are closed together, each when its acks were written. The messages' contexts have the values of ctx, and are
+// cancelled when their delivery ends.
 func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
 	for {
 		t, l, err := s.topic(topic)
@@ -191,10 +194,10 @@ func (s *Subscriber) forget(sub *subscription) {
 	delete(s.subs, sub)
 }
 
-// Close ends every subscription: handlers that run may end within CloseTimeout, then their messages' contexts are
-// cancelled and the channels closed. What was not acked goes back to its consumer group. If the Manager is private, it goes
-// back to its publishers; what has none any more is handled first, within CloseTimeout, and what remains of it is reported
-// by an *UndeliveredError and given to OnFailure. Close returns soon after CloseTimeout at the latest; the error names
+// Close ends every subscription, as the end of its context does: handlers that run may end within CloseTimeout, and have what no
+// publisher keeps, then their messages' contexts are cancelled and the channels closed. What was not acked goes back to its
+// consumer group. If the Manager is private, it goes back to its publishers; what has none and was not handled is reported by an
+// *UndeliveredError and given to OnFailure. Close returns soon after CloseTimeout at the latest; the error names
 // callbacks, such as DeadLetter, that have not returned by then. Later and concurrent calls wait for the first and return
 // the same.
 func (s *Subscriber) Close() error {

@@ -185,3 +185,28 @@ func TestRemainder_ExpiryMayLeaveATopicUnused(t *testing.T) {
 		require.True(t, topic.Retire())
 	})
 }
+
+// What waits for its key when the last subscription ends is given to the next one once, not also as a copy.
+func TestRemainder_WhatWaitsForItsKeyIsGivenOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		topic, s := newTestTopic()
+		a := topic.Join("", quiet)
+		feed(t, topic, s, 1, 3)
+		a.Leave()
+		b := topic.Join("", quiet) // what a left is kept as copies, too
+		held := claim(t, b, takeToClaim(t, b, 1), "k", true)
+		claim(t, b, takeToClaim(t, b, 2), "k", false)
+		b.Return(held)
+		b.Leave()
+		c := topic.Join("", quiet)
+		for seq := uint64(1); seq <= 3; seq++ {
+			d := takeToClaim(t, c, seq)
+			if d.HasKey() || c.Claim(&d, "k") {
+				c.Settle(d)
+			}
+		}
+		takeNone(t, c)
+		require.Equal(t, seqRange(1, 3), s.reported())
+		topic.Close()
+	})
+}

@@ -1,10 +1,12 @@
 package flush
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -66,5 +68,36 @@ func TestFlusher_CloseWaitsForTheFlushThatWasKicked(t *testing.T) {
 		synctest.Wait()
 		require.EqualValues(t, 2, flushes.Load())
 		f.Close()
+	})
+}
+
+// Sync waits for a flush that has begun after it, not for the one that is under way.
+func TestFlusher_SyncWaitsForAFlushThatBeganAfterIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		block := make(chan struct{})
+		f := New(nil, func() { <-block })
+		f.Kick()
+		synctest.Wait()
+		var synced atomic.Int32
+		for range 2 {
+			go func() { // ends with the second flush
+				f.Sync(t.Context())
+				synced.Add(1)
+			}()
+		}
+		synctest.Wait()
+		block <- struct{}{}
+		synctest.Wait()
+		require.Zero(t, synced.Load())
+		block <- struct{}{}
+		synctest.Wait()
+		require.EqualValues(t, 2, synced.Load())
+
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		f.Sync(ctx) // nothing lets it end
+		close(block)
+		f.Close()
+		f.Sync(t.Context()) // nothing begins any more
 	})
 }

@@ -210,3 +210,49 @@ func TestManager_CloseKnowsItsOwnSenders(t *testing.T) {
 		})
 	}
 }
+
+// TestManager_CloseCountsWhatAStuckHandlerHas: its time is over with the Manager's, whatever its Subscriber would give it.
+func TestManager_CloseCountsWhatAStuckHandlerHas(t *testing.T) {
+	var left failures
+	h := newHouse(t, buffstreams.ManagerConfig{CloseTimeout: 100 * time.Millisecond, OnFailure: left.add})
+	messages := subscribe(t, h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) { c.CloseTimeout, c.MaxInFlight = 5*time.Second, 2 }), h.topic("a"))
+	publishAndLeave(t, h.topic("a"), 4)
+	stuck := receive(t, messages)
+	began := time.Now()
+	requireUndelivered(t, h.manager.Close(), "a", 4)
+	require.Less(t, time.Since(began), time.Second)
+	require.Equal(t, numbers(0, 4), left.got())
+	require.Error(t, stuck.Context().Err())
+	for msg := range messages {
+		require.Fail(t, "nothing more is emitted", "%s", msg.Payload)
+	}
+}
+
+// TestManager_HearsOfWhatIsRejectedWhenItsPublisherIsGone: the whole process of the publisher has ended.
+func TestManager_HearsOfWhatIsRejectedWhenItsPublisherIsGone(t *testing.T) {
+	for _, own := range []bool{false, true} {
+		t.Run(fmt.Sprintf("with an OnFailure of the Subscriber: %v", own), func(t *testing.T) {
+			var rejected failures
+			h := newHouse(t, buffstreams.ManagerConfig{OnFailure: rejected.add})
+			var told []string
+			messages := subscribe(t, h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) {
+				c.MaxAttempts = 1
+				if own {
+					c.OnFailure = func(msg *message.Message, _ error) { told = append(told, string(msg.Payload)) }
+				}
+			}), h.topic("a"))
+			publishAndLeave(t, h.topic("a"), 2)
+			receive(t, messages).Nack()
+			receive(t, messages).Ack()
+			require.NoError(t, h.manager.Close())
+			if own {
+				require.Equal(t, numbers(0, 1), told)
+				require.Empty(t, rejected.got())
+				return
+			}
+			require.Equal(t, numbers(0, 1), rejected.got())
+			var reason *buffstreams.AttemptsExhaustedError
+			require.ErrorAs(t, rejected.errs[0], &reason)
+		})
+	}
+}

@@ -2,7 +2,9 @@ package apisim
 
 import (
 	"fmt"
+	"regexp"
 	"runtime/debug"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -111,10 +113,23 @@ func (w *world) closeAll(proc *process, name string, n int, bound time.Duration,
 	}
 	for _, err := range r.errs {
 		if err != nil {
+			w.noteUntold(err)
 			return err
 		}
 	}
 	return nil
+}
+
+var untold = regexp.MustCompile(`OnFailure has not returned in time: (\d+) calls are left`)
+
+// noteUntold notes how many messages a Close has not given to an OnFailure that blocks: its error says so.
+func (w *world) noteUntold(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, found := range untold.FindAllStringSubmatch(err.Error(), -1) {
+		n, _ := strconv.Atoi(found[1])
+		w.untold += n
+	}
 }
 
 func text(err error) string {

@@ -65,7 +65,7 @@ func (w *world) checkAgainLocked(x *subscription, m *msg) {
 	case before.life == l:
 		w.violatedLocked(4, "a message that was acked is delivered once more to its group", "%v to %s of %s", m, g, l.proc.name)
 	case l.n == before.life.n+1 && before.life.how == "killed" && !before.by.ended.IsZero() && !before.by.ended.After(before.life.killed) &&
-		!w.faultyLocked() && w.aloneInLocked(before.life, x.topic):
+		!w.faultyLocked() && m.from.life.how != "killed" && w.aloneInLocked(before.life, x.topic):
 		w.violatedLocked(4, "a message acked before its channel was closed comes again, though the connection stood until then",
 			"%v to %s: acked at %v, channel closed at %v, killed at %v", m, g, before.at.Sub(w.began), before.by.ended.Sub(w.began), before.life.killed.Sub(w.began))
 	case l.n == before.life.n+1 && w.stoodLocked(before.life, m) && w.aloneInLocked(before.life, x.topic):

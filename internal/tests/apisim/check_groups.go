@@ -14,7 +14,7 @@ func (w *world) checkGroups() {
 	w.checkUnionsLocked()
 	w.checkDeclaredLocked()
 	for _, m := range w.messages {
-		if m.outcome != okay || m.dropped != "" || m.failed != "" || len(m.acks) == 0 || len(m.to) != 1 || w.ephemeral(m) {
+		if m.outcome != okay || m.dropped != "" || m.failed != "" || m.undelivered || len(m.acks) == 0 || len(m.to) != 1 || w.ephemeral(m) {
 			continue
 		}
 		lives := w.receivers[m.to[0]].lives
@@ -95,7 +95,7 @@ func (w *world) checkUnion(t *topicState, name string) {
 // checkDeclaredLocked holds declared groups, through all lives, to having had everything. The caller must hold mu.
 func (w *world) checkDeclaredLocked() {
 	for _, m := range w.messages {
-		if m.outcome != okay || m.dropped != "" || m.failed != "" || len(m.acks) == 0 || len(m.to) != 1 || w.ephemeral(m) || m.from.plan.Plain {
+		if m.outcome != okay || m.dropped != "" || m.failed != "" || m.undelivered || len(m.acks) == 0 || len(m.to) != 1 || w.ephemeral(m) || m.from.plan.Plain {
 			continue
 		}
 		r := w.receivers[m.to[0]]

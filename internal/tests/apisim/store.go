@@ -45,6 +45,7 @@ func (v *storeView) Save(states map[streamID]streamState) error {
 		time.Sleep(2 * time.Millisecond)
 	}
 	if w.rude("dedupe-panics", 1) && w.random(len(states)).IntN(4) == 0 {
+		v.failed.Store(true)
 		panic("apisim: dedupe store")
 	}
 	w.mu.Lock()

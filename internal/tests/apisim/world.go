@@ -33,6 +33,7 @@ type world struct {
 	failing    map[string]bool
 	gibberish  bool                 // unmarshaling has failed for a while
 	gated      map[string]time.Time // the gates that were ever closed, and until when
+	untold     int                  // messages of which a Close said that a hook did not get them
 	route      int                  // the receiver that the logical topic leads to
 	subs       []*subscription
 	delivered  int

@@ -42,4 +42,71 @@ var custodyMutants = []mutant{
 		"\t\ts.cfg.Refused(r)\n", "",
 		probe{"internal/tests", "^TestManager_HearsOfWhatIsRefusedWhenItsPublisherHasLeft$", ""},
 	},
+
+	// The drain of subscriptions that were cancelled.
+	{
+		"a cancelled subscription drains nothing", "drain.go",
+		"if !p.drains {", "if p.drains || !p.drains {",
+		probe{"internal/tests", "^TestDrain_UnderARouter$", ""},
+	},
+	{
+		"a channel closes while others drain", "drain.go",
+		"if sub.isCancelled() && !sub.drained.Load() {", "if sub.isCancelled() && false {",
+		probe{"internal/tests", "^TestDrain_PoisonQueueOnTheSameManager$", ""},
+	},
+	{
+		"a channel closes before its acks were written", "subscription.go",
+		"\tp.syncAcks()\n", "",
+		probe{"internal/tests", "^TestSubscription_AcksAreWrittenBeforeItsChannelCloses$", ""},
+	},
+	{
+		"what is nacked is not redelivered while it drains", "watcher.go",
+		"if !s.outlastsClose(d) {", "if true {",
+		probe{"internal/tests", "^TestDrain_NacksAreRedelivered$", ""},
+	},
+	{
+		"a stuck handler keeps what it has", "manager_close.go",
+		"\tdefer context.AfterFunc(ctx, func() { m.subscriptions.expire(l) })()\n", "",
+		probe{"internal/tests", "^TestManager_CloseCountsWhatAStuckHandlerHas$", ""},
+	},
+	{
+		"a rejection to a publisher that is gone goes nowhere", "failure.go",
+		"if cfg.OnFailure == nil && d.Unkept() {", "if false {",
+		probe{"internal/tests", "^TestManager_HearsOfWhatIsRejectedWhenItsPublisherIsGone$", ""},
+	},
+	{
+		"a member leaves all to one that drains too", "internal/dispatch/drain.go",
+		"other != m && !other.stopped && !other.draining", "other != m && !other.stopped",
+		dispatchProbe("TestDrain_LeavesEverythingToASuccessor"),
+	},
+	{
+		"a member that drains takes what a sender keeps", "internal/dispatch/drain.go",
+		"return d.Unkept() || toClaim && d.key == nil && !d.Again()", "return !d.Again()",
+		dispatchProbe("TestDrain_TakesOnlyWhatNoSenderKeeps"),
+	},
+	{
+		"the order of keys ends with the drain", "internal/dispatch/drain.go",
+		"return d.Unkept() || toClaim && d.key == nil && !d.Again()", "return d.Unkept()",
+		dispatchProbe("TestDrain_KeepsTheOrderOfKeys"),
+	},
+	{
+		"a member that drains is notified", "internal/dispatch/group.go",
+		"if !m.stopped && !m.draining {", "if !m.stopped {",
+		dispatchProbe("TestDrain_IsNotNotified"),
+	},
+	{
+		"the last ping overtakes the acks", "internal/acked/receiver/farewell.go",
+		"\tc.flusher.Sync(ctx)\n\tc.appendFarewell()\n", "\tc.appendFarewell()\n",
+		receiverProbe("TestReceiver_CloseWaitsUntilAcksAreRead"),
+	},
+	{
+		"a connection is closed before its peer has read the acks", "internal/acked/receiver/farewell.go",
+		"case <-time.After(farewellTime):", "case <-time.After(0):",
+		receiverProbe("TestReceiver_CloseWaitsUntilAcksAreRead"),
+	},
+	{
+		"a flush that has begun counts for those that wait", "internal/flush/flusher.go",
+		"\t\tsyncs := f.takeSyncs()\n\t\tf.flush()\n", "\t\tf.flush()\n\t\tsyncs := f.takeSyncs()\n",
+		probe{"internal/flush", "^TestFlusher_SyncWaitsForAFlushThatBeganAfterIt$", ""},
+	},
 }

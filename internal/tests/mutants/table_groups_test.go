@@ -188,6 +188,11 @@ var groupMutants = []mutant{
 		dispatchProbe("TestUnkept_HasNothingThatIsGivenAgain"),
 	},
 	{
+		"what waits for its key is given once more", "internal/dispatch/remainder.go",
+		"&& !keyed[d.pos()] {", "&& !(keyed[d.pos()] && false) {",
+		dispatchProbe("TestRemainder_WhatWaitsForItsKeyIsGivenOnce"),
+	},
+	{
 		"a Manager does not know its own senders", "manager_close.go",
 		"if dialed == bound || o.listener.Knows(s.Publisher()) {", "if dialed == bound {",
 		probe{"internal/tests", "^TestManager_CloseKnowsItsOwnSenders$", ""},
