@@ -9,7 +9,7 @@ GOLANGCI := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.
 LINT_CACHE = $(shell go env GOCACHE)/golangci-lint$(subst /,-,$(CURDIR))
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test_v test_short test_race test_faults test_stress test_reconnect guard sim apisim crash crash_outbox chaos hostile resources churn soak soak_suite mutants build wait bench bench_quick bench_self fmt vet lint fuzz generate demo
+.PHONY: help up test test_v test_short test_race test_faults test_stress test_reconnect guard sim apisim crash crash_outbox chaos hostile resources churn soak soak_suite mutants build wait bench bench_quick bench_self fmt vet lint fuzz generate demo release test_release test_clients
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z_]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -94,6 +94,17 @@ bench_quick: ## the same in two minutes, printed only
 
 bench_self: ## this transport alone
 	go test -run xxx -bench . ./framing ./pool ./internal/tests
+
+VERSION ?= v0.0.0-dry
+OUT ?= $(CURDIR)/release
+release: ## what a release of VERSION would be, in OUT: tags, module proxy, checksums, command; see CONTRIBUTING.md
+	scripts/release $(VERSION) $(OUT)
+
+test_release: ## a release, installed and used from its module proxy
+	go test -count=1 -v ./internal/tests/release
+
+test_clients: ## the clients in other languages beside this library and each other; SPEED=200000 measures them
+	go test -count=1 -v -timeout 10m ./internal/tests/clients
 
 demo: ## the main job, on the Go sources
 	go run ./cmd/buffstreams demo

@@ -52,13 +52,15 @@ class Topic {
   readonly wanting = new Set<Stream>(); // in order of asking
   private waiting: (() => void)[] = [];
   readonly name: string;
+  readonly window: number;
+  readonly windowBytes: number;
   room: number;
   roomBytes: number;
 
-  constructor(name: string, room: number, roomBytes: number) {
+  constructor(name: string, window: number, windowBytes: number) {
     this.name = name;
-    this.room = room;
-    this.roomBytes = roomBytes;
+    this.room = this.window = window;
+    this.roomBytes = this.windowBytes = windowBytes;
   }
 
   put(delivery: Delivery): void {
@@ -88,8 +90,10 @@ class Topic {
     for (const s of this.wanting) {
       if (!this.consumers || this.room < 1 || this.roomBytes < s.least) return;
       this.wanting.delete(s);
-      const messages = Math.min(Math.max(s.want, 1), Math.max(1, Math.floor(this.room / 2)));
-      s.grant(messages, Math.min(Math.max(s.wantBytes, s.least), Math.max(s.least, Math.floor(this.roomBytes / 2))));
+      s.share = Math.min(2 * s.share, 1 / 8); // of the window: one that goes on gets more each time
+      const messages = Math.max(s.want, Math.floor(this.window * s.share));
+      const bytes = Math.max(s.wantBytes, s.least, Math.floor(this.windowBytes * s.share));
+      s.grant(Math.min(messages, Math.max(1, this.room >> 1)), Math.min(bytes, Math.max(s.least, this.roomBytes >> 1)));
     }
   }
 }
@@ -110,6 +114,7 @@ class Stream {
   want = 0;
   wantBytes = 0;
   least = 0;
+  share = 1 / 512;
   readonly topic: Topic;
   base: number;
   changed: () => void;
@@ -503,7 +508,7 @@ export class Listener {
       s.next = sequence + 1;
       this.arrived(s, sequence, f.messages[sequence - f.first]!, size);
     }
-    if (s.want && !s.topic.wanting.size && s.granted - s.got < s.want / 2) s.topic.wanting.add(s); // one that goes on need not ask each time
+    if (s.want && !s.topic.wanting.size && s.granted - s.got < (s.topic.window * s.share) / 2) s.topic.wanting.add(s); // one that goes on need not ask each time
     s.topic.grant();
     this.mark(s);
   }

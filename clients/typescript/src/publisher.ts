@@ -219,6 +219,7 @@ export class Publisher {
       conn.socket.destroy();
     }
     clearInterval(this.ticker);
+    for (const s of streams()) this.giveUp(s, new Undelivered("buffstreams: the publisher closed"));
     if (left) throw new Undelivered(`buffstreams: ${left} messages to ${this.address} were not delivered`);
   }
 

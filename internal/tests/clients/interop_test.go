@@ -179,7 +179,7 @@ func TestClients_CutsAndKills(t *testing.T) {
 // Cuts alone double nothing, and neither does a subscriber that ends in order and another that takes its place.
 func TestClients_CutsDoubleNothing(t *testing.T) {
 	pairs(t, func(t *testing.T, from, to language) {
-		w := newWorld(t, from, to, 20)
+		w := newWorld(t, from, to, 10)
 		w.pump(func() bool { return w.net.left.Load() <= 0 }, true)
 		more := w.account.given + 300
 		w.pump(func() bool { return w.account.given >= more }, true)
@@ -198,7 +198,7 @@ func TestClients_CutsDoubleNothing(t *testing.T) {
 func TestClients_Speed(t *testing.T) {
 	count := os.Getenv("SPEED")
 	if count == "" {
-		count = "2000"
+		t.Skip("SPEED=200000 says how many messages to measure with")
 	}
 	for _, from := range languages() {
 		for _, to := range languages() {

@@ -59,8 +59,9 @@ class _Topic:
             if self.room < 1 or self.room_bytes < s.least:
                 return
             del self.wanting[s]
-            quota, quota_bytes = max(1, self.room // 2), max(s.least, self.room_bytes // 2)
-            s.grant(min(max(s.want, 1), quota), min(max(s.want_bytes, s.least), quota_bytes))
+            s.share = min(2 * s.share, 1 / 8)  # of the window: one that goes on gets more each time
+            messages, size = max(s.want, int(self.window * s.share)), max(s.want_bytes, int(self.window_bytes * s.share))
+            s.grant(min(messages, max(1, self.room // 2)), min(max(size, s.least), max(s.least, self.room_bytes // 2)))
 
 
 class _Stream:
@@ -73,6 +74,7 @@ class _Stream:
         self.settled: list[int] = []  # since the last Ack
         self.told = base
         self.leaving = self.kept = False  # released early; its sender keeps what it sent
+        self.share = 1 / 512
         self.granted = self.granted_bytes = self.got = self.got_bytes = self.want = self.want_bytes = self.least = 0
         self.dirty: Callable[[_Stream], None] = lambda s: None
 
@@ -416,7 +418,7 @@ class Listener:
                 continue
             s.unsettled[sequence] = delivery
             s.topic.put(delivery)
-        if s.want and not s.topic.wanting and s.granted - s.got < s.want // 2:
+        if s.want and not s.topic.wanting and s.granted - s.got < s.topic.window * s.share / 2:
             s.topic.wanting[s] = None  # a stream that goes on need not ask each time
         s.topic.grant()
         self._mark(s)

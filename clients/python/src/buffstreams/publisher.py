@@ -190,6 +190,8 @@ class Publisher:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for stream in list(self._streams.values()):
+            self._give_up(stream, Undelivered("buffstreams: the publisher closed"))
         if left:
             raise Undelivered(f"buffstreams: {left} messages to {self.address} were not delivered")
 
