@@ -4,7 +4,6 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -68,12 +67,4 @@ func testsIn(t *testing.T, dir string) map[string]bool {
 	}
 	require.NotEmpty(t, names)
 	return names
-}
-
-// read returns a file of the repository.
-func read(t *testing.T, path string) string {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join(root(t), path))
-	require.NoError(t, err)
-	return string(text)
 }

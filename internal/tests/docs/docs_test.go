@@ -2,6 +2,7 @@
 package docs
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,11 +23,29 @@ func root(t testing.TB) string {
 // run runs a command in the repository's root, and returns what it prints.
 func run(t testing.TB, name string, args ...string) string {
 	t.Helper()
+	out, err := try(t, name, args...)
+	require.NoError(t, err)
+	return out
+}
+
+// try is run for a command that may fail.
+func try(t testing.TB, name string, args ...string) (string, error) {
+	t.Helper()
 	cmd := exec.CommandContext(t.Context(), name, args...)
 	cmd.Dir = root(t)
 	var errs strings.Builder
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
-	require.NoError(t, err, "%s %v: %s", name, args, &errs)
-	return string(out)
+	if err != nil {
+		return string(out), fmt.Errorf("%s %v: %w: %s", name, args, err, &errs)
+	}
+	return string(out), nil
+}
+
+// read returns a file of the repository.
+func read(t testing.TB, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root(t), path))
+	require.NoError(t, err)
+	return string(text)
 }
