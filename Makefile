@@ -1,7 +1,7 @@
 # The modules of go.work.
-MODULES := ./... ./storage/... ./cmd/... ./cqrsx/... ./examples/... ./benchmarks/... ./internal/tests/...
+MODULES := ./... ./storage/... ./cmd/... ./cqrsx/... ./examples/... ./benchmarks/... ./internal/tests/... ./monitor/...
 # Those to run under the race detector: not what only compares peers, whose dependencies take minutes to compile for it.
-RACED := ./... ./storage/... ./cmd/... ./cqrsx/... ./examples/... ./benchmarks/outbox/... ./benchmarks/internal/durable ./benchmarks/internal/measure ./benchmarks/internal/recovery ./internal/tests/...
+RACED := ./... ./storage/... ./cmd/... ./cqrsx/... ./examples/... ./benchmarks/outbox/... ./benchmarks/internal/durable ./benchmarks/internal/measure ./benchmarks/internal/recovery ./internal/tests/... ./monitor/...
 GOBIN := $(CURDIR)/bin
 # The last golangci-lint that Go 1.25 compiles. The go command builds it once, and then has it in its cache.
 GOLANGCI := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.2
@@ -9,14 +9,14 @@ GOLANGCI := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.
 LINT_CACHE = $(shell go env GOCACHE)/golangci-lint$(subst /,-,$(CURDIR))
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test_v test_short test_race test_faults test_stress test_reconnect guard sim apisim crash crash_outbox chaos hostile resources churn soak soak_suite mutants build wait bench bench_quick bench_self fmt vet lint fuzz generate demo release test_release test_clients
+.PHONY: help up test test_v test_short test_race test_faults test_stress test_reconnect guard sim apisim crash crash_outbox chaos hostile resources churn soak soak_suite mutants build wait bench bench_quick bench_self fmt vet lint fuzz generate demo release test_release test_clients browser
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z_]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: ## nothing to start: there is no broker
 
-test: lint test_race test_reconnect test_faults guard ## everything that CI runs; docs/reliability.md has its budget
+test: lint test_race test_reconnect test_faults browser guard ## everything that CI runs; docs/reliability.md has its budget
 
 test_v: ## all tests under the race detector, each with its name
 	go test -race -v $(MODULES)
@@ -32,6 +32,11 @@ test_reconnect: ## the universal suite over a network that is cut; see the test 
 
 test_faults: ## what is too long for the race detector: simulations, chaos, hostile peers, files and resources that fail
 	go test -p 1 -timeout 12m ./internal/acked/receiver ./storage/outbox ./storage/dedupe ./internal/tests/hostile ./internal/tests/resources ./internal/tests/chaos ./internal/tests/apisim
+
+browser: ## the page of monitor/ in a real Chromium, with axe-core; installs both where it may, else the tests are skipped and say so
+	@command -v chromium chromium-browser google-chrome >/dev/null || { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null; } || echo "no Chromium, and it cannot be installed here"
+	@test -d internal/tests/browser/node_modules/axe-core || npm ci --silent --prefix internal/tests/browser || echo "no axe-core, and npm cannot install it here"
+	go test -count=1 -v -timeout 5m ./internal/tests/browser
 
 guard: ## no regression by half, by ratios to GoChannel and to one write a message
 	go test -p 1 ./benchmarks/compare ./benchmarks/internal/drive

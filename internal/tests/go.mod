@@ -7,6 +7,9 @@ require (
 	github.com/ThreeDotsLabs/watermill v1.5.1
 	github.com/buffstreams/watermill-buffstreams v0.0.0-00010101000000-000000000000
 	github.com/buffstreams/watermill-buffstreams/cqrsx v0.0.0-00010101000000-000000000000
+	github.com/buffstreams/watermill-buffstreams/monitor v0.0.0-00010101000000-000000000000
+	github.com/chromedp/cdproto v0.0.0-20250724212937-08a3db8b4327
+	github.com/chromedp/chromedp v0.14.2
 	github.com/miekg/dns v1.1.73
 	github.com/prometheus/client_golang v1.23.0
 	github.com/rs/zerolog v1.28.0
@@ -19,7 +22,12 @@ require (
 )
 
 require (
+	github.com/chromedp/sysutil v1.1.0 // indirect
 	github.com/go-chi/chi/v5 v5.2.2 // indirect
+	github.com/go-json-experiment/json v0.0.0-20250725192818-e39067aee2d2 // indirect
+	github.com/gobwas/httphead v0.1.0 // indirect
+	github.com/gobwas/pool v0.2.1 // indirect
+	github.com/gobwas/ws v1.4.0 // indirect
 	github.com/gogo/protobuf v1.3.2 // indirect
 	golang.org/x/net v0.57.0 // indirect
 )
@@ -58,3 +66,5 @@ replace github.com/buffstreams/watermill-buffstreams => ../..
 replace github.com/buffstreams/watermill-buffstreams/storage => ../../storage
 
 replace github.com/buffstreams/watermill-buffstreams/cqrsx => ../../cqrsx
+
+replace github.com/buffstreams/watermill-buffstreams/monitor => ../../monitor

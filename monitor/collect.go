@@ -1,0 +1,249 @@
+package monitor
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/store"
+)
+
+// Version is that of the JSON form of Stats. It grows when a field changes its meaning or goes; fields may be added
+// without that.
+const Version = 1
+
+// Stats is what /stats answers with. Source is the name in Config of what a row is of.
+type Stats struct {
+	Version       int            `json:"version"`
+	At            time.Time      `json:"at"`
+	Title         string         `json:"title"`
+	UptimeSeconds float64        `json:"uptime_seconds"` // of the Monitor
+	Ready         bool           `json:"ready"`
+	NotReady      []string       `json:"not_ready"`
+	Stuck         []Stuck        `json:"stuck"`     // the worst first
+	Addresses     []Address      `json:"addresses"` // that messages are published to
+	Listeners     []Listener     `json:"listeners"`
+	Subscriptions []Subscription `json:"subscriptions"`
+	Outboxes      []OutboxStats  `json:"outboxes"`
+	Memory        []Memory       `json:"memory"`
+	// LeftOff says how many rows the limit of the request left off, by the name of their list.
+	LeftOff map[string]int `json:"left_off,omitempty"`
+	Rates   Rates          `json:"rates"`
+}
+
+// Address is an address that messages are published to.
+type Address struct {
+	Source string `json:"source"`
+	buffstreams.AddressStats
+}
+
+// Listener is an address that is listened at, with its topics, their groups, and its peers.
+type Listener struct {
+	Source string `json:"source"`
+	buffstreams.ListenerStats
+}
+
+// Subscription is one of a Subscriber.
+type Subscription struct {
+	Source string `json:"source"`
+	buffstreams.SubscriptionStats
+}
+
+// OutboxStats is an outbox.
+type OutboxStats struct {
+	Source string `json:"source"`
+	store.OutboxStats
+}
+
+// Memory is what a Manager has taken of its budgets.
+type Memory struct {
+	Source string `json:"source"`
+	buffstreams.MemoryStats
+}
+
+// snapshot is everything at one time. Nothing of it may be changed: others may have the same slices.
+type snapshot struct {
+	at            time.Time
+	notReady      []string
+	addresses     []Address
+	listeners     []Listener
+	subscriptions []Subscription
+	outboxes      []OutboxStats
+	memory        []Memory
+}
+
+// sorted goes through a map in the order of its names.
+func sorted[T any](all map[string]T, f func(name string, value T)) {
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		f(name, all[name])
+	}
+}
+
+// gather asks everything for its Stats. Addresses and listeners of publishers and subscribers are left out where a Manager
+// that is shown has the same.
+func (m *Monitor) gather() snapshot {
+	s := snapshot{at: time.Now()}
+	known := map[string][]*buffstreams.AddressStats{} // by address
+	why := func(kind, name string, reasons []string) {
+		for _, reason := range reasons {
+			s.notReady = append(s.notReady, kind+" "+name+": "+reason)
+		}
+	}
+	sorted(m.cfg.Managers, func(name string, manager *buffstreams.Manager) {
+		stats := manager.Stats()
+		why("manager", name, stats.NotReady)
+		for i := range stats.Addresses {
+			a := &stats.Addresses[i]
+			s.addresses = append(s.addresses, Address{name, *a})
+			known[a.Address] = append(known[a.Address], a)
+		}
+		for i := range stats.Listeners {
+			s.listeners = append(s.listeners, Listener{name, stats.Listeners[i]})
+		}
+		s.memory = append(s.memory, Memory{name, stats.Memory})
+	})
+	sorted(m.cfg.Publishers, func(name string, p *buffstreams.Publisher) {
+		stats := p.Stats()
+		why("publisher", name, stats.NotReady)
+		for i := range stats.Addresses {
+			a := &stats.Addresses[i]
+			if !slices.ContainsFunc(known[a.Address], func(b *buffstreams.AddressStats) bool { return sameAddress(a, b) }) {
+				s.addresses = append(s.addresses, Address{name, *a})
+				known[a.Address] = append(known[a.Address], a)
+			}
+		}
+		if stats.Outbox != nil {
+			s.addOutbox(name, *stats.Outbox)
+		}
+	})
+	sorted(m.cfg.Subscribers, func(name string, sub *buffstreams.Subscriber) {
+		stats := sub.Stats()
+		why("subscriber", name, stats.NotReady)
+		for i := range stats.Listeners {
+			l := &stats.Listeners[i]
+			if !slices.ContainsFunc(s.listeners, func(k Listener) bool { return k.Bound == l.Bound }) {
+				s.listeners = append(s.listeners, Listener{name, *l})
+			}
+		}
+		for _, one := range stats.Subscriptions {
+			s.subscriptions = append(s.subscriptions, Subscription{name, one})
+		}
+	})
+	sorted(m.cfg.Outboxes, func(name string, o Outbox) { s.addOutbox(name, o.Stats()) })
+	for i := range s.outboxes {
+		if o := &s.outboxes[i]; o.Err != "" {
+			why("outbox", o.Source, []string{o.Err})
+		}
+	}
+	slices.Sort(s.notReady)
+	s.notReady = slices.Compact(s.notReady)
+	return s
+}
+
+// sameAddress tells one state that was looked at twice from those of two Managers that dial the same address.
+func sameAddress(a, b *buffstreams.AddressStats) bool {
+	return a.Since.Equal(b.Since) || a.Connects == b.Connects && a.Failures == b.Failures
+}
+
+// addOutbox adds an outbox unless it is there: publishers may share one.
+func (s *snapshot) addOutbox(name string, o store.OutboxStats) {
+	if !slices.ContainsFunc(s.outboxes, func(p OutboxStats) bool { return p.Name == o.Name }) {
+		s.outboxes = append(s.outboxes, OutboxStats{name, o})
+	}
+}
+
+// counters are what rates are made of. Keys are addresses, so that none counts twice.
+func (s snapshot) counters() map[string]counters {
+	all := map[string]counters{}
+	for i := range s.addresses {
+		a := &s.addresses[i]
+		key := "to " + a.Source + " " + a.Address
+		all[key] = counters{sent: a.Sent, settled: a.Settled}
+	}
+	for i := range s.listeners {
+		l := &s.listeners[i]
+		c := counters{received: l.Received}
+		for j := range l.Topics {
+			for _, g := range l.Topics[j].Groups {
+				c.handled += g.Settled
+			}
+		}
+		all["at "+l.Source+" "+l.Bound] = c
+	}
+	return all
+}
+
+// collect is what /stats shows, with up to limit rows in each list.
+func (m *Monitor) collect(limit int) Stats {
+	s := m.gather()
+	out := Stats{
+		Version: Version, At: s.at, Title: m.cfg.Title, UptimeSeconds: s.at.Sub(m.began).Seconds(),
+		Ready: len(s.notReady) == 0, NotReady: list(s.notReady), Stuck: list(m.stuck(s)),
+		LeftOff: map[string]int{}, Memory: list(s.memory), Rates: m.history.rates(),
+	}
+	out.NotReady = cut(out.LeftOff, "not_ready", out.NotReady, limit, nil)
+	out.Stuck = cut(out.LeftOff, "stuck", out.Stuck, limit, nil)
+	out.Addresses = cut(out.LeftOff, "addresses", list(s.addresses), limit, func(a, b Address) int {
+		return cmp.Or(-cmp.Compare(trouble(a.State), trouble(b.State)), -cmp.Compare(a.Pending, b.Pending))
+	})
+	out.Subscriptions = cut(out.LeftOff, "subscriptions", list(s.subscriptions), limit, func(a, b Subscription) int {
+		return -cmp.Compare(a.Slow, b.Slow)
+	})
+	out.Listeners = cut(out.LeftOff, "listeners", list(s.listeners), limit, nil)
+	for i := range out.Listeners {
+		l := &out.Listeners[i]
+		l.Topics = cut(out.LeftOff, "topics", list(l.Topics), limit, func(a, b buffstreams.TopicStats) int {
+			return -cmp.Compare(lag(a), lag(b))
+		})
+		l.Peers = cut(out.LeftOff, "peers", list(l.Peers), limit, nil)
+	}
+	out.Outboxes = cut(out.LeftOff, "outboxes", list(s.outboxes), limit, nil)
+	for i := range out.Outboxes {
+		o := &out.Outboxes[i]
+		o.Destinations = cut(out.LeftOff, "destinations", list(o.Destinations), limit, func(a, b store.DestinationStats) int {
+			return -cmp.Compare(a.Pending, b.Pending)
+		})
+	}
+	return out
+}
+
+// list is [] in JSON where it is empty, and a copy, as the caller sorts and cuts it.
+func list[T any](all []T) []T { return append([]T{}, all...) }
+
+// cut keeps limit rows, the worst by order, in the order in which they stood.
+func cut[T any](leftOff map[string]int, name string, all []T, limit int, order func(a, b T) int) []T {
+	if len(all) <= limit {
+		return all
+	}
+	leftOff[name] += len(all) - limit
+	if order == nil {
+		return all[:limit]
+	}
+	positions := make([]int, len(all))
+	for i := range positions {
+		positions[i] = i
+	}
+	slices.SortStableFunc(positions, func(i, j int) int { return order(all[i], all[j]) })
+	positions = positions[:limit]
+	slices.Sort(positions)
+	kept := make([]T, 0, limit)
+	for _, i := range positions {
+		kept = append(kept, all[i])
+	}
+	return kept
+}
+
+// trouble orders states.
+func trouble(state string) int {
+	return slices.Index([]string{"idle", "ready", "connecting", "draining", "gone", "failed"}, state)
+}
+
+// lag is that of a topic's worst group.
+func lag(t buffstreams.TopicStats) (most int) {
+	for _, g := range t.Groups {
+		most = max(most, g.Lag)
+	}
+	return most
+}
