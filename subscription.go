@@ -17,6 +17,7 @@ import (
 type subscription struct {
 	subscriber *Subscriber
 	topic      string
+	wireTopic  string // its name on the wire
 	member     *dispatch.Member
 	out        chan *message.Message
 
@@ -49,7 +50,7 @@ type subscription struct {
 // returns nil if the topic has ended.
 func newSubscription(ctx context.Context, s *Subscriber, topic string, t *dispatch.Topic, gone <-chan struct{}) *subscription {
 	sub := &subscription{
-		subscriber: s, topic: topic,
+		subscriber: s, topic: topic, wireTopic: t.Name(),
 		out: make(chan *message.Message, s.cfg.MaxInFlight), ctxDone: ctx.Done(),
 		wake: make(chan struct{}, 1), closing: make(chan struct{}), done: make(chan struct{}), pumpDone: make(chan struct{}),
 		handling: handling{timeout: s.cfg.AckWaitTimeout},
