@@ -18,6 +18,7 @@ const statsKept = time.Second
 type ManagerStats struct {
 	Version int       `json:"version"` // StatsVersion
 	At      time.Time `json:"at"`      // when it was collected
+	Closed  bool      `json:"closed,omitempty"`
 	// NotReady says why Ready would not return nil: one line for each reason.
 	NotReady  []string        `json:"not_ready,omitempty"`
 	Addresses []AddressStats  `json:"addresses"` // that messages were published to, in the order of their names

@@ -17,8 +17,11 @@ func (m *Manager) Stats() ManagerStats { return m.stats.get(m.collectStats) }
 
 func (m *Manager) collectStats(now time.Time) ManagerStats {
 	limit := m.cfg.Acked.MemoryLimit
+	m.mu.Lock()
+	closed := m.closed
+	m.mu.Unlock()
 	return ManagerStats{
-		Version: StatsVersion, At: now, NotReady: m.notReady(),
+		Version: StatsVersion, At: now, Closed: closed, NotReady: m.notReady(),
 		Addresses: m.addressStats(m.senders()), Listeners: m.listenerStats(nil),
 		Memory: MemoryStats{Limit: limit, Sending: limit - m.kept.Free(), Receiving: limit - m.held.Free()},
 	}

@@ -18,6 +18,7 @@ type subscription struct {
 	subscriber *Subscriber
 	topic      string
 	listener   listener
+	wireTopic  string // its name on the wire
 	member     *dispatch.Member
 	out        chan *message.Message
 
@@ -53,7 +54,7 @@ type subscription struct {
 // if the topic has ended.
 func newSubscription(ctx context.Context, s *Subscriber, topic string, t *dispatch.Topic, l listener) *subscription {
 	sub := &subscription{
-		subscriber: s, topic: topic, listener: l, drains: !t.IsEphemeral(), halted: make(chan struct{}),
+		subscriber: s, topic: topic, wireTopic: t.Name(), listener: l, drains: !t.IsEphemeral(), halted: make(chan struct{}),
 		out: make(chan *message.Message, s.cfg.MaxInFlight), ctxDone: ctx.Done(),
 		wake: make(chan struct{}, 1), closing: make(chan struct{}), done: make(chan struct{}), pumpDone: make(chan struct{}),
 		handling: handling{timeout: s.cfg.AckWaitTimeout},

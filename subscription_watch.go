@@ -16,7 +16,7 @@ func (s *subscription) handled(ds ...dispatch.Delivery) (e hooks.Handled) {
 	if !s.subscriber.manager.hooks.WatchesHandled() {
 		return e
 	}
-	e = hooks.Handled{Topic: s.topic, Group: s.subscriber.cfg.ConsumerGroup, Messages: len(ds)}
+	e = hooks.Handled{Topic: s.wireTopic, Group: s.subscriber.cfg.ConsumerGroup, Messages: len(ds)}
 	var oldest time.Time
 	for i := range ds {
 		oldest = earlier(oldest, ds[i].Received())
@@ -48,7 +48,7 @@ func (s *subscription) tell(call func(*hook.Set)) {
 func (s *subscription) noteRedelivered(attempt int, delay time.Duration) {
 	s.redelivered.Add(1)
 	s.tell(func(set *hook.Set) {
-		set.Redelivered(hooks.Redelivered{Topic: s.topic, Group: s.subscriber.cfg.ConsumerGroup, Attempt: attempt, Delay: delay})
+		set.Redelivered(hooks.Redelivered{Topic: s.wireTopic, Group: s.subscriber.cfg.ConsumerGroup, Attempt: attempt, Delay: delay})
 	})
 }
 
@@ -56,6 +56,6 @@ func (s *subscription) noteRedelivered(attempt int, delay time.Duration) {
 func (s *subscription) noteDead(to string, reason error) {
 	s.deadLettered.Add(1)
 	s.tell(func(set *hook.Set) {
-		set.DeadLettered(hooks.DeadLettered{Topic: s.topic, Group: s.subscriber.cfg.ConsumerGroup, To: to, Reason: reason})
+		set.DeadLettered(hooks.DeadLettered{Topic: s.wireTopic, Group: s.subscriber.cfg.ConsumerGroup, To: to, Reason: reason})
 	})
 }

@@ -50,7 +50,7 @@ type SettledHook interface{ OnSettled(e Settled) }
 
 // Handled is a run of messages that a subscription has settled, as its handlers have acked them.
 type Handled struct {
-	Topic    string // as it was subscribed to
+	Topic    string // on the wire, as everywhere here
 	Group    string // empty for a subscription without a group
 	Messages int
 	Bytes    int

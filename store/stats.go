@@ -7,8 +7,9 @@ import "time"
 type OutboxStats struct {
 	// Name is what the outbox calls itself, such as its directory.
 	Name string `json:"name"`
-	// Err says why the outbox takes nothing any more; empty: it works.
-	Err string `json:"err,omitempty"`
+	// Err says why the outbox takes nothing any more; empty: it works. Closed tells that it was closed.
+	Err    string `json:"err,omitempty"`
+	Closed bool   `json:"closed,omitempty"`
 	// Delivering tells that a publisher delivers what is in the outbox.
 	Delivering bool `json:"delivering"`
 	// Pending is the number of messages that are not settled, and Bytes what these count against the quota.

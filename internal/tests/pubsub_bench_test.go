@@ -18,7 +18,7 @@ import (
 func newPubSub(b *testing.B, confirm buffstreams.Confirm, inFlight int) *buffstreams.PubSub {
 	b.Helper()
 	ps, err := buffstreams.NewPubSub(buffstreams.PubSubConfig{
-		Manager:    buffstreams.ManagerConfig{},
+		Manager:    buffstreams.ManagerConfig{Hooks: benchHooks()},
 		Publisher:  buffstreams.PublisherConfig{Confirm: confirm},
 		Subscriber: buffstreams.SubscriberConfig{MaxInFlight: inFlight},
 	}, nil)

@@ -88,6 +88,7 @@ func (o *Outbox) totals() store.OutboxStats {
 	s := store.OutboxStats{
 		Name: o.cfg.Dir, Delivering: len(o.delivery) > 0, Bytes: o.index.bytes, QuotaBytes: o.cfg.QuotaBytes,
 	}
+	s.Closed = o.closed
 	if err := o.errLocked(); err != nil {
 		s.Err = err.Error()
 	}

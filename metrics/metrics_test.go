@@ -1,0 +1,213 @@
+package metrics
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+
+	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/hooks"
+	"github.com/buffstreams/watermill-buffstreams/storage/outbox"
+)
+
+// value returns a sample of a scrape: the sum of those that have the given labels.
+func value(t *testing.T, m prometheus.Gatherer, name string, labels map[string]string) (sum float64) {
+	t.Helper()
+	families, err := m.Gather()
+	require.NoError(t, err)
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+	samples:
+		for _, s := range f.GetMetric() {
+			for _, l := range s.GetLabel() {
+				if want, ok := labels[l.GetName()]; ok && want != l.GetValue() {
+					continue samples
+				}
+			}
+			switch {
+			case s.GetCounter() != nil:
+				sum += s.GetCounter().GetValue()
+			case s.GetGauge() != nil:
+				sum += s.GetGauge().GetValue()
+			default:
+				sum += float64(s.GetHistogram().GetSampleCount())
+			}
+		}
+	}
+	return sum
+}
+
+// A run with an outbox, a group that is stuck, a Nack and a peer that is away shows as it is.
+func TestMetrics_ShowARun(t *testing.T) {
+	m := New(Options{})
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(m)
+	manager, err := buffstreams.NewManager(buffstreams.ManagerConfig{Hooks: []hooks.Hook{m}, CloseTimeout: time.Second})
+	require.NoError(t, err)
+	m.Watch(manager)
+	dir := t.TempDir()
+	box, err := outbox.Open(outbox.Config{Dir: dir, Hooks: []hooks.Hook{m}})
+	require.NoError(t, err)
+	m.WatchOutbox(box)
+	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{
+		Manager: manager, ConsumerGroup: "billing", NackResendSleep: buffstreams.NoSleep, CloseTimeout: time.Second,
+	}, nil)
+	require.NoError(t, err)
+	out, err := sub.Subscribe(context.Background(), "127.0.0.1:0/orders")
+	require.NoError(t, err)
+	addr, err := sub.Addr("127.0.0.1:0/orders")
+	require.NoError(t, err)
+	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{Manager: manager, Outbox: box, CloseTimeout: time.Second}, nil)
+	require.NoError(t, err)
+	topic := addr.String() + "/orders"
+	for range 3 {
+		require.NoError(t, pub.Publish(topic, message.NewMessage(watermill.NewUUID(), []byte("order"))))
+	}
+	away := closedPort(t)
+	require.NoError(t, pub.Publish(away+"/orders", message.NewMessage(watermill.NewUUID(), []byte("order"))))
+	(<-out).Nack()
+	(<-out).Ack()
+	stuck := <-out
+
+	is := func(want float64, name string, labels ...string) {
+		t.Helper()
+		by := map[string]string{}
+		for i := 0; i < len(labels); i += 2 {
+			by[labels[i]] = labels[i+1]
+		}
+		require.Eventually(t, func() bool { return value(t, registry, name, by) == want }, 10*time.Second, 50*time.Millisecond,
+			"%s%v: %v", name, by, want)
+	}
+	is(1, "buffstreams_connections_total", "address", addr.String())
+	is(1, "buffstreams_accepted_total")
+	is(3, "buffstreams_sent_messages_total", "address", addr.String())
+	is(3, "buffstreams_received_messages_total", "topic", "orders")
+	is(1, "buffstreams_handled_messages_total", "topic", "orders", "group", "billing")
+	is(1, "buffstreams_handle_seconds")
+	is(1, "buffstreams_redelivered_total", "group", "billing")
+	is(1, "buffstreams_settled_messages_total", "address", addr.String())
+	is(2, "buffstreams_group_lag_messages", "group", "billing")
+	is(1, "buffstreams_group_in_flight_messages")
+	is(1, "buffstreams_address_state", "address", addr.String(), "state", "ready")
+	is(1, "buffstreams_address_state", "address", away, "state", "failed")
+	is(0, "buffstreams_dials_total", "address", addr.String(), "result", "failed")
+	is(4, "buffstreams_outbox_appended_messages_total")
+	is(4, "buffstreams_outbox_appends_total", "result", "ok")
+	is(2, "buffstreams_outbox_pending_messages", "destination", addr.String())
+	is(1, "buffstreams_outbox_pending_messages", "destination", away)
+	require.Positive(t, value(t, registry, "buffstreams_dials_total", map[string]string{"result": "failed"}))
+	require.Positive(t, value(t, registry, "buffstreams_group_oldest_unsettled_seconds", nil))
+	require.Positive(t, value(t, registry, "buffstreams_outbox_oldest_unsettled_seconds", map[string]string{"destination": away}))
+	require.Positive(t, value(t, registry, "buffstreams_outbox_sync_seconds", nil))
+	problems, err := testutil.GatherAndLint(registry)
+	require.NoError(t, err)
+	require.Empty(t, problems, "the names are as Prometheus wants them")
+
+	stuck.Ack()
+	require.NoError(t, pub.Close())
+	require.NoError(t, sub.Close())
+	_ = manager.Close()
+	require.NoError(t, box.Close())
+	is(0, "buffstreams_group_lag_messages")
+	require.Empty(t, m.managers)
+	require.Empty(t, m.outboxes)
+}
+
+// closedPort is an address at which nothing listens.
+func closedPort(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, ln.Close())
+	return ln.Addr().String()
+}
+
+// 10,000 topics, groups and peers make no more series than the configuration says, and no message is lost from the sums.
+func TestMetrics_SeriesAreBounded(t *testing.T) {
+	const most, n = 20, 10_000
+	m := New(Options{MaxLabels: most})
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(m)
+	s := buffstreams.ManagerStats{}
+	listener := buffstreams.ListenerStats{Address: "l"}
+	for i := range n {
+		name := fmt.Sprintf("n%d", i)
+		m.OnReceived(hooks.Received{Listener: "l", Topic: name, Messages: 1, Bytes: 1})
+		m.OnHandled(hooks.Handled{Topic: name, Group: name, Messages: 1})
+		m.OnSettled(hooks.Settled{Address: name, Topic: name, Messages: 1})
+		m.OnDialed(hooks.Dialed{Address: name})
+		m.OnOutboxSynced(hooks.OutboxSynced{Outbox: name})
+		s.Addresses = append(s.Addresses, buffstreams.AddressStats{Address: name, State: "ready", Pending: 1})
+		listener.Topics = append(listener.Topics, buffstreams.TopicStats{Topic: name, Groups: []buffstreams.GroupStats{{Group: name, Lag: 1}}})
+	}
+	s.Listeners = append(s.Listeners, listener)
+	registry.MustRegister(&fixed{m, s})
+
+	families, err := registry.Gather()
+	require.NoError(t, err)
+	series := map[string]int{}
+	for _, f := range families {
+		series[f.GetName()] = len(f.GetMetric())
+	}
+	for name, count := range series {
+		require.LessOrEqual(t, count, 2*(2*most+1), name)
+	}
+	require.EqualValues(t, n, value(t, registry, "buffstreams_received_messages_total", nil))
+	require.EqualValues(t, n, value(t, registry, "buffstreams_handled_messages_total", nil))
+	require.EqualValues(t, n, value(t, registry, "buffstreams_settled_messages_total", nil))
+	require.EqualValues(t, n, value(t, registry, "buffstreams_group_lag_messages", nil))
+	require.EqualValues(t, n, value(t, registry, "buffstreams_address_pending_messages", nil))
+	require.EqualValues(t, n-most, value(t, registry, "buffstreams_received_messages_total", map[string]string{"topic": Other}))
+	require.EqualValues(t, 1, value(t, registry, "buffstreams_received_messages_total", map[string]string{"topic": "n3"}))
+	require.LessOrEqual(t, len(*m.events.handled.known.Load()), 2*most)
+}
+
+// fixed collects a state that no Manager has.
+type fixed struct {
+	m     *Metrics
+	stats buffstreams.ManagerStats
+}
+
+func (*fixed) Describe(chan<- *prometheus.Desc) {}
+
+func (f *fixed) Collect(ch chan<- prometheus.Metric) {
+	g := newGauges(f.m.descs, f.m.labels)
+	g.addManager(f.stats)
+	g.send(ch)
+}
+
+// Every hook of the package is implemented: one that is forgotten would leave its series at 0.
+func TestMetrics_WatchEverything(t *testing.T) {
+	var m any = New(Options{})
+	_ = m.(interface {
+		hooks.DialedHook
+		hooks.ConnectedHook
+		hooks.LostHook
+		hooks.AcceptedHook
+		hooks.RefusedHook
+		hooks.MovedHook
+		hooks.ResolvedHook
+		hooks.ForgottenHook
+		hooks.SentHook
+		hooks.ReceivedHook
+		hooks.DuplicateHook
+		hooks.SettledHook
+		hooks.HandledHook
+		hooks.WindowFullHook
+		hooks.RedeliveredHook
+		hooks.DeadLetteredHook
+		hooks.RejectedHook
+		hooks.OutboxAppendedHook
+		hooks.OutboxSyncedHook
+	})
+}
