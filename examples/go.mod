@@ -8,6 +8,7 @@ require (
 	github.com/buffstreams/watermill-buffstreams/cqrsx v0.0.0-00010101000000-000000000000
 	github.com/buffstreams/watermill-buffstreams/storage v0.0.0-00010101000000-000000000000
 	github.com/lib/pq v1.12.3
+	github.com/stretchr/testify v1.12.1
 )
 
 require (
@@ -29,6 +30,7 @@ require (
 	github.com/pkg/errors v0.9.1 // indirect
 	github.com/sony/gobreaker v1.0.0 // indirect
 	go.etcd.io/bbolt v1.5.0 // indirect
+	go.yaml.in/yaml/v3 v3.0.5 // indirect
 	golang.org/x/sys v0.45.0 // indirect
 	google.golang.org/protobuf v1.36.12 // indirect
 )

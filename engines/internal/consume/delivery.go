@@ -1,0 +1,165 @@
+package consume
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/ThreeDotsLabs/watermill/message/router/middleware"
+
+	"github.com/buffstreams/watermill-buffstreams/engines/driver"
+)
+
+// emission is a message as a handler gets it.
+type emission struct {
+	item   *item
+	msg    *message.Message
+	cancel context.CancelFunc // of the message's context
+}
+
+// copyOf is a copy, so that what a handler does to its message is not in a redelivery.
+func copyOf(from *message.Message) *message.Message {
+	msg := message.NewMessage(from.UUID, slices.Clone(from.Payload))
+	maps.Copy(msg.Metadata, from.Metadata)
+	return msg
+}
+
+// offer returns what can be emitted now, and the channel for it; nil if there is nothing.
+func (s *subscription) offer() (chan<- *message.Message, *message.Message) {
+	if len(s.ready) == 0 || s.inFlight >= s.cfg.Settings.MaxInFlight {
+		return nil, nil
+	}
+	if s.next == nil {
+		it := s.ready[0]
+		ctx := s.handling
+		if it.delivery.ID != "" {
+			ctx = driver.WithID(ctx, it.delivery.ID)
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		s.next = &emission{item: it, msg: copyOf(it.delivery.Message), cancel: cancel}
+		s.next.msg.SetContext(ctx)
+	}
+	return s.out, s.next.msg
+}
+
+// emitted notes that the application has the message that was offered.
+func (s *subscription) emitted() {
+	e := s.next
+	s.next, s.ready[0] = nil, nil
+	s.ready = s.ready[1:]
+	e.item.attempts++
+	s.inFlight++
+	s.running++
+	s.tasks.Go(func() { s.await(e) }) // ends with the handler, or with handling
+}
+
+// await reports what the handler did.
+func (s *subscription) await(e *emission) {
+	defer e.cancel()
+	items := []*item{e.item}
+	select {
+	case <-e.msg.Acked():
+		s.report(event{acked, items})
+	case <-e.msg.Nacked():
+		s.report(event{nacked, items})
+	case <-s.handling.Done():
+	}
+}
+
+// apply changes the state by what happened.
+func (s *subscription) apply(e event) {
+	for _, it := range e.items {
+		switch e.kind {
+		case acked, buried:
+			s.running--
+			s.inFlight--
+			s.handled = append(s.handled, it)
+			s.release(it.key)
+		case nacked:
+			s.running--
+			s.refuse(it)
+		case due:
+			s.inFlight--
+			s.ready = append([]*item{it}, s.ready...) // it is the oldest of its key, and of its subscription mostly
+			s.dropOffer()
+		case settled:
+			s.busy = false
+			delete(s.held, it)
+		}
+	}
+}
+
+// dropOffer takes back an offer that is not at the head of the line any more.
+func (s *subscription) dropOffer() {
+	if s.next != nil {
+		s.next.cancel()
+		s.next = nil
+	}
+}
+
+// release lets the next message of a key go on.
+func (s *subscription) release(key string) {
+	if key == "" {
+		return
+	}
+	waiting := s.behind[key]
+	if len(waiting) == 0 {
+		delete(s.behind, key)
+		return
+	}
+	s.behind[key] = waiting[1:]
+	s.ready = append(s.ready, waiting[0])
+}
+
+// refuse deals with a message that was nacked.
+func (s *subscription) refuse(it *item) {
+	set := &s.cfg.Settings
+	if set.Attempts > 0 && it.attempts >= set.Attempts {
+		s.running++
+		s.tasks.Go(func() { s.bury(it) }) // ends when the dead letter is published, or with handling
+		return
+	}
+	delay := set.NackDelay
+	for i := 1; i < it.attempts && delay < set.NackDelayMax; i++ {
+		delay *= 2
+	}
+	it.again = time.AfterFunc(min(delay, set.NackDelayMax), func() { s.report(event{due, []*item{it}}) })
+}
+
+// bury publishes a dead letter, with the metadata of Watermill's poison queue, until that works.
+func (s *subscription) bury(it *item) {
+	msg := copyOf(it.delivery.Message)
+	msg.Metadata.Set(middleware.ReasonForPoisonedKey, "attempts exhausted")
+	msg.Metadata.Set(middleware.PoisonedTopicKey, s.topic)
+	pause := backoff{}
+	for s.handling.Err() == nil {
+		err := s.cfg.DeadLetter.Publish(s.cfg.Settings.DeadLetter, msg)
+		if err == nil {
+			s.report(event{buried, []*item{it}})
+			return
+		}
+		s.logger.Error("Cannot publish a dead letter; trying again", err, watermill.LogFields{"uuid": msg.UUID})
+		pause.wait(s.handling)
+	}
+}
+
+// extend keeps what is in hand from being given to others.
+func (s *subscription) extend() {
+	deliveries := make([]driver.Delivery, 0, len(s.held))
+	for it := range s.held {
+		deliveries = append(deliveries, it.delivery)
+	}
+	if len(deliveries) == 0 {
+		return
+	}
+	s.tasks.Go(func() { // ends within a third of RedeliverAfter
+		ctx, cancel := context.WithTimeout(s.handling, s.cfg.Settings.RedeliverAfter/3)
+		defer cancel()
+		if err := s.source.Extend(ctx, deliveries); err != nil && ctx.Err() == nil {
+			s.logger.Error("Cannot extend the time of messages in hand: others can get them too", err, nil)
+		}
+	})
+}

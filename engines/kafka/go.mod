@@ -1,0 +1,27 @@
+module github.com/buffstreams/watermill-buffstreams/engines/kafka
+
+go 1.25.0
+
+require (
+	github.com/ThreeDotsLabs/watermill v1.5.1
+	github.com/buffstreams/watermill-buffstreams/engines v0.0.0-00010101000000-000000000000
+	github.com/twmb/franz-go v1.21.7
+	github.com/twmb/franz-go/pkg/kadm v1.18.0
+	github.com/twmb/franz-go/pkg/kmsg v1.13.1
+)
+
+require (
+	github.com/buffstreams/watermill-buffstreams v0.0.0-00010101000000-000000000000 // indirect
+	github.com/google/uuid v1.6.0 // indirect
+	github.com/klauspost/compress v1.19.2 // indirect
+	github.com/lithammer/shortuuid/v3 v3.0.7 // indirect
+	github.com/oklog/ulid v1.3.1 // indirect
+	github.com/pierrec/lz4/v4 v4.1.26 // indirect
+	github.com/pkg/errors v0.9.1 // indirect
+	golang.org/x/crypto v0.50.0 // indirect
+)
+
+replace (
+	github.com/buffstreams/watermill-buffstreams => ../../
+	github.com/buffstreams/watermill-buffstreams/engines => ../
+)

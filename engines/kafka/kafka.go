@@ -1,0 +1,254 @@
+// Package kafka is the driver of Kafka: kafka://host:9092,host:9092. A topic is a topic, a group a consumer group; the order
+// key is the records' key.
+package kafka
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
+
+	"github.com/buffstreams/watermill-buffstreams/engines/driver"
+)
+
+const name = "kafka"
+
+// Driver opens Kafka.
+func Driver() driver.Spec {
+	parameters := []driver.Parameter{
+		{Name: "create", Help: "false: a topic that is not there is an error; default true"},
+		{Name: "partitions", Help: "of topics that are made; default the broker's"},
+		{Name: "replicas", Help: "of topics that are made; default the broker's"},
+		{Name: "min_insync_replicas", Help: "of topics that are made; default the broker's"},
+		{Name: "retention", Help: "how long topics that are made keep messages; default the broker's"},
+		{Name: "sasl", Help: "how the URL's user logs in: plain (default), scram-sha-256 or scram-sha-512"},
+	}
+	parameters = append(parameters, driver.SecretParameters("password", "password of the URL's user")...)
+	parameters = append(parameters, driver.TLSParameters()...)
+	return driver.Spec{
+		Name: name, Schemes: []string{"kafka", "kafka+tls"}, Parameters: parameters,
+		Cannot: map[string]string{
+			"confirm=enqueued": "it confirms what all replicas in sync have",
+			"confirm=handled":  "a topic does not tell its publishers what was handled",
+			"members":          "it keeps the order of keys with any number of members",
+		},
+		OpenBroker: open,
+	}
+}
+
+// broker is a producing client, and what is known of the topics.
+type broker struct {
+	cfg        *driver.Config
+	options    []kgo.Opt // of every client
+	client     *kgo.Client
+	admin      *kadm.Client
+	create     bool
+	partitions int
+	replicas   int
+	configs    map[string]*string
+
+	mu     sync.Mutex
+	topics map[string]topic // guarded by mu
+}
+
+// topic is a topic as it was found or made.
+type topic struct {
+	name string
+	id   string // stays the same for its life
+}
+
+func open(ctx context.Context, cfg *driver.Config) (driver.Broker, error) {
+	p := &cfg.Params
+	b := &broker{
+		cfg: cfg, topics: map[string]topic{}, configs: map[string]*string{}, create: p.Bool("create", true),
+		partitions: p.Int("partitions", -1, 1, 10000), replicas: p.Int("replicas", -1, 1, 100),
+	}
+	if n := p.Int("min_insync_replicas", 0, 1, 100); n > 0 {
+		b.configs["min.insync.replicas"] = kadm.StringPtr(strconv.Itoa(n))
+	}
+	if d := p.Duration("retention", 0); d > 0 {
+		b.configs["retention.ms"] = kadm.StringPtr(strconv.FormatInt(d.Milliseconds(), 10))
+	}
+	if cfg.MaxMessageSize > 0 {
+		b.configs["max.message.bytes"] = kadm.StringPtr(strconv.Itoa(cfg.MaxMessageSize + recordOverhead))
+	}
+	if cfg.URL.Path != "" && cfg.URL.Path != "/" {
+		return nil, fmt.Errorf("engines: kafka: the URL has a path, %.100q: topics are given to Publish and Subscribe", cfg.URL.Path)
+	}
+	secure, err := p.ClientTLS()
+	if err != nil {
+		return nil, err
+	}
+	if secure == nil && cfg.URL.Scheme == "kafka+tls" {
+		secure = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	b.options = []kgo.Opt{
+		kgo.SeedBrokers(cfg.Hosts...), kgo.ClientID("watermill-buffstreams"), kgo.MetadataMinAge(250 * time.Millisecond),
+		kgo.DialTimeout(5 * time.Second),
+	}
+	if secure != nil {
+		b.options = append(b.options, kgo.DialTLSConfig(secure))
+	}
+	login, err := b.login()
+	if err != nil {
+		return nil, err
+	}
+	if login != nil {
+		b.options = append(b.options, kgo.SASL(login))
+	}
+	if b.client, err = kgo.NewClient(append(b.options, b.producing()...)...); err != nil {
+		return nil, err
+	}
+	b.admin = kadm.NewClient(b.client)
+	if err := b.Check(ctx); err != nil {
+		b.client.Close()
+		return nil, err
+	}
+	return b, nil
+}
+
+// recordOverhead is what a batch of one record needs beside the message.
+const recordOverhead = 4096
+
+// producing are the options of the client that publishes: it has a producer id, so that its own retries duplicate nothing, and
+// goes on trying until the call that publishes gives up.
+func (b *broker) producing() []kgo.Opt {
+	return []kgo.Opt{
+		kgo.RequiredAcks(kgo.AllISRAcks()), kgo.ProducerLinger(0), kgo.MaxBufferedRecords(1 << 16), kgo.UnknownTopicRetries(10),
+		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), kgo.ProducerBatchCompression(kgo.NoCompression()),
+		kgo.ProducerBatchMaxBytes(int32(max(b.cfg.MaxMessageSize+recordOverhead, 1<<20))), //nolint:gosec // at most 1 GiB
+	}
+}
+
+// login is how the URL's user logs in, or nil.
+func (b *broker) login() (sasl.Mechanism, error) {
+	p, u := &b.cfg.Params, b.cfg.URL
+	mechanism := p.OneOf("sasl", "plain", "scram-sha-256", "scram-sha-512")
+	inURL := ""
+	if u.User != nil {
+		inURL, _ = u.User.Password()
+	}
+	user, password := u.User.Username(), p.Secret("password", inURL)
+	if err := p.Err(); err != nil || user == "" {
+		return nil, err
+	}
+	switch mechanism {
+	case "scram-sha-256":
+		return scram.Auth{User: user, Pass: password}.AsSha256Mechanism(), nil
+	case "scram-sha-512":
+		return scram.Auth{User: user, Pass: password}.AsSha512Mechanism(), nil
+	}
+	return plain.Auth{User: user, Pass: password}.AsMechanism(), nil
+}
+
+// Check returns nil if a broker answers.
+func (b *broker) Check(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	if err := b.client.Ping(ctx); err != nil {
+		return fmt.Errorf("engines: kafka: no broker answers: %w", err)
+	}
+	return nil
+}
+
+// requestTimeout bounds one request beside those that publish and fetch.
+const requestTimeout = 10 * time.Second
+
+func (b *broker) Close() error {
+	b.client.Close()
+	return nil
+}
+
+// legal are the bytes of topic names.
+func legal(c byte) bool { return driver.Word(c) || c == '.' }
+
+// topic finds a topic, and makes it where there is none and create allows that.
+func (b *broker) topic(ctx context.Context, asked string) (topic, error) {
+	if asked == "" {
+		return topic{}, errors.New("engines: kafka: the topic is empty")
+	}
+	b.mu.Lock()
+	t, ok := b.topics[asked]
+	b.mu.Unlock()
+	if ok {
+		return t, nil
+	}
+	t.name = driver.Escape(asked, legal)
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	found, err := b.find(ctx, t.name)
+	if errors.Is(err, kerr.UnknownTopicOrPartition) {
+		if !b.create {
+			return t, fmt.Errorf("engines: kafka: topic %s: %w", t.name, driver.ErrNoTopic)
+		}
+		_, err = b.admin.CreateTopic(ctx, int32(b.partitions), int16(b.replicas), b.configs, t.name) //nolint:gosec // small
+		if err == nil || errors.Is(err, kerr.TopicAlreadyExists) {
+			found, err = b.find(ctx, t.name)
+			for errors.Is(err, kerr.UnknownTopicOrPartition) && ctx.Err() == nil { // the brokers tell each other
+				time.Sleep(50 * time.Millisecond)
+				found, err = b.find(ctx, t.name)
+			}
+		}
+	}
+	if err != nil {
+		return t, fmt.Errorf("engines: kafka: topic %s: %w", t.name, err)
+	}
+	t.id = "kafka/" + found.ID.String() + "/"
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.topics[asked] = t
+	return t, nil
+}
+
+func (b *broker) find(ctx context.Context, topic string) (kadm.TopicDetail, error) {
+	topics, err := b.admin.ListTopics(ctx, topic)
+	if err != nil {
+		return kadm.TopicDetail{}, err
+	}
+	return topics[topic], topics[topic].Err
+}
+
+// Declare makes the topic, and where a new group begins with new messages its offsets.
+func (b *broker) Declare(ctx context.Context, asked, group string) error {
+	t, err := b.topic(ctx, asked)
+	if err != nil || group == "" || b.cfg.Start == driver.StartAll {
+		return err
+	}
+	return b.beginAtEnd(ctx, t.name, group)
+}
+
+// beginAtEnd commits the ends of the partitions that a group has no offsets of.
+func (b *broker) beginAtEnd(ctx context.Context, topic, group string) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	ends, err := b.admin.ListEndOffsets(ctx, topic)
+	if err != nil {
+		return err
+	}
+	known, err := b.admin.FetchOffsets(ctx, group)
+	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
+		return err
+	}
+	wanted := ends.Offsets()
+	for t, partitions := range known.Offsets() {
+		for p, o := range partitions {
+			if o.At >= 0 {
+				wanted.Delete(t, p)
+			}
+		}
+	}
+	if len(wanted[topic]) == 0 {
+		return nil
+	}
+	return b.admin.CommitAllOffsets(ctx, group, wanted)
+}

@@ -1,0 +1,213 @@
+package nats
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+
+	"github.com/buffstreams/watermill-buffstreams/engines/driver"
+)
+
+// The most that one batch holds. The server's own limit is 1000 messages.
+const (
+	defaultBatch = 500
+	maxBatch     = 1000
+	batchBytes   = 4 << 20
+)
+
+// The server's codes that are about one message or one batch.
+const (
+	codeBatchHasDuplicate jetstream.ErrorCode = 10201
+	codeMessageTooLarge   jetstream.ErrorCode = 10054
+	codeHeaderTooLarge    jetstream.ErrorCode = 10097
+)
+
+// atomicAttempts is how often a batch is refused before its messages are published one by one, so that each gets its own error.
+const atomicAttempts = 5
+
+// Publish stores messages in order: in batches of which all or nothing is stored, and one by one where the stream takes no
+// batches, or has part of one already. Each message has an ID within the call at least, so that what is published again after
+// a lost answer is stored once.
+func (b *broker) Publish(ctx context.Context, topic string, messages []*message.Message) error {
+	var s *stream
+	err := retry(ctx, func() (err error) {
+		s, err = b.stream(ctx, topic)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	encoded := make([]*nats.Msg, len(messages))
+	for i, msg := range messages {
+		encoded[i] = encode(s.subject, msg)
+	}
+	errs := make([]error, len(messages))
+	for from := 0; from < len(encoded); {
+		to := b.cut(encoded, from)
+		if err := b.publishPart(ctx, topic, s, encoded[from:to], errs[from:to]); err != nil {
+			for i := from; i < len(errs); i++ {
+				if errs[i] == nil {
+					errs[i] = err
+				}
+			}
+			break
+		}
+		from = to
+	}
+	return driver.NewPublishError(errs)
+}
+
+// cut returns the end of the batch that begins at from.
+func (b *broker) cut(messages []*nats.Msg, from int) int {
+	limit := b.cfg.Batch
+	if limit == 0 {
+		limit = defaultBatch
+	}
+	to, size := from, 0
+	for to < len(messages) && to-from < min(limit, maxBatch) && (to == from || size+messages[to].Size() <= batchBytes) {
+		size += messages[to].Size()
+		to++
+	}
+	return to
+}
+
+// publishPart publishes one batch. It returns an error if the rest of the call must not follow, and sets those of messages
+// that are refused for good.
+func (b *broker) publishPart(ctx context.Context, topic string, s *stream, messages []*nats.Msg, errs []error) error {
+	pause := backoff{}
+	if s.atomic && len(messages) > 1 {
+		for range atomicAttempts {
+			err := b.publishAtomic(ctx, messages)
+			if err == nil {
+				return nil
+			}
+			if isCode(err, codeBatchHasDuplicate) || errors.Is(err, nats.ErrMaxPayload) {
+				break
+			}
+			if !pause.wait(ctx) {
+				return err
+			}
+		}
+	}
+	for i, m := range messages {
+		err := retry(ctx, func() error {
+			err := b.publishOne(ctx, m)
+			if refusal(err) {
+				errs[i], err = &driver.RefusedError{Engine: name, Topic: topic, Err: err}, nil
+			}
+			return err
+		})
+		if err != nil {
+			for ; i < len(errs); i++ {
+				errs[i] = err
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// refusal reports whether an error is of the message.
+func refusal(err error) bool {
+	return errors.Is(err, nats.ErrMaxPayload) || isCode(err, codeMessageTooLarge) || isCode(err, codeHeaderTooLarge)
+}
+
+// publishOne publishes a message and waits for the stream's answer.
+func (b *broker) publishOne(ctx context.Context, m *nats.Msg) error {
+	for _, key := range []string{batchIDHeader, batchSequenceHeader, batchCommitHeader} {
+		delete(m.Header, key)
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	_, err := b.js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0))
+	if errors.Is(err, nats.ErrMaxPayload) {
+		err = fmt.Errorf("%w: %w", driver.ErrTooLarge, err)
+	}
+	return err
+}
+
+// The headers of atomic batches.
+const (
+	batchIDHeader       = "Nats-Batch-Id"
+	batchSequenceHeader = "Nats-Batch-Sequence"
+	batchCommitHeader   = "Nats-Batch-Commit"
+)
+
+// publishAtomic publishes messages of which all are stored, in their order, or none. Only the last one is answered.
+func (b *broker) publishAtomic(ctx context.Context, messages []*nats.Msg) error {
+	id := nuid.Next()
+	last := len(messages) - 1
+	for i, m := range messages {
+		m.Header[batchIDHeader] = []string{id}
+		m.Header[batchSequenceHeader] = []string{strconv.Itoa(i + 1)}
+		if i < last {
+			if err := b.nc.PublishMsg(m); err != nil {
+				return err
+			}
+		}
+	}
+	messages[last].Header[batchCommitHeader] = []string{"1"}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	answer, err := b.nc.RequestMsgWithContext(ctx, messages[last])
+	if err != nil {
+		return err
+	}
+	var ack struct {
+		Error  *jetstream.APIError `json:"error"`
+		Stream string              `json:"stream"`
+		Count  int                 `json:"count"`
+	}
+	if err := json.Unmarshal(answer.Data, &ack); err != nil {
+		return fmt.Errorf("engines: nats: the answer to a batch cannot be read: %w", err)
+	}
+	if ack.Error != nil {
+		return ack.Error
+	}
+	if ack.Stream == "" || ack.Count != len(messages) {
+		return fmt.Errorf("engines: nats: the stream confirmed %d of a batch of %d", ack.Count, len(messages))
+	}
+	return nil
+}
+
+// retry calls f until it returns nil, a refusal, or ctx is done.
+func retry(ctx context.Context, f func() error) error {
+	pause := backoff{}
+	for {
+		err := f()
+		if err == nil || final(err) || !pause.wait(ctx) {
+			return err
+		}
+	}
+}
+
+// final reports whether it is of no use to try again.
+func final(err error) bool {
+	var api *jetstream.APIError
+	return errors.Is(err, driver.ErrNoTopic) || errors.Is(err, nats.ErrConnectionClosed) ||
+		errors.As(err, &api) && api.Code == 400 && !isCode(err, codeBatchHasDuplicate)
+}
+
+// backoff waits longer each time, from 10 ms to 1 s.
+type backoff struct{ last time.Duration }
+
+// wait returns false if ctx is done.
+func (b *backoff) wait(ctx context.Context) bool {
+	b.last = min(max(2*b.last, 10*time.Millisecond), time.Second)
+	timer := time.NewTimer(b.last)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,166 @@
+package engines
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/buffstreams/watermill-buffstreams/engines/driver"
+	"github.com/buffstreams/watermill-buffstreams/store"
+)
+
+// Driver is the function Driver of a driver's package, such as nats.Driver.
+type Driver = func() driver.Spec
+
+// Options are what a URL cannot say. The zero value is valid.
+type Options struct {
+	// Drivers are the engines that can be opened, beside this library and GoChannel.
+	Drivers []Driver
+	// Logger takes what no caller is told of. Nil means watermill.NopLogger.
+	Logger watermill.LoggerAdapter
+	// OpenOutbox opens the outbox that a URL of this library names: outboxes.Open of engines/outboxes, or nil for none.
+	OpenOutbox func(dir string) (store.Outbox, func() error, error)
+}
+
+// Open opens the engine of a URL with the default options. ctx bounds the opening alone.
+func Open(ctx context.Context, rawURL string, drivers ...Driver) (*Engine, error) {
+	return OpenWith(ctx, rawURL, Options{Drivers: drivers})
+}
+
+// OpenWith opens the engine of a URL. A parameter that the engine does not know, and one that it cannot do, are errors:
+// *driver.ParameterError and *driver.UnsupportedError. Errors do not show passwords.
+func OpenWith(ctx context.Context, rawURL string, options Options) (*Engine, error) {
+	u, hosts, err := parse(rawURL)
+	if err != nil {
+		return nil, err
+	}
+	specs := []driver.Spec{streamsDriver(), goChannelDriver()}
+	for _, d := range options.Drivers {
+		specs = append(specs, d())
+	}
+	spec, err := find(specs, u.Scheme)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := configure(spec, u)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Hosts = hosts
+	cfg.OpenOutbox, cfg.Logger = options.OpenOutbox, options.Logger
+	if cfg.Logger == nil {
+		cfg.Logger = watermill.NopLogger{}
+	}
+	if spec.OpenPubSub != nil {
+		ps, err := spec.OpenPubSub(ctx, cfg)
+		if err != nil {
+			return nil, err
+		}
+		return &Engine{name: spec.Name, pubsub: ps}, nil
+	}
+	broker, err := spec.OpenBroker(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("engines: open %s: %w", u.Redacted(), err)
+	}
+	return &Engine{name: spec.Name, pubsub: newBrokered(spec.Name, broker, cfg)}, nil
+}
+
+// parse reads a URL whose hosts can be several with commas between, which package net/url does not know.
+func parse(raw string) (u *url.URL, hosts []string, err error) {
+	first := raw
+	if scheme, rest, ok := strings.Cut(raw, "://"); ok {
+		end := len(rest)
+		if i := strings.IndexAny(rest, "/?#"); i >= 0 {
+			end = i
+		}
+		authority, behind := rest[:end], rest[end:]
+		user := ""
+		if i := strings.LastIndexByte(authority, '@'); i >= 0 {
+			user, authority = authority[:i+1], authority[i+1:]
+		}
+		hosts = strings.Split(authority, ",")
+		first = scheme + "://" + user + hosts[0] + behind
+	}
+	if u, err = url.Parse(first); err != nil { // which has the URL, and so a password, in its text
+		var parsing *url.Error
+		if errors.As(err, &parsing) {
+			err = parsing.Err
+		}
+		return nil, nil, fmt.Errorf("engines: the URL cannot be read: %w", err)
+	}
+	return u, hosts, nil
+}
+
+func find(specs []driver.Spec, scheme string) (driver.Spec, error) {
+	var known []string
+	for _, spec := range specs {
+		if slices.Contains(spec.Schemes, scheme) {
+			return spec, nil
+		}
+		known = append(known, spec.Schemes...)
+	}
+	return driver.Spec{}, fmt.Errorf("%w %q: there are %s; pass the engine's Driver to Open", ErrUnknownScheme, scheme, strings.Join(known, ", "))
+}
+
+// configure reads the URL's parameters, and refuses those that the engine does not know or cannot do.
+func configure(spec driver.Spec, u *url.URL) (*driver.Config, error) {
+	values, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return nil, fmt.Errorf("engines: %s: the parameters cannot be read: %w", spec.Name, err)
+	}
+	params := driver.NewParams(spec.Name, values)
+	for _, name := range params.Names("") {
+		if !known(driver.Common(), name) && !known(spec.Parameters, name) {
+			return nil, &driver.ParameterError{Engine: spec.Name, Parameter: name, Err: driver.ErrUnknownParameter}
+		}
+		for _, what := range []string{name, name + "=" + values.Get(name)} {
+			if why, cannot := spec.Cannot[what]; cannot {
+				return nil, &driver.UnsupportedError{Engine: spec.Name, Parameter: what, Why: why}
+			}
+		}
+	}
+	cfg := &driver.Config{Settings: driver.ParseSettings(&params), URL: u, Params: params}
+	if spec.KeyNeedsOneMember && cfg.Key != "" && cfg.Members != 1 {
+		return nil, &driver.UnsupportedError{
+			Engine: spec.Name, Parameter: "key",
+			Why: "it keeps the order of keys only while each group has one member; add members=1 where that is so",
+		}
+	}
+	return cfg, params.Err()
+}
+
+func known(parameters []driver.Parameter, name string) bool {
+	return slices.ContainsFunc(parameters, func(p driver.Parameter) bool {
+		return p.Name == name || strings.HasSuffix(p.Name, ".") && strings.HasPrefix(name, p.Name) && name != p.Name
+	})
+}
+
+// Engine is an engine that was opened. It is safe for concurrent use.
+type Engine struct {
+	name   string
+	pubsub driver.PubSub
+}
+
+// Name is the engine's name, such as nats.
+func (e *Engine) Name() string { return e.name }
+
+// Publisher is the engine's publisher. Close of the Engine closes it.
+func (e *Engine) Publisher() message.Publisher { return e.pubsub.Publisher() }
+
+// Subscriber returns the subscriber of the URL's group.
+func (e *Engine) Subscriber() (message.Subscriber, error) { return e.pubsub.Subscriber("") }
+
+// Group returns the subscriber of another group, such as that of one event handler. The same group has the same one.
+func (e *Engine) Group(name string) (message.Subscriber, error) { return e.pubsub.Subscriber(name) }
+
+// Check returns nil if the engine answers: what a health check wants to know.
+func (e *Engine) Check(ctx context.Context) error { return e.pubsub.Check(ctx) }
+
+// Close closes the publisher and the subscribers, waits for handlers up to close_timeout, and ends all connections.
+func (e *Engine) Close() error { return e.pubsub.Close() }
