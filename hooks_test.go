@@ -114,7 +114,9 @@ func TestHooks_TellTheLifeOfMessages(t *testing.T) {
 	require.NoError(t, dialed.Err)
 	require.Equal(t, dialed.Address, first(t, pubSpy, anyOf[hooks.Connected]).Address)
 	require.NotEmpty(t, first(t, subSpy, anyOf[hooks.Accepted]).Peer)
-	require.Equal(t, n, sum(pubSpy, of[hooks.Sent], func(e hooks.Sent) int { return e.Messages }))
+	require.Eventually(t, func() bool { // the ack can be here before the write has returned
+		return sum(pubSpy, of[hooks.Sent], func(e hooks.Sent) int { return e.Messages }) == n
+	}, 5*time.Second, time.Millisecond)
 	bytes := sum(pubSpy, of[hooks.Sent], func(e hooks.Sent) int { return e.Bytes })
 	require.Greater(t, bytes, n*len("order"))
 	require.Equal(t, n, sum(subSpy, of[hooks.Received], func(e hooks.Received) int { return e.Messages }))

@@ -209,12 +209,9 @@ func srvResolver(name string, policy route.Policy, key string) (route.Resolver, 
 	if len(parts) != 3 || !strings.HasPrefix(parts[0], "_") || !strings.HasPrefix(parts[1], "_") {
 		return nil, fmt.Errorf("engines: buffstreams: srv://%.200s is not srv://_service._proto.name", name)
 	}
-	r := route.SRV(parts[0][1:], parts[1][1:], parts[2], policy)
-	return cached(func(ctx context.Context) (route.Route, error) {
-		found, err := r.Resolve(ctx, "")
-		found.HashKey = key
-		return found, err
-	}), nil
+	return &route.SRV{
+		Service: parts[0][1:], Proto: parts[1][1:], Name: parts[2], Route: route.Route{Policy: policy, HashKey: key},
+	}, nil
 }
 
 // streamsSubscriber is how subscriptions are, but for Manager, group and address.

@@ -12,32 +12,32 @@ func benchHooks() []hooks.Hook {
 	if os.Getenv("HOOKS") == "" {
 		return nil
 	}
-	return []hooks.Hook{new(counting)}
+	return []hooks.Hook{new(counter)}
 }
 
-// counting counts what it is told.
-type counting struct{ events, messages, bytes atomic.Uint64 }
+// counter counts what it is told.
+type counter struct{ events, messages, bytes atomic.Uint64 }
 
-func (c *counting) count(messages, bytes int) {
+func (c *counter) count(messages, bytes int) {
 	c.events.Add(1)
 	c.messages.Add(uint64(messages))
 	c.bytes.Add(uint64(bytes))
 }
 
-func (c *counting) OnDialed(hooks.Dialed)             { c.count(0, 0) }
-func (c *counting) OnConnected(hooks.Connected)       { c.count(0, 0) }
-func (c *counting) OnLost(hooks.Lost)                 { c.count(0, 0) }
-func (c *counting) OnAccepted(hooks.Accepted)         { c.count(0, 0) }
-func (c *counting) OnRefused(hooks.Refused)           { c.count(0, 0) }
-func (c *counting) OnMoved(hooks.Moved)               { c.count(0, 0) }
-func (c *counting) OnResolved(hooks.Resolved)         { c.count(0, 0) }
-func (c *counting) OnForgotten(hooks.Forgotten)       { c.count(0, 0) }
-func (c *counting) OnSent(e hooks.Sent)               { c.count(e.Messages, e.Bytes) }
-func (c *counting) OnReceived(e hooks.Received)       { c.count(e.Messages, e.Bytes) }
-func (c *counting) OnDuplicate(e hooks.Duplicate)     { c.count(e.Messages, 0) }
-func (c *counting) OnSettled(e hooks.Settled)         { c.count(e.Messages, e.Bytes) }
-func (c *counting) OnHandled(e hooks.Handled)         { c.count(e.Messages, e.Bytes) }
-func (c *counting) OnWindowFull(hooks.WindowFull)     { c.count(0, 0) }
-func (c *counting) OnRedelivered(hooks.Redelivered)   { c.count(1, 0) }
-func (c *counting) OnDeadLettered(hooks.DeadLettered) { c.count(1, 0) }
-func (c *counting) OnRejected(hooks.Rejected)         { c.count(1, 0) }
+func (c *counter) OnDialed(hooks.Dialed)             { c.count(0, 0) }
+func (c *counter) OnConnected(hooks.Connected)       { c.count(0, 0) }
+func (c *counter) OnLost(hooks.Lost)                 { c.count(0, 0) }
+func (c *counter) OnAccepted(hooks.Accepted)         { c.count(0, 0) }
+func (c *counter) OnRefused(hooks.Refused)           { c.count(0, 0) }
+func (c *counter) OnMoved(hooks.Moved)               { c.count(0, 0) }
+func (c *counter) OnResolved(hooks.Resolved)         { c.count(0, 0) }
+func (c *counter) OnForgotten(hooks.Forgotten)       { c.count(0, 0) }
+func (c *counter) OnSent(e hooks.Sent)               { c.count(e.Messages, e.Bytes) }
+func (c *counter) OnReceived(e hooks.Received)       { c.count(e.Messages, e.Bytes) }
+func (c *counter) OnDuplicate(e hooks.Duplicate)     { c.count(e.Messages, 0) }
+func (c *counter) OnSettled(e hooks.Settled)         { c.count(e.Messages, e.Bytes) }
+func (c *counter) OnHandled(e hooks.Handled)         { c.count(e.Messages, e.Bytes) }
+func (c *counter) OnWindowFull(hooks.WindowFull)     { c.count(0, 0) }
+func (c *counter) OnRedelivered(hooks.Redelivered)   { c.count(1, 0) }
+func (c *counter) OnDeadLettered(hooks.DeadLettered) { c.count(1, 0) }
+func (c *counter) OnRejected(hooks.Rejected)         { c.count(1, 0) }
