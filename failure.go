@@ -81,23 +81,21 @@ func (s *subscription) fail(d dispatch.Delivery, msg *message.Message, reason er
 		s.publishDeadLetter(d, msg, reason)
 		return
 	}
-	uuid := msg.UUID
-	s.subscriber.logger.Info("Message rejected to its publisher", s.fields(watermill.LogFields{
-		"message_uuid": uuid, "err": reason,
-	}))
-	if cfg.OnFailure == nil && d.Unkept() {
-		s.subscriber.manager.failures.add(s.member.Topic().Name(), d.Message(), reason)
-	}
-	if cfg.OnFailure != nil {
+	fields := s.fields(watermill.LogFields{"message_uuid": msg.UUID, "err": reason})
+	switch {
+	case cfg.OnFailure != nil:
 		returned, err := s.call(nameOnFailure, func() error { cfg.OnFailure(msg, reason); return nil })
-		switch {
-		case !returned: // it answers for nothing
+		if !returned { // it answers for nothing
 			s.giveBack(d)
 			return
-		case err != nil:
-			s.subscriber.logger.Error("OnFailure panicked", err, s.fields(watermill.LogFields{"message_uuid": uuid}))
 		}
+		if err != nil {
+			s.subscriber.logger.Error("OnFailure panicked", err, fields)
+		}
+	case d.Unkept():
+		s.subscriber.manager.failures.add(s.member.Topic().Name(), d.Message(), reason)
 	}
+	s.subscriber.logger.Info("Message rejected to its publisher", fields)
 	s.noteDead("", reason)
 	_, undecodable := reason.(*UndecodableError) //nolint:errorlint // a handler's own error may wrap one
 	s.member.Refuse(d, dispatch.Refusal{

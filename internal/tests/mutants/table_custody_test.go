@@ -71,7 +71,7 @@ var custodyMutants = []mutant{
 	},
 	{
 		"a rejection to a publisher that is gone goes nowhere", "failure.go",
-		"if cfg.OnFailure == nil && d.Unkept() {", "if false {",
+		"case d.Unkept():", "case d.Unkept() && false:",
 		probe{"internal/tests", "^TestManager_HearsOfWhatIsRejectedWhenItsPublisherIsGone$", ""},
 	},
 	{
