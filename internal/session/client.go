@@ -69,7 +69,8 @@ type Client struct {
 	sentSinceTick bool
 	busy          bool // as the last Tick saw it
 	refused       []Refused
-	withEvents    []*Outbound // fetched streams with Events
+	withEvents    []*Outbound          // fetched streams with Events
+	released      map[uint64]*Outbound // by handle: the receiver answers for them, and may have refused messages before it knew
 	freeLater     deferredFree
 
 	now       int64 // what the Client heard last of the time, in ns since 1970; only for ages
@@ -79,7 +80,10 @@ type Client struct {
 
 // NewClient returns a Client without a connection.
 func NewClient(cfg ClientConfig) *Client {
-	c := &Client{cfg: cfg, streams: map[string]*Outbound{}, handles: map[uint64]*Outbound{}, presence: flow.Unknown}
+	c := &Client{
+		cfg: cfg, streams: map[string]*Outbound{}, handles: map[uint64]*Outbound{}, released: map[uint64]*Outbound{},
+		presence: flow.Unknown,
+	}
 	c.counting.observe = cfg.Observe
 	if c.cfg.NextStream == nil {
 		c.cfg.NextStream = func() uint64 { return c.lastHandle }
@@ -214,14 +218,18 @@ func (c *Client) forget(o *Outbound) {
 }
 
 // ReleaseDelivered ends, at both ends, the streams of which the receiver has everything, but for fetched ones: it answers
-// for what is not settled from then on. Their Waiters get cause. ReleaseDelivered tells whether there were any.
+// for what is not settled from then on, but for what it has refused by then. Their Waiters get cause. ReleaseDelivered tells
+// whether there were any. Abort follows.
 func (c *Client) ReleaseDelivered(cause error) (released bool) {
 	for _, o := range c.inOrder() {
-		if o.state == open && o.fetched == nil && c.Undelivered(o) == 0 {
-			c.forget(o)
-			o.fail(cause)
-			released = true
+		if o.state != open || o.fetched != nil || c.Undelivered(o) > 0 {
+			continue
 		}
+		c.forget(o)
+		o.interrupt(cause)
+		o.cause = cause
+		c.released[o.handle] = o
+		released = true
 	}
 	return released
 }
@@ -246,5 +254,9 @@ func (c *Client) Abort(cause error) {
 	for _, o := range c.handles {
 		o.fail(cause)
 	}
+	for _, o := range c.released {
+		o.fail(cause)
+	}
+	clear(c.released)
 	c.phase, c.sendQueue, c.control = disconnected, nil, nil
 }

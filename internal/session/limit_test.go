@@ -175,6 +175,11 @@ func TestClient_ReleasesWhatTheReceiverHas(t *testing.T) {
 	}
 	require.Equal(t, want, ended)
 	require.Nil(t, p.client.Find("received"))
+	for _, seq := range []uint64{1, 1, 2} {
+		reject := &wire.Reject{Handle: want[1], Sequence: seq, Code: wire.Code_CODE_FAILED}
+		require.NoError(t, p.say(&wire.Frame{Body: &wire.Frame_Reject{Reject: reject}}))
+	}
+	require.Len(t, p.client.Refused(), 1, "it has crossed the Release")
 	require.Equal(t, 2, p.client.Pending(), "what the receiver does not have")
 	require.NoError(t, s.o.Err(), "the store's streams come back")
 }

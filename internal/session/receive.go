@@ -141,6 +141,9 @@ func (c *Client) acked(f *AckFrame) error {
 }
 
 func (c *Client) rejected(f *wire.Reject) error {
+	if o := c.released[f.Handle]; o != nil && 0 < f.Sequence && f.Sequence < o.sent && !o.settled.Has(f.Sequence) {
+		c.refuse(o, f.Sequence, &PeerError{code: f.Code, Reason: f.Reason})
+	}
 	if c.hasEnded(f.Handle) {
 		return nil
 	}

@@ -109,4 +109,9 @@ var custodyMutants = []mutant{
 		"\t\tsyncs := f.takeSyncs()\n\t\tf.flush()\n", "\t\tf.flush()\n\t\tsyncs := f.takeSyncs()\n",
 		probe{"internal/flush", "^TestFlusher_SyncWaitsForAFlushThatBeganAfterIt$", ""},
 	},
+	{
+		"a rejection that crosses the end of its publisher goes nowhere", "internal/session/receive.go",
+		"if o := c.released[f.Handle]; o != nil && 0 <", "if o := c.released[f.Handle]; o != nil && false && 0 <",
+		probe{"internal/session", "^TestClient_ReleasesWhatTheReceiverHas$", ""},
+	},
 }
