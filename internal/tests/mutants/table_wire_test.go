@@ -51,7 +51,7 @@ var wireMutants = []mutant{
 	},
 	{
 		"an end releases what the receiver lacks", "internal/session/client.go",
-		" && c.Undelivered(o) == 0 {", " {",
+		" || c.Undelivered(o) > 0 {", " {",
 		sessionProbe("TestClient_ReleasesWhatTheReceiverHas"),
 	},
 	{
