@@ -82,8 +82,11 @@ func (s *subscription) fail(d dispatch.Delivery, msg *message.Message, reason er
 		return
 	}
 	fields := s.fields(watermill.LogFields{"message_uuid": msg.UUID, "err": reason})
-	switch {
-	case cfg.OnFailure != nil:
+	var unheard func()
+	if cfg.OnFailure == nil {
+		topic, encoded := s.member.Topic().Name(), d.Message()
+		unheard = func() { s.subscriber.manager.failures.add(topic, encoded, reason) }
+	} else {
 		returned, err := s.call(nameOnFailure, func() error { cfg.OnFailure(msg, reason); return nil })
 		if !returned { // it answers for nothing
 			s.giveBack(d)
@@ -92,14 +95,12 @@ func (s *subscription) fail(d dispatch.Delivery, msg *message.Message, reason er
 		if err != nil {
 			s.subscriber.logger.Error("OnFailure panicked", err, fields)
 		}
-	case d.Unkept():
-		s.subscriber.manager.failures.add(s.member.Topic().Name(), d.Message(), reason)
 	}
 	s.subscriber.logger.Info("Message rejected to its publisher", fields)
 	s.noteDead("", reason)
 	_, undecodable := reason.(*UndecodableError) //nolint:errorlint // a handler's own error may wrap one
 	s.member.Refuse(d, dispatch.Refusal{
-		Undecodable: undecodable, TooLarge: undecodable && errors.Is(reason, ErrLimit), Reason: reason.Error(),
+		Undecodable: undecodable, TooLarge: undecodable && errors.Is(reason, ErrLimit), Reason: reason.Error(), Unheard: unheard,
 	})
 }
 

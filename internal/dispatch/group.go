@@ -524,7 +524,7 @@ func (t *Topic) report(done []settledRange) {
 		if r, ok := s.run.source.(RevocableSource); s.returned && ok {
 			r.Returned(first, first+uint64(s.count)-1, s.handled)
 		} else if s.refusal != nil {
-			s.run.source.Refused(first, *s.refusal)
+			s.refusal.tell(s.run.source, first)
 		} else {
 			s.run.source.Settled(first, first+uint64(s.count)-1)
 		}

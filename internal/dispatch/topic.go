@@ -22,6 +22,9 @@ type Refusal struct {
 	Undecodable bool
 	TooLarge    bool // the Unmarshaler found it over a limit; it is Undecodable too
 	Reason      string
+
+	// Unheard is called where no connected sender hears of the refusal when every group has settled the message; may be nil.
+	Unheard func()
 }
 
 // Source is where messages come from. Each message is reported to it once, when every group has settled it: refused if

@@ -256,3 +256,22 @@ func TestManager_HearsOfWhatIsRejectedWhenItsPublisherIsGone(t *testing.T) {
 		})
 	}
 }
+
+// TestManager_HearsOfARejectionOnceAllGroupsAreThrough: its publisher was there when a group rejected the message, and is gone when
+// the other has handled it.
+func TestManager_HearsOfARejectionOnceAllGroupsAreThrough(t *testing.T) {
+	var rejected failures
+	h := newHouse(t, buffstreams.ManagerConfig{OnFailure: rejected.add})
+	messages := subscribe(t, h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) { c.MaxAttempts = 1 }), h.topic("a"))
+	slow := subscribe(t, h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) { c.ConsumerGroup = "slow" }), h.topic("a"))
+	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{}, nil)
+	require.NoError(t, err)
+	require.NoError(t, pub.Publish(h.topic("a"), newMessages(2)...))
+	receive(t, messages).Nack()
+	receive(t, messages).Ack()
+	require.NoError(t, pub.Close())
+	require.Empty(t, rejected.got())
+	receiveAcked(t, slow, 2)
+	require.NoError(t, h.manager.Close())
+	require.Equal(t, numbers(0, 1), rejected.got())
+}

@@ -71,7 +71,7 @@ var custodyMutants = []mutant{
 	},
 	{
 		"a rejection to a publisher that is gone goes nowhere", "failure.go",
-		"case d.Unkept():", "case d.Unkept() && false:",
+		", Unheard: unheard,", ",",
 		probe{"internal/tests", "^TestManager_HearsOfWhatIsRejectedWhenItsPublisherIsGone$", ""},
 	},
 	{
