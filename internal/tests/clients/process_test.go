@@ -91,7 +91,9 @@ func (l language) start(t *testing.T, args ...string) *process {
 	require.NoError(t, p.cmd.Start())
 	go func() { // ends with the process, which kill and wait see to
 		defer close(p.lines)
-		for lines := bufio.NewScanner(stdout); lines.Scan(); {
+		lines := bufio.NewScanner(stdout)
+		lines.Buffer(nil, 1<<20)
+		for lines.Scan() {
 			p.lines <- lines.Text()
 		}
 	}()
