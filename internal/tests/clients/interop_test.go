@@ -28,6 +28,10 @@ type account struct {
 	excused   map[string]bool // a kill may have doubled it
 }
 
+func newAccount() account {
+	return account{confirmed: map[string]bool{}, handled: map[string]int{}, excused: map[string]bool{}}
+}
+
 func (a *account) say(p *process, line string) {
 	p.t.Helper()
 	if p.cmd.Args[len(p.cmd.Args)-3] == "sub" {
@@ -127,8 +131,7 @@ func (w *world) check() (duplicates int) {
 
 func newWorld(t *testing.T, from, to language, cuts int) *world {
 	t.Helper()
-	w := &world{t: t, from: from, to: to, net: newProxy(t, 1, cuts)}
-	w.account = account{confirmed: map[string]bool{}, handled: map[string]int{}, excused: map[string]bool{}}
+	w := &world{t: t, from: from, to: to, net: newProxy(t, 1, cuts), account: newAccount()}
 	w.startSub()
 	w.startPub()
 	return w

@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -21,6 +22,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
 // A process of the Go library is this test's own program again: the arguments are those of the other clients' peers.
@@ -78,7 +80,7 @@ func peerMain(args []string) error {
 	address, topic := args[1], args[2]
 	switch args[0] {
 	case "pub":
-		return pubLines(address + "/" + topic)
+		return pubLines(address, topic)
 	case "sub":
 		return subLines(address, topic, 0)
 	case "take":
@@ -89,7 +91,7 @@ func peerMain(args []string) error {
 }
 
 // pubLines publishes each line of the input, and says which were handled.
-func pubLines(topic string) error {
+func pubLines(address, topic string) error {
 	cfg, scheme, err := peerConfig()
 	if err != nil {
 		return err
@@ -100,11 +102,14 @@ func pubLines(topic string) error {
 	}
 	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
 		Manager: manager, Confirm: buffstreams.ConfirmHandled, PublishTimeout: 2 * time.Minute,
+		Resolver: route.Static{topic: {Addresses: strings.Split(address, ","), Policy: route.Failover}},
 	}, nil)
 	if err != nil {
 		return err
 	}
-	topic = scheme + topic
+	if !strings.Contains(address, ",") { // several are a route
+		topic = scheme + address + "/" + topic
+	}
 	var said sync.Mutex
 	var calls sync.WaitGroup
 	lines := bufio.NewScanner(os.Stdin)
