@@ -5,7 +5,9 @@ acks it; send publishes COUNT messages of SIZE bytes as fast as it can, and take
 """
 
 import asyncio
+import os
 import signal
+import ssl
 import sys
 import time
 from collections import deque
@@ -13,18 +15,33 @@ from collections import deque
 from buffstreams import Listener, Message, Publisher
 
 
+def sending() -> dict:
+    """The arguments of a Publisher: with BUFFSTREAMS_TEST_TLS they are for TLS and a token."""
+    tls = os.environ.get("BUFFSTREAMS_TEST_TLS")
+    return {"tls": ssl.create_default_context(cafile=f"{tls}/ca.pem"), "token": b"secret"} if tls else {}
+
+
+def receiving() -> dict:
+    tls = os.environ.get("BUFFSTREAMS_TEST_TLS")
+    if not tls:
+        return {}
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(f"{tls}/cert.pem", f"{tls}/key.pem")
+    return {"tls": context, "authenticate": lambda token, conn: "peer" if token == b"secret" else None}
+
+
 def say(line: str) -> None:
     print(line, flush=True)
 
 
 async def pub(address: str, topic: str) -> None:
-    publisher, tasks = Publisher(address), set()
+    publisher, tasks = Publisher(address, **sending()), set()
 
     async def one(line: bytes) -> None:
         await publisher.publish(topic, Message(line), handled=True, timeout=120)
         say("ok " + line.decode())
 
-    reader = asyncio.StreamReader()
+    reader = asyncio.StreamReader(1 << 20)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := await reader.readline():
         tasks.add(asyncio.create_task(one(line.rstrip(b"\n"))))
@@ -33,7 +50,7 @@ async def pub(address: str, topic: str) -> None:
 
 
 async def sub(address: str, topic: str) -> None:
-    listener, done = Listener(address), asyncio.Event()
+    listener, done = Listener(address, **receiving()), asyncio.Event()
     await listener.start()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, done.set)
     say(f"listening {listener.port}")

@@ -78,7 +78,7 @@ class Vectors(unittest.IsolatedAsyncioTestCase):
                 name = NAMES.get(name, name) if v["kind"] == "Want" else name
                 kind = wire.TYPES[name]
                 fields[name] = (base64.b64decode(value) if kind == "bytes" else
-                                [base64.b64decode(m) for m in value] if kind == "list[bytes]" else value)
+                                [base64.b64decode(m) for m in value] if kind == "list[bytes]" else int(value) if kind == "int" else value)
             frame = Frame(v["kind"], **fields)
             self.assertEqual(wire.decode(bytes.fromhex(v["hex"])[4:]), frame, v["name"])
             frame.messages = [wire.chunk(34, m) for m in frame.messages]

@@ -1,10 +1,10 @@
 // The receiver of the acked protocol.
 
-import { timingSafeEqual } from "node:crypto";
+import { randomBytes, timingSafeEqual } from "node:crypto";
 import { createServer as createTCPServer, type AddressInfo, type Server, type Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { createServer as createTLSServer, type TlsOptions } from "node:tls";
-import { Code, Connection, decodeMessage, Fault, type Frame, frame, GAP, LEAST_FRAME, varint } from "./wire.ts";
+import { AGAIN, Code, Connection, decodeMessage, Fault, type Frame, frame, GAP, LEAST_FRAME, varint } from "./wire.ts";
 
 const TABLE = 65_536; // publishers, streams, topics: each
 
@@ -30,18 +30,32 @@ export class Delivery {
   }
 
   ack(): void {
-    if (this.stream.unsettled.get(this.sequence) === this) this.stream.settle(this.sequence, this.size);
+    if (this.current()) this.stream.settle(this.sequence, this.size);
   }
 
   /** Delivers the message again, after a delay in milliseconds. */
   nack(delay = 100): void {
-    this.redelivered = true;
-    setTimeout(() => this.stream.topic.put(this), delay);
+    setTimeout(() => {
+      this.redelivered = true;
+      if (this.current() && this.stream.revoked) this.drop(true);
+      else if (this.current()) this.stream.topic.put(this);
+    }, delay);
   }
 
   /** Gives the message up: the publisher is told that it failed. */
   reject(reason: string): void {
-    this.stream.reject(this.sequence, Code.FAILED, reason, this.size);
+    if (this.current()) this.stream.reject(this.sequence, Code.FAILED, reason, this.size);
+  }
+
+  /** Whether an answer still counts: not if the publisher has taken the message elsewhere. */
+  current(): boolean {
+    return this.stream.unsettled.get(this.sequence) === this;
+  }
+
+  /** @internal */
+  drop(returned: boolean): void {
+    this.stream.unsettled.set(this.sequence, returned);
+    this.stream.release(this.size);
   }
 }
 
@@ -98,9 +112,24 @@ class Topic {
   }
 }
 
+/** Pairs of the first and last of consecutive numbers. */
+function asRanges(sequences: number[]): number[] {
+  const pairs: number[] = [];
+  for (const sequence of sequences.sort((a, b) => a - b)) {
+    if (pairs.length && pairs.at(-1) === sequence - 1) pairs[pairs.length - 1] = sequence;
+    else pairs.push(sequence, sequence);
+  }
+  return pairs;
+}
+
 /** What is known of a stream: all below next was received, and is settled from base on if it is not in unsettled. */
 class Stream {
-  readonly unsettled = new Map<number, Delivery | Frame>(); // a Frame is a Reject that was not confirmed
+  // A Frame is a Reject that was not confirmed; a boolean a message that was dropped: was it given back?
+  readonly unsettled = new Map<number, Delivery | Frame | boolean>();
+  beyond: number[] = []; // settled at or above next: pairs
+  tenure = 0;
+  revoked = false;
+  awaited = false; // consumers have some of what was revoked
   conn?: Connection;
   handle = 0;
   next: number;
@@ -138,7 +167,7 @@ class Stream {
     this.release(size);
   }
 
-  private release(size: number): void {
+  release(size: number): void {
     this.topic.room++;
     this.topic.roomBytes += size;
     this.topic.grant();
@@ -185,15 +214,41 @@ class Stream {
       if (first < sequence) pairs.push(first, sequence - 1);
       first = sequence + 1;
     }
+    for (let i = 0; i < this.beyond.length; i += 2) if (this.beyond[i]! >= this.next) pairs.push(this.beyond[i]!, this.beyond[i + 1]!);
     return pairs;
   }
 
+  held(): Delivery[] {
+    return [...this.unsettled.values()].filter((d) => d instanceof Delivery);
+  }
+
+  /** Begins a new tenure with what is settled alone: the stream has been elsewhere. */
+  restart(): void {
+    const pairs = this.ranges();
+    for (const delivery of this.held()) delivery.drop(false);
+    const begun = pairs[0] === this.base;
+    this.next = begun ? pairs[1]! + 1 : this.base;
+    this.beyond = begun ? pairs.slice(2) : pairs;
+    this.unsettled.clear();
+    this.settled = [];
+    this.revoked = this.awaited = false;
+  }
+
+  /** Takes back what no consumer has, and says what became of the stream. */
+  revoke(atOnce: boolean): Frame {
+    this.revoked = true;
+    this.want = 0;
+    this.takeBack();
+    for (const delivery of this.held()) if (!delivery.taken) delivery.drop(true);
+    const held = this.held();
+    if (atOnce) for (const delivery of held) delivery.drop(false);
+    this.awaited = held.length > 0 && !atOnce;
+    const given = [...this.unsettled].filter(([, d]) => d === true).map(([sequence]) => sequence);
+    return frame("Returned", { handle: this.handle, next: this.next, returned: asRanges(given).slice(0, 4096), in_hand: held.length });
+  }
+
   ack(): Frame {
-    const pairs: number[] = [];
-    for (const sequence of this.settled.sort((a, b) => a - b)) {
-      if (pairs.length && pairs.at(-1) === sequence - 1) pairs[pairs.length - 1] = sequence;
-      else pairs.push(sequence, sequence);
-    }
+    const pairs = asRanges(this.settled);
     this.settled = [];
     return frame("Ack", { handle: this.handle, next: this.next, settled: pairs, credit_messages: this.granted, credit_bytes: this.grantedBytes });
   }
@@ -219,8 +274,10 @@ class Peer {
   pong!: () => void;
   readonly ponged = new Promise<void>((resolve) => (this.pong = resolve));
   readonly principal: string;
-  constructor(principal: string) {
+  readonly moves: boolean;
+  constructor(principal: string, moves: boolean) {
     this.principal = principal;
+    this.moves = moves;
   }
 }
 
@@ -250,6 +307,7 @@ export class Listener {
   private readonly server: Server;
   private ticker?: NodeJS.Timeout;
   private closing = false;
+  private readonly instance = randomBytes(16);
 
   constructor(address: string, options: ListenerOptions = {}) {
     this.address = address;
@@ -283,7 +341,7 @@ export class Listener {
         if (!delivery) {
           if (this.closing) return;
           await t.arrival();
-        } else if (!delivery.stream.kept) {
+        } else if (delivery.current() && !delivery.stream.kept) {
           delivery.taken = true;
           yield delivery;
         }
@@ -310,7 +368,7 @@ export class Listener {
     }));
     this.closing = true;
     for (const t of this.topics.values()) t.wake();
-    const held = (s: Stream) => [...s.unsettled.values()].some((d) => d instanceof Delivery && (d.taken || !s.kept));
+    const held = (s: Stream) => s.held().some((d) => d.taken || !s.kept);
     while (Date.now() < end && [...this.publishers.values()].some((p) => [...p.streams.values()].some(held))) await sleep(5);
     this.flush();
     const conns = [...this.peers.keys()];
@@ -359,11 +417,12 @@ export class Listener {
     const principal = this.options.authenticate ? this.options.authenticate(f.token, conn.socket) : "";
     if (principal === undefined) throw new Fault(Code.UNAUTHENTICATED, "not let in");
     if (this.peers.size > 16_384) throw new Fault(Code.LIMIT, "connections");
-    const peer = new Peer(principal);
+    const peer = new Peer(principal, f.features.includes("move"));
     this.peers.set(conn, peer);
     conn.onFrame = (f) => this.onFrame(conn, peer, f);
     conn.maxFrame = Math.max(this.maxMessage, 65_536) + 64;
-    conn.send(frame("Welcome", { version: 1, max_frame: conn.maxFrame, max_message: this.maxMessage }));
+    const move = peer.moves ? { features: ["move"], instance: this.instance } : {};
+    conn.send(frame("Welcome", { version: 1, max_frame: conn.maxFrame, max_message: this.maxMessage, ...move }));
   }
 
   private onFrame(conn: Connection, peer: Peer, f: Frame): void {
@@ -377,11 +436,15 @@ export class Listener {
       case "RejectSeen":
         if (!opening) throw new Fault(Code.PROTOCOL, `handle ${f.handle} is not open`);
         if (opening.stream.conn !== conn) return;
+        if (opening.stream.revoked && f.kind === "Publish") throw new Fault(Code.PROTOCOL, "a Publish in a stream that was revoked");
+        if (opening.stream.revoked && f.kind === "Want") return;
         opening.stream.leaving = false;
         return this[`on${f.kind}`](opening.stream, f);
+      case "Revoke":
+        return this.onRevoke(conn, peer, f);
       case "Release":
         if (opening?.stream.conn !== conn) return;
-        if (opening.stream.unsettled.size) {
+        if ([...opening.stream.unsettled.values()].some((d) => typeof d !== "boolean")) {
           opening.stream.leaving = true; // unless something follows
           return;
         }
@@ -414,6 +477,8 @@ export class Listener {
     if (known && (!timingSafeEqual(known.secret, f.secret) || known.principal !== peer.principal || f.epoch < known.epoch)) {
       return [Code.FENCED, "another secret, principal, or a newer epoch"];
     }
+    const tenure = (known?.epoch === f.epoch && known.streams.get(`${f.stream} ${f.topic}`)?.tenure) || 0;
+    if (f.tenure && f.tenure < tenure) return [Code.FENCED, "the stream has moved"];
     if (peer.handles.size >= TABLE || (!known && !this.makeRoom()) || (!this.topics.has(f.topic) && this.topics.size >= TABLE)) {
       return [Code.LIMIT, "streams, publishers or topics"];
     }
@@ -454,6 +519,8 @@ export class Listener {
       peer.handles.delete(s.handle);
       s.detach();
     }
+    if (s.revoked || (f.tenure && s.tenure && f.tenure !== s.tenure)) s.restart();
+    s.tenure = f.tenure || s.tenure;
     s.base = Math.max(s.base, f.base);
     s.next = Math.max(s.next, f.base);
     s.conn = conn;
@@ -465,7 +532,7 @@ export class Listener {
     conn.send(frame("Opened", { handle: f.handle, next: s.next, settled: pairs.slice(0, 4096), last_epoch: known.epoch }));
     for (let at = 4096; at < pairs.length; at += 4096) conn.send(frame("Ack", { handle: f.handle, settled: pairs.slice(at, at + 4096) }));
     for (const reject of s.unsettled.values()) {
-      if (reject instanceof Delivery) continue;
+      if (reject instanceof Delivery || typeof reject === "boolean") continue;
       reject.handle = f.handle;
       conn.send(reject);
     }
@@ -477,9 +544,9 @@ export class Listener {
     const known = this.publishers.get(publisher);
     const s = known?.streams.get(key);
     if (!known || !s) return;
-    if ([...s.unsettled.values()].some((d) => d instanceof Delivery)) {
+    if (s.held().length) {
       const changed = s.changed;
-      s.changed = () => (s.conn ? changed() : s.unsettled.size || this.forget(publisher, key));
+      s.changed = () => (s.conn ? changed() : s.held().length || this.forget(publisher, key));
       return;
     }
     s.detach();
@@ -498,6 +565,9 @@ export class Listener {
       if (!(f.flags & GAP)) throw new Fault(Code.PROTOCOL, `sequences from ${s.next} are missing`);
       s.next = f.first;
     }
+    for (let i = 0; i < s.beyond.length; i += 2) {
+      if (Math.max(s.beyond[i]!, s.next) <= last && f.first <= s.beyond[i + 1]!) throw new Fault(Code.PROTOCOL, "a sequence that is settled");
+    }
     for (let sequence = f.first; sequence <= last; sequence++) {
       const size = sizes[sequence - f.first]!;
       if (sequence < s.next) { // it is here
@@ -506,22 +576,43 @@ export class Listener {
         continue;
       }
       s.next = sequence + 1;
-      this.arrived(s, sequence, f.messages[sequence - f.first]!, size);
+      this.arrived(s, sequence, f.messages[sequence - f.first]!, size, (f.flags & AGAIN) !== 0);
     }
     if (s.want && !s.topic.wanting.size && s.granted - s.got < (s.topic.window * s.share) / 2) s.topic.wanting.add(s); // one that goes on need not ask each time
     s.topic.grant();
     this.mark(s);
   }
 
-  private arrived(s: Stream, sequence: number, data: Buffer, size: number): void {
+  private arrived(s: Stream, sequence: number, data: Buffer, size: number, again: boolean): void {
     if (data.length > this.maxMessage) return s.reject(sequence, Code.LIMIT, "larger than max_message", size);
     try {
       const delivery = new Delivery(s, sequence, data, size);
+      delivery.redelivered = again;
       s.unsettled.set(sequence, delivery);
       s.topic.put(delivery);
     } catch (error) {
       s.reject(sequence, Code.UNDECODABLE, (error as Error).message, size);
     }
+  }
+
+  private onRevoke(conn: Connection, peer: Peer, f: Frame): void {
+    if (!peer.moves || !f.handle) throw new Fault(Code.PROTOCOL, "a Revoke without the feature, or with handle 0");
+    const id = f.publisher.toString("hex");
+    const known = this.publishers.get(id);
+    const key = `${f.stream} ${f.topic}`;
+    const same = known?.secret.length === f.secret.length && timingSafeEqual(known.secret, f.secret);
+    const s = same && known.principal === peer.principal && f.epoch >= known.epoch ? known.streams.get(key) : undefined;
+    if (!s || s.tenure > f.tenure) return conn.send(frame("Returned", { handle: f.handle }));
+    const here = s.conn === conn && s.handle === f.handle;
+    if (s.conn && s.conn !== conn) this.cut(s.conn);
+    else if (s.conn && !here) peer.handles.delete(s.handle);
+    s.conn = conn;
+    s.handle = f.handle;
+    peer.handles.set(f.handle, { publisher: id, key, stream: s });
+    const settled = here ? [] : s.ranges();
+    const answer = s.revoke(f.at_once > 0);
+    if (here) conn.send(s.ack());
+    conn.send({ ...answer, settled: settled.slice(0, 4096) });
   }
 
   private onWant(s: Stream, f: Frame): void {
@@ -532,7 +623,7 @@ export class Listener {
 
   private onRejectSeen(s: Stream, f: Frame): void {
     const reject = s.unsettled.get(f.sequence);
-    if (reject && !(reject instanceof Delivery)) s.unsettled.delete(f.sequence);
+    if (reject && typeof reject !== "boolean" && !(reject instanceof Delivery)) s.unsettled.delete(f.sequence);
   }
 
   private mark(s: Stream): void {
@@ -544,7 +635,10 @@ export class Listener {
   private flush(): void {
     const streams = [...this.dirty];
     this.dirty.clear();
-    for (const s of streams) s.conn?.send(s.ack());
+    for (const s of streams) {
+      s.conn?.send(s.ack());
+      if (s.conn && s.awaited && !s.held().length) s.conn.send(s.revoke(false));
+    }
   }
 
   private tick(): void {

@@ -1,7 +1,7 @@
 // The sender of the acked protocol.
 
 import { randomBytes, randomUUID } from "node:crypto";
-import { connect as connectTCP, type Socket } from "node:net";
+import { connect as connectTCP, isIP, type Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { connect as connectTLS, type ConnectionOptions } from "node:tls";
 import { Code, Connection, codeName, encodeMessage, Fault, type Frame, frame, GAP, LEAST_FRAME, PROMPT, varint } from "./wire.ts";
@@ -167,8 +167,9 @@ export class Publisher {
   private ticker?: NodeJS.Timeout;
 
   constructor(address: string, options: PublisherOptions = {}) {
-    if (options.token?.length && !options.tls && !options.insecureToken && !address.startsWith("unix://")) {
-      throw new Error("buffstreams: the token could be read: use TLS, a unix socket or insecureToken");
+    const verified = options.tls && options.tls.rejectUnauthorized !== false;
+    if (options.token?.length && !verified && !options.insecureToken && !address.startsWith("unix://")) {
+      throw new Error("buffstreams: the token could be read: use TLS that verifies, a unix socket or insecureToken");
     }
     this.address = address;
     this.options = options;
@@ -274,7 +275,7 @@ export class Publisher {
     }
     const at = this.address.lastIndexOf(":");
     const to = { host: this.address.slice(0, at).replace(/^\[|\]$/g, ""), port: Number(this.address.slice(at + 1)) };
-    return this.options.tls ? connectTLS({ servername: to.host, ...this.options.tls, ...to }) : connectTCP(to);
+    return this.options.tls ? connectTLS({ servername: isIP(to.host) ? "" : to.host, ...this.options.tls, ...to }) : connectTCP(to);
   }
 
   private async connect(): Promise<Connection> {

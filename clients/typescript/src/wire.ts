@@ -10,6 +10,7 @@ export const Code = {
 export const codeName = (code: number): string => Object.entries(Code).find(([, n]) => n === code)?.[0] ?? String(code);
 export const GAP = 1;
 export const PROMPT = 2;
+export const AGAIN = 4;
 
 /** The peer broke the protocol. Code 0 means that its bytes cannot be trusted: the connection ends without a word. */
 export class Fault extends Error {
@@ -22,9 +23,9 @@ export class Fault extends Error {
 
 // The fields of each body, by number.
 const SCHEMA = {
-  Hello: "version max_frame token agent",
-  Welcome: "version max_frame max_message",
-  Open: "handle publisher epoch secret stream topic base want_messages want_bytes least_bytes incarnation",
+  Hello: "version max_frame token agent features",
+  Welcome: "version max_frame max_message features instance",
+  Open: "handle publisher epoch secret stream topic base want_messages want_bytes least_bytes incarnation tenure",
   Opened: "handle code reason next settled last_epoch last_incarnation",
   Publish: "handle first flags messages",
   Ack: "handle next settled credit_messages credit_bytes",
@@ -36,25 +37,29 @@ const SCHEMA = {
   Goaway: "reason",
   Failure: "code reason",
   Release: "handle",
+  Revoke: "handle publisher epoch secret stream topic tenure at_once",
+  Returned: "handle next settled returned in_hand",
 };
 export type Kind = keyof typeof SCHEMA;
-const KINDS = Object.keys(SCHEMA) as Kind[];
+const KINDS = Object.keys(SCHEMA) as (Kind | undefined)[];
+KINDS.splice(14, 0, undefined); // 15 is the checksum
 
 const none: Buffer = Buffer.alloc(0);
 const EMPTY = {
   handle: 0, version: 0, max_frame: 0, max_message: 0, token: none, agent: "", publisher: none, secret: none, epoch: 0,
   incarnation: none, stream: 0, topic: "", base: 0, want_messages: 0, want_bytes: 0, least_bytes: 0, seen_messages: 0, code: 0,
   reason: "", next: 0, settled: [] as number[], last_epoch: 0, last_incarnation: none, first: 0, flags: 0, messages: [] as Buffer[],
-  credit_messages: 0, credit_bytes: 0, sequence: 0, id: 0, why: "",
+  credit_messages: 0, credit_bytes: 0, sequence: 0, id: 0, why: "", features: [] as string[], instance: none, tenure: 0, at_once: 0,
+  returned: [] as number[], in_hand: 0,
 };
 export type Fields = typeof EMPTY;
 
 /** A frame of any kind: SCHEMA says which fields it has. */
 export type Frame = Fields & { kind: Kind };
-const FIELDS = Object.fromEntries(KINDS.map((kind) => [kind, SCHEMA[kind].split(" ") as (keyof Fields)[]])) as Record<Kind, (keyof Fields)[]>;
+const FIELDS = Object.fromEntries(Object.entries(SCHEMA).map(([kind, names]) => [kind, names.split(" ")])) as Record<Kind, (keyof Fields)[]>;
 
 export function frame(kind: Kind, fields: Partial<Fields> = {}): Frame {
-  return { ...EMPTY, settled: [], messages: [], ...fields, kind };
+  return { ...EMPTY, settled: [], returned: [], messages: [], features: [], ...fields, kind };
 }
 
 export function varint(n: number): Buffer {
@@ -135,13 +140,15 @@ export function encode(f: Frame, checksum = true): Buffer {
       if (value) parts.push(Buffer.from([(i + 1) << 3]), varint(value));
     } else if (name === "messages") {
       parts.push(...f.messages);
+    } else if (name === "features") {
+      for (const feature of f.features) parts.push(chunk(((i + 1) << 3) | 2, Buffer.from(feature)));
     } else if (value.length) {
-      const data = typeof value === "string" ? Buffer.from(value) : name === "settled" ? Buffer.concat(f.settled.map(varint)) : (value as Buffer);
+      const data = typeof value === "string" ? Buffer.from(value) : value instanceof Buffer ? value : Buffer.concat((value as number[]).map(varint));
       parts.push(chunk(((i + 1) << 3) | 2, data));
     }
   });
   const size = parts.reduce((sum, part) => sum + part.length, 0);
-  const head = Buffer.concat([Buffer.alloc(4), Buffer.from([((KINDS.indexOf(f.kind) + 1) << 3) | 2]), varint(size)]);
+  const head = Buffer.concat([Buffer.alloc(4), varint(((KINDS.indexOf(f.kind) + 1) << 3) | 2), varint(size)]);
   const out = Buffer.concat([head, ...parts, Buffer.alloc(checksum ? 5 : 0)]);
   out.writeUInt32BE(out.length - 4);
   if (checksum) {
@@ -160,11 +167,10 @@ export function decode(payload: Buffer, checksum = true): Frame {
     }
     payload = payload.subarray(0, end);
   }
-  const tag = payload[0] ?? 0;
-  const kind = KINDS[(tag >> 3) - 1];
-  if ((tag & 0x87) !== 2 || !kind) throw new Fault(Code.PROTOCOL, "a frame without a body, or with an unknown one");
   const outer = new Reader(payload);
-  outer.at = 1;
+  const tag = outer.varint();
+  const kind = KINDS[Math.floor(tag / 8) - 1];
+  if (tag % 8 !== 2 || !kind) throw new Fault(Code.PROTOCOL, "a frame without a body, or with an unknown one");
   const body = new Reader(outer.bytes());
   if (outer.more) throw new Fault(Code.PROTOCOL, "a frame is one body and nothing else");
   const f = frame(kind);
@@ -177,9 +183,11 @@ export function decode(payload: Buffer, checksum = true): Frame {
     const [number, value] = body.field();
     const name = FIELDS[kind][number - 1];
     if (name === undefined || value === undefined) continue;
-    if (name === "settled") {
-      if (typeof value === "number") f.settled.push(value);
-      else for (const r = new Reader(value); r.more; ) f.settled.push(r.varint());
+    if (name === "settled" || name === "returned") {
+      if (typeof value === "number") f[name].push(value);
+      else for (const r = new Reader(value); r.more; ) f[name].push(r.varint());
+    } else if (name === "features") {
+      if (typeof value !== "number") f.features.push(text(value));
     } else if (typeof value === typeof EMPTY[name]) {
       out[name] = value;
     } else if (typeof value !== "number" && typeof EMPTY[name] === "string") {

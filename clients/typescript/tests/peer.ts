@@ -1,14 +1,23 @@
 // A process of the interoperability tests; clients/python/tests/peer.py says what the commands are.
 
+import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
-import { Listener, Publisher } from "../src/index.ts";
+import { Listener, type ListenerOptions, Publisher, type PublisherOptions } from "../src/index.ts";
 
 const say = (line: string) => process.stdout.write(line + "\n");
 const [command, address = "", topic = "", ...rest] = process.argv.slice(2);
 const [count = 0, size = 0] = rest.map(Number);
 
+// With BUFFSTREAMS_TEST_TLS they are for TLS and a token.
+const dir = process.env.BUFFSTREAMS_TEST_TLS;
+const read = (name: string) => readFileSync(`${dir}/${name}`);
+const sending: PublisherOptions = dir ? { tls: { ca: read("ca.pem") }, token: Buffer.from("secret") } : {};
+const receiving: ListenerOptions = dir
+  ? { tls: { cert: read("cert.pem"), key: read("key.pem") }, authenticate: (token) => (token.toString() === "secret" ? "peer" : undefined) }
+  : {};
+
 async function pub(): Promise<void> {
-  const publisher = new Publisher(address);
+  const publisher = new Publisher(address, sending);
   const calls: Promise<void>[] = [];
   for await (const line of createInterface({ input: process.stdin })) {
     const call = publisher.publish(topic, [{ payload: Buffer.from(line) }], { handled: true, timeout: 120_000 });
@@ -19,7 +28,7 @@ async function pub(): Promise<void> {
 }
 
 async function sub(): Promise<void> {
-  const listener = new Listener(address);
+  const listener = new Listener(address, receiving);
   await listener.start();
   const deliveries = listener.subscribe(topic);
   process.on("SIGTERM", () => void listener.close());

@@ -101,7 +101,7 @@ test("frames", () => {
       const key = v.kind === "Want" && (name === "messages" || name === "bytes") ? `want_${name}` : name;
       const empty = wire.frame(v.kind)[key as keyof wire.Fields];
       fields[key] = empty instanceof Buffer ? Buffer.from(value as string, "base64")
-        : key === "messages" ? (value as string[]).map((m) => Buffer.from(m, "base64")) : value;
+        : key === "messages" ? (value as string[]).map((m) => Buffer.from(m, "base64")) : value === true ? 1 : value;
     }
     const f = wire.frame(v.kind, fields);
     assert.deepEqual(wire.decode(Buffer.from(v.hex, "hex").subarray(4)), f, v.name);

@@ -3,11 +3,15 @@ package clients
 import (
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 const (
@@ -22,6 +26,10 @@ type account struct {
 	confirmed map[string]bool
 	handled   map[string]int
 	excused   map[string]bool // a kill may have doubled it
+}
+
+func newAccount() account {
+	return account{confirmed: map[string]bool{}, handled: map[string]int{}, excused: map[string]bool{}}
 }
 
 func (a *account) say(p *process, line string) {
@@ -123,8 +131,7 @@ func (w *world) check() (duplicates int) {
 
 func newWorld(t *testing.T, from, to language, cuts int) *world {
 	t.Helper()
-	w := &world{t: t, from: from, to: to, net: newProxy(t, 1, cuts)}
-	w.account = account{confirmed: map[string]bool{}, handled: map[string]int{}, excused: map[string]bool{}}
+	w := &world{t: t, from: from, to: to, net: newProxy(t, 1, cuts), account: newAccount()}
 	w.startSub()
 	w.startPub()
 	return w
@@ -190,6 +197,30 @@ func TestClients_CutsDoubleNothing(t *testing.T) {
 		w.pump(func() bool { return w.account.given >= more+300 }, true)
 		w.drain()
 		require.Empty(t, w.account.excused)
+		require.Zero(t, w.check())
+	})
+}
+
+// Under TLS frames have no checksum, and a token lets in. A large message takes many records.
+func TestClients_TLSAndToken(t *testing.T) {
+	a := testkit.NewAuthority(t)
+	certificate, key := a.Issue("peer")
+	dir := t.TempDir()
+	for name, data := range map[string][]byte{"ca.pem": a.PEM(), "cert.pem": certificate, "key.pem": key} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), data, 0o600))
+	}
+	pairs(t, func(t *testing.T, from, to language) {
+		from.env = append(slices.Clone(from.env), tlsDir+"="+dir)
+		to.env = append(slices.Clone(to.env), tlsDir+"="+dir)
+		w := newWorld(t, from, to, 0)
+		w.pump(func() bool { return len(w.account.confirmed) >= 200 }, true)
+		large := strings.Repeat("large ", 10_000)
+		w.pub.write(large)
+		w.pump(func() bool { return w.account.confirmed[large] && w.account.handled[large] > 0 }, false)
+		require.Equal(t, 1, w.account.handled[large])
+		delete(w.account.handled, large)
+		delete(w.account.confirmed, large)
+		w.drain()
 		require.Zero(t, w.check())
 	})
 }

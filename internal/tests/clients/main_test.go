@@ -3,12 +3,17 @@ package clients
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"flag"
 	"fmt"
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -17,10 +22,37 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
 // A process of the Go library is this test's own program again: the arguments are those of the other clients' peers.
 const asPeer = "BUFFSTREAMS_TEST_PEER"
+
+// tlsDir is the variable with the directory of ca.pem, cert.pem and key.pem. Where it is set, peers use TLS, and a token.
+const tlsDir, token = "BUFFSTREAMS_TEST_TLS", "secret"
+
+// peerConfig is the configuration of a peer's Manager, and what goes before its address.
+func peerConfig() (cfg buffstreams.ManagerConfig, scheme string, err error) {
+	dir := os.Getenv(tlsDir)
+	if dir == "" {
+		return cfg, "", nil
+	}
+	ca, err := os.ReadFile(filepath.Join(dir, "ca.pem"))
+	if err != nil {
+		return cfg, "", err
+	}
+	certificate, err := tls.LoadX509KeyPair(filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"))
+	if err != nil {
+		return cfg, "", err
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	cfg.Acked = buffstreams.AckedConfig{
+		ClientTLS: &tls.Config{RootCAs: roots}, ServerTLS: &tls.Config{Certificates: []tls.Certificate{certificate}},
+		Token: buffstreams.StaticToken(token), Authenticate: buffstreams.Tokens(map[string]string{token: "peer"}),
+	}
+	return cfg, "tls://", nil
+}
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asPeer) == "" {
@@ -48,7 +80,7 @@ func peerMain(args []string) error {
 	address, topic := args[1], args[2]
 	switch args[0] {
 	case "pub":
-		return pubLines(address + "/" + topic)
+		return pubLines(address, topic)
 	case "sub":
 		return subLines(address, topic, 0)
 	case "take":
@@ -59,16 +91,29 @@ func peerMain(args []string) error {
 }
 
 // pubLines publishes each line of the input, and says which were handled.
-func pubLines(topic string) error {
+func pubLines(address, topic string) error {
+	cfg, scheme, err := peerConfig()
+	if err != nil {
+		return err
+	}
+	manager, err := buffstreams.NewManager(cfg)
+	if err != nil {
+		return err
+	}
 	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
-		Confirm: buffstreams.ConfirmHandled, PublishTimeout: 2 * time.Minute,
+		Manager: manager, Confirm: buffstreams.ConfirmHandled, PublishTimeout: 2 * time.Minute,
+		Resolver: route.Static{topic: {Addresses: strings.Split(address, ","), Policy: route.Failover}},
 	}, nil)
 	if err != nil {
 		return err
 	}
+	if !strings.Contains(address, ",") { // several are a route
+		topic = scheme + address + "/" + topic
+	}
 	var said sync.Mutex
 	var calls sync.WaitGroup
 	lines := bufio.NewScanner(os.Stdin)
+	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		line := lines.Text()
 		calls.Go(func() {
@@ -83,7 +128,7 @@ func pubLines(topic string) error {
 		})
 	}
 	calls.Wait()
-	return pub.Close()
+	return errors.Join(pub.Close(), manager.Close())
 }
 
 // subLines says what it receives, and acks it; with a count it says how fast so many came.
@@ -92,9 +137,12 @@ func subLines(address, topic string, count int) error {
 	if err != nil {
 		return err
 	}
-	manager, err := buffstreams.NewManager(buffstreams.ManagerConfig{
-		Listen: func(string, string) (net.Listener, error) { return ln, nil },
-	})
+	cfg, scheme, err := peerConfig()
+	if err != nil {
+		return err
+	}
+	cfg.Listen = func(string, string) (net.Listener, error) { return ln, nil }
+	manager, err := buffstreams.NewManager(cfg)
 	if err != nil {
 		return err
 	}
@@ -104,7 +152,7 @@ func subLines(address, topic string, count int) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	messages, err := sub.Subscribe(ctx, ln.Addr().String()+"/"+topic)
+	messages, err := sub.Subscribe(ctx, scheme+ln.Addr().String()+"/"+topic)
 	if err != nil {
 		return err
 	}

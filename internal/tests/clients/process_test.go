@@ -80,7 +80,7 @@ func (l language) start(t *testing.T, args ...string) *process {
 	t.Helper()
 	command := l.command(t)
 	p := &process{t: t, name: l.name + " " + args[0], lines: make(chan string, 1<<16)}
-	p.cmd = exec.Command(command[0], append(command[1:], args...)...) //nolint:gosec // our own programs
+	p.cmd = exec.Command(command[0], append(command[1:], args...)...)
 	p.cmd.Env = append(os.Environ(), l.env...)
 	p.cmd.Stderr = os.Stderr
 	var err error
@@ -91,7 +91,9 @@ func (l language) start(t *testing.T, args ...string) *process {
 	require.NoError(t, p.cmd.Start())
 	go func() { // ends with the process, which kill and wait see to
 		defer close(p.lines)
-		for lines := bufio.NewScanner(stdout); lines.Scan(); {
+		lines := bufio.NewScanner(stdout)
+		lines.Buffer(nil, 1<<20)
+		for lines.Scan() {
 			p.lines <- lines.Text()
 		}
 	}()
@@ -127,7 +129,7 @@ func (p *process) write(line string) {
 func (p *process) kill() {
 	p.ended.Do(func() {
 		_ = p.cmd.Process.Kill()
-		for range p.lines { //nolint:revive // what was not read is of no use
+		for range p.lines {
 		}
 		p.err = p.cmd.Wait()
 	})

@@ -1,6 +1,7 @@
 package clients
 
 import (
+	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -118,7 +119,7 @@ func (p *proxy) carry(to, from net.Conn, budget *atomic.Int64, end func()) {
 			end()
 			return
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			if tcp, ok := to.(*net.TCPConn); ok {
 				_ = tcp.CloseWrite() // a clean end is passed on as one
 			}

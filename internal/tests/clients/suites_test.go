@@ -13,7 +13,7 @@ import (
 func TestClients_PythonSuite(t *testing.T) {
 	t.Parallel()
 	python := pythonPeer(t)[0]
-	cmd := exec.CommandContext(t.Context(), python, "-m", "unittest", "discover", "tests") //nolint:gosec // python3
+	cmd := exec.CommandContext(t.Context(), python, "-m", "unittest", "discover", "tests")
 	cmd.Dir = clientsDir + "/python"
 	cmd.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1")
 	output, err := cmd.CombinedOutput()
@@ -32,7 +32,7 @@ func example(t *testing.T, client, kind string) string {
 
 func TestClients_PythonExample(t *testing.T) {
 	t.Parallel()
-	cmd := exec.CommandContext(t.Context(), pythonPeer(t)[0], "-c", example(t, "python", "python")) //nolint:gosec // python3
+	cmd := exec.CommandContext(t.Context(), pythonPeer(t)[0], "-c", example(t, "python", "python"))
 	cmd.Env = append(os.Environ(), languages()[1].env...)
 	output, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", output)

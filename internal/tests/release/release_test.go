@@ -44,7 +44,7 @@ func makeRelease(t *testing.T) made {
 		t.Skip("this is no clone of the repository")
 	}
 	dir := t.TempDir()
-	script, err := filepath.Abs(filepath.Join(repository, "scripts/release"))
+	script, err := filepath.Abs(filepath.Join(repository, "scripts", "release"))
 	require.NoError(t, err)
 	run(t, dir, []string{
 		"MODULES=cmd", "PLATFORMS=none", "GIT_AUTHOR_NAME=test", "GIT_AUTHOR_EMAIL=test@localhost",

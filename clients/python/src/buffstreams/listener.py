@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import os
 import ssl
 import time
 from collections import deque
@@ -27,17 +28,34 @@ class Delivery:
         self._stream, self._sequence, self._size = stream, sequence, 1 + len(wire.varint(len(data))) + len(data)
 
     def ack(self) -> None:
-        if self._stream.unsettled.get(self._sequence) is self:
-            self._stream.settle(self._sequence, self._size)
+        if self.current():
+            del self._stream.unsettled[self._sequence]
+            self._stream.settled.append(self._sequence)
+            self._stream.release(1, self._size)
 
     def nack(self, delay: float = 0.1) -> None:
         """Delivers the message again, after a delay in seconds."""
-        self.redelivered = True
-        asyncio.get_running_loop().call_later(delay, self._stream.topic.put, self)
+        asyncio.get_running_loop().call_later(delay, self._again)
 
     def reject(self, reason: str) -> None:
         """Gives the message up: the publisher is told that it failed."""
-        self._stream.reject(self._sequence, wire.FAILED, reason, self._size)
+        if self.current():
+            self._stream.reject(self._sequence, wire.FAILED, reason, self._size)
+
+    def current(self) -> bool:
+        """Whether an answer still counts: not if the publisher has taken the message elsewhere."""
+        return self._stream.unsettled.get(self._sequence) is self
+
+    def _again(self) -> None:
+        self.redelivered = True
+        if self.current() and self._stream.revoked:
+            self.drop(True)
+        elif self.current():
+            self._stream.topic.put(self)
+
+    def drop(self, returned: bool) -> None:
+        self._stream.unsettled[self._sequence] = returned
+        self._stream.release(1, self._size)
 
 
 class _Topic:
@@ -69,19 +87,16 @@ class _Stream:
 
     def __init__(self, topic: _Topic, base: int) -> None:
         self.topic, self.next, self.base, self.handle = topic, base, base, 0
-        self.unsettled: dict[int, Delivery | Frame] = {}  # a Frame is a Reject that was not confirmed
+        # A Frame is a Reject that was not confirmed; a bool a message that was dropped: was it given back?
+        self.unsettled: dict[int, Delivery | Frame | bool] = {}
+        self.beyond: list[int] = []  # settled at or above next: pairs
+        self.tenure, self.revoked, self.awaited = 0, False, False
         self.conn: Connection | None = None
         self.settled: list[int] = []  # since the last Ack
-        self.told = base
         self.leaving = self.kept = False  # released early; its sender keeps what it sent
         self.share = 1 / 512
         self.granted = self.granted_bytes = self.got = self.got_bytes = self.want = self.want_bytes = self.least = 0
         self.dirty: Callable[[_Stream], None] = lambda s: None
-
-    def settle(self, sequence: int, size: int) -> None:
-        del self.unsettled[sequence]
-        self.settled.append(sequence)
-        self.release(1, size)
 
     def release(self, messages: int, size: int) -> None:
         self.topic.room += messages
@@ -127,7 +142,37 @@ class _Stream:
             if first < sequence:
                 pairs += [first, sequence - 1]
             first = sequence + 1
-        return pairs
+        return pairs + [n for a, b in zip(self.beyond[::2], self.beyond[1::2]) if a >= self.next for n in (a, b)]
+
+    def held(self) -> list[Delivery]:
+        return [d for d in self.unsettled.values() if isinstance(d, Delivery)]
+
+    def restart(self) -> None:
+        """Begins a new tenure with what is settled alone: the stream has been elsewhere."""
+        pairs = self.ranges()
+        for delivery in self.held():
+            delivery.drop(False)
+        self.next, self.beyond = (pairs[1] + 1, pairs[2:]) if pairs and pairs[0] == self.base else (self.base, pairs)
+        self.unsettled, self.settled, self.revoked, self.awaited = {}, [], False, False
+
+    def revoke(self, at_once: bool) -> Frame:
+        """Takes back what no consumer has, and says what became of the stream."""
+        self.revoked, self.want = True, 0
+        self.take_back()
+        for delivery in self.held():
+            if not delivery.taken:
+                delivery.drop(True)
+        held = self.held()
+        for delivery in held if at_once else ():
+            delivery.drop(False)
+        self.awaited = bool(held) and not at_once
+        returned: list[int] = []
+        for sequence in sorted(k for k, d in self.unsettled.items() if d is True):
+            if returned and returned[-1] == sequence - 1:
+                returned[-1] = sequence
+            else:
+                returned += [sequence, sequence]
+        return Frame("Returned", self.handle, next=self.next, returned=returned[:4096], in_hand=len(held))
 
     def ack(self) -> Frame:
         pairs: list[int] = []
@@ -136,7 +181,7 @@ class _Stream:
                 pairs[-1] = sequence
             else:
                 pairs += [sequence, sequence]
-        self.told, self.settled = self.next, []
+        self.settled = []
         return Frame("Ack", self.handle, next=self.next, settled=pairs, credit_messages=self.granted, credit_bytes=self.granted_bytes)
 
 
@@ -156,6 +201,7 @@ class _Peer:
     handles: dict[int, tuple[bytes, tuple[int, str], _Stream]]
     pings: list[float]
     ponged: asyncio.Event
+    moves: bool
 
 
 class Listener:
@@ -174,7 +220,7 @@ class Listener:
         self._publishers: dict[bytes, _Publisher] = {}
         self._peers: dict[Connection, _Peer | None] = {}
         self._dirty: dict[_Stream, None] = {}
-        self._closing = False
+        self._closing, self._instance = False, os.urandom(16)
 
     async def start(self) -> None:
         """Begins to listen. port says where, if the address had port 0."""
@@ -208,7 +254,7 @@ class Listener:
                     if not t.ready:
                         continue
                 delivery = t.ready.popleft()
-                if not delivery._stream.kept:
+                if delivery.current() and not delivery._stream.kept:
                     delivery.taken = True
                     yield delivery
         finally:
@@ -231,8 +277,8 @@ class Listener:
         self._closing = True
         for t in self._topics.values():
             t.arrived.set()
-        while time.monotonic() < end and any(isinstance(d, Delivery) and (d.taken or not s.kept) for p in self._publishers.values()
-                                             for s in p.streams.values() for d in s.unsettled.values()):
+        while time.monotonic() < end and any(d.taken or not s.kept for p in self._publishers.values()
+                                             for s in p.streams.values() for d in s.held()):
             await asyncio.sleep(0.005)
         self._flush()
         for conn in list(self._peers):
@@ -279,9 +325,11 @@ class Listener:
             raise Fault(wire.UNAUTHENTICATED, "not let in")
         if len(self._peers) > 16_384:
             raise Fault(wire.LIMIT, "connections")
-        self._peers[conn] = _Peer(principal, {}, [], asyncio.Event())
+        moves = "move" in f.features
+        self._peers[conn] = _Peer(principal, {}, [], asyncio.Event(), moves)
         conn.on_frame, conn.max_frame = self._on_frame, max(self.max_message, 65_536) + 64
-        conn.send(Frame("Welcome", version=1, max_frame=conn.max_frame, max_message=self.max_message))
+        conn.send(Frame("Welcome", version=1, max_frame=conn.max_frame, max_message=self.max_message,
+                        features=["move"] if moves else [], instance=self._instance if moves else b""))
 
     def _on_frame(self, conn: Connection, f: Frame) -> None:
         peer = self._peers[conn]
@@ -294,12 +342,17 @@ class Listener:
             if f.handle not in peer.handles:
                 raise Fault(wire.PROTOCOL, f"handle {f.handle} is not open")
             s = peer.handles[f.handle][2]
-            if s.conn is conn:
+            if s.conn is conn and s.revoked and f.kind != "RejectSeen":
+                if f.kind == "Publish":
+                    raise Fault(wire.PROTOCOL, "a Publish in a stream that was revoked")
+            elif s.conn is conn:
                 s.leaving = False
                 {"Publish": self._on_publish, "Want": self._on_want, "RejectSeen": self._on_reject_seen}[f.kind](s, f)
+        elif f.kind == "Revoke":
+            self._on_revoke(conn, peer, f)
         elif f.kind == "Release":
             publisher, key, s = peer.handles.get(f.handle, (b"", (0, ""), None))
-            if s and s.conn is conn and not s.unsettled:
+            if s and s.conn is conn and all(isinstance(d, bool) for d in s.unsettled.values()):
                 del peer.handles[f.handle]
                 self._forget(publisher, key)
             elif s and s.conn is conn:
@@ -326,6 +379,9 @@ class Listener:
         p = self._publishers.get(f.publisher)
         if p and (not hmac.compare_digest(p.secret, f.secret) or p.principal != peer.principal or f.epoch < p.epoch):
             return wire.FENCED, "another secret, principal, or a newer epoch"
+        s = p.streams.get((f.stream, f.topic)) if p and p.epoch == f.epoch else None
+        if s and 0 < f.tenure < s.tenure:
+            return wire.FENCED, "the stream has moved"
         if len(peer.handles) >= TABLE or not p and not self._make_room() or f.topic not in self._topics and len(self._topics) >= TABLE:
             return wire.LIMIT, "streams, publishers or topics"
         return 0, ""
@@ -363,7 +419,9 @@ class Listener:
         elif s.conn:
             del peer.handles[s.handle]
             s.detach()
-        s.base, s.next = max(s.base, f.base), max(s.next, f.base)
+        if s.revoked or f.tenure and s.tenure and f.tenure != s.tenure:
+            s.restart()
+        s.base, s.next, s.tenure = max(s.base, f.base), max(s.next, f.base), f.tenure or s.tenure
         s.conn, s.handle, s.settled, s.leaving = conn, f.handle, [], False
         peer.handles[f.handle] = (f.publisher, key, s)
         pairs = s.ranges()
@@ -382,8 +440,8 @@ class Listener:
     def _forget(self, publisher: bytes, key: tuple[int, str]) -> None:
         """Forgets a stream, and its publisher with the last; one that holds messages goes with the last of them."""
         s = self._publishers[publisher].streams[key]
-        if any(isinstance(d, Delivery) for d in s.unsettled.values()):
-            s.dirty = lambda s: None if s.unsettled or s.conn else self._forget(publisher, key)
+        if s.held():
+            s.dirty = lambda s: None if s.held() or s.conn else self._forget(publisher, key)
             return
         s.detach()
         del self._publishers[publisher].streams[key]
@@ -403,6 +461,8 @@ class Listener:
             if not f.flags & wire.GAP:
                 raise Fault(wire.PROTOCOL, f"sequences from {s.next} are missing")
             s.next = f.first
+        if any(max(a, s.next) <= last and f.first <= b for a, b in zip(s.beyond[::2], s.beyond[1::2])):
+            raise Fault(wire.PROTOCOL, "a sequence that is settled")
         for sequence, data, size in zip(range(f.first, last + 1), f.messages, sizes):
             if sequence < s.next:  # we have it
                 s.topic.room, s.topic.room_bytes = s.topic.room + 1, s.topic.room_bytes + size
@@ -416,12 +476,34 @@ class Listener:
             except (Fault, ValueError) as error:
                 s.reject(sequence, wire.UNDECODABLE, str(error), size)
                 continue
+            delivery.redelivered = bool(f.flags & wire.AGAIN)
             s.unsettled[sequence] = delivery
             s.topic.put(delivery)
         if s.want and not s.topic.wanting and s.granted - s.got < s.topic.window * s.share / 2:
             s.topic.wanting[s] = None  # a stream that goes on need not ask each time
         s.topic.grant()
         self._mark(s)
+
+    def _on_revoke(self, conn: Connection, peer: _Peer, f: Frame) -> None:
+        if not peer.moves or not f.handle:
+            raise Fault(wire.PROTOCOL, "a Revoke without the feature, or with handle 0")
+        p, key = self._publishers.get(f.publisher), (f.stream, f.topic)
+        s = p.streams.get(key) if p and hmac.compare_digest(p.secret, f.secret) and p.principal == peer.principal and f.epoch >= p.epoch else None
+        if s is None or s.tenure > f.tenure:
+            return conn.send(Frame("Returned", f.handle))
+        here = s.conn is conn and s.handle == f.handle
+        if s.conn and s.conn is not conn:
+            self._cut(s.conn)
+        elif s.conn and not here:
+            del peer.handles[s.handle]
+        s.conn, s.handle = conn, f.handle
+        peer.handles[f.handle] = (f.publisher, key, s)
+        settled = [] if here else s.ranges()
+        answer = s.revoke(bool(f.at_once))
+        if here:
+            conn.send(s.ack())
+        answer.settled = settled[:4096]
+        conn.send(answer)
 
     def _on_want(self, s: _Stream, f: Frame) -> None:
         if f.seen_messages == s.granted:
@@ -443,6 +525,8 @@ class Listener:
         for s in streams:
             if s.conn and not s.conn.transport.is_closing():
                 s.conn.send(s.ack())
+                if s.awaited and not s.held():
+                    s.conn.send(s.revoke(False))
 
     async def _tick(self) -> None:
         while True:

@@ -122,8 +122,9 @@ class Publisher:
     def __init__(self, address: str, *, token: bytes = b"", tls: ssl.SSLContext | None = None, insecure_token: bool = False,
                  window: int = 16_384, window_bytes: int = 16 << 20,
                  on_failure: Callable[[str, Message, Exception], None] = lambda topic, message, error: None) -> None:
-        if token and not tls and not insecure_token and not address.startswith("unix://"):
-            raise ValueError("buffstreams: the token could be read: use TLS, a unix socket or insecure_token=True")
+        verified = tls and tls.verify_mode == ssl.CERT_REQUIRED
+        if token and not verified and not insecure_token and not address.startswith("unix://"):
+            raise ValueError("buffstreams: the token could be read: use TLS that verifies, a unix socket or insecure_token=True")
         self.address, self.token, self.tls, self.on_failure = address, token, tls, on_failure
         self.window, self.window_bytes = window, window_bytes
         self.identity, self.secret = os.urandom(16), os.urandom(16)

@@ -13,7 +13,7 @@ from typing import cast
 LEAST_FRAME = 65_600
 (PROTOCOL, VERSION, UNAUTHENTICATED, FORBIDDEN, FENCED, TOPIC_GONE, LIMIT, UNDECODABLE, FAILED) = range(1, 10)
 CODES = ("", "PROTOCOL", "VERSION", "UNAUTHENTICATED", "FORBIDDEN", "FENCED", "TOPIC_GONE", "LIMIT", "UNDECODABLE", "FAILED")
-GAP, PROMPT = 1, 2
+GAP, PROMPT, AGAIN = 1, 2, 4
 
 
 class Fault(Exception):
@@ -26,9 +26,9 @@ class Fault(Exception):
 
 # The fields of each body, by number.
 SCHEMA: dict[str, str] = {
-    "Hello": "version max_frame token agent",
-    "Welcome": "version max_frame max_message",
-    "Open": "handle publisher epoch secret stream topic base want_messages want_bytes least_bytes incarnation",
+    "Hello": "version max_frame token agent features",
+    "Welcome": "version max_frame max_message features instance",
+    "Open": "handle publisher epoch secret stream topic base want_messages want_bytes least_bytes incarnation tenure",
     "Opened": "handle code reason next settled last_epoch last_incarnation",
     "Publish": "handle first flags messages",
     "Ack": "handle next settled credit_messages credit_bytes",
@@ -40,8 +40,11 @@ SCHEMA: dict[str, str] = {
     "Goaway": "reason",
     "Failure": "code reason",
     "Release": "handle",
+    "Revoke": "handle publisher epoch secret stream topic tenure at_once",
+    "Returned": "handle next settled returned in_hand",
 }
-KINDS = list(SCHEMA)
+NUMBERS = {kind: at if at < 15 else at + 1 for at, kind in enumerate(SCHEMA, 1)}  # 15 is the checksum
+KINDS = {number: kind for kind, number in NUMBERS.items()}
 
 
 @dataclass(slots=True)
@@ -55,6 +58,12 @@ class Frame:
     max_message: int = 0
     token: bytes = b""
     agent: str = ""
+    features: list[str] = field(default_factory=list)
+    instance: bytes = b""
+    tenure: int = 0
+    at_once: int = 0
+    returned: list[int] = field(default_factory=list)
+    in_hand: int = 0
     publisher: bytes = b""
     secret: bytes = b""
     epoch: int = 0
@@ -143,10 +152,12 @@ def encode(frame: Frame, checksum: bool = True) -> bytes:
             out += bytes([number << 3]) + varint(value)
         elif value and kind == "list[bytes]":
             out += b"".join(value)
+        elif value and kind == "list[str]":
+            out += b"".join(chunk(number << 3 | 2, text.encode()) for text in value)
         elif value:
             data = value.encode() if kind == "str" else b"".join(map(varint, value)) if kind == "list[int]" else value
             out += chunk(number << 3 | 2, data)
-    payload = bytes([KINDS.index(frame.kind) + 1 << 3 | 2]) + varint(len(out)) + out
+    payload = varint(NUMBERS[frame.kind] << 3 | 2) + varint(len(out)) + out
     if checksum:
         payload += b"\x7d" + crc32c(payload).to_bytes(4, "little")
     return len(payload).to_bytes(4, "big") + payload
@@ -158,12 +169,13 @@ def decode(payload: bytes, checksum: bool = True) -> Frame:
         if len(payload) < 5 or payload[-5] != 0x7D or payload[-4:] != crc32c(payload[:-5]).to_bytes(4, "little"):
             raise Fault(0, "wrong checksum")
         payload = payload[:-5]
-    if not payload or payload[0] & 0x87 != 2 or not 1 <= payload[0] >> 3 <= len(KINDS):
+    tag, at = read_varint(payload, 0)
+    if tag & 7 != 2 or tag >> 3 not in KINDS:
         raise Fault(PROTOCOL, "a frame without a body, or with an unknown one")
-    length, at = read_varint(payload, 1)
+    length, at = read_varint(payload, at)
     if at + length != len(payload):
         raise Fault(PROTOCOL, "a frame is one body and nothing else")
-    frame = Frame(KINDS[(payload[0] >> 3) - 1])
+    frame = Frame(KINDS[tag >> 3])
     if frame.kind == "Publish":
         _decode_publish(frame, payload, at)
         return frame
@@ -183,9 +195,11 @@ def decode(payload: bytes, checksum: bool = True) -> Frame:
             at = 0
             while isinstance(value, bytes) and at < len(value):
                 n, at = read_varint(value, at)
-                frame.settled.append(n)
+                getattr(frame, name).append(n)
             if isinstance(value, int):
-                frame.settled.append(value)
+                getattr(frame, name).append(value)
+        elif kind == "list[str]" and isinstance(value, bytes):
+            getattr(frame, name).append(value.decode(errors="replace"))
     return frame
 
 
