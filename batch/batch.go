@@ -3,6 +3,9 @@
 // has several messages unacked at a time; with this module's, set SubscriberConfig.MaxInFlight to twice Config.Size, so
 // that the next batch gathers while one is handled.
 //
+// A limit of the subscriber for how long a message may take, such as SubscriberConfig.AckWaitTimeout, counts for the wait and
+// for the whole batch.
+//
 // Order is kept, also where messages fail: what failed is handed again in its place, before anything that came after it.
 package batch
 
@@ -21,12 +24,12 @@ import (
 // What failed is handed again. Messages that the handler has acked or nacked itself are left to that: one that it nacks
 // comes again from the subscriber, and so after those behind it.
 //
-// The slice is the handler's until it returns. ctx ends with the context of Run, and with that of the first message: its
-// subscription is closing, or the subscriber has given up waiting for it.
+// The slice is the handler's until it returns. ctx ends with the context of Run, and with that of the first message that is
+// not settled: its subscription is closing, or the subscriber has given up waiting for it.
 type Handler func(ctx context.Context, msgs []*message.Message) error
 
 // Errors is the result of a Handler that handled some messages and not others: one for each message, nil for those that are
-// handled. One of another length fails all of them.
+// handled. One of another length, or joined with other errors, fails all of them.
 type Errors []error
 
 func (e Errors) Error() string {

@@ -141,11 +141,14 @@ func (r *runner) sleep(ctx context.Context) bool {
 // sweep drops what is settled, and what the subscriber has given up: it comes again from there.
 func (r *runner) sweep() {
 	r.pending = slices.DeleteFunc(r.pending, func(p pending) bool {
-		if !p.done && !settled(p.msg) && p.msg.Context().Err() != nil {
-			p.msg.Nack()
+		if p.done || settled(p.msg) {
 			return true
 		}
-		return p.done
+		if p.msg.Context().Err() == nil {
+			return false
+		}
+		p.msg.Nack()
+		return true
 	})
 }
 
@@ -170,10 +173,10 @@ func (r *runner) call(ctx context.Context) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	first := r.batch[0].Context()
-	stop := context.AfterFunc(first, cancel)
-	defer stop()
+	w := &watch{messages: r.pending[:n], cancel: cancel}
+	w.from(0)
 	err := guard(func() error { return r.handle(ctx, slices.Clip(r.batch)) })
+	w.stop()
 	failed, left := r.decide(ctx, r.pending[:n], err)
 	if left == 0 {
 		r.failures = 0
@@ -215,22 +218,27 @@ func (r *runner) decide(ctx context.Context, batch []pending, result error) (fai
 	return failed, left
 }
 
-// outcome reads the result of a batch for one of its messages: its error, and whether that is about this message alone.
+// outcome reads the result of a batch for one of its messages: its error, and whether that is about this message alone. What
+// is joined with other errors says nothing of each: a commit that failed too, for example.
 func outcome(result error, i, n int) (err error, own bool) {
-	var each Errors
-	var from *FromError
-	switch {
-	case result == nil:
-		return nil, false
-	case errors.As(result, &each) && len(each) == n:
-		return each[i], true
-	case errors.As(result, &from) && from != nil && from.Index >= 0 && from.Index < n:
-		if i < from.Index {
-			return nil, false
+	for e := result; e != nil; e = errors.Unwrap(e) {
+		switch e := e.(type) { //nolint:errorlint // errors.As would look into joined errors
+		case Errors:
+			if len(e) == n {
+				return e[i], true
+			}
+			return result, n == 1
+		case *FromError:
+			switch {
+			case e == nil || e.Index < 0 || e.Index >= n:
+				return result, n == 1
+			case i < e.Index:
+				return nil, false
+			}
+			return result, i == e.Index
 		}
-		return from, i == from.Index
 	}
-	return result, n == 1
+	return result, result != nil && n == 1
 }
 
 // count counts an attempt of a message that failed, and ends it if it was the last.

@@ -108,11 +108,14 @@ func TestRun_PanicIsContained(t *testing.T) {
 // What came later is handled later, whatever fails how often.
 func TestRun_FailureKeepsOrder(t *testing.T) {
 	for name, fail := range map[string]func(msgs []*message.Message, at int) error{
-		"error":            func([]*message.Message, int) error { return errWanted },
-		"panic":            func([]*message.Message, int) error { panic("oops") },
-		"from":             func(_ []*message.Message, at int) error { return &batch.FromError{Index: at, Err: errWanted} },
-		"from, out of it":  func(msgs []*message.Message, _ int) error { return &batch.FromError{Index: len(msgs), Err: errWanted} },
-		"from, negative":   func([]*message.Message, int) error { return &batch.FromError{Index: -1, Err: errWanted} },
+		"error":           func([]*message.Message, int) error { return errWanted },
+		"panic":           func([]*message.Message, int) error { panic("oops") },
+		"from":            func(_ []*message.Message, at int) error { return &batch.FromError{Index: at, Err: errWanted} },
+		"from, out of it": func(msgs []*message.Message, _ int) error { return &batch.FromError{Index: len(msgs), Err: errWanted} },
+		"from, negative":  func([]*message.Message, int) error { return &batch.FromError{Index: -1, Err: errWanted} },
+		"joined with another": func(msgs []*message.Message, _ int) error {
+			return errors.Join(make(batch.Errors, len(msgs)), errors.New("the commit failed"))
+		},
 		"errors, too few":  func([]*message.Message, int) error { return batch.Errors{} },
 		"errors, too many": func(msgs []*message.Message, _ int) error { return make(batch.Errors, len(msgs)+1) },
 		"errors from one on": func(msgs []*message.Message, at int) error {

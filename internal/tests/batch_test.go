@@ -177,3 +177,27 @@ func TestBatch_GivesUpToTheSubscriber(t *testing.T) {
 	cancel()
 	require.NoError(t, requireResult(t, ended))
 }
+
+// A handler that acks each message as it goes has its context until the last.
+func TestBatch_HandlerAcksEach(t *testing.T) {
+	h := newHouse(t, buffstreams.ManagerConfig{})
+	ctx, cancel := context.WithCancel(context.Background())
+	messages, err := h.newSubscriber(t, many(16)).Subscribe(ctx, h.topic("a"))
+	require.NoError(t, err)
+	require.NoError(t, h.newPublisher(t, nil).Publish(h.topic("a"), newMessages(8)...))
+	ended := later(func() error {
+		return batch.Run(context.Background(), messages, func(ctx context.Context, msgs []*message.Message) error {
+			defer cancel()
+			for _, m := range msgs {
+				m.Ack()
+				<-m.Context().Done() // the subscription has seen the ack
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+			}
+			return nil
+		}, batch.Config{Size: 8})
+	})
+	require.NoError(t, requireResult(t, ended))
+	require.NoError(t, h.manager.Close(), "all are acked")
+}

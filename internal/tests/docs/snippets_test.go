@@ -19,7 +19,9 @@ import (
 // known are the packages that snippets may use without an import, by name.
 var known = map[string]string{
 	"buffstreams": module, "route": module + "/route", "pool": module + "/pool", "store": module + "/store",
-	"framing": module + "/framing", "batch": module + "/batch", "cqrsx": module + "/cqrsx",
+	"framing": module + "/framing", "hooks": module + "/hooks", "metrics": module + "/metrics", "tracing": module + "/tracing",
+	"monitor": module + "/monitor", "engines": module + "/engines", "prometheus": "github.com/prometheus/client_golang/prometheus",
+	"batch": module + "/batch", "cqrsx": module + "/cqrsx",
 	"outbox": module + "/storage/outbox", "dedupe": module + "/storage/dedupe",
 	"watermill": watermill, "message": watermill + "/message", "middleware": watermill + "/message/router/middleware",
 	"cqrs": watermill + "/components/cqrs", "requestreply": watermill + "/components/requestreply",
@@ -42,6 +44,9 @@ var (
 	payload    []byte
 	err        error
 	manager    *buffstreams.Manager
+	box        *outbox.Outbox
+	pub        message.Publisher
+	sub        message.Subscriber
 	publisher  *buffstreams.Publisher
 	subscriber *buffstreams.Subscriber
 	router     *message.Router
@@ -61,7 +66,7 @@ func blocks(t *testing.T, words ...string) (found []snippet) {
 	for _, file := range documents(t) {
 		var open *snippet
 		for i, line := range strings.Split(read(t, file), "\n") {
-			fence, isFence := strings.CutPrefix(line, "```")
+			fence, isFence := strings.CutPrefix(strings.TrimLeft(line, " "), "```") // a list indents it
 			switch {
 			case isFence && open != nil:
 				found, open = append(found, *open), nil
@@ -117,7 +122,8 @@ func (s snippet) program(t *testing.T) string {
 	if strings.HasPrefix(s.text, "package ") {
 		return place + s.text
 	}
-	file := "package snippet\n" + imports(given+s.text) + given
+	code := regexp.MustCompile(`(?m)//.*$`).ReplaceAllString(s.text, "")
+	file := "package snippet\n" + imports(given+code) + given
 	if _, err := parser.ParseFile(token.NewFileSet(), "", "package p\n"+s.text, 0); err == nil {
 		return file + place + s.text // declarations
 	}

@@ -35,7 +35,7 @@ var componentMutants = []mutant{
 	},
 	{
 		"a failure of all is one of each", "batch/run.go",
-		"return result, n == 1", "return result, true",
+		"return result, result != nil && n == 1", "return result, result != nil",
 		batchProbe("TestRun_OneBadMessageFailsAlone"),
 	},
 	{
@@ -54,8 +54,18 @@ var componentMutants = []mutant{
 		batchProbe("TestRun_SubscriptionGivesUp"),
 	},
 	{
-		"a handler is not told that its messages were given up", "batch/run.go",
-		"stop := context.AfterFunc(first, cancel)", "stop := context.AfterFunc(first, func() {})",
+		"a handler is not told that its messages were given up", "batch/watch.go",
+		"\tw.cancel()\n", "",
 		batchProbe("TestRun_SubscriptionGivesUp"),
+	},
+	{
+		"a handler's own ack ends its context", "batch/watch.go",
+		"if settled(w.messages[i].msg) {", "if false {",
+		batchProbe("TestRun_AcksOfTheHandlerEndNothing"),
+	},
+	{
+		"what was settled late is handed again", "batch/run.go",
+		"if p.done || settled(p.msg) {", "if p.done {",
+		batchProbe("TestRun_SettledLater"),
 	},
 }
