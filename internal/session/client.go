@@ -66,6 +66,7 @@ type Client struct {
 
 	asks          int // why a stream has no credit, in this Tick
 	lastIdleTick  time.Time
+	longest       longest
 	sentSinceTick bool
 	busy          bool // as the last Tick saw it
 	refused       []Refused

@@ -72,6 +72,7 @@ type Sender struct {
 	backoff  backoff.BackOff // of run; nil before the first
 	redial   chan struct{}   // ends the wait before the next attempt
 	avoid    []string        // of run: addresses of connections that got nowhere, the last one last
+	lines    lines           // what was logged of the connection and of waits
 
 	// mu guards the fields below, client's streams included. It is not held across I/O or a call of the user's code.
 	mu          sync.Mutex
@@ -407,7 +408,9 @@ func (s *Sender) Tick(now time.Time) (busy bool) {
 	s.checkLocked()
 	s.tickStreamsLocked()
 	refused, owners := s.client.Refused(), s.onRefused
+	waiting := s.longWaitLocked(now)
 	s.mu.Unlock()
+	waiting.log(s)
 	for _, r := range refused {
 		s.report(r, owners)
 	}
