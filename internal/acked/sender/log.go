@@ -27,16 +27,14 @@ func (s *Sender) fields(more watermill.LogFields) watermill.LogFields {
 func (s *Sender) logLost(err error, delay time.Duration) {
 	l := &s.lines
 	l.attempts++
-	quiet, log := &l.lost, s.cfg.Logger.Info
+	fields := s.fields(watermill.LogFields{"err": netio.Sanitize(err), "delay": delay})
+	quiet := &l.lost
 	if definite(err) {
-		quiet, log = &l.refused, func(msg string, fields watermill.LogFields) {
-			s.cfg.Logger.Error(msg, netio.Sanitize(err), fields)
-		}
+		quiet = &l.refused
 	}
-	fields := watermill.LogFields{"err": netio.Sanitize(err), "delay": delay}
 	count, ok := quiet.Say()
 	if !ok {
-		s.cfg.Logger.Debug("Connection lost again, reconnecting", s.fields(fields))
+		s.cfg.Logger.Debug("Connection lost again, reconnecting", fields)
 		return
 	}
 	if !l.down {
@@ -46,9 +44,9 @@ func (s *Sender) logLost(err error, delay time.Duration) {
 		fields["count"] = count // since the line before
 	}
 	if definite(err) {
-		log("The connection is refused, until a configuration changes; trying again", s.fields(fields))
+		s.cfg.Logger.Error("The connection is refused until a configuration changes; trying again", netio.Sanitize(err), fields)
 	} else {
-		log("Connection lost, reconnecting", s.fields(fields))
+		s.cfg.Logger.Info("Connection lost, reconnecting", fields)
 	}
 }
 

@@ -3,18 +3,18 @@ package mutants
 // hookMutants are mistakes about what is seen from outside: Stats, hooks, logs and what handlers are told.
 var hookMutants = []mutant{
 	{
-		"the panic of a hook ends the process", "internal/hook/set.go",
-		"\t\tif p := recover(); p != nil {", "\t\tif p := any(nil); p != nil {",
+		"the panic of a hook is not logged", "internal/hook/set.go",
+		"\t\tif p := recover(); p != nil {", "\t\tif p := recover(); p == nil {",
 		probe{".", "^TestHooks_PanicsAreContained$", ""},
 	},
 	{
-		"Close waits for a hook that blocks", "manager_close.go",
-		"if n := m.hooks.Running(); n > 0 {", "if n := m.hooks.Running(); n > 1000 {",
+		"Close does not say that a hook blocks", "manager_close.go",
+		"if n := m.hooks.Running(); n > 0 {", "if n := m.hooks.Running(); n > 0 {\n\t\t\treturn nil",
 		probe{".", "^TestHooks_OneThatBlocksHoldsUpItsConnectionOnly$", ""},
 	},
 	{
-		"Subscriber.Close waits for a hook that blocks", "subscription_watch.go",
-		"\tp.code.enter(nameHooks)\n", "",
+		"Subscriber.Close does not say that a hook blocks", "usercode.go",
+		"\tif u.left {\n\t\terrs = append", "\tif false {\n\t\terrs = append",
 		probe{".", "^TestHooks_OneThatBlocksHoldsUpItsSubscriptionOnly$", ""},
 	},
 	{
