@@ -93,7 +93,7 @@ func TestMetrics_ShowARun(t *testing.T) {
 	is(2, "buffstreams_group_lag_messages", "group", "billing")
 	is(1, "buffstreams_group_in_flight_messages")
 	is(1, "buffstreams_address_state", "address", addr.String(), "state", "ready")
-	is(1, "buffstreams_address_state", "address", away, "state", "failed")
+	is(1, "buffstreams_address_state", "address", away, "state", "gone")
 	is(0, "buffstreams_dials_total", "address", addr.String(), "result", "failed")
 	is(4, "buffstreams_outbox_appended_messages_total")
 	is(4, "buffstreams_outbox_appends_total", "result", "ok")

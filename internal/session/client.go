@@ -94,7 +94,7 @@ func (c *Client) Stream(name string) *Outbound {
 	if o == nil {
 		c.lastHandle++
 		o = newOutbound(c.cfg.Identity, c.cfg.NextStream(), c.lastHandle, TopicOf(name), c.cfg.Window, 1)
-		o.freeLater, o.counting, o.ephemeral = &c.freeLater, &c.counting, isEphemeral(name)
+		o.freeLater, o.ephemeral = &c.freeLater, isEphemeral(name)
 		o.setPresence(c.presence)
 		c.streams[name] = o
 		c.register(o)
@@ -121,6 +121,7 @@ func (c *Client) remove(o *Outbound) {
 }
 
 func (c *Client) register(o *Outbound) {
+	o.counting = &c.counting
 	c.handles[o.handle] = o
 	c.order = append(c.order, o)
 }

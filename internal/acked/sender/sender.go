@@ -15,7 +15,6 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/cenkalti/backoff/v5"
 
-	"github.com/buffstreams/watermill-buffstreams/hooks"
 	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 	"github.com/buffstreams/watermill-buffstreams/internal/flush"
 	"github.com/buffstreams/watermill-buffstreams/internal/hook"
@@ -63,7 +62,7 @@ type Sender struct {
 	cfg      Config
 	flusher  *flush.Flusher  // runs flush
 	reporter *flush.Flusher  // runs ReportRefused for flush, which must not wait for hooks
-	teller   *flush.Flusher  // runs tellRejected: what reports must not wait for Config.Hooks
+	teller   *flush.Flusher  // runs tellEvents: what reports must not wait for Config.Hooks
 	mover    *flush.Flusher  // runs settleMoves
 	ctx      context.Context // ends with Close
 	cancel   context.CancelFunc
@@ -88,7 +87,7 @@ type Sender struct {
 	fetched     map[*session.Outbound]*FetchedStream
 	conditions  []*condition // callers that wait
 	status      status
-	rejections  []hooks.Rejected // for tellRejected
+	events      []func(*hook.Set) // for tellEvents
 	streams     map[*Stream]struct{}
 	kept        bool // by Dial
 	failing     bool // the last attempt to connect has failed
@@ -114,7 +113,7 @@ func New(cfg Config) *Sender {
 	})
 	s.flusher = flush.New(cfg.Workers, s.flush)
 	s.reporter = flush.New(cfg.Workers, s.ReportRefused)
-	s.teller = flush.New(cfg.Workers, s.tellRejected)
+	s.teller = flush.New(cfg.Workers, s.tellEvents)
 	s.mover = flush.New(cfg.Workers, s.settleMoves)
 	return s
 }

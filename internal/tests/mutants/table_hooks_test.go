@@ -28,6 +28,11 @@ var hookMutants = []mutant{
 		probe{".", "^TestHooks_TellTheLifeOfMessages$", ""},
 	},
 	{
+		"what a stream settles that has moved is not counted", "internal/session/client.go",
+		"\to.counting = &c.counting\n", "\tif !o.unnamed {\n\t\to.counting = &c.counting\n\t}\n",
+		probe{".", "^TestHooks_TellOfMoves$", ""},
+	},
+	{
 		"Stats is collected for each caller", "stats.go",
 		"c.at.IsZero() || now.Sub(c.at) >= statsKept", "true",
 		probe{".", "^TestStats_AreKeptForASecond$", ""},
