@@ -120,9 +120,9 @@ func (s *subscription) publishDeadLetter(d dispatch.Delivery, msg *message.Messa
 			s.noteDead(cfg.DeadLetterTopic, reason)
 			return
 		}
-		if returned {
-			s.subscriber.logger.Info("Cannot publish to the dead letters, trying again", s.fields(watermill.LogFields{
-				"message_uuid": msg.UUID, "err": err,
+		if count, ok := s.deadLetters.Say(); returned && ok {
+			s.subscriber.logger.Error("Cannot publish to the dead letters, trying again", err, s.fields(watermill.LogFields{
+				"message_uuid": msg.UUID, "count": count,
 			}))
 		}
 		if !returned || !s.sleep(max(s.delay(attempt), deadLetterRetry), &d) {

@@ -38,6 +38,7 @@ func (s *spy) OnConnected(e hooks.Connected)       { s.note(e) }
 func (s *spy) OnLost(e hooks.Lost)                 { s.note(e) }
 func (s *spy) OnAccepted(e hooks.Accepted)         { s.note(e) }
 func (s *spy) OnRefused(e hooks.Refused)           { s.note(e) }
+func (s *spy) OnMoved(e hooks.Moved)               { s.note(e) }
 func (s *spy) OnResolved(e hooks.Resolved)         { s.note(e) }
 func (s *spy) OnForgotten(e hooks.Forgotten)       { s.note(e) }
 func (s *spy) OnSent(e hooks.Sent)                 { s.note(e) }
@@ -114,12 +115,12 @@ func TestHooks_TellTheLifeOfMessages(t *testing.T) {
 	require.NoError(t, dialed.Err)
 	require.Equal(t, dialed.Address, first(t, pubSpy, anyOf[hooks.Connected]).Address)
 	require.NotEmpty(t, first(t, subSpy, anyOf[hooks.Accepted]).Peer)
-	require.Eventually(t, func() bool { // the ack can be here before the write has returned
-		return sum(pubSpy, of[hooks.Sent], func(e hooks.Sent) int { return e.Messages }) == n
-	}, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { // what is sent can be handled before the hook is told
+		return sum(pubSpy, of[hooks.Sent], func(e hooks.Sent) int { return e.Messages }) == n &&
+			sum(subSpy, of[hooks.Received], func(e hooks.Received) int { return e.Messages }) == n
+	}, 10*time.Second, time.Millisecond)
 	bytes := sum(pubSpy, of[hooks.Sent], func(e hooks.Sent) int { return e.Bytes })
 	require.Greater(t, bytes, n*len("order"))
-	require.Equal(t, n, sum(subSpy, of[hooks.Received], func(e hooks.Received) int { return e.Messages }))
 	require.Equal(t, bytes, sum(subSpy, of[hooks.Received], func(e hooks.Received) int { return e.Bytes }))
 	require.Equal(t, "orders", first(t, subSpy, anyOf[hooks.Received]).Topic)
 	require.Eventually(t, func() bool {
@@ -325,4 +326,73 @@ func TestHooks_OneThatWatchesNothingIsRefused(t *testing.T) {
 	_, err := NewManager(ManagerConfig{Hooks: []hooks.Hook{&spy{}, struct{}{}}})
 	require.ErrorContains(t, err, "ManagerConfig.Hooks")
 	require.ErrorContains(t, err, "hook 1")
+}
+
+// Streams that move are told of, and what they carry is counted wherever it is settled.
+func TestHooks_TellOfMoves(t *testing.T) {
+	pubSpy := &spy{}
+	var subs []*Subscriber
+	var addresses []string
+	for range 2 {
+		sub, err := NewSubscriber(SubscriberConfig{ConsumerGroup: "g", MaxInFlight: 100, CloseTimeout: 200 * time.Millisecond}, nil)
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = sub.Close() })
+		addr, err := sub.Addr("127.0.0.1:0/orders")
+		require.NoError(t, err)
+		subs, addresses = append(subs, sub), append(addresses, addr.String())
+	}
+	pub, err := NewPublisher(PublisherConfig{
+		ManagerConfig: ManagerConfig{Hooks: []hooks.Hook{pubSpy}},
+		Resolver:      route.Static{"orders": {Addresses: addresses, Policy: route.RoundRobin}},
+	}, nil)
+	require.NoError(t, err)
+	defer func() { _ = pub.Close() }()
+	held, err := subs[0].Subscribe(context.Background(), "127.0.0.1:0/orders")
+	require.NoError(t, err)
+	acked, err := subs[1].Subscribe(context.Background(), "127.0.0.1:0/orders")
+	require.NoError(t, err)
+	go ackAll(acked) // ends with the Subscriber
+	const n = 20
+	for range n {
+		require.NoError(t, pub.Publish("orders", textMessage("order")))
+	}
+	<-held // and no ack
+	require.NoError(t, subs[0].Close())
+	require.NoError(t, pub.Drain(context.Background()))
+	e := first(t, pubSpy, func(e hooks.Moved) bool { return e.Messages > 0 })
+	require.Equal(t, "orders", e.Topic)
+	require.Equal(t, addresses, []string{e.From, e.To})
+	require.Equal(t, n, sum(pubSpy, of[hooks.Settled], func(e hooks.Settled) int { return e.Messages }))
+}
+
+// Of the addresses among which a route chooses one is enough for Ready.
+func TestStats_ReadyWithOneAddressOfARoute(t *testing.T) {
+	p := newStatsPair(t, PublisherConfig{}, SubscriberConfig{})
+	out, err := p.sub.Subscribe(context.Background(), "127.0.0.1:0/orders")
+	require.NoError(t, err)
+	go ackAll(out) // ends with the Subscriber
+	there, away := p.topic[:len(p.topic)-len("/orders")], "127.0.0.1:1"
+	for policy, ready := range map[route.Policy]bool{route.Failover: true, route.All: false} {
+		pub, err := NewPublisher(PublisherConfig{Confirm: ConfirmEnqueued, CloseTimeout: 50 * time.Millisecond,
+			Resolver: route.Static{"orders": {Addresses: []string{there, away}, Policy: policy}}}, nil)
+		require.NoError(t, err)
+		require.NoError(t, pub.Publish("orders", textMessage("order")))
+		require.Eventually(t, func() bool {
+			pub.stats.at = time.Time{}
+			states := map[string]string{}
+			for _, a := range pub.Stats().Addresses {
+				states[a.Address] = a.State
+			}
+			return states[there] == "ready" && states[away] == "gone"
+		}, 10*time.Second, 10*time.Millisecond)
+		look, cancel := context.WithCancel(context.Background())
+		cancel()
+		if err := pub.Ready(look); ready {
+			require.NoError(t, err)
+		} else {
+			require.ErrorContains(t, err, away+" is gone")
+			require.NotContains(t, err.Error(), there)
+		}
+		_ = pub.Close()
+	}
 }

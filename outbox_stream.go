@@ -9,6 +9,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
@@ -24,6 +25,7 @@ type streamRelay struct {
 	key     store.Key
 	attempt context.Context // ends with the identity of the present attempt
 	refused refusedMessages
+	pauses  netio.Quiet
 	reading sync.Mutex // held while the outbox is read: feed and OnFailure's messages both are
 }
 
@@ -31,9 +33,13 @@ func (r *streamRelay) fields() watermill.LogFields {
 	return watermill.LogFields{"provider": provider, "address": r.key.Destination, "topic": r.key.Topic}
 }
 
-// pause logs why the stream does not go on, and waits before the next attempt.
+// pause logs why the stream does not go on, once a minute while it does not, and waits before the next attempt.
 func (r *streamRelay) pause(err error, d time.Duration) {
-	r.logger.Error("Messages of an outbox cannot be delivered; they are kept", err, r.fields())
+	if count, ok := r.pauses.Say(); ok {
+		fields := r.fields()
+		fields["count"] = count
+		r.logger.Error("Messages of an outbox cannot be delivered; they are kept", err, fields)
+	}
 	select {
 	case <-time.After(d):
 	case <-r.ctx.Done():

@@ -11,6 +11,7 @@ import (
 
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
 	"github.com/buffstreams/watermill-buffstreams/internal/hook"
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
@@ -31,6 +32,7 @@ type Publisher struct {
 	failures failureQueue
 	dropped  atomic.Uint64 // messages, as Ephemeral is set
 	stats    statsCache[PublisherStats]
+	drops    netio.Quiet
 
 	closed   atomic.Bool
 	done     chan struct{}              // closed at the end of Close

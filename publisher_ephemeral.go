@@ -19,11 +19,17 @@ func (p *Publisher) onRefused(peer string, r session.Refused) {
 	p.failures.add(r.Topic, r.Message, r.Err)
 }
 
-// drop counts and logs a message of an ephemeral Publisher whose topic is gone, and gives it to OnFailure.
+// drop counts a message of an ephemeral Publisher whose topic is gone, gives it to OnFailure, and logs that:
+// the first time, and then once a minute.
 func (p *Publisher) drop(peer, topic string, encoded []byte, reason error) {
-	p.logger.Info("Message dropped: its topic or peer is gone", watermill.LogFields{
+	fields := watermill.LogFields{
 		"provider": provider, "address": peer, "topic": netio.Quote(topic), "count": p.dropped.Add(1), "err": reason,
-	})
+	}
+	if _, ok := p.drops.Say(); ok {
+		p.logger.Info("Message dropped: its topic or peer is gone", fields)
+	} else {
+		p.logger.Debug("Message dropped: its topic or peer is gone", fields)
+	}
 	p.failures.add(topic, encoded, reason)
 }
 

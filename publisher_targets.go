@@ -7,7 +7,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/buffstreams/watermill-buffstreams/hooks"
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
+	"github.com/buffstreams/watermill-buffstreams/internal/hook"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 	"github.com/buffstreams/watermill-buffstreams/route"
@@ -193,13 +195,20 @@ func (p *Publisher) newFlow(g *group, t *target) *routedStream {
 	return f
 }
 
-// moved notes that a stream is at another address.
+// moved notes that a stream is at another address, and tells the hooks.
 func (p *Publisher) moved(f *routedStream, m sender.Moved) {
 	to := p.manager.addressOf(m.To)
 	if to == nil {
 		return
 	}
-	p.manager.release(f.addr.Swap(to))
+	from := f.addr.Swap(to)
+	m.From.Tell(func(set *hook.Set) {
+		set.Moved(hooks.Moved{
+			Topic: m.Topic, From: formatAddress(from.target), To: formatAddress(to.target), Messages: m.Messages,
+			MayRepeat: m.Repeats, Tenure: m.Tenure,
+		})
+	})
+	p.manager.release(from)
 }
 
 // endFlow ends a stream that is used no more.

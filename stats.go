@@ -38,8 +38,8 @@ type MemoryStats struct {
 type AddressStats struct {
 	Address string `json:"address"` // host:port, tls://host:port or unix:///path
 	// State is "idle" (there is nothing to send, and no connection), "connecting", "ready" (the peer takes messages),
-	// "draining" (the peer closes its listener), "failed" (the connection was lost or could not be made; another attempt
-	// follows) or "gone".
+	// "draining" (the peer closes its listener), "failed" (the connection was lost, or could not be made), "gone" (nothing
+	// listens there) or "silent" (the peer has something and says nothing). Where messages wait, another attempt follows.
 	State string    `json:"state"`
 	Since time.Time `json:"since,omitzero"` // of State
 	// LastError is why the last connection was lost, or could not be made. It stays when another one is there.

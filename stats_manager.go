@@ -106,13 +106,13 @@ func listenerStats(t netio.Target, l listener) ListenerStats {
 	for _, p := range s.Peers {
 		stats.Peers = append(stats.Peers, PeerStats(p))
 	}
-	for _, t := range s.Topics {
-		stats.Topics = append(stats.Topics, topicStats(t))
+	for i := range s.Topics {
+		stats.Topics = append(stats.Topics, topicStats(&s.Topics[i]))
 	}
 	return stats
 }
 
-func topicStats(t receiver.TopicStats) TopicStats {
+func topicStats(t *receiver.TopicStats) TopicStats {
 	stats := TopicStats{
 		Topic: t.Name, Ephemeral: t.Ephemeral, Streams: t.Streams, Received: t.Received,
 		Held: t.Held.Messages, HeldBytes: t.Held.Bytes, Window: t.Window.Messages, WindowBytes: t.Window.Bytes,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -49,10 +50,11 @@ func awaitReady(ctx context.Context, look func() []string) error {
 	}
 }
 
-// Ready waits until the Publisher could send what is published to the addresses that it has used, or ctx is done: then the
-// error is a *NotReadyError that says which cannot be reached and why. With a ctx that is done it only looks. An address to
-// which nothing was published yet counts as ready, and so does one that has nothing to send: Ready dials nothing. An Outbox
-// that takes nothing any more, and a Publisher that is closed, are not ready.
+// Ready waits until the Publisher could send what is published to the topics that it has used, or ctx is done: then the error
+// is a *NotReadyError that says which cannot be reached and why. With a ctx that is done it only looks. Of the addresses among
+// which a route chooses one is enough. A topic to which nothing was published yet counts as ready, and so does an address that
+// has nothing to send: Ready dials nothing. With an Outbox it is the Outbox that matters, and not the addresses. A Publisher
+// that is closed is not ready.
 func (p *Publisher) Ready(ctx context.Context) error { return awaitReady(ctx, p.notReady) }
 
 func (p *Publisher) notReady() []string {
@@ -64,18 +66,41 @@ func (p *Publisher) notReady() []string {
 		if err := p.cfg.Outbox.Err(); err != nil {
 			reasons.add("the Outbox: %v", err)
 		}
+		return reasons.sorted()
 	}
-	for t, s := range p.sendersByTarget() {
-		switch state, _, err := s.Status(); state {
-		case sender.Connecting, sender.Failed, sender.Gone, sender.Silent, sender.Draining:
-			if err == "" || state == sender.Connecting || state == sender.Draining {
-				reasons.add("%s is %s", formatAddress(t), state)
-			} else {
-				reasons.add("%s is %s: %s", formatAddress(t), state, err)
+	p.mu.Lock()
+	topics := slices.Collect(maps.Values(p.topics))
+	p.mu.Unlock()
+	for _, s := range topics {
+		if r := s.resolved.Load(); r != nil {
+			for _, g := range r.groups {
+				reasons = append(reasons, g.notReady()...)
 			}
 		}
 	}
-	return reasons.sorted()
+	slices.Sort(reasons)
+	return slices.Compact(reasons).sorted()
+}
+
+// notReady says why none of the group's addresses takes messages; nil: one does, or would if there were any.
+func (g *group) notReady() (reasons reasons) {
+	for _, t := range g.targets {
+		if t.addr == nil { // on the plain wire
+			return nil
+		}
+		switch state, _, err := t.addr.sender.Status(); state {
+		case sender.Connecting, sender.Draining:
+			reasons.add("%s is %s", formatAddress(t.addr.target), state)
+		case sender.Failed, sender.Gone, sender.Silent:
+			if err != "" {
+				err = ": " + err
+			}
+			reasons.add("%s is %s%s", formatAddress(t.addr.target), state, err)
+		default:
+			return nil
+		}
+	}
+	return reasons
 }
 
 // Ready waits until every listener of the Subscriber's Manager takes messages, or ctx is done: then the error is a

@@ -15,10 +15,9 @@ import (
 
 // statsPair is a publisher and a subscriber on Managers of their own, and their topic.
 type statsPair struct {
-	pub    *Publisher
-	sub    *Subscriber
-	topic  string
-	closed chan struct{}
+	pub   *Publisher
+	sub   *Subscriber
+	topic string
 }
 
 func newStatsPair(t *testing.T, pubCfg PublisherConfig, subCfg SubscriberConfig) *statsPair {

@@ -10,6 +10,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
 
 // subscription is one Subscribe call. Its pump emits the topic's messages, up to MaxInFlight at a time, and settles
@@ -44,6 +45,7 @@ type subscription struct {
 	handling handling
 
 	redelivered, deadLettered atomic.Uint64 // messages
+	deadLetters               netio.Quiet   // what could not be published
 
 	mu           sync.Mutex          // guards redeliveries and stopped
 	redeliveries []dispatch.Delivery // for the pump to emit again

@@ -3,6 +3,8 @@ package buffstreams
 import (
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill"
+
 	"github.com/buffstreams/watermill-buffstreams/hooks"
 	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
 	"github.com/buffstreams/watermill-buffstreams/internal/hook"
@@ -47,6 +49,7 @@ func (s *subscription) tell(call func(*hook.Set)) {
 // noteRedelivered counts a message that is delivered again after a delay, and tells of it.
 func (s *subscription) noteRedelivered(attempt int, delay time.Duration) {
 	s.redelivered.Add(1)
+	s.subscriber.logger.Trace("Message is delivered again", s.fields(watermill.LogFields{"attempt": attempt, "delay": delay}))
 	s.tell(func(set *hook.Set) {
 		set.Redelivered(hooks.Redelivered{Topic: s.wireTopic, Group: s.subscriber.cfg.ConsumerGroup, Attempt: attempt, Delay: delay})
 	})

@@ -91,10 +91,11 @@ type Moved struct {
 	Topic    string
 	From, To string // addresses
 	Messages int    // that were not settled, and move
-	// MayRepeat is how many of them the receiver at From may have handled.
+	// MayRepeat is how many of them the receiver at From may have handled: 0 if it has given them back, otherwise it is gone or
+	// silent.
 	MayRepeat int
-	// Revoked tells that the receiver at From has given the messages back. Otherwise it was gone or silent.
-	Revoked bool
+	// Tenure counts the places that the stream has had, To included; 0 if the peer does not know of that.
+	Tenure uint64
 }
 
 // MovedHook is told of streams that move.

@@ -75,7 +75,8 @@ type descs struct {
 
 func newDescs(o Options) *descs {
 	d := &descs{}
-	for i, k := range kinds {
+	for i := range kinds {
+		k := &kinds[i]
 		d.all[i] = prometheus.NewDesc(prometheus.BuildFQName(o.Namespace, "", k.name), k.help, strings.Fields(k.labels), o.ConstLabels)
 	}
 	return d
@@ -147,23 +148,25 @@ func (g *gauges) addManager(s buffstreams.ManagerStats) {
 		g.add(memoryUsed, float64(used), side)
 		g.add(memoryLimit, float64(s.Memory.Limit), side)
 	}
-	for _, a := range s.Addresses {
+	for i := range s.Addresses {
+		a := &s.Addresses[i]
 		address := g.labels.addresses.value(a.Address)
 		g.add(addressState, 1, address, a.State)
 		g.add(addressPending, float64(a.Pending), address)
 		g.add(addressUnreceived, float64(a.Unreceived), address)
 		g.add(addressOldest, g.age(a.OldestUnsettled), address)
 	}
-	for _, l := range s.Listeners {
-		g.addListener(l)
+	for i := range s.Listeners {
+		g.addListener(&s.Listeners[i])
 	}
 }
 
-func (g *gauges) addListener(l buffstreams.ListenerStats) {
+func (g *gauges) addListener(l *buffstreams.ListenerStats) {
 	listener := g.labels.listeners.value(l.Address)
 	g.add(listenerPeers, float64(len(l.Peers)), listener)
 	g.add(listenerPublishers, float64(l.Publishers), listener)
-	for _, t := range l.Topics {
+	for i := range l.Topics {
+		t := &l.Topics[i]
 		topic := g.labels.topics.value(t.Topic)
 		g.add(topicHeld, float64(t.Held), listener, topic)
 		g.add(topicWindow, float64(t.Window), listener, topic)

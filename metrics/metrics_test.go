@@ -52,13 +52,7 @@ func TestMetrics_ShowARun(t *testing.T) {
 	m := New(Options{})
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(m)
-	manager, err := buffstreams.NewManager(buffstreams.ManagerConfig{Hooks: []hooks.Hook{m}, CloseTimeout: time.Second})
-	require.NoError(t, err)
-	m.Watch(manager)
-	dir := t.TempDir()
-	box, err := outbox.Open(outbox.Config{Dir: dir, Hooks: []hooks.Hook{m}})
-	require.NoError(t, err)
-	m.WatchOutbox(box)
+	manager, box := watched(t, m)
 	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{
 		Manager: manager, ConsumerGroup: "billing", NackResendSleep: buffstreams.NoSleep, CloseTimeout: time.Second,
 	}, nil)
@@ -99,7 +93,7 @@ func TestMetrics_ShowARun(t *testing.T) {
 	is(2, "buffstreams_group_lag_messages", "group", "billing")
 	is(1, "buffstreams_group_in_flight_messages")
 	is(1, "buffstreams_address_state", "address", addr.String(), "state", "ready")
-	is(1, "buffstreams_address_state", "address", away, "state", "failed")
+	is(1, "buffstreams_address_state", "address", away, "state", "gone")
 	is(0, "buffstreams_dials_total", "address", addr.String(), "result", "failed")
 	is(4, "buffstreams_outbox_appended_messages_total")
 	is(4, "buffstreams_outbox_appends_total", "result", "ok")
@@ -121,6 +115,18 @@ func TestMetrics_ShowARun(t *testing.T) {
 	is(0, "buffstreams_group_lag_messages")
 	require.Empty(t, m.managers)
 	require.Empty(t, m.outboxes)
+}
+
+// watched returns a Manager and an outbox that m watches.
+func watched(t *testing.T, m *Metrics) (*buffstreams.Manager, *outbox.Outbox) {
+	t.Helper()
+	manager, err := buffstreams.NewManager(buffstreams.ManagerConfig{Hooks: []hooks.Hook{m}, CloseTimeout: time.Second})
+	require.NoError(t, err)
+	m.Watch(manager)
+	box, err := outbox.Open(outbox.Config{Dir: t.TempDir(), Hooks: []hooks.Hook{m}})
+	require.NoError(t, err)
+	m.WatchOutbox(box)
+	return manager, box
 }
 
 // closedPort is an address at which nothing listens.

@@ -2,6 +2,7 @@ package tracing
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -52,28 +53,27 @@ func (t *Tracing) startSend(d destination, messages []*message.Message) (context
 		t.inject(ctx, first)
 		return ctx, span
 	}
-	var parent context.Context
+	messages = slices.DeleteFunc(slices.Clone(messages), func(m *message.Message) bool { return m == nil }) // Publish refuses those
+	parent := context.Background()
+	if len(messages) > 0 {
+		parent = t.parentOf(messages[0])
+	}
 	links := make([]trace.Link, 0, len(messages))
 	for _, m := range messages {
-		if m == nil { // Publish says what is wrong
-			continue
-		}
-		above := t.parentOf(m)
-		if parent == nil {
-			parent = above
-		}
-		ctx, span := t.tracer.Start(above, spanName("create", d), trace.WithSpanKind(trace.SpanKindProducer),
-			trace.WithAttributes(append(t.common("create", semconv.MessagingOperationTypeCreate, d), ofMessage(m)...)...))
-		t.inject(ctx, m)
-		span.End()
-		links = append(links, trace.LinkFromContext(ctx))
-	}
-	if parent == nil {
-		parent = context.Background()
+		links = append(links, trace.Link{SpanContext: t.create(m, d)})
 	}
 	attributes = append(attributes, semconv.MessagingBatchMessageCount(len(messages)))
 	return t.tracer.Start(parent, spanName("send", d), trace.WithSpanKind(trace.SpanKindClient), trace.WithLinks(links...),
 		trace.WithAttributes(attributes...))
+}
+
+// create makes the span of one message of several, and puts its context into the message.
+func (t *Tracing) create(m *message.Message, d destination) trace.SpanContext {
+	ctx, span := t.tracer.Start(t.parentOf(m), spanName("create", d), trace.WithSpanKind(trace.SpanKindProducer),
+		trace.WithAttributes(append(t.common("create", semconv.MessagingOperationTypeCreate, d), ofMessage(m)...)...))
+	defer span.End()
+	t.inject(ctx, m)
+	return span.SpanContext()
 }
 
 // parentOf is the context that a message belongs to: its own, if there is a span in it, otherwise the one in its metadata.

@@ -66,6 +66,7 @@ type Client struct {
 
 	asks          int // why a stream has no credit, in this Tick
 	lastIdleTick  time.Time
+	longest       longest
 	sentSinceTick bool
 	busy          bool // as the last Tick saw it
 	refused       []Refused
@@ -97,7 +98,7 @@ func (c *Client) Stream(name string) *Outbound {
 	if o == nil {
 		c.lastHandle++
 		o = newOutbound(c.cfg.Identity, c.cfg.NextStream(), c.lastHandle, TopicOf(name), c.cfg.Window, 1)
-		o.freeLater, o.counting, o.ephemeral = &c.freeLater, &c.counting, isEphemeral(name)
+		o.freeLater, o.ephemeral = &c.freeLater, isEphemeral(name)
 		o.setPresence(c.presence)
 		c.streams[name] = o
 		c.register(o)
@@ -124,6 +125,7 @@ func (c *Client) remove(o *Outbound) {
 }
 
 func (c *Client) register(o *Outbound) {
+	o.counting = &c.counting
 	c.handles[o.handle] = o
 	c.order = append(c.order, o)
 }

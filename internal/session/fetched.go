@@ -35,7 +35,6 @@ const fetchWindow = 256 << 10
 func (c *Client) StartFetched(id Identity, stream uint64, topic string, base, sent uint64) *Outbound {
 	c.lastHandle++
 	o := newOutbound(id, stream, c.lastHandle, topic, Window{}, max(base, 1)) // fetchWindow bounds it
-	o.counting = &c.counting
 	o.fetched = &fetched{tail: o.next, sentBefore: sent, rejected: map[uint64]struct{}{}}
 	c.register(o)
 	return o

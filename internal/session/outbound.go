@@ -84,7 +84,8 @@ type Outbound struct {
 	deferrals int // in a row
 	openAfter time.Time
 
-	move                   // see move.go
+	move         // see move.go
+	stuck        stuck
 	ephemeral    bool      // see Ephemeral
 	absentSince  time.Time // as Tick saw it; zero: the stream is not absent
 	maxSent      uint64    // lowest sequence that was never sent

@@ -15,11 +15,13 @@ func (c *Client) Tick(now time.Time, timeout func(*Outbound) error) error {
 	if idleTick {
 		c.lastIdleTick = now
 	}
-	c.busy, c.asks = len(c.freeLater.buffers) > 0, 0
+	c.busy, c.asks, c.longest = len(c.freeLater.buffers) > 0, 0, longest{}
 	c.tickMoves(now)
 	for _, o := range c.inOrder() {
 		c.busy = c.busy || o.busy()
 		o.expire(now, timeout)
+		o.noteStuck(now)
+		c.longest.add(o)
 		if o.ephemeral {
 			c.tickAbsent(o, now)
 		}

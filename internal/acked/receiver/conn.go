@@ -12,8 +12,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill"
-
 	"github.com/buffstreams/watermill-buffstreams/framing"
 	"github.com/buffstreams/watermill-buffstreams/internal/flush"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
@@ -229,10 +227,7 @@ func (c *conn) terminate(err error) {
 	c.receiver.removeConn(c)
 	c.noteEnd(err)
 	if err != nil && c.refusal == nil && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
-		c.receiver.cfg.Logger.Info("Connection ended", watermill.LogFields{
-			"provider": netio.Provider, "address": c.receiver.cfg.Address, "peer": netio.PeerText(c.nc.RemoteAddr()),
-			"err": netio.Printable(err.Error()),
-		})
+		c.receiver.logEnd(c, err)
 	}
 }
 

@@ -43,11 +43,12 @@ type Guard struct {
 	timeout      time.Duration
 	logger       watermill.LoggerAdapter
 	address      string
+	quiet        *netio.QuietBy // by host
 }
 
 // NewGuard returns the Guard of a listener, for which cfg has the hooks, HandshakeTimeout, Logger and Address.
 func NewGuard(cfg Config) Guard {
-	return Guard{cfg.Authenticate, cfg.Authorize, cfg.HandshakeTimeout, cfg.Logger, cfg.Address}
+	return Guard{cfg.Authenticate, cfg.Authorize, cfg.HandshakeTimeout, cfg.Logger, cfg.Address, &netio.QuietBy{}}
 }
 
 // Admit authenticates a peer: it returns its principal, which is empty without a hook, or why it is refused. The text
@@ -99,6 +100,14 @@ func undecided(ctx context.Context, err error) bool {
 func (g *Guard) log(msg string, err error, peer net.Addr, more watermill.LogFields) {
 	fields := watermill.LogFields{
 		"provider": netio.Provider, "address": g.address, "peer": netio.PeerText(peer), "err": netio.Printable(err.Error()),
+	}
+	count, ok := g.quiet.Say(netio.HostOf(peer))
+	if !ok {
+		g.logger.Debug(msg, fields.Add(more))
+		return
+	}
+	if count > 1 {
+		fields["count"] = count // from this host since the line before
 	}
 	g.logger.Info(msg, fields.Add(more))
 }

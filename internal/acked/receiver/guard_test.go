@@ -10,13 +10,14 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
 func TestGuard_RefusesIfAHookFails(t *testing.T) {
-	g := Guard{timeout: time.Second, logger: testkit.NewLog(), address: "here"}
+	g := Guard{timeout: time.Second, logger: testkit.NewLog(), address: "here", quiet: &netio.QuietBy{}}
 	peer := Peer{Address: &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 1}}
 	for _, c := range []struct {
 		name string

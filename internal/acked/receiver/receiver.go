@@ -79,6 +79,8 @@ type Receiver struct {
 	done          chan struct{}      // closed by EndMembers
 	endMembers    sync.Once
 	counters      counters
+	ends          netio.QuietBy // connections, by host
+	failures      netio.Quiet   // of Accept
 
 	// mu guards the fields below. No user code is called under it.
 	mu               sync.Mutex
@@ -200,9 +202,7 @@ func (r *Receiver) accept() {
 		}
 		if err != nil { // such as too many open files, which passes
 			delay := backoff.NextBackOff()
-			r.cfg.Logger.Error("Cannot accept a connection", err, watermill.LogFields{
-				"provider": netio.Provider, "address": r.cfg.Address, "delay": delay,
-			})
+			r.logAccept(err, delay)
 			select {
 			case <-time.After(delay):
 			case <-r.stopAccepting:

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill"
+
 	"github.com/buffstreams/watermill-buffstreams/hooks"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
@@ -52,6 +54,11 @@ func (s *stream) noteReceived(f *session.PublishFrame, duplicates int) {
 	counters.received.Add(uint64(fresh))
 	if duplicates > 0 {
 		counters.duplicates.Add(uint64(duplicates))
+	}
+	if duplicates > 0 {
+		s.receiver.cfg.Logger.Debug("Messages dropped that were received before", watermill.LogFields{
+			"provider": netio.Provider, "address": s.receiver.cfg.Address, "topic": netio.Quote(s.id.Topic), "count": duplicates,
+		})
 	}
 	set := s.receiver.cfg.Hooks
 	if !set.WatchesReceived() {

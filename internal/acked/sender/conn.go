@@ -51,6 +51,7 @@ func (s *Sender) run() {
 			err = s.serve(conn, token, func() {
 				welcomed = true
 				s.backoff.Reset()
+				s.logConnected()
 				s.cfg.Hooks.Connected(hooks.Connected{Address: s.cfg.Address, Took: time.Since(began)})
 			})
 			s.noteAddress(conn, welcomed)
@@ -61,9 +62,7 @@ func (s *Sender) run() {
 		}
 		s.disconnected(err)
 		delay := nextDelay(s.backoff)
-		s.cfg.Logger.Info("Connection lost, reconnecting", watermill.LogFields{
-			"provider": netio.Provider, "address": s.cfg.Target.Address, "err": netio.Sanitize(err), "delay": delay,
-		})
+		s.logLost(err, delay)
 		select {
 		case <-time.After(delay):
 		case <-s.redial:

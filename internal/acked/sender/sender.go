@@ -15,7 +15,6 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/cenkalti/backoff/v5"
 
-	"github.com/buffstreams/watermill-buffstreams/hooks"
 	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 	"github.com/buffstreams/watermill-buffstreams/internal/flush"
 	"github.com/buffstreams/watermill-buffstreams/internal/hook"
@@ -63,7 +62,7 @@ type Sender struct {
 	cfg      Config
 	flusher  *flush.Flusher  // runs flush
 	reporter *flush.Flusher  // runs ReportRefused for flush, which must not wait for hooks
-	teller   *flush.Flusher  // runs tellRejected: what reports must not wait for Config.Hooks
+	teller   *flush.Flusher  // runs tellEvents: what reports must not wait for Config.Hooks
 	mover    *flush.Flusher  // runs settleMoves
 	ctx      context.Context // ends with Close
 	cancel   context.CancelFunc
@@ -72,6 +71,7 @@ type Sender struct {
 	backoff  backoff.BackOff // of run; nil before the first
 	redial   chan struct{}   // ends the wait before the next attempt
 	avoid    []string        // of run: addresses of connections that got nowhere, the last one last
+	lines    lines           // what was logged of the connection and of waits
 
 	// mu guards the fields below, client's streams included. It is not held across I/O or a call of the user's code.
 	mu          sync.Mutex
@@ -87,7 +87,7 @@ type Sender struct {
 	fetched     map[*session.Outbound]*FetchedStream
 	conditions  []*condition // callers that wait
 	status      status
-	rejections  []hooks.Rejected // for tellRejected
+	events      []func(*hook.Set) // for tellEvents
 	streams     map[*Stream]struct{}
 	kept        bool // by Dial
 	failing     bool // the last attempt to connect has failed
@@ -113,7 +113,7 @@ func New(cfg Config) *Sender {
 	})
 	s.flusher = flush.New(cfg.Workers, s.flush)
 	s.reporter = flush.New(cfg.Workers, s.ReportRefused)
-	s.teller = flush.New(cfg.Workers, s.tellRejected)
+	s.teller = flush.New(cfg.Workers, s.tellEvents)
 	s.mover = flush.New(cfg.Workers, s.settleMoves)
 	return s
 }
@@ -407,7 +407,9 @@ func (s *Sender) Tick(now time.Time) (busy bool) {
 	s.checkLocked()
 	s.tickStreamsLocked()
 	refused, owners := s.client.Refused(), s.onRefused
+	waiting := s.longWaitLocked(now)
 	s.mu.Unlock()
+	waiting.log(s)
 	for _, r := range refused {
 		s.report(r, owners)
 	}

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/buffstreams/watermill-buffstreams/hooks"
+	"github.com/buffstreams/watermill-buffstreams/internal/hook"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 )
 
@@ -44,24 +45,31 @@ func (s *Sender) noteWaited(p *publication, err error) {
 	}
 }
 
-// noteRejected has tellRejected tell of a message that was refused.
+// noteRejected tells of a message that was refused.
 func (s *Sender) noteRejected(r session.Refused) {
+	s.Tell(func(set *hook.Set) {
+		set.Rejected(hooks.Rejected{Address: s.cfg.Address, Topic: r.Topic, Err: r.Err})
+	})
+}
+
+// Tell has the hooks told of something on a goroutine of the Sender's, one after another. It does not block.
+func (s *Sender) Tell(event func(*hook.Set)) {
 	if s.cfg.Hooks == nil {
 		return
 	}
 	s.mu.Lock()
-	s.rejections = append(s.rejections, hooks.Rejected{Address: s.cfg.Address, Topic: r.Topic, Err: r.Err})
+	s.events = append(s.events, event)
 	s.mu.Unlock()
 	s.teller.Kick()
 }
 
-// tellRejected tells of messages that were refused. The teller calls it.
-func (s *Sender) tellRejected() {
+// tellEvents tells of what Tell was called for. The teller calls it.
+func (s *Sender) tellEvents() {
 	s.mu.Lock()
-	rejections := s.rejections
-	s.rejections = nil
+	events := s.events
+	s.events = nil
 	s.mu.Unlock()
-	for _, e := range rejections {
-		s.cfg.Hooks.Rejected(e)
+	for _, e := range events {
+		e(s.cfg.Hooks)
 	}
 }

@@ -2,6 +2,8 @@ package dashboards
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -107,10 +109,7 @@ func TestAlerts_FireOnTheirOwnTrouble(t *testing.T) {
 				require.Contains(t, state, trouble.metric)
 				state[trouble.metric] = trouble.series
 			}
-			loaded := "load 30s\n"
-			for _, line := range state {
-				loaded += line
-			}
+			loaded := "load 30s\n" + strings.Join(slices.Collect(maps.Values(state)), "")
 			var fired []string
 			for _, rule := range rules {
 				if len(evaluate(t, loaded, rule.Expr)) > 0 {

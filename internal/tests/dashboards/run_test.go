@@ -131,7 +131,7 @@ func (r *run) load() string {
 
 func writeSeries(b *strings.Builder, name string, m *dto.Metric) {
 	line := func(name string, v float64, more ...string) {
-		l := []string{labels.MetricName, name, "job", "j", "instance", "i"}
+		l := []string{"__name__", name, "job", "j", "instance", "i"}
 		for _, p := range m.GetLabel() {
 			l = append(l, p.GetName(), p.GetValue())
 		}

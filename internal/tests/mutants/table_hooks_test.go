@@ -1,0 +1,80 @@
+package mutants
+
+// hookMutants are mistakes about what is seen from outside: Stats, hooks, logs and what handlers are told.
+var hookMutants = []mutant{
+	{
+		"the panic of a hook is not logged", "internal/hook/set.go",
+		"\t\tif p := recover(); p != nil {", "\t\tif p := recover(); p == nil {",
+		probe{".", "^TestHooks_PanicsAreContained$", ""},
+	},
+	{
+		"Close does not say that a hook blocks", "manager_close.go",
+		"if n := m.hooks.Running(); n > 0 {", "if n := m.hooks.Running(); n > 0 {\n\t\t\treturn nil",
+		probe{".", "^TestHooks_OneThatBlocksHoldsUpItsConnectionOnly$", ""},
+	},
+	{
+		"Subscriber.Close does not say that a hook blocks", "usercode.go",
+		"\tif u.left {\n\t\terrs = append", "\tif false {\n\t\terrs = append",
+		probe{".", "^TestHooks_OneThatBlocksHoldsUpItsSubscriptionOnly$", ""},
+	},
+	{
+		"only the first hook is called", "internal/hook/set.go",
+		"\t\tone(s, name, h, method, e)\n", "\t\tone(s, name, h, method, e)\n\t\tbreak\n",
+		probe{".", "^TestHooks_PanicsAreContained$", ""},
+	},
+	{
+		"what is settled is told twice", "internal/session/stats.go",
+		"c.counting.runs, c.spareRuns = c.spareRuns[:0], runs", "c.spareRuns = runs",
+		probe{".", "^TestHooks_TellTheLifeOfMessages$", ""},
+	},
+	{
+		"what a stream settles that has moved is not counted", "internal/session/client.go",
+		"\to.counting = &c.counting\n", "\tif !o.unnamed {\n\t\to.counting = &c.counting\n\t}\n",
+		probe{".", "^TestHooks_TellOfMoves$", ""},
+	},
+	{
+		"Stats is collected for each caller", "stats.go",
+		"c.at.IsZero() || now.Sub(c.at) >= statsKept", "true",
+		probe{".", "^TestStats_AreKeptForASecond$", ""},
+	},
+	{
+		"what a handler has in hand has no age", "internal/dispatch/stats.go",
+		"\t\tolder(m.Oldest())\n", "",
+		probe{".", "^TestStats_SayWhatIsStuck$", ""},
+	},
+	{
+		"the age of what waits is forgotten with an ack", "internal/session/stats.go",
+		"\tif o.pending == 0 {\n\t\to.ages.clear()", "\tif n > 0 {\n\t\to.ages.clear()",
+		probe{".", "^TestStats_SayWhatIsStuck$", ""},
+	},
+	{
+		"a nack with a delay waits as any other", "watcher.go",
+		"\tdelay, ok := ctx.redeliverAfter()\n\tif !ok {", "\tdelay, ok := ctx.redeliverAfter()\n\tif ok || !ok {",
+		probe{".", "^TestRedeliverAfter_IsForOneDelivery$", ""},
+	},
+	{
+		"a nack with a delay outlives MaxAge", "watcher.go",
+		"delay = min(delay, limit-time.Since(d.Received()))", "delay = max(delay, 0)",
+		probe{".", "^TestRedeliverAfter_EndsWithMaxAgeAndClose$", ""},
+	},
+	{
+		"each connection that is lost is a line", "internal/netio/quiet.go",
+		"now.Sub(q.said) < quietFor {", "now.Sub(q.said) < 0 {",
+		probe{".", "^TestLog_APeerThatFlapsIsLoggedOnce$", ""},
+	},
+	{
+		"a Publish that waits says nothing", "internal/session/tick.go",
+		"\t\tc.longest.add(o)\n", "",
+		probe{".", "^TestLog_APublishThatWaits", ""},
+	},
+	{
+		"every topic has a series of its own", "metrics/labels.go",
+		"\tif len(seen) >= b.most {\n\t\treturn Other\n\t}\n\tb.mu.Lock()", "\tb.most++\n\tb.mu.Lock()",
+		probe{"metrics", "^TestMetrics_SeriesAreBounded$", ""},
+	},
+	{
+		"a trace ends at the Router", "tracing/process.go",
+		"\t\t\t\tp.SetContext(trace.ContextWithSpan(p.Context(), span))\n", "",
+		probe{"tracing", "^TestTracing_OneTraceThroughTheRouter$", ""},
+	},
+}
