@@ -63,6 +63,16 @@ func WithPort(topic string, at net.Addr) string {
 	return strings.Replace(topic, address.Target.Address, net.JoinHostPort(host, port), 1)
 }
 
+// Loopback tells whether only this machine can reach host:port.
+func Loopback(hostPort string) bool {
+	host, _, err := net.SplitHostPort(hostPort)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
 // peer is the address as the library writes it.
 func (a Address) peer() string {
 	switch {
