@@ -81,7 +81,6 @@ has no greeting, it only connects.
 
 func newCheckCertificate(secret accessFlags) *cobra.Command {
 	f := checkFlags{accessFlags: secret}
-	const day = 24 * time.Hour
 	cmd := &cobra.Command{
 		Use: "certificate ADDRESS", Short: "Look when certificates expire", Args: cobra.ExactArgs(1),
 		Long: `Look when the first of the certificates that a tls:// listener shows expires. It is critical too if this side would not accept

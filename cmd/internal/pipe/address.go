@@ -73,8 +73,8 @@ func Loopback(hostPort string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// peer is the address as the library writes it.
-func (a Address) peer() string {
+// Peer is the address as the library writes it.
+func (a Address) Peer() string {
 	switch {
 	case a.Target.Network == "unix":
 		return "unix://" + a.Target.Address

@@ -86,9 +86,9 @@ func (p *printer) frame(id int64, direction string, payload []byte) error {
 		return err
 	}
 	e := entry{Connection: id, Direction: direction, Kind: f.Kind, Size: f.Size, Damaged: f.Damaged}
-	text := fmt.Sprintf("%s %s size=%d", direction, f.Kind, f.Size)
+	damage := ""
 	if f.Damaged {
-		text += " DAMAGED"
+		damage = " DAMAGED"
 	}
 	if f.Kind == "" {
 		return p.write(e, fmt.Sprintf("%s unknown frame of %d bytes", direction, f.Size))
@@ -97,18 +97,18 @@ func (p *printer) frame(id int64, direction string, payload []byte) error {
 	if e.Body, err = f.JSON(); err != nil {
 		return err
 	}
-	text += " " + fields(f.Body())
+	text := []string{fmt.Sprintf("%s %s size=%d%s %s", direction, f.Kind, f.Size, damage, fields(f.Body()))}
 	if f.Kind == "publish" {
-		text += fmt.Sprintf(" messages=%d bytes=%d", len(messages), total(messages))
-		if p.o.Payloads {
-			for _, m := range messages {
-				one := decode(m)
-				e.Messages = append(e.Messages, one)
-				text += fmt.Sprintf("\n    %s %s %s", one.UUID, pairs(one.Metadata), preview(one.Payload))
-			}
+		text[0] += fmt.Sprintf(" messages=%d bytes=%d", len(messages), total(messages))
+	}
+	if p.o.Payloads {
+		for _, m := range messages {
+			one := decode(m)
+			e.Messages = append(e.Messages, one)
+			text = append(text, fmt.Sprintf("    %s %s %s", one.UUID, pairs(one.Metadata), preview(one.Payload)))
 		}
 	}
-	return p.write(e, text)
+	return p.write(e, strings.Join(text, "\n"))
 }
 
 // redact takes secrets and messages out of a body, and returns the messages.
@@ -138,7 +138,7 @@ func fields(body protoreflect.Message) string {
 			continue
 		}
 		v := body.Get(field)
-		text := ""
+		var text string
 		switch {
 		case secrets[field.Name()]:
 			text = "REDACTED"
