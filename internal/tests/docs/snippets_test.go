@@ -19,7 +19,7 @@ import (
 // known are the packages that snippets may use without an import, by name.
 var known = map[string]string{
 	"buffstreams": module, "route": module + "/route", "pool": module + "/pool", "store": module + "/store",
-	"framing": module + "/framing", "batch": module + "/batch", "cqrsx": module + "/cqrsx",
+	"framing": module + "/framing", "batch": module + "/batch", "cqrsx": module + "/cqrsx", "monitor": module + "/monitor",
 	"outbox": module + "/storage/outbox", "dedupe": module + "/storage/dedupe",
 	"watermill": watermill, "message": watermill + "/message", "middleware": watermill + "/message/router/middleware",
 	"cqrs": watermill + "/components/cqrs", "requestreply": watermill + "/components/requestreply",
