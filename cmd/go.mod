@@ -6,6 +6,7 @@ require (
 	github.com/HdrHistogram/hdrhistogram-go v1.4.0
 	github.com/ThreeDotsLabs/watermill v1.5.1
 	github.com/buffstreams/watermill-buffstreams v0.0.0-00010101000000-000000000000
+	github.com/buffstreams/watermill-buffstreams/monitor v0.0.0-00010101000000-000000000000
 	github.com/guptarohit/asciigraph v0.10.0
 	github.com/schollz/progressbar/v3 v3.19.1
 	github.com/spf13/cobra v1.10.2
@@ -44,3 +45,5 @@ require (
 replace github.com/buffstreams/watermill-buffstreams => ../
 
 replace github.com/buffstreams/watermill-buffstreams/storage => ../storage
+
+replace github.com/buffstreams/watermill-buffstreams/monitor => ../monitor

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -9,6 +10,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/buffstreams/watermill-buffstreams/cmd/internal/check"
+	"github.com/buffstreams/watermill-buffstreams/cmd/internal/watch"
+	"github.com/buffstreams/watermill-buffstreams/monitor"
 )
 
 const checkHelp = `Look at a peer once, in the form of a plugin for monitoring systems of the Nagios family.
@@ -46,7 +49,7 @@ func newCheck(secret accessFlags) *cobra.Command {
 		Use: "check", Short: "Look at a peer once, as a monitoring plugin", Long: checkHelp, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newCheckConnect(secret), newCheckCertificate(secret), newCheckPublish(secret))
+	cmd.AddCommand(newCheckConnect(secret), newCheckCertificate(secret), newCheckPublish(secret), newCheckLag(secret))
 	return cmd
 }
 
@@ -78,7 +81,6 @@ has no greeting, it only connects.
 
 func newCheckCertificate(secret accessFlags) *cobra.Command {
 	f := checkFlags{accessFlags: secret}
-	const day = 24 * time.Hour
 	cmd := &cobra.Command{
 		Use: "certificate ADDRESS", Short: "Look when certificates expire", Args: cobra.ExactArgs(1),
 		Long: `Look when the first of the certificates that a tls:// listener shows expires. It is critical too if this side would not accept
@@ -122,5 +124,40 @@ func newCheckPublish(secret accessFlags) *cobra.Command {
 	}
 	f.register(cmd, time.Second, 5*time.Second, "duration")
 	cmd.Flags().StringVar(&confirm, "confirm", "received", "enqueued, received or handled")
+	return cmd
+}
+
+func newCheckLag(secret accessFlags) *cobra.Command {
+	f := checkFlags{accessFlags: secret}
+	var o check.LagOptions
+	cmd := &cobra.Command{
+		Use: "lag ADDRESS", Short: "Look how far consumer groups are behind", Args: cobra.ExactArgs(1),
+		Long: `Look in the /stats of a monitor how far consumer groups are behind: how many messages they have not settled, and how old the
+oldest of these is. The group that is the furthest behind decides. ADDRESS is that of the monitor, as with 'buffstreams top'. That
+there is no such group is critical.
+
+` + checkHelp,
+		Example: `  buffstreams check lag 127.0.0.1:8080
+  buffstreams check lag https://host:8080/buffstreams --token-file token --topic orders --group billing --lag-critical 10000`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.Warn < 0 || o.Critical < 0 {
+				return errors.New("--lag-warning and --lag-critical must not be negative")
+			}
+			s, err := watch.Open(args[0], f.access())
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			o.Age = f.limits()
+			o.Stats = func(ctx context.Context) (monitor.Stats, error) { return s.Stats(ctx, 0) }
+			return f.run(cmd, func(ctx context.Context) (check.Result, error) { return check.Lag(ctx, o) })
+		},
+	}
+	f.register(cmd, 30*time.Second, 5*time.Minute, "age of the oldest message")
+	flags := cmd.Flags()
+	flags.StringVar(&o.Topic, "topic", "", "only this topic")
+	flags.StringVar(&o.Group, "group", "", "only this group")
+	flags.IntVar(&o.Warn, "lag-warning", 1000, "messages from which on it is a warning; 0 never")
+	flags.IntVar(&o.Critical, "lag-critical", 10_000, "messages from which on it is critical; 0 never")
 	return cmd
 }

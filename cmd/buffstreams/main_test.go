@@ -201,3 +201,9 @@ func requireOneLine(t *testing.T, stderr string, parts ...string) {
 		require.Contains(t, stderr, part)
 	}
 }
+
+// readAll reads to the end of a connection, as text.
+func readAll(r io.Reader) (string, error) {
+	b, err := io.ReadAll(r)
+	return string(b), err
+}

@@ -128,7 +128,7 @@ func TestOutbox_Errors(t *testing.T) {
 		"ls of an empty directory":  {[]string{"outbox", "ls", empty}, []string{"no outbox in " + empty, "empty"}},
 		"ls of something else":      {[]string{"outbox", "ls", full, "--json"}, []string{"no outbox in " + full, "something else"}},
 		"ls of no directory":        {[]string{"outbox", "ls"}, nil},
-		"no such subcommand":        {[]string{"outbox", "rm", dir}, []string{"rm"}},
+		"no such subcommand":        {[]string{"outbox", "drop", dir}, []string{"drop"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			stdout, stderr, code := runCommand(t, "x\n", test.args...)

@@ -37,7 +37,7 @@ commands left, and returns 0; --timeout bounds that wait, which otherwise has no
 (130) or an error (1), it says how many messages are left: they stay in DIR, for the next command with this outbox.
   --drain   takes no input: delivers what is left in DIR, for whatever topic, and returns 0 when it is empty
 One process at a time can use an outbox. It takes up to 1 GiB for a destination, and refuses lines beyond that.
-'buffstreams outbox ls DIR' shows what waits.`
+'buffstreams outbox ls DIR' shows what waits, and its neighbours mend it.`
 
 type pubFlags struct {
 	wireFlags

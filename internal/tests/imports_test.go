@@ -80,7 +80,7 @@ var helpers = []string{
 // above are modules of their own on top of the library, and what they may import besides the root and themselves: its
 // public packages, nothing of its insides. Only the tests may know everything.
 var above = map[string]string{
-	"cmd":            public,
+	"cmd":            public + " monitor",
 	"cqrsx":          "",
 	"benchmarks":     public,
 	"examples":       public + " cqrsx",

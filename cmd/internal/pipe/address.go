@@ -63,8 +63,18 @@ func WithPort(topic string, at net.Addr) string {
 	return strings.Replace(topic, address.Target.Address, net.JoinHostPort(host, port), 1)
 }
 
-// peer is the address as the library writes it.
-func (a Address) peer() string {
+// Loopback tells whether only this machine can reach host:port.
+func Loopback(hostPort string) bool {
+	host, _, err := net.SplitHostPort(hostPort)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// Peer is the address as the library writes it.
+func (a Address) Peer() string {
 	switch {
 	case a.Target.Network == "unix":
 		return "unix://" + a.Target.Address

@@ -29,7 +29,7 @@ type listedStream struct {
 
 // List writes what an outbox holds: a table, or one JSON object.
 func List(dir string, out io.Writer, asJSON bool) error {
-	box, err := openOutbox(dir, false)
+	box, err := OpenOutbox(dir, false)
 	if err != nil {
 		return err
 	}
@@ -55,16 +55,16 @@ func (l *listed) writeTable(out io.Writer) error {
 	_, err := fmt.Fprintln(table, "DESTINATION\tTOPIC\tPENDING\tBYTES\tFIRST\tNEXT")
 	for _, s := range l.Streams {
 		_, rowErr := fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%d\t%d\n",
-			printable(s.Destination), printable(s.Topic), s.Pending, s.Bytes, s.First, s.Next)
+			Printable(s.Destination), Printable(s.Topic), s.Pending, s.Bytes, s.First, s.Next)
 		err = errors.Join(err, rowErr)
 	}
 	_, totalErr := fmt.Fprintf(table, "TOTAL\t\t%d\t%d\n", l.Pending, l.Bytes)
 	return errors.Join(err, totalErr, table.Flush())
 }
 
-// printable is a name as it is where that cannot mislead whoever reads it on a terminal or splits it at spaces, and
+// Printable is a name as it is where that cannot mislead whoever reads it on a terminal or splits it at spaces, and
 // quoted otherwise.
-func printable(name string) string {
+func Printable(name string) string {
 	quoted := strconv.Quote(name)
 	if quoted == `"`+name+`"` && name != "" && !strings.ContainsRune(name, ' ') {
 		return name

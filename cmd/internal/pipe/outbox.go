@@ -15,8 +15,8 @@ import (
 // such line has to fit into an append together with what was gathered before it.
 const largestStored = outbox.MaxAppendBytes - 2<<20
 
-// openOutbox opens the outbox in dir. Only with create it makes one, and never in a directory that holds anything else.
-func openOutbox(dir string, create bool) (*outbox.Outbox, error) {
+// OpenOutbox opens the outbox in dir. Only with create it makes one, and never in a directory that holds anything else.
+func OpenOutbox(dir string, create bool) (*outbox.Outbox, error) {
 	if err := checkOutbox(dir, create); err != nil {
 		return nil, err
 	}

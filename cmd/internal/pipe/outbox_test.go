@@ -28,9 +28,9 @@ func TestOutbox_IsMadeOnlyWhereNothingElseIs(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "theirs"), nil, 0o600))
 	require.ErrorContains(t, checkOutbox(dir, true), "something else")
 
-	box, err := openOutbox(filepath.Join(dir, "mine"), true)
+	box, err := OpenOutbox(filepath.Join(dir, "mine"), true)
 	require.NoError(t, err)
-	_, err = openOutbox(filepath.Join(dir, "mine"), false)
+	_, err = OpenOutbox(filepath.Join(dir, "mine"), false)
 	require.ErrorContains(t, err, "in use by another process")
 	require.NoError(t, box.Close())
 	require.NoError(t, checkOutbox(filepath.Join(dir, "mine"), false))
@@ -58,7 +58,7 @@ func TestNames_CannotMislead(t *testing.T) {
 	for name, want := range map[string]string{
 		"127.0.0.1:1": "127.0.0.1:1", "": `""`, "a b": `"a b"`, "a\x1b[2J\n": `"a\x1b[2J\n"`, "ü": "ü", `a"b`: `"a\"b"`,
 	} {
-		require.Equal(t, want, printable(name))
+		require.Equal(t, want, Printable(name))
 	}
 }
 
@@ -90,7 +90,7 @@ func TestOutbox_FullNamesTheLines(t *testing.T) {
 
 // Damage ends the wait for what is behind it, and not for what comes before it or belongs to others.
 func TestDeliverable(t *testing.T) {
-	box, err := openOutbox(filepath.Join(t.TempDir(), "o"), true)
+	box, err := OpenOutbox(filepath.Join(t.TempDir(), "o"), true)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, box.Close()) }()
 	hurt, sound := store.Key{Destination: "a:1"}, store.Key{Destination: "b:1"}

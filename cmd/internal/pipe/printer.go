@@ -77,9 +77,9 @@ func now() string { return time.Now().UTC().Format("2006-01-02T15:04:05.000000Z"
 
 // printHeaders writes a line "# UUID key=value ..." with what could mislead a reader in quotes.
 func (p *printer) printHeaders(m *message.Message) error {
-	parts := []string{"#", printable(m.UUID)}
+	parts := []string{"#", Printable(m.UUID)}
 	for _, key := range slices.Sorted(maps.Keys(m.Metadata)) {
-		parts = append(parts, printable(key)+"="+printable(m.Metadata[key]))
+		parts = append(parts, Printable(key)+"="+Printable(m.Metadata[key]))
 	}
 	_, err := p.w.WriteString(strings.Join(parts, " ") + "\n")
 	return err

@@ -24,6 +24,8 @@ type PubOptions struct {
 	Confirm buffstreams.Confirm
 	// Outbox is the directory of the outbox that confirms messages; empty means none.
 	Outbox string
+	// KeepRefused leaves in the Outbox what a subscriber refuses.
+	KeepRefused bool
 	// Timeout bounds how long a message may take to be confirmed, and the wait at the end for what is not handled yet. With
 	// an Outbox it bounds only that wait, and 0 means for ever.
 	Timeout time.Duration
@@ -260,7 +262,7 @@ func (s *sender) settle() error {
 
 // linger waits until all is handled. That a connected peer takes longer is for it to deal with: it has the messages.
 func (s *sender) linger(ctx context.Context) error {
-	status := func() buffstreams.PeerStatus { return s.manager.PeerStatus(s.address.peer()) }
+	status := func() buffstreams.PeerStatus { return s.manager.PeerStatus(s.address.Peer()) }
 	poll := time.NewTicker(2 * time.Millisecond)
 	defer poll.Stop()
 	for status().Pending > 0 {

@@ -58,6 +58,12 @@ func Drain(ctx context.Context, o PubOptions) error {
 	return s.close(s.deliver(ctx))
 }
 
+// Retry is Drain, but keeps what is refused: it names it, and the outbox has it still.
+func Retry(ctx context.Context, o PubOptions) error {
+	o.KeepRefused = true
+	return Drain(ctx, o)
+}
+
 // openQueue begins to deliver what the outbox has.
 func openQueue(o PubOptions, create bool) (s *queue, err error) {
 	s = &queue{o: o, damaged: map[store.Key]*store.CorruptError{}}
@@ -71,15 +77,17 @@ func openQueue(o PubOptions, create bool) (s *queue, err error) {
 	if err := o.Access.Client(&cfg.Acked); err != nil {
 		return nil, err
 	}
-	if s.box, err = openOutbox(o.Outbox, create); err != nil {
+	if s.box, err = OpenOutbox(o.Outbox, create); err != nil {
 		return nil, err
 	}
 	if s.manager, err = buffstreams.NewManager(cfg); err != nil {
 		return nil, errors.Join(err, s.box.Close())
 	}
-	s.publisher, err = buffstreams.NewPublisher(buffstreams.PublisherConfig{
-		Manager: s.manager, Outbox: s.box, OnFailure: s.refuse,
-	}, s.witness)
+	pubCfg := buffstreams.PublisherConfig{Manager: s.manager, Outbox: s.box, OnFailure: s.refuse}
+	if o.KeepRefused {
+		pubCfg.OnFailure = nil
+	}
+	s.publisher, err = buffstreams.NewPublisher(pubCfg, s.witness)
 	if err != nil {
 		return nil, errors.Join(err, s.manager.Close(), s.box.Close())
 	}
@@ -99,7 +107,7 @@ func (s *queue) refuse(topic string, encoded []byte, err error) {
 	s.mu.Unlock()
 	id := "of unknown id"
 	if m, err := (buffstreams.EnvelopeMarshaler{}).Unmarshal(topic, encoded); err == nil && m.UUID != "" {
-		id = printable(m.UUID)
+		id = Printable(m.UUID)
 	}
 	why := err.Error()
 	var refused *buffstreams.PeerError

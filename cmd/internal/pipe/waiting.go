@@ -33,7 +33,7 @@ func (e *WaitingError) Error() string {
 			fmt.Fprintf(&where, ", and more for %d others", len(e.Where)-i)
 			break
 		}
-		fmt.Fprintf(&where, "%s%d for %.200s", separator, w.Messages, printable(w.Destination))
+		fmt.Fprintf(&where, "%s%d for %.200s", separator, w.Messages, Printable(w.Destination))
 		separator = ", "
 		if w.Reason != "" {
 			fmt.Fprintf(&where, " (%s)", w.Reason)
