@@ -64,7 +64,7 @@ func freePort() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return l.Addr().(*net.TCPAddr).Port, l.Close() //nolint:forcetypeassert // of a TCP listener
+	return l.Addr().(*net.TCPAddr).Port, l.Close()
 }
 
 // natsNode is one node of a cluster that a test can kill and start again.

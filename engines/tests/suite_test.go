@@ -66,7 +66,6 @@ type fixture struct {
 	*subject
 	base  string
 	topic string
-	only  *engines.Engine // where there is one
 }
 
 // url is the engine's URL with parameters.
