@@ -51,6 +51,6 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newDemo(), newDemoPublisher(), newPub(), newSub(), newOutbox())
+	root.AddCommand(newDemo(), newDemoPublisher(), newPub(), newSub(), newOutbox(), newBridge())
 	return root
 }
