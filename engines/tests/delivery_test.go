@@ -226,7 +226,7 @@ func TestGroup_OneMemberAtMostInGoChannel(t *testing.T) {
 func TestNoGroup_GetsWhatIsPublishedWhileItLives(t *testing.T) {
 	eachSubject(t, func(t *testing.T, f *fixture) {
 		e := f.open("")
-		if f.lasting {
+		if f.lasting && f.name != "amqp" { // whose Publish waits for a group
 			f.publish(e, 0, 5, 0)
 		}
 		first, second := f.subscribe(e, ""), f.subscribe(e, "")
@@ -241,7 +241,7 @@ func TestNoGroup_GetsWhatIsPublishedWhileItLives(t *testing.T) {
 
 func TestStart_AllOrNew(t *testing.T) {
 	eachSubject(t, func(t *testing.T, f *fixture) {
-		if !f.lasting {
+		if !f.lasting || f.name == "amqp" {
 			_, err := f.tryOpen("start=new")
 			assertUnsupported(t, err, f.name, "start")
 			return
