@@ -8,10 +8,25 @@ require (
 	github.com/buffstreams/watermill-buffstreams v0.0.0-00010101000000-000000000000
 	github.com/buffstreams/watermill-buffstreams/monitor v0.0.0-00010101000000-000000000000
 	github.com/guptarohit/asciigraph v0.10.0
+	github.com/buffstreams/watermill-buffstreams/engines v0.0.0-00010101000000-000000000000
+	github.com/buffstreams/watermill-buffstreams/engines/kafka v0.0.0-00010101000000-000000000000
+	github.com/buffstreams/watermill-buffstreams/engines/nats v0.0.0-00010101000000-000000000000
 	github.com/schollz/progressbar/v3 v3.19.1
 	github.com/spf13/cobra v1.10.2
 	github.com/stretchr/testify v1.12.1
 	golang.org/x/term v0.44.0
+)
+
+require (
+	github.com/klauspost/compress v1.19.2 // indirect
+	github.com/nats-io/nats.go v1.53.1 // indirect
+	github.com/nats-io/nkeys v0.4.15 // indirect
+	github.com/nats-io/nuid v1.0.1 // indirect
+	github.com/pierrec/lz4/v4 v4.1.26 // indirect
+	github.com/twmb/franz-go v1.21.7 // indirect
+	github.com/twmb/franz-go/pkg/kadm v1.18.0 // indirect
+	github.com/twmb/franz-go/pkg/kmsg v1.13.1 // indirect
+	golang.org/x/crypto v0.50.0 // indirect
 )
 
 require (
@@ -47,3 +62,8 @@ replace github.com/buffstreams/watermill-buffstreams => ../
 replace github.com/buffstreams/watermill-buffstreams/storage => ../storage
 
 replace github.com/buffstreams/watermill-buffstreams/monitor => ../monitor
+replace github.com/buffstreams/watermill-buffstreams/engines => ../engines
+
+replace github.com/buffstreams/watermill-buffstreams/engines/kafka => ../engines/kafka
+
+replace github.com/buffstreams/watermill-buffstreams/engines/nats => ../engines/nats

@@ -26,6 +26,8 @@ type Options struct {
 	Logger watermill.LoggerAdapter
 	// OpenOutbox opens the outbox that a URL of this library names: outboxes.Open of engines/outboxes, or nil for none.
 	OpenOutbox func(dir string) (store.Outbox, func() error, error)
+	// Defaults are common parameters for engines that can do them, where the URL has no others.
+	Defaults map[string]string
 }
 
 // Open opens the engine of a URL with the default options. ctx bounds the opening alone.
@@ -48,7 +50,7 @@ func OpenWith(ctx context.Context, rawURL string, options Options) (*Engine, err
 	if err != nil {
 		return nil, err
 	}
-	cfg, err := configure(spec, u)
+	cfg, err := configure(spec, u, options.Defaults)
 	if err != nil {
 		return nil, err
 	}
@@ -109,10 +111,15 @@ func find(specs []driver.Spec, scheme string) (driver.Spec, error) {
 }
 
 // configure reads the URL's parameters, and refuses those that the engine does not know or cannot do.
-func configure(spec driver.Spec, u *url.URL) (*driver.Config, error) {
+func configure(spec driver.Spec, u *url.URL, defaults map[string]string) (*driver.Config, error) {
 	values, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
 		return nil, fmt.Errorf("engines: %s: the parameters cannot be read: %w", spec.Name, err)
+	}
+	for name, value := range defaults {
+		if spec.Cannot[name] == "" && spec.Cannot[name+"="+value] == "" && !values.Has(name) {
+			values.Set(name, value)
+		}
 	}
 	params := driver.NewParams(spec.Name, values)
 	for _, name := range params.Names("") {
@@ -161,6 +168,21 @@ func (e *Engine) Group(name string) (message.Subscriber, error) { return e.pubsu
 
 // Check returns nil if the engine answers: what a health check wants to know.
 func (e *Engine) Check(ctx context.Context) error { return e.pubsub.Check(ctx) }
+
+// Recent returns the IDs of the last n messages of a topic, of those that were published with one. known is false if the
+// engine cannot look back.
+func (e *Engine) Recent(ctx context.Context, topic string, n int) (ids []string, known bool, err error) {
+	b, ok := e.pubsub.(*brokered)
+	if !ok {
+		return nil, false, nil
+	}
+	back, ok := b.broker.(driver.LookBack)
+	if !ok {
+		return nil, false, nil
+	}
+	ids, err = back.Recent(ctx, topic, n)
+	return ids, true, err
+}
 
 // Close closes the publisher and the subscribers, waits for handlers up to close_timeout, and ends all connections.
 func (e *Engine) Close() error { return e.pubsub.Close() }

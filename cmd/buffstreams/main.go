@@ -83,6 +83,6 @@ func (c *command) newRoot() *cobra.Command {
 	settings.Register(root)
 	secret := accessFlags{token: &c.token}
 	root.AddCommand(newDemo(), newDemoPublisher(), newPub(secret), newSub(secret), newRequest(secret), newReply(secret), newOutbox(secret), newDedupe(),
-		newBench(secret), newLatency(secret), newCheck(secret), newTop(secret), newTap(), newVersion(), newDocs())
+		newBench(secret), newLatency(secret), newCheck(secret), newTop(secret), newTap(), newBridge(), newVersion(), newDocs())
 	return root
 }

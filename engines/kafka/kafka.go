@@ -126,7 +126,7 @@ func (b *broker) producing() []kgo.Opt {
 	return []kgo.Opt{
 		kgo.RequiredAcks(kgo.AllISRAcks()), kgo.ProducerLinger(0), kgo.MaxBufferedRecords(1 << 16), kgo.UnknownTopicRetries(10),
 		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), kgo.ProducerBatchCompression(kgo.NoCompression()),
-		kgo.ProducerBatchMaxBytes(int32(max(b.cfg.MaxMessageSize+recordOverhead, 1<<20))), //nolint:gosec // at most 1 GiB
+		kgo.ProducerBatchMaxBytes(int32(max(b.cfg.MaxMessageSize+recordOverhead, 1<<20))),
 	}
 }
 
@@ -191,7 +191,7 @@ func (b *broker) topic(ctx context.Context, asked string) (topic, error) {
 		if !b.create {
 			return t, fmt.Errorf("engines: kafka: topic %s: %w", t.name, driver.ErrNoTopic)
 		}
-		_, err = b.admin.CreateTopic(ctx, int32(b.partitions), int16(b.replicas), b.configs, t.name) //nolint:gosec // small
+		_, err = b.admin.CreateTopic(ctx, int32(b.partitions), int16(b.replicas), b.configs, t.name)
 		if err == nil || errors.Is(err, kerr.TopicAlreadyExists) {
 			found, err = b.find(ctx, t.name)
 			for errors.Is(err, kerr.UnknownTopicOrPartition) && ctx.Err() == nil { // the brokers tell each other

@@ -10,7 +10,17 @@ import (
 )
 
 // Recent returns the IDs of the last n messages of a topic.
-func (b *broker) Recent(ctx context.Context, topic string, n int) ([]string, error) {
+func (b *broker) Recent(ctx context.Context, topic string, n int) (ids []string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, b.cfg.PublishTimeout)
+	defer cancel()
+	err = retry(ctx, func() (err error) {
+		ids, err = b.recent(ctx, topic, n)
+		return err
+	})
+	return ids, err
+}
+
+func (b *broker) recent(ctx context.Context, topic string, n int) ([]string, error) {
 	s, err := b.stream(ctx, topic)
 	if err != nil {
 		return nil, err
@@ -35,7 +45,7 @@ func (b *broker) Recent(ctx context.Context, topic string, n int) ([]string, err
 	}
 	var ids []string
 	for seen := uint64(0); seen < state.LastSeq; {
-		batch, err := consumer.Fetch(int(min(state.LastSeq-max(seen, first-1), 1000)), jetstream.FetchMaxWait(requestTimeout)) //nolint:gosec // at most 1000
+		batch, err := consumer.Fetch(int(min(state.LastSeq-max(seen, first-1), 1000)), jetstream.FetchMaxWait(requestTimeout))
 		if err != nil {
 			return ids, err
 		}

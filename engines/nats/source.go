@@ -3,6 +3,8 @@ package nats
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -12,7 +14,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/engines/driver"
 )
 
-// source is a subscription. pending and settleFirst belong to the goroutine of Fetch.
+// source is a subscription. What is below group belongs to the goroutine of Fetch.
 type source struct {
 	b        *broker
 	consumer jetstream.Consumer
@@ -20,19 +22,23 @@ type source struct {
 	group    string
 
 	pending jetstream.MessageBatch // of a request that is not through
-	// inOrder tells that what the member before had in hand must come first.
+	// inOrder tells that what the member before had in hand must come first; first is what of it is not returned yet.
 	inOrder bool
+	first   []driver.Delivery
 }
 
 // Consume begins a subscription.
 func (b *broker) Consume(ctx context.Context, topic, group string) (driver.Source, error) {
 	ctx, cancel := context.WithTimeout(ctx, b.cfg.PublishTimeout)
 	defer cancel()
-	s, err := b.stream(ctx, topic)
-	if err != nil {
-		return nil, err
-	}
-	consumer, err := b.consumer(ctx, s, group)
+	var s *stream
+	var consumer jetstream.Consumer
+	err := retry(ctx, func() (err error) {
+		if s, err = b.stream(ctx, topic); err == nil {
+			consumer, err = b.consumer(ctx, s, group)
+		}
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -49,6 +55,11 @@ func (s *source) Fetch(ctx context.Context, maximum int) ([]driver.Delivery, err
 			return nil, err
 		}
 		s.inOrder = false
+	}
+	if n := min(len(s.first), maximum); n > 0 {
+		deliveries := s.first[:n:n]
+		s.first = s.first[n:]
+		return deliveries, nil
 	}
 	for ctx.Err() == nil {
 		if s.pending == nil {
@@ -101,8 +112,8 @@ func (s *source) delivery(msg jetstream.Msg) driver.Delivery {
 	return d
 }
 
-// awaitRedelivery waits until the server gives again what an earlier member had in hand when it died, which it then does
-// before anything new. Without that the messages behind would come first.
+// awaitRedelivery waits until the server gives again what an earlier member had in hand when it died, and takes it: the server
+// has lost its order, and would give new messages with it.
 func (s *source) awaitRedelivery(ctx context.Context) error {
 	info, err := s.consumer.Info(ctx)
 	if err != nil || info.NumAckPending == 0 {
@@ -112,10 +123,34 @@ func (s *source) awaitRedelivery(ctx context.Context) error {
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	if info, err = s.consumer.Info(ctx); err != nil {
+		return err
+	}
+	found := map[uint64]driver.Delivery{} // by place in the stream
+	for len(found) < info.NumAckPending {
+		batch, err := s.consumer.Fetch(info.NumAckPending-len(found), jetstream.FetchMaxWait(fetchWait))
+		if err != nil {
+			return err
+		}
+		for msg := range batch.Messages() {
+			if meta, err := msg.Metadata(); err == nil {
+				found[meta.Sequence.Stream] = s.delivery(msg)
+			}
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if info, err = s.consumer.Info(ctx); err != nil { // acks that were on their way have come since
+			return err
+		}
+	}
+	for _, at := range slices.Sorted(maps.Keys(found)) {
+		s.first = append(s.first, found[at])
+	}
+	return nil
 }
 
 // each calls f for the messages, and flushes. It returns the first error.

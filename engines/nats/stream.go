@@ -114,12 +114,13 @@ func isCode(err error, code jetstream.ErrorCode) bool {
 func (b *broker) Declare(ctx context.Context, topic, group string) error {
 	ctx, cancel := context.WithTimeout(ctx, b.cfg.PublishTimeout)
 	defer cancel()
-	s, err := b.stream(ctx, topic)
-	if err != nil || group == "" {
+	return retry(ctx, func() error {
+		s, err := b.stream(ctx, topic)
+		if err == nil && group != "" {
+			_, err = b.consumer(ctx, s, group)
+		}
 		return err
-	}
-	_, err = b.consumer(ctx, s, group)
-	return err
+	})
 }
 
 // consumer makes the consumer of a group, or of one subscription without a group, unless it is there. One that is there keeps

@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"crypto/sha256"
 	"math/rand/v2"
 	"os"
 	"strconv"
@@ -225,7 +226,7 @@ func TestGroup_OneMemberAtMostInGoChannel(t *testing.T) {
 func TestNoGroup_GetsWhatIsPublishedWhileItLives(t *testing.T) {
 	eachSubject(t, func(t *testing.T, f *fixture) {
 		e := f.open("")
-		if f.lasting {
+		if f.lasting && f.name != "amqp" { // whose Publish waits for a group
 			f.publish(e, 0, 5, 0)
 		}
 		first, second := f.subscribe(e, ""), f.subscribe(e, "")
@@ -240,7 +241,7 @@ func TestNoGroup_GetsWhatIsPublishedWhileItLives(t *testing.T) {
 
 func TestStart_AllOrNew(t *testing.T) {
 	eachSubject(t, func(t *testing.T, f *fixture) {
-		if !f.lasting {
+		if !f.lasting || f.name == "amqp" {
 			_, err := f.tryOpen("start=new")
 			assertUnsupported(t, err, f.name, "start")
 			return
@@ -275,7 +276,7 @@ func TestMessage_OfAMegabyteAndWithAnyName(t *testing.T) {
 		got := receive(t, messages)
 		got.Ack()
 		assert.Equal(t, sent.UUID, got.UUID)
-		assert.True(t, string(payload) == string(got.Payload), "the payload differs")
+		assert.Equal(t, sha256.Sum256(payload), sha256.Sum256(got.Payload))
 		assert.Equal(t, sent.Metadata, got.Metadata)
 	})
 }

@@ -19,7 +19,7 @@ import (
 const childJob = "ENGINES_CHILD_JOB"
 
 func TestMain(m *testing.M) {
-	jobs := map[string]func() error{"hold": holdMessages, "take": takeMessages}
+	jobs := map[string]func() error{"hold": holdMessages, "take": takeMessages, "bridge": runBridgeChild}
 	if name := os.Getenv(childJob); name != "" {
 		if err := jobs[name](); err != nil {
 			fmt.Fprintln(os.Stderr, name+":", err)
@@ -60,7 +60,7 @@ func startChild(t *testing.T, job string, env ...string) *child {
 // kill ends the child as kill -9 does, and waits for its end.
 func (c *child) kill() {
 	_ = c.Process.Kill()
-	for range c.lines { //nolint:revive // it waits for the end of the output
+	for range c.lines { // until the end of the output
 	}
 	_ = c.Wait()
 }

@@ -63,6 +63,9 @@ func TestOpen_RefusesWhatTheEngineCannotDo(t *testing.T) {
 		"buffstreams": {"start=new", "members=1", "batch=10", "redeliver_after=3s"},
 		"nats":        {"confirm=handled", "confirm=enqueued"},
 		"kafka":       {"confirm=handled", "confirm=enqueued", "members=1"},
+		"redis":       {"confirm=handled", "confirm=enqueued"},
+		"amqp":        {"confirm=handled", "confirm=enqueued", "members=1", "start=new", "redeliver_after=3s"},
+		"postgres":    {"confirm=handled", "confirm=enqueued", "members=1", "redeliver_after=3s"},
 	}
 	eachSubject(t, func(t *testing.T, f *fixture) {
 		require.NotEmpty(t, cannot[f.name])
@@ -73,8 +76,8 @@ func TestOpen_RefusesWhatTheEngineCannotDo(t *testing.T) {
 				assert.Equal(t, f.name, unsupported.Engine)
 			}
 		}
-		_, err := engines.Open(t.Context(), f.base+"?key=k", drivers()...)
 		if f.key != "" {
+			_, err := engines.Open(t.Context(), f.base+"?key=k", drivers()...)
 			assertUnsupported(t, err, f.name, "key")
 		}
 	})

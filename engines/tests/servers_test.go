@@ -16,19 +16,23 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 
 	"github.com/buffstreams/watermill-buffstreams/engines"
+	"github.com/buffstreams/watermill-buffstreams/engines/amqp"
 	"github.com/buffstreams/watermill-buffstreams/engines/kafka"
 	"github.com/buffstreams/watermill-buffstreams/engines/nats"
+	"github.com/buffstreams/watermill-buffstreams/engines/postgres"
+	"github.com/buffstreams/watermill-buffstreams/engines/redis"
 )
 
-func drivers() []engines.Driver { return []engines.Driver{nats.Driver, kafka.Driver} }
+func drivers() []engines.Driver {
+	return []engines.Driver{nats.Driver, kafka.Driver, redis.Driver, amqp.Driver, postgres.Driver}
+}
 
 // shared are the servers that all tests of a run use, each started by the first test that needs it.
 var shared struct {
-	mu     sync.Mutex
-	urls   map[string]string
-	errs   map[string]error
-	stops  []func()
-	starts map[string]func() (url string, stop func(), err error)
+	mu    sync.Mutex
+	urls  map[string]string
+	errs  map[string]error
+	stops []func()
 }
 
 // sharedServer returns the address of a server of an engine. The test is skipped, and says why, where there is none.
@@ -64,7 +68,7 @@ func freePort() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return l.Addr().(*net.TCPAddr).Port, l.Close() //nolint:forcetypeassert // of a TCP listener
+	return l.Addr().(*net.TCPAddr).Port, l.Close()
 }
 
 // natsNode is one node of a cluster that a test can kill and start again.

@@ -43,6 +43,9 @@ func subjects() []*subject {
 		{name: "kafka", lasting: true, always: "partitions=4&redeliver_after=2s", base: func(t *testing.T) string {
 			return "kafka://" + kafkaServer(t)
 		}},
+		{name: "redis", lasting: true, always: "redeliver_after=2s", key: "&members=1", base: redisServer},
+		{name: "amqp", lasting: true, base: amqpServer},
+		{name: "postgres", lasting: true, base: postgresServer},
 	}
 }
 
@@ -66,7 +69,6 @@ type fixture struct {
 	*subject
 	base  string
 	topic string
-	only  *engines.Engine // where there is one
 }
 
 // url is the engine's URL with parameters.

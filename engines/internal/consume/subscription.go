@@ -166,7 +166,7 @@ func (s *subscription) take(deliveries []driver.Delivery) {
 func (s *subscription) fetch(ctx context.Context) {
 	pause := backoff{}
 	for {
-		room := 0
+		var room int
 		select {
 		case room = <-s.room:
 		case <-ctx.Done():

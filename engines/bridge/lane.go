@@ -1,0 +1,239 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/ThreeDotsLabs/watermill/message/router/middleware"
+
+	"github.com/buffstreams/watermill-buffstreams/engines/driver"
+)
+
+// lane publishes one batch at a time, so that what it carries keeps its order whatever fails.
+type lane struct {
+	*pipe
+	in chan *message.Message
+	// halted tells that a message stays at the source, and so does what is behind it.
+	halted bool
+}
+
+func (l *lane) run(delivering context.Context) {
+	var batch []*message.Message
+	var next *message.Message // that did not fit into the batch before
+	for {
+		if next == nil {
+			var open bool
+			if next, open = <-l.in; !open {
+				return
+			}
+		}
+		batch, next = l.gather(append(batch[:0], next))
+		l.deliver(delivering, batch)
+		clear(batch)
+	}
+}
+
+// gather adds what is there to a batch, as far as it fits, and returns the first that does not. A message that is too large is a
+// batch of its own, so that those before it are delivered whatever becomes of it.
+func (l *lane) gather(batch []*message.Message) (full []*message.Message, next *message.Message) {
+	size := driver.Size(batch[0])
+	if l.tooLarge(size) {
+		return batch, nil
+	}
+	for len(batch) < l.b.cfg.Batch {
+		select {
+		case msg, open := <-l.in:
+			if !open {
+				return batch, nil
+			}
+			own := driver.Size(msg)
+			if size += own; size > l.b.cfg.BatchBytes || l.tooLarge(own) {
+				return batch, msg
+			}
+			batch = append(batch, msg)
+		default:
+			return batch, nil
+		}
+	}
+	return batch, nil
+}
+
+func (l *lane) tooLarge(size int) bool { return l.b.cfg.MaxMessageSize > 0 && size > l.b.cfg.MaxMessageSize }
+
+// deliver publishes a batch until each message is confirmed, or became a dead letter, and acks it then.
+func (l *lane) deliver(ctx context.Context, batch []*message.Message) {
+	defer l.b.counts.inHand.Add(-int64(len(batch)))
+	left := batch
+	if size := driver.Size(batch[0]); l.tooLarge(size) && !l.halted {
+		err := fmt.Errorf("%w: %d bytes, the bridge's limit is %d", driver.ErrTooLarge, size, l.b.cfg.MaxMessageSize)
+		l.bury(ctx, batch[0], &driver.RefusedError{Engine: "bridge", Topic: l.topic.To, Err: err})
+		return
+	}
+	defer func() {
+		for _, msg := range left { // they stay at the source
+			msg.Nack()
+		}
+	}()
+	began, pause := time.Now(), 50*time.Millisecond
+	for len(left) > 0 && ctx.Err() == nil && !l.halted {
+		err := l.publish(ctx, left)
+		errs := outcomes(len(left), err)
+		var again []*message.Message
+		var confirmed, bytes int
+		for i, msg := range left {
+			var refused *driver.RefusedError
+			switch {
+			case errs[i] == nil:
+				confirmed++
+				bytes += driver.Size(msg)
+				msg.Ack()
+			case errors.As(errs[i], &refused):
+				l.bury(ctx, msg, errs[i])
+			default:
+				again = append(again, msg)
+			}
+		}
+		l.forwarded(confirmed, bytes, time.Since(began))
+		left = again
+		if len(left) == 0 || l.halted {
+			break
+		}
+		l.retrying(len(left), err)
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		pause = min(2*pause, 2*time.Second)
+	}
+}
+
+// outcomes are the errors of the messages of a call. An error that is not of single messages is of all.
+func outcomes(n int, err error) []error {
+	var each *driver.PublishError
+	if errors.As(err, &each) && len(each.Errs) == n {
+		return each.Errs
+	}
+	errs := make([]error, n)
+	for i := range errs {
+		errs[i] = err
+	}
+	return errs
+}
+
+// errBehind means that a message waits for one before it.
+var errBehind = errors.New("bridge: a message before it is not confirmed")
+
+// publish publishes messages, one by one if the destination refuses them together.
+func (l *lane) publish(ctx context.Context, messages []*message.Message) error {
+	err := l.publishTogether(ctx, messages)
+	var each *driver.PublishError
+	var refused *driver.RefusedError
+	if len(messages) == 1 || errors.As(err, &each) || !errors.As(err, &refused) {
+		return err
+	}
+	errs := make([]error, len(messages))
+	for i, msg := range messages {
+		if errs[i] = l.publishTogether(ctx, []*message.Message{msg}); errs[i] == nil {
+			continue
+		}
+		if !errors.As(errs[i], &refused) || l.b.cfg.DeadLetterTopic == "" {
+			for i++; i < len(errs); i++ { // what follows must not come first
+				errs[i] = errBehind
+			}
+			break
+		}
+	}
+	return driver.NewPublishError(errs)
+}
+
+func (l *lane) publishTogether(ctx context.Context, messages []*message.Message) error {
+	pub := l.b.to.Publisher()
+	if withContext, ok := pub.(interface {
+		PublishContext(ctx context.Context, topic string, messages ...*message.Message) error
+	}); ok {
+		return withContext.PublishContext(ctx, l.topic.To, messages...)
+	}
+	return pub.Publish(l.topic.To, messages...)
+}
+
+// bury makes a refused message a dead letter and acks it then, or ends the bridge where there is no place for it.
+func (l *lane) bury(ctx context.Context, msg *message.Message, reason error) {
+	l.b.counts.refused.Add(1)
+	l.call(func() {
+		if l.b.cfg.Hooks.OnRefused != nil {
+			l.b.cfg.Hooks.OnRefused(l.topic, msg, reason)
+		}
+	})
+	if l.b.cfg.DeadLetterTopic == "" {
+		l.halted = true
+		msg.Nack()
+		l.b.end(fmt.Errorf("bridge: message %.100q stays at the source, set a topic for dead letters: %w", msg.UUID, reason))
+		return
+	}
+	letter := message.NewMessage(msg.UUID, msg.Payload)
+	for k, v := range msg.Metadata {
+		letter.Metadata.Set(k, v)
+	}
+	letter.Metadata.Set(middleware.ReasonForPoisonedKey, reason.Error())
+	letter.Metadata.Set(middleware.PoisonedTopicKey, l.topic.From)
+	for ctx.Err() == nil {
+		err := l.b.cfg.DeadLetter.Publish(l.b.cfg.DeadLetterTopic, letter)
+		if err == nil {
+			msg.Ack()
+			return
+		}
+		l.b.cfg.Logger.Error("Cannot publish a dead letter; trying again", err, watermill.LogFields{"uuid": msg.UUID})
+		timer := time.NewTimer(time.Second)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+	msg.Nack()
+}
+
+// forwarded notes what the destination has confirmed.
+func (l *lane) forwarded(messages, bytes int, took time.Duration) {
+	if messages == 0 {
+		return
+	}
+	l.b.note(nil)
+	l.b.counts.forwarded.Add(int64(messages))
+	l.b.counts.bytes.Add(int64(bytes))
+	l.call(func() {
+		if l.b.cfg.Hooks.OnForward != nil {
+			l.b.cfg.Hooks.OnForward(l.topic, messages, bytes, took)
+		}
+	})
+}
+
+// retrying notes what the destination has not confirmed.
+func (l *lane) retrying(messages int, err error) {
+	l.b.note(err)
+	l.b.counts.retries.Add(1)
+	l.b.cfg.Logger.Error("The destination has not confirmed messages; publishing them again", err, watermill.LogFields{
+		"topic": l.topic.To, "messages": messages,
+	})
+	l.call(func() {
+		if l.b.cfg.Hooks.OnRetry != nil {
+			l.b.cfg.Hooks.OnRetry(l.topic, messages, err)
+		}
+	})
+}
+
+// call calls code of the user's.
+func (l *lane) call(hook func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			l.b.cfg.Logger.Error("A hook has panicked", fmt.Errorf("bridge: %v", p), nil)
+		}
+	}()
+	hook()
+}

@@ -1,0 +1,268 @@
+// Package postgres is the driver of PostgreSQL: postgres://user@host:5432/database. A topic is a table of messages and one of
+// the groups' positions, in the format of watermill-sql with a bytea payload.
+package postgres
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/buffstreams/watermill-buffstreams/engines/driver"
+)
+
+const name = "postgres"
+
+// Driver opens PostgreSQL.
+func Driver() driver.Spec {
+	parameters := append([]driver.Parameter{
+		{Name: "create", Help: "false: a topic whose table is not there is an error; default true"},
+		{Name: "poll", Help: "the most time between two looks for new messages; default 100ms"},
+		{Name: "sslmode", Help: "as PostgreSQL's: disable, require, verify-ca, verify-full ...; default prefer"},
+	}, driver.SecretParameters("password", "password of the URL's user")...)
+	return driver.Spec{
+		Name: name, Schemes: []string{"postgres", "postgresql"}, Parameters: append(parameters, driver.TLSParameters()...),
+		Cannot: map[string]string{
+			"confirm=enqueued": "a table has what is committed",
+			"confirm=handled":  "a table does not tell its publishers what was handled",
+			"members":          "it keeps the order of keys with any number of members: one of them is active",
+			"redeliver_after":  "the server notices a dead member by its connection",
+		},
+		OpenBroker: open,
+	}
+}
+
+type broker struct {
+	cfg    *driver.Config
+	pool   *pgxpool.Pool
+	create bool
+	poll   time.Duration
+
+	mu     sync.Mutex
+	tables map[string]table // by topic; guarded by mu
+}
+
+// table is a topic: names that are quoted already.
+type table struct{ messages, offsets, id string }
+
+func open(ctx context.Context, cfg *driver.Config) (driver.Broker, error) {
+	p, u := &cfg.Params, cfg.URL
+	b := &broker{cfg: cfg, create: p.Bool("create", true), poll: p.Duration("poll", 100*time.Millisecond), tables: map[string]table{}}
+	target := url.URL{Scheme: "postgres", Host: strings.Join(cfg.Hosts, ","), Path: u.Path}
+	query := url.Values{"application_name": {"watermill-buffstreams"}, "connect_timeout": {"5"}}
+	if mode := p.String("sslmode", ""); mode != "" {
+		query.Set("sslmode", mode)
+	}
+	for ours, theirs := range map[string]string{"tls_ca": "sslrootcert", "tls_cert": "sslcert", "tls_key": "sslkey"} {
+		if file := p.String(ours, ""); file != "" {
+			query.Set(theirs, file)
+		}
+	}
+	target.RawQuery = query.Encode()
+	inURL := ""
+	if u.User != nil {
+		inURL, _ = u.User.Password()
+	}
+	user, password := u.User.Username(), p.Secret("password", inURL)
+	if err := p.Err(); err != nil {
+		return nil, err
+	}
+	config, err := pgxpool.ParseConfig(target.String())
+	if err != nil {
+		return nil, err
+	}
+	if user != "" {
+		config.ConnConfig.User = user
+	}
+	if password != "" {
+		config.ConnConfig.Password = password
+	}
+	config.MaxConns = 16
+	if b.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
+		return nil, err
+	}
+	if err := b.Check(ctx); err != nil {
+		b.pool.Close()
+		return nil, err
+	}
+	return b, nil
+}
+
+// Check returns nil if the server answers.
+func (b *broker) Check(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	return b.pool.Ping(ctx)
+}
+
+// requestTimeout bounds one request beside those that publish.
+const requestTimeout = 10 * time.Second
+
+func (b *broker) Close() error {
+	b.pool.Close()
+	return nil
+}
+
+// longestName is how much of a topic fits into the names of its tables, which the server cuts at 63 bytes.
+const longestName = 44
+
+// tableName is the part of the names of tables that is a topic's.
+func tableName(topic string) string {
+	escaped := driver.Escape(topic, driver.Word)
+	if len(escaped) > longestName {
+		sum := sha256.Sum256([]byte(topic))
+		escaped = escaped[:longestName-20] + "_h_" + hex.EncodeToString(sum[:8])
+	}
+	return escaped
+}
+
+// table finds the tables of a topic, and makes them where they are not there and create allows that.
+func (b *broker) table(ctx context.Context, topic string) (table, error) {
+	if topic == "" {
+		return table{}, errors.New("engines: postgres: the topic is empty")
+	}
+	b.mu.Lock()
+	t, known := b.tables[topic]
+	b.mu.Unlock()
+	if known {
+		return t, nil
+	}
+	bare := "watermill_" + tableName(topic)
+	t = table{messages: pgx.Identifier{bare}.Sanitize(), offsets: pgx.Identifier{"watermill_offsets_" + tableName(topic)}.Sanitize()}
+	var oid *uint32
+	if err := b.pool.QueryRow(ctx, "SELECT to_regclass($1)::oid", t.messages).Scan(&oid); err != nil {
+		return t, err
+	}
+	if oid == nil {
+		if !b.create {
+			return t, fmt.Errorf("engines: postgres: table %s: %w", t.messages, driver.ErrNoTopic)
+		}
+		if err := b.make(ctx, t); err != nil {
+			return t, fmt.Errorf("engines: postgres: make table %s: %w", t.messages, err)
+		}
+		if err := b.pool.QueryRow(ctx, "SELECT to_regclass($1)::oid", t.messages).Scan(&oid); err != nil {
+			return t, err
+		}
+	}
+	var system string
+	if err := b.pool.QueryRow(ctx, "SELECT system_identifier::text FROM pg_control_system()").Scan(&system); err != nil {
+		system = b.cfg.URL.Host // the user may not ask
+	}
+	t.id = fmt.Sprintf("postgres/%s/%d/", system, *oid)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.tables[topic] = t
+	return t, nil
+}
+
+// schemaLock is an advisory lock: two sessions that make a table at a time get in each other's way.
+const schemaLock = 7162835
+
+func (b *broker) make(ctx context.Context, t table) error {
+	return pgx.BeginFunc(ctx, b.pool, func(tx pgx.Tx) error {
+		for _, statement := range []string{
+			fmt.Sprintf("SELECT pg_advisory_xact_lock(%d)", schemaLock),
+			`CREATE TABLE IF NOT EXISTS ` + t.messages + ` ("offset" BIGSERIAL, "uuid" TEXT NOT NULL,
+				"created_at" TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, "payload" BYTEA DEFAULT NULL, "metadata" JSON DEFAULT NULL,
+				"transaction_id" xid8 NOT NULL, PRIMARY KEY ("transaction_id", "offset"))`,
+			`CREATE TABLE IF NOT EXISTS ` + t.offsets + ` (consumer_group VARCHAR(255) NOT NULL, offset_acked BIGINT,
+				last_processed_transaction_id xid8 NOT NULL, PRIMARY KEY(consumer_group))`,
+		} {
+			if _, err := tx.Exec(ctx, statement); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Publish stores messages, in order, in one statement.
+func (b *broker) Publish(ctx context.Context, topic string, messages []*message.Message) error {
+	t, err := b.table(ctx, topic)
+	if err != nil {
+		return err
+	}
+	limit := b.cfg.Batch
+	if limit == 0 {
+		limit = 1000
+	}
+	errs := make([]error, len(messages))
+	for from := 0; from < len(messages); from += limit {
+		to := min(from+limit, len(messages))
+		if err := b.insert(ctx, topic, t, messages[from:to]); err != nil {
+			if from == 0 && to == len(messages) {
+				return err
+			}
+			for i := from; i < len(errs); i++ {
+				errs[i] = err
+			}
+			break
+		}
+	}
+	return driver.NewPublishError(errs)
+}
+
+func (b *broker) insert(ctx context.Context, topic string, t table, messages []*message.Message) error {
+	uuids, payloads, metadata := make([]string, len(messages)), make([][]byte, len(messages)), make([]string, len(messages))
+	for i, msg := range messages {
+		with := map[string]string(msg.Metadata)
+		if id := driver.ID(msg); id != "" {
+			with = make(map[string]string, len(msg.Metadata)+1)
+			for k, v := range msg.Metadata {
+				with[k] = v
+			}
+			with[driver.IDHeader] = id
+		}
+		encoded, err := json.Marshal(with)
+		if err != nil {
+			return &driver.RefusedError{Engine: name, Topic: topic, Err: err}
+		}
+		uuids[i], payloads[i], metadata[i] = msg.UUID, msg.Payload, string(encoded)
+	}
+	_, err := b.pool.Exec(ctx, `INSERT INTO `+t.messages+` (uuid, payload, metadata, transaction_id)
+		SELECT u, p, m::json, pg_current_xact_id() FROM unnest($1::text[], $2::bytea[], $3::text[]) WITH ORDINALITY AS x(u, p, m, n) ORDER BY n`,
+		uuids, payloads, metadata)
+	var ours *pgconn.PgError
+	if errors.As(err, &ours) && strings.HasPrefix(ours.Code, "22") { // data exceptions: the server cannot store these bytes
+		return &driver.RefusedError{Engine: name, Topic: topic, Err: err}
+	}
+	return err
+}
+
+// Declare makes the tables, and the position of a group that begins with new messages.
+func (b *broker) Declare(ctx context.Context, topic, group string) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	t, err := b.table(ctx, topic)
+	if err != nil || group == "" || b.cfg.Start == driver.StartAll {
+		return err
+	}
+	_, err = b.pool.Exec(ctx, `INSERT INTO `+t.offsets+` (consumer_group, offset_acked, last_processed_transaction_id)
+		SELECT $1, 0, pg_snapshot_xmax(pg_current_snapshot()) ON CONFLICT DO NOTHING`, group)
+	return err
+}
+
+// Recent returns the IDs of the last n messages of a topic.
+func (b *broker) Recent(ctx context.Context, topic string, n int) ([]string, error) {
+	t, err := b.table(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := b.pool.Query(ctx, `SELECT COALESCE(metadata->>'`+driver.IDHeader+`', '') FROM `+t.messages+
+		` ORDER BY transaction_id DESC, "offset" DESC LIMIT $1`, n)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}

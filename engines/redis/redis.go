@@ -1,0 +1,200 @@
+// Package redis is the driver of Redis Streams: redis://host:6379/0. A topic is a stream, in the format of
+// watermill-redisstream; a group is a consumer group.
+package redis
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill-redisstream/pkg/redisstream"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/buffstreams/watermill-buffstreams/engines/driver"
+)
+
+const name = "redis"
+
+// Driver opens Redis Streams.
+func Driver() driver.Spec {
+	parameters := append([]driver.Parameter{
+		{Name: "create", Help: "false: a topic whose stream is not there is an error; default true"},
+		{Name: "max_len", Help: "about how many messages a stream keeps, read or not; default all"},
+	}, driver.SecretParameters("password", "password of the URL's user")...)
+	return driver.Spec{
+		Name: name, Schemes: []string{"redis", "rediss"}, Parameters: append(parameters, driver.TLSParameters()...),
+		Cannot: map[string]string{
+			"confirm=enqueued": "a stream confirms what it has taken",
+			"confirm=handled":  "a stream does not tell its publishers what was handled",
+		},
+		KeyNeedsOneMember: true,
+		OpenBroker:        open,
+	}
+}
+
+type broker struct {
+	cfg    *driver.Config
+	client *redis.Client
+	create bool
+	maxLen int64
+	id     string // begins the IDs of messages
+
+	mu    sync.Mutex
+	known map[string]bool // topics that are there; guarded by mu
+}
+
+func open(ctx context.Context, cfg *driver.Config) (driver.Broker, error) {
+	p, u := &cfg.Params, cfg.URL
+	b := &broker{
+		cfg: cfg, create: p.Bool("create", true), maxLen: int64(p.Int("max_len", 0, 1, 1<<40)), known: map[string]bool{},
+		id: "redis/" + u.Host + u.Path + "/",
+	}
+	options := &redis.Options{Addr: u.Host, MaxRetries: -1, ContextTimeoutEnabled: true, PoolSize: 32, DisableIdentity: true}
+	if !strings.Contains(u.Host, ":") {
+		options.Addr += ":6379"
+	}
+	if len(cfg.Hosts) > 1 {
+		return nil, &driver.UnsupportedError{Engine: name, Parameter: "several hosts", Why: "a stream is on one server"}
+	}
+	var err error
+	if db := strings.Trim(u.Path, "/"); db != "" {
+		if options.DB, err = strconv.Atoi(db); err != nil {
+			return nil, fmt.Errorf("engines: redis: the path of the URL is a database's number, not %.100q", db)
+		}
+	}
+	inURL := ""
+	if u.User != nil {
+		inURL, _ = u.User.Password()
+	}
+	options.Username, options.Password = u.User.Username(), p.Secret("password", inURL)
+	if options.TLSConfig, err = p.ClientTLS(); err != nil {
+		return nil, err
+	}
+	if u.Scheme == "rediss" && options.TLSConfig == nil {
+		options.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	if err := p.Err(); err != nil {
+		return nil, err
+	}
+	b.client = redis.NewClient(options)
+	if err := b.Check(ctx); err != nil {
+		return nil, errors.Join(err, b.client.Close())
+	}
+	return b, nil
+}
+
+// Check returns nil if the server answers.
+func (b *broker) Check(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	return b.client.Ping(ctx).Err()
+}
+
+// requestTimeout bounds one request beside those that publish and fetch.
+const requestTimeout = 5 * time.Second
+
+func (b *broker) Close() error { return b.client.Close() }
+
+// exists returns an error if a topic is not there and must not be made.
+func (b *broker) exists(ctx context.Context, topic string) error {
+	if b.create {
+		return nil
+	}
+	b.mu.Lock()
+	known := b.known[topic]
+	b.mu.Unlock()
+	if known {
+		return nil
+	}
+	n, err := b.client.Exists(ctx, topic).Result()
+	if err == nil && n == 0 {
+		err = fmt.Errorf("engines: redis: stream %.200q: %w", topic, driver.ErrNoTopic)
+	}
+	if err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.known[topic] = true
+	return nil
+}
+
+// defaultBatch is how many messages one transaction adds.
+const defaultBatch = 1000
+
+// Publish adds messages, in order, in transactions of which all or nothing is added.
+func (b *broker) Publish(ctx context.Context, topic string, messages []*message.Message) error {
+	if err := b.exists(ctx, topic); err != nil {
+		return err
+	}
+	limit := b.cfg.Batch
+	if limit == 0 {
+		limit = defaultBatch
+	}
+	errs := make([]error, len(messages))
+	for from := 0; from < len(messages); from += limit {
+		to := min(from+limit, len(messages))
+		if err := b.add(ctx, topic, messages[from:to]); err != nil {
+			for i := from; i < len(errs); i++ {
+				errs[i] = err
+			}
+			return driver.NewPublishError(errs)
+		}
+	}
+	return nil
+}
+
+func (b *broker) add(ctx context.Context, topic string, messages []*message.Message) error {
+	pipe := b.client.TxPipeline()
+	if len(messages) == 1 {
+		pipe = b.client.Pipeline()
+	}
+	for _, msg := range messages {
+		values, err := redisstream.DefaultMarshallerUnmarshaller{}.Marshal(topic, msg)
+		if err != nil {
+			return &driver.RefusedError{Engine: name, Topic: topic, Err: err}
+		}
+		if id := driver.ID(msg); id != "" {
+			values[driver.IDHeader] = id
+		}
+		pipe.XAdd(ctx, &redis.XAddArgs{Stream: topic, Values: values, MaxLen: b.maxLen, Approx: b.maxLen > 0})
+	}
+	_, err := pipe.Exec(ctx)
+	return err
+}
+
+// Declare makes the stream and the group.
+func (b *broker) Declare(ctx context.Context, topic, group string) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	if err := b.exists(ctx, topic); err != nil || group == "" {
+		return err
+	}
+	start := "0"
+	if b.cfg.Start == driver.StartNew {
+		start = "$"
+	}
+	err := b.client.XGroupCreateMkStream(ctx, topic, group, start).Err()
+	if err != nil && strings.HasPrefix(err.Error(), "BUSYGROUP") { // it is there: the server has no other sign
+		return nil
+	}
+	return err
+}
+
+// Recent returns the IDs of the last n messages of a topic.
+func (b *broker) Recent(ctx context.Context, topic string, n int) ([]string, error) {
+	entries, err := b.client.XRevRangeN(ctx, topic, "+", "-", int64(n)).Result()
+	var ids []string
+	for _, e := range entries {
+		if id, ok := e.Values[driver.IDHeader].(string); ok {
+			ids = append(ids, id)
+		}
+	}
+	return ids, err
+}
