@@ -257,7 +257,7 @@ func (p *Publisher) tickGroup(g *group, now time.Time) {
 		p.reap(t)
 	}
 	for i, slow := range route.Slow(ages) {
-		g.targets[i].setSlow(slow)
+		g.targets[i].slow.Store(slow)
 	}
 	if g.slots.len() > 0 {
 		p.tickSlots(g, now)

@@ -279,8 +279,13 @@ func (f *routedStream) alternative() *sender.Sender {
 	default:
 		at = route.PickLeastPending(rand.Uint64(), rand.Uint64(), candidates, usable)
 	}
-	if at == route.None {
+	if at == route.None || !f.mayMoveTo(g.targets[at].addr) {
 		return nil
 	}
 	return g.targets[at].addr.sender
+}
+
+// mayMoveTo tells whether what a stream holds may go to another address: never from TLS to where others could read it.
+func (f *routedStream) mayMoveTo(to *address) bool {
+	return !f.addr.Load().target.TLS || to.target.TLS || to.target.Network == "unix"
 }

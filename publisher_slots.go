@@ -163,7 +163,7 @@ func (p *Publisher) tickSlots(g *group, now time.Time) {
 	}
 	for _, f := range rest {
 		owner := g.targets[o.of[f.slot]].addr
-		if s, ok := f.stream.(*sender.Stream); ok && f.addr.Load() != owner {
+		if s, ok := f.stream.(*sender.Stream); ok && f.addr.Load() != owner && f.mayMoveTo(owner) {
 			s.MoveTo(owner.sender)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/buffstreams/watermill-buffstreams/hooks"
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
@@ -199,7 +200,12 @@ func (p *Publisher) moved(f *routedStream, m sender.Moved) {
 	if to == nil {
 		return
 	}
-	p.manager.release(f.addr.Swap(to))
+	from := f.addr.Swap(to)
+	p.manager.hooks.Moved(hooks.Moved{
+		Topic: f.name, From: formatAddress(from.target), To: formatAddress(to.target), Messages: m.Messages, MayRepeat: m.Repeats,
+		Revoked: from.answers(),
+	})
+	p.manager.release(from)
 }
 
 // endFlow ends a stream that is used no more.
@@ -208,17 +214,6 @@ func (p *Publisher) endFlow(f *routedStream) {
 		s.End()
 	}
 	p.manager.release(f.addr.Load())
-}
-
-// setSlow sets the target aside, or not.
-func (t *target) setSlow(slow bool) {
-	switch {
-	case t.slow.Swap(slow) == slow:
-	case slow:
-		t.addr.slow.Add(1)
-	default:
-		t.addr.slow.Add(-1)
-	}
 }
 
 // moveAway moves streams from an address that has left the route.
@@ -271,7 +266,6 @@ func (p *Publisher) leave(targets []*target) {
 		if t.addr == nil {
 			continue
 		}
-		t.setSlow(false)
 		for _, f := range t.flows() {
 			if f != t.fixed {
 				p.endFlow(f)
