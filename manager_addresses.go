@@ -83,8 +83,9 @@ func (a *address) answers() bool {
 
 // changes lets callers wait for the next change of any address.
 type changes struct {
-	mu   sync.Mutex    // guards next
-	next chan struct{} // closed by the next change; nil while no caller waits
+	count atomic.Uint64 // of changes so far
+	mu    sync.Mutex    // guards next
+	next  chan struct{} // closed by the next change; nil while no caller waits
 }
 
 // wait returns a channel that is closed at the next change.
@@ -98,6 +99,7 @@ func (c *changes) wait() <-chan struct{} {
 }
 
 func (c *changes) signal() {
+	c.count.Add(1)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.next != nil {

@@ -251,6 +251,7 @@ func (p *Publisher) tickGroup(g *group, now time.Time) {
 	if p.relay != nil || p.plain != nil || g.targets[0].fixed != nil {
 		return
 	}
+	defer g.known.Store(nil) // what is slow, or stable, may have changed
 	ages := make([]time.Duration, len(g.targets))
 	for i, t := range g.targets {
 		ages[i] = t.age(now)

@@ -157,4 +157,6 @@ func (r Route) count(is func(address string) bool) (n int) {
 func isTLS(address string) bool { return strings.HasPrefix(address, "tls://") }
 
 // isPlaintext tells whether others could read what goes to an address: what goes to a Unix socket stays on the machine.
-func isPlaintext(address string) bool { return !isTLS(address) && !strings.HasPrefix(address, "unix://") }
+func isPlaintext(address string) bool {
+	return !isTLS(address) && !strings.HasPrefix(address, "unix://")
+}
