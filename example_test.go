@@ -119,7 +119,6 @@ func ExampleNewManager() {
 		OnFailure: func(topic string, encoded []byte, err error) {
 			log.Printf("a message of %d bytes to %s is not delivered: %v", len(encoded), topic, err)
 		},
-		OnAddressState: func(s buffstreams.AddressStatus) { log.Println(s.Address, s.State) },
 		Acked: buffstreams.AckedConfig{
 			WindowMessages: 1000,
 			Reconnect: &buffstreams.ReconnectConfig{

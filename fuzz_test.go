@@ -69,8 +69,9 @@ func FuzzRoute(f *testing.F) {
 		for i, m := range members {
 			candidates[i], usable[i] = route.Candidate{Member: m, State: route.Ready}, i
 		}
-		require.Less(t, route.PickRoundRobin(turn, candidates, usable), len(members))
-		require.Less(t, route.PickLeastPending(turn, ^turn, candidates, usable), len(members))
+		idle := func(int) route.Load { return route.Load{} }
+		require.Less(t, route.PickRoundRobin(turn, candidates, usable, idle), len(members))
+		require.Less(t, route.PickLeastPending(turn, ^turn, candidates, usable, idle), len(members))
 	})
 }
 

@@ -38,6 +38,7 @@ func (s *spy) OnConnected(e hooks.Connected)       { s.note(e) }
 func (s *spy) OnLost(e hooks.Lost)                 { s.note(e) }
 func (s *spy) OnAccepted(e hooks.Accepted)         { s.note(e) }
 func (s *spy) OnRefused(e hooks.Refused)           { s.note(e) }
+func (s *spy) OnAddressState(e hooks.AddressState) { s.note(e) }
 func (s *spy) OnMoved(e hooks.Moved)               { s.note(e) }
 func (s *spy) OnResolved(e hooks.Resolved)         { s.note(e) }
 func (s *spy) OnForgotten(e hooks.Forgotten)       { s.note(e) }

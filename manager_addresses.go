@@ -1,17 +1,13 @@
 package buffstreams
 
 import (
-	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill"
-
+	"github.com/buffstreams/watermill-buffstreams/hooks"
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
-	"github.com/buffstreams/watermill-buffstreams/internal/hook"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 	"github.com/buffstreams/watermill-buffstreams/route"
 )
@@ -35,7 +31,6 @@ type address struct {
 	made   time.Time
 	tried  atomic.Bool  // an attempt to connect has failed, or succeeded
 	ready  atomic.Int64 // since when it is ready, in Unix nanoseconds; 0: it is not
-	slow   atomic.Int32 // topics for which it is set aside: see route.Slow
 
 	// Guarded by Manager.mu.
 	uses   int // topics and streams that have it
@@ -66,10 +61,10 @@ func (a *address) stable(now time.Time) bool {
 	return since != 0 && now.Sub(time.Unix(0, since)) >= stableAfter
 }
 
-// changed notes that the state of the address is another one, and tells whether it was ready, or tried, in vain.
-func (a *address) changed() (state route.State, lost bool) {
-	state = a.state()
-	switch state {
+// changed notes that the state of the address is another one, and tells whether it was ready before, or was
+// tried for the first time, and is not.
+func (a *address) changed() (lost bool) {
+	switch a.state() {
 	case route.Ready:
 		a.tried.Store(true)
 		a.ready.CompareAndSwap(0, time.Now().UnixNano())
@@ -77,13 +72,20 @@ func (a *address) changed() (state route.State, lost bool) {
 		lost = a.ready.Swap(0) != 0
 		lost = !a.tried.Swap(true) || lost
 	}
-	return state, lost
+	return lost
+}
+
+// answers tells that there is a connection whose peer has not gone silent.
+func (a *address) answers() bool {
+	state := a.sender.State()
+	return state == sender.Ready || state == sender.Draining
 }
 
 // changes lets callers wait for the next change of any address.
 type changes struct {
-	mu   sync.Mutex    // guards next
-	next chan struct{} // closed by the next change; nil while no caller waits
+	count atomic.Uint64 // of changes so far
+	mu    sync.Mutex    // guards next
+	next  chan struct{} // closed by the next change; nil while no caller waits
 }
 
 // wait returns a channel that is closed at the next change.
@@ -97,6 +99,7 @@ func (c *changes) wait() <-chan struct{} {
 }
 
 func (c *changes) signal() {
+	c.count.Add(1)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.next != nil {
@@ -172,7 +175,7 @@ func (m *Manager) release(a *address) {
 
 // addressChanged is called, without a lock, by an address's sender whose state is another one.
 func (m *Manager) addressChanged(a *address) {
-	_, lost := a.changed()
+	lost := a.changed()
 	m.changes.signal()
 	if lost {
 		m.mu.Lock()
@@ -182,13 +185,11 @@ func (m *Manager) addressChanged(a *address) {
 			p.addressLost(a)
 		}
 	}
-	if m.cfg.OnAddressState == nil {
+	if m.hooks == nil {
 		return
 	}
-	status := m.statusOf(a)
-	if err := hook.Call("ManagerConfig.OnAddressState", func() error { m.cfg.OnAddressState(status); return nil }); err != nil {
-		m.cfg.Logger.Error("OnAddressState panicked", err, watermill.LogFields{"provider": provider, "address": status.Address})
-	}
+	err, _ := a.sender.Unreachable()
+	m.hooks.AddressState(hooks.AddressState{Address: formatAddress(a.target), State: a.sender.State().String(), Since: time.Now(), Err: err})
 }
 
 // joinRouting has a publisher told of changes of addresses, and of the time, until leaveRouting.
@@ -259,39 +260,4 @@ func (m *Manager) sendersLocked() map[netio.Target]*sender.Sender {
 		all[t] = a.sender
 	}
 	return all
-}
-
-// AddressStatus says where things stand with one address that is published to.
-type AddressStatus struct {
-	// Address is host:port, tls://host:port or unix:///path.
-	Address string
-	State   route.State
-	// Slow: it is used less, as its acks take much longer than those of its siblings.
-	Slow bool
-	// Pending is the number of messages that are not settled, over all topics.
-	Pending int
-	// Used: a route, or a topic that names it, has it. Otherwise it is closed when it holds nothing.
-	Used bool
-}
-
-// addressStatuses returns the state of every address that is published to, in the order of their text.
-func (m *Manager) addressStatuses() []AddressStatus {
-	m.mu.Lock()
-	addresses := slices.Collect(maps.Values(m.addresses))
-	m.mu.Unlock()
-	all := make([]AddressStatus, len(addresses))
-	for i, a := range addresses {
-		all[i] = m.statusOf(a)
-	}
-	slices.SortFunc(all, func(a, b AddressStatus) int { return strings.Compare(a.Address, b.Address) })
-	return all
-}
-
-func (m *Manager) statusOf(a *address) AddressStatus {
-	m.mu.Lock()
-	used := a.uses > 0
-	m.mu.Unlock()
-	return AddressStatus{
-		Address: formatAddress(a.target), State: a.state(), Slow: a.slow.Load() > 0, Pending: a.sender.Pending(), Used: used,
-	}
 }

@@ -44,9 +44,6 @@ type ManagerConfig struct {
 	// Hooks are told what happens: see package hooks. Each has to implement at least one interface of that package. What
 	// happens on the plain wire they are not told.
 	Hooks []hooks.Hook
-	// OnAddressState is called when the state of an address that is published to changes. It is called with no lock held, on a
-	// goroutine of that address, one call at a time for each: one that blocks holds up the address. A panic is logged.
-	OnAddressState func(AddressStatus)
 	// Acked configures the acked protocol.
 	Acked AckedConfig
 }

@@ -251,13 +251,14 @@ func (p *Publisher) tickGroup(g *group, now time.Time) {
 	if p.relay != nil || p.plain != nil || g.targets[0].fixed != nil {
 		return
 	}
+	defer g.known.Store(nil) // what is slow, or stable, may have changed
 	ages := make([]time.Duration, len(g.targets))
 	for i, t := range g.targets {
 		ages[i] = t.age(now)
 		p.reap(t)
 	}
 	for i, slow := range route.Slow(ages) {
-		g.targets[i].setSlow(slow)
+		g.targets[i].slow.Store(slow)
 	}
 	if g.slots.len() > 0 {
 		p.tickSlots(g, now)

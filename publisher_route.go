@@ -32,6 +32,8 @@ type group struct {
 	started atomic.Bool            // an address was ready once
 	place   *atomic.Pointer[group] // has the group of the present route; shared by those that follow one another
 
+	known atomic.Pointer[view]
+
 	mu      sync.Mutex // guards the fields below
 	current int        // of Failover; route.None: none yet
 	owners  *owners    // of Hash; nil before the first call
@@ -50,69 +52,116 @@ type part struct {
 	slotFlow *slotFlow
 }
 
-// attach finds the streams of parts, which must be given back with detach. It returns false if one of the targets was given up.
-func (p *Publisher) attach(g *group, parts []part) bool {
-	for i := range parts {
-		part := &parts[i]
-		if !part.target.enter() {
-			detach(parts[:i])
+// attachAll is attach for what split returns.
+func (p *Publisher) attachAll(g *group, one *part, more []part) bool {
+	if one.target != nil {
+		return p.attach(g, one)
+	}
+	for i := range more {
+		if !p.attach(g, &more[i]) {
+			for k := range more[:i] {
+				more[k].detach()
+			}
 			return false
-		}
-		switch {
-		case p.relay != nil:
-		case part.slot >= 0:
-			part.slotFlow = p.slotFlow(g, part.slot, part.target)
-			part.flow = part.slotFlow.routedStream
-		default:
-			part.flow = p.flow(g, part.target)
 		}
 	}
 	return true
 }
 
+// attach finds the stream of a part, which must be given back with detach. It returns false if the target was given up.
+func (p *Publisher) attach(g *group, part *part) bool {
+	if !part.target.enter() {
+		return false
+	}
+	switch {
+	case p.relay != nil:
+	case part.slot >= 0:
+		part.slotFlow = p.slotFlow(g, part.slot, part.target)
+		part.flow = part.slotFlow.routedStream
+	default:
+		part.flow = p.flow(g, part.target)
+	}
+	return true
+}
+
 // detach ends what attach began.
-func detach(parts []part) {
-	for _, part := range parts {
-		part.target.end()
-		if part.slotFlow != nil {
-			part.slotFlow.calls.Add(-1)
-		}
+func (p *part) detach() {
+	p.target.end()
+	if p.slotFlow != nil {
+		p.slotFlow.calls.Add(-1)
 	}
 }
 
-// candidates appends what is known of a group's addresses.
-func (g *group) candidates(into []route.Candidate, now time.Time) []route.Candidate {
-	for _, t := range g.targets {
-		c := route.Candidate{Member: t.Member, State: t.addr.state(), Slow: t.slow.Load()}
-		if c.State == route.Ready {
-			c.Stable = t.addr.stable(now)
-			c.Full, c.Pending = g.load(t)
-		} else {
-			c.Fresh = t.addr.fresh(now)
-		}
-		into = append(into, c)
-	}
-	return into
+// view is what is known of a group's addresses, but for their load.
+type view struct {
+	changes    uint64 // that had happened
+	candidates []route.Candidate
+	usable     []int
 }
 
-// load says what of a target's window is taken, as far as the policy asks for it.
-func (g *group) load(t *target) (full bool, pending int) {
-	if g.policy == route.Failover {
-		return false, 0
+// view returns what is known of the group's addresses now. It is made anew after each change, and each tick.
+func (p *Publisher) view(g *group) *view {
+	changes := p.manager.changes.count.Load()
+	if v := g.known.Load(); v != nil && v.changes == changes {
+		return v
 	}
+	v := &view{changes: changes, candidates: g.candidates(time.Now())}
+	v.usable = route.Usable(nil, v.candidates)
+	g.known.Store(v)
+	return v
+}
+
+// candidates returns what is known of the group's addresses.
+func (g *group) candidates(now time.Time) []route.Candidate {
+	all := make([]route.Candidate, len(g.targets))
+	for i, t := range g.targets {
+		all[i] = route.Candidate{
+			Member: t.Member, State: t.addr.state(), Fresh: t.addr.fresh(now), Stable: t.addr.stable(now), Slow: t.slow.Load(),
+		}
+	}
+	return all
+}
+
+// load says what a target has to do.
+func (g *group) load(i int) (l route.Load) {
+	t := g.targets[i]
 	t.mu.Lock()
 	f := t.main
 	t.mu.Unlock()
 	if f == nil {
-		return false, 0
+		return l
 	}
 	if s, ok := f.stream.(*sender.Stream); ok {
-		full = !s.Room() || s.Moving()
+		l.Full = !s.Room()
 		if g.policy != route.RoundRobin {
-			pending = s.Unsettled()
+			l.Pending = s.Unsettled()
 		}
 	}
-	return full, pending
+	return l
+}
+
+// loads is the load of a group's addresses as one call sees it: it asks once, and adds what it sends itself.
+type loads struct {
+	group *group
+	known []bool
+	loads []route.Load
+}
+
+func (l *loads) of(i int) route.Load {
+	if l.known == nil { // a call with one message
+		return l.group.load(i)
+	}
+	if !l.known[i] {
+		l.known[i], l.loads[i] = true, l.group.load(i)
+	}
+	return l.loads[i]
+}
+
+func (l *loads) add(i int) {
+	if l.known != nil {
+		l.of(i)
+		l.loads[i].Pending++
+	}
 }
 
 // errNoneReady is why a call that found no address has ended.
@@ -120,41 +169,83 @@ var errNoneReady = errors.New("no address of the route is ready")
 
 // split chooses the address of each message. It waits until one is ready, or w ends. Where the messages can wait in a window or
 // an outbox, or every address has refused this side, it waits no longer than a first attempt to connect may take, and then
-// chooses as if all addresses were ready. The caller must call detach.
-func (p *Publisher) split(w *callWait, g *group, messages []*message.Message) ([]part, error) {
-	patient := p.relay == nil && p.cfg.Confirm != ConfirmEnqueued && !p.cfg.Ephemeral
-	var space [8]route.Candidate
+// chooses as if all addresses were ready. It returns one part, or several in more. The caller must call detach.
+func (p *Publisher) split(w *callWait, g *group, messages []*message.Message) (one part, more []part, err error) {
 	for {
 		g = g.latest()
 		if len(g.targets) == 1 && !g.dynamic { // there is no choice, ever: the messages wait in its window
-			if parts := []part{{target: g.targets[0], slot: -1, messages: messages}}; p.attach(g, parts) {
-				return parts, nil
+			one = part{target: g.targets[0], slot: -1, messages: messages}
+			if p.attach(g, &one) {
+				return one, nil, nil
 			}
 			continue
 		}
-		changed := p.manager.changes.wait()
-		now := time.Now()
-		candidates := g.candidates(space[:0], now)
-		fresh := g.freshUntil(now)
-		if fresh.IsZero() && (!patient || g.refused()) && !anyReady(candidates) {
-			for i := range candidates {
-				candidates[i].State = route.Ready
+		v := p.view(g)
+		if !g.started.Load() {
+			if v, err = p.awaitStart(w, g); err != nil {
+				return one, nil, err
 			}
 		}
-		var parts []part
-		if fresh.IsZero() || g.started.Load() || g.policy == route.Failover {
-			parts = g.assign(candidates, messages)
-		}
+		one, more = g.assign(v, messages)
 		switch {
-		case parts == nil:
-			if err := w.wait(changed, fresh); err != nil {
-				return nil, resolving(err, g.explain())
+		case one.target == nil && more == nil:
+			if v, err = p.awaitReady(w, g, v); err != nil {
+				return one, nil, err
 			}
-		case p.attach(g, parts):
-			g.started.Store(true)
-			return parts, nil
+			if v == nil {
+				continue
+			}
+			if one, more = g.assign(v, messages); one.target == nil && more == nil {
+				continue
+			}
+			fallthrough
+		default:
+			if p.attachAll(g, &one, more) {
+				g.started.Store(true)
+				return one, more, nil
+			}
 		}
 	}
+}
+
+// awaitStart waits until the first attempts to connect had their time, or all addresses are ready: else whatever is connected
+// first would get all of the first messages. Failover knows itself when to wait.
+func (p *Publisher) awaitStart(w *callWait, g *group) (*view, error) {
+	for {
+		changed := p.manager.changes.wait()
+		now := time.Now()
+		fresh := g.freshUntil(now)
+		if fresh.IsZero() || g.policy == route.Failover {
+			return p.view(g), nil
+		}
+		if err := w.wait(changed, fresh); err != nil {
+			return nil, resolving(err, g.explain())
+		}
+	}
+}
+
+// awaitReady waits for a change, as no address is usable. It returns a view in which all addresses are ready if the call should
+// wait no longer for one.
+func (p *Publisher) awaitReady(w *callWait, g *group, v *view) (*view, error) {
+	changed := p.manager.changes.wait()
+	if p.manager.changes.count.Load() != v.changes {
+		return nil, nil
+	}
+	fresh := g.freshUntil(time.Now())
+	patient := p.relay == nil && p.cfg.Confirm != ConfirmEnqueued && !p.cfg.Ephemeral
+	if fresh.IsZero() && (!patient || g.refused()) && !anyReady(v.candidates) {
+		all := &view{candidates: slices.Clone(v.candidates)}
+		for i := range all.candidates {
+			all.candidates[i].State = route.Ready
+		}
+		all.usable = route.Usable(nil, all.candidates)
+		return all, nil
+	}
+	if err := w.wait(changed, fresh); err != nil {
+		return nil, resolving(err, g.explain())
+	}
+	g.known.Store(nil) // time counts too
+	return nil, nil
 }
 
 func anyReady(candidates []route.Candidate) bool {
@@ -200,33 +291,33 @@ func (g *group) explain() error {
 	return fmt.Errorf("%w%s", errNoneReady, why.String())
 }
 
-// assign chooses the address of each message, or returns nil if none is usable.
-func (g *group) assign(candidates []route.Candidate, messages []*message.Message) []part {
+// assign chooses the address of each message: of all of them in one, or of each in more. Both are empty if none is usable.
+func (g *group) assign(v *view, messages []*message.Message) (one part, more []part) {
 	if g.policy == route.Failover {
 		g.mu.Lock()
-		g.current = route.PickFailover(g.current, candidates)
+		g.current = route.PickFailover(g.current, v.candidates)
 		current := g.current
 		g.mu.Unlock()
-		if current == route.None {
-			return nil
+		if current != route.None {
+			one = part{target: g.targets[current], slot: -1, messages: messages}
 		}
-		return []part{{target: g.targets[current], slot: -1, messages: messages}}
+		return one, nil
 	}
-	var space [8]int
-	usable := route.Usable(space[:0], candidates)
+	loads := loads{group: g}
 	switch {
-	case len(usable) == 0:
-		return nil
+	case len(v.usable) == 0:
+		return one, nil
 	case g.policy == route.Hash:
-		return g.assignSlots(candidates, usable, messages)
+		return one, g.assignSlots(v, messages)
 	case len(messages) == 1:
-		return []part{{target: g.targets[g.pick(candidates, usable)], slot: -1, messages: messages}}
+		return part{target: g.targets[g.pick(v, &loads)], slot: -1, messages: messages}, nil
 	}
-	parts := make([]part, len(candidates))
+	loads.known, loads.loads = make([]bool, len(g.targets)), make([]route.Load, len(g.targets))
+	parts := make([]part, len(g.targets))
 	for i, msg := range messages {
-		parts[g.pick(candidates, usable)].add(i, msg)
+		parts[g.pick(v, &loads)].add(i, msg)
 	}
-	return g.filled(parts)
+	return one, g.filled(parts)
 }
 
 func (p *part) add(i int, msg *message.Message) {
@@ -234,12 +325,12 @@ func (p *part) add(i int, msg *message.Message) {
 }
 
 // pick chooses the address of one message.
-func (g *group) pick(candidates []route.Candidate, usable []int) int {
+func (g *group) pick(v *view, l *loads) int {
 	if g.policy == route.RoundRobin {
-		return route.PickRoundRobin(g.turn.Add(1)-1, candidates, usable)
+		return route.PickRoundRobin(g.turn.Add(1)-1, v.candidates, v.usable, l.of)
 	}
-	at := route.PickLeastPending(rand.Uint64(), rand.Uint64(), candidates, usable)
-	candidates[at].Pending++
+	at := route.PickLeastPending(rand.Uint64(), rand.Uint64(), v.candidates, v.usable, l.of)
+	l.add(at)
 	return at
 }
 
@@ -258,7 +349,7 @@ func (g *group) filled(parts []part) []part {
 // alternative is where a stream should be whose address takes nothing: nil if there is no better one.
 func (f *routedStream) alternative() *sender.Sender {
 	g := f.group.latest()
-	candidates := g.candidates(nil, time.Now())
+	candidates := g.candidates(time.Now())
 	usable := route.Usable(nil, candidates)
 	if len(usable) == 0 {
 		return nil
@@ -277,10 +368,15 @@ func (f *routedStream) alternative() *sender.Sender {
 		}
 		fallthrough
 	default:
-		at = route.PickLeastPending(rand.Uint64(), rand.Uint64(), candidates, usable)
+		at = route.PickLeastPending(rand.Uint64(), rand.Uint64(), candidates, usable, g.load)
 	}
-	if at == route.None {
+	if at == route.None || !f.mayMoveTo(g.targets[at].addr) {
 		return nil
 	}
 	return g.targets[at].addr.sender
+}
+
+// mayMoveTo tells whether what a stream holds may go to another address: never from TLS to where others could read it.
+func (f *routedStream) mayMoveTo(to *address) bool {
+	return !f.addr.Load().target.TLS || to.target.TLS || to.target.Network == "unix"
 }

@@ -71,18 +71,19 @@ func presentMembers(candidates []route.Candidate) (present string, members []rou
 }
 
 // assignSlots is assign for the policy Hash.
-func (g *group) assignSlots(candidates []route.Candidate, usable []int, messages []*message.Message) []part {
-	o := g.ownersOf(candidates)
+func (g *group) assignSlots(v *view, messages []*message.Message) []part {
+	o := g.ownersOf(v.candidates)
+	loads := loads{group: g, known: make([]bool, len(g.targets)), loads: make([]route.Load, len(g.targets))}
 	bySlot := map[int]int{} // index of the part
 	var parts []part
-	unkeyed := make([]part, len(candidates))
+	unkeyed := make([]part, len(g.targets))
 	for i, msg := range messages {
 		key := ""
 		if msg != nil {
 			key = msg.Metadata.Get(g.hashKey)
 		}
 		if key == "" {
-			unkeyed[g.pick(candidates, usable)].add(i, msg)
+			unkeyed[g.pick(v, &loads)].add(i, msg)
 			continue
 		}
 		slot := route.Slot(key)
@@ -157,13 +158,13 @@ func (p *Publisher) tickSlots(g *group, now time.Time) {
 	if g.policy != route.Hash { // it was before
 		return
 	}
-	o := g.ownersOf(g.candidates(nil, now))
+	o := g.ownersOf(g.candidates(now))
 	if o == nil {
 		return
 	}
 	for _, f := range rest {
 		owner := g.targets[o.of[f.slot]].addr
-		if s, ok := f.stream.(*sender.Stream); ok && f.addr.Load() != owner {
+		if s, ok := f.stream.(*sender.Stream); ok && f.addr.Load() != owner && f.mayMoveTo(owner) {
 			s.MoveTo(owner.sender)
 		}
 	}

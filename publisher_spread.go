@@ -93,6 +93,13 @@ func (p *Publisher) spread(w *callWait, r *resolved, messages []*message.Message
 	if r.single() {
 		return p.sendAll(r.targets[0], messages, w.left())
 	}
+	if len(r.groups) == 1 {
+		v := p.sendGroup(w, r.groups[0], messages)
+		if v.errs == nil {
+			return nil
+		}
+		return r.publishError(messages, []verdict{v})
+	}
 	verdicts := make([]verdict, len(r.groups))
 	var sending sync.WaitGroup
 	for i, g := range r.groups[1:] {
@@ -105,28 +112,28 @@ func (p *Publisher) spread(w *callWait, r *resolved, messages []*message.Message
 
 // sendGroup sends messages to one group of addresses, to several addresses side by side.
 func (p *Publisher) sendGroup(w *callWait, g *group, messages []*message.Message) (v verdict) {
-	parts, err := p.split(w, g, messages)
-	if err != nil {
+	one, more, err := p.split(w, g, messages)
+	switch {
+	case err != nil:
 		v.fail(len(messages), g.label(), err)
 		for i := range v.fates {
 			v.fates[i] = notSent
 		}
-		return v
-	}
-	defer detach(parts)
-	if len(parts) == 1 {
-		v.note(len(messages), &parts[0], p.sendPart(w, &parts[0]))
-		return v
-	}
-	results := make([]sendResult, len(parts))
-	var sending sync.WaitGroup
-	for i := range parts[1:] {
-		sending.Go(func() { results[i+1] = p.sendPart(w, &parts[i+1]) }) // ends in the call's time
-	}
-	results[0] = p.sendPart(w, &parts[0])
-	sending.Wait()
-	for i := range parts {
-		v.note(len(messages), &parts[i], results[i])
+	case more == nil:
+		v.note(len(messages), &one, p.sendPart(w, &one))
+		one.detach()
+	default:
+		results := make([]sendResult, len(more))
+		var sending sync.WaitGroup
+		for i := range more[1:] {
+			sending.Go(func() { results[i+1] = p.sendPart(w, &more[i+1]) }) // ends in the call's time
+		}
+		results[0] = p.sendPart(w, &more[0])
+		sending.Wait()
+		for i := range more {
+			v.note(len(messages), &more[i], results[i])
+			more[i].detach()
+		}
 	}
 	return v
 }

@@ -219,17 +219,6 @@ func (p *Publisher) endFlow(f *routedStream) {
 	p.manager.release(f.addr.Load())
 }
 
-// setSlow sets the target aside, or not.
-func (t *target) setSlow(slow bool) {
-	switch {
-	case t.slow.Swap(slow) == slow:
-	case slow:
-		t.addr.slow.Add(1)
-	default:
-		t.addr.slow.Add(-1)
-	}
-}
-
 // moveAway moves streams from an address that has left the route.
 func (t *target) moveAway() {
 	for _, f := range t.flows() {
@@ -280,7 +269,6 @@ func (p *Publisher) leave(targets []*target) {
 		if t.addr == nil {
 			continue
 		}
-		t.setSlow(false)
 		for _, f := range t.flows() {
 			if f != t.fixed {
 				p.endFlow(f)

@@ -101,6 +101,17 @@ type Moved struct {
 // MovedHook is told of streams that move.
 type MovedHook interface{ OnMoved(e Moved) }
 
+// AddressState is another state of an address that is published to.
+type AddressState struct {
+	Address string // host:port, tls://host:port or unix:///path
+	State   string // as in buffstreams.AddressStats
+	Since   time.Time
+	Err     error // why there is no connection; nil: there is one, or none was tried
+}
+
+// AddressStateHook is told how far addresses are that are published to, by a goroutine of that address.
+type AddressStateHook interface{ OnAddressState(e AddressState) }
+
 // Resolved is a call of a Resolver.
 type Resolved struct {
 	Topic     string

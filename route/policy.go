@@ -8,11 +8,15 @@ type Candidate struct {
 	Fresh bool
 	// Stable: it has been ready for a while.
 	Stable bool
-	// Full: it takes nothing more for now.
-	Full bool
 	// Slow: see Slow.
 	Slow bool
-	// Pending is the number of messages that are on their way to it. Only LeastPending looks at it.
+}
+
+// Load is how much an address has to do.
+type Load struct {
+	// Full: it takes nothing more for now.
+	Full bool
+	// Pending is the number of messages that are on their way to it.
 	Pending int
 }
 
@@ -24,12 +28,10 @@ func (c *Candidate) grade() int {
 	switch {
 	case c.State != Ready:
 		return 0
-	case c.Full:
-		return 1
 	case c.Slow:
-		return 2
+		return 1
 	}
-	return 3
+	return 2
 }
 
 // Usable returns the indices of the candidates to choose from: of the lowest priority at which any is ready those with the best
@@ -90,28 +92,40 @@ func PickFailover(current int, candidates []Candidate) int {
 	return current
 }
 
-// PickRoundRobin returns the address of a turn, which is a number that grows by one with each message.
-func PickRoundRobin(turn uint64, candidates []Candidate, usable []int) int {
+// PickRoundRobin returns the address of a turn, which is a number that grows by one with each message: of the usable ones the
+// next that is not full, or the next of all if all are. load is called for an index of candidates.
+func PickRoundRobin(turn uint64, candidates []Candidate, usable []int, load func(i int) Load) int {
 	if len(usable) == 0 {
 		return None
 	}
+	at := turnOf(turn, candidates, usable)
+	for k := range usable {
+		if i := usable[(at+k)%len(usable)]; !load(i).Full {
+			return i
+		}
+	}
+	return usable[at]
+}
+
+// turnOf returns the place among the usable addresses of the one whose turn it is.
+func turnOf(turn uint64, candidates []Candidate, usable []int) int {
 	total, equal := uint64(0), true
 	for _, i := range usable {
 		total += uint64(candidates[i].Weight)
 		equal = equal && candidates[i].Weight == candidates[usable[0]].Weight
 	}
 	if equal {
-		return usable[turn%uint64(len(usable))]
+		return int(turn % uint64(len(usable)))
 	}
-	at := turn % total * stride(total) % total
-	for _, i := range usable {
+	rest := turn % total * stride(total) % total
+	for k, i := range usable {
 		w := uint64(candidates[i].Weight)
-		if at < w {
-			return i
+		if rest < w {
+			return k
 		}
-		at -= w
+		rest -= w
 	}
-	return usable[0]
+	return 0
 }
 
 // stride returns a number without a common divisor with total, by which turns of one address lie apart.
@@ -127,20 +141,35 @@ func stride(total uint64) uint64 {
 	}
 }
 
-// PickLeastPending returns that of two addresses, chosen by two random numbers, which has fewer messages pending for its
-// weight.
-func PickLeastPending(first, second uint64, candidates []Candidate, usable []int) int {
+// PickLeastPending returns that of two usable addresses, chosen by two random numbers, which has fewer messages pending for its
+// weight. If both are full it is the next one that is not, if any. load is called for an index of candidates.
+func PickLeastPending(first, second uint64, candidates []Candidate, usable []int, load func(i int) Load) int {
 	if len(usable) == 0 {
 		return None
 	}
-	i := first % uint64(len(usable))
-	j := i
-	if n := uint64(len(usable)); n > 1 {
-		j = (i + 1 + second%(n-1)) % n
+	n := uint64(len(usable))
+	at := first % n
+	a := usable[at]
+	if n == 1 {
+		return a
 	}
-	a, b := &candidates[usable[i]], &candidates[usable[j]]
-	if b.Pending*a.Weight < a.Pending*b.Weight {
-		return usable[j]
+	b := usable[(at+1+second%(n-1))%n]
+	loadA, loadB := load(a), load(b)
+	switch {
+	case loadA.Full && loadB.Full:
+		for k := range n {
+			if i := usable[(at+k)%n]; !load(i).Full {
+				return i
+			}
+		}
+	case loadA.Full != loadB.Full:
+		if loadA.Full {
+			return b
+		}
+		return a
 	}
-	return usable[i]
+	if loadB.Pending*candidates[a].Weight < loadA.Pending*candidates[b].Weight {
+		return b
+	}
+	return a
 }

@@ -17,20 +17,19 @@ func ready(n int) []Candidate {
 	return candidates
 }
 
-func TestUsable_PrefersReadyRoomyAndPrompt(t *testing.T) {
+// none has nothing to do.
+func none(int) Load { return Load{} }
+
+func TestUsable_PrefersReadyAndPrompt(t *testing.T) {
 	c := ready(4)
 	require.Equal(t, []int{0, 1, 2, 3}, Usable(nil, c))
 	c[0].State = Failed
 	require.Equal(t, []int{1, 2, 3}, Usable(nil, c))
-	c[1].Full = true
-	require.Equal(t, []int{2, 3}, Usable(nil, c))
 	c[2].Slow = true
-	require.Equal(t, []int{3}, Usable(nil, c))
-	c[3].State = Draining
-	require.Equal(t, []int{2}, Usable(nil, c), "a slow one is better than a full one")
-	c[2].State = Connecting
-	require.Equal(t, []int{1}, Usable(nil, c), "a full one is better than none")
-	c[1].State = Idle
+	require.Equal(t, []int{1, 3}, Usable(nil, c))
+	c[1].State, c[3].State = Connecting, Draining
+	require.Equal(t, []int{2}, Usable(nil, c), "a slow one is better than none")
+	c[2].State = Idle
 	require.Empty(t, Usable(nil, c))
 }
 
@@ -40,7 +39,7 @@ func TestUsable_LowestPriorityFirst(t *testing.T) {
 	require.Equal(t, []int{3}, Usable(nil, c))
 	c[3].State = Failed
 	require.Equal(t, []int{1, 2}, Usable(nil, c))
-	c[1].Full, c[2].Full = true, true
+	c[1].Slow, c[2].Slow = true, true
 	require.Equal(t, []int{1, 2}, Usable(nil, c), "the next priority is for addresses that are not there")
 	c[1].State, c[2].State = Failed, Failed
 	require.Equal(t, []int{0}, Usable(nil, c))
@@ -92,10 +91,10 @@ func TestRoundRobin_SharesEvenly(t *testing.T) {
 	c := ready(3)
 	var got []int
 	for turn := range uint64(6) {
-		got = append(got, PickRoundRobin(turn, c, []int{0, 1, 2}))
+		got = append(got, PickRoundRobin(turn, c, []int{0, 1, 2}, none))
 	}
 	require.Equal(t, []int{0, 1, 2, 0, 1, 2}, got)
-	require.Equal(t, None, PickRoundRobin(1, c, nil))
+	require.Equal(t, None, PickRoundRobin(1, c, nil, none))
 }
 
 // TestRoundRobin_SharesByWeight: in proportion, and not in one run each.
@@ -104,7 +103,7 @@ func TestRoundRobin_SharesByWeight(t *testing.T) {
 	c[0].Weight, c[1].Weight, c[2].Weight = 60, 30, 10
 	counts, last, run, longest := [3]int{}, None, 0, 0
 	for turn := range uint64(1000) {
-		i := PickRoundRobin(turn, c, []int{0, 1, 2})
+		i := PickRoundRobin(turn, c, []int{0, 1, 2}, none)
 		counts[i]++
 		if i == last {
 			run++
@@ -117,18 +116,40 @@ func TestRoundRobin_SharesByWeight(t *testing.T) {
 	require.Less(t, longest, 10)
 }
 
-func TestLeastPending_TheOneOfTwoWithLess(t *testing.T) {
-	c := ready(2)
-	c[0].Pending, c[1].Pending = 5, 3
-	for a := range uint64(4) {
-		require.Equal(t, 1, PickLeastPending(a, a+1, c, []int{0, 1}))
+func TestRoundRobin_PassesTheFullOnes(t *testing.T) {
+	c, full := ready(3), map[int]bool{1: true}
+	load := func(i int) Load { return Load{Full: full[i]} }
+	var got []int
+	for turn := range uint64(6) {
+		got = append(got, PickRoundRobin(turn, c, []int{0, 1, 2}, load))
 	}
-	c[1].Pending, c[0].Weight = 6, 2
-	require.Equal(t, 0, PickLeastPending(1, 0, c, []int{0, 1}), "twice the weight")
-	c[0].Pending = 13
-	require.Equal(t, 1, PickLeastPending(0, 0, c, []int{0, 1}))
-	require.Equal(t, 0, PickLeastPending(7, 9, c, []int{0}))
-	require.Equal(t, None, PickLeastPending(7, 9, c, nil))
+	require.Equal(t, []int{0, 2, 2, 0, 2, 2}, got)
+	full[0], full[2] = true, true
+	require.Equal(t, 1, PickRoundRobin(1, c, []int{0, 1, 2}, load), "all are full")
+}
+
+func TestLeastPending_TheOneOfTwoWithLess(t *testing.T) {
+	c, loads := ready(2), []Load{{Pending: 5}, {Pending: 3}}
+	load := func(i int) Load { return loads[i] }
+	for a := range uint64(4) {
+		require.Equal(t, 1, PickLeastPending(a, a+1, c, []int{0, 1}, load))
+	}
+	loads[1].Pending, c[0].Weight = 6, 2
+	require.Equal(t, 0, PickLeastPending(1, 0, c, []int{0, 1}, load), "twice the weight")
+	loads[0].Pending = 13
+	require.Equal(t, 1, PickLeastPending(0, 0, c, []int{0, 1}, load))
+	require.Equal(t, 0, PickLeastPending(7, 9, c, []int{0}, load))
+	require.Equal(t, None, PickLeastPending(7, 9, c, nil, load))
+}
+
+func TestLeastPending_PassesTheFullOnes(t *testing.T) {
+	c, loads := ready(3), []Load{{Full: true}, {Pending: 100}, {Full: true}}
+	load := func(i int) Load { return loads[i] }
+	for a := range uint64(6) {
+		require.Equal(t, 1, PickLeastPending(a, a/3, c, []int{0, 1, 2}, load))
+	}
+	loads[1] = Load{Full: true}
+	require.Contains(t, []int{0, 1, 2}, PickLeastPending(1, 1, c, []int{0, 1, 2}, load))
 }
 
 // TestLeastPending_LooksAtTwoOfMany, each as often as the others.
@@ -137,17 +158,17 @@ func TestLeastPending_LooksAtTwoOfMany(t *testing.T) {
 	c, all := ready(n), []int{0, 1, 2, 3, 4}
 	dice, counts := rand.New(rand.NewPCG(3, 4)), [n]int{}
 	for range rounds {
-		counts[PickLeastPending(dice.Uint64(), dice.Uint64(), c, all)]++
+		counts[PickLeastPending(dice.Uint64(), dice.Uint64(), c, all, none)]++
 	}
 	for _, count := range counts {
 		require.InDelta(t, rounds/n, count, rounds/n*0.1)
 	}
-	c[3].Pending = 1
+	busy := func(i int) Load { return Load{Pending: i / 3 % 2} } // 3 and 4 have one
 	counts = [n]int{}
 	for range rounds {
-		counts[PickLeastPending(dice.Uint64(), dice.Uint64(), c, all)]++
+		counts[PickLeastPending(dice.Uint64(), dice.Uint64(), c, all, busy)]++
 	}
-	require.Zero(t, counts[3], "the other one of two has less")
+	require.InDelta(t, rounds/10, counts[3]+counts[4], rounds/50, "only where both of two have one")
 }
 
 // TestHash_DependsOnTheSetAlone, not on the order of its addresses.

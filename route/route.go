@@ -113,7 +113,7 @@ func (r Route) Clone() Route {
 	return r
 }
 
-// Validate says why a route cannot be used. Its addresses are checked when they are dialed.
+// Validate says why a route cannot be used. That addresses are well formed is checked later.
 func (r Route) Validate() error {
 	switch {
 	case !r.Policy.Valid():
@@ -133,10 +133,30 @@ func (r Route) Validate() error {
 			return fmt.Errorf("group %d: %w", i, err)
 		}
 	}
+	if secure, plain := r.count(isTLS), r.count(isPlaintext); secure > 0 && plain > 0 {
+		return errors.New("route: it has tls:// addresses and others without TLS, and a failure must not lead from one to the other; use one kind")
+	}
 	for address, a := range r.Attributes {
 		if a.Weight < 0 {
 			return fmt.Errorf("route: the weight of %.200q is negative", address)
 		}
 	}
 	return nil
+}
+
+// count is the number of addresses of a kind.
+func (r Route) count(is func(address string) bool) (n int) {
+	for _, address := range r.Addresses {
+		if is(address) {
+			n++
+		}
+	}
+	return n
+}
+
+func isTLS(address string) bool { return strings.HasPrefix(address, "tls://") }
+
+// isPlaintext tells whether others could read what goes to an address: what goes to a Unix socket stays on the machine.
+func isPlaintext(address string) bool {
+	return !isTLS(address) && !strings.HasPrefix(address, "unix://")
 }

@@ -64,9 +64,11 @@ func TestRoute_Validate(t *testing.T) {
 		"empty group":      {Policy: All, Groups: []Route{{}}},
 		"group of all":     {Policy: All, Groups: []Route{{Addresses: a, Policy: All}}},
 		"group with name":  {Policy: All, Groups: []Route{{Addresses: a, Name: "n"}}},
+		"TLS and not":      {Addresses: []string{"tls://a:1", "b:1"}},
 		"negative weights": {Addresses: a, Attributes: map[string]Attributes{"a:1": {Weight: -1}}},
 	} {
 		require.Error(t, r.Validate(), name)
 	}
+	require.NoError(t, Route{Addresses: []string{"tls://a:1", "tls://b:1", "unix:///c"}}.Validate())
 	require.NoError(t, Route{Policy: All, Groups: []Route{{Addresses: a, Policy: Hash}}}.Validate())
 }

@@ -20,6 +20,7 @@ type Set struct {
 	accepted    []hooks.AcceptedHook
 	refused     []hooks.RefusedHook
 	moved       []hooks.MovedHook
+	states      []hooks.AddressStateHook
 	resolved    []hooks.ResolvedHook
 	forgotten   []hooks.ForgottenHook
 	sent        []hooks.SentHook
@@ -42,6 +43,7 @@ func NewSet(all []hooks.Hook, logger watermill.LoggerAdapter) *Set {
 		logger: logger,
 		dialed: hooks.Of[hooks.DialedHook](all), connected: hooks.Of[hooks.ConnectedHook](all), lost: hooks.Of[hooks.LostHook](all),
 		accepted: hooks.Of[hooks.AcceptedHook](all), refused: hooks.Of[hooks.RefusedHook](all), moved: hooks.Of[hooks.MovedHook](all),
+		states:   hooks.Of[hooks.AddressStateHook](all),
 		resolved: hooks.Of[hooks.ResolvedHook](all), forgotten: hooks.Of[hooks.ForgottenHook](all),
 		sent: hooks.Of[hooks.SentHook](all), received: hooks.Of[hooks.ReceivedHook](all), duplicate: hooks.Of[hooks.DuplicateHook](all),
 		settled: hooks.Of[hooks.SettledHook](all), handled: hooks.Of[hooks.HandledHook](all),
@@ -53,7 +55,7 @@ func NewSet(all []hooks.Hook, logger watermill.LoggerAdapter) *Set {
 // Implemented reports whether a hook implements any interface of package hooks.
 func Implemented(h hooks.Hook) bool {
 	switch h.(type) {
-	case hooks.DialedHook, hooks.ConnectedHook, hooks.LostHook, hooks.AcceptedHook, hooks.RefusedHook, hooks.MovedHook,
+	case hooks.AddressStateHook, hooks.DialedHook, hooks.ConnectedHook, hooks.LostHook, hooks.AcceptedHook, hooks.RefusedHook, hooks.MovedHook,
 		hooks.ResolvedHook, hooks.ForgottenHook, hooks.SentHook, hooks.ReceivedHook, hooks.DuplicateHook, hooks.SettledHook,
 		hooks.HandledHook, hooks.WindowFullHook, hooks.RedeliveredHook, hooks.DeadLetteredHook, hooks.RejectedHook,
 		hooks.OutboxAppendedHook, hooks.OutboxSyncedHook, hooks.OutboxRecoveredHook:
@@ -142,6 +144,13 @@ func (s *Set) Refused(e hooks.Refused) {
 func (s *Set) Moved(e hooks.Moved) {
 	if s != nil {
 		each(s, "OnMoved", s.moved, hooks.MovedHook.OnMoved, e)
+	}
+}
+
+// AddressState calls the hooks.AddressStateHooks.
+func (s *Set) AddressState(e hooks.AddressState) {
+	if s != nil {
+		each(s, "OnAddressState", s.states, hooks.AddressStateHook.OnAddressState, e)
 	}
 }
 
