@@ -6,11 +6,11 @@ require (
 	github.com/HdrHistogram/hdrhistogram-go v1.4.0
 	github.com/ThreeDotsLabs/watermill v1.5.1
 	github.com/buffstreams/watermill-buffstreams v0.0.0-00010101000000-000000000000
-	github.com/buffstreams/watermill-buffstreams/monitor v0.0.0-00010101000000-000000000000
-	github.com/guptarohit/asciigraph v0.10.0
 	github.com/buffstreams/watermill-buffstreams/engines v0.0.0-00010101000000-000000000000
 	github.com/buffstreams/watermill-buffstreams/engines/kafka v0.0.0-00010101000000-000000000000
 	github.com/buffstreams/watermill-buffstreams/engines/nats v0.0.0-00010101000000-000000000000
+	github.com/buffstreams/watermill-buffstreams/monitor v0.0.0-00010101000000-000000000000
+	github.com/guptarohit/asciigraph v0.10.0
 	github.com/schollz/progressbar/v3 v3.19.1
 	github.com/spf13/cobra v1.10.2
 	github.com/stretchr/testify v1.12.1
@@ -62,6 +62,7 @@ replace github.com/buffstreams/watermill-buffstreams => ../
 replace github.com/buffstreams/watermill-buffstreams/storage => ../storage
 
 replace github.com/buffstreams/watermill-buffstreams/monitor => ../monitor
+
 replace github.com/buffstreams/watermill-buffstreams/engines => ../engines
 
 replace github.com/buffstreams/watermill-buffstreams/engines/kafka => ../engines/kafka
