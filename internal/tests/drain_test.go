@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -64,7 +63,7 @@ func (a *tally) handlesIn(each time.Duration) message.NoPublishHandlerFunc {
 }
 
 // runRouter runs a Router, and returns when all of its handlers have subscribed.
-func runRouter(t *testing.T, ctx context.Context, r *message.Router) (ended <-chan error) {
+func runRouter(ctx context.Context, t *testing.T, r *message.Router) (ended <-chan error) {
 	t.Helper()
 	ended = later(func() error { return r.Run(ctx) })
 	<-r.Running()
@@ -107,7 +106,7 @@ func TestDrain_UnderARouter(t *testing.T) {
 					r.AddConsumerHandler("b", "b", sub, b.handlesIn(time.Millisecond))
 					ctx, cancel := context.WithCancel(t.Context())
 					defer cancel()
-					ended := runRouter(t, ctx, r)
+					ended := runRouter(ctx, t, r)
 					publishAndLeave(t, addr.String()+"/a", count)
 					publishAndLeave(t, addr.String()+"/b", count)
 					require.NoError(t, end(r, cancel))
@@ -141,7 +140,7 @@ func TestDrain_TwoHandlersOnOneTopic(t *testing.T) {
 			r := newRouter(t)
 			r.AddConsumerHandler("a", "a", sub, a.handlesIn(time.Millisecond))
 			r.AddConsumerHandler("b", "a", sub, b.handlesIn(time.Millisecond))
-			ended := runRouter(t, t.Context(), r)
+			ended := runRouter(t.Context(), t, r)
 			publishAndLeave(t, addr.String()+"/a", count)
 			require.NoError(t, r.Close())
 			require.NoError(t, requireResult(t, ended))
@@ -266,7 +265,7 @@ func TestDrain_SaysWhatIsLeft(t *testing.T) {
 			})
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			ended := runRouter(t, ctx, r)
+			ended := runRouter(ctx, t, r)
 			publishAndLeave(t, addr.String()+"/a", count)
 			require.NoError(t, end(r, cancel))
 			require.NoError(t, requireResult(t, ended))
@@ -304,7 +303,7 @@ func TestDrain_WithAPublisherOfItsOwn(t *testing.T) {
 				r.AddConsumerHandler("own", "own", sub, handled.handlesIn(time.Millisecond))
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
-				ended := runRouter(t, ctx, r)
+				ended := runRouter(ctx, t, r)
 				require.NoError(t, pub.Publish("own", newMessages(count)...))
 				require.NoError(t, end(r, cancel))
 				require.NoError(t, requireResult(t, ended))
@@ -370,7 +369,7 @@ func TestDrain_PoisonQueueOnTheSameManager(t *testing.T) {
 			defer cancel()
 			addr, err := h.sub.Addr("in")
 			require.NoError(t, err)
-			ended := runRouter(t, ctx, r)
+			ended := runRouter(ctx, t, r)
 			publishAndLeave(t, addr.String()+"/in", count)
 			require.NoError(t, end(r, cancel))
 			require.NoError(t, requireResult(t, ended))
@@ -389,75 +388,5 @@ func TestDrain_PoisonQueueOnTheSameManager(t *testing.T) {
 				require.Equal(t, map[string]int{"out": count - 10, "poison": 10}[part.Topic], part.Count, part.Topic)
 			}
 		})
-	}
-}
-
-// gate holds up what a listener's connections write.
-type gate struct {
-	net.Listener
-	mu sync.Mutex // held while nothing may be written
-}
-
-func (g *gate) Accept() (net.Conn, error) {
-	conn, err := g.Listener.Accept()
-	return gated{conn, g}, err
-}
-
-type gated struct {
-	net.Conn
-	gate *gate
-}
-
-func (c gated) Write(b []byte) (int, error) {
-	c.gate.mu.Lock()
-	defer c.gate.mu.Unlock()
-	return c.Conn.Write(b)
-}
-
-// TestSubscription_AcksAreWrittenBeforeItsChannelCloses: a program may end then.
-func TestSubscription_AcksAreWrittenBeforeItsChannelCloses(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	g := &gate{Listener: ln}
-	m, err := buffstreams.NewManager(buffstreams.ManagerConfig{
-		CloseTimeout: time.Second, Listen: func(string, string) (net.Listener, error) { return g, nil },
-	})
-	require.NoError(t, err)
-	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{Manager: m, ConsumerGroup: "g", CloseTimeout: patience}, nil)
-	require.NoError(t, err)
-	topic := ln.Addr().String() + "/a"
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	messages, err := sub.Subscribe(ctx, topic)
-	require.NoError(t, err)
-	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{}, nil)
-	require.NoError(t, err)
-	require.NoError(t, pub.Publish(topic, newMessages(1)...))
-	msg := receive(t, messages)
-	g.mu.Lock()
-	msg.Ack()
-	cancel()
-	closed := make(chan struct{})
-	go func() { // ends with the subscription
-		defer close(closed)
-		for range messages {
-			continue
-		}
-	}()
-	require.Never(t, func() bool { return isClosed(closed) }, 50*time.Millisecond, time.Millisecond)
-	g.mu.Unlock()
-	<-closed
-	require.NoError(t, pub.Drain(t.Context()), "the ack has been written")
-	require.NoError(t, pub.Close())
-	require.NoError(t, sub.Close())
-	require.NoError(t, m.Close())
-}
-
-func isClosed(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
 	}
 }

@@ -59,7 +59,7 @@ func report(t *testing.T, all []played, took time.Duration) {
 		line := fmt.Sprintf("%5d programs, invariant %2d: %s\n        seeds %v\n        such as: %.400s", len(seeds), first[kind].Invariant, kind,
 			seeds[:min(5, len(seeds))], first[kind].What)
 		if o := openKind(kind); o != nil {
-			t.Logf("%s\n        known: %s", line, o.why)
+			t.Logf("%s\n        known, as seed %d shows: %s", line, o.seed, o.why)
 		} else {
 			t.Error(line)
 		}
