@@ -101,6 +101,18 @@ func TestManager_CloseSaysWhatItsSubscribersLeft(t *testing.T) {
 	require.Equal(t, numbers(1, 50), left.got())
 }
 
+// TestSubscriber_SharedHandlesWhatItAloneHas: its Manager lives on, and has nothing left to answer for.
+func TestSubscriber_SharedHandlesWhatItAloneHas(t *testing.T) {
+	h := newHouse(t, buffstreams.ManagerConfig{})
+	sub := h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) { c.CloseTimeout = patience })
+	handled, ended := handleSlowly(subscribe(t, sub, h.topic("a")), time.Millisecond)
+	publishAndLeave(t, h.topic("a"), 50)
+	require.NoError(t, sub.Close())
+	<-ended
+	require.EqualValues(t, 50, handled.Load())
+	require.NoError(t, h.manager.Close())
+}
+
 // TestManager_CloseLetsSubscriptionsHandle what exists nowhere else, without a Close of theirs.
 func TestManager_CloseLetsSubscriptionsHandle(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
