@@ -250,7 +250,8 @@ class Stream {
   ack(): Frame {
     const pairs = asRanges(this.settled);
     this.settled = [];
-    return frame("Ack", { handle: this.handle, next: this.next, settled: pairs, credit_messages: this.granted, credit_bytes: this.grantedBytes });
+    const credit = this.revoked ? {} : { credit_messages: this.granted, credit_bytes: this.grantedBytes }; // it is void then
+    return frame("Ack", { handle: this.handle, next: this.next, settled: pairs, ...credit });
   }
 }
 

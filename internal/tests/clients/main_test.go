@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
@@ -95,6 +96,9 @@ func pubLines(address, topic string) error {
 	cfg, scheme, err := peerConfig()
 	if err != nil {
 		return err
+	}
+	if os.Getenv("BUFFSTREAMS_TEST_LOG") != "" {
+		cfg.Logger = watermill.NewStdLoggerWithOut(os.Stderr, true, true)
 	}
 	manager, err := buffstreams.NewManager(cfg)
 	if err != nil {

@@ -182,7 +182,10 @@ class _Stream:
             else:
                 pairs += [sequence, sequence]
         self.settled = []
-        return Frame("Ack", self.handle, next=self.next, settled=pairs, credit_messages=self.granted, credit_bytes=self.granted_bytes)
+        ack = Frame("Ack", self.handle, next=self.next, settled=pairs)
+        if not self.revoked:  # then credit is void
+            ack.credit_messages, ack.credit_bytes = self.granted, self.granted_bytes
+        return ack
 
 
 @dataclass
