@@ -20,6 +20,7 @@ func (w watcher) OnConnected(e hooks.Connected)             { w.saw(e) }
 func (w watcher) OnLost(e hooks.Lost)                       { w.saw(e) }
 func (w watcher) OnAccepted(e hooks.Accepted)               { w.saw(e) }
 func (w watcher) OnRefused(e hooks.Refused)                 { w.saw(e) }
+func (w watcher) OnAddressState(e hooks.AddressState)       { w.saw(e) }
 func (w watcher) OnMoved(e hooks.Moved)                     { w.saw(e) }
 func (w watcher) OnResolved(e hooks.Resolved)               { w.saw(e) }
 func (w watcher) OnForgotten(e hooks.Forgotten)             { w.saw(e) }
@@ -42,6 +43,7 @@ var (
 	_ hooks.LostHook            = watcher{}
 	_ hooks.AcceptedHook        = watcher{}
 	_ hooks.RefusedHook         = watcher{}
+	_ hooks.AddressStateHook    = watcher{}
 	_ hooks.MovedHook           = watcher{}
 	_ hooks.ResolvedHook        = watcher{}
 	_ hooks.ForgottenHook       = watcher{}

@@ -45,7 +45,7 @@ func TestForwarder_BetweenTwoServices(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = out.Close() })
 	f, err := forwarder.NewForwarder(p.subscriber(t, "forwarder", nil), out, watermill.NopLogger{}, forwarder.Config{
-		CloseTimeout: patience, // left at zero a closing router does not wait for what only it has
+		CloseTimeout: patience,
 	})
 	require.NoError(t, err)
 	run(t, f)

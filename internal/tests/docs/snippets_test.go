@@ -38,6 +38,8 @@ const given = `
 type Add struct{ A, B int }
 type Sum struct{ Sum int }
 
+func insert(context.Context, []*message.Message) error { return nil }
+
 var (
 	ctx        = context.Background()
 	logger     watermill.LoggerAdapter

@@ -186,3 +186,24 @@ func TestIndex_HasEveryDocument(t *testing.T) {
 func TestReadme_IsShort(t *testing.T) {
 	require.Less(t, strings.Count(read(t, "README.md"), "\n"), 150)
 }
+
+// TestNames_Exist holds that every test that a document names exists.
+func TestNames_Exist(t *testing.T) {
+	exist := map[string]bool{}
+	for _, n := range testNames(t) {
+		exist[n] = true
+	}
+	named := 0
+	for _, doc := range documents(t) {
+		for _, m := range regexp.MustCompile(`\b((Test|Fuzz)[A-Z]\w+)(\W)`).FindAllStringSubmatch(read(t, doc), -1) {
+			if m[3] == "*" { // a family
+				continue
+			}
+			named++
+			if !exist[m[1]] && !strings.HasSuffix(m[1], "_") {
+				t.Errorf("%s names %s, which does not exist", doc, m[1])
+			}
+		}
+	}
+	require.Greater(t, named, 100)
+}
