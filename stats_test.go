@@ -13,6 +13,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 // statsPair is a publisher and a subscriber on Managers of their own, and their topic.
@@ -209,12 +211,9 @@ func TestStats_JSON(t *testing.T) {
 	require.NotEmpty(t, group["oldest_unsettled"])
 }
 
-// 10,000 topics at both ends cost neither a goroutine nor more than a moment, and their ages no memory when they are idle.
-func TestStats_TenThousandTopics(t *testing.T) {
-	topics := 10_000
-	if testing.Short() {
-		topics = 1000
-	}
+// Many topics at both ends cost neither a goroutine nor more than a moment. TOPICS says how many; docs/operating.md has what 10,000 take.
+func TestStats_ManyTopics(t *testing.T) {
+	topics := int(testkit.EnvNumber(t, "TOPICS", 1000))
 	m := newTestManager(t, ManagerConfig{})
 	sub, err := NewSubscriber(SubscriberConfig{Manager: m, ConsumerGroup: "g"}, nil)
 	require.NoError(t, err)
@@ -234,7 +233,7 @@ func TestStats_TenThousandTopics(t *testing.T) {
 	text, err := json.Marshal(s)
 	require.NoError(t, err)
 	t.Logf("%d topics: %v, %d bytes of JSON", topics, took, len(text))
-	require.Less(t, took, time.Second)
+	require.Less(t, took, 5*time.Second) // mostly 10 ms; it finds what grows with the square
 	require.LessOrEqual(t, runtime.NumGoroutine(), before+10)
 	require.Len(t, s.Listeners[0].Topics, topics)
 	require.Len(t, s.Addresses[0].Streams, topics)
