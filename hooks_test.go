@@ -205,7 +205,7 @@ func TestHooks_PanicsAreContained(t *testing.T) {
 		(<-out).Ack()
 	}
 	require.NoError(t, p.pub.Drain(context.Background()))
-	require.Contains(t, log.Next(t, "error").Msg, "hook")
+	require.Positive(t, count(linesOf(log), "error", "A hook panicked"))
 	first(t, good, anyOf[hooks.Settled]) // those behind it are called
 	require.NoError(t, p.pub.Close())
 	require.NoError(t, p.sub.Close())
