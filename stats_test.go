@@ -4,13 +4,17 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
+	"runtime"
 	"testing"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 // statsPair is a publisher and a subscriber on Managers of their own, and their topic.
@@ -205,4 +209,35 @@ func TestStats_JSON(t *testing.T) {
 	require.EqualValues(t, 1, group["lag"])
 	require.EqualValues(t, 1, group["in_flight"])
 	require.NotEmpty(t, group["oldest_unsettled"])
+}
+
+// Many topics at both ends cost neither a goroutine nor more than a moment. TOPICS says how many; docs/operating.md has what 10,000 take.
+func TestStats_ManyTopics(t *testing.T) {
+	topics := int(testkit.EnvNumber(t, "TOPICS", 1000))
+	m := newTestManager(t, ManagerConfig{})
+	sub, err := NewSubscriber(SubscriberConfig{Manager: m, ConsumerGroup: "g"}, nil)
+	require.NoError(t, err)
+	pub, err := NewPublisher(PublisherConfig{Manager: m, Confirm: ConfirmEnqueued, CloseTimeout: time.Millisecond}, nil)
+	require.NoError(t, err)
+	addr, err := sub.Addr("127.0.0.1:0/0")
+	require.NoError(t, err)
+	for i := range topics {
+		require.NoError(t, sub.SubscribeInitialize(fmt.Sprintf("127.0.0.1:0/%d", i)))
+		require.NoError(t, pub.Publish(fmt.Sprintf("%s/%d", addr, i), textMessage("order")))
+	}
+	require.NoError(t, pub.Flush(context.Background()))
+	before := runtime.NumGoroutine()
+	began := time.Now()
+	s := m.Stats()
+	took := time.Since(began)
+	text, err := json.Marshal(s)
+	require.NoError(t, err)
+	t.Logf("%d topics: %v, %d bytes of JSON", topics, took, len(text))
+	require.Less(t, took, 5*time.Second) // mostly 10 ms; it finds what grows with the square
+	require.LessOrEqual(t, runtime.NumGoroutine(), before+10)
+	require.Len(t, s.Listeners[0].Topics, topics)
+	require.Len(t, s.Addresses[0].Streams, topics)
+	require.Equal(t, topics, s.Addresses[0].Pending)
+	_ = pub.Close()
+	_ = sub.Close()
 }
