@@ -42,6 +42,7 @@ func TestStuck_SaysWhatAndWhy(t *testing.T) {
 		"ready":                     {address(buffstreams.AddressStats{State: "ready", Pending: 3, OldestUnsettled: fresh}), nil},
 		"idle":                      {address(buffstreams.AddressStats{State: "idle", LastError: "reset"}), nil},
 		"failed":                    {address(buffstreams.AddressStats{State: "failed", LastError: "reset", Pending: 1, Since: old}), []string{"critical", "main to h:1", "reset", "1 message waits"}},
+		"gone":                      {address(buffstreams.AddressStats{State: "gone", Pending: 2}), []string{"critical", "nothing listens", "2 messages wait"}},
 		"failed, but nothing waits": {address(buffstreams.AddressStats{State: "failed", LastError: "reset"}), []string{"warning", "no message waits"}},
 		"connecting":                {address(buffstreams.AddressStats{State: "connecting", Since: fresh}), nil},
 		"connecting long":           {address(buffstreams.AddressStats{State: "connecting", Since: old, Pending: 2}), []string{"critical", "takes long", "2 messages wait"}},

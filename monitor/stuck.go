@@ -88,6 +88,8 @@ func (f *finder) address(a *Address) {
 		because = ": " + a.LastError
 	}
 	switch {
+	case a.State == "gone":
+		f.add("address", name, a.Pending > 0, a.Since, "no connection, and nothing listens there%s; %s", because, wait(a.Pending))
 	case a.State == "failed":
 		f.add("address", name, a.Pending > 0, a.Since, "no connection, and the last attempt failed%s; %s", because, wait(a.Pending))
 	case a.State == "connecting" && f.now.Sub(a.Since) >= connectingLong:
