@@ -237,7 +237,11 @@ func cut[T any](leftOff map[string]int, name string, all []T, limit int, order f
 
 // trouble orders states.
 func trouble(state string) int {
-	return slices.Index([]string{"idle", "ready", "connecting", "draining", "gone", "failed"}, state)
+	known := []string{"idle", "ready", "connecting", "draining", "gone", "failed", "silent"}
+	if i := slices.Index(known, state); i >= 0 {
+		return i
+	}
+	return len(known)
 }
 
 // lag is that of a topic's worst group.

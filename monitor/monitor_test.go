@@ -255,6 +255,24 @@ func TestStats_LimitKeepsTheWorst(t *testing.T) {
 	require.Len(t, getStats(t, m, "").Listeners[0].Topics, 6, "the others are still there")
 }
 
+// What the page asks for stays small and quick, however much there is.
+func TestStats_TenThousandTopics(t *testing.T) {
+	if testing.Short() {
+		t.Skip("10,000 topics take seconds")
+	}
+	w := newWorld(t, buffstreams.ManagerConfig{})
+	m := w.monitor(t, monitor.Config{})
+	for i := range 10_000 {
+		require.NoError(t, w.sub.SubscribeInitialize(fmt.Sprintf("127.0.0.1:0/t%d", i)))
+	}
+	require.Eventually(t, func() bool { return getStats(t, m, "?limit=100").LeftOff["topics"] == 9_901 }, limit, 10*time.Millisecond)
+	begin := time.Now()
+	answer := get(m, "/stats?limit=100")
+	require.Less(t, time.Since(begin), time.Second)
+	require.Less(t, answer.Body.Len(), 200_000)
+	require.Less(t, get(m, "/stats").Body.Len(), 20_000_000)
+}
+
 func TestConfig_Validate(t *testing.T) {
 	for text, cfg := range map[string]monitor.Config{
 		"nothing to show": {},
@@ -271,13 +289,15 @@ func TestConfig_Validate(t *testing.T) {
 func TestListenAndServe_RefusesWhatOthersCanReach(t *testing.T) {
 	w := newWorld(t, buffstreams.ManagerConfig{})
 	withTLS := &tls.Config{MinVersion: tls.VersionTLS13}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // so that one which is not refused ends
 	for _, address := range []string{":0", "0.0.0.0:0", "[::]:0", "192.0.2.1:0", "example.invalid:0"} {
-		err := w.monitor(t, monitor.Config{}).ListenAndServe(t.Context(), address, nil, nil)
+		err := w.monitor(t, monitor.Config{}).ListenAndServe(ctx, address, nil, nil)
 		var insecure *monitor.InsecureAddressError
 		require.ErrorAs(t, err, &insecure)
 		require.ErrorContains(t, err, "Config.Token")
-		require.ErrorAs(t, w.monitor(t, monitor.Config{}).ListenAndServe(t.Context(), address, withTLS, nil), &insecure)
-		err = w.monitor(t, monitor.Config{Token: "hush"}).ListenAndServe(t.Context(), address, nil, nil)
+		require.ErrorAs(t, w.monitor(t, monitor.Config{}).ListenAndServe(ctx, address, withTLS, nil), &insecure)
+		err = w.monitor(t, monitor.Config{Token: "hush"}).ListenAndServe(ctx, address, nil, nil)
 		require.ErrorAs(t, err, &insecure)
 		require.True(t, insecure.Token)
 		require.ErrorContains(t, err, "plaintext")

@@ -87,15 +87,24 @@ func (f *finder) address(a *Address) {
 	if a.LastError != "" {
 		because = ": " + a.LastError
 	}
-	switch {
-	case a.State == "failed":
+	old := f.old(a.OldestUnsettled)
+	switch a.State {
+	case "ready":
+		if old {
+			f.add("address", name, true, a.OldestUnsettled, "connected, but the oldest message is not settled: look at the peer's groups; %s", wait(a.Pending))
+		}
+	case "silent":
+		f.add("address", name, true, a.Since, "nothing was heard of the peer%s; %s", because, wait(a.Pending))
+	case "gone":
+		f.add("address", name, a.Pending > 0, a.Since, "no connection, and nothing listens there%s; %s", because, wait(a.Pending))
+	case "failed":
 		f.add("address", name, a.Pending > 0, a.Since, "no connection, and the last attempt failed%s; %s", because, wait(a.Pending))
-	case a.State == "connecting" && f.now.Sub(a.Since) >= connectingLong:
-		f.add("address", name, a.Pending > 0, a.Since, "connecting takes long%s; %s", because, wait(a.Pending))
-	case a.State == "draining":
-		f.add("address", name, false, a.Since, "the peer closes its listener; %s", wait(a.Pending))
-	case a.State == "ready" && f.old(a.OldestUnsettled):
-		f.add("address", name, true, a.OldestUnsettled, "connected, but the oldest message is not settled: look at the peer's groups; %s", wait(a.Pending))
+	case "draining":
+		f.add("address", name, old, a.Since, "the peer closes its listener; %s", wait(a.Pending))
+	default: // connecting, idle, and what this package does not know
+		if old || a.State == "connecting" && f.now.Sub(a.Since) >= connectingLong {
+			f.add("address", name, a.Pending > 0, a.Since, "it is %s for long%s; %s", a.State, because, wait(a.Pending))
+		}
 	}
 	if waiting > 0 && a.State == "ready" {
 		f.add("address", name, true, time.Time{}, "Publish calls that wait for room in the window: %d", waiting)

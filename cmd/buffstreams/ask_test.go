@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -80,6 +83,27 @@ func TestRequest_SaysWhyThereIsNoReply(t *testing.T) {
 	_, stderr, code = runCommand(t, "", "request", freeAddress(t), "x", "--timeout", "300ms")
 	require.Equal(t, 1, code)
 	requireOneLine(t, stderr, "timed out")
+}
+
+// A program that answers gets the environment, but not the token.
+func TestReply_ProgramGetsNoToken(t *testing.T) {
+	t.Parallel()
+	token := filepath.Join(t.TempDir(), "token")
+	require.NoError(t, os.WriteFile(token, []byte("hush"), 0o600))
+	cmd := exec.Command(binary, "reply", anyPort+"/t", "--exec", "env", "--count", "1")
+	cmd.Env = append(os.Environ(), "BUFFSTREAMS_TOKEN=hush", "OTHER=there")
+	stderr, err := cmd.StderrPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	line, err := bufio.NewReader(stderr).ReadString('\n')
+	require.NoError(t, err)
+	_, at, _ := strings.Cut(strings.TrimSpace(line), "listening at ")
+	stdout, errors, code := runCommand(t, "", "request", at+"/t", "x", "--token-file", token, "--insecure")
+	require.Zero(t, code, errors)
+	require.Contains(t, stdout, "OTHER=there")
+	require.NotContains(t, stdout, "hush")
+	require.NoError(t, cmd.Wait())
 }
 
 // A request says where its reply goes: without leave that is no way to have this process dial elsewhere.

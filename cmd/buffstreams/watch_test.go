@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"net"
 	"os"
@@ -19,6 +20,11 @@ import (
 
 // watched is a process with a monitor: this one. Its group has settled none of five messages.
 func watched(t *testing.T, cfg monitor.Config) (address string) {
+	t.Helper()
+	return watchedWith(t, cfg, nil)
+}
+
+func watchedWith(t *testing.T, cfg monitor.Config, tlsConfig *tls.Config) (address string) {
 	t.Helper()
 	manager, err := buffstreams.NewManager(buffstreams.ManagerConfig{CloseTimeout: time.Millisecond})
 	require.NoError(t, err)
@@ -40,7 +46,7 @@ func watched(t *testing.T, cfg monitor.Config) (address string) {
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	serving, ended := make(chan net.Addr, 1), make(chan error, 1)
-	go func() { ended <- m.ListenAndServe(ctx, anyPort, nil, func(a net.Addr) { serving <- a }) }() // ends with ctx
+	go func() { ended <- m.ListenAndServe(ctx, anyPort, tlsConfig, func(a net.Addr) { serving <- a }) }() // ends with ctx
 	t.Cleanup(func() {
 		cancel()
 		require.NoError(t, <-ended)
@@ -101,6 +107,24 @@ func TestTop_ShowsItsToken(t *testing.T) {
 	_, stderr, code = runCommand(t, "", "top", elsewhere)
 	require.Equal(t, 1, code)
 	requireOneLine(t, stderr)
+}
+
+// With client certificates no token is needed, and without one there is no connection.
+func TestTop_ShowsItsCertificate(t *testing.T) {
+	t.Parallel()
+	cert, key := certificate(t, t.TempDir(), time.Hour)
+	cfg, err := buffstreams.TLSFiles{Certificate: cert, Key: key, CA: cert}.Server()
+	require.NoError(t, err)
+	at := "https://" + watchedWith(t, monitor.Config{Token: "not shown"}, cfg)
+	stdout, stderr, code := runCommand(t, "", "top", at, "--tls-ca", cert, "--tls-cert", cert, "--tls-key", key)
+	require.Zero(t, code, stderr)
+	require.Contains(t, stdout, "orders")
+	requireCheck(t, 0, nil, "lag", at, "--tls-ca", cert, "--tls-cert", cert, "--tls-key", key)
+	for _, args := range [][]string{{"--tls-ca", cert}, {"--tls-cert", cert, "--tls-key", key}, nil} {
+		_, stderr, code = runCommand(t, "", append([]string{"top", at}, args...)...)
+		require.Equal(t, 1, code)
+		requireOneLine(t, stderr, "ertificate")
+	}
 }
 
 func TestCheck_Lag(t *testing.T) {

@@ -88,7 +88,7 @@
     return n ? `: ${number(n)} more are in stats` : "";
   };
 
-  const states = { ready: "good", open: "good", idle: "quiet", failed: "bad", gone: "bad" };
+  const states = { ready: "good", open: "good", idle: "quiet", failed: "bad", gone: "bad", silent: "bad" };
   const state = s => [s, states[s] || "warn"];
 
   function chart(id, label, series, names) {

@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"os/exec"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -143,11 +146,15 @@ func (r *replier) answer(ctx context.Context, m *message.Message) {
 // maxComplaint is how much of a program's standard error a reply quotes, in bytes.
 const maxComplaint = 500
 
+// TokenVariable is the environment variable that can have this command's token. Programs do not get it.
+const TokenVariable = "BUFFSTREAMS_TOKEN"
+
 // Program runs a program, without a shell, for each request: the payload is its input, and its output the reply.
 func Program(name string, args ...string) Responder {
 	return func(ctx context.Context, request *message.Message) ([]byte, error) {
 		cmd := exec.CommandContext(ctx, name, args...) //nolint:gosec // the user names the program
 		cmd.Stdin = bytes.NewReader(request.Payload)
+		cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, TokenVariable+"=") })
 		var complaint bytes.Buffer
 		cmd.Stderr = &complaint
 		out, err := cmd.Output()
