@@ -155,6 +155,14 @@ func postgresServer(t *testing.T) string {
 		}
 		err = p.start(p.command("postgres", nil, binary, "-D", data, "-p", strconv.Itoa(p.port), "-c", "listen_addresses=127.0.0.1",
 			"-c", "unix_socket_directories="+p.dir, "-c", "max_connections=300"), 30*time.Second)
+		for deadline := time.Now().Add(30 * time.Second); err == nil; time.Sleep(50 * time.Millisecond) { // it listens before it answers
+			if exec.Command(filepath.Join(filepath.Dir(binary), "pg_isready"), "-h", "127.0.0.1", "-p", strconv.Itoa(p.port)).Run() == nil {
+				break
+			}
+			if time.Now().After(deadline) {
+				err = errors.New("it does not answer")
+			}
+		}
 		return "postgres://postgres@" + p.address() + "/postgres", p.stop, err
 	})
 }
