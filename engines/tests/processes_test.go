@@ -188,10 +188,17 @@ func amqpServer(t *testing.T) string {
 			"RABBITMQ_MNESIA_BASE=" + p.dir, "RABBITMQ_LOG_BASE=" + p.dir, "RABBITMQ_PID_FILE=" + filepath.Join(p.dir, "pid"),
 			"RABBITMQ_ENABLED_PLUGINS_FILE=" + filepath.Join(p.dir, "plugins"), "RABBITMQ_CONF_ENV_FILE=" + filepath.Join(p.dir, "env"),
 		}
-		p.end = func() { // the name server that Erlang has started
-			if kill, err := exec.LookPath("epmd"); err == nil {
-				_ = exec.Command(kill, "-port", strconv.Itoa(epmd), "-kill").Run()
-			}
+		names, err := find("epmd", "/usr/lib/erlang/erts-*/bin/epmd")
+		if err != nil {
+			return "", nil, err
+		}
+		server := exec.Command(names, "-port", strconv.Itoa(epmd)) // else Erlang starts one that outlives it
+		if err := server.Start(); err != nil {
+			return "", nil, err
+		}
+		p.end = func() {
+			_ = server.Process.Kill()
+			_ = server.Wait()
 		}
 		err = p.start(p.command("", env, binary), 60*time.Second)
 		return "amqp://" + p.address() + "/", p.stop, err
