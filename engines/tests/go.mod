@@ -4,6 +4,7 @@ go 1.25.0
 
 require (
 	github.com/ThreeDotsLabs/watermill v1.5.1
+	github.com/buffstreams/watermill-buffstreams v0.0.0-00010101000000-000000000000
 	github.com/buffstreams/watermill-buffstreams/engines v0.0.0-00010101000000-000000000000
 	github.com/buffstreams/watermill-buffstreams/engines/amqp v0.0.0-00010101000000-000000000000
 	github.com/buffstreams/watermill-buffstreams/engines/kafka v0.0.0-00010101000000-000000000000
@@ -24,7 +25,6 @@ require (
 	github.com/Rican7/retry v0.3.1 // indirect
 	github.com/ThreeDotsLabs/watermill-redisstream v1.4.5 // indirect
 	github.com/antithesishq/antithesis-sdk-go v0.7.2-default-no-op // indirect
-	github.com/buffstreams/watermill-buffstreams v0.0.0-00010101000000-000000000000 // indirect
 	github.com/cenkalti/backoff/v5 v5.0.3 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/dgryski/go-rendezvous v0.0.0-20200823014737-9f7001d12a5f // indirect
