@@ -1,5 +1,6 @@
 # The modules of go.work.
-MODULES := ./... ./storage/... ./cmd/... ./cqrsx/... ./examples/... ./benchmarks/... ./internal/tests/... ./monitor/... ./internal/tests/dashboards/... ./metrics/... ./tracing/... ./engines/... ./engines/nats/... ./engines/kafka/... ./engines/tests/...
+MODULES := ./... ./storage/... ./cmd/... ./cqrsx/... ./examples/... ./benchmarks/... ./internal/tests/... ./monitor/... ./internal/tests/dashboards/... ./metrics/... ./tracing/... ./engines/... ./engines/nats/... ./engines/kafka/... \
+	./engines/redis/... ./engines/amqp/... ./engines/postgres/... ./engines/outboxes/... ./engines/tests/... ./examples/graduate/...
 # Those to run under the race detector: not what only compares peers, whose dependencies take minutes to compile for it.
 RACED := ./... ./storage/... ./cmd/... ./cqrsx/... ./examples/... ./benchmarks/outbox/... ./benchmarks/internal/durable ./benchmarks/internal/measure ./benchmarks/internal/recovery ./internal/tests/... ./monitor/... ./metrics/... ./tracing/... ./engines/... ./engines/tests/...
 GOBIN := $(CURDIR)/bin
@@ -9,7 +10,7 @@ GOLANGCI := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.
 LINT_CACHE = $(shell go env GOCACHE)/golangci-lint$(subst /,-,$(CURDIR))
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test_v test_short test_race test_faults test_stress test_reconnect guard sim apisim crash crash_outbox chaos hostile resources churn soak soak_suite mutants build wait bench bench_quick bench_self fmt vet lint fuzz generate demo release test_release test_clients browser
+.PHONY: help up test test_v test_short test_race test_faults test_stress test_reconnect guard sim apisim crash crash_outbox chaos hostile resources churn soak soak_suite mutants build wait engines engines_measure engines_kill bench bench_quick bench_self fmt vet lint fuzz generate demo release test_release test_clients browser
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z_]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,6 +91,16 @@ build: ## all modules
 	go build $(MODULES)
 
 wait: ## nothing to wait for: there is no broker
+
+engines: ## the suite of engines against every server that is here: Debian's Redis, RabbitMQ and PostgreSQL too; KAFKA_BROKERS for a real Kafka
+	ENGINES_SERVERS=1 go test -count=1 -v -timeout 20m ./engines/tests
+
+engines_measure: ## E1 and E2 of docs/engines.md: the bridge beside each engine's own client
+	ENGINES_SERVERS=1 ENGINES_MEASURE=$(or $(MESSAGES_EACH),200000) go test -count=1 -v -timeout 60m -run TestMeasure ./engines/tests
+
+KILLS_EACH ?= 10
+engines_kill: ## E3: JetStream's nodes and the bridge killed KILLS_EACH times, ENGINES_KILL messages (1000000)
+	ENGINES_KILL=$(or $(ENGINES_KILL),1000000) KILLS_EACH=$(KILLS_EACH) go test -count=1 -v -timeout 120m -run TestKillEverything ./engines/tests
 
 bench: ## beside what users would pick instead: writes docs/benchmarks.md, .json and .svg, about 10 minutes
 	go run ./benchmarks/compare --out docs

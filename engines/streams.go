@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"strings"
 	"sync"
 
@@ -22,11 +21,11 @@ const streamsName = "buffstreams"
 // streamsDriver opens this library.
 func streamsDriver() driver.Spec {
 	return driver.Spec{
-		Name: streamsName, Schemes: []string{"tcp", "tls", "unix", "dns", "srv"},
+		Name: streamsName, Schemes: []string{"tcp", "tls", "unix", "dns", "dns+tls", "srv", "srv+tls"},
 		Parameters: append([]driver.Parameter{
 			{Name: "listen", Help: "address at which subscriptions listen: host:port, tls://host:port or unix:///path; default the URL's"},
 			{Name: "route.", Help: "route.TOPIC=ADDRESS,...: where messages of a topic go, if not to the URL's address"},
-			{Name: "policy", Help: "which address of a route a message goes to: failover (default), roundrobin, hash (by key) or all"},
+			{Name: "policy", Help: "which address of a route a message goes to: failover (default), roundrobin, leastpending, hash (by key) or all"},
 			{Name: "outbox", Help: "directory of an outbox: Publish returns when a message is on disk; confirm cannot be set"},
 			{Name: "window", Help: "messages per topic that each end keeps; default 16384"},
 			{Name: "tls_ca", Help: "file of the certificates by which the other side is verified; a listener with one demands a certificate"},
@@ -141,20 +140,28 @@ func streamsPublisher(cfg *driver.Config) (pc buffstreams.PublisherConfig, liste
 			driver.ConfirmHandled: buffstreams.ConfirmHandled,
 		}[cfg.Confirm],
 	}
-	policy := map[string]route.Policy{"failover": route.Failover, "roundrobin": route.RoundRobin, "hash": route.Hash, "all": route.All}[p.OneOf("policy", "failover", "roundrobin", "hash", "all")]
+	policy := map[string]route.Policy{
+		"failover": route.Failover, "roundrobin": route.RoundRobin, "leastpending": route.LeastPending, "hash": route.Hash, "all": route.All,
+	}[p.OneOf("policy", "failover", "roundrobin", "leastpending", "hash", "all")]
+	rest := route.Route{Policy: policy}
+	if policy == route.Hash {
+		rest.HashKey = cfg.Key
+	}
 	if policy == route.Hash && cfg.Key == "" {
 		p.Fail("policy", "hash needs key, the metadata key of the order key")
 	}
 	routes := route.Static{}
 	for _, name := range p.Names("route.") {
 		topic := strings.TrimPrefix(name, "route.")
-		routes[topic] = route.Route{Addresses: strings.Split(p.String(name, ""), ","), Policy: policy, HashKey: cfg.Key}
+		r := rest
+		r.Addresses = strings.Split(p.String(name, ""), ",")
+		routes[topic] = r
 	}
 	var main route.Resolver
 	switch address := u.Host; u.Scheme {
 	case "unix":
 		address = "unix://" + u.Path
-		listen, main = address, fixed(address, policy, cfg.Key)
+		listen, main = address, fixed(address, rest)
 	case "tcp", "tls":
 		if u.Port() == "" || u.Path != "" && u.Path != "/" {
 			return pc, "", fmt.Errorf("engines: buffstreams: %s://%.200s%.200s is not %s://host:port", u.Scheme, u.Host, u.Path, u.Scheme)
@@ -162,14 +169,17 @@ func streamsPublisher(cfg *driver.Config) (pc buffstreams.PublisherConfig, liste
 		if u.Scheme == "tls" {
 			address = "tls://" + address
 		}
-		listen, main = address, fixed(address, policy, cfg.Key)
-	case "dns":
+		listen, main = address, fixed(address, rest)
+	case "dns", "dns+tls":
 		if u.Port() == "" {
-			return pc, "", fmt.Errorf("engines: buffstreams: dns://%.200s has no port", u.Host)
+			return pc, "", fmt.Errorf("engines: buffstreams: %s://%.200s has no port", u.Scheme, u.Host)
 		}
-		main = dnsResolver(u.Hostname(), u.Port(), policy, cfg.Key)
-	case "srv":
-		if main, err = srvResolver(u.Host, policy, cfg.Key); err != nil {
+		if u.Scheme == "dns+tls" {
+			address = "tls://" + address
+		}
+		main = &route.DNS{Address: address, Route: rest}
+	case "srv", "srv+tls":
+		if main, err = srvResolver(u.Host, u.Scheme == "srv+tls", rest); err != nil {
 			return pc, "", err
 		}
 	}
@@ -187,31 +197,18 @@ func streamsPublisher(cfg *driver.Config) (pc buffstreams.PublisherConfig, liste
 	return pc, listen, p.Err()
 }
 
-func fixed(address string, policy route.Policy, key string) route.Resolver {
-	return route.Static{"*": {Addresses: []string{address}, Policy: policy, HashKey: key}}
-}
-
-// dnsResolver finds every A and AAAA record of a name.
-func dnsResolver(host, port string, policy route.Policy, key string) route.Resolver {
-	return cached(func(ctx context.Context) (route.Route, error) {
-		addresses, err := net.DefaultResolver.LookupHost(ctx, host)
-		r := route.Route{Policy: policy, HashKey: key}
-		for _, a := range addresses {
-			r.Addresses = append(r.Addresses, net.JoinHostPort(a, port))
-		}
-		return r, err
-	})
+func fixed(address string, r route.Route) route.Resolver {
+	r.Addresses = []string{address}
+	return route.Static{"*": r}
 }
 
 // srvResolver finds the addresses of a name such as _orders._tcp.example.com.
-func srvResolver(name string, policy route.Policy, key string) (route.Resolver, error) {
+func srvResolver(name string, tls bool, rest route.Route) (route.Resolver, error) {
 	parts := strings.SplitN(name, ".", 3)
 	if len(parts) != 3 || !strings.HasPrefix(parts[0], "_") || !strings.HasPrefix(parts[1], "_") {
 		return nil, fmt.Errorf("engines: buffstreams: srv://%.200s is not srv://_service._proto.name", name)
 	}
-	return &route.SRV{
-		Service: parts[0][1:], Proto: parts[1][1:], Name: parts[2], Route: route.Route{Policy: policy, HashKey: key},
-	}, nil
+	return &route.SRV{Service: parts[0][1:], Proto: parts[1][1:], Name: parts[2], TLS: tls, Route: rest}, nil
 }
 
 // streamsSubscriber is how subscriptions are, but for Manager, group and address.

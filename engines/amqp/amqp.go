@@ -172,7 +172,9 @@ func (b *broker) channel(f func(*amqp.Channel) error) error {
 }
 
 // queueName is the queue of a group.
-func queueName(topic, group string) string { return url.PathEscape(topic) + "/" + url.PathEscape(group) }
+func queueName(topic, group string) string {
+	return url.PathEscape(topic) + "/" + url.PathEscape(group)
+}
 
 // Declare makes the exchange and the queue of a group.
 func (b *broker) Declare(_ context.Context, topic, group string) error {

@@ -19,9 +19,9 @@ import (
 // Defaults of Config.
 const (
 	DefaultMaxInFlight  = 4096
-	DefaultLanes        = 8
-	DefaultBatch        = 500
-	DefaultBatchBytes   = 1 << 20
+	DefaultLanes        = 2
+	DefaultBatch        = 1000
+	DefaultBatchBytes   = 4 << 20
 	DefaultDrainTimeout = 30 * time.Second
 )
 
@@ -48,9 +48,10 @@ type Config struct {
 	Key string
 	// MaxInFlight is how many messages of a topic may be in the bridge's hands; 0 means 4096.
 	MaxInFlight int
-	// Lanes is how many batches of a topic may be on their way at a time, where there is a Key; 0 means 8.
+	// Lanes is how many batches of a topic may be on their way at a time, where there is a Key; 0 means 2: few
+	// large batches cost an engine less than many small ones.
 	Lanes int
-	// Batch and BatchBytes bound what one Publish call carries; 0 means 500 messages and 1 MiB.
+	// Batch and BatchBytes bound what one Publish call carries; 0 means 1000 messages and 4 MiB.
 	Batch, BatchBytes int
 	// MaxMessageSize is the limit of payload and metadata in bytes; a larger message is poison. 0 means the destination's.
 	MaxMessageSize int

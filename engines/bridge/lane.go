@@ -62,7 +62,9 @@ func (l *lane) gather(batch []*message.Message) (full []*message.Message, next *
 	return batch, nil
 }
 
-func (l *lane) tooLarge(size int) bool { return l.b.cfg.MaxMessageSize > 0 && size > l.b.cfg.MaxMessageSize }
+func (l *lane) tooLarge(size int) bool {
+	return l.b.cfg.MaxMessageSize > 0 && size > l.b.cfg.MaxMessageSize
+}
 
 // deliver publishes a batch until each message is confirmed, or became a dead letter, and acks it then.
 func (l *lane) deliver(ctx context.Context, batch []*message.Message) {
@@ -110,7 +112,35 @@ func (l *lane) deliver(ctx context.Context, batch []*message.Message) {
 		}
 		timer.Stop()
 		pause = min(2*pause, 2*time.Second)
+		left = l.withoutThere(ctx, left)
 	}
+}
+
+// withoutThere acks the messages whose confirm was lost: those that are at the destination, as far as it can be asked.
+func (l *lane) withoutThere(ctx context.Context, messages []*message.Message) []*message.Message {
+	if l.b.cfg.LookBack <= 0 {
+		return messages
+	}
+	ids, known, err := l.b.to.Recent(ctx, l.topic.To, l.b.cfg.LookBack)
+	if err != nil || !known {
+		return messages // an engine that does not answer will not take them either
+	}
+	there := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		there[id] = true
+	}
+	left, found, bytes := messages[:0:0], 0, 0
+	for _, msg := range messages {
+		if there[driver.ID(msg)] {
+			found++
+			bytes += driver.Size(msg)
+			msg.Ack()
+			continue
+		}
+		left = append(left, msg)
+	}
+	l.forwarded(found, bytes, 0)
+	return left
 }
 
 // outcomes are the errors of the messages of a call. An error that is not of single messages is of all.

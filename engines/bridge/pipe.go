@@ -2,7 +2,7 @@ package bridge
 
 import (
 	"context"
-	"encoding/hex"
+	"encoding/base64"
 	"fmt"
 	"hash/maphash"
 	"strconv"
@@ -101,7 +101,7 @@ func identify(msg *message.Message) string {
 	}
 	if at, ok := buffstreams.PositionFromContext(msg.Context()); ok {
 		// Not the epoch: an outbox that was opened again sends the same messages under another.
-		return "buffstreams/" + hex.EncodeToString(at.Publisher[:]) + "/" + strconv.FormatUint(at.Stream, 10) + "/" + strconv.FormatUint(at.Sequence, 10)
+		return "bs/" + base64.RawURLEncoding.EncodeToString(at.Publisher[:]) + "/" + strconv.FormatUint(at.Stream, 10) + "/" + strconv.FormatUint(at.Sequence, 10)
 	}
 	return "uuid/" + msg.UUID
 }

@@ -4,9 +4,8 @@ import (
 	"context"
 	"errors"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-
-	"github.com/buffstreams/watermill-buffstreams/engines/driver"
 )
 
 // Recent returns the IDs of the last n messages of a topic.
@@ -56,7 +55,7 @@ func (b *broker) recent(ctx context.Context, topic string, n int) ([]string, err
 				return ids, err
 			}
 			seen, got = meta.Sequence.Stream, true
-			if id := msg.Headers().Get(driver.IDHeader); id != "" {
+			if id := msg.Headers().Get(nats.MsgIdHdr); id != "" {
 				ids = append(ids, id)
 			}
 		}

@@ -21,8 +21,6 @@ func encode(subject string, msg *message.Message) *nats.Msg {
 	header[driver.UUIDHeader] = []string{msg.UUID}
 	if id == "" {
 		id = nuid.Next()
-	} else {
-		header[driver.IDHeader] = []string{id}
 	}
 	header[nats.MsgIdHdr] = []string{id}
 	if plain(msg.Metadata) {

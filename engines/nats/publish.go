@@ -18,7 +18,7 @@ import (
 
 // The most that one batch holds. The server's own limit is 1000 messages.
 const (
-	defaultBatch = 500
+	defaultBatch = 1000
 	maxBatch     = 1000
 	batchBytes   = 4 << 20
 )

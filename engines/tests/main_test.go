@@ -19,7 +19,7 @@ import (
 const childJob = "ENGINES_CHILD_JOB"
 
 func TestMain(m *testing.M) {
-	jobs := map[string]func() error{"hold": holdMessages, "take": takeMessages, "bridge": runBridgeChild}
+	jobs := map[string]func() error{"hold": holdMessages, "take": takeMessages, "bridge": runBridgeChild, "nats-node": runNATSNode}
 	if name := os.Getenv(childJob); name != "" {
 		if err := jobs[name](); err != nil {
 			fmt.Fprintln(os.Stderr, name+":", err)

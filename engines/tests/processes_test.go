@@ -155,6 +155,14 @@ func postgresServer(t *testing.T) string {
 		}
 		err = p.start(p.command("postgres", nil, binary, "-D", data, "-p", strconv.Itoa(p.port), "-c", "listen_addresses=127.0.0.1",
 			"-c", "unix_socket_directories="+p.dir, "-c", "max_connections=300"), 30*time.Second)
+		for deadline := time.Now().Add(30 * time.Second); err == nil; time.Sleep(50 * time.Millisecond) { // it listens before it answers
+			if exec.Command(filepath.Join(filepath.Dir(binary), "pg_isready"), "-h", "127.0.0.1", "-p", strconv.Itoa(p.port)).Run() == nil {
+				break
+			}
+			if time.Now().After(deadline) {
+				err = errors.New("it does not answer")
+			}
+		}
 		return "postgres://postgres@" + p.address() + "/postgres", p.stop, err
 	})
 }
@@ -180,10 +188,17 @@ func amqpServer(t *testing.T) string {
 			"RABBITMQ_MNESIA_BASE=" + p.dir, "RABBITMQ_LOG_BASE=" + p.dir, "RABBITMQ_PID_FILE=" + filepath.Join(p.dir, "pid"),
 			"RABBITMQ_ENABLED_PLUGINS_FILE=" + filepath.Join(p.dir, "plugins"), "RABBITMQ_CONF_ENV_FILE=" + filepath.Join(p.dir, "env"),
 		}
-		p.end = func() { // the name server that Erlang has started
-			if kill, err := exec.LookPath("epmd"); err == nil {
-				_ = exec.Command(kill, "-port", strconv.Itoa(epmd), "-kill").Run()
-			}
+		names, err := find("epmd", "/usr/lib/erlang/erts-*/bin/epmd")
+		if err != nil {
+			return "", nil, err
+		}
+		server := exec.Command(names, "-port", strconv.Itoa(epmd)) // else Erlang starts one that outlives it
+		if err := server.Start(); err != nil {
+			return "", nil, err
+		}
+		p.end = func() {
+			_ = server.Process.Kill()
+			_ = server.Wait()
 		}
 		err = p.start(p.command("", env, binary), 60*time.Second)
 		return "amqp://" + p.address() + "/", p.stop, err
