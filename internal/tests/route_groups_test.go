@@ -136,7 +136,7 @@ func TestRoute_WhatWaitedForAnAddressThatLeftMoves(t *testing.T) {
 	w.set(route.Route{Addresses: []string{address}})
 	require.Eventually(t, func() bool { return got.Load() == 10 }, patience, time.Millisecond)
 	require.NoError(t, pub.Close())
-	require.Equal(t, []hooks.Moved{{Topic: "orders", From: dead, To: address, Messages: 10}}, spy.moved)
+	require.Equal(t, []hooks.Moved{{Topic: "orders", From: dead, To: address, Messages: 10, Tenure: 1}}, spy.moved)
 	require.Equal(t, []string{"connecting", "ready"}, spy.states[address][:2])
 	require.NotContains(t, spy.states[dead], "ready")
 	require.Contains(t, spy.states[dead], "gone")
