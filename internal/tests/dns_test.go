@@ -280,7 +280,9 @@ func TestPublisher_WaitsForTheDNS(t *testing.T) {
 			s.behave(rcode, false)
 			address := freeAddress(t)
 			counting(t, address)
-			published := later(func() error { return byName(t, s, address, route.Failover, patience).Publish("orders", newMessage("x")) })
+			published := later(func() error {
+				return byName(t, s, address, route.Failover, patience).Publish("orders", newMessage("x"))
+			})
 			require.Eventually(t, func() bool { return s.queries.Load() > 2 }, patience, time.Millisecond)
 			s.set(dns.TypeA, "127.0.0.1")
 			s.behave(0, false)

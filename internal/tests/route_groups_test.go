@@ -136,8 +136,30 @@ func TestRoute_WhatWaitedForAnAddressThatLeftMoves(t *testing.T) {
 	w.set(route.Route{Addresses: []string{address}})
 	require.Eventually(t, func() bool { return got.Load() == 10 }, patience, time.Millisecond)
 	require.NoError(t, pub.Close())
-	require.Equal(t, []hooks.Moved{{Topic: "orders", From: dead, To: address, Messages: 10}}, spy.moved)
+	require.Equal(t, []hooks.Moved{{Topic: "orders", From: dead, To: address, Messages: 10, Tenure: 1}}, spy.moved)
 	require.Equal(t, []string{"connecting", "ready"}, spy.states[address][:2])
 	require.NotContains(t, spy.states[dead], "ready")
 	require.Contains(t, spy.states[dead], "gone")
+}
+
+// TestRoute_AnAddressThatLeavesGivesBack what no handler has there, though it lives on.
+func TestRoute_AnAddressThatLeavesGivesBack(t *testing.T) {
+	old, address := freeAddress(t), freeAddress(t)
+	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{ListenAddress: old, CloseTimeout: time.Second}, nil)
+	require.NoError(t, err)
+	held := subscribe(t, sub, "orders")
+	w := &watched{route: route.Route{Addresses: []string{old}}}
+	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{Resolver: w}, nil)
+	require.NoError(t, err)
+	require.NoError(t, pub.Publish("orders", newMessages(10)...))
+	busy := receive(t, held)
+	got := counting(t, address)
+	w.set(route.Route{Addresses: []string{address}})
+	acked := time.AfterFunc(500*time.Millisecond, func() { busy.Ack() })
+	defer acked.Stop()
+	require.Eventually(t, func() bool { return got.Load() == 9 }, patience, time.Millisecond)
+	require.NoError(t, pub.Drain(t.Context()))
+	require.EqualValues(t, 9, got.Load())
+	require.NoError(t, pub.Close())
+	require.NoError(t, sub.Close())
 }

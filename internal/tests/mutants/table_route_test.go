@@ -7,17 +7,22 @@ var routeMutants = []mutant{
 	{
 		"addresses that are not ready are usable", "route/policy.go",
 		"case c.State != Ready:\n\t\treturn 0", "case c.State == Idle:\n\t\treturn 0",
-		routeProbe("TestUsable_PrefersReadyRoomyAndPrompt"),
+		routeProbe("TestUsable_PrefersReadyAndPrompt"),
 	},
 	{
 		"a slow address is as good as a prompt one", "route/policy.go",
-		"case c.Slow:\n\t\treturn 2", "case c.Slow && false:\n\t\treturn 2",
-		routeProbe("TestUsable_PrefersReadyRoomyAndPrompt"),
+		"case c.Slow:\n\t\treturn 1", "case c.Slow && false:\n\t\treturn 1",
+		routeProbe("TestUsable_PrefersReadyAndPrompt"),
 	},
 	{
-		"a full address is as good as one with room", "route/policy.go",
-		"case c.Full:\n\t\treturn 1", "case c.Full && false:\n\t\treturn 1",
-		routeProbe("TestUsable_.*"),
+		"round robin stops at a full address", "route/policy.go",
+		"if i := usable[(at+k)%len(usable)]; !load(i).Full {", "if i := usable[(at+k)%len(usable)]; true {",
+		routeProbe("TestRoundRobin_PassesTheFullOnes"),
+	},
+	{
+		"the full one of two is as good", "route/policy.go",
+		"case loadA.Full != loadB.Full:", "case false:",
+		routeProbe("TestLeastPending_PassesTheFullOnes"),
 	},
 	{
 		"the highest priority is used", "route/policy.go",
@@ -51,17 +56,17 @@ var routeMutants = []mutant{
 	},
 	{
 		"round robin sends runs to one address", "route/policy.go",
-		"at := turn % total * stride(total) % total", "at := turn % total",
+		"rest := turn % total * stride(total) % total", "rest := turn % total",
 		routeProbe("TestRoundRobin_SharesByWeight"),
 	},
 	{
 		"the one of two with more pending is chosen", "route/policy.go",
-		"if b.Pending*a.Weight < a.Pending*b.Weight {", "if b.Pending*a.Weight > a.Pending*b.Weight {",
+		"if loadB.Pending*candidates[a].Weight < loadA.Pending*candidates[b].Weight {", "if loadB.Pending*candidates[a].Weight > loadA.Pending*candidates[b].Weight {",
 		routeProbe("TestLeastPending_.*"),
 	},
 	{
 		"both choices can be the same address", "route/policy.go",
-		"j = (i + 1 + second%(n-1)) % n", "j = second % n",
+		"b := usable[(at+1+second%(n-1))%n]", "b := usable[second%n]",
 		routeProbe("TestLeastPending_LooksAtTwoOfMany"),
 	},
 	{
@@ -129,6 +134,36 @@ var routeMutants = []mutant{
 		"a topic is looked up at every Publish", "publisher_resolve.go",
 		"if r := s.resolved.Load(); r != nil {\n\t\treturn r, nil", "if r := s.resolved.Load(); r != nil && !r.dynamic {\n\t\treturn r, nil",
 		probe{"internal/tests", "^TestPublisher_LooksATopicUpOnce$", ""},
+	},
+	{
+		"an address that nothing uses is kept", "manager_addresses.go",
+		"if a.uses == 0 && now.Sub(a.unused) >= lingerFor {", "if a.uses < 0 && now.Sub(a.unused) >= lingerFor {",
+		probe{"internal/tests", "^TestManager_ForgetsAnAddressThatNothingUses$", ""},
+	},
+	{
+		"a route has no more to do with addresses that left it", "publisher_resolve.go",
+		"t.moveAway()", "",
+		probe{"internal/tests", "^TestRoute_AnAddressThatLeavesGivesBack$", ""},
+	},
+	{
+		"what waits for TLS moves to plaintext", "publisher_route.go",
+		"return !f.addr.Load().target.TLS || to", "return true || to",
+		probe{"internal/tests", "^TestRoute_NothingMovesFromTLSToPlaintext$", ""},
+	},
+	{
+		"a call does not wait for all groups", "publisher_spread.go",
+		"\tsending.Wait()\n\treturn r.publishError(messages, verdicts)", "\treturn r.publishError(messages, verdicts)",
+		probe{"internal/tests", "^TestAll_", ""},
+	},
+	{
+		"what some groups have is not sent", "publisher_spread.go",
+		"case lacking == len(verdicts) && !maybe:", "case !maybe:",
+		probe{"internal/tests", "^TestAll_WhatAGroupLacksIsUnknown$", ""},
+	},
+	{
+		"the first address to connect gets all", "publisher_route.go",
+		"if !g.started.Load() {", "if false {",
+		probe{"internal/tests", "^TestRoute$", ""},
 	},
 	{
 		"a failed lookup is not tried again", "publisher_lookup.go",
