@@ -41,7 +41,7 @@ func TestHosts_RollingRestart(t *testing.T) {
 			for confirm := range confirms {
 				t.Run(fmt.Sprintf("%v/%s/%s", sig, policy, confirm), func(t *testing.T) {
 					for range n {
-						rollingRestart(t, sig, policies[policy], confirms[confirm])
+						rollingRestart(t, sig, policy, confirm)
 					}
 				})
 			}
@@ -49,8 +49,8 @@ func TestHosts_RollingRestart(t *testing.T) {
 	}
 }
 
-func rollingRestart(t *testing.T, sig syscall.Signal, policy route.Policy, confirm buffstreams.Confirm) {
-	w := newWorld(t, policy, confirm, make([]time.Duration, 3), 64)
+func rollingRestart(t *testing.T, sig syscall.Signal, policy, confirm string) {
+	w := newWorld(t, policies[policy], confirms[confirm], make([]time.Duration, 3), 64)
 	l := startLoad(w.pub, 5000)
 	time.Sleep(time.Second)
 	for _, h := range w.hosts {
@@ -60,13 +60,74 @@ func rollingRestart(t *testing.T, sig syscall.Signal, policy route.Policy, confi
 		time.Sleep(time.Second)
 	}
 	l.end()
-	sent := int(l.next.Load())
-	deadline := time.Now().Add(15 * time.Second)
-	for w.seen.count() < sent && time.Now().Before(deadline) {
+	w.account(t, l, 15*time.Second)
+	require.Zero(t, l.errs.Load())
+	limit := time.Second
+	if sig == syscall.SIGTERM {
+		require.Zero(t, w.seen.duplicates())
+		if confirm == "Received" {
+			limit = 300 * time.Millisecond
+		}
+	}
+	if confirm != "Handled" { // else it takes as long as handlers do
+		require.Less(t, l.longest, limit)
+	}
+	if policy == "Hash" {
+		require.Zero(t, w.seen.inversions)
+	}
+}
+
+// account waits until everything that was published is handled, and says what became of it.
+func (w *world) account(t *testing.T, l *load, within time.Duration) {
+	sent, began := int(l.next.Load()), time.Now()
+	for w.seen.count() < sent && time.Since(began) < within {
 		time.Sleep(10 * time.Millisecond)
 	}
-	t.Logf("sent %d, failed %d, lost %d, duplicated %d, inversions %d, longest Publish %v, last error %v",
-		sent, l.errs.Load(), sent-w.seen.count(), w.seen.duplicates(), w.seen.inversions, l.longest.Round(time.Millisecond), l.lastErr.Load())
+	t.Logf("sent %d, failed %d, lost %d, duplicated %d, inversions %d, longest Publish %v, all handled %v after the last, last error %v",
+		sent, l.errs.Load(), sent-w.seen.count(), w.seen.duplicates(), w.seen.inversions, l.longest.Round(time.Millisecond),
+		time.Since(began).Round(time.Millisecond), l.lastErr.Load())
+	require.Equal(t, sent, w.seen.count())
+}
+
+// TestHosts_OneStops without a word (SIGSTOP), and goes on later: what it had moves after MoveAfter, and it must not deliver more
+// of that than it had received.
+func TestHosts_OneStops(t *testing.T) {
+	n := runs(t)
+	for policy := range policies {
+		t.Run(policy, func(t *testing.T) {
+			for range n {
+				w := newWorld(t, policies[policy], buffstreams.ConfirmReceived, make([]time.Duration, 3), 64)
+				l := startLoad(w.pub, 2000)
+				time.Sleep(time.Second)
+				require.NoError(t, w.hosts[0].cmd.Process.Signal(syscall.SIGSTOP))
+				time.Sleep(8 * time.Second)
+				require.NoError(t, w.hosts[0].cmd.Process.Signal(syscall.SIGCONT))
+				time.Sleep(2 * time.Second)
+				l.end()
+				w.account(t, l, 15*time.Second)
+				require.Less(t, l.longest, 6*time.Second)
+			}
+		})
+	}
+}
+
+// TestHosts_OneNeverReturns with a thousand messages that it has received and not handled.
+func TestHosts_OneNeverReturns(t *testing.T) {
+	n := runs(t)
+	for _, policy := range []string{"RoundRobin", "LeastPending", "Hash"} {
+		t.Run(policy, func(t *testing.T) {
+			for range n {
+				w := newWorld(t, policies[policy], buffstreams.ConfirmReceived, []time.Duration{time.Hour, 0, 0}, 1)
+				l := startLoad(w.pub, 3000)
+				time.Sleep(time.Second)
+				l.end()
+				pending := int(l.next.Load()) - w.seen.count()
+				w.hosts[0].end(syscall.SIGKILL)
+				t.Logf("%d pending when it is killed", pending)
+				w.account(t, l, 7*time.Second)
+			}
+		})
+	}
 }
 
 // TestHosts_OneIsSlow: one of three is a hundred times slower than the others.

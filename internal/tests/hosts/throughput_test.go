@@ -41,7 +41,7 @@ func throughput(t *testing.T, r route.Route, resolver route.Resolver, addresses 
 	stop := make(chan struct{})
 	var publishing sync.WaitGroup
 	payload := make([]byte, 100)
-	for range 64 {
+	for range 256 {
 		publishing.Go(func() { // ends with stop
 			for {
 				select {
