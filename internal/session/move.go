@@ -65,7 +65,7 @@ func (c *Client) StartStream(id Identity, number uint64, topic string, ephemeral
 	c.lastHandle++
 	o := newOutbound(id, number, c.lastHandle, topic, c.cfg.Window, 1)
 	o.unnamed, o.ephemeral = true, ephemeral
-	o.freeLater = &c.freeLater
+	o.freeLater, o.counting = &c.freeLater, &c.counting
 	o.setPresence(c.presence)
 	c.register(o)
 	return o
@@ -319,7 +319,7 @@ func (c *Client) Detach(o *Outbound) (repeats int) {
 	o.deferred, o.deferrals, o.leaving, o.inHand = nil, 0, false, 0
 	repeats, o.lapsed = o.lapsed, 0
 	o.lend()
-	o.freeLater = nil
+	o.freeLater, o.counting = nil, nil
 	return repeats
 }
 
@@ -334,7 +334,7 @@ func (o *Outbound) lend() {
 func (c *Client) Adopt(o *Outbound) {
 	c.lastHandle++
 	o.handle = c.lastHandle
-	if o.fetched == nil {
+	if o.counting = &c.counting; o.fetched == nil {
 		o.freeLater = &c.freeLater
 	}
 	o.setPresence(c.presence)

@@ -31,6 +31,7 @@ const (
 // Flags of a Publish.
 const (
 	flagGap    = 1
+	flagAgain  = 4
 	flagPrompt = 2
 )
 

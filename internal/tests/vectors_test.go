@@ -109,6 +109,9 @@ func (p *vectorPeer) next() (text string, ended bool) {
 			if f.Flags&flagGap != 0 {
 				text += "gap "
 			}
+			if f.Flags&flagAgain != 0 {
+				text += "again "
+			}
 			return fmt.Sprint(text, f.First, " ", f.First+uint64(len(f.Messages))-1), false
 		case proto.Message:
 			return string(f.ProtoReflect().Descriptor().Name()), false

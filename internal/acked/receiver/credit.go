@@ -30,7 +30,7 @@ func (s *stream) topUpLocked() (full bool) {
 // streams.
 func (s *stream) want(c *conn, seen, messages, bytes, least uint64) {
 	s.mu.Lock()
-	if s.conn != c {
+	if s.conn != c || s.revoked.Load() {
 		s.mu.Unlock()
 		return
 	}
