@@ -144,11 +144,11 @@ func (o *Outbox) groupLocked() (*group, error) {
 // g if there is none.
 func (o *Outbox) reserveLocked(g *group, k store.Key, count, size int) (*stream, error) {
 	wanted, pending := cost(size, count), int64(0)
-	if d := o.index.destinations[k.Destination]; d != nil {
+	if d := o.index.destinations[k.Account()]; d != nil {
 		pending = d.bytes
 	}
 	if pending+wanted > o.cfg.QuotaBytes {
-		return nil, &store.FullError{Destination: k.Destination, Pending: pending, Wanted: wanted, Quota: o.cfg.QuotaBytes}
+		return nil, &store.FullError{Destination: k.Account(), Pending: pending, Wanted: wanted, Quota: o.cfg.QuotaBytes}
 	}
 	s := o.index.streams[k]
 	if s == nil {

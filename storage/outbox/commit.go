@@ -69,6 +69,9 @@ func (o *Outbox) commitNext() error {
 	if err := o.renounce(); err != nil {
 		return err
 	}
+	if err := o.savePlaces(); err != nil {
+		return err
+	}
 	return o.reclaim()
 }
 

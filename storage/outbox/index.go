@@ -18,7 +18,7 @@ type index struct {
 	bytes        int64                   // cost of all pending messages
 }
 
-// destination sums up the streams to one address.
+// destination sums up the streams to one address, or of one topic.
 type destination struct {
 	name    string
 	streams int
@@ -33,10 +33,10 @@ func newIndex() *index {
 }
 
 func (ix *index) addStream(id uint64, k store.Key) *stream {
-	d := ix.destinations[k.Destination]
+	d := ix.destinations[k.Account()]
 	if d == nil {
-		d = &destination{name: k.Destination}
-		ix.destinations[k.Destination] = d
+		d = &destination{name: k.Account()}
+		ix.destinations[d.name] = d
 	}
 	d.streams++
 	s := &stream{id: id, key: k, index: ix, destination: d, next: 1, durable: 1, handed: 1}

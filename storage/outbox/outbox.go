@@ -41,6 +41,7 @@ type Outbox struct {
 	cache        cache
 	unsaved      unsaved
 	lineage      lineage
+	places       places
 	drawn        bool          // the id of the lineage was drawn since Open
 	renunciation *renunciation // that is under way; nil: none is
 	group        *group        // gathers appends; nil if there are none
@@ -172,6 +173,7 @@ func (o *Outbox) fail(cause error) error {
 		r.err = o.failure
 		close(r.done)
 	}
+	o.endPlacingLocked(o.failure)
 	o.endWaitsLocked()
 	return o.failure
 }

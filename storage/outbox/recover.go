@@ -26,6 +26,9 @@ func (o *Outbox) recoverLog(fs types.VFS) error {
 	if err := o.loadLineage(); err != nil {
 		return err
 	}
+	if err := o.loadPlaces(); err != nil {
+		return err
+	}
 	saved, err := o.loadStreams(existed)
 	if err != nil {
 		return err
