@@ -18,10 +18,12 @@ import (
 // outboxRelay delivers what an outbox holds. A goroutine for each of its streams reads messages when the peer wants them, and
 // settles in the outbox what was handled. One relay at a time delivers an outbox.
 type outboxRelay struct {
-	outbox  store.Outbox
-	manager *Manager
-	logger  watermill.LoggerAdapter
-	users   *outboxUsers // told of what is refused
+	outbox    store.Outbox
+	placer    store.Placer // nil: messages belong to addresses
+	publisher *Publisher
+	manager   *Manager
+	logger    watermill.LoggerAdapter
+	users     *outboxUsers // told of what is refused
 
 	ctx     context.Context // ends with stop
 	cancel  context.CancelFunc
@@ -35,7 +37,7 @@ type outboxRelay struct {
 }
 
 func startOutboxRelay(p *Publisher) *outboxRelay {
-	r := &outboxRelay{outbox: p.cfg.Outbox, manager: p.manager, logger: p.logger, users: p.users}
+	r := &outboxRelay{outbox: p.cfg.Outbox, placer: placerOf(p.cfg.Outbox), publisher: p, manager: p.manager, logger: p.logger, users: p.users}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.valid, r.invalidate = context.WithCancel(r.ctx)
 	r.wg.Go(r.run) // ends with stop, which waits for it

@@ -42,6 +42,9 @@ func (r *streamRelay) pause(err error, d time.Duration) {
 
 // deliverOnce delivers the stream until an error ends that.
 func (r *streamRelay) deliverOnce(s store.Stream) error {
+	if topic, group, slot, ok := s.Key.ByTopic(); ok {
+		return r.deliverByTopic(s, topic, group, slot)
+	}
 	address, err := parseAddress(s.Key.Destination)
 	if err != nil {
 		return err
@@ -61,12 +64,17 @@ func (r *streamRelay) deliverOnce(s store.Stream) error {
 	if err != nil {
 		return err
 	}
+	return r.serve(s, fetched)
+}
+
+// serve delivers the stream until an error ends that.
+func (r *streamRelay) serve(s store.Stream, fetched *sender.FetchedStream) error {
 	defer fetched.End()
 	r.refused.begin(fetched)
 	if s.Pending > 0 {
 		fetched.Announce(s.Next) // the receiver may have any of them already
 	}
-	err = r.feed(fetched)
+	err := r.feed(fetched)
 	switch {
 	case r.ctx.Err() != nil:
 		if r.forget(r.closing) {

@@ -60,7 +60,7 @@ func (p *Publisher) change(s *topicState, found route.Route) error {
 			p.leave(made)
 			return err
 		}
-		g.dynamic = next.dynamic
+		g.dynamic, g.index = next.dynamic, i
 		if last != nil && i < len(last.groups) {
 			g.follow(last.groups[i])
 		}

@@ -21,6 +21,7 @@ import (
 type group struct {
 	name    string // for errors
 	policy  route.Policy
+	index   int // among the groups of its route
 	hashKey string
 	dynamic bool      // the Resolver can put another one in its place
 	targets []*target // in the order of Route.Members
@@ -173,6 +174,9 @@ var errNoneReady = errors.New("no address of the route is ready")
 func (p *Publisher) split(w *callWait, g *group, messages []*message.Message) (one part, more []part, err error) {
 	for {
 		g = g.latest()
+		if parts := p.splitByTopic(g, messages); parts != nil && p.attach(g, parts) {
+			return parts, nil
+		}
 		if len(g.targets) == 1 && !g.dynamic { // there is no choice, ever: the messages wait in its window
 			one = part{target: g.targets[0], slot: -1, messages: messages}
 			if p.attach(g, &one) {

@@ -36,6 +36,9 @@ func (c *Client) StartFetched(id Identity, stream uint64, topic string, base, se
 	c.lastHandle++
 	o := newOutbound(id, stream, c.lastHandle, topic, Window{}, max(base, 1)) // fetchWindow bounds it
 	o.counting = &c.counting
+	if sent > o.next {
+		o.sentTo, o.openSent = sent, true
+	}
 	o.fetched = &fetched{tail: o.next, sentBefore: sent, rejected: map[uint64]struct{}{}}
 	c.register(o)
 	return o
@@ -206,5 +209,14 @@ func (c *Client) WithEvents() []*Outbound {
 func (c *Client) noteEvents(o *Outbound) {
 	if o.fetched != nil && len(o.fetched.events) > 0 && !slices.Contains(c.withEvents, o) {
 		c.withEvents = append(c.withEvents, o)
+	}
+}
+
+// Resume says which tenure of a fetched stream goes on. In the first one nothing was elsewhere; in any other, what an earlier
+// process may have sent can come twice. It is called before anything is announced.
+func (o *Outbound) Resume(tenure uint64) {
+	o.tenure = max(1, tenure)
+	if o.tenure > 1 && o.sentTo > o.settled.Next() {
+		o.repeats(o.settled.Next(), o.sentTo-1)
 	}
 }

@@ -47,6 +47,7 @@ type leftTenure struct {
 
 // peerMoves is what a Client knows of its receiver that matters to moves.
 type peerMoves struct {
+	met      bool     // it has sent a Welcome
 	able     bool     // it has listed the feature in its last Welcome
 	instance [16]byte // of its last Welcome
 	gone     bool     // the connection is lost, and a dial was refused
@@ -93,6 +94,14 @@ func (c *Client) tenureOf(o *Outbound) uint64 {
 // Tenure counts the places that the stream has had.
 func (o *Outbound) Tenure() uint64 { return o.tenure }
 
+// NextTenure is the tenure that Detach would begin now.
+func (o *Outbound) NextTenure() uint64 {
+	if o.openSent {
+		return o.tenure + 1
+	}
+	return o.tenure
+}
+
 // Leaving tells whether the stream is being taken back from its receiver.
 func (o *Outbound) Leaving() bool { return o.leaving }
 
@@ -107,8 +116,9 @@ func (c *Client) MayMove(o *Outbound) bool {
 	return c.moves() && (c.peer.gone || c.peer.silent)
 }
 
-// moves tells whether both sides know moves of what was sent.
-func (c *Client) moves() bool { return c.cfg.MoveAfter > 0 && c.peer.able }
+// moves tells whether both sides know moves of what was sent. Of a peer that has not been met yet, an earlier process may
+// have known it: it is taken for one that does.
+func (c *Client) moves() bool { return c.cfg.MoveAfter > 0 && (c.peer.able || !c.peer.met) }
 
 // Leave begins to take a stream back from the receiver. MayMove tells when it has come back. Leave returns false, and the
 // stream goes on, if the receiver does not know how.
@@ -339,6 +349,7 @@ func (c *Client) Adopt(o *Outbound) {
 	}
 	o.setPresence(c.presence)
 	c.register(o)
+	c.noteEvents(o)
 	c.schedule(o)
 }
 
@@ -364,7 +375,7 @@ func (c *Client) welcomeMoves(f *wire.Welcome) {
 		instance = [16]byte(f.Instance)
 	}
 	another := c.peer.instance != [16]byte{} && c.peer.instance != instance
-	c.peer.able, c.peer.instance, c.peer.gone = able, instance, false
+	c.peer.met, c.peer.able, c.peer.instance, c.peer.gone = true, able, instance, false
 	if another {
 		c.peer.left = nil
 	}

@@ -73,7 +73,7 @@ func (s *stream) isBefore(epoch, tenure uint64) bool {
 func (s *stream) isVoidedBy(f *wire.Open) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return f.Tenure > 0 && s.tenure > 0 && s.tenure != f.Tenure || s.revoked.Load()
+	return s.tenure > 0 && f.Tenure > s.tenure || s.revoked.Load()
 }
 
 // isAfter tells whether the stream has had a later tenure than that of an Open.

@@ -225,7 +225,7 @@ func (s *Sender) sweepLocked() {
 }
 
 // MoveTo asks for a move to another Sender. It does not block: what was never sent moves at once, else the present
-// receiver is asked first, unless it is gone or silent. A later call replaces an earlier one; with the Sender that has the
+// receiver is asked first, unless it is gone or silent. Nothing moves from TLS to plaintext. A later call replaces an earlier one; with the Sender that has the
 // stream, it stays.
 func (st *Stream) MoveTo(to *Sender) {
 	from := st.lock()
@@ -236,7 +236,7 @@ func (st *Stream) MoveTo(to *Sender) {
 		from.kick()
 		return
 	}
-	if st.out.Err() != nil || from.cfg.Mover == nil || from.closed {
+	if st.out.Err() != nil || from.cfg.Mover == nil || from.closed || from.cfg.TLS != nil && to.cfg.TLS == nil {
 		from.mu.Unlock()
 		return
 	}

@@ -1,0 +1,265 @@
+package buffstreams
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
+	"github.com/buffstreams/watermill-buffstreams/internal/hook"
+	"github.com/buffstreams/watermill-buffstreams/route"
+	"github.com/buffstreams/watermill-buffstreams/store"
+)
+
+// With an outbox that is a store.Placer, the messages of a route belong to the topic, and to one of its slots: the address is
+// chosen when they are sent, made durable before the first of them goes there, and chosen again when it takes nothing or the
+// slot belongs to another. A policy without slots has outboxSlots of them, so that its addresses share the load.
+const outboxSlots = 16
+
+// placer returns what remembers where an outbox's streams are; nil: nothing does.
+func placerOf(o store.Outbox) store.Placer {
+	if g, ok := o.(*guardedOutbox); ok {
+		if user, ok := g.user.(store.Placer); ok {
+			return guardedPlacer{user}
+		}
+	}
+	return nil
+}
+
+// guardedPlacer is a Placer of the user's, such that a panic is an error.
+type guardedPlacer struct{ user store.Placer }
+
+func (g guardedPlacer) Place(k store.Key) (place store.Place) {
+	_ = hook.Call(nameOutbox, func() error { place = g.user.Place(k); return nil }) // the stream begins anywhere then
+	return place
+}
+
+func (g guardedPlacer) SetPlace(ctx context.Context, k store.Key, p store.Place) error {
+	return hook.Call(nameOutbox, func() error { return g.user.SetPlace(ctx, k, p) })
+}
+
+// splitByTopic divides messages by their slots; nil if they belong to addresses.
+func (p *Publisher) splitByTopic(g *group, messages []*message.Message) (parts []part) {
+	if p.relay == nil || p.relay.placer == nil || len(g.targets) == 1 && !g.dynamic {
+		return nil
+	}
+	at := map[int]int{} // index of the part of a slot
+	for i, msg := range messages {
+		slot := g.outboxSlot(msg)
+		n, ok := at[slot]
+		if !ok {
+			n = len(parts)
+			at[slot] = n
+			topic, name := g.targets[0].topic, g.targets[0].name
+			t := &target{topic: topic, name: name, peer: store.TopicKey(topic, name, g.index, slot).Destination}
+			parts = append(parts, part{target: t, slot: -1})
+		}
+		parts[n].add(i, msg)
+	}
+	return parts
+}
+
+// outboxSlot returns the slot that a message belongs to.
+func (g *group) outboxSlot(msg *message.Message) int {
+	switch {
+	case g.policy == route.Failover:
+		return -1
+	case g.policy == route.Hash && msg != nil && msg.Metadata.Get(g.hashKey) != "":
+		return route.Slot(msg.Metadata.Get(g.hashKey))
+	}
+	const spread = route.Slots / outboxSlots
+	return int(g.turn.Add(1)%outboxSlots) * spread
+}
+
+// placeOf returns the address where a slot's messages should go now; nil: none is ready.
+func (g *group) placeOf(slot int) *target {
+	g = g.latest()
+	candidates := g.candidates(nil, time.Now())
+	if slot < 0 {
+		for i := range candidates { // it is at one address: how full the window there is does not matter
+			candidates[i].Full, candidates[i].Pending = false, 0
+		}
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.current = route.PickFailover(g.current, candidates)
+		if g.current == route.None || candidates[g.current].State != route.Ready {
+			return nil
+		}
+		return g.targets[g.current]
+	}
+	if o := g.ownersOf(candidates); o != nil {
+		return g.targets[o.of[slot]]
+	}
+	return nil
+}
+
+// groupOf returns a group of a topic's route. It waits for the Resolver as Publish does.
+func (p *Publisher) groupOf(topic string, index int) (*group, error) {
+	s, err := p.begin(topic)
+	if err != nil {
+		return nil, err
+	}
+	defer p.end(s)
+	w := &callWait{ctx: p.ctx, cancel: func() {}, closed: p.ctx}
+	if p.cfg.PublishTimeout > 0 {
+		w.deadline = time.Now().Add(p.cfg.PublishTimeout)
+	}
+	r, err := p.resolve(w, s)
+	if err != nil {
+		return nil, err
+	}
+	if index >= len(r.groups) {
+		return nil, fmt.Errorf("buffstreams: the route of %.200q has %d groups of addresses, and messages wait for number %d",
+			topic, len(r.groups), index+1)
+	}
+	return r.groups[index], nil
+}
+
+// placement is where the stream of a topic is while it is delivered.
+type placement struct {
+	*streamRelay
+	topic       string
+	index, slot int
+	addr        *address // that the stream is at; one goroutine at a time has it
+}
+
+// errNowhere is why a stream of a topic is not sent.
+var errNowhere = errors.New("no address of its route is ready")
+
+// deliverByTopic is deliverOnce for a stream that belongs to a topic.
+func (r *streamRelay) deliverByTopic(s store.Stream, topic string, index, slot int) error {
+	if r.placer == nil {
+		return errors.New("buffstreams: the outbox holds messages of a topic, and does not remember where they went")
+	}
+	if _, err := r.publisher.groupOf(topic, index); err != nil {
+		return err
+	}
+	at := &placement{streamRelay: r, topic: topic, index: index, slot: slot}
+	place, err := at.begin()
+	if err != nil {
+		return err
+	}
+	defer func() { r.manager.release(at.addr) }()
+	id, current := r.currentIdentity(s.Key.Account())
+	r.attempt = current
+	fetched, err := at.addr.sender.Fetch(sender.FetchConfig{
+		Identity: id, Stream: s.ID, Topic: s.Key.Topic, Base: s.First, Sent: s.Sent, Tenure: place.Tenure,
+		OnSettled: r.onSettled, OnRefused: r.onRefused,
+	})
+	if err != nil {
+		return err
+	}
+	moving, stop := context.WithCancel(current)
+	moved := make(chan struct{})
+	go func() { // ends with stop
+		defer close(moved)
+		at.follow(moving, fetched)
+	}()
+	err = r.serve(s, fetched)
+	stop()
+	<-moved
+	return err
+}
+
+// begin returns where the stream is, or chooses and notes it.
+func (at *placement) begin() (store.Place, error) {
+	place := at.placer.Place(at.key)
+	for place.Address == "" {
+		changed := at.manager.changes.wait()
+		if t := at.choose(); t != nil {
+			place = store.Place{Address: formatAddress(t.at), Tenure: 1}
+			if err := at.placer.SetPlace(at.ctx, at.key, place); err != nil {
+				return place, err
+			}
+			break
+		}
+		select {
+		case <-changed:
+		case <-time.After(retryPause):
+			return place, errNowhere
+		case <-at.ctx.Done():
+			return place, at.ctx.Err()
+		}
+	}
+	target, err := parseAddress(place.Address)
+	if err != nil {
+		return place, err
+	}
+	at.addr, err = at.manager.use(target)
+	return place, err
+}
+
+// choose returns where the stream should be; nil: there is nowhere better.
+func (at *placement) choose() *target {
+	g, err := at.publisher.groupOf(at.topic, at.index)
+	if err != nil {
+		return nil
+	}
+	return g.placeOf(at.slot)
+}
+
+const (
+	// lookEvery is how often it is looked where a stream should be, though no address has changed.
+	lookEvery = time.Second
+	// lookSoon is the same while it is on its way.
+	lookSoon = 20 * time.Millisecond
+)
+
+// follow moves the stream to where it should be, until ctx is done.
+func (at *placement) follow(ctx context.Context, fetched *sender.FetchedStream) {
+	leaving := false
+	for {
+		changed, wait := at.manager.changes.wait(), lookEvery
+		switch to := at.choose(); {
+		case to == nil || formatAddress(to.at) == formatAddress(at.addr.target), at.addr.target.TLS && !to.at.TLS:
+			if leaving {
+				fetched.Stay()
+			}
+			leaving = false
+		case fetched.MayMove():
+			leaving = false
+			if err := at.move(ctx, fetched, to); err != nil && ctx.Err() == nil {
+				at.logger.Error("Messages of an outbox cannot move to another address", err, at.fields())
+			}
+		default:
+			if leaving = fetched.Leave(); leaving {
+				wait = lookSoon
+			}
+		}
+		select {
+		case <-changed:
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// move notes the new place, and moves the stream there.
+func (at *placement) move(ctx context.Context, fetched *sender.FetchedStream, to *target) error {
+	next, err := at.manager.use(to.at)
+	if err != nil {
+		return err
+	}
+	place := store.Place{Address: formatAddress(to.at), Tenure: fetched.NextTenure()}
+	if err := at.placer.SetPlace(ctx, at.key, place); err != nil {
+		at.manager.release(next)
+		return err
+	}
+	from := at.addr
+	repeats, ok := fetched.MoveTo(next.sender)
+	if !ok {
+		at.manager.release(next)
+		return nil // it is tried again
+	}
+	at.addr = next
+	at.manager.release(from)
+	at.logger.Info("Messages of an outbox move to another address", at.fields().Add(watermill.LogFields{
+		"from": from.target.Address, "to": place.Address, "tenure": place.Tenure, "can_come_twice": repeats,
+	}))
+	return nil
+}
