@@ -78,11 +78,8 @@ func (g *group) outboxSlot(msg *message.Message) int {
 // placeOf returns the address where a slot's messages should go now; nil: none is ready.
 func (g *group) placeOf(slot int) *target {
 	g = g.latest()
-	candidates := g.candidates(nil, time.Now())
+	candidates := g.candidates(time.Now())
 	if slot < 0 {
-		for i := range candidates { // it is at one address: how full the window there is does not matter
-			candidates[i].Full, candidates[i].Pending = false, 0
-		}
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		g.current = route.PickFailover(g.current, candidates)

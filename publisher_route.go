@@ -174,8 +174,8 @@ var errNoneReady = errors.New("no address of the route is ready")
 func (p *Publisher) split(w *callWait, g *group, messages []*message.Message) (one part, more []part, err error) {
 	for {
 		g = g.latest()
-		if parts := p.splitByTopic(g, messages); parts != nil && p.attach(g, parts) {
-			return parts, nil
+		if parts := p.splitByTopic(g, messages); parts != nil && p.attachAll(g, &one, parts) {
+			return one, parts, nil
 		}
 		if len(g.targets) == 1 && !g.dynamic { // there is no choice, ever: the messages wait in its window
 			one = part{target: g.targets[0], slot: -1, messages: messages}
