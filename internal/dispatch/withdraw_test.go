@@ -1,0 +1,117 @@
+package dispatch
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// revocable is a source that can be revoked. It notes what comes back.
+type revocable struct {
+	*source
+	gone              bool
+	returned, handled []uint64 // handled: by some group
+}
+
+func (r *revocable) Revoked() bool { return r.gone }
+
+func (r *revocable) Returned(first, last uint64, handled bool) {
+	for seq := first; seq <= last; seq++ {
+		if handled {
+			r.handled = append(r.handled, seq)
+		} else {
+			r.returned = append(r.returned, seq)
+		}
+	}
+}
+
+func (r *revocable) revoke(topic *Topic) {
+	r.gone = true
+	topic.Withdraw(r)
+}
+
+func TestWithdraw_WhatNoMemberHasComesBack(t *testing.T) {
+	topic, plain := newTestTopic()
+	r := &revocable{source: newSource()}
+	m := topic.Join("g", quiet)
+	feed(t, topic, r, 1, 3)
+	feed(t, topic, plain, 1, 2)
+	feed(t, topic, r, 4, 6)
+	first, second := take(t, m, 1), take(t, m, 2)
+	r.revoke(topic)
+	require.Equal(t, seqRange(3, 6), r.returned)
+	require.True(t, m.Recalled())
+	require.False(t, m.Recalled())
+	require.Equal(t, 2, topic.Backlog("g"))
+
+	m.Return(second) // it is not offered once more
+	require.Equal(t, []uint64{3, 4, 5, 6, 2}, r.returned)
+	m.Settle(first)
+	require.Equal(t, []uint64{1}, r.reported())
+	m.Settle(take(t, m, 1))
+	m.Settle(take(t, m, 2))
+	takeNone(t, m)
+	require.Equal(t, []uint64{1, 2}, plain.reported())
+	requireFull(t, topic)
+	feed(t, topic, plain, 3, 3)
+	m.Settle(take(t, m, 3))
+	requireFull(t, topic)
+}
+
+func TestWithdraw_WhatAnotherGroupHasHandledIsToldApart(t *testing.T) {
+	topic, _ := newTestTopic()
+	r := &revocable{source: newSource()}
+	fast, slow := topic.Join("fast", quiet), topic.Join("slow", quiet)
+	feed(t, topic, r, 1, 4)
+	fast.Settle(take(t, fast, 1))
+	fast.Settle(take(t, fast, 2))
+	slow.Settle(take(t, slow, 1))
+	late := take(t, fast, 3)
+	r.revoke(topic)
+	require.Equal(t, []uint64{1}, r.reported())
+	require.Equal(t, []uint64{4}, r.returned)
+	require.Equal(t, []uint64{2}, r.handled)
+	fast.Settle(late)
+	require.Equal(t, []uint64{2, 3}, r.handled)
+	requireFull(t, topic)
+}
+
+func TestWithdraw_KeysGoOn(t *testing.T) {
+	topic, plain := newTestTopic()
+	r := &revocable{source: newSource()}
+	m := topic.Join("g", quiet)
+	feed(t, topic, r, 1, 2)
+	feed(t, topic, plain, 1, 1)
+	held, _, ok := m.TakeToClaim()
+	require.True(t, ok)
+	require.True(t, m.Claim(&held, "k"))
+	for range 2 { // they wait for the key
+		d, _, ok := m.TakeToClaim()
+		require.True(t, ok)
+		require.False(t, m.Claim(&d, "k"))
+	}
+	m.Return(held) // it keeps its key
+	r.revoke(topic)
+	require.Equal(t, seqRange(1, 2), r.returned)
+	d, _, ok := m.TakeToClaim()
+	require.True(t, ok)
+	require.EqualValues(t, 1, seqOf(d))
+	require.True(t, d.HasKey())
+	m.Settle(d)
+	require.Equal(t, []uint64{1}, plain.reported())
+	requireFull(t, topic)
+}
+
+func TestGroupsDigest(t *testing.T) {
+	empty, _ := newTestTopic()
+	require.Zero(t, empty.GroupsDigest())
+	empty.Join("", quiet)
+	require.Zero(t, empty.GroupsDigest())
+	one, _ := newTestTopic("a", "b")
+	two, _ := newTestTopic("b")
+	two.Join("a", quiet)
+	require.NotZero(t, one.GroupsDigest())
+	require.Equal(t, one.GroupsDigest(), two.GroupsDigest())
+	two.Join("c", quiet)
+	require.NotEqual(t, one.GroupsDigest(), two.GroupsDigest())
+}

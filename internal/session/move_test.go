@@ -1,0 +1,96 @@
+package session
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
+)
+
+// mover returns a Client that has opened a stream and sent n messages of it, and the stream.
+func mover(t *testing.T, n int) (*pair, *Outbound) {
+	p := newPair(t, roomy, muchRoom)
+	p.client.cfg.MoveAfter = time.Second
+	p.connect()
+	p.output()
+	require.NoError(t, p.say(&wire.Frame{Body: &wire.Frame_Welcome{Welcome: &wire.Welcome{
+		Version: 1, MaxFrame: MinFrame, MaxMessage: 1 << 20, Features: []string{FeatureMove}, Instance: make([]byte, 16),
+	}}}))
+	o := p.client.StartStream(Identity{Publisher: [16]byte{1}, Epoch: 1}, 7, "t", false)
+	var b Batch
+	for i := range n {
+		add(t, &b, content("t", uint64(i+1), 10))
+	}
+	_, _, err := p.client.Enqueue(o, &b, 0, nil)
+	require.NoError(t, err)
+	p.output()
+	require.NoError(t, p.say(&wire.Frame{Body: &wire.Frame_Opened{Opened: &wire.Opened{Handle: o.handle, Next: 1}}}))
+	require.NoError(t, p.sayAck(AckFrame{Handle: o.handle, Messages: uint64(n), Bytes: 1 << 20}))
+	p.output()
+	require.EqualValues(t, n+1, o.sent)
+	return p, o
+}
+
+func returned(o *Outbound, f *wire.Returned) *wire.Frame {
+	f.Handle = o.handle
+	return &wire.Frame{Body: &wire.Frame_Returned{Returned: f}}
+}
+
+func TestMove_MarksWhatMayHaveBeenWithAConsumer(t *testing.T) {
+	p, o := mover(t, 10)
+	require.False(t, p.client.MayMove(o))
+	require.True(t, p.client.Leave(o, p.now))
+	require.NoError(t, p.say(returned(o, &wire.Returned{Next: 9, Settled: []uint64{1, 1}, Returned: []uint64{4, 5, 7, 8}, InHand: 3})))
+	require.False(t, p.client.MayMove(o), "consumers have some")
+	require.NoError(t, p.say(returned(o, &wire.Returned{Next: 9, Settled: []uint64{2, 2}, Returned: []uint64{4, 5, 7, 8}})))
+	require.True(t, p.client.MayMove(o))
+	require.Equal(t, 2, p.client.Detach(o), "3 and 6; 9 and 10 have not arrived")
+	require.EqualValues(t, 2, o.Tenure())
+	for seq := uint64(3); seq <= 10; seq++ {
+		require.Equal(t, seq == 3 || seq == 6, o.again.Has(seq), seq)
+	}
+	n, again := o.sameKind(3, 8)
+	require.Equal(t, []any{uint64(1), true}, []any{n, again})
+	n, again = o.sameKind(4, 7)
+	require.Equal(t, []any{uint64(2), false}, []any{n, again})
+	require.Equal(t, 2, o.Repeats())
+}
+
+func TestMove_MemoryOfAMovedStreamIsNotUsedAgain(t *testing.T) {
+	p, o := mover(t, 3)
+	p.client.Disconnect()
+	p.client.Refuse()
+	require.Equal(t, 3, p.client.Detach(o))
+	to := NewClient(p.client.cfg)
+	to.Adopt(o)
+	o.settle(1, 3)
+	require.Empty(t, to.freeLater.buffers, "the other Client may still write from it")
+}
+
+func TestMove_RefusesWhatCannotBe(t *testing.T) {
+	for name, f := range map[string]*wire.Returned{
+		"next beyond what was sent":     {Next: 12},
+		"settled beyond what was sent":  {Next: 3, Settled: []uint64{11, 11}},
+		"returned beyond what was sent": {Next: 3, Returned: []uint64{10, 11}},
+		"half a pair":                   {Next: 3, Returned: []uint64{1}},
+		"a range that ends before":      {Next: 3, Settled: []uint64{3, 2}},
+	} {
+		p, o := mover(t, 10)
+		p.client.Leave(o, p.now)
+		var broken *ProtocolError
+		require.ErrorAs(t, p.say(returned(o, f)), &broken, name)
+	}
+	p, o := mover(t, 1)
+	var broken *ProtocolError
+	require.ErrorAs(t, p.say(returned(o, &wire.Returned{Next: 1})), &broken, "it was not revoked")
+}
+
+func TestMove_SilenceIsCountedInTicks(t *testing.T) {
+	p, _ := mover(t, 1)
+	require.NoError(t, p.client.Tick(p.now, late))
+	p.now = p.now.Add(time.Hour) // this side was stopped itself
+	_ = p.client.Tick(p.now, late)
+	require.False(t, p.client.Silent())
+}

@@ -1,0 +1,105 @@
+package mutants
+
+// moveSimulation finds most mistakes of moves in its first seeds.
+var moveSimulation = probe{"internal/acked/sender", "^TestMoveSimulation$", "SEEDS=300"}
+
+func movesProbe(run string) probe { return probe{"internal/acked/moves", "^" + run + "$", ""} }
+
+// moveMutants are mistakes in how streams move between receivers.
+var moveMutants = []mutant{
+	{
+		"what a gone receiver had is not marked", "internal/session/move.go",
+		"			o.repeats(lo, hi)\n", "",
+		movesProbe("TestMoves_GoneReceiver"),
+	},
+	{
+		"what was returned is marked too", "internal/session/move.go",
+		"		given.Add(returned[i], returned[i+1])\n", "",
+		movesProbe("TestMoves_RevokedStreamLosesAndRepeatsNothing"),
+	},
+	{
+		"marks end where the stream has come to", "internal/session/move.go",
+		"	if o.settled.Next() >= o.again.End() {", "	if seq >= o.again.End() {",
+		moveSimulation,
+	},
+	{
+		"a stream that stays goes on in its tenure though the answer was lost", "internal/session/move.go",
+		"	if o.asked {\n		o.lapse(nil, 0)\n	}\n", "",
+		moveSimulation,
+	},
+	{
+		"a stream is sent on while it is revoked", "internal/session/outbound.go",
+		"o.state != open || o.leaving || o.revoking || !o.skipSettled()", "o.state != open || !o.skipSettled()",
+		moveSimulation,
+	},
+	{
+		"a receiver that was silent is not told", "internal/session/move.go",
+		"		c.sendRevoke(l.handle, l, true)\n	}\n}\n\n// disconnectMoves", "	}\n}\n\n// disconnectMoves",
+		movesProbe("TestMoves_SilentReceiverThatIsMetOnAnotherConnection"),
+	},
+	{
+		"a receiver is silent without a ping", "internal/session/move.go",
+		"p.quiet >= c.cfg.MoveAfter && (p.probed || c.phase < established)", "false",
+		movesProbe("TestMoves_SilentReceiver"),
+	},
+	{
+		"another instance is the same receiver", "internal/session/move.go",
+		"		case another && o.sentTo > 0 && o.cause == nil:\n", "		case false:\n",
+		movesProbe("TestMoves_AnotherInstanceAtTheSameAddress"),
+	},
+	{
+		"a slow handler is waited for without end", "internal/session/move.go",
+		"		o.atOnce = true\n		c.sendRevoke(o.handle, o.revocation(o.tenure+1), true)\n", "",
+		movesProbe("TestMoves_RevokedStreamDoesNotWaitForASlowHandler"),
+	},
+	{
+		"memory that is written from is used again", "internal/session/retransmit.go",
+		"if o.freeLater != nil && !c.lent {", "if o.freeLater != nil {",
+		sessionProbe("TestMove_MemoryOfAMovedStreamIsNotUsedAgain"),
+	},
+	{
+		"a higher tenure resumes", "internal/acked/receiver/revoke.go",
+		"	return s.tenure > 0 && f.Tenure > s.tenure || s.revoked.Load()", "	return s.revoked.Load()",
+		receiverProbe("TestReceiver_HigherTenureBeginsAnew"),
+	},
+	{
+		"an older tenure is let in", "internal/acked/receiver/revoke.go",
+		"	return f.Tenure > 0 && s.epoch == f.Epoch && s.tenure > f.Tenure", "	return false",
+		receiverProbe("TestReceiver_HigherTenureBeginsAnew"),
+	},
+	{
+		"a revoke needs no secret", "internal/acked/receiver/revoke.go",
+		"p == nil || !p.belongsTo(&wire.Open{Secret: f.Secret}, principal)", "p == nil",
+		receiverProbe("TestReceiver_RevokeNeedsTheSecret"),
+	},
+	{
+		"what a member gives back is offered once more", "internal/dispatch/group.go",
+		"	if !g.dropped && revoked(d.run.source) {", "	if false {",
+		probe{"internal/dispatch", "^TestWithdraw_", ""},
+	},
+	{
+		"what another group has handled counts as untouched", "internal/dispatch/group.go",
+		"s.returned, s.handled, s.refusal = true, d.run.isHandled(int(d.index)), nil", "s.returned, s.refusal = true, nil",
+		probe{"internal/dispatch", "^TestWithdraw_", ""},
+	},
+	{
+		"withdrawn messages keep their key", "internal/dispatch/withdraw.go",
+		"	g.releaseKey(d.key)\n	g.unsettled", "	g.unsettled",
+		probe{"internal/dispatch", "^TestWithdraw_", ""},
+	},
+	{
+		"an outbox begins anywhere after a restart", "outbox_place.go",
+		"	place := at.placer.Place(at.key)\n", "	place := store.Place{}\n",
+		testsProbe("TestOutboxPlace_RestartBeginsWhereItWas"),
+	},
+	{
+		"places are not durable", "storage/outbox/places.go",
+		"	err := o.meta.set(keyPlaces, b)\n", "	var err error\n	_ = b\n",
+		probe{"storage/outbox", "^TestPlaces_SurviveAReopen$", ""},
+	},
+	{
+		"each slot has a quota of its own", "store/place.go",
+		"		return topicPrefix + topic\n", "		_ = topic\n		return k.Destination\n",
+		probe{"storage/outbox", "^TestPlaces_QuotaIsPerTopic$", ""},
+	},
+}

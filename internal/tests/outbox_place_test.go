@@ -1,0 +1,100 @@
+package tests
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/stretchr/testify/require"
+
+	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/route"
+	"github.com/buffstreams/watermill-buffstreams/storage/outbox"
+	"github.com/buffstreams/watermill-buffstreams/store"
+)
+
+// placed is a publisher of "orders" on an outbox, with a route by Failover.
+func placed(t *testing.T, dir string, addresses ...string) (*buffstreams.Publisher, *outbox.Outbox) {
+	ob, err := outbox.Open(outbox.Config{Dir: dir})
+	require.NoError(t, err)
+	r := route.Route{Policy: route.Failover, Groups: nil, Addresses: addresses}
+	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+		Resolver: route.Static{"orders": r}, Outbox: ob, CloseTimeout: time.Second,
+	}, nil)
+	require.NoError(t, err)
+	return pub, ob
+}
+
+// handing subscribes to "orders" at an address with one message in hand at a time.
+func handing(t *testing.T, address string) <-chan *message.Message {
+	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{ListenAddress: address, ConsumerGroup: "g", CloseTimeout: time.Second}, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = sub.Close() })
+	messages, err := sub.Subscribe(context.Background(), "orders")
+	require.NoError(t, err)
+	return messages
+}
+
+// A restart begins where messages were sent, and takes them back from there: nothing comes twice.
+func TestOutboxPlace_RestartBeginsWhereItWas(t *testing.T) {
+	dir, a, b := t.TempDir(), freeAddress(t), freeAddress(t)
+	atA, atB := handing(t, a), handing(t, b)
+	pub, ob := placed(t, dir, a, b)
+	for i := range 5 {
+		require.NoError(t, pub.Publish("orders", message.NewMessage(fmt.Sprint(i), []byte("x"))))
+	}
+	inHand := receive(t, atA)
+	require.Equal(t, "0", inHand.UUID)
+	key := store.TopicKey("orders", "orders", 0, -1)
+	require.Equal(t, store.Place{Address: a, Tenure: 1}, ob.Place(key))
+	require.NoError(t, pub.Close())
+	require.NoError(t, ob.Close())
+
+	pub, ob = placed(t, dir, b, a) // now it would begin at b
+	defer func() {
+		require.NoError(t, pub.Close())
+		require.NoError(t, ob.Close())
+	}()
+	select {
+	case m := <-atB:
+		require.Fail(t, "b gets something while a handler at a has the first", m.UUID)
+	case <-time.After(300 * time.Millisecond):
+	}
+	inHand.Ack()
+	for i := 1; i < 5; i++ {
+		m := receive(t, atB)
+		require.Equal(t, fmt.Sprint(i), m.UUID)
+		d, _ := buffstreams.DeliveryFromContext(m.Context())
+		require.False(t, d.MaybeDuplicate)
+		require.EqualValues(t, 2, d.Tenure)
+		m.Ack()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	require.NoError(t, pub.Drain(ctx))
+	require.Equal(t, store.Place{Address: b, Tenure: 2}, ob.Place(key))
+	require.Empty(t, atA)
+}
+
+// Addresses that left the route strand nothing: the messages go to those that are in it.
+func TestOutboxPlace_AnAddressThatLeftTheRoute(t *testing.T) {
+	dir, a, b := t.TempDir(), freeAddress(t), freeAddress(t)
+	pub, ob := placed(t, dir, a, b)
+	atA := handing(t, a)
+	for i := range 5 {
+		require.NoError(t, pub.Publish("orders", message.NewMessage(fmt.Sprint(i), []byte("x"))))
+	}
+	receive(t, atA).Ack()
+	require.NoError(t, pub.Close())
+	require.NoError(t, ob.Close())
+
+	got := counting(t, b)
+	pub, ob = placed(t, dir, b, freeAddress(t))
+	defer func() {
+		require.NoError(t, pub.Close())
+		require.NoError(t, ob.Close())
+	}()
+	require.Eventually(t, func() bool { return got.Load() >= 3 }, patience, time.Millisecond)
+}
