@@ -39,7 +39,9 @@ A message that the destination refuses for good, or that is larger than --max-me
 source; without that the command ends with 1, and the message stays at the source.
 
 --listen ADDR serves /readyz (200 while both engines answer and the destination confirms, else 503 and why), /healthz, and
-/progress (JSON). An end by a signal takes no new messages, delivers those in hand for up to --drain-timeout, and returns 0.`
+/progress (JSON). An end by a signal takes no new messages, delivers those in hand for up to --drain-timeout, and returns 0.
+
+Exit codes: 0 ended by a signal; 1 failed, or messages in hand were not delivered.`
 
 type bridgeFlags struct {
 	config       bridge.Config
@@ -54,8 +56,9 @@ func newBridge() *cobra.Command {
 	var f bridgeFlags
 	cmd := &cobra.Command{
 		Use: "bridge --from URL --to URL --topic NAME[=NAME]...", Short: "Carry messages between two engines", Long: bridgeHelp,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context(), os.Stderr) },
+		Args:    cobra.NoArgs,
+		Example: `  buffstreams bridge --from 'tcp://:5031?group=bridge' --to nats://127.0.0.1:4222 --topic orders --listen 127.0.0.1:8080`,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context(), os.Stderr) },
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.config.From, "from", "", "URL of the source")
@@ -110,7 +113,7 @@ func (f *bridgeFlags) run(ctx context.Context, warn io.Writer) error {
 		server := &http.Server{Handler: bridgeHandler(b), ReadHeaderTimeout: 5 * time.Second}
 		go func() { _ = server.Serve(listener) }() // ends with Close
 		defer func() { _ = server.Close() }()
-		fmt.Fprintf(warn, "serving /readyz at http://%s\n", listener.Addr())
+		_, _ = fmt.Fprintf(warn, "serving /readyz at http://%s\n", listener.Addr())
 	}
 	stop := make(chan struct{})
 	stopped := make(chan struct{})
@@ -121,7 +124,7 @@ func (f *bridgeFlags) run(ctx context.Context, warn io.Writer) error {
 	err = b.Run(ctx)
 	close(stop)
 	<-stopped
-	fmt.Fprintln(warn, progressLine(b.Stats()))
+	_, _ = fmt.Fprintln(warn, progressLine(b.Stats()))
 	return err
 }
 
@@ -143,7 +146,7 @@ func (f *bridgeFlags) report(b *bridge.Bridge, warn io.Writer, stop <-chan struc
 				line += ": not ready: " + oneLine(err)
 			}
 			cancel()
-			fmt.Fprintln(warn, line)
+			_, _ = fmt.Fprintln(warn, line)
 			last = now
 		case <-stop:
 			return

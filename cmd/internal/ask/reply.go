@@ -147,7 +147,7 @@ func (r *replier) answer(ctx context.Context, m *message.Message) {
 const maxComplaint = 500
 
 // TokenVariable is the environment variable that can have this command's token. Programs do not get it.
-const TokenVariable = "BUFFSTREAMS_TOKEN"
+const TokenVariable = "BUFFSTREAMS_TOKEN" //nolint:gosec // the name, not the token
 
 // Program runs a program, without a shell, for each request: the payload is its input, and its output the reply.
 func Program(name string, args ...string) Responder {
