@@ -15,6 +15,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill"
+
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
@@ -42,6 +44,9 @@ type Config struct {
 	Token string
 	// Insecure serves everything to everybody, also from other machines. It is for a network that has protection of its own.
 	Insecure bool
+	// Logger gets what ListenAndServe has to say of clients, such as TLS handshakes that failed, at its debug level. Nil means
+	// watermill.NopLogger.
+	Logger watermill.LoggerAdapter
 	// StuckAfter is how old the oldest unsettled message of an address, group or outbox may be before it is shown as stuck;
 	// 0 means DefaultStuckAfter.
 	StuckAfter time.Duration
@@ -101,6 +106,9 @@ func New(cfg Config) (*Monitor, error) {
 	}
 	if cfg.Title == "" {
 		cfg.Title = "BuffStreams"
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = watermill.NopLogger{}
 	}
 	if cfg.StuckAfter == 0 {
 		cfg.StuckAfter = DefaultStuckAfter

@@ -4,10 +4,14 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"log" //nolint:depguard // http.Server takes no other logger
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
 )
 
 // InsecureAddressError refuses to serve at an address that other machines can reach, without a token or client
@@ -52,6 +56,7 @@ func (m *Monitor) ListenAndServe(ctx context.Context, address string, tlsConfig 
 	}
 	server := &http.Server{
 		Handler: m, ReadHeaderTimeout: headerTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		ErrorLog: log.New(debugWriter{m.cfg.Logger}, "", 0),
 	}
 	ended := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
@@ -71,6 +76,14 @@ func (m *Monitor) ListenAndServe(ctx context.Context, address string, tlsConfig 
 		return nil
 	}
 	return err
+}
+
+// debugWriter hands the lines of package net/http to a logger.
+type debugWriter struct{ logger watermill.LoggerAdapter }
+
+func (w debugWriter) Write(line []byte) (int, error) {
+	w.logger.Debug("Monitor: "+strings.TrimSpace(string(line)), nil)
+	return len(line), nil
 }
 
 func (m *Monitor) checkAddress(address string, tlsConfig *tls.Config) error {
