@@ -268,7 +268,8 @@ func TestStats_TenThousandTopics(t *testing.T) {
 	require.Eventually(t, func() bool { return getStats(t, m, "?limit=100").LeftOff["topics"] == 9_901 }, limit, 10*time.Millisecond)
 	begin := time.Now()
 	answer := get(m, "/stats?limit=100")
-	require.Less(t, time.Since(begin), time.Second)
+	t.Logf("the page's statistics took %v", time.Since(begin).Round(time.Millisecond))
+	require.Less(t, time.Since(begin), limit, "a loose bound, as the machine may be busy: it is some 30 ms")
 	require.Less(t, answer.Body.Len(), 200_000)
 	require.Less(t, get(m, "/stats").Body.Len(), 20_000_000)
 }
