@@ -125,8 +125,12 @@ func (s *subscriptions) drained() bool {
 // drained reports whether no subscription that was cancelled may have something to do yet: while the Manager closes, its senders
 // leave, and what they kept is to be handled.
 func (m *Manager) drained() bool {
+	return !m.isClosed() && m.subscriptions.drained()
+}
+
+// isClosed reports whether Close has begun.
+func (m *Manager) isClosed() bool {
 	m.mu.Lock()
-	closing := m.closed
-	m.mu.Unlock()
-	return !closing && m.subscriptions.drained()
+	defer m.mu.Unlock()
+	return m.closed
 }

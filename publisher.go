@@ -139,8 +139,8 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 }
 
 // Drain waits until every message published so far is settled: handled by every group, or given to OnFailure. With an Outbox
-// it waits for all that the Outbox holds. On the plain wire it is Flush. The only error is that ctx is done first, with the
-// reason why it takes so long where that is known.
+// it waits for all that the Outbox holds. On the plain wire it is Flush. The only errors are that ctx is done first, with the
+// reason why it takes so long where that is known, and that the Publisher or its Manager is closed meanwhile.
 func (p *Publisher) Drain(ctx context.Context) error {
 	switch {
 	case p.plain != nil:
@@ -150,6 +150,12 @@ func (p *Publisher) Drain(ctx context.Context) error {
 	}
 	if err := p.awaitAll(ctx, stream.Drain); err != nil {
 		return err
+	}
+	switch { // what is left is with its receivers, or in the error of Close
+	case p.closed.Load():
+		return ErrPublisherClosed
+	case p.manager.isClosed():
+		return ErrManagerClosed
 	}
 	p.reportRefused()
 	return p.failures.await(ctx, "PublisherConfig.OnFailure")

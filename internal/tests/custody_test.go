@@ -152,6 +152,21 @@ func TestPublisher_DrainWaitsUntilHandled(t *testing.T) {
 	require.NoError(t, requireResult(t, drained))
 }
 
+// TestPublisher_DrainIsNotNilForWhatACloseLeft with its receiver, which has not handled it.
+func TestPublisher_DrainIsNotNilForWhatACloseLeft(t *testing.T) {
+	h := newHouse(t, buffstreams.ManagerConfig{})
+	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
+	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{}, nil)
+	require.NoError(t, err)
+	require.NoError(t, pub.Publish(h.topic("a"), newMessages(2)...))
+	receive(t, messages).Ack()
+	drained := later(func() error { return pub.Drain(context.Background()) })
+	require.NoError(t, pub.Close(), "everything is received")
+	require.Error(t, requireResult(t, drained))
+	require.ErrorIs(t, pub.Drain(context.Background()), buffstreams.ErrPublisherClosed)
+	receiveAcked(t, messages, 1)
+}
+
 // TestManager_ClosesSideBySide: every Close waits for the same end and says the same.
 func TestManager_ClosesSideBySide(t *testing.T) {
 	m, err := buffstreams.NewManager(buffstreams.ManagerConfig{CloseTimeout: 50 * time.Millisecond})
