@@ -123,7 +123,7 @@ test_release: ## a release, installed and used from its module proxy
 	go test -count=1 -v ./internal/tests/release
 
 test_clients: ## the clients in other languages beside this library and each other; SPEED=200000 measures them
-	go test -count=1 -v -timeout 10m ./internal/tests/clients
+	SPEED=$(SPEED) go test -count=1 -v -timeout 10m ./internal/tests/clients
 
 demo: ## the main job, on the Go sources
 	go run ./cmd/buffstreams demo

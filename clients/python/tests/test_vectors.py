@@ -43,7 +43,7 @@ class Peer:
                 self.settled.update(range(first, last + 1))
             self.at = f.next
             if f.kind == "Publish":
-                return f"Publish {'gap ' * (f.flags & 1)}{f.first} {f.first + len(f.messages) - 1}"
+                return f"Publish {'gap ' * (f.flags & 1)}{'again ' * (f.flags >> 2 & 1)}{f.first} {f.first + len(f.messages) - 1}"
             if f.kind not in self.passes:
                 return f"{f.kind} {wire.CODES[f.code]}".rstrip()
 
@@ -58,7 +58,7 @@ class Peer:
             if want.startswith("Opened next") and got == "Opened":
                 got = f"Opened next {self.at}"
             if words[0] == "Publish" and got.split()[:-1] == words[:-1] and int(got.split()[-1]) < int(words[-1]):
-                want = f"Publish {int(got.split()[-1]) + 1} {words[-1]}"
+                want = f"Publish {'again ' * ('again' in words)}{int(got.split()[-1]) + 1} {words[-1]}"
                 continue
             assert got == want, f"{got}, where {want} was expected"
             return

@@ -222,6 +222,11 @@ class Stream {
     return [...this.unsettled.values()].filter((d) => d instanceof Delivery);
   }
 
+  holds(): boolean {
+    for (const d of this.unsettled.values()) if (d instanceof Delivery) return true;
+    return false;
+  }
+
   /** Begins a new tenure with what is settled alone: the stream has been elsewhere. */
   restart(): void {
     const pairs = this.ranges();
@@ -545,9 +550,9 @@ export class Listener {
     const known = this.publishers.get(publisher);
     const s = known?.streams.get(key);
     if (!known || !s) return;
-    if (s.held().length) {
+    if (s.holds()) {
       const changed = s.changed;
-      s.changed = () => (s.conn ? changed() : s.held().length || this.forget(publisher, key));
+      s.changed = () => (s.conn ? changed() : s.holds() || this.forget(publisher, key));
       return;
     }
     s.detach();
@@ -638,7 +643,7 @@ export class Listener {
     this.dirty.clear();
     for (const s of streams) {
       s.conn?.send(s.ack());
-      if (s.conn && s.awaited && !s.held().length) s.conn.send(s.revoke(false));
+      if (s.conn && s.awaited && !s.holds()) s.conn.send(s.revoke(false));
     }
   }
 

@@ -4,7 +4,7 @@ import { randomBytes, randomUUID } from "node:crypto";
 import { connect as connectTCP, isIP, type Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { connect as connectTLS, type ConnectionOptions } from "node:tls";
-import { Code, Connection, codeName, encodeMessage, Fault, type Frame, frame, GAP, LEAST_FRAME, PROMPT, varint } from "./wire.ts";
+import { AGAIN, Code, Connection, codeName, encodeMessage, Fault, type Frame, frame, GAP, LEAST_FRAME, PROMPT, varint } from "./wire.ts";
 
 const BATCH_BYTES = 65_000;
 const BATCH_MESSAGES = 1024;
@@ -75,6 +75,7 @@ interface Entry {
   chunk: Buffer;
   call: Call;
   received: boolean;
+  again: boolean; // an earlier instance of the receiver may have given it to a consumer
 }
 
 /** A stream. Its number is its handle too, as it is opened once on a connection. */
@@ -85,6 +86,7 @@ class Stream {
   sent = 0;
   received = 0;
   room: (() => void)[] = [];
+  tenure = 1;
   retry = 0;
   delay = 1000;
   touched = Date.now();
@@ -161,6 +163,8 @@ export class Publisher {
   private numbers = 0;
   private conn?: Connection;
   private draining = false;
+  private moves = false;
+  private instance = Buffer.alloc(0); // of the receiver
   private closed = false;
   private stopped = false;
   private running = false;
@@ -234,7 +238,7 @@ export class Publisher {
     const s = this.stream(topic);
     const { window = 16_384, windowBytes = 16 << 20 } = this.options;
     if (s.unsettled.size >= window || (s.unsettled.size && s.bytes + chunk.length > windowBytes)) return false;
-    s.unsettled.set(++s.last, { message, chunk, call, received: false });
+    s.unsettled.set(++s.last, { message, chunk, call, received: false, again: false });
     s.bytes += chunk.length;
     s.touched = Date.now();
     this.kick(s);
@@ -298,10 +302,11 @@ export class Publisher {
           conn.peerFrame = f.max_frame;
           conn.onFrame = (f) => this.onFrame(conn, f);
           conn.onWritable = () => this.kickAll();
+          this.meet(f.features.includes("move") ? f.instance : Buffer.alloc(0));
           resolve();
         };
         socket.once(this.options.tls ? "secureConnect" : "connect", () =>
-          conn.send(frame("Hello", { version: 1, max_frame: 1 << 20, token: this.options.token ?? Buffer.alloc(0), agent: "buffstreams-typescript" })));
+          conn.send(frame("Hello", { version: 1, max_frame: 1 << 20, token: this.options.token ?? Buffer.alloc(0), agent: "buffstreams-typescript", features: ["move"] })));
       });
     } catch (error) {
       socket.destroy();
@@ -310,6 +315,18 @@ export class Publisher {
       clearTimeout(timer);
     }
     return conn;
+  }
+
+  /** Begins a new tenure of each stream where the receiver is another process than before: it has nothing of them. */
+  private meet(instance: Buffer): void {
+    this.moves = instance.length > 0;
+    if (this.moves && this.instance.length && !instance.equals(this.instance)) {
+      for (const s of this.streams.values()) {
+        s.tenure++;
+        for (const [sequence, entry] of s.unsettled) entry.again ||= sequence <= s.sent;
+      }
+    }
+    if (this.moves) this.instance = Buffer.from(instance);
   }
 
   private onFrame(conn: Connection, f: Frame): void {
@@ -431,6 +448,7 @@ export class Publisher {
         conn.send(frame("Open", {
           handle: s.handle, publisher: this.identity, epoch: 1, secret: this.secret, stream: s.handle, topic: s.topic, base: s.base(),
           want_messages: s.unsettled.size, want_bytes: s.bytes, least_bytes: s.unsettled.get(s.base())!.chunk.length,
+          tenure: this.moves ? s.tenure : 0,
         }));
       }
     }
@@ -442,6 +460,7 @@ export class Publisher {
       const chunks: Buffer[] = [];
       let first = 0;
       let size = 0;
+      let again = false;
       while (s.cursor <= s.last && chunks.length < BATCH_MESSAGES) {
         const entry = s.unsettled.get(s.cursor);
         const n = entry?.chunk.length ?? 0;
@@ -452,8 +471,10 @@ export class Publisher {
           s.cursor++;
           continue;
         }
+        if (chunks.length && entry.again !== again) break;
         if (s.used >= s.limit || s.usedBytes + n > s.limitBytes || (chunks.length && size + n > BATCH_BYTES)) break;
         first ||= s.cursor;
+        again = entry.again;
         chunks.push(entry.chunk);
         size += n;
         s.cursor++;
@@ -461,7 +482,7 @@ export class Publisher {
         s.usedBytes += n;
       }
       if (!chunks.length) break;
-      const flags = PROMPT | (first !== s.at ? GAP : 0);
+      const flags = PROMPT | (first !== s.at ? GAP : 0) | (again && this.moves ? AGAIN : 0);
       s.at = s.cursor;
       s.sent = Math.max(s.sent, s.cursor - 1);
       s.touched = Date.now();

@@ -65,7 +65,7 @@ class Peer {
       this.credit ||= f.kind === "Ack" && f.credit_messages > 0;
       for (let i = 0; i < f.settled.length; i += 2) for (let n = f.settled[i]!; n <= f.settled[i + 1]!; n++) this.settled.add(n);
       this.at = f.next;
-      if (f.kind === "Publish") return `Publish ${f.flags & wire.GAP ? "gap " : ""}${f.first} ${f.first + f.messages.length - 1}`;
+      if (f.kind === "Publish") return `Publish ${f.flags & wire.GAP ? "gap " : ""}${f.flags & wire.AGAIN ? "again " : ""}${f.first} ${f.first + f.messages.length - 1}`;
       if (!["Want", "Release", "Ping"].includes(f.kind)) return f.kind + code(f.code);
     }
   }
@@ -80,7 +80,7 @@ class Peer {
       const [wanted, came] = [want.split(" "), got.split(" ")];
       const [last, end] = [Number(came.pop()), Number(wanted.pop())];
       if (wanted[0] === "Publish" && came.join(" ") === wanted.join(" ") && last < end) {
-        want = `Publish ${last + 1} ${end}`;
+        want = `Publish ${wanted.includes("again") ? "again " : ""}${last + 1} ${end}`;
         continue;
       }
       assert.equal(got, want);

@@ -26,7 +26,7 @@ var mutants = []struct{ name, file, old, new string }{
 	{"an older epoch comes back", "listener.py", " or f.epoch < p.epoch", ""},
 	{"any secret will do", "listener.py", "not hmac.compare_digest(p.secret, f.secret) or ", ""},
 	{"a Release forgets nothing", "listener.py", "                del peer.handles[f.handle]\n                self._forget(publisher, key)", "                del peer.handles[f.handle]"},
-	{"what is settled is forgotten", "listener.py", "s.base, s.next = max(s.base, f.base), max(s.next, f.base)", "s.base, s.next = max(s.base, f.base), f.base"},
+	{"what is settled is forgotten", "listener.py", "max(s.base, f.base), max(s.next, f.base), f.tenure", "max(s.base, f.base), f.base, f.tenure"},
 	{"checksums do not count", "wire.py", "raise Fault(0, \"wrong checksum\")", "pass"},
 	{"what stands beside a body is skipped", "wire.py", "if at + length != len(payload):", "if False:"},
 }

@@ -147,6 +147,9 @@ class _Stream:
     def held(self) -> list[Delivery]:
         return [d for d in self.unsettled.values() if isinstance(d, Delivery)]
 
+    def holds(self) -> bool:
+        return any(isinstance(d, Delivery) for d in self.unsettled.values())
+
     def restart(self) -> None:
         """Begins a new tenure with what is settled alone: the stream has been elsewhere."""
         pairs = self.ranges()
@@ -443,8 +446,8 @@ class Listener:
     def _forget(self, publisher: bytes, key: tuple[int, str]) -> None:
         """Forgets a stream, and its publisher with the last; one that holds messages goes with the last of them."""
         s = self._publishers[publisher].streams[key]
-        if s.held():
-            s.dirty = lambda s: None if s.held() or s.conn else self._forget(publisher, key)
+        if s.holds():
+            s.dirty = lambda s: None if s.conn or s.holds() else self._forget(publisher, key)
             return
         s.detach()
         del self._publishers[publisher].streams[key]
@@ -528,7 +531,7 @@ class Listener:
         for s in streams:
             if s.conn and not s.conn.transport.is_closing():
                 s.conn.send(s.ack())
-                if s.awaited and not s.held():
+                if s.awaited and not s.holds():
                     s.conn.send(s.revoke(False))
 
     async def _tick(self) -> None:

@@ -64,6 +64,7 @@ class _Entry:
     chunk: bytes
     call: _Call
     received: bool = False
+    again: bool = False  # an earlier instance of the receiver may have given it to a consumer
 
 
 class _Stream:
@@ -73,7 +74,7 @@ class _Stream:
         self.topic, self.handle = topic, handle
         self.unsettled: dict[int, _Entry] = {}
         self.bytes = self.last = self.sent = self.received = 0  # sequences: of the last message, sent ever, received ever
-        self.room = asyncio.Event()
+        self.room, self.tenure = asyncio.Event(), 1
         self.retry, self.delay, self.touched = 0.0, 1.0, time.monotonic()
         self.detach()
 
@@ -133,7 +134,8 @@ class Publisher:
         self._handles: dict[int, _Stream | None] = {}  # of the connection; None: given up, its credit is returned
         self._numbers = 0
         self._conn: Connection | None = None
-        self._draining = self._closed = False
+        self._draining = self._closed = self._moves = False
+        self._instance = b""  # of the receiver
         self._dirty: dict[str, _Stream] = {}
         self._work = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -231,6 +233,7 @@ class Publisher:
             else:
                 conn.on_frame, conn.max_message, conn.peer_frame = self._on_frame, frame.max_message, frame.max_frame
                 conn.on_writable = self._kick_all
+                self._meet(frame.instance if "move" in frame.features else b"")
                 welcome.set_result(frame)
 
         def lost(conn: Connection) -> None:
@@ -247,12 +250,22 @@ class Publisher:
             host, _, port = self.address.rpartition(":")
             await loop.create_connection(lambda: conn, host.strip("[]"), int(port), ssl=self.tls)
         try:
-            conn.send(Frame("Hello", version=1, max_frame=1 << 20, token=self.token, agent="buffstreams-python"))
+            conn.send(Frame("Hello", version=1, max_frame=1 << 20, token=self.token, agent="buffstreams-python", features=["move"]))
             await welcome
         except BaseException:
             conn.transport.close()
             raise
         return conn
+
+    def _meet(self, instance: bytes) -> None:
+        """Begins a new tenure of each stream where the receiver is another process than before: it has nothing of them."""
+        self._moves = bool(instance)
+        if instance and self._instance not in (b"", instance):
+            for s in self._streams.values():
+                s.tenure += 1
+                for sequence, entry in s.unsettled.items():
+                    entry.again |= sequence <= s.sent
+        self._instance = instance or self._instance
 
     def _on_frame(self, conn: Connection, f: Frame) -> None:
         if f.kind == "Ping":
@@ -350,12 +363,12 @@ class Publisher:
                     self._handles[s.handle] = s
                     conn.send(Frame("Open", s.handle, publisher=self.identity, epoch=1, secret=self.secret, stream=s.handle, topic=s.topic,
                                     base=s.base(), want_messages=len(s.unsettled), want_bytes=s.bytes,
-                                    least_bytes=len(s.unsettled[s.base()].chunk)))
+                                    least_bytes=len(s.unsettled[s.base()].chunk), tenure=s.tenure if self._moves else 0))
 
     def _send(self, conn: Connection, s: _Stream) -> None:
         """Sends what credit and the socket allow, and asks for more."""
         while s.cursor <= s.last and not conn.paused:
-            first, chunks, size = 0, [], 0
+            first, chunks, size, again = 0, [], 0, False
             while s.cursor <= s.last and len(chunks) < BATCH_MESSAGES:
                 entry = s.unsettled.get(s.cursor)
                 if entry and self._too_large(conn, entry):
@@ -369,14 +382,16 @@ class Publisher:
                     s.cursor += 1
                     continue
                 n = len(entry.chunk)
+                if chunks and entry.again != again:
+                    break
                 if s.used_messages >= s.limit_messages or s.used_bytes + n > s.limit_bytes or chunks and size + n > BATCH_BYTES:
                     break
-                first = first or s.cursor
+                first, again = first or s.cursor, entry.again
                 chunks.append(entry.chunk)
                 size, s.cursor, s.used_messages, s.used_bytes = size + n, s.cursor + 1, s.used_messages + 1, s.used_bytes + n
             if not chunks:
                 break
-            flags = wire.PROMPT | (wire.GAP if first != s.at else 0)
+            flags = wire.PROMPT | (wire.GAP if first != s.at else 0) | (wire.AGAIN if again and self._moves else 0)
             s.at, s.sent, s.touched = s.cursor, max(s.sent, s.cursor - 1), time.monotonic()
             conn.send(Frame("Publish", s.handle, first=first, flags=flags, messages=chunks))
         entry = s.unsettled.get(s.cursor)
