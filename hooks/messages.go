@@ -48,7 +48,8 @@ type Settled struct {
 // SettledHook is told of messages that publishers need no longer keep.
 type SettledHook interface{ OnSettled(e Settled) }
 
-// Handled is a run of messages that a subscription has settled, as its handlers have acked them.
+// Handled is a run of messages that a subscription has settled, as its handlers have acked them, or the dead letters have
+// taken them.
 type Handled struct {
 	Topic    string // on the wire, as everywhere here
 	Group    string // empty for a subscription without a group
