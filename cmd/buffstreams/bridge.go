@@ -110,7 +110,7 @@ func (f *bridgeFlags) run(ctx context.Context, warn io.Writer) error {
 		server := &http.Server{Handler: bridgeHandler(b), ReadHeaderTimeout: 5 * time.Second}
 		go func() { _ = server.Serve(listener) }() // ends with Close
 		defer func() { _ = server.Close() }()
-		fmt.Fprintf(warn, "serving /readyz at http://%s\n", listener.Addr())
+		_, _ = fmt.Fprintf(warn, "serving /readyz at http://%s\n", listener.Addr())
 	}
 	stop := make(chan struct{})
 	stopped := make(chan struct{})
@@ -121,7 +121,7 @@ func (f *bridgeFlags) run(ctx context.Context, warn io.Writer) error {
 	err = b.Run(ctx)
 	close(stop)
 	<-stopped
-	fmt.Fprintln(warn, progressLine(b.Stats()))
+	_, _ = fmt.Fprintln(warn, progressLine(b.Stats()))
 	return err
 }
 
@@ -143,7 +143,7 @@ func (f *bridgeFlags) report(b *bridge.Bridge, warn io.Writer, stop <-chan struc
 				line += ": not ready: " + oneLine(err)
 			}
 			cancel()
-			fmt.Fprintln(warn, line)
+			_, _ = fmt.Fprintln(warn, line)
 			last = now
 		case <-stop:
 			return
