@@ -7,8 +7,12 @@ require (
 	github.com/ThreeDotsLabs/watermill v1.5.1
 	github.com/buffstreams/watermill-buffstreams v0.0.0-00010101000000-000000000000
 	github.com/buffstreams/watermill-buffstreams/engines v0.0.0-00010101000000-000000000000
+	github.com/buffstreams/watermill-buffstreams/engines/amqp v0.0.0-00010101000000-000000000000
 	github.com/buffstreams/watermill-buffstreams/engines/kafka v0.0.0-00010101000000-000000000000
 	github.com/buffstreams/watermill-buffstreams/engines/nats v0.0.0-00010101000000-000000000000
+	github.com/buffstreams/watermill-buffstreams/engines/outboxes v0.0.0-00010101000000-000000000000
+	github.com/buffstreams/watermill-buffstreams/engines/postgres v0.0.0-00010101000000-000000000000
+	github.com/buffstreams/watermill-buffstreams/engines/redis v0.0.0-00010101000000-000000000000
 	github.com/buffstreams/watermill-buffstreams/monitor v0.0.0-00010101000000-000000000000
 	github.com/guptarohit/asciigraph v0.10.0
 	github.com/schollz/progressbar/v3 v3.19.1
@@ -18,15 +22,30 @@ require (
 )
 
 require (
+	github.com/Rican7/retry v0.3.1 // indirect
+	github.com/ThreeDotsLabs/watermill-redisstream v1.4.5 // indirect
+	github.com/cespare/xxhash/v2 v2.3.0 // indirect
+	github.com/dgryski/go-rendezvous v0.0.0-20200823014737-9f7001d12a5f // indirect
+	github.com/golang/protobuf v1.5.4 // indirect
+	github.com/jackc/pgpassfile v1.0.0 // indirect
+	github.com/jackc/pgservicefile v0.0.0-20240606120523-5a60cdf6a761 // indirect
+	github.com/jackc/pgx/v5 v5.13.0 // indirect
+	github.com/jackc/puddle/v2 v2.2.3 // indirect
 	github.com/klauspost/compress v1.19.2 // indirect
 	github.com/nats-io/nats.go v1.53.1 // indirect
 	github.com/nats-io/nkeys v0.4.15 // indirect
 	github.com/nats-io/nuid v1.0.1 // indirect
 	github.com/pierrec/lz4/v4 v4.1.26 // indirect
+	github.com/rabbitmq/amqp091-go v1.16.0 // indirect
+	github.com/redis/go-redis/v9 v9.12.1 // indirect
 	github.com/twmb/franz-go v1.21.7 // indirect
 	github.com/twmb/franz-go/pkg/kadm v1.18.0 // indirect
 	github.com/twmb/franz-go/pkg/kmsg v1.13.1 // indirect
+	github.com/vmihailenco/msgpack v4.0.4+incompatible // indirect
 	golang.org/x/crypto v0.50.0 // indirect
+	golang.org/x/sync v0.22.0 // indirect
+	golang.org/x/text v0.41.0 // indirect
+	google.golang.org/appengine v1.6.8 // indirect
 )
 
 require (
@@ -68,3 +87,11 @@ replace github.com/buffstreams/watermill-buffstreams/engines => ../engines
 replace github.com/buffstreams/watermill-buffstreams/engines/kafka => ../engines/kafka
 
 replace github.com/buffstreams/watermill-buffstreams/engines/nats => ../engines/nats
+
+replace github.com/buffstreams/watermill-buffstreams/engines/redis => ../engines/redis
+
+replace github.com/buffstreams/watermill-buffstreams/engines/amqp => ../engines/amqp
+
+replace github.com/buffstreams/watermill-buffstreams/engines/postgres => ../engines/postgres
+
+replace github.com/buffstreams/watermill-buffstreams/engines/outboxes => ../engines/outboxes

@@ -18,9 +18,13 @@ import (
 
 	"github.com/buffstreams/watermill-buffstreams/cmd/internal/pipe"
 	"github.com/buffstreams/watermill-buffstreams/engines"
+	"github.com/buffstreams/watermill-buffstreams/engines/amqp"
 	"github.com/buffstreams/watermill-buffstreams/engines/bridge"
 	"github.com/buffstreams/watermill-buffstreams/engines/kafka"
 	"github.com/buffstreams/watermill-buffstreams/engines/nats"
+	"github.com/buffstreams/watermill-buffstreams/engines/outboxes"
+	"github.com/buffstreams/watermill-buffstreams/engines/postgres"
+	"github.com/buffstreams/watermill-buffstreams/engines/redis"
 )
 
 const bridgeHelp = `Carry messages from one engine to another, until SIGTERM or an interrupt.
@@ -31,7 +35,7 @@ none is lost, and none is repeated where the destination knows IDs (JetStream) o
 PostgreSQL).
 
 URLs:  tcp://host:port  tls://host:port  unix:///path  dns://name:port  srv://_service._proto.name
-       nats://host,host  kafka://host,host
+       nats://host,host  kafka://host,host  redis://host/0  amqp://host/vhost  postgres://host/database
 with parameters as in docs/engines.md, such as ?group=NAME. Secrets come from files and the environment:
   nats://user@host:4222?password_file=/run/secrets/nats     kafka://user@host:9092?password_env=KAFKA_PASSWORD
 
@@ -56,9 +60,10 @@ func newBridge() *cobra.Command {
 	var f bridgeFlags
 	cmd := &cobra.Command{
 		Use: "bridge --from URL --to URL --topic NAME[=NAME]...", Short: "Carry messages between two engines", Long: bridgeHelp,
-		Args:    cobra.NoArgs,
-		Example: `  buffstreams bridge --from 'tcp://:5031?group=bridge' --to nats://127.0.0.1:4222 --topic orders --listen 127.0.0.1:8080`,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context(), os.Stderr) },
+		Example: `  buffstreams bridge --from tcp://127.0.0.1:5031 --to nats://n1,n2,n3?replicas=3 --topic orders --key customer
+  buffstreams bridge --from nats://n1,n2,n3 --to kafka://k1,k2,k3 --topic orders=shop.orders --listen 127.0.0.1:8080`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context(), os.Stderr) },
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.config.From, "from", "", "URL of the source")
@@ -80,7 +85,9 @@ func newBridge() *cobra.Command {
 }
 
 // bridgeDrivers are the engines that the command knows beside this library.
-func bridgeDrivers() []engines.Driver { return []engines.Driver{nats.Driver, kafka.Driver} }
+func bridgeDrivers() []engines.Driver {
+	return []engines.Driver{nats.Driver, kafka.Driver, redis.Driver, amqp.Driver, postgres.Driver}
+}
 
 func (f *bridgeFlags) run(ctx context.Context, warn io.Writer) error {
 	if f.config.From == "" || f.config.To == "" || len(f.topics) == 0 {
@@ -90,7 +97,7 @@ func (f *bridgeFlags) run(ctx context.Context, warn io.Writer) error {
 		from, to, _ := strings.Cut(topic, "=")
 		f.config.Topics = append(f.config.Topics, bridge.Topic{From: from, To: cmp.Or(to, from)})
 	}
-	f.config.Options.Drivers = bridgeDrivers()
+	f.config.Options = engines.Options{Drivers: bridgeDrivers(), OpenOutbox: outboxes.Open}
 	f.config.Logger = watermill.LoggerAdapter(watermill.NopLogger{})
 	if f.verbose {
 		f.config.Logger = pipe.NewLogger(warn, true)

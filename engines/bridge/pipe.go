@@ -90,7 +90,7 @@ func (p *pipe) laneOf(msg *message.Message) int {
 		return 0
 	}
 	key := msg.Metadata.Get(p.b.cfg.Key)
-	return int(maphash.String(p.seed, key) % uint64(len(p.lanes))) //nolint:gosec // less than the number of lanes
+	return int(maphash.String(p.seed, key) % uint64(len(p.lanes)))
 }
 
 // identify returns the name of a message at its source, the same at each delivery: its place in the engine, or in its

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"strings"
 	"sync"
@@ -219,9 +220,7 @@ func (b *broker) insert(ctx context.Context, topic string, t table, messages []*
 		with := map[string]string(msg.Metadata)
 		if id := driver.ID(msg); id != "" {
 			with = make(map[string]string, len(msg.Metadata)+1)
-			for k, v := range msg.Metadata {
-				with[k] = v
-			}
+			maps.Copy(with, msg.Metadata)
 			with[driver.IDHeader] = id
 		}
 		encoded, err := json.Marshal(with)

@@ -102,7 +102,7 @@ func (s *source) read(ctx context.Context, maximum int) ([]driver.Delivery, erro
 	if err := s.connectLocked(request); err != nil {
 		return nil, err
 	}
-	rows, err := s.conn.Query(request, `SELECT transaction_id::text, "offset", uuid, payload, metadata::text FROM `+s.table.messages+`
+	rows, err := s.conn.Query(request, `SELECT transaction_id::text AS number, "offset", uuid, payload, metadata::text FROM `+s.table.messages+`
 		WHERE (transaction_id, "offset") > ($1::text::xid8, $2::bigint) AND transaction_id < pg_snapshot_xmin(pg_current_snapshot())
 		ORDER BY transaction_id, "offset" LIMIT $3`, strconv.FormatUint(s.next.transaction, 10), s.next.offset, maximum)
 	if err != nil {

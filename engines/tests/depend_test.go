@@ -58,13 +58,13 @@ func TestDependencies_OneEngineBringsNothingOfTheOthers(t *testing.T) {
 			write("main.go", strings.ReplaceAll(application, "ENGINE", engine))
 			write("go.mod", "module app\n\ngo 1.25.0\n\nrequire (\n\t"+module+"/engines v0.0.0\n\t"+module+"/engines/"+engine+" v0.0.0\n)\n\nreplace (\n\t"+
 				module+" => "+root+"\n\t"+module+"/engines => "+root+"/engines\n\t"+module+"/engines/"+engine+" => "+root+"/engines/"+engine+"\n)\n")
-			sums := ""
+			var sums strings.Builder
 			for _, of := range []string{"engines", "engines/" + engine} {
 				text, err := os.ReadFile(filepath.Join(root, of, "go.sum"))
 				require.NoError(t, err)
-				sums += string(text)
+				sums.Write(text)
 			}
-			write("go.sum", sums)
+			write("go.sum", sums.String())
 			goCommand := func(args ...string) string {
 				cmd := exec.CommandContext(t.Context(), "go", args...)
 				cmd.Dir, cmd.Env = dir, append(os.Environ(), "GOWORK=off", "GOFLAGS=-mod=mod")

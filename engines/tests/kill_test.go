@@ -29,7 +29,7 @@ func runNATSNode() error {
 		JetStreamMaxMemory: 1 << 30, JetStreamMaxStore: 16 << 30,
 		Cluster: server.ClusterOpts{Name: "kill", Host: "127.0.0.1", Port: cluster},
 	}
-	for _, route := range strings.Split(os.Getenv("TEST_ROUTES"), ",") {
+	for route := range strings.SplitSeq(os.Getenv("TEST_ROUTES"), ",") {
 		options.Routes = append(options.Routes, &url.URL{Scheme: "nats", Host: route})
 	}
 	s, err := server.NewServer(options)

@@ -53,14 +53,18 @@ func (s *shop) addHandlers(role string) error {
 	retry := middleware.Retry{MaxRetries: 2, InitialInterval: 5 * time.Millisecond, Logger: s.logger}
 	s.router.AddMiddleware(queue, retry.Middleware, middleware.Recoverer)
 	if s.bus, err = cqrs.NewCommandBusWithConfig(s.engine.Publisher(), cqrs.CommandBusConfig{
-		GeneratePublishTopic: func(p cqrs.CommandBusGeneratePublishTopicParams) (string, error) { return topicOf("command", p.CommandName), nil },
-		Marshaler:            marshaler, Logger: s.logger,
+		GeneratePublishTopic: func(p cqrs.CommandBusGeneratePublishTopicParams) (string, error) {
+			return topicOf("command", p.CommandName), nil
+		},
+		Marshaler: marshaler, Logger: s.logger,
 	}); err != nil {
 		return err
 	}
 	if s.events, err = cqrs.NewEventBusWithConfig(s.engine.Publisher(), cqrs.EventBusConfig{
-		GeneratePublishTopic: func(p cqrs.GenerateEventPublishTopicParams) (string, error) { return topicOf("event", p.EventName), nil },
-		Marshaler:            marshaler, Logger: s.logger,
+		GeneratePublishTopic: func(p cqrs.GenerateEventPublishTopicParams) (string, error) {
+			return topicOf("event", p.EventName), nil
+		},
+		Marshaler: marshaler, Logger: s.logger,
 	}); err != nil {
 		return err
 	}
