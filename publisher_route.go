@@ -19,7 +19,6 @@ import (
 
 // group is a set of addresses with a policy. A route has one; with All it has one for each address, or for each of its Groups.
 type group struct {
-	name    string // for errors
 	policy  route.Policy
 	index   int // among the groups of its route
 	hashKey string
@@ -336,7 +335,7 @@ func (g *group) pick(v *view, l *loads) int {
 	if g.policy == route.RoundRobin {
 		return route.PickRoundRobin(g.turn.Add(1)-1, v.candidates, v.usable, l.of)
 	}
-	at := route.PickLeastPending(rand.Uint64(), rand.Uint64(), v.candidates, v.usable, l.of)
+	at := route.PickLeastPending(rand.Uint64(), rand.Uint64(), v.candidates, v.usable, l.of) //nolint:gosec // spreads load
 	l.add(at)
 	return at
 }
@@ -361,7 +360,7 @@ func (f *routedStream) alternative() *sender.Sender {
 	if len(usable) == 0 {
 		return nil
 	}
-	at := usable[0]
+	var at int
 	switch g.policy {
 	case route.Failover:
 		g.mu.Lock()
@@ -375,7 +374,7 @@ func (f *routedStream) alternative() *sender.Sender {
 		}
 		fallthrough
 	default:
-		at = route.PickLeastPending(rand.Uint64(), rand.Uint64(), candidates, usable, g.load)
+		at = route.PickLeastPending(rand.Uint64(), rand.Uint64(), candidates, usable, g.load) //nolint:gosec // spreads load
 	}
 	if at == route.None || !f.mayMoveTo(g.targets[at].addr) {
 		return nil

@@ -209,7 +209,7 @@ func (r *resolved) publishError(messages []*message.Message, verdicts []verdict)
 	for i, msg := range messages {
 		lacking, maybe := 0, false
 		for _, v := range verdicts {
-			if v.fates != nil && v.fates[i] != arrived {
+			if i < len(v.fates) && v.fates[i] != arrived {
 				lacking++
 				maybe = maybe || v.fates[i] == unknown
 			}
