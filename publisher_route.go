@@ -124,18 +124,13 @@ func (g *group) candidates(now time.Time) []route.Candidate {
 
 // load says what a target has to do.
 func (g *group) load(i int) (l route.Load) {
-	t := g.targets[i]
-	t.mu.Lock()
-	f := t.main
-	t.mu.Unlock()
+	f := g.targets[i].main.Load()
 	if f == nil {
 		return l
 	}
 	if s, ok := f.stream.(*sender.Stream); ok {
-		l.Full = !s.Room()
-		if g.policy != route.RoundRobin {
-			l.Pending = s.Unsettled()
-		}
+		room, unsettled := s.Load()
+		l.Full, l.Pending = !room, unsettled
 	}
 	return l
 }
