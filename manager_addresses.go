@@ -75,12 +75,6 @@ func (a *address) changed() (lost bool) {
 	return lost
 }
 
-// answers tells that there is a connection whose peer has not gone silent.
-func (a *address) answers() bool {
-	state := a.sender.State()
-	return state == sender.Ready || state == sender.Draining
-}
-
 // changes lets callers wait for the next change of any address.
 type changes struct {
 	count atomic.Uint64 // of changes so far

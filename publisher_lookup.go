@@ -105,7 +105,7 @@ func (p *Publisher) lookupLocked(s *topicState) *lookup {
 		})
 		p.mu.Lock()
 		s.lookup, s.last = nil, time.Now()
-		s.at = s.last.Add(refreshEvery*4/5 + rand.N(refreshEvery*2/5))
+		s.at = s.last.Add(refreshEvery*4/5 + rand.N(refreshEvery*2/5)) //nolint:gosec // spreads load
 		p.mu.Unlock()
 		took := time.Since(began)
 		close(l.done)

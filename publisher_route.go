@@ -19,7 +19,6 @@ import (
 
 // group is a set of addresses with a policy. A route has one; with All it has one for each address, or for each of its Groups.
 type group struct {
-	name    string // for errors
 	policy  route.Policy
 	index   int // among the groups of its route
 	hashKey string
@@ -125,18 +124,13 @@ func (g *group) candidates(now time.Time) []route.Candidate {
 
 // load says what a target has to do.
 func (g *group) load(i int) (l route.Load) {
-	t := g.targets[i]
-	t.mu.Lock()
-	f := t.main
-	t.mu.Unlock()
+	f := g.targets[i].main.Load()
 	if f == nil {
 		return l
 	}
 	if s, ok := f.stream.(*sender.Stream); ok {
-		l.Full = !s.Room()
-		if g.policy != route.RoundRobin {
-			l.Pending = s.Unsettled()
-		}
+		room, unsettled := s.Load()
+		l.Full, l.Pending = !room, unsettled
 	}
 	return l
 }
@@ -336,7 +330,7 @@ func (g *group) pick(v *view, l *loads) int {
 	if g.policy == route.RoundRobin {
 		return route.PickRoundRobin(g.turn.Add(1)-1, v.candidates, v.usable, l.of)
 	}
-	at := route.PickLeastPending(rand.Uint64(), rand.Uint64(), v.candidates, v.usable, l.of)
+	at := route.PickLeastPending(rand.Uint64(), rand.Uint64(), v.candidates, v.usable, l.of) //nolint:gosec // spreads load
 	l.add(at)
 	return at
 }
@@ -361,7 +355,7 @@ func (f *routedStream) alternative() *sender.Sender {
 	if len(usable) == 0 {
 		return nil
 	}
-	at := usable[0]
+	var at int
 	switch g.policy {
 	case route.Failover:
 		g.mu.Lock()
@@ -375,7 +369,7 @@ func (f *routedStream) alternative() *sender.Sender {
 		}
 		fallthrough
 	default:
-		at = route.PickLeastPending(rand.Uint64(), rand.Uint64(), candidates, usable, g.load)
+		at = route.PickLeastPending(rand.Uint64(), rand.Uint64(), candidates, usable, g.load) //nolint:gosec // spreads load
 	}
 	if at == route.None || !f.mayMoveTo(g.targets[at].addr) {
 		return nil

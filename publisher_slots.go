@@ -45,8 +45,8 @@ func (g *group) ownersOf(candidates []route.Candidate) *owners {
 		return g.owners
 	}
 	o := &owners{present: present, of: route.AssignSlots(members)}
-	for slot, owner := range o.of {
-		o.of[slot] = index[owner]
+	for slot := range o.of {
+		o.of[slot] = index[o.of[slot]]
 	}
 	g.owners = o
 	return o

@@ -16,16 +16,22 @@ type callWait struct {
 	ctx      context.Context // ends with Close, or with the first message's context
 	cancel   context.CancelFunc
 	closed   context.Context // the Publisher's
-	deadline time.Time       // zero: none
+	timeout  time.Duration   // 0: there is no bound
+	deadline time.Time       // zero: the time has not begun
 }
 
 func (p *Publisher) newCallWait(first *message.Message) *callWait {
-	w := &callWait{closed: p.ctx}
+	w := &callWait{closed: p.ctx, timeout: max(0, p.cfg.PublishTimeout)} // negative is no bound
 	w.ctx, w.cancel = p.callContext(first)
-	if p.cfg.PublishTimeout > 0 {
-		w.deadline = time.Now().Add(p.cfg.PublishTimeout)
-	}
 	return w
+}
+
+// begin begins the call's time, unless it has begun. Most calls have one part and wait for nothing before it: they look at no
+// clock. It must be called before the call goes on in several goroutines.
+func (w *callWait) begin() {
+	if w.timeout > 0 && w.deadline.IsZero() {
+		w.deadline = time.Now().Add(w.timeout)
+	}
 }
 
 func (w *callWait) end() { w.cancel() }
@@ -33,7 +39,7 @@ func (w *callWait) end() { w.cancel() }
 // left is the time that is left; 0: there is no bound.
 func (w *callWait) left() time.Duration {
 	if w.deadline.IsZero() {
-		return 0
+		return w.timeout
 	}
 	return max(time.Nanosecond, time.Until(w.deadline))
 }
@@ -41,6 +47,7 @@ func (w *callWait) left() time.Duration {
 // wait waits for an event, or until a moment, which may be zero. The error says why it waited in vain: a time-out without a
 // cause, ErrPublisherClosed or that of the context.
 func (w *callWait) wait(event <-chan struct{}, until time.Time) error {
+	w.begin()
 	var expired <-chan time.Time
 	last := !w.deadline.IsZero() && (until.IsZero() || w.deadline.Before(until))
 	if last {
@@ -100,6 +107,7 @@ func (p *Publisher) spread(w *callWait, r *resolved, messages []*message.Message
 		}
 		return r.publishError(messages, []verdict{v})
 	}
+	w.begin()
 	verdicts := make([]verdict, len(r.groups))
 	var sending sync.WaitGroup
 	for i, g := range r.groups[1:] {
@@ -123,6 +131,7 @@ func (p *Publisher) sendGroup(w *callWait, g *group, messages []*message.Message
 		v.note(len(messages), &one, p.sendPart(w, &one))
 		one.detach()
 	default:
+		w.begin()
 		results := make([]sendResult, len(more))
 		var sending sync.WaitGroup
 		for i := range more[1:] {
@@ -209,7 +218,7 @@ func (r *resolved) publishError(messages []*message.Message, verdicts []verdict)
 	for i, msg := range messages {
 		lacking, maybe := 0, false
 		for _, v := range verdicts {
-			if v.fates != nil && v.fates[i] != arrived {
+			if i < len(v.fates) && v.fates[i] != arrived {
 				lacking++
 				maybe = maybe || v.fates[i] == unknown
 			}

@@ -69,9 +69,10 @@ type target struct {
 	slow  atomic.Bool   // set aside
 	ages  route.Ages    // used by tick alone
 
-	mu     sync.Mutex      // guards the fields below
-	main   *routedStream   // takes new messages; nil before the first, or when it has moved away
-	others []*routedStream // hold, or may hold, messages: of slots, or moved
+	main atomic.Pointer[routedStream] // takes new messages; nil before the first; changes with mu held
+
+	mu     sync.Mutex      // guards others
+	others []*routedStream // that have moved away, and may hold messages
 }
 
 // flows returns all streams of the target.
@@ -82,8 +83,8 @@ func (t *target) flows() []*routedStream {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	all := slices.Clone(t.others)
-	if t.main != nil {
-		all = append(all, t.main)
+	if main := t.main.Load(); main != nil {
+		all = append(all, main)
 	}
 	return all
 }
@@ -121,9 +122,7 @@ func (t *target) giveUp() bool {
 
 // age is how long the oldest unsettled message of the present stream has been there.
 func (t *target) age(now time.Time) time.Duration {
-	t.mu.Lock()
-	f := t.main
-	t.mu.Unlock()
+	f := t.main.Load()
 	if f == nil {
 		return 0
 	}
@@ -170,16 +169,21 @@ func (p *Publisher) flow(g *group, t *target) *routedStream {
 	if t.fixed != nil {
 		return t.fixed
 	}
+	if main := t.main.Load(); main != nil && main.addr.Load() == t.addr {
+		return main
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.main != nil && t.main.addr.Load() == t.addr {
-		return t.main
+	main := t.main.Load()
+	switch {
+	case main != nil && main.addr.Load() == t.addr: // another call was faster
+		return main
+	case main != nil: // it has moved, and ends there
+		t.others = append(t.others, main)
 	}
-	if t.main != nil { // it has moved, and ends there
-		t.others = append(t.others, t.main)
-	}
-	t.main = p.newFlow(g, t)
-	return t.main
+	main = p.newFlow(g, t)
+	t.main.Store(main)
+	return main
 }
 
 // newFlow makes a stream at a target.

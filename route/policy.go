@@ -95,8 +95,11 @@ func PickFailover(current int, candidates []Candidate) int {
 // PickRoundRobin returns the address of a turn, which is a number that grows by one with each message: of the usable ones the
 // next that is not full, or the next of all if all are. load is called for an index of candidates.
 func PickRoundRobin(turn uint64, candidates []Candidate, usable []int, load func(i int) Load) int {
-	if len(usable) == 0 {
+	switch len(usable) {
+	case 0:
 		return None
+	case 1:
+		return usable[0]
 	}
 	at := turnOf(turn, candidates, usable)
 	for k := range usable {

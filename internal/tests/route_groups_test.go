@@ -44,7 +44,7 @@ func TestAll_WhatAGroupLacksIsUnknown(t *testing.T) {
 	require.Eventually(t, func() bool { return got.Load() == 3 }, patience, time.Millisecond)
 }
 
-// TestAll_WhatNoGroupGotIsNotSent.
+// TestAll_WhatNoGroupGotIsNotSent: publishing it again duplicates nothing.
 func TestAll_WhatNoGroupGotIsNotSent(t *testing.T) {
 	dead := []string{freeAddress(t), freeAddress(t)}
 	pub := routedTo(t, route.Route{Policy: route.All, Groups: []route.Route{
@@ -83,7 +83,7 @@ func TestRoundRobin_PassesAnAddressWithoutRoom(t *testing.T) {
 	}
 }
 
-// TestRoute_NothingMovesFromTLSToPlaintext.
+// TestRoute_NothingMovesFromTLSToPlaintext: neither within a route, nor when a route changes.
 func TestRoute_NothingMovesFromTLSToPlaintext(t *testing.T) {
 	plain := freeAddress(t)
 	got := counting(t, plain)

@@ -135,7 +135,7 @@ func TestManager_PublishersComeAndGo(t *testing.T) {
 	requireNoMore(t, before)
 }
 
-// TestManager_ForgetsAnAddressThatNothingUses.
+// TestManager_ForgetsAnAddressThatNothingUses, and dials it anew for the next publisher.
 func TestManager_ForgetsAnAddressThatNothingUses(t *testing.T) {
 	address := freeAddress(t)
 	counting(t, address)
@@ -174,7 +174,7 @@ func TestRoute_SwitchesWhenAnAddressDrains(t *testing.T) {
 			publish(i)
 		}
 		busy := receive(t, held) // its handler takes until the end
-		other := 100 // the slot of what is busy waits for its handler
+		other := 100             // the slot of what is busy waits for its handler
 		for route.Slot(fmt.Sprint(other)) == route.Slot(busy.Metadata.Get("k")) {
 			other++
 		}

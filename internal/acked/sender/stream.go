@@ -160,6 +160,12 @@ func (st *Stream) Room() bool {
 	return st.target == nil && st.out.HasRoom()
 }
 
+// Load returns Room and Unsettled at one moment.
+func (st *Stream) Load() (room bool, unsettled int) {
+	defer st.lock().mu.Unlock()
+	return st.target == nil && st.out.HasRoom(), st.out.Pending()
+}
+
 // Flush waits until a receiver holds every message that was enqueued so far, or ctx is done.
 func (st *Stream) Flush(ctx context.Context) error { return st.await(ctx, (*session.Client).Delivered) }
 

@@ -25,7 +25,6 @@ type account struct {
 	times      map[int]int
 	last       map[string]int // the highest number of each key
 	inversions int            // first deliveries of a key that came behind a later one
-	begin      time.Time
 }
 
 func newAccount() *account { return &account{times: map[int]int{}, last: map[string]int{}} }

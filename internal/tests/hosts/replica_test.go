@@ -54,7 +54,9 @@ func replica(address string) error {
 		return err
 	}
 	out := bufio.NewWriter(os.Stdout)
-	fmt.Fprintln(out, "listening")
+	if _, err := fmt.Fprintln(out, "listening"); err != nil {
+		return err
+	}
 	if err := out.Flush(); err != nil {
 		return err
 	}
@@ -68,7 +70,7 @@ func replica(address string) error {
 					time.Sleep(work)
 				}
 				mu.Lock()
-				fmt.Fprintf(out, "%s\n", msg.Payload)
+				_, _ = fmt.Fprintf(out, "%s\n", msg.Payload)
 				_ = out.Flush() // before the ack: what was handled is known even after a kill
 				mu.Unlock()
 				msg.Ack()
@@ -102,7 +104,7 @@ type host struct {
 
 // start starts the process, and returns when it listens.
 func (h *host) start(t testing.TB) {
-	h.cmd = exec.Command(os.Args[0]) //nolint:gosec // this binary
+	h.cmd = exec.Command(os.Args[0])
 	h.cmd.Env = append(os.Environ(), roleEnv+"="+h.address, "HOSTS_WORK="+h.work.String(), "HOSTS_IN_FLIGHT="+strconv.Itoa(h.inFlight))
 	h.cmd.Stderr = os.Stderr
 	out, err := h.cmd.StdoutPipe()
