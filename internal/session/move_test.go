@@ -94,3 +94,17 @@ func TestMove_SilenceIsCountedInTicks(t *testing.T) {
 	_ = p.client.Tick(p.now, late)
 	require.False(t, p.client.Silent())
 }
+
+// A grant crosses the Revoke on the wire: what it is for must not be sent any more.
+func TestMove_SendsNothingWhileItIsRevoked(t *testing.T) {
+	p, o := mover(t, 3)
+	var b Batch
+	add(t, &b, content("t", 4, 10))
+	_, _, err := p.client.Enqueue(o, &b, 0, nil)
+	require.NoError(t, err)
+	require.True(t, p.client.Leave(o, p.now))
+	require.NoError(t, p.sayAck(AckFrame{Handle: o.handle, Messages: 10, Bytes: 2 << 20}))
+	control, segments, _ := p.client.Output(nil, 1<<20)
+	require.NotEmpty(t, control)
+	require.Empty(t, segments)
+}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -70,10 +71,12 @@ type moveWorld struct {
 	hosts   []*moveHost
 	senders []*Sender
 	streams []*Stream
-	counts  moveCounts
 	next    int // message
 	calls   sync.WaitGroup
-	log     []string
+
+	logMu  sync.Mutex // guards the fields below; a leaf
+	log    []string
+	counts moveCounts
 
 	mu        sync.Mutex
 	given     map[string]map[int]*given // by group and message
@@ -129,7 +132,8 @@ func newMoveWorld(t *testing.T, seed uint64) *moveWorld {
 		w.given[g] = map[int]*given{}
 	}
 	var mover Mover
-	budget, numbers := flow.NewBudget(1<<28), uint64(0)
+	budget := flow.NewBudget(1 << 28)
+	var numbers atomic.Uint64
 	window := 3 + w.rng.IntN(60)
 	for i := range 2 + w.rng.IntN(2) {
 		h := &moveHost{w: w, net: newSimHost(), n: i}
@@ -141,7 +145,7 @@ func newMoveWorld(t *testing.T, seed uint64) *moveWorld {
 			WriteTimeout: 10 * time.Second, PingAfter: 10 * time.Second, DeadAfter: 30 * time.Second, ForgetAfter: time.Minute,
 			MoveAfter: time.Second, Backoff: func() backoff.BackOff { return netio.NewFullJitter(10*time.Millisecond, 100*time.Millisecond, 2) },
 			Identity: session.Identity{Publisher: [16]byte{9}, Epoch: 1}, Budget: budget, Ticker: NewTicker(10 * time.Second),
-			NextStream: func() uint64 { numbers++; return numbers }, Mover: &mover, Logger: watermill.NopLogger{},
+			NextStream: func() uint64 { return numbers.Add(1) }, Mover: &mover, Logger: watermill.NopLogger{},
 		}
 		s := New(cfg)
 		s.waiters = &sync.Pool{New: newWaiter} // what it has belongs to the bubble
@@ -153,8 +157,8 @@ func newMoveWorld(t *testing.T, seed uint64) *moveWorld {
 			Alternative: w.alternative, Moved: func(m Moved) {
 				w.mu.Lock()
 				defer w.mu.Unlock()
-				w.counts["moves"]++
-				w.counts["marked"] += m.Repeats
+				w.count("moves", 1)
+				w.count("marked", m.Repeats)
 			},
 		}))
 	}
@@ -173,12 +177,22 @@ func (w *moveWorld) alternative(*Stream) *Sender {
 	return nil
 }
 
+func (w *moveWorld) count(name string, n int) {
+	w.logMu.Lock()
+	defer w.logMu.Unlock()
+	w.counts[name] += n
+}
+
 func (w *moveWorld) note(format string, args ...any) {
+	w.logMu.Lock()
+	defer w.logMu.Unlock()
 	w.log = append(w.log, time.Now().Format("05.000 ")+fmt.Sprintf(format, args...))
 }
 
 func (w *moveWorld) fail(format string, args ...any) {
 	w.t.Helper()
+	w.logMu.Lock()
+	defer w.logMu.Unlock()
 	tail := w.log[max(0, len(w.log)-200):]
 	w.t.Errorf("seed %d: %s\n%s", w.seed, fmt.Sprintf(format, args...), strings.Join(tail, "\n"))
 }
@@ -258,12 +272,12 @@ func (w *moveWorld) step() {
 		st.MoveTo(to)
 	case n < 92:
 		w.note("reset %d", h.n)
-		w.counts["resets"]++
+		w.count("resets", 1)
 		h.net.reset()
 	case n < 94:
 		if h.life != nil {
 			w.note("pause %d", h.n)
-			w.counts["pauses"]++
+			w.count("pauses", 1)
 			h.net.pause(true)
 		}
 	case n < 96:
@@ -273,11 +287,11 @@ func (w *moveWorld) step() {
 		w.sleep(time.Duration(w.rng.IntN(2000)) * time.Millisecond)
 	case n < 98 && h.life != nil:
 		w.note("drain %d", h.n)
-		w.counts["drains"]++
+		w.count("drains", 1)
 		h.life.receiver.Drain()
 	case n < 99 && h.life != nil:
 		w.note("kill %d", h.n)
-		w.counts["kills"]++
+		w.count("kills", 1)
 		h.end(true)
 	case h.life == nil:
 		w.note("start %d", h.n)
@@ -363,7 +377,7 @@ func (l *moveLife) got(m *dispatch.Member, group string, d dispatch.Delivery) {
 				l.host.n, group, id, before.life.host.n, before.tenure)
 		}
 		if !here && !before.back {
-			w.counts["duplicates"]++
+			w.count("duplicates", 1)
 		}
 		if tenure >= before.tenure {
 			before.life, before.tenure, before.back, before.again = l, tenure, false, d.Elsewhere()
@@ -463,7 +477,7 @@ func (w *moveWorld) account() {
 			}
 		}
 	}
-	w.counts["messages"] += len(w.published)
+	w.count("messages", len(w.published))
 	for _, h := range w.hosts {
 		for range 20 {
 			h.take(100)

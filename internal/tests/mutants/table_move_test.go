@@ -29,8 +29,8 @@ var moveMutants = []mutant{
 	},
 	{
 		"a stream is sent on while it is revoked", "internal/session/outbound.go",
-		"o.state != open || o.leaving || o.revoking || !o.skipSettled()", "o.state != open || !o.skipSettled()",
-		moveSimulation,
+		"		return s, false\n	}\n	c := o.chunks[o.sentChunk]\n	_, holeEnd", "		if o.state != open || !o.skipSettled() {\n			return s, false\n		}\n	}\n	c := o.chunks[o.sentChunk]\n	_, holeEnd",
+		sessionProbe("TestMove_SendsNothingWhileItIsRevoked"),
 	},
 	{
 		"a receiver that was silent is not told", "internal/session/move.go",
