@@ -23,7 +23,8 @@ const patience = 2 * time.Minute
 func commands(t *testing.T) (lines []snippet) {
 	t.Helper()
 	for _, b := range blocks(t, "sh", "bash") {
-		for i, line := range strings.Split(b.text, "\n") {
+		joined := strings.ReplaceAll(b.text, "\\\n", "") // a command over several lines is named by its first
+		for i, line := range strings.Split(joined, "\n") {
 			line, _, _ = strings.Cut(line, " #")
 			line = regexp.MustCompile(`^([A-Z_]+=("[^"]*"|\S+) )+`).ReplaceAllString(strings.TrimSpace(line), "")
 			if line != "" && !strings.HasPrefix(line, "#") {

@@ -26,6 +26,7 @@ var known = map[string]string{
 	"watermill": watermill, "message": watermill + "/message", "middleware": watermill + "/message/router/middleware",
 	"cqrs": watermill + "/components/cqrs", "requestreply": watermill + "/components/requestreply",
 	"context": "", "errors": "", "fmt": "", "log": "", "net": "", "os": "", "time": "", "strings": "", "netip": "net/netip", "http": "net/http",
+	"syscall": "", "unix": "golang.org/x/sys/unix", "nats": module + "/engines/nats", "kafka": module + "/engines/kafka",
 }
 
 const (
