@@ -40,7 +40,7 @@ func TestHandover_ANewProcessAtTheSameAddress(t *testing.T) {
 	socket, err := net.Listen("tcp", "127.0.0.1:0") // systemd's
 	require.NoError(t, err)
 	defer func() { _ = socket.Close() }()
-	file, err := socket.(*net.TCPListener).File() //nolint:forcetypeassert // a TCP listener
+	file, err := socket.(*net.TCPListener).File()
 	require.NoError(t, err)
 	defer func() { _ = file.Close() }()
 	for name, c := range map[string]struct {
