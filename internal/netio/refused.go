@@ -8,7 +8,7 @@ import (
 
 // Refused tells whether an error of a dial says that nothing listens at the address: of several that were tried, at any.
 func Refused(err error) bool {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // looks at each of those that are joined
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		all := joined.Unwrap()
 		for _, err := range all {
 			if !Refused(err) {
