@@ -140,7 +140,7 @@ func (s *Sender) tickStreamsLocked() {
 
 // Unreachable says why there is no connection; nil: there is one, or none was tried. definite: another attempt is of no use
 // until a configuration changes.
-func (s *Sender) Unreachable() (err error, definite bool) { //nolint:revive // definite says more of err
+func (s *Sender) Unreachable() (err error, definite bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.unreachable == nil {
