@@ -93,11 +93,11 @@ func (s *Script) Sender() {
 	case 0, 1:
 		s.Control(&wire.Frame{Body: &wire.Frame_Open{Open: &wire.Open{
 			Handle: s.number(), Publisher: s.id(), Secret: s.id(), Epoch: s.number(), Stream: s.number(), Topic: s.topic(),
-			Base: s.number(), WantMessages: s.number(), WantBytes: s.number() * 100, LeastBytes: s.number(),
+			Base: s.number(), WantMessages: s.number(), WantBytes: s.number() * 100, LeastBytes: s.number(), Tenure: uint64(s.Byte() % 3),
 		}}})
 	case 2, 3, 4:
 		s.Control(&wire.Frame{Body: &wire.Frame_Publish{Publish: &wire.Publish{
-			Handle: s.number(), First: s.number(), Flags: uint32(s.Byte()) % 4, Messages: s.messages(),
+			Handle: s.number(), First: s.number(), Flags: uint32(s.Byte()) % 8, Messages: s.messages(),
 		}}})
 	case 5:
 		s.Control(&wire.Frame{Body: &wire.Frame_Want{Want: &wire.Want{
@@ -111,6 +111,11 @@ func (s *Script) Sender() {
 		s.Control(&wire.Frame{Body: &wire.Frame_Ping{Ping: &wire.Ping{Id: s.number()}}})
 	case 9:
 		s.Control(&wire.Frame{Body: &wire.Frame_Pong{Pong: &wire.Pong{Id: s.number()}}})
+	case 10:
+		s.Control(&wire.Frame{Body: &wire.Frame_Revoke{Revoke: &wire.Revoke{
+			Handle: s.number(), Publisher: s.id(), Secret: s.id(), Epoch: s.number(), Stream: s.number(), Topic: s.topic(),
+			Tenure: s.number(), AtOnce: s.Byte()%2 == 0,
+		}}})
 	default:
 		s.strange()
 	}
@@ -190,6 +195,10 @@ func (s *Script) Listener() {
 		s.Control(&wire.Frame{Body: &wire.Frame_Ping{Ping: &wire.Ping{Id: s.number()}}})
 	case 7:
 		s.Control(&wire.Frame{Body: &wire.Frame_Welcome{Welcome: &wire.Welcome{Version: uint32(s.Byte() % 3), MaxFrame: 1 << 17}}})
+	case 8:
+		s.Control(&wire.Frame{Body: &wire.Frame_Returned{Returned: &wire.Returned{
+			Handle: handle, Next: s.number(), Settled: s.pairs(), Returned: s.pairs(), InHand: uint64(s.Byte() % 2),
+		}}})
 	default:
 		s.strange()
 	}

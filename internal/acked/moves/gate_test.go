@@ -34,7 +34,7 @@ func (g *gate) Accept() (net.Conn, error) {
 
 // kill looks from outside as the end of the process: nothing listens, and connections are reset.
 func (g *gate) kill() {
-	_ = g.Listener.Close()
+	_ = g.Close()
 	g.reset()
 }
 
@@ -46,7 +46,7 @@ func (g *gate) reset() {
 		if tcp, ok := c.Conn.(*net.TCPConn); ok {
 			_ = tcp.SetLinger(0)
 		}
-		_ = c.Conn.Close()
+		_ = c.Close()
 	}
 	g.conns = nil
 }

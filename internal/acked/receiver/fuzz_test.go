@@ -47,7 +47,9 @@ func FuzzReceiver(f *testing.F) {
 		s := &acktest.Script{T: t, Enc: acktest.FuzzEncoder(t), In: data}
 		for range 2 {
 			s.Out = nil
-			s.Control(&wire.Frame{Body: &wire.Frame_Hello{Hello: &wire.Hello{Version: 1, MaxFrame: session.MinFrame}}})
+			s.Control(&wire.Frame{Body: &wire.Frame_Hello{Hello: &wire.Hello{
+				Version: 1, MaxFrame: session.MinFrame, Features: []string{session.FeatureMove},
+			}}})
 			for range min(40, len(s.In)) {
 				s.Sender()
 			}

@@ -30,7 +30,7 @@ func FuzzSender(f *testing.F) {
 		script := &acktest.Script{T: t, Enc: acktest.FuzzEncoder(t), In: data}
 		if script.Byte()%8 != 0 {
 			script.Control(&wire.Frame{Body: &wire.Frame_Welcome{Welcome: &wire.Welcome{
-				Version: 1, MaxFrame: 1 << 17, MaxMessage: 1024,
+				Version: 1, MaxFrame: 1 << 17, MaxMessage: 1024, Features: []string{session.FeatureMove}, Instance: make([]byte, 16),
 			}}})
 		}
 		for range min(40, len(script.In)) {
@@ -40,7 +40,9 @@ func FuzzSender(f *testing.F) {
 		dialed := make(chan net.Conn, 1)
 		dialed <- conn
 		budget := flow.NewBudget(fuzzMemory)
+		var mover Mover
 		s := start(t, Config{
+			MoveAfter: time.Hour, Mover: &mover,
 			MaxMessageSize: 1024, WindowMessages: 40, WindowBytes: 4 << 10, Budget: budget, HandshakeTimeout: time.Hour,
 			Dial: func(context.Context, string, string) (net.Conn, error) {
 				select {
@@ -58,8 +60,15 @@ func FuzzSender(f *testing.F) {
 				require.ErrorAs(t, err, &refused)
 			}
 		}
+		to := start(t, Config{Budget: budget, MoveAfter: time.Hour, Mover: &mover, Dial: func(context.Context, string, string) (net.Conn, error) {
+			return nil, testkit.ErrNetworkDown
+		}})
+		st := s.NewStream(StreamConfig{Topic: "c"})
+		_, _, _ = st.Publish(context.Background(), acktest.BatchOf(t, "one", "two", "three"), 0, 0)
+		st.MoveTo(to)
 		conn.AwaitClose(t)
 		s.Close()
+		to.Close()
 		require.Equal(t, fuzzMemory, budget.Free(), "the budget has everything back")
 	})
 }
