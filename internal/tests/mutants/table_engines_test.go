@@ -4,7 +4,7 @@ func engineProbe(run, engine string) probe {
 	return probe{"engines/tests", "^" + run + "$", "ENGINES=" + engine}
 }
 
-// engineMutants are mistakes in what runs the subscriptions of engines, and in the bridge.
+// engineMutants are mistakes in what runs the subscriptions of engines.
 var engineMutants = []mutant{
 	{
 		"a nacked message lets the next of its key go first", "engines/internal/consume/delivery.go",
@@ -25,10 +25,5 @@ var engineMutants = []mutant{
 		"a parameter that the engine cannot do is ignored", "engines/open.go",
 		"if why, cannot := spec.Cannot[what]; cannot {", "if why, cannot := spec.Cannot[what]; cannot && false {",
 		engineProbe("TestOpen_RefusesWhatTheEngineCannotDo", "kafka"),
-	},
-	{
-		"the bridge acks what it gives up", "engines/bridge/lane.go",
-		"for _, msg := range left { // they stay at the source\n\t\t\tmsg.Nack()", "for _, msg := range left {\n\t\t\tmsg.Ack()",
-		probe{"engines/tests", "^TestBridge_EndsAtARefusedMessageWithoutDeadLetters$", ""},
 	},
 }
