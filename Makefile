@@ -1,7 +1,7 @@
 # The modules of go.work.
 MODULES := ./... ./storage/... ./cmd/... ./cqrsx/... ./examples/... ./benchmarks/... ./internal/tests/... ./monitor/... ./internal/tests/dashboards/... ./metrics/... ./tracing/... ./engines/... ./engines/nats/... ./engines/kafka/... ./engines/redis/... ./engines/amqp/... ./engines/postgres/... ./engines/outboxes/... ./engines/tests/... ./examples/graduate/...
 # Those to run under the race detector: not what only compares peers, whose dependencies take minutes to compile for it.
-RACED := ./... ./storage/... ./cmd/... ./cqrsx/... ./examples/... ./benchmarks/outbox/... ./benchmarks/internal/durable ./benchmarks/internal/measure ./benchmarks/internal/recovery ./internal/tests/... ./monitor/... ./metrics/... ./tracing/... ./engines/... ./engines/tests/...
+RACED := ./... ./storage/... ./cmd/... ./cqrsx/... ./examples/... ./benchmarks/outbox/... ./benchmarks/internal/durable ./benchmarks/internal/measure ./benchmarks/internal/recovery ./internal/tests/... ./monitor/... ./metrics/... ./tracing/... ./engines/...
 GOBIN := $(CURDIR)/bin
 # The last golangci-lint that Go 1.25 compiles. The go command builds it once, and then has it in its cache.
 GOLANGCI := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.2
@@ -31,7 +31,7 @@ test_reconnect: ## the universal suite over a network that is cut; see the test 
 	go test -timeout 5m -run "TestPubSub.*Reconnect" ./internal/tests
 
 test_faults: ## what is too long for the race detector: simulations, chaos, hostile peers, files and resources that fail
-	go test -p 1 -timeout 12m ./internal/acked/receiver ./storage/outbox ./storage/dedupe ./internal/tests/hostile ./internal/tests/resources ./internal/tests/chaos ./internal/tests/apisim
+	go test -p 1 -timeout 12m ./internal/acked/receiver ./storage/outbox ./storage/dedupe ./internal/tests/hostile ./internal/tests/resources ./internal/tests/chaos ./internal/tests/apisim ./engines/tests
 
 browser: ## the page of monitor/ in a real Chromium, with axe-core; installs both where it may, else the tests are skipped and say so
 	@command -v chromium chromium-browser google-chrome >/dev/null || { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null; } || echo "no Chromium, and it cannot be installed here"

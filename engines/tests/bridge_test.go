@@ -154,7 +154,7 @@ func TestBridge_KilledLosesNoneAndDuplicatesNone(t *testing.T) {
 	const n, keys, kills = 20000, 50, 5
 	run := func(t *testing.T, from, to *fixture) {
 		t.Parallel()
-		source, destination := from.open("key=k"), to.open("group=reader&max_in_flight=1000")
+		source, destination := from.open("key=k"), to.open("group=reader&max_in_flight=1000&redeliver_after=1m")
 		go from.publish(source, 0, n, keys) // ends before all have arrived
 		forwarded := 0
 		for kill := range kills {
@@ -195,7 +195,7 @@ func TestBridge_RefusedMessagesBecomeDeadLetters(t *testing.T) {
 				from, to = to, from
 			}
 			const n = 1000
-			source, destination := from.open("max_message_size=2000000"+onePartition(from)), to.open("max_in_flight=100&max_message_size=2000"+onePartition(to))
+			source, destination := from.open("max_message_size=2000000"+onePartition(from)), to.open("max_in_flight=100&max_message_size=2000&redeliver_after=1m"+onePartition(to))
 			var batch []*message.Message
 			for i := range n {
 				msg := messageOf(strconv.Itoa(i))
@@ -234,7 +234,7 @@ func TestBridge_RefusedMessagesBecomeDeadLetters(t *testing.T) {
 // TestBridge_EndsAtARefusedMessageWithoutDeadLetters: it says why, and the message and what is behind it stay at the source.
 func TestBridge_EndsAtARefusedMessageWithoutDeadLetters(t *testing.T) {
 	from, to := lastingPair(t)
-	source, destination := from.open("partitions=1"), to.open("max_in_flight=100")
+	source, destination := from.open("partitions=1"), to.open("max_in_flight=100&redeliver_after=1m")
 	for i := range 100 {
 		msg := messageOf(strconv.Itoa(i))
 		if i == 50 {
@@ -289,7 +289,7 @@ func TestBridge_HoldsAtMostMaxInFlight(t *testing.T) {
 func TestBridge_DrainsAtItsEnd(t *testing.T) {
 	from, to := lastingPair(t)
 	const n = 5000
-	source, destination := from.open("key=k"), to.open("max_in_flight=1000")
+	source, destination := from.open("key=k"), to.open("max_in_flight=1000&redeliver_after=1m")
 	from.publish(source, 0, n, 20)
 	cfg := bridge.Config{
 		From: from.url(""), To: to.url("dedupe_window=100ms"), Key: "k", MaxInFlight: 500, LookBack: -1, // nothing else drops duplicates

@@ -37,13 +37,13 @@ func subjects() []*subject {
 		{name: "buffstreams", one: true, ownSuite: true, base: func(t *testing.T) string {
 			return "unix://" + filepath.Join(shortDir(t), "s")
 		}},
-		{name: "nats", lasting: true, always: "replicas=3&redeliver_after=2s", key: "&members=1", base: func(t *testing.T) string {
+		{name: "nats", lasting: true, always: "replicas=3&redeliver_after=5s", key: "&members=1", base: func(t *testing.T) string {
 			return "nats://" + natsServer(t)
 		}},
-		{name: "kafka", lasting: true, always: "partitions=4&redeliver_after=2s", base: func(t *testing.T) string {
+		{name: "kafka", lasting: true, always: "partitions=4&redeliver_after=5s", base: func(t *testing.T) string {
 			return "kafka://" + kafkaServer(t)
 		}},
-		{name: "redis", lasting: true, always: "redeliver_after=2s", key: "&members=1", base: redisServer},
+		{name: "redis", lasting: true, always: "redeliver_after=5s", key: "&members=1", base: redisServer},
 		{name: "amqp", lasting: true, base: amqpServer},
 		{name: "postgres", lasting: true, base: postgresServer},
 	}

@@ -1,0 +1,29 @@
+package mutants
+
+func engineProbe(run, engine string) probe {
+	return probe{"engines/tests", "^" + run + "$", "ENGINES=" + engine}
+}
+
+// engineMutants are mistakes in what runs the subscriptions of engines.
+var engineMutants = []mutant{
+	{
+		"a nacked message lets the next of its key go first", "engines/internal/consume/delivery.go",
+		"\t\t\ts.running--\n\t\t\ts.refuse(it)\n", "\t\t\ts.running--\n\t\t\ts.refuse(it)\n\t\t\ts.release(it.key)\n",
+		engineProbe("TestNack_KeepsTheOrderOfItsKeyAndHoldsUpNoOther", "gochannel"),
+	},
+	{
+		"attempts have no end", "engines/internal/consume/delivery.go",
+		"if set.Attempts > 0 && it.attempts >= set.Attempts {", "if false {",
+		engineProbe("TestAttempts_EndInTheDeadLetterTopic", "gochannel"),
+	},
+	{
+		"Close waits for no handler", "engines/internal/consume/end.go",
+		"for s.running > 0 || len(s.handled) > 0 || s.busy {", "for len(s.handled) > 0 || s.busy {",
+		engineProbe("TestClose_LetsHandlersEndAndGivesBackTheRest", "kafka"),
+	},
+	{
+		"a parameter that the engine cannot do is ignored", "engines/open.go",
+		"if why, cannot := spec.Cannot[what]; cannot {", "if why, cannot := spec.Cannot[what]; cannot && false {",
+		engineProbe("TestOpen_RefusesWhatTheEngineCannotDo", "kafka"),
+	},
+}
