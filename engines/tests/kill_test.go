@@ -120,7 +120,8 @@ func TestKillEverything(t *testing.T) {
 	step := n / (2*kills + 1)
 	heard := time.Now()
 	for kill := 1; ; {
-		line, alive := "", true
+		var line string
+		alive := true
 		select {
 		case line, alive = <-b.lines:
 			heard = time.Now()
