@@ -36,13 +36,15 @@ type outboxRelay struct {
 	invalidate context.CancelFunc
 }
 
-func startOutboxRelay(p *Publisher) *outboxRelay {
+func newOutboxRelay(p *Publisher) *outboxRelay {
 	r := &outboxRelay{outbox: p.cfg.Outbox, placer: placerOf(p.cfg.Outbox), publisher: p, manager: p.manager, logger: p.logger, users: p.users}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.valid, r.invalidate = context.WithCancel(r.ctx)
-	r.wg.Go(r.run) // ends with stop, which waits for it
 	return r
 }
+
+// start begins the delivery. The Publisher must have the relay by then.
+func (r *outboxRelay) start() { r.wg.Go(r.run) } // ends with stop, which waits for it
 
 // stop ends the delivery. What was not delivered stays in the outbox, and another publisher on it carries on. Streams that
 // hold nothing end at both ends, as far as ctx allows. The error says that the outbox has not returned when ctx was done.

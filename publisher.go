@@ -92,7 +92,8 @@ func NewPublisher(config PublisherConfig, logger watermill.LoggerAdapter) (*Publ
 		p.plain = newPlainPublisher(p)
 	}
 	if config.Outbox != nil {
-		p.relay = startOutboxRelay(p)
+		p.relay = newOutboxRelay(p)
+		p.relay.start()
 	}
 	return p, nil
 }

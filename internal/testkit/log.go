@@ -2,17 +2,26 @@ package testkit
 
 import (
 	"testing"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/stretchr/testify/require"
 )
 
-// Receive returns the next value of a channel, and fails the test if the channel is closed.
+// patience is more than anything that a test waits for takes.
+const patience = time.Minute
+
+// Receive returns the next value of a channel, and fails the test if the channel is closed, or nothing comes.
 func Receive[T any](t testing.TB, from <-chan T) T {
 	t.Helper()
-	v, ok := <-from
-	require.True(t, ok, "the channel was closed")
-	return v
+	select {
+	case v, ok := <-from:
+		require.True(t, ok, "the channel was closed")
+		return v
+	case <-time.After(patience):
+		require.Fail(t, "nothing comes")
+		panic("unreachable")
+	}
 }
 
 // LogLine is one call of a Log.
