@@ -105,10 +105,27 @@ func (h *moveHost) giveBack() {
 	d.member.Return(d.Delivery)
 }
 
-// heal ends all faults, and waits until everything is handled.
+// heal ends all faults, and waits until everything is handled. In half of the runs one host alone comes back: others are
+// gone or silent for ever.
 func (w *moveWorld) heal() {
 	w.note("heal")
-	for _, h := range w.hosts {
+	survivor, some := w.rng.IntN(len(w.hosts)), w.rng.IntN(2) == 0
+	for i, h := range w.hosts {
+		silent := w.rng.IntN(2) == 0 && h.life != nil
+		if some && i != survivor {
+			if silent {
+				w.note("host %d stays silent", i)
+				w.count("silent for ever", 1)
+				h.net.pause(true)
+				continue
+			}
+			w.note("host %d stays away", i)
+			w.count("gone for ever", 1)
+			if h.life != nil {
+				h.end(true)
+			}
+			continue
+		}
 		h.net.pause(false)
 		if h.life != nil {
 			h.end(false)
@@ -118,6 +135,9 @@ func (w *moveWorld) heal() {
 	for range 3000 {
 		done := true
 		for _, h := range w.hosts {
+			if h.net.isPaused() { // its consumers do not run either
+				continue
+			}
 			h.take(100)
 			h.settle(100)
 		}
@@ -137,12 +157,13 @@ func (w *moveWorld) heal() {
 }
 
 func (w *moveWorld) account() {
-	w.calls.Wait()
 	for i, st := range w.streams {
 		if n := st.Unsettled(); n > 0 {
 			w.fail("stream %d at %v, moving %v, %v, has %d messages left", i, slices.Index(w.senders, st.Sender()), st.Moving(), st.Sender().State(), n)
+			return
 		}
 	}
+	w.calls.Wait()
 	for _, id := range w.published {
 		for g, all := range w.given {
 			if x := all[id]; x == nil || !x.handled {
@@ -153,6 +174,11 @@ func (w *moveWorld) account() {
 	}
 	w.count("messages", len(w.published))
 	for _, h := range w.hosts {
+		h.net.pause(false)
+	}
+	w.sleep(2 * time.Second)
+	synctest.Wait()
+	for _, h := range w.hosts {
 		for range 20 {
 			h.take(100)
 			h.settle(1000)
@@ -161,6 +187,9 @@ func (w *moveWorld) account() {
 	w.sleep(2 * time.Second) // idle streams give their credit back
 	synctest.Wait()
 	for _, h := range w.hosts {
+		if h.life == nil {
+			continue
+		}
 		if held := h.life.receiver.Topic("t").Window().Held(); held != (flow.Amount{}) {
 			w.fail("host %d holds %+v when all is over", h.n, held)
 		}

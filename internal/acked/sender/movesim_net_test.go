@@ -60,6 +60,12 @@ func (h *simHost) pause(paused bool) {
 	h.resumed.Broadcast()
 }
 
+func (h *simHost) isPaused() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.paused
+}
+
 func (h *simHost) pass() {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -148,6 +148,7 @@ func newMoveWorld(t *testing.T, seed uint64) *moveWorld {
 		}
 		s := New(cfg)
 		s.waiters = &sync.Pool{New: newWaiter} // what it has belongs to the bubble
+		s.Dial() // as for the addresses of a route
 		w.senders = append(w.senders, s)
 	}
 	for range 1 + w.rng.IntN(3) {
@@ -166,10 +167,10 @@ func newMoveWorld(t *testing.T, seed uint64) *moveWorld {
 
 func (w *moveWorld) anySender() *Sender { return w.senders[w.rng.IntN(len(w.senders))] }
 
-// alternative is the first host that may be well. It must not depend on the dice, as it is called at any time.
+// alternative is the first host that is well. It must not depend on the dice, as it is called at any time.
 func (w *moveWorld) alternative(*Stream) *Sender {
 	for _, s := range w.senders {
-		if state := s.State(); state < Draining {
+		if s.State() == Ready {
 			return s
 		}
 	}

@@ -1,0 +1,115 @@
+package tests
+
+import (
+	"fmt"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/route"
+)
+
+// mortal is a listener that can look as if its process had ended.
+type mortal struct {
+	net.Listener
+	mu    sync.Mutex // guards conns
+	conns []net.Conn
+}
+
+func (m *mortal) Accept() (net.Conn, error) {
+	c, err := m.Listener.Accept()
+	if err == nil {
+		m.mu.Lock()
+		m.conns = append(m.conns, c)
+		m.mu.Unlock()
+	}
+	return c, err
+}
+
+// kill resets the connections; nothing listens any more.
+func (m *mortal) kill() {
+	_ = m.Close()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range m.conns {
+		_ = c.(*net.TCPConn).SetLinger(0)
+		_ = c.Close()
+	}
+}
+
+// TestRoute_AddressEndsInTheMidstOfItsDrain: it has said that it closes, has given back what its handlers do not have, and is
+// killed before they have ended.
+func TestRoute_AddressEndsInTheMidstOfItsDrain(t *testing.T) {
+	for _, confirm := range []buffstreams.Confirm{buffstreams.ConfirmReceived, buffstreams.ConfirmHandled, buffstreams.ConfirmEnqueued} {
+		for _, policy := range []route.Policy{route.Failover, route.RoundRobin, route.LeastPending, route.Hash} {
+			t.Run(fmt.Sprint(policy, confirm), func(t *testing.T) {
+				t.Parallel()
+				endsInDrain(t, policy, confirm)
+			})
+		}
+	}
+}
+
+func endsInDrain(t *testing.T, policy route.Policy, confirm buffstreams.Confirm) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	door := &mortal{Listener: ln}
+	dying, err := buffstreams.NewManager(buffstreams.ManagerConfig{
+		Listen: func(string, string) (net.Listener, error) { return door, nil }, CloseTimeout: time.Second,
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = dying.Close() })
+	first, second := ln.Addr().String(), freeAddress(t)
+	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{
+		Manager: dying, ListenAddress: first, ConsumerGroup: "g", MaxInFlight: 2, CloseTimeout: 20 * time.Second,
+	}, nil)
+	require.NoError(t, err)
+	held := subscribe(t, sub, "orders")
+	sending, err := buffstreams.NewManager(buffstreams.ManagerConfig{CloseTimeout: time.Second})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = sending.Close() })
+	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+		Manager: sending, Resolver: route.Static{"orders": {
+			Addresses: []string{first, second}, Policy: policy, HashKey: "k",
+			Attributes: map[string]route.Attributes{first: {Priority: 1, Weight: 1}, second: {Priority: 2, Weight: 1}},
+		}},
+		Confirm: confirm, PublishTimeout: 20 * time.Second, CloseTimeout: time.Second,
+	}, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = pub.Close() })
+	const count = 32
+	var calls []<-chan error
+	for i := range count {
+		msg := newMessage("x")
+		msg.Metadata.Set("k", fmt.Sprint(i))
+		calls = append(calls, later(func() error { return pub.Publish("orders", msg) }))
+	}
+	receive(t, held)
+	receive(t, held)
+	require.Eventually(t, func() bool { return sending.Stats().Addresses[0].Pending == count }, patience, 10*time.Millisecond)
+	counting(t, second)
+	require.Eventually(t, func() bool { return sending.PeerStatus(second).Connected }, patience, 10*time.Millisecond)
+	closed := later(sub.Close)
+	require.Eventually(t, func() bool {
+		topics := dying.Stats().Listeners
+		return len(topics) > 0 && len(topics[0].Topics) > 0 && len(topics[0].Topics[0].Groups) > 0 && topics[0].Topics[0].Groups[0].Lag <= 2
+	}, patience, 50*time.Millisecond)
+	door.kill()
+	began := time.Now()
+	for _, c := range calls {
+		require.NoError(t, requireResult(t, c))
+	}
+	require.Eventually(t, func() bool {
+		pending := 0
+		for _, a := range sending.Stats().Addresses {
+			pending += a.Pending
+		}
+		return pending == 0
+	}, patience, 50*time.Millisecond, "%+v", sending.Stats().Addresses)
+	t.Logf("all handled %v after the end", time.Since(began))
+	_ = closed // it waits for its handlers
+}
