@@ -229,12 +229,9 @@ func (m *Manager) tick(now time.Time) (busy bool) {
 
 // retire closes an address that nothing uses and that holds nothing. It does not block.
 func (m *Manager) retire(a *address) {
-	if a.sender.Pending() > 0 {
-		return
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if a.uses > 0 || m.addresses[a.target] != a || m.closed {
+	if a.uses > 0 || m.addresses[a.target] != a || m.closed || !a.sender.Retire() {
 		return
 	}
 	delete(m.addresses, a.target)

@@ -102,7 +102,8 @@ func (o *Outbound) NextTenure() uint64 {
 	return o.tenure
 }
 
-// Leaving tells whether the stream is being taken back from its receiver.
+// Leaving tells whether the stream is being taken back from its receiver, or has come back. It ends without a call of Stay
+// when a receiver is met that does not know how.
 func (o *Outbound) Leaving() bool { return o.leaving }
 
 // MayMove tells whether a stream can be detached now.
@@ -121,9 +122,10 @@ func (c *Client) MayMove(o *Outbound) bool {
 func (c *Client) moves() bool { return c.cfg.MoveAfter > 0 && (c.peer.able || !c.peer.met) }
 
 // Leave begins to take a stream back from the receiver. MayMove tells when it has come back. Leave returns false, and the
-// stream goes on, if the receiver does not know how.
+// stream goes on, if the receiver does not know how; that can be found out later, too: see Leaving.
 func (c *Client) Leave(o *Outbound, now time.Time) bool {
 	if o.cause != nil || !c.moves() && !c.MayMove(o) {
+		c.Stay(o)
 		return false
 	}
 	if o.leaving {
@@ -384,8 +386,11 @@ func (c *Client) welcomeMoves(f *wire.Welcome) {
 		case another && o.sentTo > 0 && o.cause == nil:
 			o.lapse(nil, 0)
 			c.peer.changed = true
-		case o.leaving:
+		case o.leaving && able:
 			c.revoke(o)
+		case o.leaving && !c.MayMove(o):
+			o.leaving = false
+			c.peer.changed = true
 		}
 	}
 	if !c.moves() {
@@ -442,7 +447,8 @@ func (c *Client) tickMoves(now time.Time) {
 // awaitsPeer tells whether the receiver has something of the stream that is not settled.
 func (o *Outbound) awaitsPeer() bool { return o.sentTo > 0 && o.unsettled() > 0 }
 
-// tickLeaving has the receiver answer at once when its consumers have had MoveAfter.
+// tickLeaving has the receiver answer at once when its consumers have had MoveAfter: also where the stream is to stay
+// after all, which sends nothing before the answer.
 func (c *Client) tickLeaving(o *Outbound, now time.Time) {
 	if o.since.IsZero() {
 		o.since = now

@@ -108,3 +108,25 @@ func TestMove_SendsNothingWhileItIsRevoked(t *testing.T) {
 	require.NotEmpty(t, control)
 	require.Empty(t, segments)
 }
+
+// A stream that is to leave a receiver which turns out not to know how goes on there.
+func TestMove_GoesOnWhereTheReceiverDoesNotKnowHow(t *testing.T) {
+	for name, again := range map[string]bool{"found out when it is met": false, "found out before": true} {
+		p := newPair(t, roomy, muchRoom)
+		p.client.cfg.MoveAfter = time.Second
+		o := p.client.StartFetched(Identity{Publisher: [16]byte{1}, Epoch: 1}, 7, "t", 1, 4) // an earlier process may have sent three
+		p.client.Announce(o, 4)
+		require.True(t, p.client.Leave(o, p.now), name)
+		p.connect()
+		p.output()
+		require.NoError(t, p.say(&wire.Frame{Body: &wire.Frame_Welcome{Welcome: &wire.Welcome{
+			Version: 1, MaxFrame: MinFrame, MaxMessage: 1 << 20,
+		}}}))
+		if again {
+			o.leaving = true
+			require.False(t, p.client.Leave(o, p.now))
+		}
+		require.False(t, o.Leaving(), name)
+		require.Equal(t, opening, o.state, name)
+	}
+}

@@ -57,7 +57,7 @@ func (c *Client) schedule(o *Outbound) {
 	}
 	switch o.state {
 	case unopened:
-		if o.unsettled() > 0 && o.openAfter.IsZero() && !o.leaving {
+		if o.unsettled() > 0 && o.openAfter.IsZero() && !o.leaving && !o.revoking {
 			c.open(o)
 		}
 	case open:

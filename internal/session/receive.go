@@ -17,9 +17,11 @@ func (c *Client) Receive(payload []byte, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	c.lastHeard, c.peer.heard = now, true
+	c.lastHeard = now
+	c.peer.heard = c.peer.heard || c.phase >= established // a greeting that is refused says nothing of what was sent before
 	switch f := frame.(type) {
 	case *wire.Welcome:
+		c.peer.heard = true
 		return c.welcomed(f)
 	case *wire.Failure:
 		return &PeerError{code: f.Code, Reason: f.Reason}

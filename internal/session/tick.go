@@ -33,7 +33,7 @@ func (c *Client) Tick(now time.Time, timeout func(*Outbound) error) error {
 			c.tickIdle(o, now)
 		}
 		c.tickAsk(o, now)
-		if o.leaving {
+		if o.leaving || o.revoking {
 			c.tickLeaving(o, now)
 		}
 	}

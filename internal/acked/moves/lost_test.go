@@ -185,3 +185,31 @@ func TestMoves_StaysThoughTheConnectionWasLost(t *testing.T) {
 	l.a.handle(9)
 	l.drain(l.st)
 }
+
+// An address that nothing uses is closed. A stream that was on its way there stays, and one that has come keeps it open.
+func TestMoves_NotToWhatIsRetired(t *testing.T) {
+	l := newLeaving(t, never)
+	l.st.MoveTo(l.to)
+	l.a.holds(0)
+	require.False(t, l.from.Retire())
+	require.True(t, l.to.Retire())
+	l.a.settle(3)
+	l.a.handle(7)
+	l.drain(l.st)
+	require.Equal(t, l.from, l.st.Sender())
+
+	c := newHost(t)
+	next := l.sender(c.address())
+	l.st.MoveTo(next)
+	l.moved(1)
+	require.False(t, next.Retire(), "it has a stream, though without messages")
+}
+
+// What a receiver has that lets this side in no more moves as from one that is silent.
+func TestMoves_LostAndRefusedSince(t *testing.T) {
+	l := newLeaving(t, 600*time.Millisecond)
+	l.alternative(l.to)
+	l.a.refuses.Store(true)
+	l.a.gate.reset()
+	l.arrives(10)
+}

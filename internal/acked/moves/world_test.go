@@ -2,6 +2,7 @@ package moves
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -37,6 +38,7 @@ type host struct {
 	gate     *gate
 	member   *dispatch.Member
 	woken    chan struct{}
+	refuses  atomic.Bool // who connects
 	inHand   []dispatch.Delivery
 	got      []got // that members have taken, in this order
 }
@@ -60,6 +62,12 @@ func newHostAt(t *testing.T, address string) *host {
 		MaxConnections: 100, MaxTopics: 100, MaxPublishers: 100, MaxStreams: 100, MaxConnectionsPerHost: 100,
 		HandshakeTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second, DeadAfter: 30 * time.Second, ForgetAfter: time.Minute,
 		Budget: flow.NewBudget(1 << 28), Logger: watermill.NopLogger{},
+		Authenticate: func(context.Context, receiver.Peer) (string, error) {
+			if h.refuses.Load() {
+				return "", errors.New("not you")
+			}
+			return "publisher", nil
+		},
 	}, h.gate)
 	require.NoError(t, err)
 	h.member = h.receiver.Topic(topic).Join("g", func() {

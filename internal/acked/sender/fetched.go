@@ -239,7 +239,7 @@ func (f *FetchedStream) exchange(from, to *Sender) (repeats int, ok bool) {
 	defer from.mu.Unlock()
 	to.mu.Lock()
 	defer to.mu.Unlock()
-	if f.at.Load() != from || from.closed || to.closed || !from.client.MayMove(f.stream) {
+	if f.at.Load() != from || from.closed || to.closed || to.retired || !from.client.MayMove(f.stream) {
 		return 0, false
 	}
 	repeats = from.client.Detach(f.stream)

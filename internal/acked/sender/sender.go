@@ -90,6 +90,7 @@ type Sender struct {
 	events      []func(*hook.Set) // for tellEvents
 	streams     map[*Stream]struct{}
 	kept        bool // by Dial
+	retired     bool // see Retire
 	failing     bool // the last attempt to connect has failed
 	changed     bool // Config.Changed is to be called
 
@@ -420,6 +421,18 @@ func (s *Sender) Tick(now time.Time) (busy bool) {
 		s.flusher.Kick()
 	}
 	return busy
+}
+
+// Retire has no stream move to the Sender any more, which is to be closed. It returns false, and changes nothing, if the Sender
+// has a Stream, or messages that are not settled.
+func (s *Sender) Retire() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.client.Pending() > 0 || len(s.streams) > 0 {
+		return false
+	}
+	s.retired = true
+	return true
 }
 
 // Close ends the Sender and waits for its goroutines. It tells the peer of the streams of which everything is settled, for

@@ -78,7 +78,7 @@ func (st *Stream) beginLocked(s *Sender) {
 		s.streams = map[*Stream]struct{}{}
 	}
 	s.streams[st] = struct{}{}
-	st.ended = false
+	st.ended, st.target = false, nil
 }
 
 // inOrderLocked returns the Streams in the order of their numbers. The caller must hold mu.
@@ -284,7 +284,7 @@ func (st *Stream) exchange(from, to *Sender) (m Moved, ok bool) {
 	to.mu.Lock()
 	defer to.mu.Unlock()
 	st.target = nil
-	if to.closed || from.closed {
+	if to.closed || to.retired || from.closed {
 		from.client.Stay(st.out)
 		return m, false
 	}

@@ -53,6 +53,36 @@ var moveMutants = []mutant{
 		movesProbe("TestMoves_RevokedStreamDoesNotWaitForASlowHandler"),
 	},
 	{
+		"a stream that stays waits for a slow handler without end", "internal/session/tick.go",
+		"		if o.leaving || o.revoking {", "		if o.leaving {",
+		movesProbe("TestMoves_StaysThoughConsumersHaveSome"),
+	},
+	{
+		"a stream is opened while it is revoked", "internal/session/output.go",
+		"&& !o.leaving && !o.revoking {\n			c.open(o)", "&& !o.leaving {\n			c.open(o)",
+		movesProbe("TestMoves_StaysThoughTheConnectionWasLost"),
+	},
+	{
+		"a greeting that is refused is a sign of life", "internal/session/receive.go",
+		"c.peer.heard || c.phase >= established //", "true //",
+		movesProbe("TestMoves_LostAndRefusedSince"),
+	},
+	{
+		"a stream moves to an address that is being closed", "internal/acked/sender/stream.go",
+		"to.closed || to.retired ||", "to.closed ||",
+		movesProbe("TestMoves_NotToWhatIsRetired"),
+	},
+	{
+		"a stream waits for ever to leave a receiver that does not know how", "internal/session/move.go",
+		"			o.leaving = false\n			c.peer.changed = true\n", "",
+		sessionProbe("TestMove_GoesOnWhereTheReceiverDoesNotKnowHow"),
+	},
+	{
+		"a stream that cannot leave goes on leaving", "internal/session/move.go",
+		"		c.Stay(o)\n		return false\n", "		return false\n",
+		sessionProbe("TestMove_GoesOnWhereTheReceiverDoesNotKnowHow"),
+	},
+	{
 		"memory that is written from is used again", "internal/session/retransmit.go",
 		"if o.freeLater != nil && !c.lent {", "if o.freeLater != nil {",
 		sessionProbe("TestMove_MemoryOfAMovedStreamIsNotUsedAgain"),

@@ -41,7 +41,7 @@ var wireMutants = []mutant{
 	},
 	{
 		"an open that was refused is tried with each message", "internal/session/output.go",
-		"if o.unsettled() > 0 && o.openAfter.IsZero() && !o.leaving {", "if o.unsettled() > 0 && !o.leaving {",
+		"if o.unsettled() > 0 && o.openAfter.IsZero() && !o.leaving && !o.revoking {", "if o.unsettled() > 0 && !o.leaving && !o.revoking {",
 		sessionProbe("TestClient_OpenRefusedForAWhileIsTriedAgainWithPauses"),
 	},
 	{
