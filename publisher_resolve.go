@@ -97,7 +97,7 @@ func (p *Publisher) newGroup(topic string, r route.Route, routed bool, last *res
 	if name == "" {
 		name = topic
 	}
-	g = &group{policy: r.Policy, hashKey: r.HashKey, current: route.None, place: new(atomic.Pointer[group]), identity: newIdentity(), slots: &slots{}}
+	g = &group{policy: r.Policy, hashKey: r.HashKey, current: route.None, place: new(atomic.Pointer[group]), identity: newIdentity(), slots: &slots{}, groupsSaid: &groupsSaid{}}
 	for _, m := range r.Members() {
 		address, err := parseAddress(m.Address)
 		if err != nil {
@@ -134,7 +134,7 @@ func (g *group) follow(last *group) {
 	last.mu.Lock()
 	defer last.mu.Unlock()
 	g.place, g.identity = last.place, last.identity
-	g.slots = last.slots
+	g.slots, g.groupsSaid = last.slots, last.groupsSaid
 	g.started.Store(last.started.Load())
 	g.turn.Store(last.turn.Load())
 	if last.current != route.None {
@@ -248,6 +248,7 @@ func (p *Publisher) enter(s *topicState) bool {
 
 // tickGroup finds out which addresses are slow, and ends or moves streams that need not be where they are.
 func (p *Publisher) tickGroup(g *group, now time.Time) {
+	p.compareGroups(g)
 	if p.relay != nil || p.plain != nil || g.targets[0].fixed != nil {
 		return
 	}

@@ -27,6 +27,8 @@ type group struct {
 	turn    atomic.Uint64
 	slots   *slots // of Hash
 
+	groupsSaid *groupsSaid // shared by those that follow one another
+
 	identity session.Identity // of the streams that begin here: the addresses share it
 
 	started atomic.Bool            // an address was ready once
@@ -37,6 +39,22 @@ type group struct {
 	mu      sync.Mutex // guards the fields below
 	current int        // of Failover; route.None: none yet
 	owners  *owners    // of Hash; nil before the first call
+}
+
+// groupsSaid is what was logged last of the addresses' consumer groups.
+type groupsSaid struct {
+	mu     sync.Mutex // guards differ
+	differ []string   // each address with its digest; nil: they are the same
+}
+
+// groupsDiffer tells whether they have different ones, as was seen last.
+func (g *group) groupsDiffer() bool {
+	if g.groupsSaid == nil {
+		return false
+	}
+	g.groupsSaid.mu.Lock()
+	defer g.groupsSaid.mu.Unlock()
+	return g.groupsSaid.differ != nil
 }
 
 // latest returns the group that is in g's place now.

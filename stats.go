@@ -67,6 +67,9 @@ type StreamStats struct {
 	Bytes           int       `json:"bytes"`      // that are kept in memory
 	OldestUnsettled time.Time `json:"oldest_unsettled,omitzero"`
 	Waiting         int       `json:"waiting,omitempty"` // Publish calls that wait for room in the window
+	// Groups is a digest of the names of the topic's consumer groups there, as the peer said when the stream was opened: what
+	// serves one topic together should have the same. Empty: no group has a name, or the peer has not said.
+	Groups string `json:"groups,omitempty"`
 }
 
 // PublisherStats describes a Publisher.
@@ -89,6 +92,9 @@ type PublisherTopicStats struct {
 	Addresses []string `json:"addresses"`      // where it leads now
 	Pending   int      `json:"pending"`        // messages that are not settled, over all of these addresses; without those of an Outbox
 	Calls     int      `json:"calls,omitzero"` // Publish calls that are under way
+	// GroupsDiffer tells that addresses which share the topic's messages have different consumer groups: some group misses what
+	// the others get.
+	GroupsDiffer bool `json:"groups_differ,omitempty"`
 }
 
 // SubscriberStats describes a Subscriber.

@@ -1,6 +1,7 @@
 package buffstreams
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -49,10 +50,17 @@ func addressStats(address string, s sender.Stats) AddressStats {
 		a.OldestUnsettled = earlier(a.OldestUnsettled, stream.Oldest)
 		a.Streams = append(a.Streams, StreamStats{
 			Topic: stream.Topic, Outbox: stream.Fetched, Pending: stream.Pending, Unreceived: stream.Unreceived,
-			Bytes: stream.Bytes, OldestUnsettled: stream.Oldest, Waiting: stream.Waiting,
+			Bytes: stream.Bytes, OldestUnsettled: stream.Oldest, Waiting: stream.Waiting, Groups: groupsText(stream.Groups),
 		})
 	}
 	return a
+}
+
+func groupsText(digest uint64) string {
+	if digest == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%016x", digest)
 }
 
 // earlier is the earlier of two times that are not zero.

@@ -55,6 +55,9 @@ func (p *Publisher) topicStats() []PublisherTopicStats {
 				t.Addresses = append(t.Addresses, target.peer)
 				t.Pending += target.unsettled()
 			}
+			for _, g := range r.groups {
+				t.GroupsDiffer = t.GroupsDiffer || g.groupsDiffer()
+			}
 		}
 		all = append(all, t)
 	}

@@ -62,7 +62,8 @@ type Client struct {
 	lastSent     time.Time
 	lastPing     time.Time
 
-	peer peerMoves
+	peer   peerMoves
+	groups groupsSeen
 
 	asks          int // why a stream has no credit, in this Tick
 	lastIdleTick  time.Time

@@ -379,7 +379,7 @@ func (c *Client) welcomeMoves(f *wire.Welcome) {
 	another := c.peer.instance != [16]byte{} && c.peer.instance != instance
 	c.peer.met, c.peer.able, c.peer.instance, c.peer.gone = true, able, instance, false
 	if another {
-		c.peer.left = nil
+		c.peer.left, c.groups = nil, nil
 	}
 	for _, o := range c.inOrder() {
 		switch {

@@ -119,6 +119,9 @@ func (c *Client) opened(f *wire.Opened) error {
 	if err != nil {
 		return err
 	}
+	if c.moves() {
+		c.noteGroups(o.Topic, f.Groups)
+	}
 	c.noteEvents(o)
 	c.schedule(o)
 	return nil

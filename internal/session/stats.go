@@ -19,6 +19,7 @@ type StreamStats struct {
 	Bytes      int       // that are kept in memory
 	Oldest     time.Time // when the oldest message that is not settled was enqueued; zero: there is none, or it is not known
 	Waiting    int       // calls that wait for room
+	Groups     uint64    // see Client.Groups; 0 also where that is not known
 }
 
 // SettledRun is messages of one topic that one frame of the peer has settled.
@@ -82,7 +83,7 @@ func (c *Client) Stats() []StreamStats {
 		}
 		s := StreamStats{
 			Topic: o.Topic, Fetched: o.fetched != nil, Pending: o.unsettled(), Unreceived: o.Unreceived(), Bytes: o.bytes,
-			Waiting: len(o.line),
+			Waiting: len(o.line), Groups: c.groups[o.Topic],
 		}
 		if s.Pending > 0 {
 			s.Oldest = o.oldest()

@@ -148,7 +148,7 @@ func newMoveWorld(t *testing.T, seed uint64) *moveWorld {
 		}
 		s := New(cfg)
 		s.waiters = &sync.Pool{New: newWaiter} // what it has belongs to the bubble
-		s.Dial() // as for the addresses of a route
+		s.Dial()                               // as for the addresses of a route
 		w.senders = append(w.senders, s)
 	}
 	for range 1 + w.rng.IntN(3) {

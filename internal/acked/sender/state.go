@@ -45,6 +45,13 @@ func (s *Sender) stateLocked() State {
 	return Idle
 }
 
+// Groups is session.Client.Groups.
+func (s *Sender) Groups(topic string) (digest uint64, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.client.Groups(topic)
+}
+
 // Dial connects, and has the Sender stay connected though there is nothing to deliver, until Undial is called.
 func (s *Sender) Dial() { s.setKept(true) }
 

@@ -83,6 +83,16 @@ var moveMutants = []mutant{
 		sessionProbe("TestMove_GoesOnWhereTheReceiverDoesNotKnowHow"),
 	},
 	{
+		"addresses with different groups are not told apart", "publisher_groups.go",
+		"differ = differ || hex != first", "differ = false",
+		probe{"internal/tests", "^TestRoute_AddressesWithDifferentGroups$", ""},
+	},
+	{
+		"what groups an address has is logged again and again", "publisher_groups.go",
+		"changed := !slices.Equal(s.differ, said)", "changed := true",
+		probe{"internal/tests", "^TestRoute_AddressesWithDifferentGroups$", ""},
+	},
+	{
 		"memory that is written from is used again", "internal/session/retransmit.go",
 		"if o.freeLater != nil && !c.lent {", "if o.freeLater != nil {",
 		sessionProbe("TestMove_MemoryOfAMovedStreamIsNotUsedAgain"),
