@@ -87,8 +87,9 @@ func endsInDrain(t *testing.T, policy route.Policy, confirm buffstreams.Confirm)
 	}
 	busy := []*message.Message{receive(t, held), receive(t, held)}
 	pending := func() (n int) {
-		for _, a := range sending.Stats().Addresses {
-			n += a.Pending
+		all := sending.Stats().Addresses
+		for i := range all {
+			n += all[i].Pending
 		}
 		return n
 	}
@@ -115,9 +116,11 @@ func endsInDrain(t *testing.T, policy route.Policy, confirm buffstreams.Confirm)
 
 // givenBack tells that a listener's topic holds no more than what handlers have.
 func givenBack(sub *buffstreams.Subscriber) bool {
-	for _, l := range sub.Stats().Listeners {
-		for _, topic := range l.Topics {
-			for _, g := range topic.Groups {
+	listeners := sub.Stats().Listeners
+	for i := range listeners {
+		topics := listeners[i].Topics
+		for k := range topics {
+			for _, g := range topics[k].Groups {
 				if g.Lag > 2 {
 					return false
 				}
