@@ -358,9 +358,6 @@ func (c *Client) Adopt(o *Outbound) {
 // Refuse notes that a dial was refused while there is no connection: the receiver is gone.
 func (c *Client) Refuse() { c.peer.gone = c.phase == disconnected }
 
-// Heard notes that bytes have come, though not yet a frame.
-func (c *Client) Heard() { c.peer.heard = true }
-
 // Gone tells whether the receiver is known to be gone, Silent whether it is silent: see the package's move.go.
 func (c *Client) Gone() bool { return c.peer.gone }
 

@@ -12,12 +12,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/hooks"
 	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
@@ -132,16 +132,13 @@ type bench struct {
 	lost    [2]chan time.Time // when the publisher's side, and the listener's, gave a connection up
 }
 
-// informant is a logger for one thing: both ends tell at level Info that a connection ended.
-type informant struct {
-	watermill.NopLogger
-	ended chan<- time.Time
-}
+// informant is a hook for one thing: both ends tell that a connection ended.
+type informant struct{ ended chan<- time.Time }
 
-func (i informant) Info(string, watermill.LogFields) {
+func (i informant) OnLost(hooks.Lost) {
 	select {
 	case i.ended <- time.Now():
-	default: // nobody waits
+	default: // an earlier end was not looked at
 	}
 }
 
@@ -153,7 +150,7 @@ func newBench(t *testing.T, c *cable) *bench {
 	cfg := ackedConfig()
 	cfg.Insecure = true
 	receiver, err := buffstreams.NewManager(buffstreams.ManagerConfig{
-		Acked: cfg, Logger: informant{ended: b.lost[1]},
+		Acked: cfg, Hooks: []hooks.Hook{informant{b.lost[1]}},
 		Listen: func(network, address string) (net.Listener, error) {
 			return inside(c.namespace("b"), func() (net.Listener, error) { return net.Listen(network, address) })
 		},
@@ -161,7 +158,7 @@ func newBench(t *testing.T, c *cable) *bench {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, receiver.Close()) })
 	sender, err := buffstreams.NewManager(buffstreams.ManagerConfig{
-		Acked: cfg, Logger: informant{ended: b.lost[0]},
+		Acked: cfg, Hooks: []hooks.Hook{informant{b.lost[0]}},
 		Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
 			return inside(c.namespace("a"), func() (net.Conn, error) {
 				var d net.Dialer
