@@ -95,7 +95,7 @@ func appendEntry(dst []byte, e entry) []byte {
 	return protowire.AppendString(dst, e.value)
 }
 
-// stringsFrom is the size of an envelope from which on its strings are copied: whoever keeps only those would otherwise keep
+// stringsFrom is the size of an envelope from which on its strings are copied: a user who keeps only those would otherwise keep
 // much more with them.
 const stringsFrom = 1 << 10
 

@@ -18,7 +18,7 @@ type PubSubConfig struct {
 }
 
 // PubSub is both ends in one process, over a real socket, for an application that had a GoChannel: topics are plain names.
-// Unlike with GoChannel, a message to a topic that nobody has subscribed to yet is not dropped: Publish waits for the
+// Unlike with GoChannel, a message to a topic without a subscription is not dropped: Publish waits for the
 // topic to exist, up to PublishTimeout.
 type PubSub struct {
 	*Publisher

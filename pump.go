@@ -332,7 +332,7 @@ func (p *pump) settle() {
 	acked := p.acked
 	handled := p.handled(acked...)
 	if p.durable {
-		p.acked = nil // whoever takes the pump over leaves them to the goroutine that is in the DedupeStore
+		p.acked = nil // the goroutine that takes the pump over leaves them to the goroutine that is in the DedupeStore
 		p.code.enter(nameDedupe)
 	}
 	p.member.SettleAll(acked)

@@ -41,7 +41,7 @@ func (f TLSFiles) Server() (*tls.Config, error) {
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 			return files.current().server(), nil
 		},
-		// GetConfigForClient answers always; this is for whoever looks whether there is a certificate.
+		// GetConfigForClient answers always; this is for code that looks whether there is a certificate.
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return files.current().own, nil },
 	}, nil
 }

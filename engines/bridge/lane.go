@@ -72,7 +72,7 @@ func (l *lane) deliver(ctx context.Context, batch []*message.Message) {
 	left := batch
 	if size := driver.Size(batch[0]); l.tooLarge(size) && !l.halted {
 		err := fmt.Errorf("%w: %d bytes, the bridge's limit is %d", driver.ErrTooLarge, size, l.b.cfg.MaxMessageSize)
-		l.bury(ctx, batch[0], &driver.RefusedError{Engine: "bridge", Topic: l.topic.To, Err: err})
+		l.publishDeadLetter(ctx, batch[0], &driver.RefusedError{Engine: "bridge", Topic: l.topic.To, Err: err})
 		return
 	}
 	defer func() {
@@ -94,7 +94,7 @@ func (l *lane) deliver(ctx context.Context, batch []*message.Message) {
 				bytes += driver.Size(msg)
 				msg.Ack()
 			case errors.As(errs[i], &refused):
-				l.bury(ctx, msg, errs[i])
+				l.publishDeadLetter(ctx, msg, errs[i])
 			default:
 				again = append(again, msg)
 			}
@@ -192,8 +192,8 @@ func (l *lane) publishTogether(ctx context.Context, messages []*message.Message)
 	return pub.Publish(l.topic.To, messages...)
 }
 
-// bury makes a refused message a dead letter and acks it then, or ends the bridge where there is no place for it.
-func (l *lane) bury(ctx context.Context, msg *message.Message, reason error) {
+// publishDeadLetter makes a refused message a dead letter and acks it then, or ends the bridge where there is no place for it.
+func (l *lane) publishDeadLetter(ctx context.Context, msg *message.Message, reason error) {
 	l.b.counts.refused.Add(1)
 	l.call(func() {
 		if l.b.cfg.Hooks.OnRefused != nil {

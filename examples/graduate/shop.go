@@ -110,11 +110,11 @@ func (s *shop) addFront(marshaler cqrs.CommandEventMarshaler) error {
 	if err != nil {
 		return err
 	}
-	sub, err := s.engine.Group("bury")
+	sub, err := s.engine.Group("dead-letters")
 	if err != nil {
 		return err
 	}
-	s.router.AddConsumerHandler("bury", poison, sub, s.bury)
+	s.router.AddConsumerHandler("dead-letters", poison, sub, s.publishDeadLetter)
 	return events.AddHandlers(cqrs.NewEventHandler("mail", s.mail))
 }
 
@@ -138,7 +138,7 @@ func (s *shop) mail(_ context.Context, event *OrderBooked) error {
 	return nil
 }
 
-func (s *shop) bury(msg *message.Message) error {
+func (s *shop) publishDeadLetter(msg *message.Message) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.poisoned[msg.UUID] = true

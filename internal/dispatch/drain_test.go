@@ -112,7 +112,7 @@ func TestDrain_PassesOnWhatWasHandedToIt(t *testing.T) {
 	requireFull(t, topic)
 }
 
-// Messages of one key stay in order, whoever keeps them: one that is kept and whose key is not known is taken for that.
+// Messages of one key stay in order, whichever sender keeps them: one that is kept and whose key is not known is taken for that.
 func TestDrain_KeepsTheOrderOfKeys(t *testing.T) {
 	topic, kept := newTestTopic()
 	gone := alone()

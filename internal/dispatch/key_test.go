@@ -144,7 +144,7 @@ func TestKey_EarlyClaimsWait(t *testing.T) {
 	requireFull(t, topic)
 }
 
-// A member that never finds a key gives the message back: the claims behind it go on waiting, for whoever takes it.
+// A member that never finds a key gives the message back: the claims behind it go on waiting, for the member that takes it.
 func TestKey_EarlyClaimsWaitForWhatWasReturned(t *testing.T) {
 	topic, s := newTestTopic()
 	m1, m2 := topic.Join("g", quiet), topic.Join("g", quiet)

@@ -116,7 +116,7 @@ func TestMember_StopTakingLeavesAllToTheOthers(t *testing.T) {
 	requireFull(t, topic)
 }
 
-// What a member hands over goes to the longest waiting of the others and to no other, whoever takes first.
+// What a member hands over goes to the longest waiting of the others and to no other, whichever takes first.
 func TestMember_HandOverGoesToAWaitingMemberOnly(t *testing.T) {
 	topic, s := newTestTopic()
 	var s1, s2, s3 signal

@@ -139,7 +139,7 @@ func TestRun_SettledMessagesAreGarbage(t *testing.T) {
 	}
 }
 
-// A handler may write to what it got: nobody else sees that, nor the handler when it gets the message once more.
+// A handler may write to what it got: no other handler sees that, nor the same one when it gets the message once more.
 func TestDelivery_MessageIsAsItArrived(t *testing.T) {
 	for name, change := range map[string]func(m *Member, d Delivery) Delivery{
 		"at hand":  func(_ *Member, d Delivery) Delivery { return d },

@@ -64,7 +64,7 @@ type Topic struct {
 	held      bool            // the window stays closed
 	ephemeral bool            // the topic ends with its last member
 	onEnd     func(dropped int)
-	ended     bool           // nobody joins any more
+	ended     bool           // no group joins any more
 	skipped   []settledRange // by groups that had settled them in an earlier life; to be reported
 	onUnused  func()
 
@@ -248,7 +248,7 @@ func (t *Topic) Unused() bool {
 	return len(t.groups) == 0 && !t.ended
 }
 
-// HasMembers reports whether somebody could handle the topic's messages.
+// HasMembers reports whether a member could handle the topic's messages.
 func (t *Topic) HasMembers() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -262,7 +262,7 @@ func (t *Topic) Ended() bool {
 	return t.ended
 }
 
-// Retire ends a topic for which nobody waits and that keeps nothing for anybody. It returns false for any other.
+// Retire ends a topic that has no member and keeps no message. It returns false for any other.
 func (t *Topic) Retire() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -12,12 +12,12 @@ type Amount struct{ Messages, Bytes int }
 // Budget bounds the bytes that all holders of a process have together. Each holder has an Account. It is safe for
 // concurrent use.
 //
-// Nobody can be made to give back what it holds, so the last part of the budget, the reserve, is for holders that have
+// No holder can be made to give back what it holds, so the last part of the budget, the reserve, is for holders that have
 // little: each of them at most a part of what is free. Holders that are stuck take ever smaller parts of it, and leave
 // room for those that come after them.
 //
 // Accounts that wait are served in the order of asking. What is free is set aside for the first that waits and holds
-// nothing: others do not get it meanwhile. One that holds something holds up nobody, as it may be stuck; where its
+// nothing: others do not get it meanwhile. One that holds something holds up no other, as it may be stuck; where its
 // consumers are prompt, it soon holds nothing.
 type Budget struct {
 	size    int64
@@ -49,7 +49,7 @@ func NewBudget(bytes int) *Budget {
 // Free is the number of bytes that no account holds.
 func (b *Budget) Free() int { return int(b.free.Load()) }
 
-// Presence says whether there is somebody whom what a holder has is for.
+// Presence says whether the receiver of what a holder has is there.
 type Presence int
 
 // The presences of a holder.

@@ -33,7 +33,7 @@ func TestBudget_HasRoomBesideHoldersThatAreStuck(t *testing.T) {
 	}
 }
 
-// Half of the budget is for holders that are there: absent ones, together, wait for what is beyond, and hold up nobody.
+// Half of the budget is for holders that are there: absent ones, together, wait for what is beyond, and hold up no other.
 func TestBudget_AbsentHoldersGetHalf(t *testing.T) {
 	const window = 1000
 	b := NewBudget(4 * window)

@@ -29,7 +29,7 @@ func GuardedDial(d Dial) Dial {
 
 func closeConn(c net.Conn) {
 	if c != nil {
-		_ = c.Close() // nobody waits for it
+		_ = c.Close() // no caller waits for it
 	}
 }
 

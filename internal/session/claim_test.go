@@ -138,7 +138,7 @@ func TestFetched_ClaimOfWhatWasNeverSent(t *testing.T) {
 	require.EqualValues(t, 15, o.neverSent())
 }
 
-// A stream whose owner took it off while there was no connection keeps nobody dialing.
+// A stream whose owner took it off while there was no connection is no reason to dial.
 func TestFetched_EndedWhileDisconnectedIsForgotten(t *testing.T) {
 	p := newPair(t, roomy, muchRoom)
 	s := newBacklog(p, 1)

@@ -62,7 +62,7 @@ func (l *listed) writeTable(out io.Writer) error {
 	return errors.Join(err, totalErr, table.Flush())
 }
 
-// Printable is a name as it is where that cannot mislead whoever reads it on a terminal or splits it at spaces, and
+// Printable is a name as it is where that cannot mislead a person at a terminal or a program that splits it at spaces, and
 // quoted otherwise.
 func Printable(name string) string {
 	quoted := strconv.Quote(name)

@@ -148,7 +148,7 @@ func (r *receiver) subscribe() (<-chan *message.Message, error) {
 	return messages, err
 }
 
-// errBlocked means that whoever reads the output does not: what was not written goes back to its publishers.
+// errBlocked means that the reader of the output does not read: what was not written goes back to its publishers.
 var errBlocked = errors.New("the output is blocked: what was not written stays with its publishers")
 
 // run writes messages until there are enough or ctx is done, and closes the subscriber. Its publishers hear of an interrupt at

@@ -119,7 +119,7 @@ func (s *subscription) refuse(it *item) {
 	set := &s.cfg.Settings
 	if set.Attempts > 0 && it.attempts >= set.Attempts {
 		s.running++
-		s.tasks.Go(func() { s.bury(it) }) // ends when the dead letter is published, or with handling
+		s.tasks.Go(func() { s.publishDeadLetter(it) }) // ends when the dead letter is published, or with handling
 		return
 	}
 	delay := set.NackDelay
@@ -129,8 +129,8 @@ func (s *subscription) refuse(it *item) {
 	it.again = time.AfterFunc(min(delay, set.NackDelayMax), func() { s.report(event{due, []*item{it}}) })
 }
 
-// bury publishes a dead letter, with the metadata of Watermill's poison queue, until that works.
-func (s *subscription) bury(it *item) {
+// publishDeadLetter publishes a dead letter, with the metadata of Watermill's poison queue, until that works.
+func (s *subscription) publishDeadLetter(it *item) {
 	msg := copyOf(it.delivery.Message)
 	msg.Metadata.Set(middleware.ReasonForPoisonedKey, "attempts exhausted")
 	msg.Metadata.Set(middleware.PoisonedTopicKey, s.topic)

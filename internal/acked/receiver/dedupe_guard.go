@@ -74,7 +74,7 @@ func takeTurn(s store.DedupeStore) *storeTurns {
 }
 
 func turnsOf(s store.DedupeStore) *storeTurns {
-	if !reflect.ValueOf(s).Comparable() { // it can be nobody else's
+	if !reflect.ValueOf(s).Comparable() { // it can be of no other listener
 		return &storeTurns{turn: make(chan struct{}, 1)}
 	}
 	allTurns.mu.Lock()

@@ -107,7 +107,7 @@ func TestReceiver_SaysWhoHasSentLast(t *testing.T) {
 	require.Equal(t, incarnation(2, 0), last, "one that has no incarnations")
 }
 
-// A stream that is new, and one that nobody else has changed, say who has sent on another stream: the publisher is the same.
+// A stream that is new, and one that no other has changed, say who has sent on another stream: the publisher is the same.
 func TestReceiver_SaysWhoHasSentOnAnotherStream(t *testing.T) {
 	l := newLineages(t, Config{})
 	s, _, _ := l.open(by(1, 1))

@@ -109,7 +109,7 @@ func TestReceiver_ForgetsARevokedStreamWhenItIsReleased(t *testing.T) {
 	require.Zero(t, r.Topic("a").Window().Held())
 }
 
-// onlyCopiesOf is onlyCopies, if nobody else keeps the messages.
+// onlyCopiesOf is onlyCopies, if no sender keeps the messages.
 func (s *stream) onlyCopiesOf() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
