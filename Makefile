@@ -1,7 +1,7 @@
 # The modules of go.work.
 MODULES := ./... ./storage/... ./cmd/... ./cqrsx/... ./examples/... ./benchmarks/... ./internal/tests/... ./monitor/... ./internal/tests/dashboards/... ./metrics/... ./tracing/... ./engines/... ./engines/nats/... ./engines/kafka/... ./engines/redis/... ./engines/amqp/... ./engines/postgres/... ./engines/outboxes/... ./engines/tests/... ./examples/graduate/...
-# Those to run under the race detector: not what only compares peers, whose dependencies take minutes to compile for it.
-RACED := ./... ./storage/... ./cmd/... ./cqrsx/... ./examples/... ./benchmarks/outbox/... ./benchmarks/internal/durable ./benchmarks/internal/measure ./benchmarks/internal/recovery ./internal/tests/... ./monitor/... ./metrics/... ./tracing/... ./engines/...
+# Those to run under the race detector, the longest first: not what only compares peers, whose dependencies take minutes to compile for it.
+RACED := ./internal/tests/... ./cmd/... ./... ./storage/... ./cqrsx/... ./examples/... ./benchmarks/outbox/... ./benchmarks/internal/durable ./benchmarks/internal/measure ./benchmarks/internal/recovery ./monitor/... ./metrics/... ./tracing/... ./engines/...
 GOBIN := $(CURDIR)/bin
 # The last golangci-lint that Go 1.25 compiles. The go command builds it once, and then has it in its cache.
 GOLANGCI := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.2
@@ -120,7 +120,7 @@ release: ## what a release of VERSION would be, in OUT: tags, module proxy, chec
 	scripts/release $(VERSION) $(OUT)
 
 test_release: ## a release, installed and used from its module proxy
-	go test -count=1 -v ./internal/tests/release
+	RELEASE=1 go test -count=1 -v ./internal/tests/release
 
 test_clients: ## the clients in other languages beside this library and each other; SPEED=200000 measures them
 	SPEED=$(SPEED) go test -count=1 -v -timeout 10m ./internal/tests/clients
