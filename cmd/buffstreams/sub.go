@@ -23,7 +23,7 @@ A message is acked after it was written. Payloads can contain newlines and any o
           where an earlier command ended
 
 An interrupt ends the listening: what is at hand is written and acked, then the command returns 0; so it does when
-whoever reads its output is gone. Unacked messages stay with their publishers.`
+the reader of its output is gone. Unacked messages stay with their publishers.`
 
 type subFlags struct {
 	wireFlags

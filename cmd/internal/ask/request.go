@@ -76,7 +76,7 @@ func NewRequester(o RequestOptions) (r *Requester, err error) {
 	if err := errors.Join(o.Access.Client(&acked), o.Access.Server(&acked)); err != nil {
 		return nil, err
 	}
-	acked.Authenticate = nil // whoever answers was named by this side, and has no token of it
+	acked.Authenticate = nil // the replier was named by this side, and has no token of it
 	r = &Requester{o: o, waiting: map[string]chan *message.Message{}}
 	if r.manager, err = buffstreams.NewManager(buffstreams.ManagerConfig{Logger: o.Logger, Acked: acked, CloseTimeout: time.Second}); err != nil {
 		return nil, err

@@ -44,7 +44,7 @@ type refusal struct {
 type reporter struct {
 	mu  sync.Mutex
 	enc *json.Encoder
-	err error // the first; whoever reads is gone
+	err error // the first; the reader is gone
 }
 
 func newReporter(w io.Writer) *reporter { return &reporter{enc: json.NewEncoder(w)} }

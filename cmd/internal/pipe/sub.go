@@ -48,7 +48,7 @@ const (
 )
 
 // Subscribe writes messages to Out, and acks each after it was written. It ends when Count is reached, ctx is done, or
-// whoever reads Out is gone: then all that was written is acked, and what was not goes back to its publisher.
+// the reader of Out is gone: then all that was written is acked, and what was not goes back to its publisher.
 func Subscribe(ctx context.Context, o SubOptions) error {
 	if _, err := o.check(); err != nil {
 		return err
