@@ -99,8 +99,12 @@ type PublishError struct {
 }
 
 func (e *PublishError) Error() string {
-	return fmt.Sprintf("buffstreams: publishing to %q at %q: %v (%d not sent, %d unconfirmed)",
-		e.Topic, e.Peer, e.Err, len(e.NotSent), len(e.Unknown))
+	at := ""
+	if e.Peer != "" {
+		at = fmt.Sprintf(" at %q", e.Peer)
+	}
+	return fmt.Sprintf("buffstreams: publishing to %q%s: %v (%d not sent, %d unconfirmed)",
+		e.Topic, at, e.Err, len(e.NotSent), len(e.Unknown))
 }
 
 func (e *PublishError) Unwrap() error { return e.Err }

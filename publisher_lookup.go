@@ -116,7 +116,7 @@ func (p *Publisher) lookupLocked(s *topicState) *lookup {
 	return l
 }
 
-// refresh looks a topic up in the background. An error keeps the route.
+// refresh makes what a lookup in the background has found the topic's route.
 func (p *Publisher) refresh(s *topicState, l *lookup) {
 	<-l.done
 	if !p.enter(s) {
@@ -124,6 +124,11 @@ func (p *Publisher) refresh(s *topicState, l *lookup) {
 	}
 	defer p.end(s)
 	found, err := checkRoute(s.topic, l.route, l.err)
+	_ = p.renew(s, found, err)
+}
+
+// renew makes found the topic's route if err is nil. An error, which is logged, keeps the route.
+func (p *Publisher) renew(s *topicState, found route.Route, err error) error {
 	if err == nil {
 		err = p.change(s, found)
 	}
@@ -132,6 +137,7 @@ func (p *Publisher) refresh(s *topicState, l *lookup) {
 			"provider": provider, "topic": netio.Quote(s.topic),
 		})
 	}
+	return err
 }
 
 // refreshDue begins the lookups and the watch that are due.
@@ -162,7 +168,8 @@ func (p *Publisher) watchLocked(s *topicState) {
 					return
 				}
 				defer p.end(s)
-				if found, err := checkRoute(s.topic, r.Clone(), nil); err == nil && p.change(s, found) == nil {
+				found, err := checkRoute(s.topic, r.Clone(), nil)
+				if p.renew(s, found, err) == nil {
 					p.setWatched(s, true)
 				}
 			})

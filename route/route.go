@@ -47,7 +47,7 @@ type Route struct {
 	// Attributes has what else is known of some of the addresses, by address. Nil is fine.
 	Attributes map[string]Attributes
 	Policy     Policy
-	// HashKey is the metadata key that Hash looks at.
+	// HashKey is the metadata key that Hash looks at, which needs one.
 	HashKey string
 	// Name is the topic's name on the wire. Empty means the topic itself.
 	Name string
@@ -118,6 +118,8 @@ func (r Route) Validate() error {
 	switch {
 	case !r.Policy.Valid():
 		return fmt.Errorf("route: unknown policy %d", r.Policy)
+	case r.Policy == Hash && r.HashKey == "":
+		return errors.New("route: Hash needs HashKey, the metadata key that it looks at")
 	case len(r.Groups) > 0 && r.Policy != All:
 		return errors.New("route: Groups need the policy All")
 	case len(r.Groups) > 0 && len(r.Addresses) > 0:

@@ -58,6 +58,8 @@ func TestRoute_Validate(t *testing.T) {
 	for name, r := range map[string]Route{
 		"no address":       {},
 		"policy":           {Addresses: a, Policy: policies},
+		"hash of nothing":  {Addresses: a, Policy: Hash},
+		"hash in a group":  {Policy: All, Groups: []Route{{Addresses: a, Policy: Hash}}},
 		"negative policy":  {Addresses: a, Policy: -1},
 		"groups and not":   {Addresses: a, Policy: All, Groups: []Route{{Addresses: a}}},
 		"groups without":   {Policy: Hash, Groups: []Route{{Addresses: a}}},
@@ -70,5 +72,5 @@ func TestRoute_Validate(t *testing.T) {
 		require.Error(t, r.Validate(), name)
 	}
 	require.NoError(t, Route{Addresses: []string{"tls://a:1", "tls://b:1", "unix:///c"}}.Validate())
-	require.NoError(t, Route{Policy: All, Groups: []Route{{Addresses: a, Policy: Hash}}}.Validate())
+	require.NoError(t, Route{Policy: All, Groups: []Route{{Addresses: a, Policy: Hash, HashKey: "k"}}}.Validate())
 }

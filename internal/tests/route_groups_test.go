@@ -28,7 +28,7 @@ func TestAll_WhatAGroupLacksIsUnknown(t *testing.T) {
 	alive, dead := freeAddress(t), []string{freeAddress(t), freeAddress(t)}
 	got := counting(t, alive)
 	pub := routedTo(t, route.Route{Policy: route.All, Groups: []route.Route{
-		{Addresses: dead, Policy: route.LeastPending}, {Addresses: []string{alive}}, {Addresses: dead, Policy: route.Hash},
+		{Addresses: dead, Policy: route.LeastPending}, {Addresses: []string{alive}}, {Addresses: dead, Policy: route.Hash, HashKey: "k"},
 	}}, 500*time.Millisecond)
 	began := time.Now()
 	err := pub.Publish("orders", newMessages(3)...)

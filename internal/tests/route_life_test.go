@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill"
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
@@ -187,4 +188,24 @@ func TestRoute_SwitchesWhenAnAddressDrains(t *testing.T) {
 			publish(i)
 		}
 	}
+}
+
+// TestRoute_WatchThatTellsNonsenseIsLogged, and the route stays.
+func TestRoute_WatchThatTellsNonsenseIsLogged(t *testing.T) {
+	home := freeAddress(t)
+	got := counting(t, home)
+	logger := watermill.NewCaptureLogger()
+	w := &watched{route: route.Route{Addresses: []string{home}}}
+	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{Resolver: w}, logger)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, pub.Close()) }()
+	require.NoError(t, pub.Publish("orders", newMessage("x")))
+	for i, nonsense := range []route.Route{{}, {Addresses: []string{home}, Policy: route.Hash}, {Addresses: []string{"::"}}} {
+		require.Eventually(t, func() bool { // once it watches
+			w.set(nonsense)
+			return len(logger.Captured()[watermill.ErrorLogLevel]) > i
+		}, patience, time.Millisecond)
+		require.NoError(t, pub.Publish("orders", newMessage("x")))
+	}
+	require.Eventually(t, func() bool { return got.Load() == 4 }, patience, time.Millisecond)
 }

@@ -90,6 +90,25 @@ func TestMoves_RevokedStreamLosesAndRepeatsNothing(t *testing.T) {
 	require.False(t, st.Moving())
 }
 
+// TestMoves_RevokedStreamOfWhichNothingWasTaken: all of it comes back, from the first message on, and none is marked.
+func TestMoves_RevokedStreamOfWhichNothingWasTaken(t *testing.T) {
+	testkit.CheckLeaks(t)
+	a, b := newHost(t), newHost(t)
+	w := newWorld(t, never)
+	from, to := w.sender(a.address()), w.sender(b.address())
+	st := w.stream(from)
+	w.publish(st, 10)
+	a.holds(10)
+	b.receiver.Topic(topic)
+
+	st.MoveTo(to)
+	require.Zero(t, w.moved(1).Repeats)
+	b.handle(10)
+	require.Equal(t, numbers(1, 10), b.ids())
+	require.Empty(t, b.marked())
+	w.drain(st)
+}
+
 func TestMoves_RevokedStreamDoesNotWaitForASlowHandler(t *testing.T) {
 	testkit.CheckLeaks(t)
 	a, b := newHost(t), newHost(t)

@@ -181,7 +181,7 @@ func (s *stream) answerLastLocked() {
 func (s *stream) appendReturnedLocked() {
 	c := s.revocation.answerTo
 	f := &wire.Returned{Handle: s.revocation.handle, Next: s.in.Next(), InHand: uint64(max(0, s.inHandLocked()))}
-	f.Returned = limitPairs(s.revocation.returned.AppendPairs(nil, s.revocation.returned.Next()))
+	f.Returned = limitPairs(s.revocation.returned.AppendPairs(nil, 1))
 	if s.conn != c {
 		f.Settled = limitPairs(s.in.SettledPairs())
 	}

@@ -18,6 +18,11 @@ var moveMutants = []mutant{
 		movesProbe("TestMoves_RevokedStreamLosesAndRepeatsNothing"),
 	},
 	{
+		"the first messages are not among what is returned", "internal/acked/receiver/revoke.go",
+		"s.revocation.returned.AppendPairs(nil, 1)", "s.revocation.returned.AppendPairs(nil, s.revocation.returned.Next())",
+		movesProbe("TestMoves_RevokedStreamOfWhichNothingWasTaken"),
+	},
+	{
 		"marks end where the stream has come to", "internal/session/move.go",
 		"	if o.settled.Next() >= o.again.End() {", "	if seq >= o.again.End() {",
 		moveSimulation,
