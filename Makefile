@@ -9,7 +9,7 @@ GOLANGCI := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.
 LINT_CACHE = $(shell go env GOCACHE)/golangci-lint$(subst /,-,$(CURDIR))
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test_v test_short test_race test_faults test_stress test_reconnect guard sim apisim crash crash_outbox chaos hostile resources churn soak soak_suite mutants build wait engines engines_measure engines_kill bench bench_quick bench_self fmt vet lint fuzz generate demo release test_release test_clients browser hosts
+.PHONY: help up test test_v test_short test_race test_faults test_stress test_reconnect guard sim apisim crash crash_outbox chaos hostile resources churn soak soak_suite mutants build wait engines engines_measure engines_kill bench bench_quick bench_self fmt vet lint fuzz generate demo release test_release test_clients browser hosts storm
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z_]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,10 @@ churn: ## CHURN connects and closes
 HOSTS ?= 5
 hosts: ## routes over replicas that are restarted, killed, stopped or slow, each measure HOSTS times: docs/routing.md
 	HOSTS=$(HOSTS) go test -count=1 -v -timeout 120m ./internal/tests/hosts
+
+STORM ?= 200
+storm: ## replicas of a route that are killed, restarted and stopped, and their publisher killed, STORM times for each policy
+	MOVES_STORM=$(STORM) go test -count=1 -v -timeout 60m -run TestMoves_Storm ./internal/tests/moves
 
 mutants: ## mistakes put into the code one at a time, each of which must turn a test red
 	MUTANTS=1 go test -count=1 -v -timeout 6h -run TestMutants ./internal/tests/mutants

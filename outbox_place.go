@@ -44,7 +44,7 @@ func (g guardedPlacer) SetPlace(ctx context.Context, k store.Key, p store.Place)
 
 // splitByTopic divides messages by their slots; nil if they belong to addresses.
 func (p *Publisher) splitByTopic(g *group, messages []*message.Message) (parts []part) {
-	if p.relay == nil || p.relay.placer == nil || len(g.targets) == 1 && !g.dynamic {
+	if p.relay == nil || p.relay.placer == nil || g.targets[0].addr == nil {
 		return nil
 	}
 	at := map[int]int{} // index of the part of a slot
@@ -78,6 +78,9 @@ func (g *group) outboxSlot(msg *message.Message) int {
 // placeOf returns the address where a slot's messages should go now; nil: none is ready.
 func (g *group) placeOf(slot int) *target {
 	g = g.latest()
+	if only := g.targets[0]; only.addr == nil { // the topic names its address now
+		return only
+	}
 	candidates := g.candidates(time.Now())
 	if slot < 0 {
 		g.mu.Lock()

@@ -51,7 +51,7 @@ func (p *Publisher) change(s *topicState, found route.Route) error {
 	}
 	_, fixed := p.cfg.Resolver.(route.Static)
 	next := &resolved{route: found.Clone(), dynamic: !fixed}
-	routed := next.dynamic || len(found.Groups) > 0 || len(found.Members()) > 1
+	routed := next.dynamic || len(found.Groups) > 0 || len(found.Members()) > 1 || p.relay != nil // whose next life may have another route
 	var made []*target
 	for i, r := range groupsOf(found) {
 		g, fresh, err := p.newGroup(s.topic, r, routed, last)

@@ -98,3 +98,34 @@ func TestOutboxPlace_AnAddressThatLeftTheRoute(t *testing.T) {
 	}()
 	require.Eventually(t, func() bool { return got.Load() >= 3 }, patience, time.Millisecond)
 }
+
+// TestOutboxPlace_RouteThatIsAnotherAfterARestart strands nothing, however many addresses it has then.
+func TestOutboxPlace_RouteThatIsAnotherAfterARestart(t *testing.T) {
+	for name, before := range map[string]int{"three become one": 3, "one is replaced": 1} {
+		t.Run(name, func(t *testing.T) {
+			dir, home := t.TempDir(), freeAddress(t)
+			var left []string
+			for range before {
+				left = append(left, freeAddress(t))
+			}
+			first := handing(t, left[0])
+			pub, ob := placed(t, dir, left...)
+			for i := range 5 {
+				require.NoError(t, pub.Publish("orders", message.NewMessage(fmt.Sprint(i), []byte("x"))))
+			}
+			receive(t, first).Ack() // so that the others have a place
+			require.NoError(t, pub.Close())
+			require.NoError(t, ob.Close())
+
+			got := counting(t, home)
+			pub, ob = placed(t, dir, home)
+			require.Eventually(t, func() bool { return got.Load() >= 4 }, patience, time.Millisecond)
+			require.NoError(t, pub.Publish("orders", message.NewMessage("later", nil)))
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			defer cancel()
+			require.NoError(t, pub.Drain(ctx))
+			require.NoError(t, pub.Close())
+			require.NoError(t, ob.Close())
+		})
+	}
+}

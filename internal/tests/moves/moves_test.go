@@ -62,8 +62,9 @@ func replica() {
 	}
 }
 
-// publisher publishes MOVES_COUNT messages to MOVES_ADDRESSES, from an outbox in MOVES_OUTBOX if that is set, and waits until
-// all are handled.
+// publisher publishes MOVES_COUNT messages to MOVES_ADDRESSES, or without an end if that is negative, from an outbox in
+// MOVES_OUTBOX if that is set, and waits until all are handled. With MOVES_LIFE, which makes its ids its own, it says of each
+// message that it was sent.
 func publisher() {
 	count, err := strconv.Atoi(os.Getenv("MOVES_COUNT"))
 	must(err)
@@ -87,10 +88,15 @@ func publisher() {
 	}
 	pub, err := buffstreams.NewPublisher(cfg, logger)
 	must(err)
-	for i := range count {
-		m := message.NewMessage(fmt.Sprint(i), []byte("x"))
+	life := os.Getenv("MOVES_LIFE")
+	for i := 0; i != count; i++ {
+		m := message.NewMessage(life+"."+strconv.Itoa(i), []byte("x"))
 		m.Metadata.Set("key", fmt.Sprint(i%100))
 		must(pub.Publish(topic, m))
+		if life != "" {
+			fmt.Println("sent", m.UUID)
+			time.Sleep(time.Millisecond)
+		}
 	}
 	fmt.Println("published")
 	must(pub.Drain(context.Background()))
@@ -107,8 +113,9 @@ func must(err error) {
 
 // process is a child.
 type process struct {
-	t   *testing.T
-	cmd *exec.Cmd
+	t     *testing.T
+	cmd   *exec.Cmd
+	ended chan struct{} // closed when all that it said is in lines
 
 	mu    sync.Mutex // guards lines
 	lines []string
@@ -116,27 +123,29 @@ type process struct {
 
 func start(t *testing.T, role string, env ...string) *process {
 	t.Helper()
-	p := &process{t: t, cmd: exec.Command(os.Args[0])}
+	p := &process{t: t, cmd: exec.Command(os.Args[0]), ended: make(chan struct{})}
 	p.cmd.Env = append(append(os.Environ(), roleVariable+"="+role), env...)
 	p.cmd.Stderr = os.Stderr
 	out, err := p.cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, p.cmd.Start())
-	read := make(chan struct{})
 	go func() { // ends with the process
-		defer close(read)
+		defer close(p.ended)
 		for s := bufio.NewScanner(out); s.Scan(); {
 			p.mu.Lock()
 			p.lines = append(p.lines, s.Text())
 			p.mu.Unlock()
 		}
 	}()
-	t.Cleanup(func() {
-		p.signal(syscall.SIGKILL)
-		<-read
-		_ = p.cmd.Wait()
-	})
+	t.Cleanup(p.kill)
 	return p
+}
+
+// kill ends the process, and returns when all that it said is known.
+func (p *process) kill() {
+	p.signal(syscall.SIGKILL)
+	<-p.ended
+	_ = p.cmd.Wait()
 }
 
 func (p *process) signal(s syscall.Signal) { _ = p.cmd.Process.Signal(s) }
