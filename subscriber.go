@@ -219,11 +219,6 @@ func (s *Subscriber) Close() error {
 func (s *Subscriber) shutDown(subs []*subscription, deadline time.Time) error {
 	ctx, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()
-	defer context.AfterFunc(ctx, func() {
-		for _, sub := range subs {
-			sub.cancelBase()
-		}
-	})()
 	var errs []error
 	if s.ownsManager {
 		errs = append(errs, s.manager.closeWithin(ctx))

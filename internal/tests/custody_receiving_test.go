@@ -159,18 +159,24 @@ func TestSubscriber_CloseSaysWhatAStuckHandlerKept(t *testing.T) {
 	require.Equal(t, err, requireResult(t, other), "the same for each Close")
 }
 
-// TestSubscriber_CloseIsNilWhilePublishersLive: they keep what was not handled.
+// TestSubscriber_CloseIsNilWhilePublishersLive: they keep what was not handled, whether there was a subscription for it or not.
 func TestSubscriber_CloseIsNilWhilePublishersLive(t *testing.T) {
-	topic := freeAddress(t) + "/a"
-	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{ConsumerGroup: "g", CloseTimeout: 50 * time.Millisecond}, nil)
-	require.NoError(t, err)
-	messages := subscribe(t, sub, topic)
-	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{CloseTimeout: time.Millisecond}, nil)
-	require.NoError(t, err)
-	require.NoError(t, pub.Publish(topic, newMessages(5)...))
-	receive(t, messages)
-	require.NoError(t, sub.Close())
-	requireUndelivered(t, pub.Close(), "a", 5)
+	for name, subscribed := range map[string]bool{"subscribed": true, "initialized": false} {
+		t.Run(name, func(t *testing.T) {
+			topic := freeAddress(t) + "/a"
+			sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{ConsumerGroup: "g", CloseTimeout: 50 * time.Millisecond}, nil)
+			require.NoError(t, err)
+			require.NoError(t, sub.SubscribeInitialize(topic))
+			pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{CloseTimeout: time.Millisecond}, nil)
+			require.NoError(t, err)
+			require.NoError(t, pub.Publish(topic, newMessages(5)...))
+			if subscribed {
+				receive(t, subscribe(t, sub, topic))
+			}
+			require.NoError(t, sub.Close())
+			requireUndelivered(t, pub.Close(), "a", 5)
+		})
+	}
 }
 
 // TestSubscriber_CloseAccountsForPlainPeers, which keep nothing.

@@ -23,11 +23,6 @@ var custodyMutants = []mutant{
 		probe{"internal/tests", "^TestSubscriber_CloseSaysWhatAStuckHandlerKept$", ""},
 	},
 	{
-		"a stuck handler has a Close's time-out twice", "subscriber.go",
-		"\t\t\tsub.cancelBase()\n", "\t\t\t_ = sub\n",
-		probe{"internal/tests", "^TestSubscriber_CloseSaysWhatAStuckHandlerKept$", ""},
-	},
-	{
 		"a Close does not wait to hear who keeps what", "manager_close.go",
 		"\tl.AwaitAnswers(ctx)\n", "",
 		probe{"internal/tests", "^TestSubscriber_CloseIsNilWhilePublishersLive$", ""},
