@@ -1,7 +1,9 @@
 package clients
 
 import (
+	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -81,4 +83,38 @@ func newRoute(t *testing.T, from, to language, command string) (w *world, subs [
 	w = &world{t: t, from: from, to: to, net: newProxy(t, 1, 0), account: newAccount(), sub: subs[0]}
 	w.pub = from.start(t, command, strings.Join(addresses, ","), "orders")
 	return w, subs
+}
+
+// A listener that is stopped without a word is left after a while, and its copies are void when its publisher comes back.
+func TestClients_SilentListenerIsLeft(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes as long as a publisher has patience, 17 s")
+	}
+	for _, from := range languages()[1:] {
+		t.Run(from.name+" to go", func(t *testing.T) {
+			t.Parallel()
+			w, subs := newRoute(t, from, languages()[0], "pub")
+			subs[2].kill()
+			w.pump(func() bool { return len(w.account.confirmed) >= 300 }, true)
+			for i := range w.account.given + ahead { // what is given until it is found out
+				if message := fmt.Sprint("m", i); !w.account.confirmed[message] {
+					w.account.excused[message] = true
+				}
+			}
+			require.NoError(t, subs[0].cmd.Process.Signal(syscall.SIGSTOP))
+			w.sub, w.also = subs[1], subs[:1]
+			more := w.account.given + 500
+			w.pump(func() bool { return w.account.given >= more }, true)
+			require.NoError(t, subs[0].cmd.Process.Signal(syscall.SIGCONT))
+			for _, line := range subs[1].finished(true) { // the third is not there: it goes back to the first
+				w.account.say(subs[1], line)
+			}
+			before := w.account.by[subs[0]]
+			w.sub, w.also = subs[0], nil
+			w.pump(func() bool { return w.account.given >= more+500 }, true)
+			w.drain()
+			require.Greater(t, w.account.by[subs[0]], before+300)
+			t.Logf("%d messages: %d twice", w.account.given, w.check())
+		})
+	}
 }
