@@ -272,10 +272,7 @@ class Listener:
             await asyncio.sleep(0.005)
         self._flush()
         for conn in list(self._peers):
-            if conn.transport.can_write_eof():
-                conn.transport.write_eof()
-            else:
-                conn.transport.close()
+            conn.half_close()
         waits = [asyncio.ensure_future(conn.ended.wait()) for conn in list(self._peers)]
         if waits:
             await asyncio.wait(waits, timeout=0.5)
@@ -409,7 +406,7 @@ class Listener:
         elif s.conn:
             del peer.handles[s.handle]
             s.detach()
-        if s.revoked or f.tenure and s.tenure and f.tenure != s.tenure:
+        if s.revoked or f.tenure > s.tenure > 0:
             s.restart()
         s.base, s.next, s.tenure = max(s.base, f.base), max(s.next, f.base), f.tenure or s.tenure
         s.conn, s.handle, s.settled, s.leaving = conn, f.handle, [], False
@@ -479,7 +476,7 @@ class Listener:
             raise Fault(wire.PROTOCOL, "a Revoke without the feature, or with handle 0")
         p, key = self._publishers.get(f.publisher), (f.stream, f.topic)
         s = p.streams.get(key) if p and hmac.compare_digest(p.secret, f.secret) and p.principal == peer.principal and f.epoch >= p.epoch else None
-        if s is None or s.tenure > f.tenure:
+        if s is None or p and f.epoch == p.epoch and s.tenure >= f.tenure:
             return conn.send(Frame("Returned", f.handle))
         here = s.conn is conn and s.handle == f.handle
         if s.conn and s.conn is not conn:

@@ -195,9 +195,8 @@ class Publisher:
             for stream in self._streams.values():
                 if stream.open and stream.next > stream.last:
                     conn.send(Frame("Release", stream.handle))
-            if conn.transport.can_write_eof():
-                conn.transport.write_eof()
-                await asyncio.wait([asyncio.ensure_future(conn.ended.wait())], timeout=min(0.5, timeout))
+            conn.half_close()
+            await asyncio.wait([asyncio.ensure_future(conn.ended.wait())], timeout=min(0.5, timeout))
             conn.transport.close()
         for task in self._tasks:
             task.cancel()

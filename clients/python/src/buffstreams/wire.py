@@ -373,6 +373,13 @@ class Connection(asyncio.Protocol):
         self.said = time.monotonic()
         self.transport.write(encode(frame, self.checksum))
 
+    def half_close(self) -> None:
+        """Says that nothing more is written; under TLS that ends the connection."""
+        try:
+            self.transport.write_eof()
+        except (OSError, NotImplementedError):
+            self.transport.close()
+
     def eof_received(self) -> bool:
         return False
 
