@@ -8,6 +8,8 @@ require (
 	github.com/ThreeDotsLabs/watermill-nats/v2 v2.1.3
 	github.com/ThreeDotsLabs/watermill-redisstream v1.4.5
 	github.com/buffstreams/watermill-buffstreams v0.0.0-00010101000000-000000000000
+	github.com/buffstreams/watermill-buffstreams/engines v0.0.0-00010101000000-000000000000
+	github.com/buffstreams/watermill-buffstreams/engines/nats v0.0.0-00010101000000-000000000000
 	github.com/nats-io/nats-server/v2 v2.14.5
 	github.com/nats-io/nats.go v1.53.1
 	github.com/redis/go-redis/v9 v9.12.1
@@ -19,6 +21,8 @@ require (
 	google.golang.org/grpc v1.83.2
 	google.golang.org/protobuf v1.36.12
 )
+
+require github.com/sony/gobreaker v1.0.0 // indirect
 
 require (
 	codeberg.org/go-fonts/liberation v0.5.0 // indirect
@@ -74,3 +78,7 @@ require (
 replace github.com/buffstreams/watermill-buffstreams => ../
 
 replace github.com/buffstreams/watermill-buffstreams/storage => ../storage
+
+replace github.com/buffstreams/watermill-buffstreams/engines => ../engines
+
+replace github.com/buffstreams/watermill-buffstreams/engines/nats => ../engines/nats

@@ -34,7 +34,7 @@ func TestCompare_ShortRunYieldsEveryGoal(t *testing.T) {
 		ids[g.ID]++
 		require.Positive(t, g.Spread.Rounds, g.What)
 	}
-	require.Equal(t, map[string]int{"P1": 4, "P2": 6, "P3": 11, "P4": 2, "P5": 4, "P6": 6, "P7": 2, "P8": 3, "P9": 8, "P10": 1}, ids)
+	require.Equal(t, map[string]int{"P1": 4, "P2": 6, "P3": 11, "P4": 2, "P5": 4, "P6": 6, "P7": 2, "P8": 3, "P9": 8, "P10": 1, "P11": 4, "P12": 3, "P13": 1, "P14": 2, "P15": 1}, ids)
 
 	dir := t.TempDir()
 	require.NoError(t, r.write(dir))

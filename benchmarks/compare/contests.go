@@ -76,7 +76,7 @@ func (s *stage) with(p peers.Peer, setup peers.Setup, run func(context.Context, 
 	return func(ctx context.Context, d time.Duration) (_ drive.Figures, err error) {
 		setup := s.setup(setup)
 		switch p.Name {
-		case peers.JetStream.Name, peers.JetStreamAsync.Name:
+		case peers.JetStream.Name, peers.JetStreamAsync.Name, peers.JetStreamEmbedded.Name, peers.JetStreamFeed.Name, peers.Bridge.Name:
 			if setup.Dir, err = os.MkdirTemp(s.dir, "jetstream-"); err != nil {
 				return nil, err
 			}
@@ -114,6 +114,10 @@ func (s *stage) contests() []contest {
 	all = append(all, s.roundTrips()...)
 	all = append(all, s.payloads()...)
 	all = append(all, s.metadata(), s.slow())
+	all = append(all, s.embedded()...)
+	all = append(all, s.routes(), s.hooks())
+	all = append(all, s.batches()...)
+	all = append(all, s.bridge())
 	return append(all, s.growth()...)
 }
 

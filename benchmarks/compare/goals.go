@@ -56,7 +56,7 @@ func (g *goals) most(id, contest, who, figure, what string, want, scale float64)
 	}
 }
 
-// goals are those that the library set itself before it was written.
+// goals are those that the library set itself before its parts were written.
 func (r *report) goals() ([]goal, error) {
 	g := &goals{r: r}
 	for _, n := range []string{"plain-1", "plain-16"} {
@@ -88,7 +88,23 @@ func (r *report) goals() ([]goal, error) {
 	}
 	g.growth()
 	g.least("P10", "slow", "a fast topic beside a slow one × alone", 0.9, besideSlow, alone)
+	g.features()
 	return g.all, g.err
+}
+
+// features are what came later: what a route, hooks, batches and the bridge may cost, and the least beside an embedded server.
+func (g *goals) features() {
+	g.least("P11", "embedded-1", "MaxInFlight 256 × core", 5.5, ours256, peers.NATSEmbedded.Name)
+	g.least("P11", "embedded-100", "MaxInFlight 256 × core", 5.5, ours256, peers.NATSEmbedded.Name)
+	g.least("P11", "embedded-1", "ConfirmReceived × JetStream", 1, oursAcked, peers.JetStreamEmbedded.Name)
+	g.least("P11", "embedded-100", "ConfirmReceived × JetStream", 4.5, oursAcked, peers.JetStreamEmbedded.Name)
+	g.least("P12", "routes", "a Resolver's one address × a fixed one", 0.97, routeOfOne, fixedAddress)
+	g.least("P12", "routes", "three addresses, RoundRobin × one", 0.9, threeTurns, routeOfOne)
+	g.least("P12", "routes", "three addresses, LeastPending × one", 0.9, threeLoads, routeOfOne)
+	g.least("P13", "hooks", "hooks × none", 0.92, allHooks, noHooks)
+	g.least("P14", "batches-0", "batch.Run × message by message", 0.9, inBatches, oneByOne)
+	g.least("P14", "batches-20", "batch.Run × message by message", 10, inBatches, oneByOne)
+	g.least("P15", "bridge", "the bridge × nats.go", 0.8, peers.Bridge.Name, peers.JetStreamFeed.Name)
 }
 
 // confirmed compares a batch with each peer, and 16 publishers with the faster ones at their best.

@@ -36,7 +36,7 @@ type options struct {
 
 func parse(args []string) (o options, err error) {
 	flags := flag.NewFlagSet("compare", flag.ContinueOnError)
-	flags.BoolVar(&o.quick, "quick", false, "two minutes instead of ten: fewer and shorter rounds")
+	flags.BoolVar(&o.quick, "quick", false, "two minutes instead of twelve: fewer and shorter rounds")
 	flags.StringVar(&o.out, "out", "", "`directory` for benchmarks.md, benchmarks.json and benchmarks.svg; empty prints the page")
 	flags.StringVar(&o.only, "only", "", "only contests whose name begins with one of these `prefixes`, with commas between them")
 	if err := flags.Parse(args); err != nil {

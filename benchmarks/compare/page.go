@@ -18,60 +18,84 @@ type section struct {
 	figure          string // of the table's cells
 	over            string // whom ratios are given to
 	rivals          bool   // somebody else takes part
+	share           bool   // ratios are what of that one each of the others reaches, not how many times more it does
 }
 
 var sections = []section{
 	{
 		"P1", "Plain wire", "`pool` beside a writer that works as BuffStreams does, and beside the physical limit. Messages/s.",
-		[]string{"plain-1", "plain-16"}, drive.Rate, peers.Plain.Name, true,
+		[]string{"plain-1", "plain-16"}, drive.Rate, peers.Plain.Name, true, false,
 	},
 	{
 		"P2, P3", "From Publish to Ack", "`ConfirmEnqueued`, both ends in one process, over loopback TCP. With MaxInFlight 1 there is one unacked message at a time, " +
 			"which is the default. GoChannel and NATS core promise less: see the peers below. Messages/s.",
-		[]string{"async-1", "async-100", "async-16"}, drive.Rate, ours256, true,
+		[]string{"async-1", "async-100", "async-16"}, drive.Rate, ours256, true, false,
 	},
 	{
 		"P2, P3", fmt.Sprintf("In an application that holds %d MiB", heap>>20), "The same in a process with a heap of its own, where the collector has little to do for anybody. " +
-			"While this library is busy it holds 16 MiB itself, which is part of how fast it is above; here that hardly matters. Messages/s.",
-		[]string{"heap"}, drive.Rate, ours256, true,
+			"Messages/s.",
+		[]string{"heap"}, drive.Rate, ours256, true, false,
 	},
 	{
 		"P3", "Two processes", "The publisher in one process, the subscriber in another. nats-server runs beside the subscriber, which is closest to a " +
 			"subscriber that listens, or as a third process. Messages/s.",
-		[]string{"apart-1", "apart-100"}, drive.Rate, ours256, true,
+		[]string{"apart-1", "apart-100"}, drive.Rate, ours256, true, false,
 	},
 	{
 		"P4", "Behind a Router", "`message.Router` with a handler that does nothing. Its ceiling is a Router that a bare channel feeds, without any transport. Messages/s.",
-		[]string{"router"}, drive.Rate, ours256, true,
+		[]string{"router"}, drive.Rate, ours256, true, false,
 	},
 	{
 		"P5", "Confirmed", "`ConfirmReceived`: Publish returns when the subscriber's process holds the messages. Messages/s.",
-		[]string{"confirmed-100", "confirmed-16"}, drive.Rate, oursAcked, true,
+		[]string{"confirmed-100", "confirmed-16"}, drive.Rate, oursAcked, true, false,
 	},
 	{
 		"P6", "Round trip, median", "One `ConfirmHandled` Publish after the other: there, handled, acked, and back. µs; less is better.",
-		[]string{"roundtrip-one", "roundtrip-two"}, drive.P50, peers.Handled.Name, true,
+		[]string{"roundtrip-one", "roundtrip-two"}, drive.P50, peers.Handled.Name, true, false,
 	},
 	{
 		"P6", "Round trip, 99th percentile", "The same. µs; less is better.",
-		[]string{"roundtrip-one", "roundtrip-two"}, drive.P99, peers.Handled.Name, true,
+		[]string{"roundtrip-one", "roundtrip-two"}, drive.P99, peers.Handled.Name, true, false,
 	},
 	{
 		"P8", "Large payloads", "Messages/s, after 256 MiB that do not count. Senders use their payloads again; raw frames hand them to the kernel without a copy or a checksum.",
-		[]string{"payload-16 KiB", "payload-64 KiB", "payload-1 MiB"}, drive.Rate, ours256, true,
+		[]string{"payload-16 KiB", "payload-64 KiB", "payload-1 MiB"}, drive.Rate, ours256, true, false,
 	},
 	{
 		"P9", "Growth", "`ConfirmReceived`, MaxInFlight 1, 64 goroutines with batches of 100 go round the connections, each of a publisher of its own, " +
 			"or round the topics of one connection. Messages/s.",
-		[]string{"connections", "topics"}, drive.Rate, "1", false,
+		[]string{"connections", "topics"}, drive.Rate, "1", false, true,
 	},
 	{
 		"P9", "Metadata", "`ConfirmEnqueued`, MaxInFlight 256. Making the metadata counts. Messages/s.",
-		[]string{"metadata"}, drive.Rate, metadata3, false,
+		[]string{"metadata"}, drive.Rate, metadata3, false, false,
 	},
 	{
 		"P10", "A slow topic", "`ConfirmEnqueued`, MaxInFlight 1. The handler of the other topic on the same connection takes 20 ms a message, and its window is full. Messages/s.",
-		[]string{"slow"}, drive.Rate, besideSlow, false,
+		[]string{"slow"}, drive.Rate, besideSlow, false, false,
+	},
+	{
+		"P11", "Embedded nats-server", "What a program with no other process to talk to yet could take in: nats-server inside it, by watermill-nats, client and server over a pipe " +
+			"in memory. Between processes it needs a socket, as above. This library goes over loopback TCP here too. Core loses what its subscriber is too slow for, JetStream stores in files. Messages/s.",
+		[]string{"embedded-1", "embedded-100"}, drive.Rate, ours256, true, false,
+	},
+	{
+		"P12", "Routes", fmt.Sprintf("`ConfirmEnqueued`, MaxInFlight 256, an order key with %d values. One address, or three listeners in the same process: what a "+
+			"policy and three connections cost, not what three machines bring. Messages/s.", orderKeys),
+		[]string{"routes"}, drive.Rate, routeOfOne, false, true,
+	},
+	{
+		"P13", "Hooks", "`ConfirmEnqueued`, MaxInFlight 256. At either end none, or one that has a method for everything and counts. Messages/s.",
+		[]string{"hooks"}, drive.Rate, noHooks, false, true,
+	},
+	{
+		"P14", "Batches", "`ConfirmEnqueued`, MaxInFlight 256, one publisher. The handler is called for each message, or by `batch.Run` for up to 100. Messages/s.",
+		[]string{"batches-0", "batches-20"}, drive.Rate, oneByOne, false, true,
+	},
+	{
+		"P15", "Into JetStream", fmt.Sprintf("An embedded JetStream in files, and a consumer of it that counts. By the bridge, at which messages arrive over a unix socket and which acks what is stored; or by "+
+			"nats.go's own publisher from memory, which no other process can use. Either has up to %d messages on their way, with %d values of an order key. Messages/s.", 4096, orderKeys),
+		[]string{"bridge"}, drive.Rate, peers.Bridge.Name, true, false,
 	},
 }
 
@@ -150,7 +174,7 @@ func (r *report) losses() string {
 
 // ourOwn are the contestants that are this library.
 var ourOwn = map[string]bool{
-	ours1: true, ours256: true, oursAcked: true, peers.Handled.Name: true, peers.Plain.Name: true,
+	ours1: true, ours256: true, oursAcked: true, peers.Handled.Name: true, peers.Plain.Name: true, peers.Bridge.Name: true,
 }
 
 // ahead lists those that are better than we are in a contest.
@@ -208,12 +232,17 @@ func cell(s measure.Spread) string {
 	return s.String()
 }
 
-func (s section) heading() string { return s.over + " ×" }
+func (s section) heading() string {
+	if s.share {
+		return "× " + s.over
+	}
+	return s.over + " ×"
+}
 
-// against is how much more we reach than somebody else; in growth, how much of the beginning is left.
+// against is how much more we reach than somebody else, or what of that somebody does.
 func (s section) against(c *result, who string) string {
 	of, to := s.over, who
-	if s.over == "1" {
+	if s.share {
 		of, to = who, s.over
 	}
 	ratio, err := c.ratio(s.figure, of, to)

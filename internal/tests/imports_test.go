@@ -83,7 +83,7 @@ var helpers = []string{
 var above = map[string]string{
 	"cmd":            public + " monitor" + engines,
 	"cqrsx":          "",
-	"benchmarks":     public,
+	"benchmarks":     public + engines,
 	"examples":       public + " cqrsx" + engines,
 	"engines":        public,
 	"metrics":        "store hooks",

@@ -61,7 +61,9 @@ func (e endpoints) twoLanes(ctx context.Context, l Load, both bool, d time.Durat
 	}
 	pause(ctx, d/5)
 	first, began := e.tally.ArrivedOf(0), time.Now()
-	pause(ctx, d)
+	for pause(ctx, d); e.tally.ArrivedOf(0) == first && ctx.Err() == nil && time.Since(began) < l.Patience; {
+		pause(ctx, d)
+	}
 	n, took := e.tally.ArrivedOf(0)-first, time.Since(began)
 	err := fast.finish()
 	hurry() // the publisher of the slow topic waits in Send

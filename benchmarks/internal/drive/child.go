@@ -171,9 +171,9 @@ func (c *child) report(tally *measure.Tally, quit <-chan struct{}) {
 		case <-quit:
 			return
 		}
-		p := progress{Arrived: tally.Arrived(), At: time.Since(began)}
-		if p.Arrived != last {
-			last, p.Allocations = p.Arrived, allocations()
+		p := progress{Arrived: tally.Arrived(), Counted: tally.Counted(), At: time.Since(began)}
+		if p.Counted != last {
+			last, p.Allocations = p.Counted, allocations()
 			c.tell(news{Progress: &p})
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/buffstreams/watermill-buffstreams/benchmarks/internal/measure"
 	"github.com/buffstreams/watermill-buffstreams/benchmarks/internal/peers"
+	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
 const short = 20 * time.Millisecond
@@ -30,8 +31,10 @@ func setupFor(t *testing.T, p peers.Peer) peers.Setup {
 	t.Helper()
 	s := peers.Setup{Size: 110, InFlight: 1, Name: "test"}
 	switch p.Name {
-	case peers.JetStream.Name, peers.JetStreamAsync.Name:
+	case peers.JetStream.Name, peers.JetStreamAsync.Name, peers.JetStreamEmbedded.Name, peers.JetStreamFeed.Name:
 		s.Dir = t.TempDir()
+	case peers.Bridge.Name:
+		s.Dir, s.Keys = shortDir(t), 100
 	case peers.Redis.Name:
 		address, _, stop, err := peers.StartRedis()
 		if err != nil {
@@ -41,6 +44,15 @@ func setupFor(t *testing.T, p peers.Peer) peers.Setup {
 		s.Broker = address
 	}
 	return s
+}
+
+// shortDir is a directory in which the path of a socket is not too long.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "drive-")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	return dir
 }
 
 func TestDrive_EveryPeerDeliversAllInEveryShape(t *testing.T) {
@@ -65,6 +77,26 @@ func TestDrive_BehindARouter(t *testing.T) {
 			s := setupFor(t, p)
 			s.Router, s.InFlight = true, 16
 			f, err := Stream(context.Background(), p, s, Load{}, short)
+			require.NoError(t, err)
+			require.Positive(t, f[Rate])
+		})
+	}
+}
+
+// TestDrive_RoutesHooksAndBatches runs what the library has besides: every message arrives once, whatever the policy.
+func TestDrive_RoutesHooksAndBatches(t *testing.T) {
+	for name, s := range map[string]peers.Setup{
+		"fixed address": {Fixed: true, Keys: 10, Addresses: 1},
+		"RoundRobin":    {Addresses: 3, Policy: route.RoundRobin, Keys: 10},
+		"LeastPending":  {Addresses: 3, Policy: route.LeastPending, Keys: 10},
+		"Hash":          {Addresses: 3, Policy: route.Hash, Keys: 10},
+		"hooks":         {Hooks: true},
+		"batches":       {Batch: 100},
+		"a long call":   {Batch: 100, ACall: 100 * time.Microsecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s.Size, s.InFlight, s.Name = 110, 256, "test"
+			f, err := Stream(context.Background(), peers.Enqueued, s, Load{Publishers: 4}, short)
 			require.NoError(t, err)
 			require.Positive(t, f[Rate])
 		})

@@ -55,7 +55,8 @@ type counter interface {
 
 // progress is one look at the receiving end.
 type progress struct {
-	Arrived     uint64        `json:"arrived"`
+	Arrived     uint64        `json:"arrived"` // with all before them
+	Counted     uint64        `json:"counted"` // those that have overtaken others included
 	At          time.Duration `json:"at"`
 	Allocations uint64        `json:"allocations"` // of its process so far
 }

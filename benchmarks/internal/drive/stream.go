@@ -31,7 +31,7 @@ type local struct {
 }
 
 func (l local) progress() progress {
-	return progress{Arrived: l.tally.Arrived(), At: time.Since(l.began)}
+	return progress{Arrived: l.tally.Arrived(), Counted: l.tally.Counted(), At: time.Since(l.began)}
 }
 
 func (l local) arrivals() (measure.Arrivals, error) { return l.tally.Arrivals(), nil }
@@ -69,7 +69,7 @@ func stream(ctx context.Context, p peers.Peer, s peers.Setup, l Load, d time.Dur
 		return nil, err
 	}
 	f[Bytes] = f[Rate] * float64(tally.Size())
-	return f, arrivals.Check(tally.Sent(), !p.Unordered && !s.Router)
+	return f, arrivals.Check(tally.Sent(), p.Ordered(s))
 }
 
 // run puts the load on, looks at its beginning and end, and waits until everything is there.
@@ -83,7 +83,7 @@ func (e endpoints) run(ctx context.Context, l Load, d time.Duration) (Figures, e
 	e.warmUp(ctx, p, l, d/5)
 	first, allocs, sent := e.count.progress(), allocations(), e.tally.Sent()
 	last := first
-	stuck := func() bool { return last.Arrived == first.Arrived || e.tally.Sent() == sent }
+	stuck := func() bool { return last.Counted == first.Counted || e.tally.Sent() == sent }
 	for began := time.Now(); stuck() && ctx.Err() == nil && time.Since(began) < l.Patience; {
 		pause(ctx, d)
 		last = e.count.progress()
@@ -109,7 +109,7 @@ func (e endpoints) warmUp(ctx context.Context, p *pressure, l Load, d time.Durat
 
 func between(first, last progress, grown, published uint64) Figures {
 	f := Figures{}
-	if n, t := float64(last.Arrived-first.Arrived), last.At-first.At; t > 0 && n > 0 {
+	if n, t := float64(int64(last.Counted-first.Counted)), last.At-first.At; t > 0 && n > 0 {
 		f[Rate] = n / t.Seconds()
 		f[ReceiverAllocs] = float64(last.Allocations-first.Allocations) / n
 	}

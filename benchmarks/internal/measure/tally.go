@@ -32,7 +32,7 @@ type slot struct {
 	mu   sync.Mutex    // of ArriveAny
 	// ahead has a bit for each message from low on that has arrived, at its number modulo reach; nil while none has.
 	ahead []uint64
-	count int // of bits set
+	count atomic.Uint64 // of bits set; written as low is
 	_     [16]byte
 }
 
@@ -76,7 +76,7 @@ func (t *Tally) Arrive(message []byte) {
 		t.damaged.Add(1)
 		return
 	}
-	if s := &t.slots[from]; s.count == 0 && n == s.low.Load() {
+	if s := &t.slots[from]; s.count.Load() == 0 && n == s.low.Load() {
 		s.low.Store(n + 1)
 	} else {
 		t.late(s, n)
@@ -119,13 +119,13 @@ func (t *Tally) late(s *slot, n uint64) {
 		t.overtaken.Add(1)
 	}
 	*word |= bit
-	s.count++
-	for s.count > 0 && s.ahead[low%reach/64]&(1<<(low%64)) != 0 {
+	s.count.Add(1)
+	for s.count.Load() > 0 && s.ahead[low%reach/64]&(1<<(low%64)) != 0 {
 		s.ahead[low%reach/64] &^= 1 << (low % 64)
-		s.count--
 		low++
+		s.low.Store(low) // one by one, so that Counted is wrong by one of each sender at most
+		s.count.Add(^uint64(0))
 	}
-	s.low.Store(low)
 }
 
 // Sent is how many messages must arrive.
@@ -140,6 +140,14 @@ func (t *Tally) Sent() (n uint64) {
 func (t *Tally) Arrived() (n uint64) {
 	for i := range t.slots {
 		n += t.slots[i].low.Load()
+	}
+	return n
+}
+
+// Counted is how many messages have arrived, also those that have overtaken others.
+func (t *Tally) Counted() (n uint64) {
+	for i := range t.slots {
+		n += t.slots[i].low.Load() + t.slots[i].count.Load()
 	}
 	return n
 }

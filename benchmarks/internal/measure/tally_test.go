@@ -34,8 +34,9 @@ func TestTally_TakesAnyOrderWhereThatIsAllowed(t *testing.T) {
 	tally := NewTally(1, TallyBytes)
 	all := messages(tally, 0, 5000)
 	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-	for _, m := range all {
+	for i, m := range all {
 		tally.ArriveAny(m)
+		require.EqualValues(t, i+1, tally.Counted())
 	}
 	require.NoError(t, tally.Arrivals().Check(tally.Sent(), false))
 	require.Error(t, tally.Arrivals().Check(tally.Sent(), true))
@@ -77,6 +78,7 @@ func TestTally_RepeatedAheadOfAGap(t *testing.T) {
 	a := tally.Arrivals()
 	require.EqualValues(t, 1, a.Repeated)
 	require.EqualValues(t, 4, a.Arrived)
+	require.EqualValues(t, 4, tally.Counted())
 	require.Error(t, a.Check(4, false))
 }
 

@@ -27,11 +27,18 @@ var NATSCore = Peer{
 
 // StartNATS starts a server; with a directory it has JetStream.
 func StartNATS(dir string) (address string, stop func() error, err error) {
-	s, err := server.NewServer(&server.Options{
+	s, stop, err := startNATS(&server.Options{
 		Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true, JetStream: dir != "", StoreDir: dir,
 	})
 	if err != nil {
 		return "", nil, err
+	}
+	return s.ClientURL(), stop, nil
+}
+
+func startNATS(options *server.Options) (s *server.Server, stop func() error, err error) {
+	if s, err = server.NewServer(options); err != nil {
+		return nil, nil, err
 	}
 	s.Start()
 	stop = func() error {
@@ -40,12 +47,12 @@ func StartNATS(dir string) (address string, stop func() error, err error) {
 		return nil
 	}
 	if !s.ReadyForConnections(patience) {
-		return "", nil, errors.Join(errors.New("peers: the NATS server did not become ready"), stop())
+		return nil, nil, errors.Join(errors.New("peers: the NATS server did not become ready"), stop())
 	}
-	return s.ClientURL(), stop, nil
+	return s, stop, nil
 }
 
-// broker returns the address of the turn's NATS server, which it starts where there is none.
+// natsServer returns the address of the turn's NATS server, which it starts where there is none.
 func (s Setup) natsServer() (string, func() error, error) {
 	if s.Broker != "" {
 		return s.Broker, func() error { return nil }, nil
@@ -62,6 +69,12 @@ func (s Setup) receiveNATS(tally *measure.Tally, js wnats.JetStreamConfig) (Rece
 	if err != nil {
 		return nil, errors.Join(err, stop())
 	}
+	end, err := s.receiveFrom(conn, stop, tally, js)
+	return at{address, end}, err
+}
+
+// receiveFrom consumes over a connection. stop is called last, or at once with an error.
+func (s Setup) receiveFrom(conn *nats.Conn, stop func() error, tally *measure.Tally, js wnats.JetStreamConfig) (ends, error) {
 	cfg := wnats.SubscriberConfig{JetStream: js, QueueGroupPrefix: s.Name, SubjectCalculator: wnats.DefaultSubjectCalculator}
 	sub, err := wnats.NewSubscriberWithNatsConn(conn, cfg.GetSubscriberSubscriptionConfig(), nil)
 	if err != nil {
@@ -72,8 +85,7 @@ func (s Setup) receiveNATS(tally *measure.Tally, js wnats.JetStreamConfig) (Rece
 		return nil, errors.Join(err, stop())
 	}
 	// Until the server has answered this, what others publish may be dropped: it does not know of the subscription yet.
-	err = conn.Flush()
-	return at{address, ends{sub.Close, wait, stop}}, err
+	return ends{sub.Close, wait, stop}, conn.Flush()
 }
 
 func (s Setup) dialNATS(to Receiver, js wnats.JetStreamConfig) (Sender, error) {

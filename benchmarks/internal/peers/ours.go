@@ -1,8 +1,12 @@
 package peers
 
 import (
+	"errors"
+	"strings"
+
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/benchmarks/internal/measure"
+	"github.com/buffstreams/watermill-buffstreams/hooks"
 	"github.com/buffstreams/watermill-buffstreams/pool"
 	"github.com/buffstreams/watermill-buffstreams/route"
 )
@@ -20,15 +24,34 @@ func ours(name string, confirm buffstreams.Confirm, guarantee string) Peer {
 		Settings: "defaults but for Confirm, MaxInFlight, and any number of connections from one host; loopback TCP, checksums",
 		Receive:  receiveOurs,
 		Dial: func(s Setup, to Receiver) (Sender, error) {
-			pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
-				ManagerConfig: s.manager(), Confirm: confirm, Resolver: route.To(to.Address()),
-			}, nil)
-			if err != nil {
-				return nil, err
-			}
-			return s.publishing(pub, s.topics()), nil
+			return s.dialOurs(confirm, to)
 		},
 	}
+}
+
+// dialOurs publishes to where to listens.
+func (s Setup) dialOurs(confirm buffstreams.Confirm, to Receiver) (Sender, error) {
+	addresses := strings.Split(to.Address(), ",")
+	cfg := buffstreams.PublisherConfig{ManagerConfig: s.manager(), Confirm: confirm, Resolver: route.To(addresses[0])}
+	topics := s.topics()
+	switch {
+	case s.Fixed:
+		cfg.Resolver = nil
+		for i := range topics {
+			topics[i] = "tcp://" + addresses[0] + "/" + topics[i]
+		}
+	case len(addresses) > 1:
+		r := route.Route{Addresses: addresses, Policy: s.Policy}
+		if s.Policy == route.Hash {
+			r.HashKey = orderKey
+		}
+		cfg.Resolver = route.Static{"*": r}
+	}
+	pub, err := buffstreams.NewPublisher(cfg, nil)
+	if err != nil {
+		return nil, err
+	}
+	return s.publishing(pub, topics), nil
 }
 
 // manager makes room for messages that are larger than the default limit.
@@ -36,26 +59,43 @@ func (s Setup) manager() (cfg buffstreams.ManagerConfig) {
 	if s.Size >= 1<<20 {
 		cfg.Acked.MaxMessageSize = s.Size + 4<<10
 	}
+	if s.Hooks {
+		cfg.Hooks = []hooks.Hook{new(counter)}
+	}
 	return cfg
 }
 
 func receiveOurs(s Setup, tally *measure.Tally) (Receiver, error) {
+	var all at
+	var addresses []string
+	for range max(s.Addresses, 1) {
+		one, err := receiveOne(s, tally)
+		if err != nil {
+			return nil, errors.Join(err, all.Close())
+		}
+		addresses, all.ends = append(addresses, one.address), append(all.ends, one.Close)
+	}
+	all.address = strings.Join(addresses, ",")
+	return all, nil
+}
+
+func receiveOne(s Setup, tally *measure.Tally) (at, error) {
 	cfg := s.manager()
 	cfg.Acked.MaxConnectionsPerHost = pool.Unlimited // all publishers of a benchmark are on one
 	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{
 		ManagerConfig: cfg, ListenAddress: loopback, MaxInFlight: s.InFlight,
 	}, nil)
 	if err != nil {
-		return nil, err
+		return at{}, err
 	}
 	topics := s.topics()
 	wait, err := s.consume(sub, topics, tally)
 	if err != nil {
-		return nil, err
+		return at{}, errors.Join(err, sub.Close())
 	}
 	addr, err := sub.Addr(topics[0])
 	if err != nil {
-		return nil, err
+		return at{}, errors.Join(err, sub.Close())
 	}
 	return at{addr.String(), ends{sub.Close, wait}}, nil
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/buffstreams/watermill-buffstreams/benchmarks/internal/measure"
+	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
 const (
@@ -24,6 +25,16 @@ type Setup struct {
 	Dir      string `json:"dir"`       // for a broker that stores on disk
 	Broker   string `json:"broker"`    // address of one that runs already; empty starts it with the receiving end
 	Heap     int    `json:"heap"`      // what the process holds besides, in bytes
+
+	// Of this library alone.
+	Fixed     bool         `json:"fixed"`     // the topic has the address in it; otherwise a Resolver finds it
+	Addresses int          `json:"addresses"` // so many receiving ends, among which Policy chooses; 0 means 1
+	Policy    route.Policy `json:"policy"`
+	Hooks     bool         `json:"hooks"` // a hook at each end that counts whatever there is to be told
+
+	Keys  int           `json:"keys"`   // above 0, the message has an order key, one of so many in turn
+	Batch int           `json:"batch"`  // above 0, a call of the handler gets up to so many messages
+	ACall time.Duration `json:"a_call"` // of computing, which each call of the handler takes
 
 	// Slow is how long the handler of the last of several topics takes until Hurry is closed; 0 means no time.
 	Slow  time.Duration   `json:"slow"`
@@ -67,6 +78,9 @@ type Peer struct {
 	Unordered bool
 }
 
+// Ordered reports whether a sender's messages must arrive in order.
+func (p Peer) Ordered(s Setup) bool { return !p.Unordered && !s.Router && s.Addresses < 2 }
+
 // Remote is a receiving end in another process.
 type Remote string
 
@@ -82,9 +96,9 @@ var errLocal = errors.New("peers: this peer works only inside one process")
 // All lists the peers.
 func All() []Peer {
 	return []Peer{
-		Enqueued, Received, Handled, Plain,
+		Enqueued, Received, Handled, Bridge, Plain,
 		GoChannel, GoChannelBlock, NATSCore, JetStream, JetStreamAsync, HTTP, Redis,
-		GRPC, NATSGo, BuffStreams, Bare, Frames, BigFrames, PingPong,
+		NATSEmbedded, JetStreamEmbedded, JetStreamFeed, GRPC, NATSGo, BuffStreams, Bare, Frames, BigFrames, PingPong,
 	}
 }
 

@@ -2,6 +2,7 @@ package peers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/buffstreams/watermill-buffstreams/batch"
 	"github.com/buffstreams/watermill-buffstreams/benchmarks/internal/measure"
 )
 
@@ -27,7 +29,12 @@ func (s Setup) consume(sub message.Subscriber, topics []string, tally *measure.T
 	if s.Router {
 		return throughRouter(sub, topics[0], tally)
 	}
+	arrive := tally.Arrive
+	if s.Addresses > 0 { // all of a contest alike
+		arrive = tally.ArriveAny
+	}
 	var wg sync.WaitGroup
+	var failed error
 	for i, topic := range topics {
 		slow := i > 0 && i == len(topics)-1 && s.Slow > 0
 		messages, err := sub.Subscribe(context.Background(), topic)
@@ -35,16 +42,40 @@ func (s Setup) consume(sub message.Subscriber, topics []string, tally *measure.T
 			return nil, err
 		}
 		wg.Go(func() { // ends when the subscriber is closed
+			if s.Batch > 0 {
+				failed = errors.Join(failed, s.inBatches(messages, arrive)) // Batch has one topic
+				return
+			}
 			for msg := range messages {
 				if slow {
 					s.dawdle()
 				}
-				tally.Arrive(msg.Payload)
+				s.compute()
+				arrive(msg.Payload)
 				msg.Ack()
 			}
 		})
 	}
-	return func() error { wg.Wait(); return nil }, nil
+	return func() error { wg.Wait(); return failed }, nil
+}
+
+// inBatches consumes several messages with each call of a handler.
+func (s Setup) inBatches(messages <-chan *message.Message, arrive func([]byte)) error {
+	return batch.Run(context.Background(), messages, func(_ context.Context, some []*message.Message) error {
+		s.compute()
+		for _, msg := range some {
+			arrive(msg.Payload)
+		}
+		return nil
+	}, batch.Config{Size: s.Batch})
+}
+
+// compute is what each call of a handler takes.
+func (s Setup) compute() {
+	if s.ACall > 0 {
+		for began := time.Now(); time.Since(began) < s.ACall; { // a sleep would be longer, and leave the processor to others
+		}
+	}
 }
 
 // dawdle is what a slow handler does.
@@ -87,26 +118,43 @@ type publishing struct {
 	pub      message.Publisher
 	topics   []string
 	metadata []string // keys
+	keys     []string // values of the order key
 	scratch  [][]*message.Message
+	next     []int // of keys, by sender
 	eager
 	ends
 }
 
 func (s Setup) publishing(pub message.Publisher, topics []string, closers ...func() error) Sender {
 	p := &publishing{pub: pub, topics: topics, ends: append(ends{pub.Close}, closers...)}
-	p.scratch = make([][]*message.Message, max(s.Senders, 1))
+	p.scratch, p.next, p.keys = make([][]*message.Message, max(s.Senders, 1)), make([]int, max(s.Senders, 1)), s.keys()
 	for i := range s.Metadata {
 		p.metadata = append(p.metadata, fmt.Sprintf("key_%d", i))
 	}
 	return p
 }
 
-func (p *publishing) Send(sender int, batch [][]byte) error {
+// orderKey is the metadata key of the order key.
+const orderKey = "customer"
+
+// keys are the values of the order key.
+func (s Setup) keys() (all []string) {
+	for i := range s.Keys {
+		all = append(all, fmt.Sprintf("customer_%d", i))
+	}
+	return all
+}
+
+func (p *publishing) Send(sender int, payloads [][]byte) error {
 	messages := p.scratch[sender][:0]
-	for _, payload := range batch {
+	for _, payload := range payloads {
 		msg := message.NewMessage(watermill.NewUUID(), payload)
 		for _, key := range p.metadata {
 			msg.Metadata.Set(key, "some value of it")
+		}
+		if len(p.keys) > 0 {
+			msg.Metadata.Set(orderKey, p.keys[p.next[sender]%len(p.keys)])
+			p.next[sender]++
 		}
 		messages = append(messages, msg)
 	}

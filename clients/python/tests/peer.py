@@ -1,6 +1,7 @@
 """A process of the interoperability tests: python3 peer.py pub|sub|send ADDRESS TOPIC.
 
-pub publishes each line of its input and prints "ok LINE" when it was handled; sub prints "listening PORT", then each message, and
+pub publishes each line of its input and prints "ok LINE" when it was handled; its ADDRESS may be several with commas,
+where the command "turns" takes them in turn; sub prints "listening PORT", then each message, and
 acks it; send publishes COUNT messages of SIZE bytes as fast as it can, and take receives as many: both print messages a second.
 """
 
@@ -12,7 +13,7 @@ import sys
 import time
 from collections import deque
 
-from buffstreams import Listener, Message, Publisher
+from buffstreams import Listener, Message, Publisher, RoundRobin
 
 
 def sending() -> dict:
@@ -34,8 +35,8 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-async def pub(address: str, topic: str) -> None:
-    publisher, tasks = Publisher(address, **sending()), set()
+async def pub(address: str, topic: str, kind: type = Publisher) -> None:
+    publisher, tasks = kind(*address.split(","), **sending()), set()
 
     async def one(line: bytes) -> None:
         await publisher.publish(topic, Message(line), handled=True, timeout=120)
@@ -47,6 +48,10 @@ async def pub(address: str, topic: str) -> None:
         tasks.add(asyncio.create_task(one(line.rstrip(b"\n"))))
     await asyncio.gather(*tasks)
     await publisher.close()
+
+
+async def turns(address: str, topic: str) -> None:
+    await pub(address, topic, RoundRobin)
 
 
 async def sub(address: str, topic: str) -> None:
@@ -92,5 +97,5 @@ async def take(address: str, topic: str, count: int) -> None:
 
 
 if __name__ == "__main__":
-    commands = {"pub": pub, "sub": sub, "send": send, "take": take}
+    commands = {"pub": pub, "turns": turns, "sub": sub, "send": send, "take": take}
     asyncio.run(commands[sys.argv[1]](*sys.argv[2:4], *map(int, sys.argv[4:])))

@@ -126,6 +126,26 @@ class Vectors(unittest.IsolatedAsyncioTestCase):
         await listener.close(1)
         await handler
 
+    async def test_a_lower_tenure_of_a_newer_epoch_resumes(self) -> None:
+        listener = Listener("127.0.0.1:0")
+        await listener.start()
+        subscription = listener.subscribe("a")
+        taken = asyncio.ensure_future(anext(subscription))  # is not acked
+        for epoch, tenure, opened in ((1, 3, "Opened next 1"), (2, 1, "Opened next 2"), (2, 2, "Opened next 1")):
+            peer = Peer(*await asyncio.open_connection("127.0.0.1", listener.port))
+            greeting = [Frame("Hello", version=1, max_frame=1 << 17, features=["move"]),
+                        Frame("Open", 1, publisher=b"p" * 16, secret=b"s" * 16, epoch=epoch, stream=1, topic="a", base=1, tenure=tenure,
+                              want_messages=1, want_bytes=100, least_bytes=100)]
+            peer.writer.write(b"".join(map(wire.encode, greeting)))
+            await peer.expect("Welcome")
+            await peer.expect(opened)
+            if epoch == 1:
+                await peer.expect("credit")
+                peer.writer.write(wire.encode(Frame("Publish", 1, first=1, messages=[wire.encode_message("u", b"m", {})])))
+                await asyncio.wait_for(taken, 5)
+            peer.writer.close()
+        await listener.close(0)
+
     async def test_sender(self) -> None:
         for v in read("sender.json")["vectors"]:
             with self.subTest(v["name"]):

@@ -525,7 +525,7 @@ export class Listener {
       peer.handles.delete(s.handle);
       s.detach();
     }
-    if (s.revoked || (f.tenure && s.tenure && f.tenure !== s.tenure)) s.restart();
+    if (s.revoked || (s.tenure && f.tenure > s.tenure)) s.restart();
     s.tenure = f.tenure || s.tenure;
     s.base = Math.max(s.base, f.base);
     s.next = Math.max(s.next, f.base);
@@ -608,7 +608,7 @@ export class Listener {
     const key = `${f.stream} ${f.topic}`;
     const same = known?.secret.length === f.secret.length && timingSafeEqual(known.secret, f.secret);
     const s = same && known.principal === peer.principal && f.epoch >= known.epoch ? known.streams.get(key) : undefined;
-    if (!s || s.tenure > f.tenure) return conn.send(frame("Returned", { handle: f.handle }));
+    if (!s || (f.epoch === known?.epoch && s.tenure >= f.tenure)) return conn.send(frame("Returned", { handle: f.handle }));
     const here = s.conn === conn && s.handle === f.handle;
     if (s.conn && s.conn !== conn) this.cut(s.conn);
     else if (s.conn && !here) peer.handles.delete(s.handle);

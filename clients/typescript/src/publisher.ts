@@ -149,11 +149,14 @@ class Stream {
   }
 }
 
-/** Publishes to the listener at one address, "host:port" or "unix:///path". */
+/**
+ * Publishes to a listener, at "host:port" or "unix:///path". Of several addresses one is in use. The next one is when that closes, or
+ * can not be reached: what is not settled moves there.
+ */
 export class Publisher {
   /** Why there is no connection. */
   cause?: Error;
-  private readonly address: string;
+  private readonly addresses: readonly string[];
   private readonly options: PublisherOptions;
   private readonly identity = randomBytes(16);
   private readonly secret = randomBytes(16);
@@ -164,19 +167,25 @@ export class Publisher {
   private conn?: Connection;
   private draining = false;
   private moves = false;
-  private instance = Buffer.alloc(0); // of the receiver
+  private at = 0; // of addresses
+  private instance?: Buffer; // of the receiver that was met last; empty: it has none
   private closed = false;
   private stopped = false;
   private running = false;
   private ticker?: NodeJS.Timeout;
 
-  constructor(address: string, options: PublisherOptions = {}) {
+  constructor(addresses: string | readonly string[], options: PublisherOptions = {}) {
+    this.addresses = typeof addresses === "string" ? [addresses] : addresses;
     const verified = options.tls && options.tls.rejectUnauthorized !== false;
-    if (options.token?.length && !verified && !options.insecureToken && !address.startsWith("unix://")) {
+    if (options.token?.length && !verified && !options.insecureToken && !this.addresses.every((a) => a.startsWith("unix://"))) {
       throw new Error("buffstreams: the token could be read: use TLS that verifies, a unix socket or insecureToken");
     }
-    this.address = address;
     this.options = options;
+  }
+
+  /** The address in use. */
+  get address(): string {
+    return this.addresses[this.at % this.addresses.length]!;
   }
 
   /** Resolves when the receiver's process holds the messages, or, with handled, when its consumers are done with them. */
@@ -250,19 +259,25 @@ export class Publisher {
   private async run(): Promise<void> {
     this.running = true;
     let delay = 100;
+    let refusals = 0; // in a row
     while (!this.stopped && [...this.streams.values()].some((s) => s.unsettled.size)) {
       try {
         const conn = await this.connect();
         this.conn = conn;
         this.draining = false;
         delay = 100;
+        refusals = 0;
         this.kickAll();
         await conn.ended;
+        if (this.draining) this.at++;
       } catch (error) {
+        this.at++;
         this.cause = error as Error;
-        if (error instanceof Refused && (error.code === Code.VERSION || error.code === Code.UNAUTHENTICATED)) {
+        if (error instanceof Refused && (error.code === Code.VERSION || error.code === Code.UNAUTHENTICATED)) refusals++;
+        if (refusals === this.addresses.length) {
+          refusals = 0;
           const calls = [...this.streams.values()].flatMap((s) => [...s.unsettled.values()].map((e) => e.call));
-          for (const call of new Set(calls)) call.reached(error); // but what it has is kept
+          for (const call of new Set(calls)) call.reached(error as Error); // but what it has is kept
         }
       }
       this.conn = undefined;
@@ -320,13 +335,13 @@ export class Publisher {
   /** Begins a new tenure of each stream where the receiver is another process than before: it has nothing of them. */
   private meet(instance: Buffer): void {
     this.moves = instance.length > 0;
-    if (this.moves && this.instance.length && !instance.equals(this.instance)) {
+    if (this.instance && !instance.equals(this.instance)) {
       for (const s of this.streams.values()) {
         s.tenure++;
         for (const [sequence, entry] of s.unsettled) entry.again ||= sequence <= s.sent;
       }
     }
-    if (this.moves) this.instance = Buffer.from(instance);
+    this.instance = Buffer.from(instance);
   }
 
   private onFrame(conn: Connection, f: Frame): void {
@@ -442,12 +457,13 @@ export class Publisher {
     for (const s of streams) {
       if (this.streams.get(s.topic) !== s) continue;
       if (s.open) this.send(conn, s);
-      else if (!s.asked && s.unsettled.size && Date.now() >= s.retry) {
-        s.asked = s.wanted = true;
+      else if (!s.asked && (s.unsettled.size || s.tenure > 1) && Date.now() >= s.retry) { // another tenure voids older copies there
+        s.asked = true;
+        s.wanted = s.unsettled.size > 0;
         this.handles.set(s.handle, s);
         conn.send(frame("Open", {
           handle: s.handle, publisher: this.identity, epoch: 1, secret: this.secret, stream: s.handle, topic: s.topic, base: s.base(),
-          want_messages: s.unsettled.size, want_bytes: s.bytes, least_bytes: s.unsettled.get(s.base())!.chunk.length,
+          want_messages: s.unsettled.size, want_bytes: s.bytes, least_bytes: s.unsettled.get(s.base())?.chunk.length ?? 0,
           tenure: this.moves ? s.tenure : 0,
         }));
       }
@@ -507,8 +523,9 @@ export class Publisher {
   private tick(): void {
     const [now, conn] = [Date.now(), this.conn];
     if (!conn) return;
-    if (now - conn.heard > 30_000) conn.socket.destroy();
-    else if (now - Math.min(conn.heard, conn.said) > 10_000) conn.send(frame("Ping", { id: 2 }));
+    const patience = this.addresses.length === 1 ? 30_000 : 12_000;
+    if (now - conn.heard > patience) conn.socket.destroy();
+    else if (now - Math.min(conn.heard, conn.said) > patience / 3) conn.send(frame("Ping", { id: 2 }));
     for (const s of [...this.streams.values()]) {
       if (s.unsettled.size && !s.asked) this.kick(s);
       else if (s.open && s.cursor > s.last && s.limit > s.used && now - s.touched > 250) this.want(conn, s, 0, 0, 0);
@@ -518,5 +535,24 @@ export class Publisher {
         this.streams.delete(s.topic);
       }
     }
+  }
+}
+
+/** Publishes to several listeners in turn, call by call. The turns of one that is gone go to the next one. */
+export class RoundRobin {
+  private readonly publishers: readonly Publisher[];
+  private turn = 0;
+
+  constructor(addresses: readonly string[], options: PublisherOptions = {}) {
+    this.publishers = addresses.map((_, i) => new Publisher([...addresses.slice(i), ...addresses.slice(0, i)], options));
+  }
+
+  publish(topic: string, messages: readonly Message[], options: { handled?: boolean; timeout?: number } = {}): Promise<void> {
+    return this.publishers[this.turn++ % this.publishers.length]!.publish(topic, messages, options);
+  }
+
+  async close(timeout?: number): Promise<void> {
+    const ends = await Promise.allSettled(this.publishers.map((p) => p.close(timeout)));
+    for (const end of ends) if (end.status === "rejected") throw end.reason;
   }
 }

@@ -2,7 +2,7 @@
 
 import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
-import { Listener, type ListenerOptions, Publisher, type PublisherOptions } from "../src/index.ts";
+import { Listener, type ListenerOptions, Publisher, type PublisherOptions, RoundRobin } from "../src/index.ts";
 
 const say = (line: string) => process.stdout.write(line + "\n");
 const [command, address = "", topic = "", ...rest] = process.argv.slice(2);
@@ -16,8 +16,8 @@ const receiving: ListenerOptions = dir
   ? { tls: { cert: read("cert.pem"), key: read("key.pem") }, authenticate: (token) => (token.toString() === "secret" ? "peer" : undefined) }
   : {};
 
-async function pub(): Promise<void> {
-  const publisher = new Publisher(address, sending);
+async function pub(kind: typeof Publisher | typeof RoundRobin = Publisher): Promise<void> {
+  const publisher = new kind(address.split(","), sending);
   const calls: Promise<void>[] = [];
   for await (const line of createInterface({ input: process.stdin })) {
     const call = publisher.publish(topic, [{ payload: Buffer.from(line) }], { handled: true, timeout: 120_000 });
@@ -68,5 +68,5 @@ async function take(): Promise<void> {
   await listener.close();
 }
 
-const commands: Record<string, () => Promise<void>> = { pub, sub, send, take };
+const commands: Record<string, () => Promise<void>> = { pub, turns: () => pub(RoundRobin), sub, send, take };
 await commands[command ?? ""]?.();

@@ -26,16 +26,18 @@ type account struct {
 	confirmed map[string]bool
 	handled   map[string]int
 	excused   map[string]bool // a kill may have doubled it
+	by        map[*process]int
 }
 
 func newAccount() account {
-	return account{confirmed: map[string]bool{}, handled: map[string]int{}, excused: map[string]bool{}}
+	return account{confirmed: map[string]bool{}, handled: map[string]int{}, excused: map[string]bool{}, by: map[*process]int{}}
 }
 
 func (a *account) say(p *process, line string) {
 	p.t.Helper()
 	if p.cmd.Args[len(p.cmd.Args)-3] == "sub" {
 		a.handled[line]++
+		a.by[p]++
 		return
 	}
 	message, ok := strings.CutPrefix(line, "ok ")
@@ -60,6 +62,7 @@ type world struct {
 	from, to language
 	net      *proxy
 	pub, sub *process
+	also     []*process // more subscribers
 	account  account
 }
 
@@ -80,6 +83,11 @@ func (w *world) pump(done func() bool, give bool) {
 			w.account.given++
 			if w.account.given%8 != 0 {
 				continue
+			}
+		}
+		for _, sub := range w.also {
+			for len(sub.lines) > 0 {
+				w.account.say(sub, <-sub.lines)
 			}
 		}
 		select {

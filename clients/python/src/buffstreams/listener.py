@@ -25,7 +25,7 @@ class Delivery:
     def __init__(self, stream: _Stream, sequence: int, data: bytes) -> None:
         self.uuid, self.payload, self.metadata = wire.decode_message(data)
         self.topic, self.redelivered, self.taken = stream.topic.name, False, False
-        self._stream, self._sequence, self._size = stream, sequence, 1 + len(wire.varint(len(data))) + len(data)
+        self._stream, self._sequence, self._size = stream, sequence, wire.chunk_size(data)
 
     def ack(self) -> None:
         if self.current():
@@ -169,23 +169,11 @@ class _Stream:
         for delivery in held if at_once else ():
             delivery.drop(False)
         self.awaited = bool(held) and not at_once
-        returned: list[int] = []
-        for sequence in sorted(k for k, d in self.unsettled.items() if d is True):
-            if returned and returned[-1] == sequence - 1:
-                returned[-1] = sequence
-            else:
-                returned += [sequence, sequence]
+        returned = wire.ranges(k for k, d in self.unsettled.items() if d is True)
         return Frame("Returned", self.handle, next=self.next, returned=returned[:4096], in_hand=len(held))
 
     def ack(self) -> Frame:
-        pairs: list[int] = []
-        for sequence in sorted(self.settled):
-            if pairs and pairs[-1] == sequence - 1:
-                pairs[-1] = sequence
-            else:
-                pairs += [sequence, sequence]
-        self.settled = []
-        ack = Frame("Ack", self.handle, next=self.next, settled=pairs)
+        ack, self.settled = Frame("Ack", self.handle, next=self.next, settled=wire.ranges(self.settled)), []
         if not self.revoked:  # then credit is void
             ack.credit_messages, ack.credit_bytes = self.granted, self.granted_bytes
         return ack
@@ -233,13 +221,9 @@ class Listener:
         loop = asyncio.get_running_loop()
         self._server = await (
             loop.create_unix_server(self._accept, self.address[7:], ssl=self.tls) if self.address.startswith("unix://")
-            else loop.create_server(self._accept, *self._host_port(), ssl=self.tls, backlog=1024))
+            else loop.create_server(self._accept, *wire.host_port(self.address), ssl=self.tls, backlog=1024))
         self.port = 0 if self.address.startswith("unix://") else self._server.sockets[0].getsockname()[1]
         self._ticker = asyncio.create_task(self._tick())
-
-    def _host_port(self) -> tuple[str | None, int]:
-        host, _, port = self.address.rpartition(":")
-        return host.strip("[]") or None, int(port)
 
     async def subscribe(self, topic: str) -> AsyncIterator[Delivery]:
         """Iterates over the messages of a topic, until the listener closes. Subscribers of a topic share its messages."""
@@ -288,10 +272,7 @@ class Listener:
             await asyncio.sleep(0.005)
         self._flush()
         for conn in list(self._peers):
-            if conn.transport.can_write_eof():
-                conn.transport.write_eof()
-            else:
-                conn.transport.close()
+            conn.half_close()
         waits = [asyncio.ensure_future(conn.ended.wait()) for conn in list(self._peers)]
         if waits:
             await asyncio.wait(waits, timeout=0.5)
@@ -357,12 +338,12 @@ class Listener:
         elif f.kind == "Revoke":
             self._on_revoke(conn, peer, f)
         elif f.kind == "Release":
-            publisher, key, s = peer.handles.get(f.handle, (b"", (0, ""), None))
-            if s and s.conn is conn and all(isinstance(d, bool) for d in s.unsettled.values()):
-                del peer.handles[f.handle]
-                self._forget(publisher, key)
-            elif s and s.conn is conn:
-                s.leaving = True  # unless something follows
+            opened = peer.handles.get(f.handle)
+            if opened and opened[2].conn is conn:
+                opened[2].leaving = any(not isinstance(d, bool) for d in opened[2].unsettled.values())  # unless something follows
+                if not opened[2].leaving:
+                    del peer.handles[f.handle]
+                    self._forget(*opened[:2])
         elif f.kind == "Ping":
             now = time.monotonic()
             peer.pings = [*peer.pings[-1000:], now]
@@ -425,7 +406,7 @@ class Listener:
         elif s.conn:
             del peer.handles[s.handle]
             s.detach()
-        if s.revoked or f.tenure and s.tenure and f.tenure != s.tenure:
+        if s.revoked or f.tenure > s.tenure > 0:
             s.restart()
         s.base, s.next, s.tenure = max(s.base, f.base), max(s.next, f.base), f.tenure or s.tenure
         s.conn, s.handle, s.settled, s.leaving = conn, f.handle, [], False
@@ -458,7 +439,7 @@ class Listener:
         last = f.first + len(f.messages) - 1
         if not 1 <= len(f.messages) <= 4096 or not 1 <= f.first <= last <= 2**64 - 2:
             raise Fault(wire.PROTOCOL, "a Publish out of range")
-        sizes = [1 + len(wire.varint(len(m))) + len(m) for m in f.messages]
+        sizes = [wire.chunk_size(m) for m in f.messages]
         s.got += len(f.messages)
         s.got_bytes += sum(sizes)
         if s.got > s.granted or s.got_bytes > s.granted_bytes:
@@ -495,7 +476,7 @@ class Listener:
             raise Fault(wire.PROTOCOL, "a Revoke without the feature, or with handle 0")
         p, key = self._publishers.get(f.publisher), (f.stream, f.topic)
         s = p.streams.get(key) if p and hmac.compare_digest(p.secret, f.secret) and p.principal == peer.principal and f.epoch >= p.epoch else None
-        if s is None or s.tenure > f.tenure:
+        if s is None or p and f.epoch == p.epoch and s.tenure >= f.tenure:
             return conn.send(Frame("Returned", f.handle))
         here = s.conn is conn and s.handle == f.handle
         if s.conn and s.conn is not conn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import random
 import ssl
@@ -10,6 +11,7 @@ import time
 import uuid as uuids
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from . import wire
 from .wire import Connection, Fault, Frame
@@ -114,19 +116,20 @@ class _Stream:
 
 
 class Publisher:
-    """Publishes to the listener at one address, "host:port" or "unix:///path"; to be used on one event loop.
+    """Publishes to a listener, at "host:port" or "unix:///path"; to be used on one event loop.
 
+    Of several addresses one is in use. The next one is when that closes, or can not be reached: what is not settled moves there.
     window and window_bytes bound what is unsettled of a topic: publish waits when they are full. on_failure gets what was
     refused when publish had returned, or would go on waiting for others.
     """
 
-    def __init__(self, address: str, *, token: bytes = b"", tls: ssl.SSLContext | None = None, insecure_token: bool = False,
+    def __init__(self, *addresses: str, token: bytes = b"", tls: ssl.SSLContext | None = None, insecure_token: bool = False,
                  window: int = 16_384, window_bytes: int = 16 << 20,
                  on_failure: Callable[[str, Message, Exception], None] = lambda topic, message, error: None) -> None:
         verified = tls and tls.verify_mode == ssl.CERT_REQUIRED
-        if token and not verified and not insecure_token and not address.startswith("unix://"):
+        if token and not verified and not insecure_token and not all(a.startswith("unix://") for a in addresses):
             raise ValueError("buffstreams: the token could be read: use TLS that verifies, a unix socket or insecure_token=True")
-        self.address, self.token, self.tls, self.on_failure = address, token, tls, on_failure
+        self.addresses, self.token, self.tls, self.on_failure = addresses, token, tls, on_failure
         self.window, self.window_bytes = window, window_bytes
         self.identity, self.secret = os.urandom(16), os.urandom(16)
         self.cause: Exception | None = None  # why there is no connection
@@ -135,10 +138,16 @@ class Publisher:
         self._numbers = 0
         self._conn: Connection | None = None
         self._draining = self._closed = self._moves = False
-        self._instance = b""  # of the receiver
+        self._at = 0  # of addresses
+        self._instance: bytes | None = None  # of the receiver that was met last; empty: it has none
         self._dirty: dict[str, _Stream] = {}
         self._work = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def address(self) -> str:
+        """The address in use."""
+        return self.addresses[self._at % len(self.addresses)]
 
     async def publish(self, topic: str, *messages: Message, handled: bool = False, timeout: float = 30.0) -> None:
         """Returns when the receiver's process holds the messages, or, with handled, when its consumers are done with them."""
@@ -186,9 +195,8 @@ class Publisher:
             for stream in self._streams.values():
                 if stream.open and stream.next > stream.last:
                     conn.send(Frame("Release", stream.handle))
-            if conn.transport.can_write_eof():
-                conn.transport.write_eof()
-                await asyncio.wait([asyncio.ensure_future(conn.ended.wait())], timeout=min(0.5, timeout))
+            conn.half_close()
+            await asyncio.wait([asyncio.ensure_future(conn.ended.wait())], timeout=min(0.5, timeout))
             conn.transport.close()
         for task in self._tasks:
             task.cancel()
@@ -199,18 +207,22 @@ class Publisher:
             raise Undelivered(f"buffstreams: {left} messages to {self.address} were not delivered")
 
     async def _run(self) -> None:
-        delay = 0.1
+        delay, refusals = 0.1, 0  # in a row
         while True:
             await self._work.wait()
             try:
                 async with asyncio.timeout(5):
                     conn = await self._connect()
-                self._conn, self._draining, delay = conn, False, 0.1
+                self._conn, self._draining, delay, refusals = conn, False, 0.1, 0
                 self._kick_all()
                 await conn.ended.wait()
+                self._at += self._draining
             except (OSError, Refused) as error:
+                self._at += 1
                 self.cause = error if str(error) else OSError("no answer in time")
-                if isinstance(error, Refused) and error.code in (wire.VERSION, wire.UNAUTHENTICATED):
+                refusals += isinstance(error, Refused) and error.code in (wire.VERSION, wire.UNAUTHENTICATED)
+                if refusals == len(self.addresses):
+                    refusals = 0
                     for call in {id(e.call): e.call for s in self._streams.values() for e in s.unsettled.values()}.values():
                         call.reached(error)  # but what it has is kept
             self._conn = None
@@ -247,8 +259,7 @@ class Publisher:
         if self.address.startswith("unix://"):
             await loop.create_unix_connection(lambda: conn, self.address[7:], ssl=self.tls, server_hostname="" if self.tls else None)
         else:
-            host, _, port = self.address.rpartition(":")
-            await loop.create_connection(lambda: conn, host.strip("[]"), int(port), ssl=self.tls)
+            await loop.create_connection(lambda: conn, *wire.host_port(self.address), ssl=self.tls)
         try:
             conn.send(Frame("Hello", version=1, max_frame=1 << 20, token=self.token, agent="buffstreams-python", features=["move"]))
             await welcome
@@ -260,12 +271,12 @@ class Publisher:
     def _meet(self, instance: bytes) -> None:
         """Begins a new tenure of each stream where the receiver is another process than before: it has nothing of them."""
         self._moves = bool(instance)
-        if instance and self._instance not in (b"", instance):
+        if self._instance not in (None, instance):
             for s in self._streams.values():
                 s.tenure += 1
                 for sequence, entry in s.unsettled.items():
                     entry.again |= sequence <= s.sent
-        self._instance = instance or self._instance
+        self._instance = instance
 
     def _on_frame(self, conn: Connection, f: Frame) -> None:
         if f.kind == "Ping":
@@ -358,17 +369,18 @@ class Publisher:
             if conn and not self._draining and not conn.transport.is_closing() and self._streams.get(s.topic) is s:
                 if s.open:
                     self._send(conn, s)
-                elif not s.asked and s.unsettled and time.monotonic() >= s.retry:
-                    s.asked = s.wanted = True
+                elif not s.asked and (s.unsettled or s.tenure > 1) and time.monotonic() >= s.retry:  # another tenure voids older copies here
+                    s.asked, s.wanted, first = True, bool(s.unsettled), s.unsettled.get(s.base())
                     self._handles[s.handle] = s
                     conn.send(Frame("Open", s.handle, publisher=self.identity, epoch=1, secret=self.secret, stream=s.handle, topic=s.topic,
                                     base=s.base(), want_messages=len(s.unsettled), want_bytes=s.bytes,
-                                    least_bytes=len(s.unsettled[s.base()].chunk), tenure=s.tenure if self._moves else 0))
+                                    least_bytes=len(first.chunk) if first else 0, tenure=s.tenure if self._moves else 0))
 
     def _send(self, conn: Connection, s: _Stream) -> None:
         """Sends what credit and the socket allow, and asks for more."""
         while s.cursor <= s.last and not conn.paused:
-            first, chunks, size, again = 0, [], 0, False
+            first, size, again = 0, 0, False
+            chunks: list[bytes] = []
             while s.cursor <= s.last and len(chunks) < BATCH_MESSAGES:
                 entry = s.unsettled.get(s.cursor)
                 if entry and self._too_large(conn, entry):
@@ -414,9 +426,10 @@ class Publisher:
             now, conn = time.monotonic(), self._conn
             if not conn:
                 continue
-            if now - conn.heard > 30:
+            patience = 30 if len(self.addresses) == 1 else 12
+            if now - conn.heard > patience:
                 conn.transport.abort()
-            elif max(now - conn.heard, now - conn.said) > 10:
+            elif max(now - conn.heard, now - conn.said) > patience / 3:
                 conn.send(Frame("Ping", id=2))
             for s in list(self._streams.values()):
                 if s.unsettled and not s.asked:
@@ -426,3 +439,21 @@ class Publisher:
                 elif s.open and not s.unsettled and now - s.touched > 300:
                     conn.send(Frame("Release", s.handle))
                     del self._handles[s.handle], self._streams[s.topic]
+
+
+class RoundRobin:
+    """Publishes to several listeners in turn, call by call. The turns of one that is gone go to the next one."""
+
+    def __init__(self, *addresses: str, **options: Any) -> None:
+        """Options are those of a Publisher."""
+        self.publishers = [Publisher(*addresses[i:], *addresses[:i], **options) for i in range(len(addresses))]
+        self._turn = itertools.cycle(self.publishers)
+
+    async def publish(self, topic: str, *messages: Message, handled: bool = False, timeout: float = 30.0) -> None:
+        await next(self._turn).publish(topic, *messages, handled=handled, timeout=timeout)
+
+    async def close(self, timeout: float = 5.0) -> None:
+        errors = await asyncio.gather(*(p.close(timeout) for p in self.publishers), return_exceptions=True)
+        for error in errors:
+            if error:
+                raise error

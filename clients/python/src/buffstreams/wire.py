@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -121,6 +121,27 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
 
 def chunk(tag: int, data: bytes) -> bytes:
     return bytes([tag]) + varint(len(data)) + data
+
+
+def chunk_size(message: bytes) -> int:
+    """What a message counts of the credit: its size in a Publish."""
+    return 1 + len(varint(len(message))) + len(message)
+
+
+def ranges(sequences: Iterable[int]) -> list[int]:
+    """Pairs of the first and last of consecutive numbers."""
+    pairs: list[int] = []
+    for sequence in sorted(sequences):
+        if pairs and pairs[-1] == sequence - 1:
+            pairs[-1] = sequence
+        else:
+            pairs += [sequence, sequence]
+    return pairs
+
+
+def host_port(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 def scan(data: bytes) -> Iterator[tuple[int, int | bytes]]:
@@ -351,6 +372,13 @@ class Connection(asyncio.Protocol):
     def send(self, frame: Frame) -> None:
         self.said = time.monotonic()
         self.transport.write(encode(frame, self.checksum))
+
+    def half_close(self) -> None:
+        """Says that nothing more is written; under TLS that ends the connection."""
+        try:
+            self.transport.write_eof()
+        except (OSError, NotImplementedError):
+            self.transport.close()
 
     def eof_received(self) -> bool:
         return False
