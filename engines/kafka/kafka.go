@@ -7,6 +7,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -42,7 +44,7 @@ func Driver() driver.Spec {
 			"confirm=handled":  "a topic does not tell its publishers what was handled",
 			"members":          "it keeps the order of keys with any number of members",
 		},
-		OpenBroker: open,
+		Cause: cause, OpenBroker: open,
 	}
 }
 
@@ -52,6 +54,7 @@ type broker struct {
 	options    []kgo.Opt // of every client
 	client     *kgo.Client
 	admin      *kadm.Client
+	login      bool // there is a user
 	create     bool
 	partitions int
 	replicas   int
@@ -99,11 +102,12 @@ func open(ctx context.Context, cfg *driver.Config) (driver.Broker, error) {
 	if secure != nil {
 		b.options = append(b.options, kgo.DialTLSConfig(secure))
 	}
-	login, err := b.login()
+	login, err := b.mechanism()
 	if err != nil {
 		return nil, err
 	}
 	if login != nil {
+		b.login = true
 		b.options = append(b.options, kgo.SASL(login))
 	}
 	if b.client, err = kgo.NewClient(append(b.options, b.producing()...)...); err != nil {
@@ -130,8 +134,8 @@ func (b *broker) producing() []kgo.Opt {
 	}
 }
 
-// login is how the URL's user logs in, or nil.
-func (b *broker) login() (sasl.Mechanism, error) {
+// mechanism is how the URL's user logs in, or nil.
+func (b *broker) mechanism() (sasl.Mechanism, error) {
 	p, u := &b.cfg.Params, b.cfg.URL
 	mechanism := p.OneOf("sasl", "plain", "scram-sha-256", "scram-sha-512")
 	inURL := ""
@@ -155,8 +159,32 @@ func (b *broker) login() (sasl.Mechanism, error) {
 func (b *broker) Check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	if err := b.client.Ping(ctx); err != nil {
-		return fmt.Errorf("engines: kafka: no broker answers: %w", err)
+	answered := make(chan error, 1)
+	go func() { answered <- b.client.Ping(ctx) }() // ends with ctx, or soon after: a dial has a bound of its own
+	select {
+	case err := <-answered:
+		if errors.Is(err, io.EOF) && b.login && !errors.As(err, new(*kgo.ErrFirstReadEOF)) {
+			return fmt.Errorf("%w: the broker ended the connection at the login", kerr.SaslAuthenticationFailed)
+		}
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// cause is the cause of an error of Kafka.
+func cause(err error) *driver.Cause {
+	for cause, errs := range map[*driver.Cause][]error{
+		driver.ErrCredentials: {kerr.SaslAuthenticationFailed, kerr.UnsupportedSaslMechanism, kerr.IllegalSaslState},
+		driver.ErrDenied: {
+			kerr.TopicAuthorizationFailed, kerr.GroupAuthorizationFailed, kerr.ClusterAuthorizationFailed, kerr.TransactionalIDAuthorizationFailed,
+		},
+		driver.ErrFull:        {kerr.KafkaStorageError, kerr.ThrottlingQuotaExceeded},
+		driver.ErrUnreachable: {kerr.NotEnoughReplicas, kerr.LeaderNotAvailable, kerr.CoordinatorNotAvailable},
+	} {
+		if slices.ContainsFunc(errs, func(of error) bool { return errors.Is(err, of) }) {
+			return cause
+		}
 	}
 	return nil
 }

@@ -89,10 +89,10 @@ func (b *broker) publishPart(ctx context.Context, topic string, s *stream, messa
 			if err == nil {
 				return nil
 			}
-			if isCode(err, codeBatchHasDuplicate) || errors.Is(err, nats.ErrMaxPayload) {
-				break
+			if isCode(err, codeBatchHasDuplicate) || refusal(err) {
+				break // one by one, each gets an answer of its own
 			}
-			if !pause.wait(ctx) {
+			if final(err) || !pause.wait(ctx) {
 				return err
 			}
 		}
@@ -127,7 +127,10 @@ func (b *broker) publishOne(ctx context.Context, m *nats.Msg) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
+	ctx, done := b.asks(ctx, m.Subject)
+	defer done()
 	_, err := b.js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0))
+	err = causeOf(ctx, err)
 	if errors.Is(err, nats.ErrMaxPayload) {
 		err = fmt.Errorf("%w: %w", driver.ErrTooLarge, err)
 	}
@@ -143,6 +146,10 @@ const (
 
 // publishAtomic publishes messages of which all are stored, in their order, or none. Only the last one is answered.
 func (b *broker) publishAtomic(ctx context.Context, messages []*nats.Msg) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	ctx, done := b.asks(ctx, messages[0].Subject)
+	defer done()
 	id := nuid.Next()
 	last := len(messages) - 1
 	for i, m := range messages {
@@ -155,11 +162,9 @@ func (b *broker) publishAtomic(ctx context.Context, messages []*nats.Msg) error 
 		}
 	}
 	messages[last].Header[batchCommitHeader] = []string{"1"}
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
 	answer, err := b.nc.RequestMsgWithContext(ctx, messages[last])
 	if err != nil {
-		return err
+		return causeOf(ctx, err)
 	}
 	var ack struct {
 		Error  *jetstream.APIError `json:"error"`
@@ -178,21 +183,24 @@ func (b *broker) publishAtomic(ctx context.Context, messages []*nats.Msg) error 
 	return nil
 }
 
+// fullAttempts is how often a server that has no room is asked before the caller is told.
+const fullAttempts = 5
+
 // retry calls f until it returns nil, a refusal, or ctx is done.
 func retry(ctx context.Context, f func() error) error {
 	pause := backoff{}
-	for {
+	for attempts := 1; ; attempts++ {
 		err := f()
-		if err == nil || final(err) || !pause.wait(ctx) {
+		if err == nil || final(err) || full(err) && attempts >= fullAttempts || !pause.wait(ctx) {
 			return err
 		}
 	}
 }
 
-// final reports whether it is of no use to try again.
+// final reports whether the caller has to know at once: trying again is of no use, or not before a person has helped.
 func final(err error) bool {
 	var api *jetstream.APIError
-	return errors.Is(err, driver.ErrNoTopic) || errors.Is(err, nats.ErrConnectionClosed) ||
+	return errors.Is(err, driver.ErrNoTopic) || errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrPermissionViolation) ||
 		errors.As(err, &api) && api.Code == 400 && !isCode(err, codeBatchHasDuplicate)
 }
 

@@ -44,8 +44,8 @@ type stream struct {
 	id            string
 }
 
-// request is one to the API of JetStream. The answer's error is its own.
-func (b *broker) request(ctx context.Context, subject string, body any) (streamAnswer, error) {
+// streamRequest is one to the API of JetStream. The answer's error is its own.
+func (b *broker) streamRequest(ctx context.Context, subject string, body any) (streamAnswer, error) {
 	var answer streamAnswer
 	data, err := json.Marshal(body)
 	if err != nil {
@@ -53,9 +53,11 @@ func (b *broker) request(ctx context.Context, subject string, body any) (streamA
 	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
+	ctx, done := b.asks(ctx, "$JS.API.STREAM."+subject)
+	defer done()
 	msg, err := b.nc.RequestWithContext(ctx, "$JS.API.STREAM."+subject, data)
 	if err != nil {
-		return answer, err
+		return answer, causeOf(ctx, err)
 	}
 	if err = json.Unmarshal(msg.Data, &answer); err == nil && answer.Error != nil {
 		err = answer.Error
@@ -79,16 +81,16 @@ func (b *broker) stream(ctx context.Context, topic string) (*stream, error) {
 	}
 	s = &stream{name: driver.Escape(topic, driver.Word)}
 	s.subject = s.name
-	answer, err := b.request(ctx, "INFO."+s.name, struct{}{})
+	answer, err := b.streamRequest(ctx, "INFO."+s.name, struct{}{})
 	if isCode(err, jetstream.JSErrCodeStreamNotFound) {
 		if !b.create {
 			return nil, fmt.Errorf("engines: nats: stream %s of topic %.200q: %w", s.name, topic, driver.ErrNoTopic)
 		}
 		wanted := b.wanted
 		wanted.Name, wanted.Subjects = s.name, []string{s.subject}
-		answer, err = b.request(ctx, "CREATE."+s.name, wanted)
+		answer, err = b.streamRequest(ctx, "CREATE."+s.name, wanted)
 		if isCode(err, jetstream.JSErrCodeStreamNameInUse) { // another process was first
-			answer, err = b.request(ctx, "INFO."+s.name, struct{}{})
+			answer, err = b.streamRequest(ctx, "INFO."+s.name, struct{}{})
 		}
 	}
 	if err != nil {
@@ -138,11 +140,16 @@ func (b *broker) consumer(ctx context.Context, s *stream, group string) (jetstre
 	if group == "" || b.cfg.Start == driver.StartNew {
 		cfg.DeliverPolicy = jetstream.DeliverNewPolicy
 	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout) // an answer can be lost: the caller tries again
+	defer cancel()
+	ctx, done := b.asks(ctx, "$JS.API.CONSUMER.")
+	defer done()
 	if group != "" {
 		consumer, err := b.js.Consumer(ctx, s.name, cfg.Durable)
 		if !errors.Is(err, jetstream.ErrConsumerNotFound) {
-			return consumer, err
+			return consumer, causeOf(ctx, err)
 		}
 	}
-	return b.js.CreateOrUpdateConsumer(ctx, s.name, cfg)
+	consumer, err := b.js.CreateOrUpdateConsumer(ctx, s.name, cfg)
+	return consumer, causeOf(ctx, err)
 }

@@ -30,7 +30,7 @@ func Driver() driver.Spec {
 	parameters := append([]driver.Parameter{
 		{Name: "create", Help: "false: a topic whose table is not there is an error; default true"},
 		{Name: "poll", Help: "the most time between two looks for new messages; default 100ms"},
-		{Name: "sslmode", Help: "as PostgreSQL's: disable, require, verify-ca, verify-full ...; default prefer"},
+		{Name: "sslmode", Help: "as PostgreSQL's: disable, require, verify-ca, verify-full ...; default prefer, with tls_ca verify-full"},
 	}, driver.SecretParameters("password", "password of the URL's user")...)
 	return driver.Spec{
 		Name: name, Schemes: []string{"postgres", "postgresql"}, Parameters: append(parameters, driver.TLSParameters()...),
@@ -40,7 +40,7 @@ func Driver() driver.Spec {
 			"members":          "it keeps the order of keys with any number of members: one of them is active",
 			"redeliver_after":  "the server notices a dead member by its connection",
 		},
-		OpenBroker: open,
+		NoHost: true, Cause: cause, OpenBroker: open,
 	}
 }
 
@@ -64,6 +64,9 @@ func open(ctx context.Context, cfg *driver.Config) (driver.Broker, error) {
 	query := url.Values{"application_name": {"watermill-buffstreams"}, "connect_timeout": {"5"}}
 	if mode := p.String("sslmode", ""); mode != "" {
 		query.Set("sslmode", mode)
+	}
+	if !p.Given("sslmode") && p.Given("tls_ca") {
+		query.Set("sslmode", "verify-full") // else the certificate that tls_ca is for would not be looked at
 	}
 	for ours, theirs := range map[string]string{"tls_ca": "sslrootcert", "tls_cert": "sslcert", "tls_key": "sslkey"} {
 		if file := p.String(ours, ""); file != "" {
@@ -104,7 +107,38 @@ func open(ctx context.Context, cfg *driver.Config) (driver.Broker, error) {
 func (b *broker) Check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	return b.pool.Ping(ctx)
+	err := b.pool.Ping(ctx)
+	if ours := (*pgconn.PgError)(nil); errors.As(err, &ours) {
+		return ours // without the tries with and without TLS before it
+	}
+	return err
+}
+
+// cause is the cause of an error of PostgreSQL, by the class of its code.
+func cause(err error) *driver.Cause {
+	var ours *pgconn.PgError
+	if !errors.As(err, &ours) {
+		var connecting *pgconn.ConnectError
+		if errors.As(err, &connecting) && driver.NetworkCause(err) == nil {
+			return driver.ErrNoTLS // the client has no type for a server that refuses TLS
+		}
+		return nil
+	}
+	switch {
+	case strings.HasPrefix(ours.Code, "28"):
+		return driver.ErrCredentials
+	case ours.Code == "42501":
+		return driver.ErrDenied
+	case ours.Code == "3D000":
+		return driver.ErrNoDatabase
+	case ours.Code == "53100", ours.Code == "53200":
+		return driver.ErrFull
+	case strings.HasPrefix(ours.Code, "57P"), ours.Code == "53300":
+		return driver.ErrUnreachable
+	case ours.Code == "25006":
+		return driver.ErrUnavailable // it is a standby
+	}
+	return nil
 }
 
 // requestTimeout bounds one request beside those that publish.

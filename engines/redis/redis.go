@@ -34,6 +34,7 @@ func Driver() driver.Spec {
 			"confirm=handled":  "a stream does not tell its publishers what was handled",
 		},
 		KeyNeedsOneMember: true,
+		Cause:             cause,
 		OpenBroker:        open,
 	}
 }
@@ -94,6 +95,27 @@ func (b *broker) Check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	return b.client.Ping(ctx).Err()
+}
+
+// cause is the cause of an error of Redis, whose first word is its code.
+func cause(err error) *driver.Cause {
+	var ours redis.Error
+	if !errors.As(err, &ours) {
+		return nil
+	}
+	switch code, _, _ := strings.Cut(ours.Error(), " "); code {
+	case "WRONGPASS", "NOAUTH":
+		return driver.ErrCredentials
+	case "NOPERM":
+		return driver.ErrDenied
+	case "OOM", "MISCONF":
+		return driver.ErrFull
+	case "LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN":
+		return driver.ErrUnreachable
+	case "READONLY", "WRONGTYPE":
+		return driver.ErrUnavailable
+	}
+	return nil
 }
 
 // requestTimeout bounds one request beside those that publish and fetch.
