@@ -71,7 +71,7 @@ func OpenWith(ctx context.Context, rawURL string, options Options) (*Engine, err
 	}
 	broker, err := spec.OpenBroker(ctx, cfg)
 	if err != nil {
-		return nil, fmt.Errorf("engines: open %s: %w", place(u, hosts), explainer{spec}.explain(err))
+		return nil, fmt.Errorf("engines: open %s: %w", place(u, hosts), explainer{spec}.explainOpening(err))
 	}
 	return &Engine{name: spec.Name, pubsub: newBrokered(spec, broker, cfg)}, nil
 }

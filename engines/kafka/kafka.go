@@ -61,7 +61,8 @@ type broker struct {
 	configs    map[string]*string
 
 	mu     sync.Mutex
-	topics map[string]topic // guarded by mu
+	topics map[string]topic // guarded by mu, as what follows
+	limits map[string]int32 // max.message.bytes of topics, where the broker tells
 }
 
 // topic is a topic as it was found or made.
@@ -73,7 +74,7 @@ type topic struct {
 func open(ctx context.Context, cfg *driver.Config) (driver.Broker, error) {
 	p := &cfg.Params
 	b := &broker{
-		cfg: cfg, topics: map[string]topic{}, configs: map[string]*string{}, create: p.Bool("create", true),
+		cfg: cfg, topics: map[string]topic{}, limits: map[string]int32{}, configs: map[string]*string{}, create: p.Bool("create", true),
 		partitions: p.Int("partitions", -1, 1, 10000), replicas: p.Int("replicas", -1, 1, 100),
 	}
 	if n := p.Int("min_insync_replicas", 0, 1, 100); n > 0 {
@@ -130,7 +131,35 @@ func (b *broker) producing() []kgo.Opt {
 	return []kgo.Opt{
 		kgo.RequiredAcks(kgo.AllISRAcks()), kgo.ProducerLinger(0), kgo.MaxBufferedRecords(1 << 16), kgo.UnknownTopicRetries(10),
 		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), kgo.ProducerBatchCompression(kgo.NoCompression()),
-		kgo.ProducerBatchMaxBytes(int32(max(b.cfg.MaxMessageSize+recordOverhead, 1<<20))),
+		kgo.ProducerBatchMaxBytesFn(b.limit),
+	}
+}
+
+// limit is the most that a batch of a topic may have: a broker refuses a larger one as a whole, so that messages which it could take
+// would be refused with those that it cannot.
+func (b *broker) limit(topic string) int32 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if limit := b.limits[topic]; limit > 0 {
+		return limit
+	}
+	return int32(max(b.cfg.MaxMessageSize+recordOverhead, 1<<20))
+}
+
+// readLimit asks a broker for the limit of a topic. One that does not tell has the default.
+func (b *broker) readLimit(ctx context.Context, topic string) {
+	configs, err := b.admin.DescribeTopicConfigs(ctx, topic)
+	if err != nil {
+		return
+	}
+	for _, config := range configs {
+		for _, c := range config.Configs {
+			if limit, err := strconv.Atoi(c.MaybeValue()); c.Key == "max.message.bytes" && err == nil && limit >= 512 && limit <= 1<<30 {
+				b.mu.Lock()
+				b.limits[topic] = int32(limit)
+				b.mu.Unlock()
+			}
+		}
 	}
 }
 
@@ -231,6 +260,7 @@ func (b *broker) topic(ctx context.Context, asked string) (topic, error) {
 	if err != nil {
 		return t, fmt.Errorf("engines: kafka: topic %s: %w", t.name, err)
 	}
+	b.readLimit(ctx, t.name)
 	t.id = "kafka/" + found.ID.String() + "/"
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -22,7 +22,7 @@ func cause(err error) *driver.Cause {
 		driver.ErrDenied:      {nats.ErrPermissionViolation},
 		driver.ErrNoTLS:       {nats.ErrSecureConnWanted},
 		driver.ErrProtocol:    {nats.ErrSecureConnRequired, nats.ErrNoInfoReceived},
-		driver.ErrUnreachable: {nats.ErrNoServers, nats.ErrDisconnected, nats.ErrTimeout, nats.ErrConnectionReconnecting, nats.ErrReconnectBufExceeded},
+		driver.ErrUnreachable: {nats.ErrNoServers, nats.ErrDisconnected, nats.ErrTimeout, nats.ErrConnectionReconnecting, nats.ErrReconnectBufExceeded, jetstream.ErrNoHeartbeat},
 		driver.ErrUnavailable: {jetstream.ErrJetStreamNotEnabled, jetstream.ErrJetStreamNotEnabledForAccount},
 	} {
 		if slices.ContainsFunc(errs, func(of error) bool { return errors.Is(err, of) }) {

@@ -100,6 +100,9 @@ func (b *broker) publishPart(ctx context.Context, topic string, s *stream, messa
 	for i, m := range messages {
 		err := retry(ctx, func() error {
 			err := b.publishOne(ctx, m)
+			if errors.Is(err, jetstream.ErrNoStreamResponse) {
+				err = errors.Join(err, b.streamAgain(ctx, topic))
+			}
 			if refusal(err) {
 				errs[i], err = &driver.RefusedError{Engine: name, Topic: topic, Err: err}, nil
 			}

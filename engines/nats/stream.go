@@ -107,6 +107,15 @@ func (b *broker) stream(ctx context.Context, topic string) (*stream, error) {
 	return s, nil
 }
 
+// streamAgain makes the stream of a topic again where it is gone, and create allows that.
+func (b *broker) streamAgain(ctx context.Context, topic string) error {
+	b.mu.Lock()
+	delete(b.streams, topic)
+	b.mu.Unlock()
+	_, err := b.stream(ctx, topic)
+	return err
+}
+
 func isCode(err error, code jetstream.ErrorCode) bool {
 	var api *jetstream.APIError
 	return errors.As(err, &api) && api.ErrorCode == code
@@ -119,15 +128,15 @@ func (b *broker) Declare(ctx context.Context, topic, group string) error {
 	return retry(ctx, func() error {
 		s, err := b.stream(ctx, topic)
 		if err == nil && group != "" {
-			_, err = b.consumer(ctx, s, group)
+			_, err = b.consumer(ctx, s, group, 0)
 		}
 		return err
 	})
 }
 
 // consumer makes the consumer of a group, or of one subscription without a group, unless it is there. One that is there keeps
-// its place.
-func (b *broker) consumer(ctx context.Context, s *stream, group string) (jetstream.Consumer, error) {
+// its place. A new one begins at a place in the stream, or with 0 where the URL says.
+func (b *broker) consumer(ctx context.Context, s *stream, group string, from uint64) (jetstream.Consumer, error) {
 	cfg := jetstream.ConsumerConfig{
 		AckPolicy: jetstream.AckExplicitPolicy, AckWait: b.cfg.RedeliverAfter, MaxAckPending: -1, Replicas: s.replicas,
 		DeliverPolicy: jetstream.DeliverAllPolicy,
@@ -139,6 +148,9 @@ func (b *broker) consumer(ctx context.Context, s *stream, group string) (jetstre
 	}
 	if group == "" || b.cfg.Start == driver.StartNew {
 		cfg.DeliverPolicy = jetstream.DeliverNewPolicy
+	}
+	if from > 0 {
+		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, from
 	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout) // an answer can be lost: the caller tries again
 	defer cancel()

@@ -235,17 +235,35 @@ func (b *broker) Publish(ctx context.Context, topic string, messages []*message.
 	errs := make([]error, len(messages))
 	for from := 0; from < len(messages); from += limit {
 		to := min(from+limit, len(messages))
-		if err := b.insert(ctx, topic, t, messages[from:to]); err != nil {
-			if from == 0 && to == len(messages) {
-				return err
-			}
+		if err := b.insertPart(ctx, topic, t, messages[from:to], errs[from:to]); err != nil {
 			for i := from; i < len(errs); i++ {
-				errs[i] = err
+				if errs[i] == nil {
+					errs[i] = err
+				}
 			}
 			break
 		}
 	}
 	return driver.NewPublishError(errs)
+}
+
+// insertPart stores messages in one statement, or one by one where the server refuses one of them. It sets the errors of those that
+// are refused, and returns one that keeps the rest from being stored.
+func (b *broker) insertPart(ctx context.Context, topic string, t table, messages []*message.Message, errs []error) error {
+	err := b.insert(ctx, topic, t, messages)
+	var refused *driver.RefusedError
+	if !errors.As(err, &refused) {
+		return err
+	}
+	if len(messages) == 1 {
+		errs[0] = err
+		return nil
+	}
+	half := len(messages) / 2
+	if err := b.insertPart(ctx, topic, t, messages[:half], errs[:half]); err != nil {
+		return err
+	}
+	return b.insertPart(ctx, topic, t, messages[half:], errs[half:])
 }
 
 func (b *broker) insert(ctx context.Context, topic string, t table, messages []*message.Message) error {
@@ -267,11 +285,23 @@ func (b *broker) insert(ctx context.Context, topic string, t table, messages []*
 		SELECT u, p, m::json, pg_current_xact_id() FROM unnest($1::text[], $2::bytea[], $3::text[]) WITH ORDINALITY AS x(u, p, m, n) ORDER BY n`,
 		uuids, payloads, metadata)
 	var ours *pgconn.PgError
-	if errors.As(err, &ours) && strings.HasPrefix(ours.Code, "22") { // data exceptions: the server cannot store these bytes
+	switch {
+	case !errors.As(err, &ours):
+	case refusals[ours.Code], strings.HasPrefix(ours.Code, "22"), strings.HasPrefix(ours.Code, "23"):
 		return &driver.RefusedError{Engine: name, Topic: topic, Err: err}
+	case ours.Code == undefinedTable:
+		b.mu.Lock()
+		delete(b.tables, topic) // the next call makes it again, or says that it is not there
+		b.mu.Unlock()
 	}
 	return err
 }
+
+// refusals are the server's codes that are about a message, beside the classes 22, of data that it cannot store, and 23, of
+// constraints: an exception that a trigger has raised, and limits of a program.
+var refusals = map[string]bool{"P0001": true, "54000": true}
+
+const undefinedTable = "42P01"
 
 // Declare makes the tables, and the position of a group that begins with new messages.
 func (b *broker) Declare(ctx context.Context, topic, group string) error {

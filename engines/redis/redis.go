@@ -56,7 +56,8 @@ func open(ctx context.Context, cfg *driver.Config) (driver.Broker, error) {
 		cfg: cfg, create: p.Bool("create", true), maxLen: int64(p.Int("max_len", 0, 1, 1<<40)), known: map[string]bool{},
 		id: "redis/" + u.Host + u.Path + "/",
 	}
-	options := &redis.Options{Addr: u.Host, MaxRetries: -1, ContextTimeoutEnabled: true, PoolSize: 32, DisableIdentity: true}
+	// Each request has the time of its context: what was given up can still be executed, when a server that stood still goes on.
+	options := &redis.Options{Addr: u.Host, MaxRetries: -1, ContextTimeoutEnabled: true, ReadTimeout: -1, PoolSize: 32, DisableIdentity: true}
 	if !strings.Contains(u.Host, ":") {
 		options.Addr += ":6379"
 	}
@@ -134,6 +135,8 @@ func (b *broker) exists(ctx context.Context, topic string) error {
 	if known {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
 	n, err := b.client.Exists(ctx, topic).Result()
 	if err == nil && n == 0 {
 		err = fmt.Errorf("engines: redis: stream %.200q: %w", topic, driver.ErrNoTopic)
@@ -146,6 +149,9 @@ func (b *broker) exists(ctx context.Context, topic string) error {
 	b.known[topic] = true
 	return nil
 }
+
+// addTimeout bounds a request that publishes.
+const addTimeout = time.Minute
 
 // defaultBatch is how many messages one transaction adds.
 const defaultBatch = 1000
@@ -173,6 +179,8 @@ func (b *broker) Publish(ctx context.Context, topic string, messages []*message.
 }
 
 func (b *broker) add(ctx context.Context, topic string, messages []*message.Message) error {
+	ctx, cancel := context.WithTimeout(ctx, addTimeout)
+	defer cancel()
 	pipe := b.client.TxPipeline()
 	if len(messages) == 1 {
 		pipe = b.client.Pipeline()
@@ -211,6 +219,8 @@ func (b *broker) Declare(ctx context.Context, topic, group string) error {
 
 // Recent returns the IDs of the last n messages of a topic.
 func (b *broker) Recent(ctx context.Context, topic string, n int) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, addTimeout)
+	defer cancel()
 	entries, err := b.client.XRevRangeN(ctx, topic, "+", "-", int64(n)).Result()
 	var ids []string
 	for _, e := range entries {
