@@ -44,6 +44,7 @@ type broker struct {
 	client *redis.Client
 	create bool
 	maxLen int64
+	limit  int    // the most that the server takes as one value
 	id     string // begins the IDs of messages
 
 	mu    sync.Mutex
@@ -88,7 +89,24 @@ func open(ctx context.Context, cfg *driver.Config) (driver.Broker, error) {
 	if err := b.Check(ctx); err != nil {
 		return nil, errors.Join(err, b.client.Close())
 	}
+	b.readLimit(ctx)
 	return b, nil
+}
+
+// defaultLimit is the server's own.
+const defaultLimit = 512 << 20
+
+// readLimit asks the server for the most that it takes as one value: it ends the connection of a client that sends more.
+func (b *broker) readLimit(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	b.limit = defaultLimit
+	const parameter = "proto-max-bulk-len"
+	if config, err := b.client.ConfigGet(ctx, parameter).Result(); err == nil { // not every user may ask
+		if limit, err := strconv.Atoi(config[parameter]); err == nil {
+			b.limit = limit
+		}
+	}
 }
 
 // Check returns nil if the server answers.
@@ -166,16 +184,26 @@ func (b *broker) Publish(ctx context.Context, topic string, messages []*message.
 		limit = defaultBatch
 	}
 	errs := make([]error, len(messages))
-	for from := 0; from < len(messages); from += limit {
-		to := min(from+limit, len(messages))
+	for from := 0; from < len(messages); {
+		if size := driver.Size(messages[from]); size > b.limit {
+			err := fmt.Errorf("%w: %d bytes, the server's proto-max-bulk-len is %d", driver.ErrTooLarge, size, b.limit)
+			errs[from] = &driver.RefusedError{Engine: name, Topic: topic, Err: err}
+			from++
+			continue
+		}
+		to := from + 1
+		for to < len(messages) && to-from < limit && driver.Size(messages[to]) <= b.limit {
+			to++
+		}
 		if err := b.add(ctx, topic, messages[from:to]); err != nil {
 			for i := from; i < len(errs); i++ {
 				errs[i] = err
 			}
-			return driver.NewPublishError(errs)
+			break
 		}
+		from = to
 	}
-	return nil
+	return driver.NewPublishError(errs)
 }
 
 func (b *broker) add(ctx context.Context, topic string, messages []*message.Message) error {

@@ -1,7 +1,6 @@
 package tests
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -364,5 +363,3 @@ func TestOutage_OfAnApplicationsEngine(t *testing.T) {
 		log.assertFew()
 	})
 }
-
-var _ = errors.New
