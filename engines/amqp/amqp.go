@@ -96,13 +96,18 @@ func (b *broker) Check(context.Context) error {
 	if _, err := b.connection(); err != nil {
 		return err
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.blockedLocked()
+	return b.whyBlocked()
 }
 
 // errBlocked means that the server takes no messages for now: it is short of disk or memory.
 var errBlocked = errors.New("engines: amqp: the server takes no messages for now")
+
+// whyBlocked returns an error that matches errBlocked while the server takes no messages.
+func (b *broker) whyBlocked() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.blockedLocked()
+}
 
 func (b *broker) blockedLocked() error {
 	if b.blocked == "" {

@@ -178,7 +178,7 @@ func (b *broker) await(ctx context.Context, topic string, c *confirmer, confirms
 			acked, err := confirm.WaitContext(ctx)
 			switch {
 			case err != nil:
-				errs[i] = fmt.Errorf("engines: amqp: not confirmed in time, it can still be stored: %w", err)
+				errs[i] = errors.Join(b.whyBlocked(), fmt.Errorf("engines: amqp: not confirmed in time, it can still be stored: %w", err))
 			case !acked && !c.ch.IsClosed():
 				errs[i] = errNacked
 			case !acked:

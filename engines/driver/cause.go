@@ -50,7 +50,7 @@ type ServerError struct {
 }
 
 func (e *ServerError) Error() string {
-	said := strings.ReplaceAll(e.Err.Error(), "\n\t", " ") // an error of several tries, in a line
+	said := strings.NewReplacer("\n\t", " ", "\n", "; ").Replace(e.Err.Error()) // several errors, in a line
 	return fmt.Sprintf("engines: %s: %s: %s; %s", e.Engine, e.Cause.what, said, e.Cause.todo)
 }
 

@@ -322,10 +322,18 @@ func (b *broker) Recent(ctx context.Context, topic string, n int) ([]string, err
 	if err != nil {
 		return nil, err
 	}
-	rows, err := b.pool.Query(ctx, `SELECT COALESCE(metadata->>'`+driver.IDHeader+`', '') FROM `+t.messages+
-		` ORDER BY transaction_id DESC, "offset" DESC LIMIT $1`, n)
+	// The server does not take apart metadata with a zero character.
+	rows, err := b.pool.Query(ctx, `SELECT COALESCE(metadata::text, '') FROM `+t.messages+` ORDER BY transaction_id DESC, "offset" DESC LIMIT $1`, n)
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, pgx.RowTo[string])
+	return pgx.CollectRows(rows, func(r pgx.CollectableRow) (string, error) {
+		var encoded string
+		var metadata map[string]string
+		if err := r.Scan(&encoded); err != nil || encoded == "" {
+			return "", err
+		}
+		_ = json.Unmarshal([]byte(encoded), &metadata) // what is no map of strings is not of here
+		return metadata[driver.IDHeader], nil
+	})
 }

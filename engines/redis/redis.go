@@ -224,6 +224,18 @@ func (b *broker) add(ctx context.Context, topic string, messages []*message.Mess
 		pipe.XAdd(ctx, &redis.XAddArgs{Stream: topic, Values: values, MaxLen: b.maxLen, Approx: b.maxLen > 0})
 	}
 	_, err := pipe.Exec(ctx)
+	return b.whyAborted(ctx, topic, err)
+}
+
+// whyAborted returns why the server has not executed a transaction, which it says of its commands, and the client does not: what
+// it says of one that can add nothing, as no entry has that ID.
+func (b *broker) whyAborted(ctx context.Context, topic string, err error) error {
+	if !redis.HasErrorPrefix(err, "EXECABORT") {
+		return err
+	}
+	if why := b.client.Do(ctx, "XADD", topic, "NOMKSTREAM", "0-0", "a", "b").Err(); cause(why) != nil {
+		return why
+	}
 	return err
 }
 
