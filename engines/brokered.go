@@ -15,7 +15,7 @@ import (
 
 // brokered is the PubSub of an engine with a server.
 type brokered struct {
-	name   string
+	explainer
 	broker driver.Broker
 	cfg    *driver.Config
 	pub    *publisher
@@ -27,9 +27,11 @@ type brokered struct {
 	err    error                          // of Close, once done is closed
 }
 
-func newBrokered(name string, broker driver.Broker, cfg *driver.Config) *brokered {
-	pub := &publisher{name: name, broker: broker, settings: cfg.Settings}
-	return &brokered{name: name, broker: broker, cfg: cfg, pub: pub, subs: map[string]*consume.Subscriber{}, done: make(chan struct{})}
+func newBrokered(spec driver.Spec, broker driver.Broker, cfg *driver.Config) *brokered {
+	pub := &publisher{explainer: explainer{spec}, broker: broker, settings: cfg.Settings}
+	return &brokered{
+		explainer: pub.explainer, broker: broker, cfg: cfg, pub: pub, subs: map[string]*consume.Subscriber{}, done: make(chan struct{}),
+	}
 }
 
 func (b *brokered) Publisher() message.Publisher { return b.pub }
@@ -46,7 +48,7 @@ func (b *brokered) Subscriber(group string) (message.Subscriber, error) {
 	s := b.subs[group]
 	if s == nil {
 		s = consume.NewSubscriber(consume.Config{
-			Engine: b.name, Broker: b.broker, Settings: b.cfg.Settings,
+			Engine: b.spec.Name, Broker: b.broker, Explain: b.explain, Settings: b.cfg.Settings,
 			Logger: b.cfg.Logger.With(watermill.LogFields{"group": group}), DeadLetter: b.pub, ErrClosed: ErrClosed,
 		}, group)
 		b.subs[group] = s
@@ -54,7 +56,7 @@ func (b *brokered) Subscriber(group string) (message.Subscriber, error) {
 	return s, nil
 }
 
-func (b *brokered) Check(ctx context.Context) error { return b.broker.Check(ctx) }
+func (b *brokered) Check(ctx context.Context) error { return b.explain(b.broker.Check(ctx)) }
 
 // Close closes the subscribers side by side, then the publisher, which their handlers may use, then the broker.
 func (b *brokered) Close() error {
@@ -78,7 +80,7 @@ func (b *brokered) Close() error {
 
 // publisher is the message.Publisher of an engine with a server.
 type publisher struct {
-	name     string
+	explainer
 	broker   driver.Broker
 	settings driver.Settings
 
@@ -102,7 +104,7 @@ func (p *publisher) PublishContext(ctx context.Context, topic string, messages .
 	case p.closed:
 		return ErrClosed
 	case topic == "":
-		return fmt.Errorf("engines: %s: the topic is empty", p.name)
+		return fmt.Errorf("engines: %s: the topic is empty", p.spec.Name)
 	case len(messages) == 0:
 		return nil
 	}
@@ -110,11 +112,11 @@ func (p *publisher) PublishContext(ctx context.Context, topic string, messages .
 		for i, msg := range messages {
 			if size := driver.Size(msg); size > limit {
 				err := fmt.Errorf("%w: message %d of the call has %d bytes, max_message_size is %d", driver.ErrTooLarge, i, size, limit)
-				return &driver.RefusedError{Engine: p.name, Topic: topic, Err: err}
+				return &driver.RefusedError{Engine: p.spec.Name, Topic: topic, Err: err}
 			}
 		}
 	}
-	return p.broker.Publish(ctx, topic, messages)
+	return p.explain(p.broker.Publish(ctx, topic, messages))
 }
 
 // Close waits for Publish calls. Later ones return ErrClosed.

@@ -28,6 +28,7 @@ func goChannelDriver() driver.Spec {
 			"confirm=enqueued": "it confirms what the subscriptions have taken",
 			"redeliver_after":  "messages die with the process",
 		},
+		NoHost: true,
 		OpenBroker: func(_ context.Context, cfg *driver.Config) (driver.Broker, error) {
 			if rest := cfg.URL.Opaque + cfg.URL.Host + cfg.URL.Path; rest != "" {
 				return nil, fmt.Errorf("engines: gochannel: it has no address: %.100q", rest)

@@ -66,11 +66,19 @@ func OpenWith(ctx context.Context, rawURL string, options Options) (*Engine, err
 		}
 		return &Engine{name: spec.Name, pubsub: ps}, nil
 	}
+	if u.Host == "" && !spec.NoHost {
+		return nil, fmt.Errorf("engines: %s: the URL has no host: it is %s://host:port", spec.Name, u.Scheme)
+	}
 	broker, err := spec.OpenBroker(ctx, cfg)
 	if err != nil {
-		return nil, fmt.Errorf("engines: open %s: %w", u.Redacted(), err)
+		return nil, fmt.Errorf("engines: open %s: %w", place(u, hosts), explainer{spec}.explainOpening(err))
 	}
-	return &Engine{name: spec.Name, pubsub: newBrokered(spec.Name, broker, cfg)}, nil
+	return &Engine{name: spec.Name, pubsub: newBrokered(spec, broker, cfg)}, nil
+}
+
+// place is what an error shows of a URL: not its user, which can be a token, nor its parameters.
+func place(u *url.URL, hosts []string) string {
+	return fmt.Sprintf("%s://%.300s%.200s", u.Scheme, strings.Join(hosts, ","), u.EscapedPath())
 }
 
 // parse reads a URL whose hosts can be several with commas between, which package net/url does not know.
@@ -181,7 +189,7 @@ func (e *Engine) Recent(ctx context.Context, topic string, n int) (ids []string,
 		return nil, false, nil
 	}
 	ids, err = back.Recent(ctx, topic, n)
-	return ids, true, err
+	return ids, true, b.explain(err)
 }
 
 // Close closes the publisher and the subscribers, waits for handlers up to close_timeout, and ends all connections.

@@ -3,6 +3,7 @@
 package amqp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,22 +34,26 @@ func Driver() driver.Spec {
 			"members":          "it keeps the order of keys with any number of members: one of them is active",
 			"redeliver_after":  "the server notices a dead member by its connection",
 		},
-		OpenBroker: open,
+		Cause: cause, OpenBroker: open,
 	}
 }
 
-// broker keeps a connection, and makes a new one when it is lost.
+// broker keeps two connections, and makes new ones when they are lost: a server without room stops reading from connections that
+// publish, so what consumes must not share theirs.
 type broker struct {
 	cfg    *driver.Config
 	dial   func() (*amqp.Connection, error)
 	create bool
 	queue  string
 
-	mu       sync.Mutex
-	conn     *amqp.Connection // guarded by mu, as what follows
-	idle     []*confirmer
-	declared map[string]bool // exchanges that are there
-	closed   bool
+	mu         sync.Mutex
+	consuming  *amqp.Connection // guarded by mu, as what follows
+	publishing *amqp.Connection
+	blocked    string // why the server reads no more from publishing; empty while it does
+	idle       []*confirmer
+	declared   map[string]bool // exchanges that are there
+	closed     bool
+	tasks      sync.WaitGroup // goroutines that end with the connections
 }
 
 func open(ctx context.Context, cfg *driver.Config) (driver.Broker, error) {
@@ -74,50 +79,140 @@ func open(ctx context.Context, cfg *driver.Config) (driver.Broker, error) {
 		vhost = path
 	}
 	target := url.URL{Scheme: u.Scheme, Host: u.Host, Path: "/"}
-	config := amqp.Config{
-		Vhost: vhost, SASL: []amqp.Authentication{&amqp.PlainAuth{Username: user, Password: password}}, TLSClientConfig: secure,
-		Heartbeat: 5 * time.Second, Dial: amqp.DefaultDial(5 * time.Second), Properties: amqp.Table{"connection_name": "watermill-buffstreams"},
+	b.dial = func() (*amqp.Connection, error) {
+		return amqp.DialConfig(target.String(), amqp.Config{ // a new one each time: the client wipes the password of one that was used
+			Vhost: vhost, SASL: []amqp.Authentication{&amqp.PlainAuth{Username: user, Password: password}}, TLSClientConfig: secure,
+			Heartbeat: 5 * time.Second, Dial: amqp.DefaultDial(5 * time.Second), Properties: amqp.Table{"connection_name": "watermill-buffstreams"},
+		})
 	}
-	b.dial = func() (*amqp.Connection, error) { return amqp.DialConfig(target.String(), config) }
 	if err := b.Check(ctx); err != nil {
 		return nil, err
 	}
 	return b, nil
 }
 
-// Check returns nil if there is a connection, or one can be made.
+// Check returns nil if there is a connection, or one can be made, and the server takes messages.
 func (b *broker) Check(context.Context) error {
-	_, err := b.connection()
-	return err
+	if _, err := b.connection(); err != nil {
+		return err
+	}
+	return b.whyBlocked()
 }
 
-// connection returns the connection, and makes a new one where it is lost.
+// errBlocked means that the server takes no messages for now: it is short of disk or memory.
+var errBlocked = errors.New("engines: amqp: the server takes no messages for now")
+
+// whyBlocked returns an error that matches errBlocked while the server takes no messages.
+func (b *broker) whyBlocked() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.blockedLocked()
+}
+
+func (b *broker) blockedLocked() error {
+	if b.blocked == "" {
+		return nil
+	}
+	return fmt.Errorf("%w: %s", errBlocked, b.blocked)
+}
+
+// connection returns the connection of everything but publishing, and makes a new one where it is lost.
 func (b *broker) connection() (*amqp.Connection, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	return b.connectLocked(&b.consuming)
+}
+
+func (b *broker) connectLocked(conn **amqp.Connection) (*amqp.Connection, error) {
 	if b.closed {
 		return nil, amqp.ErrClosed
 	}
-	if b.conn != nil && !b.conn.IsClosed() {
-		return b.conn, nil
+	if *conn != nil && !(*conn).IsClosed() {
+		return *conn, nil
 	}
-	conn, err := b.dial()
+	made, err := b.dial()
 	if err != nil {
-		return nil, fmt.Errorf("engines: amqp: %w", err)
+		return nil, err
 	}
-	b.conn, b.idle, b.declared = conn, nil, map[string]bool{}
+	*conn, b.declared = made, map[string]bool{}
+	return made, nil
+}
+
+// publisherLocked returns the connection of what publishes.
+func (b *broker) publisherLocked() (*amqp.Connection, error) {
+	had := b.publishing
+	conn, err := b.connectLocked(&b.publishing)
+	if err != nil || conn == had {
+		return conn, err
+	}
+	b.idle, b.blocked = nil, ""
+	changes := conn.NotifyBlocked(make(chan amqp.Blocking, 8))
+	b.tasks.Go(func() { // ends with the connection
+		for change := range changes {
+			b.noteBlocked(conn, change)
+		}
+	})
 	return conn, nil
 }
 
-func (b *broker) Close() error {
+func (b *broker) noteBlocked(conn *amqp.Connection, change amqp.Blocking) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if conn != b.publishing {
+		return
+	}
+	b.blocked = ""
+	if change.Active {
+		b.blocked = cmp.Or(change.Reason, "it does not say why")
+		b.cfg.Logger.Error("The server takes no messages; waiting until it does", b.blockedLocked(), nil)
+		return
+	}
+	b.cfg.Logger.Info("The server takes messages again", nil)
+}
+
+// closeTimeout bounds the goodbye to a server, which does not answer while it has no room.
+const closeTimeout = 5 * time.Second
+
+func (b *broker) Close() error {
+	b.mu.Lock()
 	b.closed = true
-	if b.conn == nil || b.conn.IsClosed() {
+	conns := []*amqp.Connection{b.publishing, b.consuming}
+	b.mu.Unlock()
+	var errs []error
+	for _, conn := range conns {
+		if conn == nil || conn.IsClosed() {
+			continue
+		}
+		if err := conn.CloseDeadline(time.Now().Add(closeTimeout)); !errors.Is(err, amqp.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	b.tasks.Wait()
+	return errors.Join(errs...)
+}
+
+// cause is the cause of an error of AMQP, by its code.
+func cause(err error) *driver.Cause {
+	var ours *amqp.Error
+	if errors.Is(err, errBlocked) || errors.Is(err, errNacked) {
+		return driver.ErrFull
+	}
+	if !errors.As(err, &ours) {
 		return nil
 	}
-	if err := b.conn.Close(); !errors.Is(err, amqp.ErrClosed) {
-		return err
+	switch {
+	case errors.Is(err, amqp.ErrCredentials), errors.Is(err, amqp.ErrSASL):
+		return driver.ErrCredentials
+	case ours.Code == amqp.NotAllowed:
+		return driver.ErrNoDatabase
+	case ours.Code == amqp.AccessRefused:
+		return driver.ErrDenied
+	case ours.Code == amqp.FrameError, ours.Code == amqp.SyntaxError, ours.Code == amqp.UnexpectedFrame:
+		return driver.ErrProtocol
+	case ours.Code == amqp.PreconditionFailed, ours.Code == amqp.NotImplemented:
+		return driver.ErrUnavailable
+	case ours.Code == amqp.ConnectionForced, errors.Is(err, amqp.ErrClosed):
+		return driver.ErrUnreachable
 	}
 	return nil
 }

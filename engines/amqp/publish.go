@@ -16,10 +16,17 @@ import (
 // errNoQueue means that no group has subscribed to a topic: nothing would hold the message.
 var errNoQueue = errors.New("engines: amqp: no queue is bound to the topic's exchange: no group has subscribed yet")
 
+// errNacked means that a queue did not take a message.
+var errNacked = errors.New("engines: amqp: a queue of the topic does not take the message: it has reached its length, or has no quorum")
+
+// errSize means that the server has ended a channel because of a message: it is larger than its max_message_size.
+var errSize = errors.New("engines: amqp: the server refuses the message")
+
 // confirmer is a channel whose messages the server confirms. One Publish call uses it at a time.
 type confirmer struct {
 	ch      *amqp.Channel
 	returns chan amqp.Return
+	end     chan *amqp.Error // has why the channel ended, before its confirms do
 }
 
 // maxBatch is how many messages are on their way at a time.
@@ -27,12 +34,12 @@ const maxBatch = 1000
 
 // take returns a channel that no other call uses.
 func (b *broker) take() (*confirmer, error) {
-	conn, err := b.connection()
-	if err != nil {
-		return nil, err
-	}
 	b.mu.Lock()
-	for len(b.idle) > 0 {
+	conn, err := b.publisherLocked()
+	if err == nil {
+		err = b.blockedLocked()
+	}
+	for err == nil && len(b.idle) > 0 {
 		c := b.idle[len(b.idle)-1]
 		b.idle = b.idle[:len(b.idle)-1]
 		if !c.ch.IsClosed() {
@@ -41,21 +48,30 @@ func (b *broker) take() (*confirmer, error) {
 		}
 	}
 	b.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
 	ch, err := conn.Channel()
 	if err != nil {
 		return nil, err
 	}
+	c := &confirmer{ch: ch, returns: ch.NotifyReturn(make(chan amqp.Return, maxBatch)), end: ch.NotifyClose(make(chan *amqp.Error, 1))}
 	if err := ch.Confirm(false); err != nil {
 		return nil, errors.Join(err, ch.Close())
 	}
-	return &confirmer{ch: ch, returns: ch.NotifyReturn(make(chan amqp.Return, maxBatch))}, nil
+	return c, nil
 }
 
-func (b *broker) give(c *confirmer) {
+// give takes a channel back: for the next call, or to be closed where an answer of this one can still come.
+func (b *broker) give(c *confirmer, whole bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !c.ch.IsClosed() {
+	switch {
+	case c.ch.IsClosed():
+	case whole:
 		b.idle = append(b.idle, c)
+	case !b.closed:
+		b.tasks.Go(func() { _ = c.ch.Close() }) // ends with the connection: a server without room does not answer
 	}
 }
 
@@ -69,8 +85,11 @@ func (b *broker) Publish(ctx context.Context, topic string, messages []*message.
 	for from := 0; from < len(messages); {
 		to := min(from+limit, len(messages))
 		err := b.publishPart(ctx, topic, messages[from:to], errs[from:to])
-		for errors.Is(err, errNoQueue) && pause(ctx) {
+		for wait(err) && pause(ctx) {
 			err = b.publishPart(ctx, topic, messages[from:to], errs[from:to])
+		}
+		if errors.Is(err, errSize) {
+			err = b.publishEach(ctx, topic, messages[from:to], errs[from:to])
 		}
 		if err != nil {
 			for i := to; i < len(errs); i++ {
@@ -81,6 +100,31 @@ func (b *broker) Publish(ctx context.Context, topic string, messages []*message.
 		from = to
 	}
 	return driver.NewPublishError(errs)
+}
+
+// wait reports whether nothing of a part was stored, and it can be later.
+func wait(err error) bool { return errors.Is(err, errNoQueue) || errors.Is(err, errBlocked) }
+
+// publishEach publishes the messages of a part that are not confirmed one by one, as the server does not say which of them is
+// too large.
+func (b *broker) publishEach(ctx context.Context, topic string, messages []*message.Message, errs []error) error {
+	for i := range messages {
+		if errs[i] == nil {
+			continue
+		}
+		err := b.publishPart(ctx, topic, messages[i:i+1], errs[i:i+1])
+		if errors.Is(err, errSize) {
+			errs[i] = &driver.RefusedError{Engine: name, Topic: topic, Err: fmt.Errorf("%w: %w", driver.ErrTooLarge, err)}
+			continue
+		}
+		if err != nil {
+			for ; i < len(errs); i++ {
+				errs[i] = err
+			}
+			return err
+		}
+	}
+	return nil
 }
 
 // pause returns false if ctx is done.
@@ -97,48 +141,83 @@ func pause(ctx context.Context) bool {
 
 // publishPart publishes some messages. It sets their errors, and returns the first.
 func (b *broker) publishPart(ctx context.Context, topic string, messages []*message.Message, errs []error) error {
-	confirms := make([]*amqp.DeferredConfirmation, len(messages))
-	c, err := b.take()
+	err := b.exchange(topic)
+	var c *confirmer
 	if err == nil {
-		err = b.exchange(topic)
+		c, err = b.take()
 	}
+	if err != nil {
+		for i := range errs {
+			errs[i] = err
+		}
+		return err
+	}
+	confirms := make([]*amqp.DeferredConfirmation, len(messages))
 	for i, msg := range messages {
 		if err == nil {
 			confirms[i], err = c.ch.PublishWithDeferredConfirmWithContext(ctx, topic, "", true, false, encode(msg, i))
 		}
 		errs[i] = err
 	}
-	first := err
-	for i, confirm := range confirms {
-		if errs[i] != nil {
-			continue
-		}
-		acked, err := confirm.WaitContext(ctx)
-		switch {
-		case err != nil:
-			errs[i] = fmt.Errorf("engines: amqp: not confirmed in time, it can still be stored: %w", err)
-		case !acked:
-			errs[i] = errors.New("engines: amqp: the server, or a lost connection, has not confirmed a message")
-		}
-		if first == nil {
-			first = errs[i]
-		}
-	}
-	if c == nil {
-		return first
-	}
+	first := b.await(ctx, topic, c, confirms, errs)
 	for len(c.returns) > 0 { // they came before their confirms
 		r := <-c.returns
 		if i, err := strconv.Atoi(r.CorrelationId); err == nil && i < len(errs) {
 			errs[i], first = errNoQueue, errNoQueue
 		}
 	}
-	if first == nil || errors.Is(first, errNoQueue) {
-		b.give(c)
-	} else {
-		_ = c.ch.Close()
+	b.give(c, first == nil || errors.Is(first, errNoQueue) || errors.Is(first, errNacked))
+	return first
+}
+
+// await waits for the confirms, sets the errors of those that do not come, and returns the first error of all.
+func (b *broker) await(ctx context.Context, topic string, c *confirmer, confirms []*amqp.DeferredConfirmation, errs []error) (first error) {
+	var ended error
+	for i, confirm := range confirms {
+		if confirm != nil {
+			acked, err := confirm.WaitContext(ctx)
+			switch {
+			case err != nil:
+				errs[i] = errors.Join(b.whyBlocked(), fmt.Errorf("engines: amqp: not confirmed in time, it can still be stored: %w", err))
+			case !acked && !c.ch.IsClosed():
+				errs[i] = errNacked
+			case !acked:
+				ended = b.why(topic, c, ended)
+				errs[i] = ended
+			}
+		}
+		if confirm == nil && c.ch.IsClosed() {
+			ended = b.why(topic, c, ended)
+			errs[i] = ended
+		}
+		if first == nil {
+			first = errs[i]
+		}
 	}
 	return first
+}
+
+// why returns why a channel has ended.
+func (b *broker) why(topic string, c *confirmer, known error) error {
+	if known != nil {
+		return known
+	}
+	var end *amqp.Error
+	select {
+	case end = <-c.end:
+	default:
+	}
+	switch {
+	case end == nil:
+		return errors.New("engines: amqp: the connection was lost before a message was confirmed, it can still be stored")
+	case end.Code == amqp.PreconditionFailed:
+		return fmt.Errorf("%w: %w", errSize, end)
+	case end.Code == amqp.NotFound: // the exchange was deleted
+		b.mu.Lock()
+		delete(b.declared, topic)
+		b.mu.Unlock()
+	}
+	return fmt.Errorf("engines: amqp: not confirmed: %w", end)
 }
 
 // encode makes a publishing: the headers are the metadata and the UUID, as watermill-amqp has them.

@@ -18,7 +18,8 @@ type lane struct {
 	*pipe
 	in chan *message.Message
 	// halted tells that a message stays at the source, and so does what is behind it.
-	halted bool
+	halted  bool
+	trouble *driver.Trouble
 }
 
 func (l *lane) run(delivering context.Context) {
@@ -92,6 +93,7 @@ func (l *lane) deliver(ctx context.Context, batch []*message.Message) {
 			case errs[i] == nil:
 				confirmed++
 				bytes += driver.Size(msg)
+				l.seen.add(driver.ID(msg))
 				msg.Ack()
 			case errors.As(errs[i], &refused):
 				l.publishDeadLetter(ctx, msg, errs[i])
@@ -121,9 +123,9 @@ func (l *lane) withoutThere(ctx context.Context, messages []*message.Message) []
 	if l.b.cfg.LookBack <= 0 {
 		return messages
 	}
-	ids, known, err := l.b.to.Recent(ctx, l.topic.To, l.b.cfg.LookBack)
-	if err != nil || !known {
-		return messages // an engine that does not answer will not take them either
+	ids, known := l.lookAgain(ctx)
+	if !known {
+		return messages
 	}
 	there := make(map[string]bool, len(ids))
 	for _, id := range ids {
@@ -134,6 +136,7 @@ func (l *lane) withoutThere(ctx context.Context, messages []*message.Message) []
 		if there[driver.ID(msg)] {
 			found++
 			bytes += driver.Size(msg)
+			l.seen.add(driver.ID(msg))
 			msg.Ack()
 			continue
 		}
@@ -183,6 +186,7 @@ func (l *lane) publish(ctx context.Context, messages []*message.Message) error {
 }
 
 func (l *lane) publishTogether(ctx context.Context, messages []*message.Message) error {
+	defer l.watch()()
 	pub := l.b.to.Publisher()
 	if withContext, ok := pub.(interface {
 		PublishContext(ctx context.Context, topic string, messages ...*message.Message) error
@@ -212,13 +216,15 @@ func (l *lane) publishDeadLetter(ctx context.Context, msg *message.Message, reas
 	}
 	letter.Metadata.Set(middleware.ReasonForPoisonedKey, reason.Error())
 	letter.Metadata.Set(middleware.PoisonedTopicKey, l.topic.From)
+	trouble := driver.Trouble{Logger: l.b.cfg.Logger, What: "Cannot publish a dead letter; trying again", Over: "The dead letter is published"}
 	for ctx.Err() == nil {
 		err := l.b.cfg.DeadLetter.Publish(l.b.cfg.DeadLetterTopic, letter)
 		if err == nil {
+			trouble.Worked()
 			msg.Ack()
 			return
 		}
-		l.b.cfg.Logger.Error("Cannot publish a dead letter; trying again", err, watermill.LogFields{"uuid": msg.UUID})
+		trouble.Failed(err, watermill.LogFields{"uuid": msg.UUID})
 		timer := time.NewTimer(time.Second)
 		select {
 		case <-timer.C:
@@ -235,6 +241,7 @@ func (l *lane) forwarded(messages, bytes int, took time.Duration) {
 		return
 	}
 	l.b.note(nil)
+	l.trouble.Worked()
 	l.b.counts.forwarded.Add(int64(messages))
 	l.b.counts.bytes.Add(int64(bytes))
 	l.call(func() {
@@ -248,9 +255,7 @@ func (l *lane) forwarded(messages, bytes int, took time.Duration) {
 func (l *lane) retrying(messages int, err error) {
 	l.b.note(err)
 	l.b.counts.retries.Add(1)
-	l.b.cfg.Logger.Error("The destination has not confirmed messages; publishing them again", err, watermill.LogFields{
-		"topic": l.topic.To, "messages": messages,
-	})
+	l.trouble.Failed(err, watermill.LogFields{"topic": l.topic.To, "messages": messages})
 	l.call(func() {
 		if l.b.cfg.Hooks.OnRetry != nil {
 			l.b.cfg.Hooks.OnRetry(l.topic, messages, err)

@@ -21,8 +21,7 @@ type pipe struct {
 	topic Topic
 	lanes []chan *message.Message
 	seed  maphash.Seed
-	// there are the IDs of the destination's last messages, which the source can have in hand still after a restart.
-	there map[string]bool
+	seen  *seen
 	in    <-chan *message.Message
 }
 
@@ -31,7 +30,7 @@ const lookBackTimeout = time.Minute
 
 // newPipe reads the destination's last messages, and makes the topic there where that is possible.
 func (b *Bridge) newPipe(ctx context.Context, topic Topic) (*pipe, error) {
-	p := &pipe{b: b, topic: topic, seed: maphash.MakeSeed(), there: map[string]bool{}}
+	p := &pipe{b: b, topic: topic, seed: maphash.MakeSeed(), seen: newSeen(b.cfg.LookBack)}
 	if b.cfg.LookBack > 0 {
 		ctx, cancel := context.WithTimeout(ctx, lookBackTimeout)
 		defer cancel()
@@ -39,8 +38,9 @@ func (b *Bridge) newPipe(ctx context.Context, topic Topic) (*pipe, error) {
 		if err != nil {
 			return nil, fmt.Errorf("bridge: the last messages of the destination's topic %.200q: %w", topic.To, err)
 		}
+		p.seen = newSeen(max(b.cfg.LookBack, len(ids)))
 		for _, id := range ids {
-			p.there[id] = true
+			p.seen.add(id)
 		}
 	}
 	for range b.cfg.Lanes {
@@ -64,17 +64,19 @@ func (p *pipe) subscribe(ctx context.Context) error {
 func (p *pipe) run(delivering context.Context) {
 	var lanes sync.WaitGroup
 	for _, in := range p.lanes {
-		lanes.Go(func() { (&lane{pipe: p, in: in}).run(delivering) }) // ends when in is closed and empty, or with delivering
+		lanes.Go(func() { (&lane{pipe: p, in: in, trouble: p.newTrouble()}).run(delivering) }) // ends when in is closed and empty, or with delivering
 	}
 	for msg := range p.in {
 		p.b.counts.received.Add(1)
 		id := identify(msg)
-		if p.there[id] {
+		if p.seen.has(id) {
 			p.b.counts.skipped.Add(1)
 			msg.Ack()
 			continue
 		}
-		msg.SetContext(driver.WithID(msg.Context(), id))
+		if id != "" {
+			msg.SetContext(driver.WithID(msg.Context(), id))
+		}
 		p.b.counts.inHand.Add(1)
 		p.lanes[p.laneOf(msg)] <- msg // it has room for all that may be in flight
 	}
@@ -94,7 +96,7 @@ func (p *pipe) laneOf(msg *message.Message) int {
 }
 
 // identify returns the name of a message at its source, the same at each delivery: its place in the engine, or in its
-// publisher's stream, or else its UUID.
+// publisher's stream, or else its UUID. Empty where it has none of them: then nothing tells it from others.
 func identify(msg *message.Message) string {
 	if id := driver.ID(msg); id != "" {
 		return id
@@ -102,6 +104,9 @@ func identify(msg *message.Message) string {
 	if at, ok := buffstreams.PositionFromContext(msg.Context()); ok {
 		// Not the epoch: an outbox that was opened again sends the same messages under another.
 		return "bs/" + base64.RawURLEncoding.EncodeToString(at.Publisher[:]) + "/" + strconv.FormatUint(at.Stream, 10) + "/" + strconv.FormatUint(at.Sequence, 10)
+	}
+	if msg.UUID == "" {
+		return ""
 	}
 	return "uuid/" + msg.UUID
 }

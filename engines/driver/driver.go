@@ -24,6 +24,10 @@ type Spec struct {
 	Cannot map[string]string
 	// KeyNeedsOneMember tells that the order of keys holds only while a group has one member, so that key needs members=1.
 	KeyNeedsOneMember bool
+	// NoHost tells that a URL without a host is valid.
+	NoHost bool
+	// Cause is the cause of an error of the engine's own client, or nil. Those of the network are found without it.
+	Cause func(err error) *Cause
 	// OpenBroker opens an engine whose subscriptions are run by package engines.
 	OpenBroker func(ctx context.Context, cfg *Config) (Broker, error)
 	// OpenPubSub opens an engine that has everything of its own.

@@ -7,6 +7,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -42,7 +44,7 @@ func Driver() driver.Spec {
 			"confirm=handled":  "a topic does not tell its publishers what was handled",
 			"members":          "it keeps the order of keys with any number of members",
 		},
-		OpenBroker: open,
+		Cause: cause, OpenBroker: open,
 	}
 }
 
@@ -52,13 +54,15 @@ type broker struct {
 	options    []kgo.Opt // of every client
 	client     *kgo.Client
 	admin      *kadm.Client
+	login      bool // there is a user
 	create     bool
 	partitions int
 	replicas   int
 	configs    map[string]*string
 
 	mu     sync.Mutex
-	topics map[string]topic // guarded by mu
+	topics map[string]topic // guarded by mu, as what follows
+	limits map[string]int32 // max.message.bytes of topics, where the broker tells
 }
 
 // topic is a topic as it was found or made.
@@ -70,7 +74,7 @@ type topic struct {
 func open(ctx context.Context, cfg *driver.Config) (driver.Broker, error) {
 	p := &cfg.Params
 	b := &broker{
-		cfg: cfg, topics: map[string]topic{}, configs: map[string]*string{}, create: p.Bool("create", true),
+		cfg: cfg, topics: map[string]topic{}, limits: map[string]int32{}, configs: map[string]*string{}, create: p.Bool("create", true),
 		partitions: p.Int("partitions", -1, 1, 10000), replicas: p.Int("replicas", -1, 1, 100),
 	}
 	if n := p.Int("min_insync_replicas", 0, 1, 100); n > 0 {
@@ -99,11 +103,12 @@ func open(ctx context.Context, cfg *driver.Config) (driver.Broker, error) {
 	if secure != nil {
 		b.options = append(b.options, kgo.DialTLSConfig(secure))
 	}
-	login, err := b.login()
+	login, err := b.mechanism()
 	if err != nil {
 		return nil, err
 	}
 	if login != nil {
+		b.login = true
 		b.options = append(b.options, kgo.SASL(login))
 	}
 	if b.client, err = kgo.NewClient(append(b.options, b.producing()...)...); err != nil {
@@ -126,12 +131,40 @@ func (b *broker) producing() []kgo.Opt {
 	return []kgo.Opt{
 		kgo.RequiredAcks(kgo.AllISRAcks()), kgo.ProducerLinger(0), kgo.MaxBufferedRecords(1 << 16), kgo.UnknownTopicRetries(10),
 		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), kgo.ProducerBatchCompression(kgo.NoCompression()),
-		kgo.ProducerBatchMaxBytes(int32(max(b.cfg.MaxMessageSize+recordOverhead, 1<<20))),
+		kgo.ProducerBatchMaxBytesFn(b.limit),
 	}
 }
 
-// login is how the URL's user logs in, or nil.
-func (b *broker) login() (sasl.Mechanism, error) {
+// limit is the most that a batch of a topic may have: a broker refuses a larger one as a whole, so that messages which it could take
+// would be refused with those that it cannot.
+func (b *broker) limit(topic string) int32 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if limit := b.limits[topic]; limit > 0 {
+		return limit
+	}
+	return int32(max(b.cfg.MaxMessageSize+recordOverhead, 1<<20))
+}
+
+// readLimit asks a broker for the limit of a topic. One that does not tell has the default.
+func (b *broker) readLimit(ctx context.Context, topic string) {
+	configs, err := b.admin.DescribeTopicConfigs(ctx, topic)
+	if err != nil {
+		return
+	}
+	for _, config := range configs {
+		for _, c := range config.Configs {
+			if limit, err := strconv.Atoi(c.MaybeValue()); c.Key == "max.message.bytes" && err == nil && limit >= 512 && limit <= 1<<30 {
+				b.mu.Lock()
+				b.limits[topic] = int32(limit)
+				b.mu.Unlock()
+			}
+		}
+	}
+}
+
+// mechanism is how the URL's user logs in, or nil.
+func (b *broker) mechanism() (sasl.Mechanism, error) {
 	p, u := &b.cfg.Params, b.cfg.URL
 	mechanism := p.OneOf("sasl", "plain", "scram-sha-256", "scram-sha-512")
 	inURL := ""
@@ -155,8 +188,32 @@ func (b *broker) login() (sasl.Mechanism, error) {
 func (b *broker) Check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	if err := b.client.Ping(ctx); err != nil {
-		return fmt.Errorf("engines: kafka: no broker answers: %w", err)
+	answered := make(chan error, 1)
+	go func() { answered <- b.client.Ping(ctx) }() // ends with ctx, or soon after: a dial has a bound of its own
+	select {
+	case err := <-answered:
+		if errors.Is(err, io.EOF) && b.login && !errors.As(err, new(*kgo.ErrFirstReadEOF)) {
+			return fmt.Errorf("%w: the broker ended the connection at the login", kerr.SaslAuthenticationFailed)
+		}
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// cause is the cause of an error of Kafka.
+func cause(err error) *driver.Cause {
+	for cause, errs := range map[*driver.Cause][]error{
+		driver.ErrCredentials: {kerr.SaslAuthenticationFailed, kerr.UnsupportedSaslMechanism, kerr.IllegalSaslState},
+		driver.ErrDenied: {
+			kerr.TopicAuthorizationFailed, kerr.GroupAuthorizationFailed, kerr.ClusterAuthorizationFailed, kerr.TransactionalIDAuthorizationFailed,
+		},
+		driver.ErrFull:        {kerr.KafkaStorageError, kerr.ThrottlingQuotaExceeded},
+		driver.ErrUnreachable: {kerr.NotEnoughReplicas, kerr.LeaderNotAvailable, kerr.CoordinatorNotAvailable},
+	} {
+		if slices.ContainsFunc(errs, func(of error) bool { return errors.Is(err, of) }) {
+			return cause
+		}
 	}
 	return nil
 }
@@ -203,6 +260,7 @@ func (b *broker) topic(ctx context.Context, asked string) (topic, error) {
 	if err != nil {
 		return t, fmt.Errorf("engines: kafka: topic %s: %w", t.name, err)
 	}
+	b.readLimit(ctx, t.name)
 	t.id = "kafka/" + found.ID.String() + "/"
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -120,6 +120,9 @@ func (s *source) Settle(ctx context.Context, deliveries []driver.Delivery) error
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err == nil {
+		s.forgetLocked(offsets)
+	}
 	close(s.changed)
 	s.changed = make(chan struct{})
 	return err
@@ -142,9 +145,23 @@ func (s *source) settle(deliveries []driver.Delivery) map[int32]kgo.EpochOffset 
 			continue
 		}
 		offsets[p.number] = kgo.EpochOffset{Epoch: p.open[n-1].epoch, Offset: p.open[n-1].offset + 1}
-		p.open = append(p.open[:0:0], p.open[n:]...)
 	}
 	return offsets
+}
+
+// forgetLocked drops what is committed.
+func (s *source) forgetLocked(committed map[int32]kgo.EpochOffset) {
+	for _, p := range s.partitions {
+		at, ok := committed[p.number]
+		if !ok {
+			continue
+		}
+		n := 0
+		for n < len(p.open) && p.open[n].settled && p.open[n].offset < at.Offset {
+			n++
+		}
+		p.open = append(p.open[:0:0], p.open[n:]...)
+	}
 }
 
 func (s *source) commit(ctx context.Context, offsets map[string]map[int32]kgo.EpochOffset) error {

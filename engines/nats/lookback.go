@@ -24,7 +24,9 @@ func (b *broker) recent(ctx context.Context, topic string, n int) ([]string, err
 	if err != nil {
 		return nil, err
 	}
-	js, err := b.js.Stream(ctx, s.name)
+	asking, cancel := context.WithTimeout(ctx, requestTimeout) // an answer can be lost: the caller tries again
+	defer cancel()
+	js, err := b.js.Stream(asking, s.name)
 	if err != nil {
 		return nil, err
 	}

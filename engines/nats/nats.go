@@ -40,6 +40,7 @@ func Driver() driver.Spec {
 			"confirm=handled":  "a stream does not tell its publishers what was handled",
 		},
 		KeyNeedsOneMember: true,
+		Cause:             cause,
 		OpenBroker:        open,
 	}
 }
@@ -54,12 +55,13 @@ type broker struct {
 	logger watermill.LoggerAdapter
 
 	mu      sync.Mutex
-	streams map[string]*stream // by topic; guarded by mu
+	streams map[string]*stream // by topic; guarded by mu, as what follows
+	asking  map[*request]struct{}
 }
 
 func open(ctx context.Context, cfg *driver.Config) (driver.Broker, error) {
 	p := &cfg.Params
-	b := &broker{cfg: cfg, streams: map[string]*stream{}, create: p.Bool("create", true), logger: cfg.Logger}
+	b := &broker{cfg: cfg, streams: map[string]*stream{}, asking: map[*request]struct{}{}, create: p.Bool("create", true), logger: cfg.Logger}
 	b.wanted = streamConfig{
 		Retention: "limits", Discard: "new", Storage: p.OneOf("storage", "file", "memory"), Replicas: p.Int("replicas", 1, 1, 5),
 		MaxAge: p.Duration("max_age", 0), MaxBytes: int64(p.Int("max_bytes", -1, 1, 1<<62)), MaxMsgs: -1,
@@ -95,21 +97,29 @@ func (b *broker) options() ([]nats.Option, error) {
 	options := []nats.Option{
 		nats.Name("watermill-buffstreams"), nats.MaxReconnects(-1), nats.ReconnectBufSize(-1), nats.ReconnectWait(250 * time.Millisecond),
 		nats.ReconnectJitter(100*time.Millisecond, time.Second), nats.PingInterval(5 * time.Second), nats.MaxPingsOutstanding(2),
+		nats.IgnoreAuthErrorAbort(), // a server that refuses the credentials for a while does not end the connection for good
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
 				b.logger.Error("The connection to NATS is lost; connecting again", err, nil)
 			}
 		}),
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { b.logger.Error("NATS reports an error", err, nil) }),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			if !b.denied(err) {
+				b.logger.Error("NATS reports an error", err, nil)
+			}
+		}),
 	}
-	inURL := ""
+	inURL, user, urlToken := "", u.User.Username(), ""
 	if u.User != nil {
-		inURL, _ = u.User.Password()
+		var given bool
+		if inURL, given = u.User.Password(); !given && len(p.Names("password_")) == 0 {
+			user, urlToken = "", user // as NATS' own URLs have tokens
+		}
 	}
-	if password := p.Secret("password", inURL); u.User.Username() != "" {
-		options = append(options, nats.UserInfo(u.User.Username(), password))
+	if password := p.Secret("password", inURL); user != "" {
+		options = append(options, nats.UserInfo(user, password))
 	}
-	if token := p.Secret("token", ""); token != "" {
+	if token := p.Secret("token", urlToken); token != "" {
 		options = append(options, nats.Token(token))
 	}
 	if creds := p.String("creds", ""); creds != "" {
@@ -130,8 +140,10 @@ func (b *broker) Check(ctx context.Context) error {
 	if !b.nc.IsConnected() {
 		return fmt.Errorf("engines: nats: not connected: %w", errors.Join(nats.ErrDisconnected, b.nc.LastError()))
 	}
+	ctx, done := b.asks(ctx, "$JS.API.INFO")
+	defer done()
 	if _, err := b.js.AccountInfo(ctx); err != nil {
-		return fmt.Errorf("engines: nats: JetStream does not answer: %w", err)
+		return fmt.Errorf("engines: nats: JetStream does not answer: %w", causeOf(ctx, err))
 	}
 	return nil
 }

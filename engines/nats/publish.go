@@ -23,11 +23,10 @@ const (
 	batchBytes   = 4 << 20
 )
 
-// The server's codes that are about one message or one batch.
+// The server's codes that are about one message.
 const (
-	codeBatchHasDuplicate jetstream.ErrorCode = 10201
-	codeMessageTooLarge   jetstream.ErrorCode = 10054
-	codeHeaderTooLarge    jetstream.ErrorCode = 10097
+	codeMessageTooLarge jetstream.ErrorCode = 10054
+	codeHeaderTooLarge  jetstream.ErrorCode = 10097
 )
 
 // atomicAttempts is how often a batch is refused before its messages are published one by one, so that each gets its own error.
@@ -79,27 +78,41 @@ func (b *broker) cut(messages []*nats.Msg, from int) int {
 	return to
 }
 
-// publishPart publishes one batch. It returns an error if the rest of the call must not follow, and sets those of messages
-// that are refused for good.
+// publishPart publishes one batch, and the halves of one that the stream refuses as a whole: of a batch it does not say which
+// message it is about. It returns an error if the rest of the call must not follow, and sets those of messages that are refused
+// for good.
 func (b *broker) publishPart(ctx context.Context, topic string, s *stream, messages []*nats.Msg, errs []error) error {
+	if len(messages) == 1 || !s.atomic {
+		return b.publishEach(ctx, topic, messages, errs)
+	}
 	pause := backoff{}
-	if s.atomic && len(messages) > 1 {
-		for range atomicAttempts {
-			err := b.publishAtomic(ctx, messages)
-			if err == nil {
-				return nil
-			}
-			if isCode(err, codeBatchHasDuplicate) || errors.Is(err, nats.ErrMaxPayload) {
-				break
-			}
-			if !pause.wait(ctx) {
+	for range atomicAttempts {
+		err := b.publishAtomic(ctx, messages)
+		if err == nil {
+			return nil
+		}
+		if refusesBatch(err) {
+			half := len(messages) / 2
+			if err := b.publishPart(ctx, topic, s, messages[:half], errs[:half]); err != nil {
 				return err
 			}
+			return b.publishPart(ctx, topic, s, messages[half:], errs[half:])
+		}
+		if final(err) || !pause.wait(ctx) {
+			return err
 		}
 	}
+	return b.publishEach(ctx, topic, messages, errs)
+}
+
+// publishEach publishes messages one by one, each until it is stored or refused.
+func (b *broker) publishEach(ctx context.Context, topic string, messages []*nats.Msg, errs []error) error {
 	for i, m := range messages {
 		err := retry(ctx, func() error {
 			err := b.publishOne(ctx, m)
+			if errors.Is(err, jetstream.ErrNoStreamResponse) {
+				err = errors.Join(err, b.streamAgain(ctx, topic))
+			}
 			if refusal(err) {
 				errs[i], err = &driver.RefusedError{Engine: name, Topic: topic, Err: err}, nil
 			}
@@ -115,6 +128,13 @@ func (b *broker) publishPart(ctx context.Context, topic string, s *stream, messa
 	return nil
 }
 
+// refusesBatch reports whether the stream refuses a batch because of what is in it: a message that is too large, or that it has
+// already.
+func refusesBatch(err error) bool {
+	var api *jetstream.APIError
+	return refusal(err) || errors.As(err, &api) && api.Code == 400 && !full(err)
+}
+
 // refusal reports whether an error is of the message.
 func refusal(err error) bool {
 	return errors.Is(err, nats.ErrMaxPayload) || isCode(err, codeMessageTooLarge) || isCode(err, codeHeaderTooLarge)
@@ -127,8 +147,11 @@ func (b *broker) publishOne(ctx context.Context, m *nats.Msg) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
+	ctx, done := b.asks(ctx, m.Subject)
+	defer done()
 	_, err := b.js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0))
-	if errors.Is(err, nats.ErrMaxPayload) {
+	err = causeOf(ctx, err)
+	if refusal(err) {
 		err = fmt.Errorf("%w: %w", driver.ErrTooLarge, err)
 	}
 	return err
@@ -143,6 +166,10 @@ const (
 
 // publishAtomic publishes messages of which all are stored, in their order, or none. Only the last one is answered.
 func (b *broker) publishAtomic(ctx context.Context, messages []*nats.Msg) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	ctx, done := b.asks(ctx, messages[0].Subject)
+	defer done()
 	id := nuid.Next()
 	last := len(messages) - 1
 	for i, m := range messages {
@@ -155,11 +182,9 @@ func (b *broker) publishAtomic(ctx context.Context, messages []*nats.Msg) error 
 		}
 	}
 	messages[last].Header[batchCommitHeader] = []string{"1"}
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
 	answer, err := b.nc.RequestMsgWithContext(ctx, messages[last])
 	if err != nil {
-		return err
+		return causeOf(ctx, err)
 	}
 	var ack struct {
 		Error  *jetstream.APIError `json:"error"`
@@ -178,22 +203,25 @@ func (b *broker) publishAtomic(ctx context.Context, messages []*nats.Msg) error 
 	return nil
 }
 
+// fullAttempts is how often a server that has no room is asked before the caller is told.
+const fullAttempts = 5
+
 // retry calls f until it returns nil, a refusal, or ctx is done.
 func retry(ctx context.Context, f func() error) error {
 	pause := backoff{}
-	for {
+	for attempts := 1; ; attempts++ {
 		err := f()
-		if err == nil || final(err) || !pause.wait(ctx) {
+		if err == nil || final(err) || full(err) && attempts >= fullAttempts || !pause.wait(ctx) {
 			return err
 		}
 	}
 }
 
-// final reports whether it is of no use to try again.
+// final reports whether the caller has to know at once: trying again is of no use, or not before a person has helped.
 func final(err error) bool {
 	var api *jetstream.APIError
-	return errors.Is(err, driver.ErrNoTopic) || errors.Is(err, nats.ErrConnectionClosed) ||
-		errors.As(err, &api) && api.Code == 400 && !isCode(err, codeBatchHasDuplicate)
+	return errors.Is(err, driver.ErrNoTopic) || errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrPermissionViolation) ||
+		errors.As(err, &api) && api.Code == 400 && !full(err)
 }
 
 // backoff waits longer each time, from 10 ms to 1 s.

@@ -3,9 +3,8 @@ package nats
 import (
 	"context"
 	"errors"
-	"maps"
-	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -14,17 +13,26 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/engines/driver"
 )
 
-// source is a subscription. What is below group belongs to the goroutine of Fetch.
+// source is a subscription. What is below group belongs to the goroutine of Fetch, and after its end to that of Close.
 type source struct {
-	b        *broker
+	b     *broker
+	topic string
+	group string
+
 	consumer jetstream.Consumer
 	stream   *stream
-	group    string
+	reached  uint64 // the last place in the stream that was delivered
 
 	pending jetstream.MessageBatch // of a request that is not through
-	// inOrder tells that what the member before had in hand must come first; first is what of it is not returned yet.
-	inOrder bool
+	// sorting tells that messages which the server has given already must come first: those that a member before had in hand,
+	// or that were lost with a connection. first is what of them is not returned yet.
+	sorting bool
 	first   []driver.Delivery
+	// last is the consumer's number of the last delivery: the numbers have no gaps unless one was lost.
+	last uint64
+
+	mu  sync.Mutex
+	out map[uint64]struct{} // by place in the stream: what was returned and is not settled, where sorting can be; guarded by mu
 }
 
 // Consume begins a subscription.
@@ -35,14 +43,18 @@ func (b *broker) Consume(ctx context.Context, topic, group string) (driver.Sourc
 	var consumer jetstream.Consumer
 	err := retry(ctx, func() (err error) {
 		if s, err = b.stream(ctx, topic); err == nil {
-			consumer, err = b.consumer(ctx, s, group)
+			consumer, err = b.consumer(ctx, s, group, 0)
 		}
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &source{b: b, consumer: consumer, stream: s, group: group, inOrder: group != "" && b.cfg.Members == 1}, nil
+	src := &source{b: b, topic: topic, consumer: consumer, stream: s, group: group}
+	if group != "" && b.cfg.Members == 1 {
+		src.sorting, src.out = true, map[uint64]struct{}{}
+	}
+	return src, nil
 }
 
 // fetchWait is how long one request for messages stands.
@@ -50,22 +62,21 @@ const fetchWait = 5 * time.Second
 
 // Fetch reads what a standing request has brought, and makes one where there is none.
 func (s *source) Fetch(ctx context.Context, maximum int) ([]driver.Delivery, error) {
-	if s.inOrder {
-		if err := s.awaitRedelivery(ctx); err != nil {
-			return nil, err
-		}
-		s.inOrder = false
-	}
-	if n := min(len(s.first), maximum); n > 0 {
-		deliveries := s.first[:n:n]
-		s.first = s.first[n:]
-		return deliveries, nil
-	}
 	for ctx.Err() == nil {
+		if s.sorting {
+			if err := s.sort(ctx); err != nil {
+				return nil, err
+			}
+		}
+		if n := min(len(s.first), maximum); n > 0 {
+			deliveries := s.first[:n:n]
+			s.first = s.first[n:]
+			return s.handOut(deliveries), nil
+		}
 		if s.pending == nil {
 			batch, err := s.consumer.Fetch(maximum, jetstream.FetchMaxWait(fetchWait), jetstream.FetchHeartbeat(fetchWait/3))
 			if err != nil {
-				return nil, err
+				return nil, s.again(ctx, err)
 			}
 			s.pending = batch
 		}
@@ -75,15 +86,44 @@ func (s *source) Fetch(ctx context.Context, maximum int) ([]driver.Delivery, err
 				err := s.pending.Error()
 				s.pending = nil
 				if err != nil && !errors.Is(err, nats.ErrTimeout) {
-					return nil, err
+					return nil, s.again(ctx, err)
 				}
 				continue
 			}
-			return s.take(msg, maximum), nil
+			if deliveries := s.take(msg, maximum); !s.sorting {
+				return s.handOut(deliveries), nil
+			} else {
+				s.first = deliveries // they wait for what is missing before them
+			}
 		case <-ctx.Done():
 		}
 	}
 	return nil, ctx.Err()
+}
+
+// again makes the consumer again where it is gone, and the stream, if create allows that. It returns err, and why that failed.
+func (s *source) again(ctx context.Context, err error) error {
+	asking, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	_, asked := s.consumer.Info(asking)
+	if !errors.Is(asked, jetstream.ErrConsumerNotFound) && !errors.Is(asked, jetstream.ErrStreamNotFound) {
+		return err
+	}
+	if failed := s.b.streamAgain(ctx, s.topic); failed != nil {
+		return errors.Join(err, failed)
+	}
+	stream, failed := s.b.stream(ctx, s.topic)
+	if failed != nil {
+		return errors.Join(err, failed)
+	}
+	if stream.id != s.stream.id {
+		s.reached = 0 // another one
+	}
+	consumer, failed := s.b.consumer(ctx, stream, s.group, s.reached+min(s.reached, 1))
+	if failed == nil {
+		s.consumer, s.stream, s.last = consumer, stream, 0
+	}
+	return errors.Join(err, failed)
 }
 
 // take returns a message and those that have come with it.
@@ -108,78 +148,50 @@ func (s *source) delivery(msg jetstream.Msg) driver.Delivery {
 	d := driver.Delivery{Message: decode(msg.Headers(), msg.Data()), Token: msg}
 	if meta, err := msg.Metadata(); err == nil {
 		d.ID = s.stream.id + strconv.FormatUint(meta.Sequence.Stream, 10)
+		gap := s.last != 0 && meta.Sequence.Consumer != s.last+1
+		s.last, s.reached = meta.Sequence.Consumer, max(s.reached, meta.Sequence.Stream)
+		s.sorting = s.sorting || gap && s.out != nil
 	}
 	return d
 }
 
-// awaitRedelivery waits until the server gives again what an earlier member had in hand when it died, and takes it: the server
-// has lost its order, and would give new messages with it.
-func (s *source) awaitRedelivery(ctx context.Context) error {
-	info, err := s.consumer.Info(ctx)
-	if err != nil || info.NumAckPending == 0 {
-		return err
-	}
-	timer := time.NewTimer(s.b.cfg.RedeliverAfter + 250*time.Millisecond)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	if info, err = s.consumer.Info(ctx); err != nil {
-		return err
-	}
-	found := map[uint64]driver.Delivery{} // by place in the stream
-	for len(found) < info.NumAckPending {
-		batch, err := s.consumer.Fetch(info.NumAckPending-len(found), jetstream.FetchMaxWait(fetchWait))
-		if err != nil {
-			return err
-		}
-		for msg := range batch.Messages() {
-			if meta, err := msg.Metadata(); err == nil {
-				found[meta.Sequence.Stream] = s.delivery(msg)
-			}
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if info, err = s.consumer.Info(ctx); err != nil { // acks that were on their way have come since
+// answer publishes what the server is told about messages, and flushes. It does not use the client's own methods, which tell
+// it once only, even if the connection was lost then.
+func (s *source) answer(ctx context.Context, deliveries []driver.Delivery, what string) error {
+	for _, d := range deliveries {
+		if err := s.b.nc.Publish(d.Token.(jetstream.Msg).Reply(), []byte(what)); err != nil { //nolint:forcetypeassert // delivery made it
 			return err
 		}
 	}
-	for _, at := range slices.Sorted(maps.Keys(found)) {
-		s.first = append(s.first, found[at])
-	}
-	return nil
+	return s.b.nc.FlushWithContext(ctx)
 }
 
-// each calls f for the messages, and flushes. It returns the first error.
-func (s *source) each(ctx context.Context, deliveries []driver.Delivery, f func(jetstream.Msg) error) error {
-	var first error
+// settled forgets messages that the server was told about.
+func (s *source) settled(deliveries []driver.Delivery) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, d := range deliveries {
-		if err := f(d.Token.(jetstream.Msg)); err != nil && first == nil { //nolint:forcetypeassert // delivery made it
-			first = err
-		}
+		delete(s.out, place(d))
 	}
-	if err := s.b.nc.FlushWithContext(ctx); first == nil {
-		first = err
-	}
-	return first
 }
 
 // Settle acks messages. It returns when the server's process has the acks.
 func (s *source) Settle(ctx context.Context, deliveries []driver.Delivery) error {
-	return s.each(ctx, deliveries, jetstream.Msg.Ack)
+	err := s.answer(ctx, deliveries, "+ACK")
+	if err == nil && s.out != nil {
+		s.settled(deliveries)
+	}
+	return err
 }
 
 // Extend begins the time of messages anew.
 func (s *source) Extend(ctx context.Context, deliveries []driver.Delivery) error {
-	return s.each(ctx, deliveries, jetstream.Msg.InProgress)
+	return s.answer(ctx, deliveries, "+WPI")
 }
 
 // Return gives messages to other members at once.
 func (s *source) Return(ctx context.Context, deliveries []driver.Delivery) error {
-	return s.each(ctx, deliveries, jetstream.Msg.Nak)
+	return s.answer(ctx, deliveries, "-NAK")
 }
 
 // Close ends the consumer of a subscription without a group, and gives back what came too late.

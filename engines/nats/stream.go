@@ -44,8 +44,8 @@ type stream struct {
 	id            string
 }
 
-// request is one to the API of JetStream. The answer's error is its own.
-func (b *broker) request(ctx context.Context, subject string, body any) (streamAnswer, error) {
+// streamRequest is one to the API of JetStream. The answer's error is its own.
+func (b *broker) streamRequest(ctx context.Context, subject string, body any) (streamAnswer, error) {
 	var answer streamAnswer
 	data, err := json.Marshal(body)
 	if err != nil {
@@ -53,9 +53,11 @@ func (b *broker) request(ctx context.Context, subject string, body any) (streamA
 	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
+	ctx, done := b.asks(ctx, "$JS.API.STREAM."+subject)
+	defer done()
 	msg, err := b.nc.RequestWithContext(ctx, "$JS.API.STREAM."+subject, data)
 	if err != nil {
-		return answer, err
+		return answer, causeOf(ctx, err)
 	}
 	if err = json.Unmarshal(msg.Data, &answer); err == nil && answer.Error != nil {
 		err = answer.Error
@@ -79,16 +81,16 @@ func (b *broker) stream(ctx context.Context, topic string) (*stream, error) {
 	}
 	s = &stream{name: driver.Escape(topic, driver.Word)}
 	s.subject = s.name
-	answer, err := b.request(ctx, "INFO."+s.name, struct{}{})
+	answer, err := b.streamRequest(ctx, "INFO."+s.name, struct{}{})
 	if isCode(err, jetstream.JSErrCodeStreamNotFound) {
 		if !b.create {
 			return nil, fmt.Errorf("engines: nats: stream %s of topic %.200q: %w", s.name, topic, driver.ErrNoTopic)
 		}
 		wanted := b.wanted
 		wanted.Name, wanted.Subjects = s.name, []string{s.subject}
-		answer, err = b.request(ctx, "CREATE."+s.name, wanted)
+		answer, err = b.streamRequest(ctx, "CREATE."+s.name, wanted)
 		if isCode(err, jetstream.JSErrCodeStreamNameInUse) { // another process was first
-			answer, err = b.request(ctx, "INFO."+s.name, struct{}{})
+			answer, err = b.streamRequest(ctx, "INFO."+s.name, struct{}{})
 		}
 	}
 	if err != nil {
@@ -105,6 +107,15 @@ func (b *broker) stream(ctx context.Context, topic string) (*stream, error) {
 	return s, nil
 }
 
+// streamAgain makes the stream of a topic again where it is gone, and create allows that.
+func (b *broker) streamAgain(ctx context.Context, topic string) error {
+	b.mu.Lock()
+	delete(b.streams, topic)
+	b.mu.Unlock()
+	_, err := b.stream(ctx, topic)
+	return err
+}
+
 func isCode(err error, code jetstream.ErrorCode) bool {
 	var api *jetstream.APIError
 	return errors.As(err, &api) && api.ErrorCode == code
@@ -117,15 +128,15 @@ func (b *broker) Declare(ctx context.Context, topic, group string) error {
 	return retry(ctx, func() error {
 		s, err := b.stream(ctx, topic)
 		if err == nil && group != "" {
-			_, err = b.consumer(ctx, s, group)
+			_, err = b.consumer(ctx, s, group, 0)
 		}
 		return err
 	})
 }
 
 // consumer makes the consumer of a group, or of one subscription without a group, unless it is there. One that is there keeps
-// its place.
-func (b *broker) consumer(ctx context.Context, s *stream, group string) (jetstream.Consumer, error) {
+// its place. A new one begins at a place in the stream, or with 0 where the URL says.
+func (b *broker) consumer(ctx context.Context, s *stream, group string, from uint64) (jetstream.Consumer, error) {
 	cfg := jetstream.ConsumerConfig{
 		AckPolicy: jetstream.AckExplicitPolicy, AckWait: b.cfg.RedeliverAfter, MaxAckPending: -1, Replicas: s.replicas,
 		DeliverPolicy: jetstream.DeliverAllPolicy,
@@ -138,11 +149,19 @@ func (b *broker) consumer(ctx context.Context, s *stream, group string) (jetstre
 	if group == "" || b.cfg.Start == driver.StartNew {
 		cfg.DeliverPolicy = jetstream.DeliverNewPolicy
 	}
+	if from > 0 {
+		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, from
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout) // an answer can be lost: the caller tries again
+	defer cancel()
+	ctx, done := b.asks(ctx, "$JS.API.CONSUMER.")
+	defer done()
 	if group != "" {
 		consumer, err := b.js.Consumer(ctx, s.name, cfg.Durable)
 		if !errors.Is(err, jetstream.ErrConsumerNotFound) {
-			return consumer, err
+			return consumer, causeOf(ctx, err)
 		}
 	}
-	return b.js.CreateOrUpdateConsumer(ctx, s.name, cfg)
+	consumer, err := b.js.CreateOrUpdateConsumer(ctx, s.name, cfg)
+	return consumer, causeOf(ctx, err)
 }

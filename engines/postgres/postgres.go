@@ -30,7 +30,7 @@ func Driver() driver.Spec {
 	parameters := append([]driver.Parameter{
 		{Name: "create", Help: "false: a topic whose table is not there is an error; default true"},
 		{Name: "poll", Help: "the most time between two looks for new messages; default 100ms"},
-		{Name: "sslmode", Help: "as PostgreSQL's: disable, require, verify-ca, verify-full ...; default prefer"},
+		{Name: "sslmode", Help: "as PostgreSQL's: disable, require, verify-ca, verify-full ...; default prefer, with tls_ca verify-full"},
 	}, driver.SecretParameters("password", "password of the URL's user")...)
 	return driver.Spec{
 		Name: name, Schemes: []string{"postgres", "postgresql"}, Parameters: append(parameters, driver.TLSParameters()...),
@@ -40,7 +40,7 @@ func Driver() driver.Spec {
 			"members":          "it keeps the order of keys with any number of members: one of them is active",
 			"redeliver_after":  "the server notices a dead member by its connection",
 		},
-		OpenBroker: open,
+		NoHost: true, Cause: cause, OpenBroker: open,
 	}
 }
 
@@ -64,6 +64,9 @@ func open(ctx context.Context, cfg *driver.Config) (driver.Broker, error) {
 	query := url.Values{"application_name": {"watermill-buffstreams"}, "connect_timeout": {"5"}}
 	if mode := p.String("sslmode", ""); mode != "" {
 		query.Set("sslmode", mode)
+	}
+	if !p.Given("sslmode") && p.Given("tls_ca") {
+		query.Set("sslmode", "verify-full") // else the certificate that tls_ca is for would not be looked at
 	}
 	for ours, theirs := range map[string]string{"tls_ca": "sslrootcert", "tls_cert": "sslcert", "tls_key": "sslkey"} {
 		if file := p.String(ours, ""); file != "" {
@@ -104,7 +107,38 @@ func open(ctx context.Context, cfg *driver.Config) (driver.Broker, error) {
 func (b *broker) Check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	return b.pool.Ping(ctx)
+	err := b.pool.Ping(ctx)
+	if ours := (*pgconn.PgError)(nil); errors.As(err, &ours) {
+		return ours // without the tries with and without TLS before it
+	}
+	return err
+}
+
+// cause is the cause of an error of PostgreSQL, by the class of its code.
+func cause(err error) *driver.Cause {
+	var ours *pgconn.PgError
+	if !errors.As(err, &ours) {
+		var connecting *pgconn.ConnectError
+		if errors.As(err, &connecting) && driver.NetworkCause(err) == nil {
+			return driver.ErrNoTLS // the client has no type for a server that refuses TLS
+		}
+		return nil
+	}
+	switch {
+	case strings.HasPrefix(ours.Code, "28"):
+		return driver.ErrCredentials
+	case ours.Code == "42501":
+		return driver.ErrDenied
+	case ours.Code == "3D000":
+		return driver.ErrNoDatabase
+	case ours.Code == "53100", ours.Code == "53200":
+		return driver.ErrFull
+	case strings.HasPrefix(ours.Code, "57P"), ours.Code == "53300":
+		return driver.ErrUnreachable
+	case ours.Code == "25006":
+		return driver.ErrUnavailable // it is a standby
+	}
+	return nil
 }
 
 // requestTimeout bounds one request beside those that publish.
@@ -201,17 +235,35 @@ func (b *broker) Publish(ctx context.Context, topic string, messages []*message.
 	errs := make([]error, len(messages))
 	for from := 0; from < len(messages); from += limit {
 		to := min(from+limit, len(messages))
-		if err := b.insert(ctx, topic, t, messages[from:to]); err != nil {
-			if from == 0 && to == len(messages) {
-				return err
-			}
+		if err := b.insertPart(ctx, topic, t, messages[from:to], errs[from:to]); err != nil {
 			for i := from; i < len(errs); i++ {
-				errs[i] = err
+				if errs[i] == nil {
+					errs[i] = err
+				}
 			}
 			break
 		}
 	}
 	return driver.NewPublishError(errs)
+}
+
+// insertPart stores messages in one statement, or one by one where the server refuses one of them. It sets the errors of those that
+// are refused, and returns one that keeps the rest from being stored.
+func (b *broker) insertPart(ctx context.Context, topic string, t table, messages []*message.Message, errs []error) error {
+	err := b.insert(ctx, topic, t, messages)
+	var refused *driver.RefusedError
+	if !errors.As(err, &refused) {
+		return err
+	}
+	if len(messages) == 1 {
+		errs[0] = err
+		return nil
+	}
+	half := len(messages) / 2
+	if err := b.insertPart(ctx, topic, t, messages[:half], errs[:half]); err != nil {
+		return err
+	}
+	return b.insertPart(ctx, topic, t, messages[half:], errs[half:])
 }
 
 func (b *broker) insert(ctx context.Context, topic string, t table, messages []*message.Message) error {
@@ -233,11 +285,23 @@ func (b *broker) insert(ctx context.Context, topic string, t table, messages []*
 		SELECT u, p, m::json, pg_current_xact_id() FROM unnest($1::text[], $2::bytea[], $3::text[]) WITH ORDINALITY AS x(u, p, m, n) ORDER BY n`,
 		uuids, payloads, metadata)
 	var ours *pgconn.PgError
-	if errors.As(err, &ours) && strings.HasPrefix(ours.Code, "22") { // data exceptions: the server cannot store these bytes
+	switch {
+	case !errors.As(err, &ours):
+	case refusals[ours.Code], strings.HasPrefix(ours.Code, "22"), strings.HasPrefix(ours.Code, "23"):
 		return &driver.RefusedError{Engine: name, Topic: topic, Err: err}
+	case ours.Code == undefinedTable:
+		b.mu.Lock()
+		delete(b.tables, topic) // the next call makes it again, or says that it is not there
+		b.mu.Unlock()
 	}
 	return err
 }
+
+// refusals are the server's codes that are about a message, beside the classes 22, of data that it cannot store, and 23, of
+// constraints: an exception that a trigger has raised, and limits of a program.
+var refusals = map[string]bool{"P0001": true, "54000": true}
+
+const undefinedTable = "42P01"
 
 // Declare makes the tables, and the position of a group that begins with new messages.
 func (b *broker) Declare(ctx context.Context, topic, group string) error {
@@ -258,10 +322,18 @@ func (b *broker) Recent(ctx context.Context, topic string, n int) ([]string, err
 	if err != nil {
 		return nil, err
 	}
-	rows, err := b.pool.Query(ctx, `SELECT COALESCE(metadata->>'`+driver.IDHeader+`', '') FROM `+t.messages+
-		` ORDER BY transaction_id DESC, "offset" DESC LIMIT $1`, n)
+	// The server does not take apart metadata with a zero character.
+	rows, err := b.pool.Query(ctx, `SELECT COALESCE(metadata::text, '') FROM `+t.messages+` ORDER BY transaction_id DESC, "offset" DESC LIMIT $1`, n)
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, pgx.RowTo[string])
+	return pgx.CollectRows(rows, func(r pgx.CollectableRow) (string, error) {
+		var encoded string
+		var metadata map[string]string
+		if err := r.Scan(&encoded); err != nil || encoded == "" {
+			return "", err
+		}
+		_ = json.Unmarshal([]byte(encoded), &metadata) // what is no map of strings is not of here
+		return metadata[driver.IDHeader], nil
+	})
 }

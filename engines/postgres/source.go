@@ -23,6 +23,10 @@ type position struct {
 	offset      int64
 }
 
+func (p position) before(q position) bool {
+	return p.transaction < q.transaction || p.transaction == q.transaction && p.offset < q.offset
+}
+
 // source is a subscription. A group has one active member: the one whose connection has the group's lock. What it has handled
 // is stored over the same connection, so that a member that lost the lock cannot move the position.
 type source struct {
@@ -41,7 +45,6 @@ type source struct {
 // row is the token of a delivery.
 type row struct {
 	at      position
-	conn    *pgxpool.Conn // that fetched it: after a reconnect the row is fetched again
 	settled bool
 }
 
@@ -124,7 +127,7 @@ func (s *source) delivery(r pgx.CollectableRow) (driver.Delivery, error) {
 	var transaction, uuid string
 	var metadata *string
 	var payload []byte
-	token := &row{conn: s.conn}
+	token := &row{}
 	if err := r.Scan(&transaction, &token.at.offset, &uuid, &payload, &metadata); err != nil {
 		return driver.Delivery{}, err
 	}
@@ -141,7 +144,8 @@ func (s *source) delivery(r pgx.CollectableRow) (driver.Delivery, error) {
 	return driver.Delivery{Message: msg, ID: id, Token: token}, nil
 }
 
-// connectLocked takes a connection, the group's lock, and the group's position.
+// connectLocked takes a connection, the group's lock, and the group's position. What was fetched over an earlier connection is in
+// hand still, unless another member has handled it since.
 func (s *source) connectLocked(ctx context.Context) error {
 	if s.conn != nil {
 		return nil
@@ -164,10 +168,14 @@ func (s *source) connectLocked(ctx context.Context) error {
 			closeConn(conn)
 			return err
 		}
-		s.next = position{offset: offset}
-		s.next.transaction, _ = strconv.ParseUint(transaction, 10, 64)
+		stored := position{offset: offset}
+		stored.transaction, _ = strconv.ParseUint(transaction, 10, 64)
+		if s.next.before(stored) {
+			s.next = stored
+		}
+		s.open = slices.DeleteFunc(s.open, func(r *row) bool { return !stored.before(r.at) })
 	}
-	s.conn, s.open = conn, nil
+	s.conn = conn
 	return nil
 }
 
@@ -201,11 +209,19 @@ func (s *source) Settle(ctx context.Context, deliveries []driver.Delivery) error
 	for _, d := range deliveries {
 		d.Token.(*row).settled = true //nolint:forcetypeassert // delivery made it
 	}
+	if s.group != "" {
+		switch err := s.connectLocked(ctx); {
+		case errors.Is(err, errNotActive):
+			return nil // the active member handles them too
+		case err != nil:
+			return err
+		}
+	}
 	n := 0
 	for n < len(s.open) && s.open[n].settled {
 		n++
 	}
-	if n == 0 || s.conn == nil || s.group == "" {
+	if n == 0 || s.group == "" {
 		s.open = slices.Clone(s.open[n:])
 		return nil
 	}

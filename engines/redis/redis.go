@@ -34,6 +34,7 @@ func Driver() driver.Spec {
 			"confirm=handled":  "a stream does not tell its publishers what was handled",
 		},
 		KeyNeedsOneMember: true,
+		Cause:             cause,
 		OpenBroker:        open,
 	}
 }
@@ -43,6 +44,7 @@ type broker struct {
 	client *redis.Client
 	create bool
 	maxLen int64
+	limit  int    // the most that the server takes as one value
 	id     string // begins the IDs of messages
 
 	mu    sync.Mutex
@@ -55,7 +57,8 @@ func open(ctx context.Context, cfg *driver.Config) (driver.Broker, error) {
 		cfg: cfg, create: p.Bool("create", true), maxLen: int64(p.Int("max_len", 0, 1, 1<<40)), known: map[string]bool{},
 		id: "redis/" + u.Host + u.Path + "/",
 	}
-	options := &redis.Options{Addr: u.Host, MaxRetries: -1, ContextTimeoutEnabled: true, PoolSize: 32, DisableIdentity: true}
+	// Each request has the time of its context: what was given up can still be executed, when a server that stood still goes on.
+	options := &redis.Options{Addr: u.Host, MaxRetries: -1, ContextTimeoutEnabled: true, ReadTimeout: -1, PoolSize: 32, DisableIdentity: true}
 	if !strings.Contains(u.Host, ":") {
 		options.Addr += ":6379"
 	}
@@ -86,7 +89,24 @@ func open(ctx context.Context, cfg *driver.Config) (driver.Broker, error) {
 	if err := b.Check(ctx); err != nil {
 		return nil, errors.Join(err, b.client.Close())
 	}
+	b.readLimit(ctx)
 	return b, nil
+}
+
+// defaultLimit is the server's own.
+const defaultLimit = 512 << 20
+
+// readLimit asks the server for the most that it takes as one value: it ends the connection of a client that sends more.
+func (b *broker) readLimit(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	b.limit = defaultLimit
+	const parameter = "proto-max-bulk-len"
+	if config, err := b.client.ConfigGet(ctx, parameter).Result(); err == nil { // not every user may ask
+		if limit, err := strconv.Atoi(config[parameter]); err == nil {
+			b.limit = limit
+		}
+	}
 }
 
 // Check returns nil if the server answers.
@@ -94,6 +114,27 @@ func (b *broker) Check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	return b.client.Ping(ctx).Err()
+}
+
+// cause is the cause of an error of Redis, whose first word is its code.
+func cause(err error) *driver.Cause {
+	var ours redis.Error
+	if !errors.As(err, &ours) {
+		return nil
+	}
+	switch code, _, _ := strings.Cut(ours.Error(), " "); code {
+	case "WRONGPASS", "NOAUTH":
+		return driver.ErrCredentials
+	case "NOPERM":
+		return driver.ErrDenied
+	case "OOM", "MISCONF":
+		return driver.ErrFull
+	case "LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN":
+		return driver.ErrUnreachable
+	case "READONLY", "WRONGTYPE":
+		return driver.ErrUnavailable
+	}
+	return nil
 }
 
 // requestTimeout bounds one request beside those that publish and fetch.
@@ -112,6 +153,8 @@ func (b *broker) exists(ctx context.Context, topic string) error {
 	if known {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
 	n, err := b.client.Exists(ctx, topic).Result()
 	if err == nil && n == 0 {
 		err = fmt.Errorf("engines: redis: stream %.200q: %w", topic, driver.ErrNoTopic)
@@ -124,6 +167,9 @@ func (b *broker) exists(ctx context.Context, topic string) error {
 	b.known[topic] = true
 	return nil
 }
+
+// addTimeout bounds a request that publishes.
+const addTimeout = time.Minute
 
 // defaultBatch is how many messages one transaction adds.
 const defaultBatch = 1000
@@ -138,19 +184,31 @@ func (b *broker) Publish(ctx context.Context, topic string, messages []*message.
 		limit = defaultBatch
 	}
 	errs := make([]error, len(messages))
-	for from := 0; from < len(messages); from += limit {
-		to := min(from+limit, len(messages))
+	for from := 0; from < len(messages); {
+		if size := driver.Size(messages[from]); size > b.limit {
+			err := fmt.Errorf("%w: %d bytes, the server's proto-max-bulk-len is %d", driver.ErrTooLarge, size, b.limit)
+			errs[from] = &driver.RefusedError{Engine: name, Topic: topic, Err: err}
+			from++
+			continue
+		}
+		to := from + 1
+		for to < len(messages) && to-from < limit && driver.Size(messages[to]) <= b.limit {
+			to++
+		}
 		if err := b.add(ctx, topic, messages[from:to]); err != nil {
 			for i := from; i < len(errs); i++ {
 				errs[i] = err
 			}
-			return driver.NewPublishError(errs)
+			break
 		}
+		from = to
 	}
-	return nil
+	return driver.NewPublishError(errs)
 }
 
 func (b *broker) add(ctx context.Context, topic string, messages []*message.Message) error {
+	ctx, cancel := context.WithTimeout(ctx, addTimeout)
+	defer cancel()
 	pipe := b.client.TxPipeline()
 	if len(messages) == 1 {
 		pipe = b.client.Pipeline()
@@ -166,6 +224,18 @@ func (b *broker) add(ctx context.Context, topic string, messages []*message.Mess
 		pipe.XAdd(ctx, &redis.XAddArgs{Stream: topic, Values: values, MaxLen: b.maxLen, Approx: b.maxLen > 0})
 	}
 	_, err := pipe.Exec(ctx)
+	return b.whyAborted(ctx, topic, err)
+}
+
+// whyAborted returns why the server has not executed a transaction, which it says of its commands, and the client does not: what
+// it says of one that can add nothing, as no entry has that ID.
+func (b *broker) whyAborted(ctx context.Context, topic string, err error) error {
+	if !redis.HasErrorPrefix(err, "EXECABORT") {
+		return err
+	}
+	if why := b.client.Do(ctx, "XADD", topic, "NOMKSTREAM", "0-0", "a", "b").Err(); cause(why) != nil {
+		return why
+	}
 	return err
 }
 
@@ -189,6 +259,8 @@ func (b *broker) Declare(ctx context.Context, topic, group string) error {
 
 // Recent returns the IDs of the last n messages of a topic.
 func (b *broker) Recent(ctx context.Context, topic string, n int) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, addTimeout)
+	defer cancel()
 	entries, err := b.client.XRevRangeN(ctx, topic, "+", "-", int64(n)).Result()
 	var ids []string
 	for _, e := range entries {

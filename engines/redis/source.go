@@ -44,6 +44,8 @@ func (b *broker) Consume(ctx context.Context, topic, group string) (driver.Sourc
 		}
 		return s, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
 	entries, err := b.client.XRevRangeN(ctx, topic, "+", "-", 1).Result()
 	if len(entries) > 0 {
 		s.last = entries[0].ID
@@ -57,15 +59,34 @@ const fetchWait = time.Second
 // Fetch reads what dead members had in hand, and then what is new.
 func (s *source) Fetch(ctx context.Context, maximum int) ([]driver.Delivery, error) {
 	for ctx.Err() == nil {
-		entries, err := s.read(ctx, maximum)
+		entries, err := s.readOnce(ctx, maximum)
 		if err != nil && !errors.Is(err, redis.Nil) {
-			return nil, err
+			return nil, errors.Join(err, s.recover(ctx, err))
 		}
 		if len(entries) > 0 {
 			return s.deliveries(entries), nil
 		}
 	}
 	return nil, ctx.Err()
+}
+
+func (s *source) readOnce(ctx context.Context, maximum int) ([]redis.XMessage, error) {
+	ctx, cancel := context.WithTimeout(ctx, fetchWait+requestTimeout)
+	defer cancel()
+	return s.read(ctx, maximum)
+}
+
+// recover prepares the next Fetch after an error: the server can have given entries to this consumer whose answer was lost, so that
+// its own come first again; and a group that is gone is made again, as the stream was deleted or the server has lost its data.
+func (s *source) recover(ctx context.Context, err error) error {
+	if s.group == "" {
+		return nil
+	}
+	s.own, s.last = true, "0"
+	if !redis.HasErrorPrefix(err, "NOGROUP") {
+		return nil
+	}
+	return s.b.Declare(ctx, s.topic, s.group)
 }
 
 func (s *source) read(ctx context.Context, maximum int) ([]redis.XMessage, error) {
@@ -87,7 +108,7 @@ func (s *source) read(ctx context.Context, maximum int) ([]redis.XMessage, error
 		if len(entries) > 0 {
 			s.last = entries[len(entries)-1].ID
 		}
-		return entries, err
+		return s.withoutTrimmed(ctx, entries), err
 	}
 	if time.Since(s.claimed) > min(s.b.cfg.RedeliverAfter/2, time.Second) {
 		entries, _, err := client.XAutoClaim(ctx, &redis.XAutoClaimArgs{
@@ -101,6 +122,20 @@ func (s *source) read(ctx context.Context, maximum int) ([]redis.XMessage, error
 	return one(client.XReadGroup(ctx, &redis.XReadGroupArgs{
 		Group: s.group, Consumer: s.consumer, Streams: []string{s.topic, ">"}, Count: count, Block: fetchWait,
 	}).Result())
+}
+
+// withoutTrimmed acks the entries that max_len has removed from the stream before they were handled: there is nothing left of them.
+func (s *source) withoutTrimmed(ctx context.Context, entries []redis.XMessage) []redis.XMessage {
+	kept := entries[:0]
+	for _, e := range entries {
+		if e.Values != nil {
+			kept = append(kept, e)
+			continue
+		}
+		s.b.cfg.Logger.Error("A message was removed by max_len before it was handled", nil, watermill.LogFields{"topic": s.topic, "entry": e.ID})
+		_ = s.b.client.XAck(ctx, s.topic, s.group, e.ID).Err() // else it comes again, and is removed then
+	}
+	return kept
 }
 
 // one are the entries of the one stream that was asked for.

@@ -19,7 +19,7 @@ import (
 const childJob = "ENGINES_CHILD_JOB"
 
 func TestMain(m *testing.M) {
-	jobs := map[string]func() error{"hold": holdMessages, "take": takeMessages, "bridge": runBridgeChild, "nats-node": runNATSNode}
+	jobs := map[string]func() error{"hold": holdMessages, "take": takeMessages, "bridge": runBridgeChild, "nats-node": runNATSNode, "kafka": runKafkaChild}
 	if name := os.Getenv(childJob); name != "" {
 		if err := jobs[name](); err != nil {
 			fmt.Fprintln(os.Stderr, name+":", err)

@@ -94,7 +94,13 @@ func (f *fixture) url(parameters string) string {
 // open opens the engine, and closes it at the end of the test.
 func (f *fixture) open(parameters string) *engines.Engine {
 	f.Helper()
-	e, err := engines.Open(f.Context(), f.url(parameters), drivers()...)
+	return f.openLogged(parameters, nil)
+}
+
+// openLogged is open with a log.
+func (f *fixture) openLogged(parameters string, log watermill.LoggerAdapter) *engines.Engine {
+	f.Helper()
+	e, err := engines.OpenWith(f.Context(), f.url(parameters), engines.Options{Drivers: drivers(), Logger: log})
 	require.NoError(f, err)
 	f.Cleanup(func() { _ = e.Close() })
 	return e

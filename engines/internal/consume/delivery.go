@@ -86,10 +86,21 @@ func (s *subscription) apply(e event) {
 			s.ready = append([]*item{it}, s.ready...) // it is the oldest of its key, and of its subscription mostly
 			s.dropOffer()
 		case settled:
-			s.busy = false
-			delete(s.held, it)
+			s.settledOne(it)
 		}
 	}
+}
+
+// settledOne forgets an item, unless the engine has given it again meanwhile: then that is settled too.
+func (s *subscription) settledOne(it *item) {
+	s.busy = false
+	if it.repeat != nil {
+		it.delivery, it.repeat = *it.repeat, nil
+		s.handled = append(s.handled, it)
+		return
+	}
+	delete(s.held, it)
+	delete(s.byID, it.delivery.ID)
 }
 
 // dropOffer takes back an offer that is not at the head of the line any more.
@@ -135,13 +146,15 @@ func (s *subscription) publishDeadLetter(it *item) {
 	msg.Metadata.Set(middleware.ReasonForPoisonedKey, "attempts exhausted")
 	msg.Metadata.Set(middleware.PoisonedTopicKey, s.topic)
 	pause := backoff{}
+	trouble := driver.Trouble{Logger: s.logger, What: "Cannot publish a dead letter; trying again", Over: "The dead letter is published"}
 	for s.handling.Err() == nil {
 		err := s.cfg.DeadLetter.Publish(s.cfg.Settings.DeadLetter, msg)
 		if err == nil {
+			trouble.Worked()
 			s.report(event{buried, []*item{it}})
 			return
 		}
-		s.logger.Error("Cannot publish a dead letter; trying again", err, watermill.LogFields{"uuid": msg.UUID})
+		trouble.Failed(err, watermill.LogFields{"uuid": msg.UUID})
 		pause.wait(s.handling)
 	}
 }
@@ -159,7 +172,9 @@ func (s *subscription) extend() {
 		ctx, cancel := context.WithTimeout(s.handling, s.cfg.Settings.RedeliverAfter/3)
 		defer cancel()
 		if err := s.source.Extend(ctx, deliveries); err != nil && ctx.Err() == nil {
-			s.logger.Error("Cannot extend the time of messages in hand: others can get them too", err, nil)
+			s.extension.Failed(s.cfg.Explain(err), nil)
+		} else if err == nil {
+			s.extension.Worked()
 		}
 	})
 }

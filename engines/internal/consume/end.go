@@ -36,6 +36,7 @@ func (s *subscription) handBack() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
 	defer cancel()
+	s.handled = append(s.handled, s.unacked...)
 	if len(s.handled) > 0 {
 		if err := s.source.Settle(ctx, deliveriesOf(s.handled)); err != nil {
 			s.logger.Error("Cannot ack messages at the end: they can come again", err, nil)
@@ -48,6 +49,9 @@ func (s *subscription) handBack() {
 	for it := range s.held {
 		if it.again != nil {
 			it.again.Stop()
+		}
+		if it.repeat != nil {
+			it.delivery = *it.repeat
 		}
 		rest = append(rest, it.delivery)
 	}

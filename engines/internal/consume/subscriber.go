@@ -17,7 +17,9 @@ type Config struct {
 	Engine   string
 	Broker   driver.Broker
 	Settings driver.Settings
-	Logger   watermill.LoggerAdapter
+	// Explain gives an error of the Broker its cause.
+	Explain func(error) error
+	Logger  watermill.LoggerAdapter
 	// DeadLetter publishes messages whose attempts are exhausted.
 	DeadLetter message.Publisher
 	// ErrClosed is the error of calls to a closed Subscriber.
@@ -42,7 +44,7 @@ func NewSubscriber(cfg Config, group string) *Subscriber {
 
 // SubscribeInitialize makes the topic, and the group of it: what is published from then on waits for the group.
 func (s *Subscriber) SubscribeInitialize(topic string) error {
-	return s.cfg.Broker.Declare(context.Background(), topic, s.group)
+	return s.cfg.Explain(s.cfg.Broker.Declare(context.Background(), topic, s.group))
 }
 
 // Subscribe begins a subscription. It lasts until ctx is done or the Subscriber is closed, then handlers may end for up to
@@ -58,7 +60,7 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	source, err := s.cfg.Broker.Consume(ctx, topic, s.group)
 	if err != nil {
 		s.subs.Done()
-		return nil, err
+		return nil, s.cfg.Explain(err)
 	}
 	sub := newSubscription(&s.cfg, topic, source)
 	// It ends with ctx or closing, and Close waits for it.

@@ -15,8 +15,9 @@ import (
 type item struct {
 	delivery driver.Delivery
 	key      string
-	attempts int         // deliveries so far
-	again    *time.Timer // ends the wait after a Nack
+	attempts int              // deliveries so far
+	repeat   *driver.Delivery // the engine has given it again, while it was in hand
+	again    *time.Timer      // ends the wait after a Nack
 }
 
 // event is what became of items: of a delivery, of a wait, or of a request to the engine.
@@ -53,6 +54,7 @@ type subscription struct {
 	tasks    sync.WaitGroup     // goroutines that send events
 
 	held     map[*item]struct{} // not settled
+	byID     map[string]*item   // those of held that have an ID
 	ready    []*item            // to be emitted, in order
 	behind   map[string][]*item // by key: those that wait for an earlier one; an entry while there is an earlier one
 	next     *emission          // of ready[0]
@@ -62,6 +64,9 @@ type subscription struct {
 	busy     bool               // settle has some
 	asked    bool               // fetch has been given room, and has not answered
 	late     []driver.Delivery  // fetched when the subscription had ended already; of fetch, then of run
+	unacked  []*item            // handled, and the engine was not told until the end; of settle, then of run
+
+	fetching, settlement, extension driver.Trouble
 }
 
 func newSubscription(cfg *Config, topic string, source driver.Source) *subscription {
@@ -70,7 +75,12 @@ func newSubscription(cfg *Config, topic string, source driver.Source) *subscript
 		logger: cfg.Logger.With(watermill.LogFields{"engine": cfg.Engine, "topic": topic}),
 		out:    make(chan *message.Message), fetched: make(chan []driver.Delivery), room: make(chan int),
 		events: make(chan event, 64), settling: make(chan []*item), over: make(chan struct{}),
-		held: map[*item]struct{}{}, behind: map[string][]*item{},
+		held: map[*item]struct{}{}, byID: map[string]*item{}, behind: map[string][]*item{},
+	}
+	s.fetching = driver.Trouble{Logger: s.logger, What: "Cannot fetch messages; trying again", Over: "Messages are fetched again"}
+	s.settlement = driver.Trouble{Logger: s.logger, What: "Cannot ack messages; trying again", Over: "Messages are acked again"}
+	s.extension = driver.Trouble{
+		Logger: s.logger, What: "Cannot extend the time of messages in hand: others can get them too", Over: "The time of messages in hand is extended again",
 	}
 	s.handling, s.cancel = context.WithCancel(context.Background())
 	return s
@@ -144,8 +154,15 @@ func (s *subscription) settler() chan<- []*item {
 // take puts fetched messages in line.
 func (s *subscription) take(deliveries []driver.Delivery) {
 	for _, d := range deliveries {
+		if it := s.byID[d.ID]; it != nil { // after a lost connection, or a time that was not extended
+			it.repeat = &d
+			continue
+		}
 		it := &item{delivery: d}
 		s.held[it] = struct{}{}
+		if d.ID != "" {
+			s.byID[d.ID] = it
+		}
 		if s.cfg.Settings.Key != "" {
 			it.key = d.Message.Metadata.Get(s.cfg.Settings.Key)
 		}
@@ -174,11 +191,14 @@ func (s *subscription) fetch(ctx context.Context) {
 		}
 		deliveries, err := s.source.Fetch(ctx, room)
 		for err != nil && len(deliveries) == 0 && ctx.Err() == nil {
-			s.logger.Error("Cannot fetch messages; trying again", err, nil)
+			s.fetching.Failed(s.cfg.Explain(err), nil)
 			pause.wait(ctx)
 			deliveries, err = s.source.Fetch(ctx, room)
 		}
 		pause = backoff{}
+		if len(deliveries) > 0 {
+			s.fetching.Worked()
+		}
 		select {
 		case s.fetched <- deliveries:
 		case <-ctx.Done():
@@ -191,16 +211,30 @@ func (s *subscription) fetch(ctx context.Context) {
 // settleTimeout bounds a request that settles messages.
 const settleTimeout = 10 * time.Second
 
-// settle tells the engine what was handled, a batch at a time.
+// settle tells the engine what was handled, a batch at a time, until it knows or the subscription ends: what it is not told comes
+// again.
 func (s *subscription) settle() {
 	for items := range s.settling {
-		ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
-		if err := s.source.Settle(ctx, deliveriesOf(items)); err != nil {
-			s.logger.Error("Cannot ack messages: they can come again", err, watermill.LogFields{"messages": len(items)})
+		pause := backoff{}
+		err := s.settleOnce(items)
+		for err != nil && s.handling.Err() == nil {
+			s.settlement.Failed(s.cfg.Explain(err), watermill.LogFields{"messages": len(items)})
+			pause.wait(s.handling)
+			err = s.settleOnce(items)
 		}
-		cancel()
+		if err != nil {
+			s.unacked = append(s.unacked, items...)
+			continue
+		}
+		s.settlement.Worked()
 		s.report(event{settled, items})
 	}
+}
+
+func (s *subscription) settleOnce(items []*item) error {
+	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
+	defer cancel()
+	return s.source.Settle(ctx, deliveriesOf(items))
 }
 
 func deliveriesOf(items []*item) []driver.Delivery {
