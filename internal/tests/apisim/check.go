@@ -64,7 +64,7 @@ func (w *world) checkAgainLocked(x *subscription, m *msg) {
 	case before == nil || before.void || !s.restored.IsZero() || w.p.Shape.Rude != "" || l.topic(x.topic).drops > 0:
 	case before.life == l:
 		w.violatedLocked(4, "a message that was acked is delivered once more to its group", "%v to %s of %s", m, g, l.proc.name)
-	case l.n == before.life.n+1 && before.life.how == "killed" && !before.by.ended.IsZero() && !before.by.ended.After(before.life.killed) &&
+	case l.n == before.life.n+1 && before.life.how == "killed" && w.closedBeforeKillLocked(before.by) &&
 		!w.faultyLocked() && m.from.life.how != "killed" && w.aloneInLocked(before.life, x.topic):
 		w.violatedLocked(4, "a message acked before its channel was closed comes again, though the connection stood until then",
 			"%v to %s: acked at %v, channel closed at %v, killed at %v", m, g, before.at.Sub(w.began), before.by.ended.Sub(w.began), before.life.killed.Sub(w.began))
@@ -72,6 +72,12 @@ func (w *world) checkAgainLocked(x *subscription, m *msg) {
 		w.violatedLocked(4, "a message acked before a graceful close comes again, though the connection stood",
 			"%v to %s: acked at %v, %s began to close at %v", m, g, before.at.Sub(w.began), before.life.proc.name, before.life.closing.Sub(w.began))
 	}
+}
+
+// closedBeforeKillLocked reports whether a subscription's channel was closed before its process was killed, so that its acks had been
+// written. Of a host that falls silent they must have arrived too. The caller must hold mu.
+func (w *world) closedBeforeKillLocked(x *subscription) bool {
+	return !x.ended.IsZero() && !x.outlived && !(x.by.life.silent && x.ended.Add(w.net.latency).After(x.by.life.killed))
 }
 
 // checkSiblingsLocked holds a group to giving a nacked message to a member that is idle. The caller must hold mu.
