@@ -20,7 +20,7 @@ var opens = []open{}
 // lookedFor are seeds beyond those of a short campaign that found kinds, most of which are mended.
 var lookedFor = []uint64{
 	2013, 2035, 2048, 2079, 2105, 2341, 2411, 2481, 2596, 2738, 2766, 2823, 2974, 3046, 3123, 4098, 4134, 4249, 4839, 5294, 7057, 7224, 8738, 9723,
-	10226, 10485, 13057, 14886, 15361, 16316, 29961, 42695, 42822, 43437, 43749, 44348, 56758, 59403, 70453, 72972, 77923, 91838,
+	10226, 10485, 13057, 14886, 15361, 16316, 29961, 42695, 42822, 43437, 43749, 44348, 56758, 57748, 59403, 70453, 72972, 77923, 91838,
 }
 
 // openKind returns the entry of a kind, or nil. APISIM_KNOWN is a regular expression of others.
