@@ -135,6 +135,9 @@ func (w *world) concurrent(s *subscriber, n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s.failing += n
+	if n < 0 {
+		s.failed = time.Now()
+	}
 	subs := 0
 	for _, x := range w.subs {
 		if x.by == s {
