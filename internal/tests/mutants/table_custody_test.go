@@ -23,6 +23,16 @@ var custodyMutants = []mutant{
 		probe{"internal/tests", "^TestSubscriber_CloseSaysWhatAStuckHandlerKept$", ""},
 	},
 	{
+		"a stuck handler has a Close's time-out twice", "subscriber.go",
+		"\t\t\tsub.expire()\n", "\t\t\t_ = sub\n",
+		probe{"internal/tests", "^TestSubscriber_CloseSaysWhatAStuckHandlerKept$", ""},
+	},
+	{
+		"the contexts of messages end before their subscription does", "subscription.go",
+		"\ts.close(time.Now())\n\ts.cancelBase()\n", "\ts.cancelBase()\n",
+		probe{"internal/tests", "^TestSubscriber_CloseThatOutlastsItsTimeIsNoLoop$", ""},
+	},
+	{
 		"a Close does not wait to hear who keeps what", "manager_close.go",
 		"\tl.AwaitAnswers(ctx)\n", "",
 		probe{"internal/tests", "^TestSubscriber_CloseIsNilWhilePublishersLive$", ""},
