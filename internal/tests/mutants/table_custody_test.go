@@ -23,9 +23,9 @@ var custodyMutants = []mutant{
 		probe{"internal/tests", "^TestSubscriber_CloseSaysWhatAStuckHandlerKept$", ""},
 	},
 	{
-		"a stuck handler has a Close's time-out twice", "subscriber.go",
-		"\t\t\tsub.expire()\n", "\t\t\t_ = sub\n",
-		probe{"internal/tests", "^TestSubscriber_CloseSaysWhatAStuckHandlerKept$", ""},
+		"a stuck handler has a Close's time-out twice", "manager_close.go",
+		"\t\t\t\tm.subscriptions.expire(o.listener)\n", "",
+		probe{"internal/tests", "^TestSubscriber_CloseThatOutlastsItsTimeIsNoLoop$", ""},
 	},
 	{
 		"the contexts of messages end before their subscription does", "subscription.go",
