@@ -178,6 +178,9 @@ func (w *world) checkOrderLocked(x *subscription, m *msg) {
 	if len(m.to) > 1 && !m.began.After(w.moved) { // what was under way at a switch can come later than what follows
 		return
 	}
+	if m.began.Before(m.from.life.of.restored) { // an outbox that was restored sends what it holds once more
+		return
+	}
 	if last := w.firsts[scope]; last > m.seq {
 		kind := "first deliveries are not in the order of their Publish calls"
 		if x.by.plan.Key {

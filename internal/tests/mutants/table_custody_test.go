@@ -18,6 +18,11 @@ var custodyMutants = []mutant{
 		probe{"internal/tests", "^TestPubSub_CloseHandlesWhatWasPublished$", ""},
 	},
 	{
+		"what is revoked counts as received", "internal/session/custody.go",
+		"return o.state == open && c.phase == established && !o.revoking", "return o.state == open && c.phase == established",
+		probe{"internal/session", "^TestMove_ReceivedLapsesWithTheRevoke$", ""},
+	},
+	{
 		"a second Subscriber.Close says nil", "subscriber.go",
 		"\t\t<-s.done\n\t\treturn s.closeErr", "\t\treturn nil",
 		probe{"internal/tests", "^TestSubscriber_CloseSaysWhatAStuckHandlerKept$", ""},
