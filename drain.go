@@ -104,8 +104,7 @@ func (s *subscriptions) expire(l listener) {
 	defer s.mu.Unlock()
 	for sub := range s.all {
 		if sub.listener == l {
-			sub.close(time.Now())
-			sub.cancelBase()
+			sub.expire()
 		}
 	}
 }

@@ -112,13 +112,20 @@ func NewManager(cfg ManagerConfig) (*Manager, error) {
 	}
 	m := &Manager{
 		cfg: cfg, dial: cfg.dial(), plain: plain,
-		held: flow.NewBudget(cfg.Acked.MemoryLimit), kept: flow.NewBudget(cfg.Acked.MemoryLimit),
+		held: newBudget(cfg.Acked), kept: newBudget(cfg.Acked),
 		workers: flush.NewWorkers(), ticker: sender.NewTicker(cfg.Acked.PingAfter), stop: make(chan struct{}), done: make(chan struct{}),
 		addresses: map[netio.Target]*address{}, listeners: map[netio.Target]*opening{},
 		failures: failureQueue{hook: cfg.OnFailure, logger: cfg.Logger}, hooks: hook.NewSet(cfg.Hooks, cfg.Logger),
 	}
 	m.holdUntil(cfg.Ready, nil)
 	return m, nil
+}
+
+// newBudget is what bounds one direction. A message of any size finds room beside what others hold.
+func newBudget(cfg AckedConfig) *flow.Budget {
+	b := flow.NewBudget(cfg.MemoryLimit)
+	b.ReserveFor(session.EncodedSize(cfg.MaxMessageSize))
+	return b
 }
 
 // PeerStatus says where things stand with the peer at one address.

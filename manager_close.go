@@ -86,6 +86,13 @@ func (m *Manager) shutDown(ctx context.Context) error {
 	listeners, senders, writers := maps.Clone(m.listeners), m.sendersLocked(), m.writers
 	m.mu.Unlock()
 
+	defer context.AfterFunc(ctx, func() { // the ends of senders, which come first, may take longer
+		for _, o := range listeners {
+			if isClosed(o.done) && o.err == nil {
+				m.subscriptions.expire(o.listener)
+			}
+		}
+	})()
 	// What arrives at a listener of this Manager is for the listener to account for, so the senders to it end first.
 	left := leftovers{failures: &m.failures}
 	own := sendersTo(listeners, senders)
@@ -178,7 +185,7 @@ func (m *Manager) closeListener(ctx context.Context, t netio.Target, left *lefto
 	drain(ctx, l)
 	poll(ctx, func() bool { return l.OnlyCopies() == 0 })
 	l.AwaitAnswers(ctx)
-	ending, cancel := withGrace(ctx, endGrace)
+	ending, cancel := withGrace(ctx, endGraceFor(ctx))
 	defer cancel()
 	l.EndMembers()
 	poll(ending, func() bool { return !l.HasMembers() })
@@ -190,6 +197,16 @@ func (m *Manager) closeListener(ctx context.Context, t netio.Target, left *lefto
 
 // endGrace is how long Close waits for the ends of subscriptions, and for acks to be written, when its time is over.
 const endGrace = 4 * closeGrace
+
+// endGraceFor is endGrace less the time that ctx has been done for, as the senders to a listener end first, but no less than what
+// subscriptions take to leave callbacks behind.
+func endGraceFor(ctx context.Context) time.Duration {
+	deadline, ok := ctx.Deadline()
+	if !ok || ctx.Err() == nil {
+		return endGrace
+	}
+	return max(2*closeGrace, endGrace-time.Since(deadline))
+}
 
 // lastGrace is how long Close goes on in all when its time is over, OnFailure included.
 const lastGrace = endGrace + closeGrace/2

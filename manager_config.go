@@ -95,7 +95,7 @@ type AckedConfig struct {
 	WindowMessages, WindowBytes int
 	// MemoryLimit bounds in bytes what all topics that are listened for hold together, and as much again what is kept of
 	// all topics that are published to; 0 means 256 MiB. Topics without subscriptions, and peers that are away, together
-	// get half of it; the last eighth is for topics that hold little.
+	// get half of it; the last eighth, and at least a message of MaxMessageSize, is for topics that hold little.
 	MemoryLimit int
 	// ClientTLS is used for tls:// addresses that are dialed, ServerTLS for those that are listened at. Both speak TLS 1.3
 	// or later, whatever their MinVersion; a listener resumes no sessions. Certificates that come from GetCertificate,

@@ -3,6 +3,7 @@ package buffstreams
 import (
 	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -40,4 +41,22 @@ func TestReceiver_CloseGivesTheBudgetBack(t *testing.T) {
 	c.Leave()
 	require.NoError(t, m.CloseListener(context.Background(), anyPort.Address))
 	require.Equal(t, m.cfg.Acked.MemoryLimit, m.held.Free(), "all of it is free")
+}
+
+// Senders to a listener of the same Manager end before it does: what they take beyond the time-out, the listener has less.
+func TestManager_CloseHasOneGrace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.Equal(t, endGrace, endGraceFor(ctx))
+		<-ctx.Done()
+		require.Equal(t, endGrace, endGraceFor(ctx))
+		time.Sleep(closeGrace)
+		require.Equal(t, endGrace-closeGrace, endGraceFor(ctx))
+		time.Sleep(endGrace)
+		require.Equal(t, 2*closeGrace, endGraceFor(ctx), "subscriptions leave callbacks behind")
+		forEver, end := context.WithCancel(t.Context())
+		end()
+		require.Equal(t, endGrace, endGraceFor(forEver))
+	})
 }

@@ -112,6 +112,13 @@ func (s *subscription) isCancelled() bool { return isClosed(s.closing) || isClos
 // closeInTime is close with the usual deadline.
 func (s *subscription) closeInTime() { s.close(time.Now().Add(s.subscriber.cfg.CloseTimeout)) }
 
+// expire ends a subscription whose handlers have had their time. It begins the end first: while the pump takes messages, their
+// base must live, as what ends with it comes back at once, and would be taken again and again.
+func (s *subscription) expire() {
+	s.close(time.Now())
+	s.cancelBase()
+}
+
 // finish waits for close, or closes the subscription when the listener is gone, and ends it.
 func (p *pump) finish(stop func() bool) {
 	select {

@@ -2,7 +2,8 @@ package dispatch
 
 import "github.com/buffstreams/watermill-buffstreams/internal/flow"
 
-// MakeEphemeral makes the topic end with its last member. The messages that are pending then are dropped, and onEnd is
+// MakeEphemeral makes the topic end with its last member, also one of a group that was dropped: it may have a message yet that
+// other groups have handled. The messages that are pending then are dropped, and onEnd is
 // called with their number and with no lock held.
 func (t *Topic) MakeEphemeral(onEnd func(dropped int)) {
 	t.mu.Lock()
@@ -18,15 +19,11 @@ func (t *Topic) IsEphemeral() bool {
 }
 
 // expireLocked ends an ephemeral topic without members. If it does, the caller has to call end. What one group has
-// handled is no less handled for the others that ended: the caller has to report it before.
+// handled is no less handled for the others that ended, and what one has refused was refused: the caller has to report
+// both before.
 func (t *Topic) expireLocked() (done, dropped []settledRange, ended bool) {
-	if !t.ephemeral || t.ended {
+	if !t.ephemeral || t.ended || t.members > 0 {
 		return nil, nil, false
-	}
-	for _, g := range t.groups {
-		if len(g.members) > 0 {
-			return nil, nil, false
-		}
 	}
 	t.ended = true
 	t.beside.clear()
@@ -38,7 +35,7 @@ func (t *Topic) expireLocked() (done, dropped []settledRange, ended bool) {
 				if i == 0 {
 					one.bytes += s.bytes % s.count
 				}
-				if s.refusal == nil && s.run.isHandled(one.index) {
+				if s.refusal != nil || s.handled || s.run.isHandled(one.index) {
 					done = appendSettled(done, one)
 				} else {
 					dropped = append(dropped, one)

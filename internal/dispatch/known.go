@@ -27,7 +27,11 @@ func (g *group) skips(d Delivery) bool {
 	if d.run.known == nil || g.name == "" || !d.run.known.Knew(g.name, d.run.first+uint64(d.index)) {
 		return false
 	}
+	if d.run.shared() {
+		d.run.left[d.index] |= handled
+	}
 	if s, last := d.settle(nil, g.topic.size); last {
+		s.handled = true
 		g.topic.skipped = appendSettled(g.topic.skipped, s)
 	}
 	g.unsettled.Add(-1)

@@ -92,32 +92,18 @@ func (g *group) copies() (ds []Delivery) {
 	return ds
 }
 
-// giveAgain gives messages out once more, except those that the group is still to give out anyway.
+// giveAgain gives messages out once more, except those that the group is still to give out anyway. The group has no members.
 func (g *group) giveAgain(ds []Delivery) {
-	keyed := g.waitingForKeys()
+	g.forgetKeys() // one that is given out once more may come before what holds its key
 	var more []Delivery
 	for _, d := range ds {
-		if d.pos() < g.position() && !keyed[d.pos()] {
+		if d.pos() < g.position() {
 			more = append(more, d)
 		}
 	}
 	before := len(g.returned)
 	g.returned = g.topic.newest(mergeOrdered(g.returned, more))
 	g.unsettled.Add(int64(len(g.returned) - before))
-}
-
-// waitingForKeys returns the positions of messages that wait for their key, or to claim it.
-func (g *group) waitingForKeys() map[uint64]bool {
-	waiting := map[uint64]bool{}
-	for _, q := range g.keys {
-		for _, d := range q.waiting {
-			waiting[d.pos()] = true
-		}
-	}
-	for _, e := range g.early {
-		waiting[e.pos()] = true
-	}
-	return waiting
 }
 
 // newest removes the oldest of the messages that are given out once more, where these are more than the window holds.

@@ -1,6 +1,8 @@
 package dispatch
 
 import (
+	"maps"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -209,4 +211,29 @@ func TestRemainder_WhatWaitsForItsKeyIsGivenOnce(t *testing.T) {
 		require.Equal(t, seqRange(1, 3), s.reported())
 		topic.Close()
 	})
+}
+
+// What is given out once more may come before what holds its key in the group that goes on: the order of the key is that of the
+// log.
+func TestRemainder_KeepsTheOrderOfAKey(t *testing.T) {
+	topic, s := newTestTopic()
+	slow, fast := topic.Join("", quiet), topic.Join("", quiet)
+	feed(t, topic, s, 1, 3)
+	takeKeyed := func(m *Member, seq uint64) Delivery {
+		d, _, ok := m.TakeToClaim()
+		require.True(t, ok)
+		require.Equal(t, seq, seqOf(d))
+		require.True(t, d.HasKey() || m.Claim(&d, "k"))
+		return d
+	}
+	slow.Return(takeKeyed(slow, 1))
+	fast.Settle(takeKeyed(fast, 1))
+	fast.Return(takeKeyed(fast, 2)) // it holds the key
+	slow.Leave()
+	fast.Leave()
+	next := topic.Join("g", quiet)
+	for seq := uint64(1); seq <= 3; seq++ {
+		next.Settle(takeKeyed(next, seq))
+	}
+	require.Equal(t, []uint64{1, 2, 3}, slices.Sorted(maps.Keys(s.settled)))
 }

@@ -59,6 +59,7 @@ type Topic struct {
 	vacant    *group          // one of groups: without a name and a member, kept for the first to come
 	beside    remainder       // of single subscriptions that ended beside another
 	union     remainder       // of single subscriptions of which none was left
+	members   int             // of all groups, also of those that were dropped
 	declared  map[string]bool // named groups that do not exist yet
 	lasting   bool            // groups were declared: the topic remembers which of them were dropped
 	held      bool            // the window stays closed
@@ -189,6 +190,7 @@ func (t *Topic) Join(group string, notify func()) *Member {
 	}
 	m := &Member{group: t.joinedGroupLocked(group), notify: notify}
 	m.group.add(m)
+	t.members++
 	complete := t.completeLocked()
 	t.mu.Unlock()
 	t.window.Consumers(1)
@@ -368,6 +370,7 @@ func (t *Topic) leaveLocked(m *Member) []settledRange {
 	if m.left {
 		return nil
 	}
+	t.members--
 	done := g.remove(m)
 	if g.name != "" || g.dropped {
 		return done

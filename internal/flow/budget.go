@@ -31,7 +31,7 @@ type Budget struct {
 }
 
 const (
-	// reservePart is the part of a budget that is its reserve.
+	// reservePart is the part of a budget that is its reserve, unless ReserveFor asks for more.
 	reservePart = 8
 	// sharePart is the part of what is free that an account may hold where only the reserve is left.
 	sharePart = 8
@@ -44,6 +44,12 @@ func NewBudget(bytes int) *Budget {
 	b := &Budget{size: int64(bytes), reserve: int64(bytes) / reservePart}
 	b.free.Store(int64(bytes))
 	return b
+}
+
+// ReserveFor has the reserve hold one message of so many bytes, as far as half of the budget allows: else holders that take from
+// what is not the reserve could leave less than the next message of all others needs. It is called before the first NewAccount.
+func (b *Budget) ReserveFor(bytes int) {
+	b.reserve = max(b.reserve, min(int64(bytes), b.size/2))
 }
 
 // Free is the number of bytes that no account holds.

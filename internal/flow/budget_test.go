@@ -187,3 +187,18 @@ func TestBudget_TheFirstMessageShowsWhetherAHolderIsThere(t *testing.T) {
 	another := b.NewAccount(Absent)
 	require.Zero(t, another.Take(50, 200, nil), "nobody has shown that it is there")
 }
+
+// Holders that are stuck leave room for the largest message of the next that holds nothing, however much of the budget that is.
+func TestBudget_ReservesTheLargestMessage(t *testing.T) {
+	const size, message, largest = 48 << 10, 7 << 10, 8 << 10
+	b := NewBudget(size)
+	b.ReserveFor(largest)
+	one, two := b.NewAccount(Present), b.NewAccount(Present)
+	for one.Take(message, message, nil)+two.Take(message, message, nil) > 0 {
+	}
+	require.Equal(t, largest, b.NewAccount(Present).Take(largest, largest, nil))
+
+	b = NewBudget(size)
+	b.ReserveFor(size)
+	require.Equal(t, size/2, b.NewAccount(Present).Take(1, size, nil), "half of it is for all")
+}

@@ -2,7 +2,8 @@ package session
 
 // Undelivered is the number of messages of a stream that no receiver is known to hold now. That a receiver has received a
 // message is true of the present one only: it counts no more when the connection is lost, when the receiver has said that
-// it goes away, or when a new one does not have it. The messages of a fetched stream count too.
+// it goes away, when it is asked to give the stream back, or when a new one does not have it. The messages of a fetched stream
+// count too.
 func (c *Client) Undelivered(o *Outbound) int {
 	if c.holds(o) {
 		return o.Unreceived()
@@ -24,8 +25,11 @@ func (o *Outbound) settledUpTo(last uint64) bool {
 	return first > last
 }
 
-// holds tells whether the receiver of a stream is there and keeps what it has received.
-func (c *Client) holds(o *Outbound) bool { return o.state == open && c.phase == established }
+// holds tells whether the receiver of a stream is there and keeps what it has received. One that was asked to give the stream
+// back gives nothing of it to consumers any more.
+func (c *Client) holds(o *Outbound) bool {
+	return o.state == open && c.phase == established && !o.revoking
+}
 
 // Leftover is a message that no receiver is known to hold.
 type Leftover struct {

@@ -170,10 +170,14 @@ func (in *Inbound) Reject(seq uint64, err *PeerError) *wire.Reject {
 	return reject(in.handle, seq, err)
 }
 
-// End gives up what was received last and is not settled: the sender need not hear any more that it was received. The
-// caller calls Ack until there is none, and Refuse.
+// End gives up what was received last and is neither settled nor rejected: the sender need not hear any more that it was
+// received. The caller calls Ack until there is none, and Refuse.
 func (in *Inbound) End() {
-	in.next = min(in.next, max(in.ackedNext, in.settled.End()))
+	told := max(in.ackedNext, in.settled.End())
+	for seq := range in.rejected { // a sender that opens the stream again must have sent it
+		told = max(told, seq+1)
+	}
+	in.next = min(in.next, told)
 	in.grantPending = false
 }
 

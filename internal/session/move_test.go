@@ -58,6 +58,20 @@ func TestMove_MarksWhatMayHaveBeenWithAConsumer(t *testing.T) {
 	require.Equal(t, 2, o.Repeats())
 }
 
+// What is revoked has lapsed: an end of this side counts it, also what a consumer has in hand, and does not release the stream.
+func TestMove_ReceivedLapsesWithTheRevoke(t *testing.T) {
+	p, o := mover(t, 3)
+	require.NoError(t, p.sayAck(AckFrame{Handle: o.handle, Next: 4}))
+	require.Zero(t, p.client.Undelivered(o))
+	require.True(t, p.client.Leave(o, p.now))
+	require.Equal(t, 3, p.client.Undelivered(o))
+	require.NoError(t, p.say(returned(o, &wire.Returned{Next: 4, Settled: []uint64{1, 1}, Returned: []uint64{3, 3}, InHand: 1})))
+	require.Equal(t, 2, p.client.Undelivered(o))
+	require.False(t, p.client.Delivered(o, 3))
+	require.Len(t, p.client.Leftovers(), 2)
+	require.False(t, p.client.ReleaseDelivered(ErrEnded))
+}
+
 func TestMove_MemoryOfAMovedStreamIsNotUsedAgain(t *testing.T) {
 	p, o := mover(t, 3)
 	p.client.Disconnect()

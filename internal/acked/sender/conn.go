@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"syscall"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -124,7 +125,7 @@ func (s *Sender) connect(conn net.Conn, enc session.Encoder, token []byte) bool 
 func (s *Sender) disconnect() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.conn = nil
+	s.conn, s.givenUp = nil, nil
 	s.client.Disconnect()
 	s.checkLocked()
 	s.noteStateLocked()
@@ -137,6 +138,8 @@ func (s *Sender) flush() {
 		conn, enc := s.conn, s.enc
 		if conn == nil {
 			s.runLocked()
+		}
+		if conn == nil || conn == s.givenUp {
 			s.mu.Unlock()
 			return
 		}
@@ -154,13 +157,29 @@ func (s *Sender) flush() {
 		clear(segments)
 		s.segments = segments
 		if err != nil {
-			_ = conn.Close() // a frame may be half written; serve returns
+			s.giveUp(conn, err)
 			return
 		}
 		if !more {
 			return
 		}
 	}
+}
+
+// giveUp ends a connection to which a frame may be half written: nothing else is written, and serve returns. If the peer has reset
+// it, what the peer had written before is read first: a process that ends has written its acks, and without them what it has
+// handled would come again. On a socket that takes no time.
+func (s *Sender) giveUp(conn net.Conn, err error) {
+	if !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
+		_ = conn.Close()
+		return
+	}
+	s.mu.Lock()
+	if s.conn == conn {
+		s.givenUp = conn
+	}
+	s.mu.Unlock()
+	time.AfterFunc(finishTimeout, func() { netio.CloseNow(conn) })
 }
 
 // largeBody is the size from which on a body is written from where it is. Below it a copy costs less.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -135,6 +136,52 @@ func TestSender_AHalfWrittenFrameEndsTheConnection(t *testing.T) {
 		time.Sleep(time.Second) // the backoff, in the time of the bubble
 		synctest.Wait()
 		require.Equal(t, 2, network.Dialed())
+		require.NoError(t, accept(network).Close())
+	})
+}
+
+// resetWriter fails each write: the peer has reset the connection. What it had written before can be read.
+type resetWriter struct {
+	net.Conn
+	writes atomic.Int32
+}
+
+func (w *resetWriter) Write([]byte) (int, error) {
+	w.writes.Add(1)
+	return 0, &net.OpError{Op: "write", Err: os.NewSyscallError("write", syscall.ECONNRESET)}
+}
+
+// A peer that ends has written its acks: they are read although a write has failed. The connection ends nevertheless, also where
+// the reader hears nothing of the reset, and nothing else is written to it.
+func TestSender_ReadsWhatCameBeforeAReset(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network, b, reset := testkit.NewNetwork(), &countingBackOff{}, &resetWriter{}
+		s := start(t, Config{
+			MaxMessageSize: maxMessage, Backoff: func() backoff.BackOff { return b },
+			Dial: func(ctx context.Context, n, a string) (net.Conn, error) {
+				conn, err := network.Dial(ctx, n, a)
+				if reset.Conn == nil {
+					reset.Conn = conn
+					return reset, err
+				}
+				return conn, err
+			},
+		})
+		_, err := publish(t, s)
+		require.NoError(t, err)
+		server, began := <-network.Servers, time.Now()
+		synctest.Wait()
+		require.EqualValues(t, 1, reset.writes.Load())
+		say(t, server, welcome())
+		synctest.Wait()
+		require.EqualValues(t, 1, b.resets.Load(), "the frame was taken")
+		_, err = publish(t, s)
+		require.NoError(t, err)
+		_, err = server.Read(make([]byte, 1))
+		require.ErrorIs(t, err, io.EOF)
+		require.Equal(t, finishTimeout, time.Since(began))
+		require.EqualValues(t, 1, reset.writes.Load())
+		time.Sleep(time.Second) // the backoff, in the time of the bubble
 		require.NoError(t, accept(network).Close())
 	})
 }

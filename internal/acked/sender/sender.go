@@ -77,6 +77,7 @@ type Sender struct {
 	mu          sync.Mutex
 	client      *session.Client
 	conn        net.Conn // nil while there is none
+	givenUp     net.Conn // conn, if nothing more is written to it
 	enc         session.Encoder
 	closed      bool
 	running     bool          // run is under way

@@ -21,9 +21,10 @@ type pipe struct {
 	chunks  []chunk
 	size    int // bytes in chunks
 	eof     bool
-	deaf    bool  // the reader has closed
-	err     error // the connection was reset
-	held    bool  // a black hole: nothing arrives for now, and nothing says so
+	deaf    bool      // the reader has closed
+	err     error     // the connection was reset
+	errAt   time.Time // when that arrives: behind what was written before
+	held    bool      // a black hole: nothing arrives for now, and nothing says so
 	latency time.Duration
 	room    int
 	change  chan struct{} // closed, and replaced, when something changes
@@ -67,13 +68,16 @@ func (p *pipe) wait(moments ...time.Time) {
 	}
 }
 
+// broken reports whether the news of a reset has arrived. The caller must hold mu.
+func (p *pipe) broken() bool { return p.err != nil && !time.Now().Before(p.errAt) }
+
 func past(t time.Time) bool { return !t.IsZero() && !time.Now().Before(t) }
 
 func (p *pipe) read(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for {
-		var arrives time.Time
+		arrives := p.errAt
 		switch {
 		case p.deaf:
 			return 0, net.ErrClosed
@@ -84,7 +88,7 @@ func (p *pipe) read(b []byte) (int, error) {
 				return p.takeLocked(b), nil
 			}
 			arrives = p.chunks[0].at
-		case p.err != nil:
+		case p.broken():
 			return 0, p.err
 		case p.eof && !p.held:
 			return 0, io.EOF
@@ -117,7 +121,7 @@ func (p *pipe) write(b []byte) (n int, err error) {
 		switch {
 		case p.eof:
 			return n, net.ErrClosed
-		case p.err != nil:
+		case p.broken():
 			return n, p.err
 		case past(p.writeBy):
 			return n, os.ErrDeadlineExceeded
@@ -126,7 +130,7 @@ func (p *pipe) write(b []byte) (n int, err error) {
 		}
 		room := min(p.room-p.size, len(b))
 		if room <= 0 {
-			p.wait(p.writeBy)
+			p.wait(p.writeBy, p.errAt)
 			continue
 		}
 		p.chunks = append(p.chunks, chunk{append([]byte(nil), b[:room]...), time.Now().Add(p.latency)})

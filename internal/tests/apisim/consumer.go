@@ -11,19 +11,20 @@ import (
 
 // subscription is one call of Subscribe.
 type subscription struct {
-	id     int
-	by     *subscriber
-	topic  string // its name on the wire
-	mood   mood
-	routed bool // a Router has it
-	cancel context.CancelFunc
-	began  time.Time // Subscribe has returned
-	ending time.Time // it was asked to end
-	ended  time.Time // its channel was closed
-	seen   map[int]int
-	busy   int       // handlers that run
-	idle   time.Time // since when none did
-	atEnd  func()    // is called when its channel is closed
+	id       int
+	by       *subscriber
+	topic    string // its name on the wire
+	mood     mood
+	routed   bool // a Router has it
+	cancel   context.CancelFunc
+	began    time.Time // Subscribe has returned
+	ending   time.Time // it was asked to end
+	ended    time.Time // its channel was closed
+	outlived bool      // when its process had been killed
+	seen     map[int]int
+	busy     int       // handlers that run
+	idle     time.Time // since when none did
+	atEnd    func()    // is called when its channel is closed
 }
 
 // group is how the model calls the group that a subscription belongs to.
@@ -111,7 +112,7 @@ func (w *world) consume(x *subscription, out <-chan *message.Message) {
 // over notes that a subscription's channel was closed.
 func (w *world) over(x *subscription) {
 	w.mu.Lock()
-	x.ended = time.Now()
+	x.ended, x.outlived = time.Now(), x.by.life.how == "killed"
 	if x.ending.IsZero() {
 		x.ending = x.ended
 	}

@@ -57,6 +57,17 @@ type ack struct {
 // settled reports whether some handler or failure hook has answered for the message.
 func (m *msg) settled() bool { return len(m.acks) > 0 || m.failed != "" }
 
+// heard reports whether a receiver knows that a handler has acked the message: the ack was of a delivery that was not over, as
+// by AckWaitTimeout, and in a process that has not been killed since, which forgets what not all groups had acked.
+func (m *msg) heard() bool {
+	for _, a := range m.acks {
+		if !a.void && a.life.how != "killed" {
+			return true
+		}
+	}
+	return false
+}
+
 func (m *msg) String() string { return fmt.Sprintf("m%d (%s to %s)", m.id, m.from.name(), m.topic) }
 
 var idPattern = regexp.MustCompile(`m(\d+):`)

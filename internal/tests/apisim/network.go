@@ -29,14 +29,14 @@ type pair struct {
 
 func (p *pair) each(f func(*pipe)) { f(p.a.in); f(p.a.out) }
 
-// reset breaks a connection at both ends.
-func (p *pair) reset() {
+// reset breaks a connection at both ends, after some time.
+func (p *pair) reset(after time.Duration) {
 	p.each(func(x *pipe) {
 		x.update(func() {
 			if x.held { // it never arrived
 				x.chunks, x.size = nil, 0
 			}
-			x.err, x.held = syscall.ECONNRESET, false
+			x.err, x.errAt, x.held = syscall.ECONNRESET, time.Now().Add(after), false
 		})
 	})
 }
@@ -170,7 +170,7 @@ func (n *network) kill(p *process, silent bool) {
 		if silent {
 			x.hold(true)
 		} else {
-			x.reset()
+			x.reset(n.latency) // its host says so behind what it has written
 		}
 	}
 }
@@ -181,7 +181,7 @@ func (n *network) cut(address string) {
 	defer n.mu.Unlock()
 	for _, x := range n.pairs {
 		if x.address == address {
-			x.reset()
+			x.reset(0)
 		}
 	}
 }
@@ -198,7 +198,7 @@ func (n *network) blackHole(address string, on bool) {
 			continue
 		}
 		if !on && (x.client.dead.Load() || x.server.dead.Load()) {
-			x.reset() // the other end is gone, and its host now says so
+			x.reset(0) // the other end is gone, and its host now says so
 		} else {
 			x.hold(on)
 		}

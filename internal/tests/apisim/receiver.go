@@ -90,7 +90,8 @@ type subscriber struct {
 	api     subscribing
 	closing time.Time
 	closed  time.Time
-	failing int // calls of its OnFailure that run
+	failing int       // calls of its OnFailure that run
+	failed  time.Time // when one has returned last
 }
 
 // startReceiver begins a life.

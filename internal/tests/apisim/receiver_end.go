@@ -141,7 +141,7 @@ func (w *world) endGuests(l *life, how string, err error) {
 // killReceiver ends a process as kill -9 does.
 func (w *world) killReceiver(l *life, silent bool) {
 	w.mu.Lock()
-	if l.how != "" && !l.closed.IsZero() {
+	if !l.killed.IsZero() || l.how != "" && !l.closed.IsZero() {
 		w.mu.Unlock()
 		return
 	}

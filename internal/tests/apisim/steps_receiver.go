@@ -94,6 +94,7 @@ func (w *world) withReceiver(s Step, r *receiver) {
 	switch s.Op {
 	case opRoute:
 		w.mu.Lock()
+		w.rerouted = w.rerouted || w.route != r.n
 		w.route = r.n
 		w.mu.Unlock()
 	case opCut:

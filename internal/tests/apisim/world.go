@@ -35,6 +35,8 @@ type world struct {
 	gated      map[string]time.Time // the gates that were ever closed, and until when
 	untold     int                  // messages of which a Close said that a hook did not get them
 	route      int                  // the receiver that the logical topic leads to
+	rerouted   bool                 // it has led to others
+	moved      time.Time            // when a publisher asked last, since then
 	subs       []*subscription
 	delivered  int
 	visitors   int            // addresses that came to go

@@ -188,6 +188,9 @@ func (w *world) resolve(_ context.Context, topic string) (route.Route, error) {
 	}
 	w.mu.Lock()
 	to, n := w.route, len(w.messages)
+	if w.rerouted {
+		w.moved = time.Now()
+	}
 	w.mu.Unlock()
 	switch {
 	case w.rude("resolve-panics", n):

@@ -23,8 +23,13 @@ var ackedMutants = []mutant{
 	},
 	{
 		"the sender goes on behind half a frame", "internal/acked/sender/conn.go",
-		"_ = conn.Close() // a frame may be half written", "// a frame may be half written",
+		"\t\t_ = conn.Close()\n\t\treturn\n\t}\n\ts.mu.Lock()\n\tif s.conn == conn {", "\t\treturn\n\t}\n\ts.mu.Lock()\n\tif s.conn == conn {",
 		senderProbe("TestSender_AHalfWrittenFrameEndsTheConnection"),
+	},
+	{
+		"what came before a reset is not read", "internal/acked/sender/conn.go",
+		"if !errors.Is(err, syscall.ECONNRESET) &&", "if err != syscall.ENOSYS || !errors.Is(err, syscall.ECONNRESET) &&",
+		senderProbe("TestSender_ReadsWhatCameBeforeAReset"),
 	},
 	{
 		"a caller that tries again piles up copies", "internal/acked/sender/sender.go",

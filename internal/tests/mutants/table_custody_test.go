@@ -18,9 +18,24 @@ var custodyMutants = []mutant{
 		probe{"internal/tests", "^TestPubSub_CloseHandlesWhatWasPublished$", ""},
 	},
 	{
+		"what is revoked counts as received", "internal/session/custody.go",
+		"return o.state == open && c.phase == established && !o.revoking", "return o.state == open && c.phase == established",
+		probe{"internal/session", "^TestMove_ReceivedLapsesWithTheRevoke$", ""},
+	},
+	{
 		"a second Subscriber.Close says nil", "subscriber.go",
 		"\t\t<-s.done\n\t\treturn s.closeErr", "\t\treturn nil",
 		probe{"internal/tests", "^TestSubscriber_CloseSaysWhatAStuckHandlerKept$", ""},
+	},
+	{
+		"a stuck handler has a Close's time-out twice", "manager_close.go",
+		"\t\t\t\tm.subscriptions.expire(o.listener)\n", "",
+		probe{"internal/tests", "^TestSubscriber_CloseThatOutlastsItsTimeIsNoLoop$", ""},
+	},
+	{
+		"the contexts of messages end before their subscription does", "subscription.go",
+		"\ts.close(time.Now())\n\ts.cancelBase()\n", "\ts.cancelBase()\n",
+		probe{"internal/tests", "^TestSubscriber_CloseThatOutlastsItsTimeIsNoLoop$", ""},
 	},
 	{
 		"a Close does not wait to hear who keeps what", "manager_close.go",

@@ -25,7 +25,7 @@ var groupMutants = []mutant{
 	},
 	{
 		"what was received counts as received at the end", "internal/session/inbound.go",
-		"in.next = min(in.next, max(in.ackedNext, in.settled.End()))\n", "",
+		"in.next = min(in.next, told)\n", "",
 		probe{"internal/session", "^TestInbound_EndTellsWhatIsSettled$", ""},
 	},
 	{
@@ -46,8 +46,33 @@ var groupMutants = []mutant{
 
 	{
 		"what one group has handled is dropped with the others", "internal/dispatch/ephemeral.go",
-		"if s.refusal == nil && s.run.isHandled(one.index) {", "if false {",
+		"|| s.run.isHandled(one.index) {", "{",
 		dispatchProbe("TestEphemeral_WhatOneGroupHandledIsNotDropped"),
+	},
+	{
+		"what one group has refused is gone with the topic", "internal/dispatch/ephemeral.go",
+		"if s.refusal != nil || s.handled ||", "if s.handled ||",
+		dispatchProbe("TestEphemeral_WhatOneGroupRefusedIsNotDropped"),
+	},
+	{
+		"a topic ends although a member of a dropped group has a message", "internal/dispatch/ephemeral.go",
+		"|| t.members > 0 {", "|| len(t.groups) > 0 && len(t.groups[0].members) > 0 {",
+		dispatchProbe("TestEphemeral_EndsAfterTheMembersOfADroppedGroup"),
+	},
+	{
+		"what a group had handled before a restart is gone with the topic", "internal/dispatch/known.go",
+		"\t\ts.handled = true\n", "",
+		dispatchProbe("TestEphemeral_WhatAGroupHadHandledIsNotDropped"),
+	},
+	{
+		"a stream that ends has not received what it rejects", "internal/session/inbound.go",
+		"\t\ttold = max(told, seq+1)\n", "\t\t_ = seq\n",
+		probe{"internal/session", "^TestInbound_EndKeepsWhatItRejects$", ""},
+	},
+	{
+		"keys that no member has hold up what is given out once more", "internal/dispatch/remainder.go",
+		"\tg.forgetKeys()", "\t_ = g.forgetKeys",
+		dispatchProbe("TestRemainder_KeepsTheOrderOfAKey"),
 	},
 
 	// Replies.
@@ -188,8 +213,8 @@ var groupMutants = []mutant{
 		dispatchProbe("TestUnkept_HasNothingThatIsGivenAgain"),
 	},
 	{
-		"what waits for its key is given once more", "internal/dispatch/remainder.go",
-		"&& !keyed[d.pos()] {", "&& !(keyed[d.pos()] && false) {",
+		"what waits for its key is given as a copy alone", "internal/dispatch/key.go",
+		"\tg.requeueKeyed()\n\tfor i", "\tfor i",
 		dispatchProbe("TestRemainder_WhatWaitsForItsKeyIsGivenOnce"),
 	},
 	{
