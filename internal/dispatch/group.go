@@ -112,7 +112,10 @@ func (g *group) handOver(d Delivery, except *Member) bool {
 }
 
 // drop ends the group and settles for it what no member has. The caller has to report what it returns.
-func (g *group) drop() (done []settledRange) {
+func (g *group) drop() []settledRange { return g.dropEach(func(Delivery) bool { return false }) }
+
+// dropEach is drop, but for the deliveries that keep takes, which must be settled elsewhere.
+func (g *group) dropEach(keep func(Delivery) bool) (done []settledRange) {
 	g.dropped = true
 	g.requeueKeyed()
 	for _, m := range g.members {
@@ -125,6 +128,9 @@ func (g *group) drop() (done []settledRange) {
 		if !ok {
 			g.cursor = &entry{} // members may stay: they must not hold what is appended
 			return append(done, g.topic.takeSkippedLocked()...)
+		}
+		if keep(d) {
+			continue
 		}
 		if s, last := d.settle(nil, g.topic.size); last {
 			done = appendSettled(done, s)

@@ -109,15 +109,20 @@ func (g *group) giveAgain(ds []Delivery) {
 // waitingForKeys returns the positions of messages that wait for their key, or to claim it.
 func (g *group) waitingForKeys() map[uint64]bool {
 	waiting := map[uint64]bool{}
+	g.eachWaiting(func(d Delivery) { waiting[d.pos()] = true })
+	return waiting
+}
+
+// eachWaiting calls f for the messages that wait for their key, or to claim it.
+func (g *group) eachWaiting(f func(Delivery)) {
 	for _, q := range g.keys {
 		for _, d := range q.waiting {
-			waiting[d.pos()] = true
+			f(d)
 		}
 	}
 	for _, e := range g.early {
-		waiting[e.pos()] = true
+		f(e.Delivery)
 	}
-	return waiting
 }
 
 // newest removes the oldest of the messages that are given out once more, where these are more than the window holds.
@@ -143,4 +148,33 @@ func mergeOrdered(a, b []Delivery) []Delivery {
 	all := slices.Concat(a, b)
 	slices.SortStableFunc(all, comparePos)
 	return slices.CompactFunc(all, func(x, y Delivery) bool { return x.pos() == y.pos() })
+}
+
+// stays reports whether a subscription's group has a member that goes on.
+func (g *group) stays() bool {
+	return slices.ContainsFunc(g.members, func(m *Member) bool { return !m.stopped && !m.draining })
+}
+
+// bequeath ends the group. What it has not settled is heir's, a group without members: what both have, heir alone has to
+// settle, unless it has a copy. The caller has to report what it returns.
+func (g *group) bequeath(heir *group) (done []settledRange) {
+	has := map[uint64]bool{}
+	note := func(d Delivery) { has[d.pos()] = has[d.pos()] || !d.run.repeats() }
+	heir.eachWaiting(note)
+	for _, d := range heir.returned {
+		note(d)
+	}
+	var left []Delivery
+	done = g.dropEach(func(d Delivery) bool {
+		if d.pos() >= heir.position() || has[d.pos()] {
+			return false
+		}
+		d.key = nil // it was the ended group's
+		left = append(left, d)
+		return true
+	})
+	before := len(heir.returned)
+	heir.returned = g.topic.newest(mergeOrdered(left, heir.returned))
+	heir.unsettled.Add(int64(len(heir.returned) - before))
+	return done
 }
