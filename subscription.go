@@ -71,6 +71,7 @@ func newSubscription(ctx context.Context, s *Subscriber, topic string, t *dispat
 		sub.cancelBase()
 		return nil
 	}
+	sub.member.WhenEnding(sub.isCancelled)
 	sub.durable = sub.member.AcksImmediately()
 	s.manager.subscriptions.add(sub)
 	p := &pump{subscription: sub, ackImmediately: s.cfg.Key != nil || sub.durable}

@@ -221,6 +221,7 @@ type Member struct {
 	draining bool       // it takes only what TakeUnkept returns
 	stopped  bool       // it takes nothing more
 	left     bool
+	ending   func() bool // see WhenEnding; nil: never
 
 	first  atomic.Int64      // see NoteFirst; in ns since 1970
 	keptMu sync.Mutex        // a leaf; guards kept
@@ -342,6 +343,14 @@ func (m *Member) StopTaking() {
 	done := g.stopTaking(m)
 	g.topic.mu.Unlock()
 	g.topic.report(done)
+}
+
+// WhenEnding sets what reports whether the member's consumer was asked to end, which the member need not know yet. It must
+// not block, and is called with the topic's lock held.
+func (m *Member) WhenEnding(ending func() bool) {
+	m.group.topic.mu.Lock()
+	defer m.group.topic.mu.Unlock()
+	m.ending = ending
 }
 
 // Topic is the topic of the member's group.

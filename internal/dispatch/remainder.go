@@ -152,7 +152,9 @@ func mergeOrdered(a, b []Delivery) []Delivery {
 
 // stays reports whether a subscription's group has a member that goes on.
 func (g *group) stays() bool {
-	return slices.ContainsFunc(g.members, func(m *Member) bool { return !m.stopped && !m.draining })
+	return slices.ContainsFunc(g.members, func(m *Member) bool {
+		return !m.stopped && !m.draining && (m.ending == nil || !m.ending())
+	})
 }
 
 // bequeath ends the group. What it has not settled is heir's, a group without members: what both have, heir alone has to

@@ -260,6 +260,20 @@ func TestRemainder_OfSubscriptionsThatEndTogetherIsTheirUnion(t *testing.T) {
 	}
 }
 
+// One that was asked to end, and has not noticed yet, does not stay either.
+func TestRemainder_OfOneThatEndsBesideOneThatWasAskedToIsNotSettled(t *testing.T) {
+	topic, s := newTestTopic()
+	a, b := topic.Join("", quiet), topic.Join("", quiet)
+	feed(t, topic, s, 1, 2)
+	asked := false
+	b.WhenEnding(func() bool { return asked })
+	asked = true
+	a.Leave()
+	b.Leave()
+	require.Empty(t, s.reported())
+	require.Equal(t, seqRange(1, 2), takeAll(t, topic.Join("", quiet)))
+}
+
 // A subscription that comes while another of its kind ends has what one before left, which counts as settled by none.
 func TestRemainder_GoesToTheFirstThatComesBesideOneThatEnds(t *testing.T) {
 	topic, s := newTestTopic()
