@@ -17,7 +17,7 @@ type fetched struct {
 	generation uint64 // one more with every Opened: what was fetched before is void
 	events     []Event
 	rejected   map[uint64]struct{} // by the peer, and not confirmed by ConfirmRefused
-	tooLarge   uint64              // the message at which sending stopped, as it is over the peer's limit; 0: none
+	tooLarge   map[uint64]struct{} // over the peer's limit, and not confirmed by ConfirmRefused: sending stops at the first
 }
 
 // Event is progress of a fetched stream: its messages from First to Last were settled, or, with Err, refused. An Event
@@ -38,7 +38,7 @@ func (c *Client) StartFetched(id Identity, stream uint64, topic string, base, se
 	if sent > o.next {
 		o.sentTo, o.openSent = sent, true
 	}
-	o.fetched = &fetched{tail: o.next, sentBefore: sent, rejected: map[uint64]struct{}{}}
+	o.fetched = &fetched{tail: o.next, sentBefore: sent, rejected: map[uint64]struct{}{}, tooLarge: map[uint64]struct{}{}}
 	c.register(o)
 	return o
 }
@@ -74,9 +74,10 @@ func (f *fetched) holds(seq uint64) bool {
 // rejected, and the stream passes over one that was too large to be sent. Until then the peer repeats its rejection after
 // every Opened, so that a process that ends before it has dealt with the message is told once more.
 func (c *Client) ConfirmRefused(o *Outbound, seq uint64) {
+	_, tooLarge := o.fetched.tooLarge[seq]
 	switch {
-	case o.fetched.tooLarge == seq:
-		o.fetched.tooLarge = 0
+	case tooLarge:
+		delete(o.fetched.tooLarge, seq)
 		o.settled.Add(seq, seq)
 		if o.state == open {
 			o.skipSettled()
