@@ -6,15 +6,17 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // fetched is what an Outbound has besides when a store keeps its messages. The messages are dropped when they were
 // sent, and fetched again after every Opened from the lowest one that the receiver lacks: a stream whose peer is away
 // takes no memory, however much waits for it. Nothing of it counts in the Window.
 type fetched struct {
-	sentBefore uint64 // an earlier process may have sent any message below it
-	tail       uint64 // messages below it can be fetched
-	generation uint64 // one more with every Opened: what was fetched before is void
+	openings   []store.Opening // see store.Stream
+	sentBefore uint64          // an earlier process may have sent any message below it
+	tail       uint64          // messages below it can be fetched
+	generation uint64          // one more with every Opened: what was fetched before is void
 	events     []Event
 	rejected   map[uint64]struct{} // by the peer, and not confirmed by ConfirmRefused
 	tooLarge   map[uint64]struct{} // over the peer's limit, and not confirmed by ConfirmRefused: sending stops at the first
@@ -41,6 +43,30 @@ func (c *Client) StartFetched(id Identity, stream uint64, topic string, base, se
 	o.fetched = &fetched{tail: o.next, sentBefore: sent, rejected: map[uint64]struct{}{}, tooLarge: map[uint64]struct{}{}}
 	c.register(o)
 	return o
+}
+
+// KnowOpenings says where the stream stood at each opening of its store. It is called before anything is announced.
+func (o *Outbound) KnowOpenings(openings []store.Opening) { o.fetched.openings = openings }
+
+// sentBy is neverSent for a receiver that has last heard of the stream from a given incarnation: an earlier one cannot have
+// sent what was stored after the next one had begun.
+func (o *Outbound) sentBy(last Incarnation) uint64 {
+	limit := o.neverSent()
+	if o.fetched == nil || o.fetched.openings == nil || last.ID == [16]byte{} {
+		return limit
+	}
+	own := o.id.Lineage
+	i := slices.IndexFunc(own, func(one Incarnation) bool { return one.ID == last.ID })
+	if i < 0 || i == len(own)-1 {
+		return limit
+	}
+	stored := uint64(1)
+	for _, x := range o.fetched.openings {
+		if x.Epoch <= own[i+1].Epoch {
+			stored = x.Next
+		}
+	}
+	return min(limit, max(o.base, stored))
 }
 
 // EndFetched ends a fetched stream. What its receiver still says of it is ignored.

@@ -232,7 +232,7 @@ func (o *Outbound) opened(f *wire.Opened) error {
 	if f.Next < o.base {
 		return violation("opened at %d, below the base %d", f.Next, o.base)
 	}
-	if limit := o.neverSent(); f.Next > limit || highest >= limit {
+	if limit := o.sentBy(IncarnationOf(f.LastEpoch, f.LastIncarnation)); f.Next > limit || highest >= limit {
 		return NewPeerError(codeNeverSent, fmt.Sprintf("next is %d, and up to %d are settled, where %d was never sent",
 			f.Next, highest, limit))
 	}
