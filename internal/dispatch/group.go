@@ -539,7 +539,7 @@ func (t *Topic) report(done []settledRange) {
 		if r, ok := s.run.source.(RevocableSource); s.returned && ok {
 			r.Returned(first, first+uint64(s.count)-1, s.handled)
 		} else if s.refusal != nil {
-			s.refusal.tell(s.run.source, first)
+			s.run.source.Refused(first, *s.refusal)
 		} else {
 			s.run.source.Settled(first, first+uint64(s.count)-1)
 		}

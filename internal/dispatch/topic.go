@@ -23,8 +23,9 @@ type Refusal struct {
 	TooLarge    bool // the Unmarshaler found it over a limit; it is Undecodable too
 	Reason      string
 
-	// Unheard is called where no connected sender hears of the refusal when every group has settled the message; may be nil.
+	// Unheard is called by the Source if no sender hears of the refusal; may be nil. It does not block. Bytes is what it keeps.
 	Unheard func()
+	Bytes   int
 }
 
 // Source is where messages come from. Each message is reported to it once, when every group has settled it: refused if
