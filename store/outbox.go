@@ -141,3 +141,12 @@ type Outbox interface {
 	// number.
 	Forget(ctx context.Context, k Key) error
 }
+
+// Sharer is an [Outbox] by which its publishers in a process find each other: one of them delivers, and tells the one that
+// published a message when that is refused. With an Outbox that is none, what is refused goes to the OnFailure of the
+// publisher that delivers.
+type Sharer interface {
+	// Shared returns what fresh returned when it was called for the first time. It calls fresh once, is called when a
+	// publisher is made, and need not outlive the process. It must not block.
+	Shared(fresh func() any) any
+}
