@@ -43,3 +43,24 @@ func TestManager_AddressesThatAreGoneLeaveNoGoroutine(t *testing.T) {
 	visit(topics[0])
 	require.Eventually(t, func() bool { return senders() == before }, patience, 10*time.Millisecond)
 }
+
+// TestManager_AddressesThatAreAwayWaitWithoutAGoroutine: messages wait for each, and nothing but a timer until it is dialed
+// again. Close waits for none of them.
+func TestManager_AddressesThatAreAwayWaitWithoutAGoroutine(t *testing.T) {
+	const addresses = 50
+	before := senders()
+	cfg := buffstreams.AckedConfig{Reconnect: &buffstreams.ReconnectConfig{InitialInterval: time.Hour, MaxInterval: time.Hour}}
+	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+		Confirm: buffstreams.ConfirmEnqueued, CloseTimeout: 50 * time.Millisecond, ManagerConfig: buffstreams.ManagerConfig{Acked: cfg},
+	}, nil)
+	require.NoError(t, err)
+	for range addresses {
+		require.NoError(t, pub.Publish(freeAddress(t)+"/a", newMessages(1)...))
+	}
+	require.Eventually(t, func() bool { return senders() == before }, patience, 10*time.Millisecond)
+	err = pub.Close()
+	var left *buffstreams.UndeliveredError
+	require.ErrorAs(t, err, &left)
+	require.Equal(t, addresses, left.Count)
+	require.Equal(t, before, senders())
+}
