@@ -155,6 +155,15 @@ func (g *group) requeueKeyed() {
 	slices.SortFunc(g.returned, comparePos)
 }
 
+// forgetKeys has every message claim its key anew. The group has no members: all that held a key was given back.
+func (g *group) forgetKeys() {
+	g.requeueKeyed()
+	for i := range g.returned {
+		g.returned[i].key = nil
+	}
+	g.keys = nil
+}
+
 // insertOrdered puts a delivery into its place in the order of the log.
 func insertOrdered(ds []Delivery, d Delivery) []Delivery {
 	i, _ := slices.BinarySearchFunc(ds, d, comparePos)

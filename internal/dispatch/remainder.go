@@ -92,37 +92,18 @@ func (g *group) copies() (ds []Delivery) {
 	return ds
 }
 
-// giveAgain gives messages out once more, except those that the group is still to give out anyway.
+// giveAgain gives messages out once more, except those that the group is still to give out anyway. The group has no members.
 func (g *group) giveAgain(ds []Delivery) {
-	keyed := g.waitingForKeys()
+	g.forgetKeys() // one that is given out once more may come before what holds its key
 	var more []Delivery
 	for _, d := range ds {
-		if d.pos() < g.position() && !keyed[d.pos()] {
+		if d.pos() < g.position() {
 			more = append(more, d)
 		}
 	}
 	before := len(g.returned)
 	g.returned = g.topic.newest(mergeOrdered(g.returned, more))
 	g.unsettled.Add(int64(len(g.returned) - before))
-}
-
-// waitingForKeys returns the positions of messages that wait for their key, or to claim it.
-func (g *group) waitingForKeys() map[uint64]bool {
-	waiting := map[uint64]bool{}
-	g.eachWaiting(func(d Delivery) { waiting[d.pos()] = true })
-	return waiting
-}
-
-// eachWaiting calls f for the messages that wait for their key, or to claim it.
-func (g *group) eachWaiting(f func(Delivery)) {
-	for _, q := range g.keys {
-		for _, d := range q.waiting {
-			f(d)
-		}
-	}
-	for _, e := range g.early {
-		f(e.Delivery)
-	}
 }
 
 // newest removes the oldest of the messages that are given out once more, where these are more than the window holds.
@@ -160,11 +141,10 @@ func (g *group) stays() bool {
 // bequeath ends the group. What it has not settled is heir's, a group without members: what both have, heir alone has to
 // settle, unless it has a copy. The caller has to report what it returns.
 func (g *group) bequeath(heir *group) (done []settledRange) {
+	heir.forgetKeys()
 	has := map[uint64]bool{}
-	note := func(d Delivery) { has[d.pos()] = has[d.pos()] || !d.run.repeats() }
-	heir.eachWaiting(note)
 	for _, d := range heir.returned {
-		note(d)
+		has[d.pos()] = has[d.pos()] || !d.run.repeats()
 	}
 	var left []Delivery
 	done = g.dropEach(func(d Delivery) bool {
