@@ -188,8 +188,8 @@ var groupMutants = []mutant{
 		dispatchProbe("TestUnkept_HasNothingThatIsGivenAgain"),
 	},
 	{
-		"what waits for its key is given once more", "internal/dispatch/remainder.go",
-		"&& !keyed[d.pos()] {", "&& !(keyed[d.pos()] && false) {",
+		"what waits for its key is given as a copy alone", "internal/dispatch/key.go",
+		"\tg.requeueKeyed()\n\tfor i", "\tfor i",
 		dispatchProbe("TestRemainder_WhatWaitsForItsKeyIsGivenOnce"),
 	},
 	{
