@@ -101,6 +101,7 @@ func (s *subscription) fail(d dispatch.Delivery, msg *message.Message, reason er
 	_, undecodable := reason.(*UndecodableError) //nolint:errorlint // a handler's own error may wrap one
 	s.member.Refuse(d, dispatch.Refusal{
 		Undecodable: undecodable, TooLarge: undecodable && errors.Is(reason, ErrLimit), Reason: reason.Error(), Unheard: unheard,
+		Bytes: d.Size(),
 	})
 }
 

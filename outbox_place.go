@@ -147,7 +147,7 @@ func (r *streamRelay) deliverByTopic(s store.Stream, topic string, index, slot i
 	id, current := r.currentIdentity(s.Key.Account())
 	r.attempt = current
 	fetched, err := at.addr.sender.Fetch(sender.FetchConfig{
-		Identity: id, Stream: s.ID, Topic: s.Key.Topic, Base: s.First, Sent: s.Sent, Tenure: place.Tenure,
+		Identity: id, Stream: s.ID, Topic: s.Key.Topic, Base: s.First, Sent: s.Sent, Openings: s.Openings, Tenure: place.Tenure,
 		OnSettled: r.onSettled, OnRefused: r.onRefused,
 	})
 	if err != nil {

@@ -64,7 +64,7 @@ func (r *streamRelay) deliverOnce(s store.Stream) error {
 	id, current := r.currentIdentity(s.Key.Destination)
 	r.attempt = current
 	fetched, err := to.Fetch(sender.FetchConfig{
-		Identity: id, Stream: s.ID, Topic: s.Key.Topic, Base: s.First, Sent: s.Sent,
+		Identity: id, Stream: s.ID, Topic: s.Key.Topic, Base: s.First, Sent: s.Sent, Openings: s.Openings,
 		OnSettled: r.onSettled, OnRefused: r.onRefused,
 	})
 	if err != nil {

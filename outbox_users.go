@@ -1,28 +1,19 @@
 package buffstreams
 
 import (
-	"reflect"
 	"slices"
 	"sync"
 
+	"github.com/buffstreams/watermill-buffstreams/internal/hook"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // outboxUsers are the publishers of this process on one outbox. One of them delivers for all, so it has to know whom to tell
-// of what is refused.
+// of what is refused. The outbox keeps them, if it is a store.Sharer.
 type outboxUsers struct {
-	outbox store.Outbox // nil: the outbox cannot be compared with others
-	users  int          // guarded by allOutboxUsers.mu
-
 	mu         sync.Mutex // guards the fields below
 	publishers []*Publisher
 	last       map[store.Key]*Publisher // that published last, of those with an OnFailure
-}
-
-// allOutboxUsers has the users of all outboxes.
-var allOutboxUsers struct {
-	mu  sync.Mutex // guards all
-	all map[store.Outbox]*outboxUsers
 }
 
 // joinOutboxUsers adds a publisher to the users of an outbox. The caller must call leave.
@@ -34,41 +25,30 @@ func joinOutboxUsers(p *Publisher, outbox store.Outbox) *outboxUsers {
 	return u
 }
 
+// usersOf returns what an outbox keeps, or new users for one that keeps none: a publisher on that knows of no other.
 func usersOf(outbox store.Outbox) *outboxUsers {
-	if !reflect.ValueOf(outbox).Comparable() {
-		return &outboxUsers{last: map[store.Key]*Publisher{}}
+	fresh := &outboxUsers{last: map[store.Key]*Publisher{}}
+	shared := fresh
+	if sharer, ok := outbox.(store.Sharer); ok {
+		_ = hook.Call(nameOutbox, func() error { // the code may be the user's; with an error there are no others
+			if kept, ok := sharer.Shared(func() any { return fresh }).(*outboxUsers); ok {
+				shared = kept
+			}
+			return nil
+		})
 	}
-	allOutboxUsers.mu.Lock()
-	defer allOutboxUsers.mu.Unlock()
-	u := allOutboxUsers.all[outbox]
-	if u == nil {
-		if allOutboxUsers.all == nil {
-			allOutboxUsers.all = map[store.Outbox]*outboxUsers{}
-		}
-		u = &outboxUsers{outbox: outbox, last: map[store.Key]*Publisher{}}
-		allOutboxUsers.all[outbox] = u
-	}
-	u.users++
-	return u
+	return shared
 }
 
 // leave removes a publisher, which is told of nothing more.
 func (u *outboxUsers) leave(p *Publisher) {
 	u.mu.Lock()
+	defer u.mu.Unlock()
 	u.publishers = slices.DeleteFunc(u.publishers, func(other *Publisher) bool { return other == p })
 	for key, last := range u.last {
 		if last == p {
 			delete(u.last, key)
 		}
-	}
-	u.mu.Unlock()
-	if u.outbox == nil {
-		return
-	}
-	allOutboxUsers.mu.Lock()
-	defer allOutboxUsers.mu.Unlock()
-	if u.users--; u.users == 0 {
-		delete(allOutboxUsers.all, u.outbox)
 	}
 }
 

@@ -218,4 +218,7 @@ func (p *plainReceiver) Refused(_ uint64, r dispatch.Refusal) {
 	p.rejected.Add(1)
 	p.logger.Error("Message lost: it was refused, and a plain peer cannot be told", nil,
 		p.fields.Add(watermill.LogFields{"reason": r.Reason}))
+	if r.Unheard != nil {
+		r.Unheard()
+	}
 }

@@ -223,8 +223,11 @@ func (s *Subscriber) shutDown(subs []*subscription, deadline time.Time) error {
 	if s.ownsManager {
 		errs = append(errs, s.manager.closeWithin(ctx))
 	}
+	for _, sub := range subs { // all, before one of them leaves others to answer for what it has
+		sub.beginClose(deadline)
+	}
 	for _, sub := range subs {
-		sub.close(deadline)
+		sub.notify()
 	}
 	for _, sub := range subs {
 		<-sub.done

@@ -71,6 +71,7 @@ func newSubscription(ctx context.Context, s *Subscriber, topic string, t *dispat
 		sub.cancelBase()
 		return nil
 	}
+	sub.member.WhenEnding(sub.ends)
 	sub.durable = sub.member.AcksImmediately()
 	s.manager.subscriptions.add(sub)
 	p := &pump{subscription: sub, ackImmediately: s.cfg.Key != nil || sub.durable}
@@ -99,15 +100,23 @@ func (s *subscription) notify() {
 // close begins the end of the subscription; done is closed when it has ended, which is soon after the deadline at the
 // latest.
 func (s *subscription) close(deadline time.Time) {
+	s.beginClose(deadline)
+	s.notify()
+}
+
+// beginClose is close for a caller that calls notify later.
+func (s *subscription) beginClose(deadline time.Time) {
 	s.closeOnce.Do(func() {
 		s.deadline = deadline
 		close(s.closing)
 	})
-	s.notify()
 }
 
 // isCancelled reports whether the subscription closes, or will as its context is done.
 func (s *subscription) isCancelled() bool { return isClosed(s.closing) || isClosed(s.ctxDone) }
+
+// ends reports whether the subscription closes, or will: also as its listener is gone.
+func (s *subscription) ends() bool { return s.isCancelled() || isClosed(s.listener.Done()) }
 
 // closeInTime is close with the usual deadline.
 func (s *subscription) closeInTime() { s.close(time.Now().Add(s.subscriber.cfg.CloseTimeout)) }

@@ -17,6 +17,16 @@ type Stream struct {
 	Sent    uint64 // no message from this sequence on can have been sent: see [Outbox]
 	Pending uint64 // the number of messages that are not settled
 	Bytes   int64  // what these count against the quota, in bytes; an estimate
+
+	// Openings says where the stream stood when the outbox was opened, by ascending Epoch: an opening that is missing found it
+	// where the one before did, and one before the first found no stream. Nil: that is not known. It must not be modified.
+	Openings []Opening
+}
+
+// Opening is where a stream stood when its [Outbox] was opened.
+type Opening struct {
+	Epoch uint64
+	Next  uint64 // the sequence that the next message would get
 }
 
 // Incarnation is one opening of an [Outbox].
@@ -47,7 +57,8 @@ func (b *Batch) Next() uint64 { return b.First + uint64(len(b.Messages)) }
 // An Outbox can be copied with the machine that it is on, or restored from a backup. Receivers would then take messages of
 // the one for those of the other that have the same sequences. So an Outbox draws a random incarnation whenever it is
 // opened, keeps the list of its own, and says of each stream which messages cannot have been sent yet: those that no
-// earlier process stored and that were not read since. A publisher that meets a receiver which knows other incarnations
+// earlier process stored and that were not read since; and where it stood at each opening: an earlier incarnation cannot have
+// sent what was stored by a later one. A publisher that meets a receiver which knows other incarnations
 // or other messages calls Renounce, and sends all that is pending under the new identity.
 //
 // The owner of an Outbox closes it; publishers do not. Append, Drain, Read, Ready, Settle and Err return [ErrClosed]
@@ -129,4 +140,13 @@ type Outbox interface {
 	// and [ErrUnknownStream] if there is no stream k. A later Append to the same key creates a new stream with a new
 	// number.
 	Forget(ctx context.Context, k Key) error
+}
+
+// Sharer is an [Outbox] by which its publishers in a process find each other: one of them delivers, and tells the one that
+// published a message when that is refused. With an Outbox that is none, what is refused goes to the OnFailure of the
+// publisher that delivers.
+type Sharer interface {
+	// Shared returns what fresh returned when it was called for the first time. It calls fresh once, is called when a
+	// publisher is made, and need not outlive the process. It must not block.
+	Shared(fresh func() any) any
 }

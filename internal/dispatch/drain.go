@@ -9,15 +9,6 @@ import "slices"
 // more.
 func (d *Delivery) Unkept() bool { return !d.run.source.Kept() && !d.Again() }
 
-// tell reports a refusal to its source.
-func (r *Refusal) tell(source Source, seq uint64) {
-	unheard := r.Unheard != nil && !source.Kept()
-	source.Refused(seq, *r)
-	if unheard {
-		r.Unheard()
-	}
-}
-
 // BeginDrain makes Take find nothing from now on. What was reserved for the member, or it was notified of, is the others'.
 func (m *Member) BeginDrain() {
 	g := m.group

@@ -112,7 +112,10 @@ func (g *group) handOver(d Delivery, except *Member) bool {
 }
 
 // drop ends the group and settles for it what no member has. The caller has to report what it returns.
-func (g *group) drop() (done []settledRange) {
+func (g *group) drop() []settledRange { return g.dropEach(func(Delivery) bool { return false }) }
+
+// dropEach is drop, but for the deliveries that keep takes, which must be settled elsewhere.
+func (g *group) dropEach(keep func(Delivery) bool) (done []settledRange) {
 	g.dropped = true
 	g.requeueKeyed()
 	for _, m := range g.members {
@@ -125,6 +128,9 @@ func (g *group) drop() (done []settledRange) {
 		if !ok {
 			g.cursor = &entry{} // members may stay: they must not hold what is appended
 			return append(done, g.topic.takeSkippedLocked()...)
+		}
+		if keep(d) {
+			continue
 		}
 		if s, last := d.settle(nil, g.topic.size); last {
 			done = appendSettled(done, s)
@@ -215,6 +221,7 @@ type Member struct {
 	draining bool       // it takes only what TakeUnkept returns
 	stopped  bool       // it takes nothing more
 	left     bool
+	ending   func() bool // see WhenEnding; nil: never
 
 	first  atomic.Int64      // see NoteFirst; in ns since 1970
 	keptMu sync.Mutex        // a leaf; guards kept
@@ -336,6 +343,14 @@ func (m *Member) StopTaking() {
 	done := g.stopTaking(m)
 	g.topic.mu.Unlock()
 	g.topic.report(done)
+}
+
+// WhenEnding sets what reports whether the member's consumer was asked to end, which the member need not know yet. It must
+// not block, and is called with the topic's lock held.
+func (m *Member) WhenEnding(ending func() bool) {
+	m.group.topic.mu.Lock()
+	defer m.group.topic.mu.Unlock()
+	m.ending = ending
 }
 
 // Topic is the topic of the member's group.
@@ -524,7 +539,7 @@ func (t *Topic) report(done []settledRange) {
 		if r, ok := s.run.source.(RevocableSource); s.returned && ok {
 			r.Returned(first, first+uint64(s.count)-1, s.handled)
 		} else if s.refusal != nil {
-			s.refusal.tell(s.run.source, first)
+			s.run.source.Refused(first, *s.refusal)
 		} else {
 			s.run.source.Settled(first, first+uint64(s.count)-1)
 		}

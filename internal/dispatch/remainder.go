@@ -130,3 +130,33 @@ func mergeOrdered(a, b []Delivery) []Delivery {
 	slices.SortStableFunc(all, comparePos)
 	return slices.CompactFunc(all, func(x, y Delivery) bool { return x.pos() == y.pos() })
 }
+
+// stays reports whether a subscription's group has a member that goes on.
+func (g *group) stays() bool {
+	return slices.ContainsFunc(g.members, func(m *Member) bool {
+		return !m.stopped && !m.draining && (m.ending == nil || !m.ending())
+	})
+}
+
+// bequeath ends the group. What it has not settled is heir's, a group without members: what both have, heir alone has to
+// settle, unless it has a copy. The caller has to report what it returns.
+func (g *group) bequeath(heir *group) (done []settledRange) {
+	heir.forgetKeys()
+	has := map[uint64]bool{}
+	for _, d := range heir.returned {
+		has[d.pos()] = has[d.pos()] || !d.run.repeats()
+	}
+	var left []Delivery
+	done = g.dropEach(func(d Delivery) bool {
+		if d.pos() >= heir.position() || has[d.pos()] {
+			return false
+		}
+		d.key = nil // it was the ended group's
+		left = append(left, d)
+		return true
+	})
+	before := len(heir.returned)
+	heir.returned = g.topic.newest(mergeOrdered(left, heir.returned))
+	heir.unsettled.Add(int64(len(heir.returned) - before))
+	return done
+}

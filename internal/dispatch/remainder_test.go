@@ -236,4 +236,103 @@ func TestRemainder_KeepsTheOrderOfAKey(t *testing.T) {
 		next.Settle(takeKeyed(next, seq))
 	}
 	require.Equal(t, []uint64{1, 2, 3}, slices.Sorted(maps.Keys(s.settled)))
+
+// Two subscriptions without a group that are ended at once: neither stays, so that nothing of either counts as settled
+// before the other's handlers have answered for it.
+func TestRemainder_OfSubscriptionsThatEndTogetherIsNotSettled(t *testing.T) {
+	topic, s := newTestTopic()
+	a, b := topic.Join("", quiet), topic.Join("", quiet)
+	feed(t, topic, s, 1, 6)
+	a.BeginDrain()
+	heldByB := []Delivery{take(t, b, 1), take(t, b, 2), take(t, b, 3)}
+	b.BeginDrain()
+	a.Leave() // has settled nothing
+	require.Empty(t, s.reported())
+	b.Settle(heldByB[0])
+	b.Settle(heldByB[2])
+	b.Return(heldByB[1])
+	require.Empty(t, s.reported(), "a had not settled them")
+	b.Leave()
+	require.Empty(t, s.reported(), "nor has any that came since")
+
+	require.Equal(t, seqRange(1, 6), takeAll(t, topic.Join("", quiet)))
+	require.Equal(t, seqRange(1, 6), s.reported())
+}
+
+// What a had settled and b had not is b's, what b had settled is a's, and what both had not is there once.
+func TestRemainder_OfSubscriptionsThatEndTogetherIsTheirUnion(t *testing.T) {
+	topic, s := newTestTopic()
+	a, b := topic.Join("", quiet), topic.Join("", quiet)
+	feed(t, topic, s, 1, 6)
+	heldByA := []Delivery{take(t, a, 1), take(t, a, 2), take(t, a, 3), take(t, a, 4)}
+	heldByB := []Delivery{take(t, b, 1), take(t, b, 2)}
+	for _, m := range []*Member{a, b} {
+		m.BeginDrain()
+	}
+	a.Settle(heldByA[0])
+	a.Settle(heldByA[2])
+	a.Return(heldByA[1], heldByA[3])
+	a.Leave() // has 2, 4, 5, 6
+	b.Settle(heldByB[1])
+	b.Return(heldByB[0])
+	b.Leave() // has 1, 3, 4, 5, 6
+	require.Empty(t, s.reported())
+
+	c := topic.Join("", quiet)
+	require.Equal(t, seqRange(1, 6), takeAll(t, c))
+	require.Equal(t, seqRange(1, 6), s.reported())
+	for _, n := range []int64{c.group.unsettled.Load(), int64(len(c.group.returned))} {
+		require.Zero(t, n)
+	}
+}
+
+// One that was asked to end, and has not noticed yet, does not stay either.
+func TestRemainder_OfOneThatEndsBesideOneThatWasAskedToIsNotSettled(t *testing.T) {
+	topic, s := newTestTopic()
+	a, b := topic.Join("", quiet), topic.Join("", quiet)
+	feed(t, topic, s, 1, 2)
+	asked := false
+	b.WhenEnding(func() bool { return asked })
+	asked = true
+	a.Leave()
+	b.Leave()
+	require.Empty(t, s.reported())
+	require.Equal(t, seqRange(1, 2), takeAll(t, topic.Join("", quiet)))
+}
+
+// A subscription that comes while another of its kind ends has what one before left, which counts as settled by none.
+func TestRemainder_GoesToTheFirstThatComesBesideOneThatEnds(t *testing.T) {
+	topic, s := newTestTopic()
+	a, b := topic.Join("", quiet), topic.Join("", quiet)
+	feed(t, topic, s, 1, 2)
+	a.BeginDrain()
+	b.BeginDrain()
+	a.Leave()
+	c := topic.Join("", quiet)
+	require.Equal(t, seqRange(1, 2), takeAll(t, c))
+	require.Empty(t, s.reported(), "b may handle them yet")
+	b.Leave() // beside c
+	require.Equal(t, seqRange(1, 2), s.reported())
+}
+
+// One of the two has copies only, of what waited before it came: they do not stand for the messages themselves.
+func TestRemainder_CopiesSettleNothingWhereSubscriptionsEndTogether(t *testing.T) {
+	for _, copyFirst := range []bool{true, false} {
+		topic, s := newTestTopic()
+		topic.Initialize("")
+		feed(t, topic, s, 1, 3)
+		a := topic.Join("", quiet) // has them
+		b := topic.Join("", quiet) // has copies
+		ends := []*Member{a, b}
+		if copyFirst {
+			ends = []*Member{b, a}
+		}
+		a.BeginDrain()
+		b.BeginDrain()
+		ends[0].Leave()
+		ends[1].Leave()
+		require.Empty(t, s.reported())
+		require.Equal(t, seqRange(1, 3), takeAll(t, topic.Join("", quiet)))
+		require.Equal(t, seqRange(1, 3), s.reported())
+	}
 }

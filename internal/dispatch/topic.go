@@ -23,8 +23,9 @@ type Refusal struct {
 	TooLarge    bool // the Unmarshaler found it over a limit; it is Undecodable too
 	Reason      string
 
-	// Unheard is called where no connected sender hears of the refusal when every group has settled the message; may be nil.
+	// Unheard is called by the Source if no sender hears of the refusal; may be nil. It does not block. Bytes is what it keeps.
 	Unheard func()
+	Bytes   int
 }
 
 // Source is where messages come from. Each message is reported to it once, when every group has settled it: refused if
@@ -42,8 +43,8 @@ type Source interface {
 // Topic is the log of one topic and its groups. Its methods are safe for concurrent use.
 //
 // A subscription without a group is a group of its own while it lives. When one ends beside a named group, or beside
-// another of its kind, what it had not settled counts as settled by it. When the last one ends and there is no named
-// group, its group stays, and becomes that of the first to come, with or without a name. It has what the ended ones had
+// another of its kind that does not end as well, what it had not settled counts as settled by it. When the last one ends
+// and there is no named group, its group stays, and becomes that of the first to come, with or without a name. It has what the ended ones had
 // not settled, also those that ended beside another within remainderFor; what they had is given once more to each
 // subscription without a group that comes within remainderFor after the first.
 type Topic struct {
@@ -375,18 +376,21 @@ func (t *Topic) leaveLocked(m *Member) []settledRange {
 	if g.name != "" || g.dropped {
 		return done
 	}
-	var named, single bool
+	var named, stays bool
 	for _, other := range t.groups {
 		named = named || !unnamed(other)
-		single = single || other != g && unnamed(other)
+		stays = stays || other != g && unnamed(other) && other.stays()
 	}
 	switch {
 	case named:
 		t.beside.clear()
 		return append(done, t.removeLocked(g)...)
-	case single:
+	case stays:
 		t.beside.add(t, g.copies())
 		return append(done, t.removeLocked(g)...)
+	case t.vacant != nil: // another ended while this one did
+		t.groups = slices.DeleteFunc(t.groups, func(o *group) bool { return o == g })
+		return append(done, g.bequeath(t.vacant)...)
 	}
 	t.vacant, g.orphaned = g, true
 	g.giveAgain(t.beside.live())

@@ -6,18 +6,20 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // fetched is what an Outbound has besides when a store keeps its messages. The messages are dropped when they were
 // sent, and fetched again after every Opened from the lowest one that the receiver lacks: a stream whose peer is away
 // takes no memory, however much waits for it. Nothing of it counts in the Window.
 type fetched struct {
-	sentBefore uint64 // an earlier process may have sent any message below it
-	tail       uint64 // messages below it can be fetched
-	generation uint64 // one more with every Opened: what was fetched before is void
+	openings   []store.Opening // see store.Stream
+	sentBefore uint64          // an earlier process may have sent any message below it
+	tail       uint64          // messages below it can be fetched
+	generation uint64          // one more with every Opened: what was fetched before is void
 	events     []Event
 	rejected   map[uint64]struct{} // by the peer, and not confirmed by ConfirmRefused
-	tooLarge   uint64              // the message at which sending stopped, as it is over the peer's limit; 0: none
+	tooLarge   map[uint64]struct{} // over the peer's limit, and not confirmed by ConfirmRefused: sending stops at the first
 }
 
 // Event is progress of a fetched stream: its messages from First to Last were settled, or, with Err, refused. An Event
@@ -38,9 +40,33 @@ func (c *Client) StartFetched(id Identity, stream uint64, topic string, base, se
 	if sent > o.next {
 		o.sentTo, o.openSent = sent, true
 	}
-	o.fetched = &fetched{tail: o.next, sentBefore: sent, rejected: map[uint64]struct{}{}}
+	o.fetched = &fetched{tail: o.next, sentBefore: sent, rejected: map[uint64]struct{}{}, tooLarge: map[uint64]struct{}{}}
 	c.register(o)
 	return o
+}
+
+// KnowOpenings says where the stream stood at each opening of its store. It is called before anything is announced.
+func (o *Outbound) KnowOpenings(openings []store.Opening) { o.fetched.openings = openings }
+
+// sentBy is neverSent for a receiver that has last heard of the stream from a given incarnation: an earlier one cannot have
+// sent what was stored after the next one had begun.
+func (o *Outbound) sentBy(last Incarnation) uint64 {
+	limit := o.neverSent()
+	if o.fetched == nil || o.fetched.openings == nil || last.ID == [16]byte{} {
+		return limit
+	}
+	own := o.id.Lineage
+	i := slices.IndexFunc(own, func(one Incarnation) bool { return one.ID == last.ID })
+	if i < 0 || i == len(own)-1 {
+		return limit
+	}
+	stored := uint64(1)
+	for _, x := range o.fetched.openings {
+		if x.Epoch <= own[i+1].Epoch {
+			stored = x.Next
+		}
+	}
+	return min(limit, max(o.base, stored))
 }
 
 // EndFetched ends a fetched stream. What its receiver still says of it is ignored.
@@ -74,9 +100,10 @@ func (f *fetched) holds(seq uint64) bool {
 // rejected, and the stream passes over one that was too large to be sent. Until then the peer repeats its rejection after
 // every Opened, so that a process that ends before it has dealt with the message is told once more.
 func (c *Client) ConfirmRefused(o *Outbound, seq uint64) {
+	_, tooLarge := o.fetched.tooLarge[seq]
 	switch {
-	case o.fetched.tooLarge == seq:
-		o.fetched.tooLarge = 0
+	case tooLarge:
+		delete(o.fetched.tooLarge, seq)
 		o.settled.Add(seq, seq)
 		if o.state == open {
 			o.skipSettled()

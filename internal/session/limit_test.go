@@ -295,3 +295,101 @@ func TestFetched_MessageOverTheLimitIsSentWhenTheLimitIsRaised(t *testing.T) {
 	}
 	require.Equal(t, []uint64{1}, p.remote.stream("a").order)
 }
+
+// A receiver that gives no credit says nothing of the messages before one that is over its limit: that one is refused all
+// the same, at once, whether it was enqueued before the stream was open or after, and also on a later connection with a
+// lower limit.
+func TestClient_MessagesOverThePeersLimitNeedNoCredit(t *testing.T) {
+	p := newPair(t, roomy, Amount{})
+	p.remote.welcome.MaxMessage = 1000
+	refused := func() (seqs []uint64) {
+		for _, r := range p.refused {
+			seqs = append(seqs, r.Sequence)
+		}
+		return seqs
+	}
+	p.enqueue("a", 10, 1001, 10, 70<<10, 600)
+	w := p.wait("a", Handled, 1, 2)
+	p.connect()
+	p.flow()
+	require.Equal(t, []uint64{2, 4}, refused())
+	require.False(t, done(w), "its other message waits")
+	p.enqueue("a", 1001, 10, 5000)
+	p.flow()
+	require.Equal(t, []uint64{2, 4, 6, 8}, refused())
+
+	p.cut()
+	p.remote.welcome.MaxMessage = 500
+	p.connect()
+	p.flow()
+	require.Equal(t, []uint64{2, 4, 6, 8, 5}, refused())
+
+	s := p.remote.stream("a")
+	for _, seq := range refused() {
+		s.refused[seq] = true // these may be passed over
+	}
+	p.remote.grant(s, muchRoom)
+	p.flow()
+	require.Equal(t, []uint64{1, 3, 7}, s.order)
+	p.remote.settle(s, 1, 3, 7)
+	p.flow()
+	require.Zero(t, p.client.Pending())
+	require.ErrorIs(t, w.Err, ErrLimit)
+}
+
+// What was sent may be with a handler, whatever the receiver takes by now: only what it lacks is refused.
+func TestClient_MessagesOverTheLimitThatTheReceiverHasAreNotRefused(t *testing.T) {
+	p := newPair(t, roomy, muchRoom)
+	p.connect()
+	p.flow()
+	p.enqueue("a", 5000)
+	p.flow()
+	p.cut()
+	p.remote.welcome.MaxMessage = 1000
+	p.enqueue("a", 5000)
+	p.connect()
+	p.remote.stream("a").refused[2] = true
+	p.flow()
+	require.Len(t, p.refused, 1)
+	require.EqualValues(t, 2, p.refused[0].Sequence)
+}
+
+// A store's messages over the limit are told of as soon as they were fetched, each once, and none is passed over before its
+// owner has dealt with it.
+func TestFetched_MessagesOverThePeersLimitNeedNoCredit(t *testing.T) {
+	p := newPair(t, roomy, Amount{})
+	p.remote.welcome.MaxMessage = 1000
+	p.connect()
+	p.flow()
+	o := p.client.StartFetched(Identity{Publisher: [16]byte{9}, Epoch: 1}, 7, "a", 1, 5)
+	p.client.Announce(o, 5)
+	p.flow()
+	from, generation, ok := o.NextFetch()
+	require.True(t, ok)
+	var messages [][]byte
+	for i, size := range []int{10, 2000, 10, 3000} {
+		messages = append(messages, content("a", from+uint64(i), size))
+	}
+	p.client.Feed(o, generation, from, messages)
+	p.flow()
+	var told []uint64
+	for _, e := range o.Events() {
+		require.ErrorIs(t, e.Err, ErrLimit)
+		told = append(told, e.First)
+	}
+	require.Equal(t, []uint64{2, 4}, told)
+
+	s := p.remote.stream("a")
+	s.refused[4] = true
+	p.client.ConfirmRefused(o, 4) // the later one first
+	p.remote.grant(s, muchRoom)
+	p.flow()
+	require.Equal(t, []uint64{1}, s.order)
+	s.refused[2] = true
+	p.client.ConfirmRefused(o, 2)
+	p.flow()
+	p.remote.grant(s, muchRoom) // it had given back what it could not use
+	p.flow()
+	require.Equal(t, []uint64{1, 3}, s.order)
+	require.Empty(t, o.Events())
+}

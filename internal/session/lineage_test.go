@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // ownLineage is that of an outbox whose epochs 1, 2 and 5 older code has opened, and whose present one is 6.
@@ -89,4 +90,48 @@ func TestClient_InMemoryStreamHasNoLineage(t *testing.T) {
 		Handle: o.handle, Next: 1, LastEpoch: 1, LastIncarnation: make16(1),
 	}}}))
 	require.NoError(t, o.Err())
+}
+
+// A receiver has last heard of an earlier incarnation, whose directory was copied before it went on: it has more than that
+// incarnation had stored when the next one began here.
+func TestClient_RefusesWhatAnEarlierIncarnationHadNot(t *testing.T) {
+	openings := []store.Opening{{Epoch: 4, Next: 3}, {Epoch: 6, Next: 6}}
+	for name, c := range map[string]struct {
+		openings []store.Opening
+		last     byte
+		next     uint64
+		settled  []uint64
+		refused  bool
+	}{
+		"all that it had":                     {openings, 3, 3, nil, false},
+		"one more":                            {openings, 3, 4, nil, true},
+		"one more is settled":                 {openings, 3, 3, []uint64{4, 4}, true},
+		"the next one had it":                 {openings, 4, 6, nil, false},
+		"more than the next one had":          {openings, 4, 7, nil, true},
+		"the present one may have sent all":   {openings, 6, 9, nil, false},
+		"it has found no stream":              {openings[1:], 3, 2, nil, true},
+		"a stream that is new":                {[]store.Opening{}, 4, 2, nil, true},
+		"a stream that is new, and is empty":  {[]store.Opening{}, 4, 1, nil, false},
+		"a store that does not know":          {nil, 3, 9, nil, false},
+		"a receiver that does not know":       {openings, 0, 9, nil, false},
+		"all earlier ones, of which the most": {[]store.Opening{{Epoch: 0, Next: 8}}, 3, 8, nil, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPair(t, roomy, muchRoom)
+			o := p.client.StartFetched(Identity{Publisher: [16]byte{9}, Epoch: 6, Lineage: ownLineage()}, 7, "a", 1, 9)
+			o.KnowOpenings(c.openings)
+			p.client.Announce(o, 9)
+			p.reopen()
+			answer := &wire.Opened{Handle: o.handle, Next: c.next, Settled: c.settled}
+			if c.last > 0 {
+				answer.LastEpoch, answer.LastIncarnation = uint64(c.last), make16(c.last)
+			}
+			require.NoError(t, p.say(&wire.Frame{Body: &wire.Frame_Opened{Opened: answer}}))
+			if c.refused {
+				require.ErrorIs(t, o.Err(), ErrNeverSent)
+			} else {
+				require.NoError(t, o.Err())
+			}
+		})
+	}
 }

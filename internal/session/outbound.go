@@ -69,6 +69,7 @@ type Outbound struct {
 	sent          uint64 // next sequence to send
 	sentChunk     int    // index of its chunk
 	sentOffset    int    // its offset in the chunk
+	checked       uint64 // messages below it are no larger than the receiver takes, or were refused
 	gap           bool   // the next Publish says that it follows a gap
 	received      uint64 // lowest sequence that the receiver does not have
 	credit        credit
@@ -231,12 +232,12 @@ func (o *Outbound) opened(f *wire.Opened) error {
 	if f.Next < o.base {
 		return violation("opened at %d, below the base %d", f.Next, o.base)
 	}
-	if limit := o.neverSent(); f.Next > limit || highest >= limit {
+	if limit := o.sentBy(IncarnationOf(f.LastEpoch, f.LastIncarnation)); f.Next > limit || highest >= limit {
 		return NewPeerError(codeNeverSent, fmt.Sprintf("next is %d, and up to %d are settled, where %d was never sent",
 			f.Next, highest, limit))
 	}
 	o.settleRanges(f.Settled)
-	o.state, o.gap = open, false
+	o.state, o.gap, o.checked = open, false, 0
 	o.received = f.Next
 	o.credit = credit{}
 	o.deferred, o.deferrals = nil, 0

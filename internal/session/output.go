@@ -17,8 +17,7 @@ func (c *Client) Output(segments []Segment, limit int) (control []byte, out []Se
 		o := c.sendQueue[0]
 		c.sendQueue = c.sendQueue[1:]
 		o.queued = false
-		if seq, ok := o.oversized(c.peerMaxEntry); ok { // it needs no credit, and the peer may never have so much
-			c.refuseTooLarge(o, seq)
+		if c.refuseTooLarge(o) {
 			continue
 		}
 		s, ok := o.segment(c.peerMaxEntry)

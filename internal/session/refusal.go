@@ -48,25 +48,34 @@ func (c *Client) refuse(o *Outbound, seq uint64, err *PeerError) {
 	o.settle(seq, seq)
 }
 
-// refuseTooLarge refuses the next message to send, which the peer would not take, and goes on behind it. A fetched
-// stream goes on when the message's owner has dealt with it: to pass over it tells the receiver that it is settled.
-func (c *Client) refuseTooLarge(o *Outbound, seq uint64) {
-	err := NewPeerError(wire.Code_CODE_LIMIT, "message larger than the peer's limit")
-	if o.fetched == nil {
-		c.refuse(o, seq, err)
-		o.finishReached()
-		o.skipSettled()
-		c.schedule(o)
-		return
+// refuseTooLarge refuses the messages that the peer would not take, wherever they stand: they need no credit, and those
+// before them may get none for long. A fetched stream stops at one until the message's owner has dealt with it: to pass
+// over it tells the receiver that it is settled. refuseTooLarge tells whether the stream stands at such a message.
+func (c *Client) refuseTooLarge(o *Outbound) (stands bool) {
+	for {
+		seq, found := o.oversized(c.peerMaxEntry)
+		if !found {
+			break
+		}
+		err := NewPeerError(wire.Code_CODE_LIMIT, "message larger than the peer's limit")
+		if o.fetched == nil {
+			c.refuse(o, seq, err)
+			o.finishReached()
+			continue
+		}
+		if _, told := o.fetched.tooLarge[seq]; !told {
+			o.fetched.tooLarge[seq] = struct{}{}
+			o.fetched.events = append(o.fetched.events, Event{First: seq, Last: seq, Err: err})
+			c.noteEvents(o)
+		}
 	}
-	if o.fetched.tooLarge != seq {
-		o.fetched.tooLarge = seq
-		o.fetched.events = append(o.fetched.events, Event{First: seq, Last: seq, Err: err})
-		c.noteEvents(o)
+	if o.fetched == nil || len(o.fetched.tooLarge) == 0 || !o.nextIsOversized(c.peerMaxEntry) {
+		return false
 	}
 	if messages, bytes := o.credit.available(); messages+bytes > 0 { // other streams of the topic can use it
 		c.sendWant(o, 0, 0, 0)
 	}
+	return true
 }
 
 // failStream breaks a stream for good, removes it and refuses every message that it keeps. The next message to its

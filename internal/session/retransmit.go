@@ -140,13 +140,39 @@ func (o *Outbound) skipSettled() bool {
 	return true
 }
 
-// oversized returns the next message to send if it with its tag and length is larger than most.
+// oversized returns the first message that is not sent, is larger than most with its tag and length, and was not returned
+// on this connection. It looks at each message once.
 func (o *Outbound) oversized(most int) (seq uint64, ok bool) {
-	if o.state != open || o.leaving || o.revoking || !o.skipSettled() {
+	if o.state != open || o.leaving || o.revoking || o.checked >= o.next || !o.skipSettled() {
 		return 0, false
 	}
+	from := max(o.checked, o.sent)
+	for i := o.chunkOf(from); i < len(o.chunks); i++ {
+		c := o.chunks[i]
+		if c.buf == nil || c.largest <= most {
+			continue
+		}
+		seq = max(from, c.first)
+		for at := c.offsetAfter(0, seq-c.first); seq < c.end(); seq++ {
+			size := entrySize(c.buf[at:])
+			if size > most && !o.settled.Has(seq) {
+				o.checked = seq + 1
+				return seq, true
+			}
+			at += size
+		}
+	}
+	o.checked = o.next
+	return 0, false
+}
+
+// nextIsOversized tells whether the next message to send is larger than most, with its tag and length.
+func (o *Outbound) nextIsOversized(most int) bool {
+	if o.state != open || !o.skipSettled() {
+		return false
+	}
 	c := o.chunks[o.sentChunk]
-	return o.sent, c.largest > most && entrySize(c.buf[o.sentOffset:]) > most
+	return c.largest > most && entrySize(c.buf[o.sentOffset:]) > most
 }
 
 // seekTo sets the sending position to a sequence, which may be next.

@@ -293,3 +293,27 @@ func TestManager_HearsOfARejectionOnceAllGroupsAreThrough(t *testing.T) {
 	require.NoError(t, h.manager.Close())
 	require.Equal(t, numbers(0, 1), rejected.got())
 }
+
+// TestSubscriber_CloseOfTwoUnnamedSubscriptionsLosesNothing: both end with their listener, each beside the other. What neither
+// has handled goes back to the publisher's Manager, which counts it.
+func TestSubscriber_CloseOfTwoUnnamedSubscriptionsLosesNothing(t *testing.T) {
+	for range 20 { // which of them ends first is up to the scheduler
+		topic := freeAddress(t) + "/a"
+		sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{CloseTimeout: time.Second}, nil)
+		require.NoError(t, err)
+		_, err = sub.Subscribe(t.Context(), topic) // is not read
+		require.NoError(t, err)
+		var left failures
+		m, err := buffstreams.NewManager(buffstreams.ManagerConfig{OnFailure: left.add, CloseTimeout: 50 * time.Millisecond})
+		require.NoError(t, err)
+		pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{Manager: m}, nil)
+		require.NoError(t, err)
+		require.NoError(t, pub.Publish(topic, newMessages(1)...))
+		require.NoError(t, pub.Close())
+		_, err = sub.Subscribe(t.Context(), topic) // has nothing to do with what came before
+		require.NoError(t, err)
+		require.NoError(t, sub.Close(), "the publisher's Manager keeps it")
+		requireUndelivered(t, m.Close(), "a", 1)
+		require.Equal(t, numbers(0, 1), left.got())
+	}
+}

@@ -39,7 +39,7 @@ func (ix *index) addStream(id uint64, k store.Key) *stream {
 		ix.destinations[d.name] = d
 	}
 	d.streams++
-	s := &stream{id: id, key: k, index: ix, destination: d, next: 1, durable: 1, handed: 1}
+	s := &stream{id: id, key: k, index: ix, destination: d, next: 1, durable: 1, handed: 1, openings: []store.Opening{}}
 	ix.streams[k], ix.byID[id] = s, s
 	ix.nextStream = max(ix.nextStream, id+1)
 	return s
@@ -85,7 +85,7 @@ func (o *Outbox) Streams() []store.Stream {
 	for _, s := range o.index.byID {
 		all = append(all, store.Stream{
 			Key: s.key, ID: s.id, First: s.settled.through + 1, Next: s.next, Sent: s.handed,
-			Pending: s.pending(), Bytes: s.bytes,
+			Openings: s.openings, Pending: s.pending(), Bytes: s.bytes,
 		})
 	}
 	o.mu.Unlock()

@@ -23,6 +23,9 @@ type Outbox struct {
 	opened   time.Time
 	watchers watchers
 
+	sharing sync.Once
+	shared  any // set by sharing
+
 	delivery chan struct{} // capacity 1: holds a value from Acquire to release
 
 	wake      chan struct{} // capacity 1: the committer has something to do
@@ -55,6 +58,14 @@ type Outbox struct {
 }
 
 var _ store.Outbox = (*Outbox)(nil)
+
+var _ store.Sharer = (*Outbox)(nil)
+
+// Shared returns what the publishers on the outbox share: what the first of them has made.
+func (o *Outbox) Shared(fresh func() any) any {
+	o.sharing.Do(func() { o.shared = fresh() })
+	return o.shared
+}
 
 // Open opens the outbox in cfg.Dir, or creates one there, and makes its next epoch durable. It fails with [ErrLocked]
 // while another process has the outbox open, and with a *store.CorruptError if the outbox has damage that a crash

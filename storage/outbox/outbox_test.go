@@ -148,7 +148,7 @@ func TestSettle_HidesMessagesAndFreesNoSequence(t *testing.T) {
 	want := slices.Concat([]uint64{101}, sequence(104, 149), sequence(151, 199), sequence(300, 900))
 	require.Equal(t, want, readAll(t, o, orders, 1, 500))
 	s := o.Streams()[0]
-	assert.Equal(t, store.Stream{Key: orders, ID: 1, First: 101, Next: 1001, Sent: 901, Pending: uint64(len(want)), Bytes: s.Bytes}, s)
+	assert.Equal(t, store.Stream{Key: orders, ID: 1, First: 101, Next: 1001, Sent: 901, Pending: uint64(len(want)), Bytes: s.Bytes, Openings: s.Openings}, s)
 	require.NoError(t, o.Close())
 
 	o = open(t, cfg)

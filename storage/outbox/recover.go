@@ -174,6 +174,9 @@ func (o *Outbox) startEpoch(last uint64, changed []*segmentFile) error {
 	if err := o.meta.set(keyStreams, o.index.encodeStreams(last)); err != nil {
 		return err
 	}
+	if err := o.noteOpenings(); err != nil {
+		return err
+	}
 	if err := l.start(last+1, nil); err != nil {
 		return err
 	}

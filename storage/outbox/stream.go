@@ -20,7 +20,10 @@ type stream struct {
 	durable uint64 // the lowest sequence that is not fsynced
 	handed  uint64 // no message from this sequence on was read since Open, nor there before
 	settled seqSet
-	bytes   int64 // cost of the pending messages, including those that are not durable yet
+
+	openings []store.Opening // see there; never nil, and not modified after Open
+
+	bytes int64 // cost of the pending messages, including those that are not durable yet
 
 	extents    []*extent  // those with pending messages, in order, without overlap
 	tailExtent *extent    // the one that new messages extend, or nil

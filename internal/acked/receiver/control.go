@@ -85,6 +85,7 @@ func (c *conn) find(f *wire.Open) (s, voided *stream, refused *session.PeerError
 		return nil, nil, refused
 	}
 	defer c.receiver.tellForgotten()
+	defer c.receiver.tellUnheard()
 	return c.receiver.open(f, c.principal)
 }
 
@@ -123,6 +124,7 @@ func (c *conn) release(handle uint64) {
 	switch {
 	case s == nil:
 	case s.isEnded():
+		s.takeUnheard() // the sender answers for what it has not heard of
 		c.deleteHandle(handle)
 		c.receiver.removeUnused(s)
 		c.receiver.forgetPublisher(s)

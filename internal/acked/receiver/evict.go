@@ -58,6 +58,7 @@ func (r *Receiver) evictLocked(unneeded func(*stream) bool, message string) {
 
 // removeUnused removes a stream, unless another connection has it or is about to.
 func (r *Receiver) removeUnused(s *stream) (removed bool) {
+	defer r.tellUnheard()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if s.inUse() {
@@ -90,6 +91,7 @@ func (r *Receiver) forgetPublisher(s *stream) {
 
 // topicEnded ends the streams of an ephemeral topic whose last subscription ended.
 func (r *Receiver) topicEnded(t *dispatch.Topic, dropped int) {
+	defer r.tellUnheard()
 	for _, s := range r.removeTopic(t) {
 		s.terminate(session.NewPeerError(wire.Code_CODE_TOPIC_GONE, "the topic's last subscription ended"))
 	}
@@ -117,6 +119,7 @@ func (r *Receiver) removeLocked(s *stream) {
 	if _, filed := r.streams[s.topic][s]; !filed {
 		return
 	}
+	r.unheard = append(r.unheard, s.takeUnheard()...)
 	if p := r.publishers[s.id.Publisher]; p != nil {
 		delete(p.streams, streamKey{s.id.Stream, s.id.Topic})
 		p.streams = buffers.Shrink(p.streams, &p.mostStreams)

@@ -13,6 +13,7 @@ func (r *Receiver) armIdleTimerLocked() {
 // those that were killed do not release theirs.
 func (r *Receiver) forgetIdle() {
 	defer r.tellForgotten()
+	defer r.tellUnheard()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.idleTimer = nil

@@ -12,6 +12,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -79,6 +80,7 @@ type Receiver struct {
 	done          chan struct{}      // closed by EndMembers
 	endMembers    sync.Once
 	counters      counters
+	unheardBytes  atomic.Int64  // see maxUnheard
 	ends          netio.QuietBy // connections, by host
 	failures      netio.Quiet   // of Accept
 
@@ -89,6 +91,7 @@ type Receiver struct {
 	streams          map[*dispatch.Topic]map[*stream]struct{}
 	streamCount      int
 	gone             tombstones
+	unheard          []func()          // to call; see tellUnheard
 	forgotHooks      []hooks.Forgotten // to call; see noteForgotten
 	forgotten        int               // publishers that returned and were not known, since the last log line about them
 	forgottenLogged  time.Time
@@ -321,6 +324,7 @@ func (r *Receiver) allTopics() []*dispatch.Topic {
 func (r *Receiver) Close(ctx context.Context) error {
 	r.cancel()
 	r.Drain()
+	r.settleUnheard()
 	defer r.EndMembers()
 	defer r.leaveStore()
 	defer context.AfterFunc(ctx, r.leaveStore)()

@@ -73,13 +73,13 @@ func (r *Receiver) open(f *wire.Open, principal string) (s, voided *stream, refu
 		return nil, nil, session.NewPeerError(wire.Code_CODE_FENCED, "a newer tenure of this stream was seen")
 	case !s.isEnded() && !gone && s.isVoidedBy(f):
 		stored.Settled, stored.Groups, known, voided = s.settled(), s.state().Groups, true, s
-		r.removeLocked(s)
+		r.replaceLocked(s)
 	case !s.isEnded() || gone:
 		s.beginOpen()
 		return s, nil, nil
 	default: // the topic exists again
 		stored.Settled, known = s.settled(), true
-		r.removeLocked(s)
+		r.replaceLocked(s)
 	}
 	if gone {
 		return nil, nil, session.NewPeerError(wire.Code_CODE_TOPIC_GONE, "the topic's last subscription ended")
@@ -104,6 +104,12 @@ func (r *Receiver) open(f *wire.Open, principal string) (s, voided *stream, refu
 	r.addLocked(p, key, s)
 	s.beginOpen()
 	return s, voided, nil
+}
+
+// replaceLocked removes a stream in whose place its sender begins another: it has what it was not told to be rejected.
+func (r *Receiver) replaceLocked(s *stream) {
+	s.takeUnheard()
+	r.removeLocked(s)
 }
 
 // storeFailedLocked tells whether the DedupeStore has failed and the stream, which is nil if it is new, needs it.

@@ -43,6 +43,9 @@ type stream struct {
 	target      flow.Amount // credit that is kept topped up; it doubles when the sender had to ask
 	asked       flow.Amount // what the sender asked for last, up to initialTarget
 
+	unheard      map[uint64]unheard // rejections that the sender has not confirmed; nil: none
+	unheardTimer *time.Timer        // see awaitReturnLocked; nil: it does not run
+
 	tenure     uint64 // of the Open; 0: its sender moves no streams
 	revocation revocation
 
@@ -167,6 +170,7 @@ func (s *stream) replaceConn(c *conn, f *wire.Open) (old *conn, returned flow.Am
 	s.kept.Store(c.keepsUnsettled())
 	s.sender = session.IncarnationOf(f.Epoch, f.Incarnation)
 	s.released, s.fresh = false, false
+	s.stopUnheardTimerLocked()
 	if changes {
 		s.noteSenderLocked()
 	}
@@ -196,6 +200,7 @@ func (s *stream) detachLocked() (*flow.Claim, flow.Amount) {
 	s.in.Detach()
 	s.conn, s.claim, s.detached = nil, nil, time.Now()
 	s.kept.Store(false)
+	s.awaitReturnLocked()
 	return claim, unused
 }
 

@@ -198,18 +198,24 @@ func (s *stream) Refused(seq uint64, r dispatch.Refusal) {
 	case r.Undecodable:
 		code = wire.Code_CODE_UNDECODABLE
 	}
-	if s.refuse(seq, code, r.Reason) {
+	unheard, over := s.refuse(seq, code, r)
+	if unheard != nil {
+		unheard()
+	}
+	if over {
 		s.receiver.forget(s)
 	}
 }
 
-// refuse returns true if the stream's sender has ended it and this was the last of its messages.
-func (s *stream) refuse(seq uint64, code wire.Code, reason string) (over bool) {
+// refuse returns what is to be called as the sender does not hear of the refusal, or nil. over tells that the stream's
+// sender has ended it and this was the last of its messages.
+func (s *stream) refuse(seq uint64, code wire.Code, r dispatch.Refusal) (unheard func(), over bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.rejectLocked(seq, code, reason)
+	s.rejectLocked(seq, code, r.Reason)
+	unheard = s.keepUnheardLocked(seq, r)
 	s.answerLastLocked()
-	return s.overLocked()
+	return unheard, s.overLocked()
 }
 
 // Position implements dispatch.Source.
@@ -252,6 +258,7 @@ func (s *stream) rejectSeen(seq uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.in.RejectSeen(seq)
+	s.heardLocked(seq)
 	s.noteSenderLocked()
 }
 

@@ -28,58 +28,69 @@ const (
 	longestWait   = 10 * time.Second // between attempts to connect, where the BackOff has no answer
 )
 
-// runLocked starts run unless it is under way or there is nothing to deliver. The caller must hold mu.
+// runLocked has the Sender connect unless it does, or there is nothing to deliver. The caller must hold mu.
 func (s *Sender) runLocked() {
 	if s.running || s.closed || !s.neededLocked() {
 		return
 	}
-	s.running = true
-	s.noteStateLocked()
-	s.wg.Go(s.run) // ends when everything is settled and the connection is gone, or with ctx; Close waits for it
+	s.startLocked()
 }
 
-// run keeps the Sender connected while it has messages that are not settled, and then as long as the connection lasts.
+func (s *Sender) startLocked() {
+	s.running = true
+	s.noteStateLocked()
+	s.wg.Go(s.run) // ends with the connection, or when there is none; Close waits for it
+}
+
+// run makes one connection, and takes what the peer sends until that ends. If there are messages that are not settled, it has
+// the next one made after a while.
 func (s *Sender) run() {
 	if s.backoff == nil {
 		s.backoff = netio.GuardedBackOff(s.cfg.Backoff, longestWait)
 	}
-	for s.wanted() {
-		began := time.Now()
-		conn, token, err := s.dial()
-		s.cfg.Hooks.Dialed(hooks.Dialed{Address: s.cfg.Address, Took: time.Since(began), Err: err})
-		if err == nil {
-			welcomed, connected := false, time.Now()
-			err = s.serve(conn, token, func() {
-				welcomed = true
-				s.backoff.Reset()
-				s.logConnected()
-				s.cfg.Hooks.Connected(hooks.Connected{Address: s.cfg.Address, Took: time.Since(began)})
-			})
-			s.noteAddress(conn, welcomed)
-			s.cfg.Hooks.Lost(hooks.Lost{Address: s.cfg.Address, Welcomed: welcomed, Lasted: time.Since(connected), Err: err})
-		}
-		if s.ctx.Err() != nil {
-			return
-		}
-		s.disconnected(err)
-		delay := nextDelay(s.backoff)
-		s.logLost(err, delay)
-		select {
-		case <-time.After(delay):
-		case <-s.redial:
-		case <-s.ctx.Done():
-			return
-		}
+	began := time.Now()
+	conn, token, err := s.dial()
+	s.cfg.Hooks.Dialed(hooks.Dialed{Address: s.cfg.Address, Took: time.Since(began), Err: err})
+	if err == nil {
+		welcomed, connected := false, time.Now()
+		err = s.serve(conn, token, func() {
+			welcomed = true
+			s.backoff.Reset()
+			s.logConnected()
+			s.cfg.Hooks.Connected(hooks.Connected{Address: s.cfg.Address, Took: time.Since(began)})
+		})
+		s.noteAddress(conn, welcomed)
+		s.cfg.Hooks.Lost(hooks.Lost{Address: s.cfg.Address, Welcomed: welcomed, Lasted: time.Since(connected), Err: err})
+	}
+	if s.ctx.Err() != nil {
+		return
+	}
+	s.disconnected(err)
+	delay := nextDelay(s.backoff)
+	s.logLost(err, delay)
+	s.pauseFor(delay)
+}
+
+// pauseFor has the next connection made after a while. No goroutine waits for that: many addresses may be away for long.
+func (s *Sender) pauseFor(delay time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.pause = time.AfterFunc(delay, s.resume) // release stops it
 	}
 }
 
-// wanted reports whether there has to be a connection. If not, run has ended.
-func (s *Sender) wanted() bool {
+// resume starts run again at the end of a pause, if there still has to be a connection.
+func (s *Sender) resume() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.running = !s.closed && s.neededLocked()
+	s.pause = nil
+	if !s.closed && s.neededLocked() {
+		s.startLocked()
+		return
+	}
+	s.running = false
 	s.noteStateLocked()
-	return s.running
 }
 
 // serve talks to the peer until the connection ends, and returns why it ended.

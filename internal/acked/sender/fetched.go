@@ -9,14 +9,15 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// FetchConfig configures a FetchedStream. All fields but Sent and Tenure are required.
+// FetchConfig configures a FetchedStream. All fields but Sent, Openings and Tenure are required.
 type FetchConfig struct {
 	Identity session.Identity
-	Stream   uint64 // unique in the identity
-	Topic    string // as it travels on the wire
-	Base     uint64 // every sequence below is settled
-	Sent     uint64 // an earlier process may have sent any message below; 0: none
-	Tenure   uint64 // of the stream at this Sender; 0: the first
+	Stream   uint64          // unique in the identity
+	Topic    string          // as it travels on the wire
+	Base     uint64          // every sequence below is settled
+	Sent     uint64          // an earlier process may have sent any message below; 0: none
+	Openings []store.Opening // see store.Stream; nil: that is not known
+	Tenure   uint64          // of the stream at this Sender; 0: the first
 
 	// OnSettled gets the runs of messages that need not be kept any longer. OnRefused gets single messages that the
 	// peer refused and, with sequence 0, the end of the stream: the peer will take no message of it. Both are called
@@ -57,6 +58,7 @@ func (s *Sender) Fetch(cfg FetchConfig) (*FetchedStream, error) {
 	f := &FetchedStream{cfg: cfg, stream: s.client.StartFetched(
 		cfg.Identity, cfg.Stream, cfg.Topic, cfg.Base, cfg.Sent)}
 	f.at.Store(s)
+	f.stream.KnowOpenings(cfg.Openings)
 	f.stream.Resume(cfg.Tenure)
 	s.addFetchedLocked(f)
 	return f, nil

@@ -69,7 +69,6 @@ type Sender struct {
 	wg       sync.WaitGroup  // run
 	waiters  *sync.Pool      // of *session.Waiter
 	backoff  backoff.BackOff // of run; nil before the first
-	redial   chan struct{}   // ends the wait before the next attempt
 	avoid    []string        // of run: addresses of connections that got nowhere, the last one last
 	lines    lines           // what was logged of the connection and of waits
 
@@ -80,7 +79,8 @@ type Sender struct {
 	givenUp     net.Conn // conn, if nothing more is written to it
 	enc         session.Encoder
 	closed      bool
-	running     bool          // run is under way
+	running     bool          // run is under way, or pause will start it
+	pause       *time.Timer   // before the next connection; nil: there is none
 	stage       string        // what is done to connect, while there is no connection
 	unreachable *TimeoutError // why there is no connection; nil once a peer has welcomed one
 	refusal     error         // the same, if another attempt is of no use for now
@@ -105,7 +105,7 @@ type Sender struct {
 // New returns a Sender that has not dialed yet. Its owner calls Tick a few times a second, and Close.
 func New(cfg Config) *Sender {
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &Sender{cfg: cfg, ctx: ctx, cancel: cancel, waiters: &waiterPool, redial: make(chan struct{}, 1)}
+	s := &Sender{cfg: cfg, ctx: ctx, cancel: cancel, waiters: &waiterPool}
 	s.client = session.NewClient(session.ClientConfig{
 		Identity: cfg.Identity, NextStream: cfg.NextStream,
 		Window:   session.Window{Messages: cfg.WindowMessages, Bytes: cfg.WindowBytes, Budget: cfg.Budget},
@@ -470,6 +470,9 @@ func (s *Sender) release(left *[]session.Leftover) (conn net.Conn, released, fir
 	s.closed = true
 	s.status.set(Idle)
 	s.cancel()
+	if s.pause != nil {
+		s.pause.Stop()
+	}
 	*left = s.client.Leftovers()
 	s.giveUpLocked(ErrClosed)                                         // a stream that has ended meets every condition
 	released = s.client.ReleaseDelivered(ErrClosed) || s.client.Due() // the ends of streams may wait to be written

@@ -65,14 +65,6 @@ func (s *Sender) setKept(kept bool) {
 	s.kick()
 }
 
-// Redial ends the wait before the next attempt to connect.
-func (s *Sender) Redial() {
-	select {
-	case s.redial <- struct{}{}:
-	default:
-	}
-}
-
 // neededLocked tells whether there is something to connect for. The caller must hold mu.
 func (s *Sender) neededLocked() bool { return s.kept || s.client.Pending() > 0 || s.client.Left() }
 

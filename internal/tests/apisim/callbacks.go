@@ -69,7 +69,7 @@ func (w *world) onFailure(proc *process, who, topic string, encoded []byte, reas
 		w.violatedLocked(2, "a message that was acked is said to be gone with its topic", "m%d: %v", m.id, reason)
 	}
 	m.failed, m.reported = "OnFailure of its publisher", time.Now()
-	if limit := w.p.Shape.PeerLimit; limit > 0 && len(m.payload) > limit && m.served && w.quietLocked() && time.Since(m.began) > 5*time.Second {
+	if limit := w.p.Shape.PeerLimit; limit > 0 && len(m.payload) > limit && m.served && proc == m.from.life.proc && w.quietLocked() && time.Since(m.began) > 5*time.Second {
 		w.violatedLocked(13, "a message over the peer's limit is reported late", "m%d after %v", m.id, time.Since(m.began))
 	}
 	w.mu.Unlock()

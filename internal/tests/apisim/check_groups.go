@@ -11,21 +11,62 @@ func (w *world) checkGroups() {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	stored := w.storedLocked()
 	w.checkUnionsLocked()
-	w.checkDeclaredLocked()
+	w.eachLackLocked(func(m *msg, group, kind string) {
+		if !stored[m] {
+			w.violatedLocked(2, kind+w.rejectedLocked(m), "%v, group %s; %s", m, group, w.historyLocked(m))
+		}
+	})
+}
+
+// groupsLack reports whether a group that has a reader lacks a message that it is to have.
+func (w *world) groupsLack() (lack bool) {
+	if w.p.Shape.Rude != "" {
+		return false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.eachLackLocked(func(*msg, string, string) { lack = true })
+	return lack
+}
+
+// eachLackLocked calls f for the messages that another group has acked and a group that was there all the time, or was
+// declared, has not. The caller must hold mu.
+func (w *world) eachLackLocked(f func(m *msg, group, kind string)) {
 	for _, m := range w.messages {
-		if m.outcome != okay || m.dropped != "" || m.failed != "" || m.undelivered || len(m.acks) == 0 || len(m.to) != 1 || w.ephemeral(m) {
+		if m.outcome != okay || m.dropped != "" || m.failed != "" || m.undelivered || len(m.acks) == 0 || len(m.to) != 1 || w.ephemeral(m) || m.from.plan.Plain {
 			continue
 		}
-		lives := w.receivers[m.to[0]].lives
-		if len(lives) != 1 || m.from.plan.Plain {
+		r := w.receivers[m.to[0]]
+		if r.plan.Declared {
+			w.eachDeclaredLocked(m, r, f)
+		}
+		if len(r.lives) != 1 {
 			continue
 		}
 		name := m.name()
-		for g, since := range lives[0].topic(name).groups {
-			if since.Before(m.began) && m.acks[g] == nil && w.servedLaterLocked(lives[0], name, g) {
-				w.violatedLocked(2, "a group that was there all the time lacks a message that another has"+w.rejectedLocked(m), "%v, group %s; %s", m, g, w.historyLocked(m))
+		for g, since := range r.lives[0].topic(name).groups {
+			if since.Before(m.began) && m.acks[g] == nil && w.servedLaterLocked(r.lives[0], name, g) {
+				f(m, g, "a group that was there all the time lacks a message that another has")
 			}
+		}
+	}
+}
+
+// eachDeclaredLocked is eachLackLocked for a message's declared groups, through all lives.
+func (w *world) eachDeclaredLocked(m *msg, r *receiver, f func(m *msg, group, kind string)) {
+	for _, l := range r.lives {
+		if l.topic(m.name()).drops > 0 {
+			return
+		}
+	}
+	if r.life == nil || m.from.life.how == "killed" || w.leftLocked(m) && (w.drained.IsZero() || m.from.closing.Before(w.drained)) {
+		return
+	}
+	for _, g := range r.groups() {
+		if m.acks[g] == nil && w.servedLaterLocked(r.life, m.name(), g) {
+			f(m, g, "a declared group lacks a message that another has")
 		}
 	}
 }
@@ -52,11 +93,12 @@ func (w *world) checkGrowth() {
 	}
 }
 
-// servedLaterLocked reports whether a group had a living reader when everything was to drain. The caller must hold mu.
+// servedLaterLocked reports whether a group has a living reader, or had one when everything was to have drained. The caller
+// must hold mu.
 func (w *world) servedLaterLocked(l *life, name, group string) bool {
 	for _, x := range l.topic(name).subs {
-		if x.by.plan.Group == group && x.by.life == l && (x.ending.IsZero() || x.ending.After(w.drained)) {
-			return !w.drained.IsZero()
+		if x.by.plan.Group == group && x.by.life == l && (x.ending.IsZero() || !w.drained.IsZero() && x.ending.After(w.drained)) {
+			return true
 		}
 	}
 	return false
@@ -87,28 +129,6 @@ func (w *world) checkUnion(t *topicState, name string) {
 					w.violatedLocked(2, "an unnamed subscription that came back lacks what the ended ones had not acked",
 						"%v at subscription %d to %s; %s", m, x.id, name, w.historyLocked(m))
 				}
-			}
-		}
-	}
-}
-
-// checkDeclaredLocked holds declared groups, through all lives, to having had everything. The caller must hold mu.
-func (w *world) checkDeclaredLocked() {
-	for _, m := range w.messages {
-		if m.outcome != okay || m.dropped != "" || m.failed != "" || m.undelivered || len(m.acks) == 0 || len(m.to) != 1 || w.ephemeral(m) || m.from.plan.Plain {
-			continue
-		}
-		r := w.receivers[m.to[0]]
-		drops := 0
-		for _, l := range r.lives {
-			drops += l.topic(m.name()).drops
-		}
-		if !r.plan.Declared || drops > 0 || r.life == nil || m.from.life.how == "killed" || w.leftLocked(m) && m.from.closing.Before(w.drained) {
-			continue
-		}
-		for _, g := range r.groups() {
-			if m.acks[g] == nil && w.servedLaterLocked(r.life, m.name(), g) {
-				w.violatedLocked(2, "a declared group lacks a message that another has"+w.rejectedLocked(m), "%v, group %s; %s", m, g, w.historyLocked(m))
 			}
 		}
 	}

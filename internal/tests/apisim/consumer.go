@@ -68,6 +68,7 @@ func (w *world) subscribe(s *subscriber, name string, m mood) {
 			t.groups[g] = time.Now()
 			delete(t.dropped, g)
 		}
+		w.leftBesideLocked(x)
 	}
 	w.mu.Unlock()
 	if err == nil && !x.routed {
@@ -149,9 +150,13 @@ func (w *world) endingLocked(x *subscription) {
 	if !x.ending.IsZero() {
 		return
 	}
+	w.markEndingLocked(x)
+	w.remainderLocked(x)
+}
+
+func (w *world) markEndingLocked(x *subscription) {
 	x.ending = time.Now()
 	w.noteLocked("subscription %d of %s ends", x.id, x.by.life.proc.name)
-	w.remainderLocked(x)
 }
 
 // remainderLocked notes what an unnamed subscription leaves when it ends: nothing beside others, all that was not acked if it is
@@ -164,7 +169,7 @@ func (w *world) remainderLocked(x *subscription) {
 	t := l.topic(x.topic)
 	stays := len(t.groups) > 0
 	for _, other := range t.subs {
-		stays = stays || other != x && other.by.plan.Group == "" && other.ended.IsZero()
+		stays = stays || other != x && other.by.plan.Group == "" && other.ended.IsZero() && other.ending.IsZero()
 	}
 	if stays { // its remainder counts as acked
 		w.letGoLocked(l.of.n, x.topic, "an unnamed subscription ended beside others")
@@ -183,6 +188,15 @@ func (w *world) remainderLocked(x *subscription) {
 	t.unions = append(t.unions, u)
 }
 
+// leftBesideLocked notes that unnamed subscriptions which are ending end beside one that has begun. The caller must hold mu.
+func (w *world) leftBesideLocked(begun *subscription) {
+	for _, x := range begun.by.life.topic(begun.topic).subs {
+		if x != begun && !x.ending.IsZero() && x.ended.IsZero() {
+			w.remainderLocked(x)
+		}
+	}
+}
+
 // letGoLocked notes that the messages of a topic that are under way may go unhandled. The caller must hold mu.
 func (w *world) letGoLocked(receiver int, topic, why string) {
 	for _, m := range w.messages {
@@ -196,11 +210,16 @@ func (w *world) letGoLocked(receiver int, topic, why string) {
 func (w *world) endSubscriptions(l *life, which func(*subscription) bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	var ends []*subscription
 	for _, t := range l.topics {
 		for _, x := range t.subs {
-			if which(x) {
-				w.endingLocked(x)
+			if which(x) && x.ending.IsZero() {
+				w.markEndingLocked(x)
+				ends = append(ends, x)
 			}
 		}
+	}
+	for _, x := range ends { // none of them stays
+		w.remainderLocked(x)
 	}
 }

@@ -78,9 +78,9 @@ func (w *world) checkCustody() {
 		l *senderLife
 		r int
 	}
-	lost := map[place][]*msg{}
+	lost, stored := map[place][]*msg{}, w.storedLocked()
 	for _, m := range w.messages {
-		if !w.owedLocked(m) || w.bothDiedLocked(m) {
+		if !w.owedLocked(m) || w.bothDiedLocked(m) || stored[m] {
 			continue
 		}
 		at := place{m.from.life, m.to[0]}
@@ -92,9 +92,6 @@ func (w *world) checkCustody() {
 			for _, l := range w.receivers[r].lives {
 				counted += l.counted
 			}
-		}
-		if at.l.of.plan.Outbox {
-			counted += w.inBoxLocked(at.l.of)
 		}
 		w.checkReportedLocked(ms, counted)
 	}
@@ -165,12 +162,23 @@ func (w *world) leftLocked(m *msg) bool {
 	return !m.from.closing.IsZero() || m.from.life.how == "closed"
 }
 
-// inBoxLocked is how many messages wait in a sender's outbox. The caller must hold mu.
-func (w *world) inBoxLocked(s *sender) int {
-	b, err := openBox(s.dir)
-	if err != nil {
-		return 0
+// storedLocked are the messages that wait in outboxes when everything is closed. The caller must hold mu.
+func (w *world) storedLocked() map[*msg]bool {
+	stored := map[*msg]bool{}
+	for _, s := range w.senders {
+		if !s.plan.Outbox {
+			continue
+		}
+		b, err := openBox(s.dir)
+		if err != nil {
+			continue
+		}
+		for _, data := range boxPending(b) {
+			if m := w.findLocked(data); m != nil {
+				stored[m] = true
+			}
+		}
+		_ = b.Close()
 	}
-	defer func() { _ = b.Close() }()
-	return boxPending(b)
+	return stored
 }

@@ -16,6 +16,9 @@ func (w *world) finish() {
 	w.net.heal(w.addresses())
 	w.mu.Lock()
 	w.noteLocked("HEAL")
+	for _, x := range w.subs { // nobody is killed any more
+		x.atEnd = nil
+	}
 	w.mu.Unlock()
 	w.healed = true
 	if !w.p.Shape.Abrupt {
@@ -41,11 +44,19 @@ func (w *world) finish() {
 }
 
 func (w *world) untame() {
-	select {
-	case <-w.tame:
-	default:
+	if !w.isTame() {
 		w.note("TAME")
 		close(w.tame)
+	}
+}
+
+// isTame reports whether what misbehaves has let go.
+func (w *world) isTame() bool {
+	select {
+	case <-w.tame:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -67,7 +78,7 @@ func (w *world) await(most time.Duration) {
 // drain waits until everything is handled.
 func (w *world) drain() {
 	begin := time.Now()
-	for time.Since(begin) < drainTime && w.undrained(true) || time.Since(begin) < settleTime && w.undrained(false) {
+	for time.Since(begin) < drainTime && (w.undrained(true) || w.groupsLack()) || time.Since(begin) < settleTime && w.undrained(false) {
 		time.Sleep(200 * time.Millisecond)
 	}
 }

@@ -74,13 +74,17 @@ var idPattern = regexp.MustCompile(`m(\d+):`)
 
 // find finds the message of encoded bytes.
 func (w *world) find(data []byte) *msg {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.findLocked(data)
+}
+
+func (w *world) findLocked(data []byte) *msg {
 	found := idPattern.FindSubmatch(data)
 	if found == nil {
 		return nil
 	}
 	id, _ := strconv.Atoi(string(found[1]))
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	if id >= len(w.messages) {
 		return nil
 	}

@@ -80,6 +80,7 @@ func (w *world) closeRouterOnly(l *life) {
 		return
 	}
 	l.routerClosed = time.Now()
+	w.endSubscriptions(l, func(x *subscription) bool { return x.routed })
 	err := w.timed(l.proc, "Router.Close", 10*time.Second, l.router.Close)
 	w.mu.Lock()
 	l.counted += undelivered(err)

@@ -38,8 +38,13 @@ var callMutants = []mutant{
 		probe{"pool", "^TestWriter_WriteContextEndsTheWaitForRoomAlone$", ""},
 	},
 	{
-		"an address that is gone keeps its goroutine", "internal/acked/sender/conn.go",
-		"\tfor s.wanted() {", "\tfor s.wanted() || s.ctx.Err() == nil {",
+		"an address that is gone is dialed for ever", "internal/acked/sender/conn.go",
+		"if !s.closed && s.neededLocked() {", "if !s.closed {",
 		probe{"internal/tests", "^TestManager_AddressesThatAreGoneLeaveNoGoroutine$", ""},
+	},
+	{
+		"an address that is away keeps a goroutine", "internal/acked/sender/conn.go",
+		"\ts.pauseFor(delay)\n", "\tselect {\n\tcase <-time.After(delay):\n\t\ts.resume()\n\tcase <-s.ctx.Done():\n\t}\n",
+		probe{"internal/tests", "^TestManager_AddressesThatAreAwayWaitWithoutAGoroutine$", ""},
 	},
 }

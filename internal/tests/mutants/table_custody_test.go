@@ -124,4 +124,39 @@ var custodyMutants = []mutant{
 		"if o := c.released[f.Handle]; o != nil && 0 <", "if o := c.released[f.Handle]; o != nil && false && 0 <",
 		probe{"internal/session", "^TestClient_ReleasesWhatTheReceiverHas$", ""},
 	},
+	{
+		"a rejection that its sender did not read goes nowhere", "internal/acked/receiver/unheard.go",
+		"\ts.unheard[seq] = unheard{r.Unheard, r.Bytes}\n", "",
+		seamProbe("TestUnheard_OfAPublisherThatCloses"),
+	},
+	{
+		"a sender that stays away has time for ever", "internal/acked/receiver/stream.go",
+		"\ts.awaitReturnLocked()\n", "",
+		seamProbe("TestUnheard_OfAPublisherThatIsKilled"),
+	},
+	{
+		"a Close forgets what was not read", "internal/acked/receiver/receiver.go",
+		"\tr.settleUnheard()\n", "",
+		seamProbe("TestUnheard_OfAPublisherThatIsKilled"),
+	},
+	{
+		"a rejection that was read is answered for all the same", "internal/acked/receiver/write.go",
+		"\ts.heardLocked(seq)\n", "",
+		seamProbe("TestUnheard_OfAPublisherThatComesBack"),
+	},
+	{
+		"a subscription that ends beside one that ends too leaves it all", "internal/dispatch/topic.go",
+		" && other.stays()", "",
+		dispatchProbe("TestRemainder_OfSubscriptionsThatEndTogetherIsNotSettled"),
+	},
+	{
+		"copies stand for messages", "internal/dispatch/remainder.go",
+		"has[d.pos()] = has[d.pos()] || !d.run.repeats()", "has[d.pos()] = true",
+		dispatchProbe("TestRemainder_CopiesSettleNothingWhereSubscriptionsEndTogether"),
+	},
+	{
+		"subscriptions do not end with their listener", "subscription.go",
+		"return s.isCancelled() || isClosed(s.listener.Done())", "return s.isCancelled()",
+		seamProbe("TestSubscriber_CloseOfTwoUnnamedSubscriptionsLosesNothing"),
+	},
 }

@@ -139,4 +139,19 @@ var identityMutants = []mutant{
 		"		case ok && s.idle(r, now):\n", "		case ok && false && s.idle(r, now):\n",
 		probe{"storage/dedupe", "^TestStore_ForgetsIdleStreams$", ""},
 	},
+	{
+		"an earlier incarnation may have sent all", "internal/session/outbound.go",
+		"limit := o.sentBy(IncarnationOf(f.LastEpoch, f.LastIncarnation));", "limit := o.neverSent();",
+		testsProbe("TestIdentity_RestoredOutboxOfALifeThatWentOn"),
+	},
+	{
+		"an opening counts for the incarnation before the last", "internal/session/fetched.go",
+		"if x.Epoch <= own[i+1].Epoch {", "if x.Epoch <= own[i].Epoch {",
+		sessionProbe("TestClient_RefusesWhatAnEarlierIncarnationHadNot"),
+	},
+	{
+		"openings of earlier code are taken for all", "storage/outbox/openings.go",
+		"case !known:", "case !known && n > 99:",
+		probe{"storage/outbox", "^TestOpenings_OlderCode$", ""},
+	},
 }

@@ -82,7 +82,7 @@ var userCodeMutants = []mutant{
 	},
 	{
 		"Close takes its time-out twice", "subscriber.go",
-		"\t\tsub.close(deadline)\n", "\t\tsub.closeInTime()\n",
+		"\t\tsub.beginClose(deadline)\n", "\t\tsub.beginClose(time.Now().Add(s.cfg.CloseTimeout))\n",
 		seamProbe("TestSubscriber_CloseTakesItsTimeoutOnce"),
 	},
 	{

@@ -31,7 +31,7 @@ var wireMutants = []mutant{
 	},
 	{
 		"a stored message is passed over before its owner knows", "internal/session/refusal.go",
-		"\tif o.fetched == nil {\n\t\tc.refuse(o, seq, err)", "\tif true {\n\t\tc.refuse(o, seq, err)",
+		"\tif o.fetched == nil {\n\t\t\tc.refuse(o, seq, err)", "\tif true {\n\t\tc.refuse(o, seq, err)",
 		sessionProbe("TestFetched_MessageOverThePeersLimitWaitsForItsOwner"),
 	},
 	{
@@ -88,5 +88,15 @@ var wireMutants = []mutant{
 		"a fenced stream is tried again", "outbox_relay.go",
 		"case errors.Is(err, ErrFenced):", "case false:",
 		probe{"internal/tests", "^TestIdentity_FencedStreamIsGivenUp$", ""},
+	},
+	{
+		"only the next message is held to the peer's limit", "internal/session/retransmit.go",
+		"from := max(o.checked, o.sent)\n\tfor i := o.chunkOf(from); i < len(o.chunks); i++ {", "from := max(o.checked, o.sent)\n\tfor i := o.chunkOf(from); i <= o.sentChunk; i++ {",
+		sessionProbe("TestClient_MessagesOverThePeersLimitNeedNoCredit"),
+	},
+	{
+		"a stream of an outbox passes over what is too large", "internal/session/refusal.go",
+		"len(o.fetched.tooLarge) == 0 || !o.nextIsOversized(c.peerMaxEntry)", "true",
+		sessionProbe("TestFetched_MessageOverThePeersLimitWaitsForItsOwner"),
 	},
 }
