@@ -62,19 +62,22 @@ func (p *Publisher) lookUp(w *callWait, s *topicState) (route.Route, error) {
 		found, err := static.Resolve(p.ctx, s.topic)
 		return checkRoute(s.topic, found, err)
 	}
+	why := errResolving
+	explain := func() error { return why }
 	for {
 		p.mu.Lock()
 		l := p.lookupLocked(s)
 		p.mu.Unlock()
-		if err := w.wait(l.done, time.Time{}); err != nil {
-			return route.Route{}, resolving(err, errResolving)
+		if err := w.wait(l.done, time.Time{}, explain); err != nil {
+			return route.Route{}, resolving(err, why)
 		}
 		failed := (*net.DNSError)(nil)
 		if !errors.As(l.err, &failed) {
 			return checkRoute(s.topic, l.route, l.err)
 		}
-		if err := w.wait(nil, time.Now().Add(lookupPause)); err != nil {
-			return route.Route{}, resolving(err, l.err)
+		why = l.err
+		if err := w.wait(nil, time.Now().Add(lookupPause), explain); err != nil {
+			return route.Route{}, resolving(err, why)
 		}
 	}
 }

@@ -3,6 +3,16 @@ package mutants
 // hookMutants are mistakes about what is seen from outside: Stats, hooks, logs and what handlers are told.
 var hookMutants = []mutant{
 	{
+		"a Publish that waits for a Resolver says nothing", "publisher_spread.go",
+		"says := !w.said.Load() && (", "says := false && (",
+		probe{".", "^TestLog_APublishThatWaitsForItsRoute$", ""},
+	},
+	{
+		"the trace of a message ends with a Nack", "watcher.go",
+		"\tif s.traces {\n", "\tif s.traces && result == outcomeAcked {\n",
+		probe{".", "^TestLog_TracesEachMessageOnRequest$", ""},
+	},
+	{
 		"the panic of a hook is not logged", "internal/hook/set.go",
 		"\t\tif p := recover(); p != nil {", "\t\tif p := recover(); p != nil && false {",
 		probe{".", "^TestHooks_PanicsAreContained$", ""},
