@@ -46,10 +46,19 @@ func (p *Publisher) sendersByTarget() map[netio.Target]*sender.Sender {
 func (p *Publisher) topicStats() []PublisherTopicStats {
 	p.mu.Lock()
 	topics := slices.Collect(maps.Values(p.topics))
+	failed := map[*topicState]refresh{}
+	for _, s := range topics {
+		if s.failed != nil {
+			failed[s] = s.refresh
+		}
+	}
 	p.mu.Unlock()
 	all := make([]PublisherTopicStats, 0, len(topics))
 	for _, s := range topics {
 		t := PublisherTopicStats{Topic: s.topic, Addresses: []string{}, Calls: max(0, int(s.calls.Load()))}
+		if f, ok := failed[s]; ok {
+			t.LookupError, t.LookupFailing = netio.Sanitize(f.failed).Error(), f.failing
+		}
 		if r := s.resolved.Load(); r != nil {
 			for _, target := range r.targets {
 				t.Addresses = append(t.Addresses, target.peer)

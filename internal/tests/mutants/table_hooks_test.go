@@ -3,6 +3,16 @@ package mutants
 // hookMutants are mistakes about what is seen from outside: Stats, hooks, logs and what handlers are told.
 var hookMutants = []mutant{
 	{
+		"a lookup that fails is not seen in Stats", "publisher_lookup.go",
+		"s.noteLocked(failed, s.last)", "s.noteLocked(nil, s.last)",
+		probe{"monitor", "^TestBroken_LookupsThatFailAreNamed$", ""},
+	},
+	{
+		"a peer that is not welcomed has no reason", "metrics/events.go",
+		"\tdefault:\n\t\tm.events.failures.get(", "\tcase false:\n\t\tm.events.failures.get(",
+		probe{"metrics", "^TestMetrics_SayWhyThereIsNoConnection$", ""},
+	},
+	{
 		"a Publish that waits for a Resolver says nothing", "publisher_spread.go",
 		"says := !w.said.Load() && (", "says := false && (",
 		probe{".", "^TestLog_APublishThatWaitsForItsRoute$", ""},
