@@ -4,7 +4,7 @@ package mutants
 var hookMutants = []mutant{
 	{
 		"a lookup that fails is not seen in Stats", "publisher_lookup.go",
-		"s.noteLocked(failed, s.last)", "s.noteLocked(nil, s.last)",
+		"s.noteLocked(failed, s.last)", "s.noteLocked(errors.Join(nil), s.last)\n\t\t_ = failed",
 		probe{"monitor", "^TestBroken_LookupsThatFailAreNamed$", ""},
 	},
 	{
