@@ -167,7 +167,7 @@ func newCheckStuck(secret accessFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "stuck ADDRESS", Short: "Look what is stuck, and why", Args: cobra.ExactArgs(1),
 		Long: `Look in the /stats of a monitor what is stuck: addresses, topics, groups, keys and outboxes that do not get on. The line names the
-worst and its reason. It is critical where messages wait, otherwise a warning. ADDRESS is that of the monitor, as with 'buffstreams top'.
+worst three and their reasons. It is critical where messages wait, otherwise a warning. ADDRESS is that of the monitor, as with 'buffstreams top'.
 
 ` + checkHelp,
 		Example: `  buffstreams check stuck 127.0.0.1:8080

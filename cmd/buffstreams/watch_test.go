@@ -144,7 +144,7 @@ func TestCheck_Stuck(t *testing.T) {
 	t.Parallel()
 	requireCheck(t, 0, []string{"nothing is stuck", "'critical'=0;0;1;0 'warnings'=0;1;0;0"}, "stuck", watched(t, monitor.Config{StuckAfter: time.Hour}))
 	at := watched(t, monitor.Config{StuckAfter: time.Millisecond})
-	requireCheck(t, 2, []string{"the oldest message is not settled", "5 messages wait; and 1 more"}, "stuck", at)
+	requireCheck(t, 2, []string{"orders group slow: its oldest message is not settled; 5 messages wait", "'critical'=2;0;1;0"}, "stuck", at)
 	requireCheck(t, 2, []string{"refused"}, "stuck", freeAddress(t))
 	requireCheck(t, 3, nil, "stuck")
 	requireCheck(t, 3, nil, "stuck", at, "--timeout", "0s")

@@ -3,6 +3,7 @@ package check
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/buffstreams/watermill-buffstreams/monitor"
 )
@@ -12,7 +13,10 @@ type StuckOptions struct {
 	Stats func(ctx context.Context) (monitor.Stats, error)
 }
 
-// Stuck looks for what a process shows as stuck. The worst is named, with its reason; it is critical where messages wait for it.
+// mostNamed is how many of what is stuck a line names.
+const mostNamed = 3
+
+// Stuck looks for what a process shows as stuck. The worst are named, with their reasons; it is critical where messages wait.
 func Stuck(ctx context.Context, o StuckOptions) (Result, error) {
 	s, err := o.Stats(ctx)
 	if err != nil {
@@ -33,9 +37,12 @@ func Stuck(ctx context.Context, o StuckOptions) (Result, error) {
 	if r.State = Warning; critical > 0 {
 		r.State = Critical
 	}
-	worst := &s.Stuck[0]
-	r.Text = fmt.Sprintf("%s %s: %s", worst.What, worst.Name, worst.Why)
-	if more := len(s.Stuck) - 1; more > 0 {
+	named := make([]string, 0, mostNamed)
+	for _, one := range s.Stuck[:min(mostNamed, len(s.Stuck))] {
+		named = append(named, fmt.Sprintf("%s %s: %s", one.What, one.Name, one.Why))
+	}
+	r.Text = strings.Join(named, "; ")
+	if more := len(s.Stuck) - len(named); more > 0 {
 		r.Text += fmt.Sprintf("; and %d more", more)
 	}
 	return r, nil

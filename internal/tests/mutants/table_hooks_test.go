@@ -3,6 +3,16 @@ package mutants
 // hookMutants are mistakes about what is seen from outside: Stats, hooks, logs and what handlers are told.
 var hookMutants = []mutant{
 	{
+		"latency goes from when a message was sent", "cmd/internal/bench/latency.go",
+		"stamp = int64(due.Sub(l.base))", "stamp = int64(time.Since(l.base))",
+		probe{"cmd/internal/bench", "^TestMeter_AStallCountsForAllThatItHoldsUp$", ""},
+	},
+	{
+		"the rate of bench leaves the slowest client's time out", "cmd/internal/bench/report.go",
+		"if t.last.After(last) {", "if last.IsZero() {",
+		probe{"cmd/internal/bench", "^TestSummarize_TakesTheWholeTime$", ""},
+	},
+	{
 		"a lookup that fails is not seen in Stats", "publisher_lookup.go",
 		"s.noteLocked(failed, s.last)", "s.noteLocked(errors.Join(nil), s.last)\n\t\t_ = failed",
 		probe{"monitor", "^TestBroken_LookupsThatFailAreNamed$", ""},
