@@ -12,6 +12,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/buffstreams/watermill-buffstreams/hooks"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 	"github.com/buffstreams/watermill-buffstreams/pool"
 )
@@ -216,6 +217,7 @@ func (p *plainPublisher) config(t netio.Target) (cfg pool.WriterConfig, err erro
 		Network: t.Network, Address: t.Address, Key: formatAddress(t), MaxMessageSize: p.publisher.cfg.MaxMessageSize,
 		CloseTimeout: plainCloseGrace,
 	}
+	cfg.Hooks = []hooks.Hook{p.publisher.manager.peers.of(t, &p.publisher.manager.told)}
 	if cfg.TLSConfig, err = p.publisher.manager.clientTLS(t); err != nil {
 		return cfg, err
 	}

@@ -34,9 +34,11 @@ type MemoryStats struct {
 	Receiving int `json:"receiving"`
 }
 
-// AddressStats describes one address to which a Manager publishes, on the acked wire.
+// AddressStats describes one address to which a Manager publishes. Of a plain peer it says State, "connecting", "ready" or
+// "failed", the last error, Connects and Failures: what was written there is not known to be received.
 type AddressStats struct {
 	Address string `json:"address"` // host:port, tls://host:port or unix:///path
+	Plain   bool   `json:"plain,omitempty"`
 	// State is one of these. Where messages wait, another attempt to connect follows each that has failed.
 	//
 	//   - "idle": there is nothing to send, and no connection.

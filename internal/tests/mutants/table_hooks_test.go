@@ -3,6 +3,16 @@ package mutants
 // hookMutants are mistakes about what is seen from outside: Stats, hooks, logs and what handlers are told.
 var hookMutants = []mutant{
 	{
+		"a plain connection that ends is told twice", "pool/watch.go",
+		"w.hooks == nil || !out.told.CompareAndSwap(false, true)", "w.hooks == nil",
+		probe{"pool", "^TestHooks_TellEveryConnectionOfAWriterOnce$", ""},
+	},
+	{
+		"a plain peer that is connected counts as failed", "plain_watch.go",
+		"\tp.become(sender.Ready, nil)\n", "\tp.become(sender.Failed, nil)\n",
+		probe{".", "^TestPlain_ConnectionsAreSeenFromOutside$", ""},
+	},
+	{
 		"latency goes from when a message was sent", "cmd/internal/bench/latency.go",
 		"stamp = int64(due.Sub(l.base))", "stamp = int64(time.Since(l.base))",
 		probe{"cmd/internal/bench", "^TestMeter_AStallCountsForAllThatItHoldsUp$", ""},
