@@ -34,7 +34,7 @@ type Publisher struct {
 	stats    statsCache[PublisherStats]
 	drops    netio.Quiet
 	waits    netio.QuietBy // by topic: what sayWait says
-	lookups  netio.QuietBy // by topic: those that have failed
+	lookups  netio.QuietBy // by topic and error: those that have failed
 
 	closed   atomic.Bool
 	done     chan struct{}              // closed at the end of Close

@@ -150,10 +150,13 @@ func (p *Publisher) renew(s *topicState, found route.Route, err error) error {
 	if err == nil {
 		err = p.change(s, found)
 	}
+	p.mu.Lock()
+	s.noteLocked(err, time.Now())
+	p.mu.Unlock()
 	if err == nil || p.ctx.Err() != nil {
-		return
+		return err
 	}
-	if count, ok := p.lookups.Say(s.topic); ok {
+	if count, ok := p.lookups.Say(s.topic + ": " + err.Error()); ok {
 		p.logger.Error("The route of a topic cannot be looked up; the last one is kept", err, watermill.LogFields{
 			"provider": provider, "topic": netio.Quote(s.topic), "count": count,
 		})
@@ -204,9 +207,7 @@ func (p *Publisher) setWatched(s *topicState, watched bool) {
 	defer p.mu.Unlock()
 	if s.watched = watched; !watched {
 		s.watching = nil
-		return
 	}
-	s.noteLocked(nil, time.Time{})
 }
 
 // addressLost has the topics looked up soon that have an address which is lost.
