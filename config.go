@@ -76,6 +76,8 @@ type PublisherConfig struct {
 	PublishContext bool
 	// CloseTimeout bounds how long Close waits for what is on its way; 0 means 5 s.
 	CloseTimeout time.Duration
+	// TraceMessages logs at Trace what Publish says of each message. It costs a line for each, even one that the logger drops.
+	TraceMessages bool
 	// Ephemeral is for a publisher of replies: a message whose topic is gone, or whose peer, or a subscription there, is
 	// absent for a second, is dropped, counted, logged and given to OnFailure, and is no error of Publish. It cannot be set
 	// with an Outbox.
@@ -193,6 +195,9 @@ type SubscriberConfig struct {
 	// It and DeadLetter are called on a goroutine of their own, with no lock held, and may block: the message counts in
 	// MaxInFlight meanwhile.
 	OnFailure func(msg *message.Message, reason error)
+	// TraceMessages logs at Trace each message that is delivered, and how that ended. It costs two lines for each, even ones that
+	// the logger drops.
+	TraceMessages bool
 	// EmitUndecodable emits a message that Unmarshaler refuses with its raw bytes as payload and the reason in its
 	// metadata (UndecodableKey), so that middlewares such as PoisonQueue see it; it comes before DeadLetter.
 	EmitUndecodable bool

@@ -3,15 +3,19 @@ package buffstreams
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill"
 	"github.com/cenkalti/backoff/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
+	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
 // linesOf returns the lines of a log that were written so far.
@@ -142,4 +146,102 @@ func TestLog_ARefusalIsAnErrorOnce(t *testing.T) {
 	require.Equal(t, 1, count(lines, "error", "refused"), "%v", lines)
 	require.Zero(t, count(lines, "info", "Connection lost"))
 	_ = pub.Close()
+}
+
+// traceLog is a testkit.Log that keeps Trace lines too.
+type traceLog struct{ testkit.Log }
+
+func (l traceLog) Trace(msg string, fields watermill.LogFields) {
+	l.Lines <- testkit.LogLine{Level: "trace", Msg: msg, Fields: fields}
+}
+
+// outcomes returns what the Trace lines of a message say, in order.
+func outcomes(lines []testkit.LogLine, uuid string) (all []string) {
+	for _, l := range lines {
+		if l.Level == "trace" && l.Fields["message_uuid"] == uuid {
+			all = append(all, fmt.Sprintf("%s %v %v", l.Msg, l.Fields["delivery"], l.Fields["outcome"]))
+		}
+	}
+	return all
+}
+
+// Each message can be followed through the log, but only where that was asked for.
+func TestLog_TracesEachMessageOnRequest(t *testing.T) {
+	for _, traces := range []bool{false, true} {
+		pubLog, subLog := traceLog{testkit.NewLog()}, traceLog{testkit.NewLog()}
+		sub, err := NewSubscriber(SubscriberConfig{TraceMessages: traces, NackResendSleep: NoSleep, AckWaitTimeout: 20 * time.Millisecond}, subLog)
+		require.NoError(t, err)
+		addr, err := sub.Addr("127.0.0.1:0/orders")
+		require.NoError(t, err)
+		out, err := sub.Subscribe(context.Background(), "127.0.0.1:0/orders")
+		require.NoError(t, err)
+		pub, err := NewPublisher(PublisherConfig{TraceMessages: traces, Confirm: ConfirmReceived, MaxMessageSize: 1000}, pubLog)
+		require.NoError(t, err)
+		topic := addr.String() + "/orders"
+		hard, easy, large := textMessage("hard"), textMessage("easy"), textMessage(strings.Repeat("large", 1000))
+		require.NoError(t, pub.Publish(topic, hard, easy))
+		require.Error(t, pub.Publish(topic, large))
+		(<-out).Nack()
+		<-out // until it is late
+		(<-out).Ack()
+		(<-out).Ack()
+		require.NoError(t, pub.Drain(context.Background()))
+		require.NoError(t, pub.Close())
+		require.NoError(t, sub.Close())
+		published, received := linesOf(pubLog.Log), linesOf(subLog.Log)
+		if !traces {
+			require.Empty(t, slices.Concat(outcomes(published, easy.UUID), outcomes(received, easy.UUID), outcomes(received, hard.UUID)))
+			continue
+		}
+		require.Equal(t, []string{"Message published <nil> confirmed"}, outcomes(published, easy.UUID))
+		require.Equal(t, []string{"Message published <nil> not sent"}, outcomes(published, large.UUID))
+		require.Equal(t, []string{"Message delivered 1 <nil>", "Delivery ended 1 acked"}, outcomes(received, easy.UUID))
+		require.Equal(t, []string{
+			"Message delivered 1 <nil>", "Delivery ended 1 nacked", "Message delivered 2 <nil>", "Delivery ended 2 late",
+			"Message delivered 3 <nil>", "Delivery ended 3 acked",
+		}, outcomes(received, hard.UUID))
+	}
+}
+
+// A Publish that waits for a Resolver, or for an address of a route, says that too.
+func TestLog_APublishThatWaitsForItsRoute(t *testing.T) {
+	block := func(ctx context.Context, _, _ string) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() }
+	for _, c := range []struct {
+		name     string
+		resolver route.Resolver
+		wire     Wire
+		reason   string
+	}{
+		{"a Resolver that does not answer", route.Func(func(ctx context.Context, _ string) (route.Route, error) {
+			<-ctx.Done()
+			return route.Route{}, ctx.Err()
+		}), WireAcked, "the Resolver has not answered"},
+		{"a DNS that fails", route.Func(func(context.Context, string) (route.Route, error) {
+			return route.Route{}, &net.DNSError{Err: "server misbehaving", Name: "orders.example", IsTemporary: true}
+		}), WireAcked, "server misbehaving"},
+		{"a route without a connection", route.Func(func(context.Context, string) (route.Route, error) {
+			return route.Route{Addresses: []string{"127.0.0.1:1", "127.0.0.1:2"}, Policy: route.RoundRobin}, nil
+		}), WireAcked, "127.0.0.1:1 is connecting"},
+		{"a plain peer", route.Static{"orders": {Addresses: []string{"127.0.0.1:1"}}}, WireBuffStreams, "there is no connection yet"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			log := testkit.NewLog()
+			config := PublisherConfig{
+				Resolver: c.resolver, Wire: c.wire, PublishTimeout: 1500 * time.Millisecond, CloseTimeout: time.Millisecond,
+				ManagerConfig: ManagerConfig{Dial: block},
+			}
+			if c.wire == WireBuffStreams {
+				config.Confirm = ConfirmEnqueued
+			}
+			pub, err := NewPublisher(config, log)
+			require.NoError(t, err)
+			require.ErrorIs(t, pub.Publish("orders", textMessage("order")), ErrTimeout)
+			lines := linesOf(log)
+			require.Equal(t, 1, count(lines, "info", "Publish has waited for more than a second"), "%v", lines)
+			waits := lines[slices.IndexFunc(lines, func(l testkit.LogLine) bool { return strings.Contains(l.Msg, "has waited") })]
+			require.Contains(t, waits.Fields["reason"], c.reason)
+			require.Equal(t, `"orders"`, waits.Fields["topic"])
+			_ = pub.Close()
+		})
+	}
 }

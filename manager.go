@@ -30,6 +30,8 @@ type Manager struct {
 	cfg     ManagerConfig
 	dial    netio.Dial
 	plain   *pool.Manager // the writers to plain peers
+	peers   plainPeers    // that plain writes to
+	told    plainHooks    // of plain, and of listeners for plain peers
 	streams atomic.Uint64 // the number given last
 	held    *flow.Budget  // of the receivers
 	kept    *flow.Budget  // of the senders
@@ -117,6 +119,7 @@ func NewManager(cfg ManagerConfig) (*Manager, error) {
 		addresses: map[netio.Target]*address{}, listeners: map[netio.Target]*opening{},
 		failures: failureQueue{hook: cfg.OnFailure, logger: cfg.Logger}, hooks: hook.NewSet(cfg.Hooks, cfg.Logger),
 	}
+	m.told.set = m.hooks
 	m.holdUntil(cfg.Ready, nil)
 	return m, nil
 }

@@ -73,9 +73,14 @@ func (m *Manager) despiteHooks(ctx context.Context, end func() error) error {
 		case <-time.After(wait):
 		}
 		if n := m.hooks.Running(); n > 0 {
-			return fmt.Errorf("buffstreams: %s has not returned within CloseTimeout: %d calls are left", nameHooks, n)
+			return hooksLate(n)
 		}
 	}
+}
+
+// hooksLate is the error of hooks that have not returned.
+func hooksLate(n int) error {
+	return fmt.Errorf("buffstreams: %s has not returned within CloseTimeout: %d calls are left", nameHooks, n)
 }
 
 // shutDown is Close, once.
@@ -120,7 +125,7 @@ func (m *Manager) shutDown(ctx context.Context) error {
 	for err := range errs {
 		all = append(all, err)
 	}
-	return errors.Join(all...)
+	return errors.Join(append(all, m.told.late())...)
 }
 
 // sendersTo returns the senders to some of the listeners: a listener knows who has sent to it, whatever address that has

@@ -41,8 +41,8 @@ type ManagerConfig struct {
 	// with many subscriptions loses nothing for the last of them. A Router's Running fits. Nil means that a topic is open
 	// as soon as it has a subscription.
 	Ready <-chan struct{}
-	// Hooks are told what happens: see package hooks. Each has to implement at least one interface of that package. What
-	// happens on the plain wire they are not told.
+	// Hooks are told what happens: see package hooks. Each has to implement at least one interface of that package. On the
+	// plain wire they are told of connections at both ends, and what subscriptions do; not of what is sent and received.
 	Hooks []hooks.Hook
 	// Acked configures the acked protocol.
 	Acked AckedConfig

@@ -104,11 +104,7 @@ func (p *Publisher) groupOf(topic string, index int) (*group, error) {
 		return nil, err
 	}
 	defer p.end(s)
-	w := &callWait{ctx: p.ctx, cancel: func() {}, closed: p.ctx}
-	if p.cfg.PublishTimeout > 0 {
-		w.deadline = time.Now().Add(p.cfg.PublishTimeout)
-	}
-	r, err := p.resolve(w, s)
+	r, err := p.resolve(p.newCallWait(s, nil), s)
 	if err != nil {
 		return nil, err
 	}

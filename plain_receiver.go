@@ -10,6 +10,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill"
 
+	"github.com/buffstreams/watermill-buffstreams/hooks"
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/receiver"
 	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
 	"github.com/buffstreams/watermill-buffstreams/internal/flow"
@@ -23,6 +24,7 @@ import (
 type plainReceiver struct {
 	topic     *dispatch.Topic
 	listener  *pool.Listener
+	guests    plainGuests
 	fields    watermill.LogFields
 	logger    watermill.LoggerAdapter
 	held      atomic.Int64  // messages that are not settled: they exist nowhere else
@@ -46,6 +48,7 @@ func (m *Manager) newPlainReceiver(t netio.Target, maxMessageSize int) (*plainRe
 	p := &plainReceiver{
 		topic:  dispatch.NewTopic("", window, session.EncodedSize, acked.Groups[""]...),
 		fields: watermill.LogFields{"provider": netio.Provider, "address": t.Address}, logger: m.cfg.Logger,
+		guests:    plainGuests{listener: t.Address, hooks: &m.told},
 		abandoned: make(chan struct{}), done: make(chan struct{}),
 	}
 	receiver.LogBehind(p.topic, t.Address, m.cfg.Logger)
@@ -53,6 +56,7 @@ func (m *Manager) newPlainReceiver(t netio.Target, maxMessageSize int) (*plainRe
 		Network: t.Network, Address: t.Address, MaxMessageSize: maxMessageSize, Callback: p.receive,
 		Insecure: acked.Insecure, MaxConnections: acked.MaxConnections, MaxConnectionsPerHost: acked.MaxConnectionsPerHost,
 		HandshakeTimeout: acked.HandshakeTimeout, Admit: m.plainAdmission(t), Listen: m.cfg.Listen, Logger: m.cfg.Logger,
+		Hooks: []hooks.Hook{&p.guests},
 	}
 	if t.TLS {
 		if cfg.TLSConfig = acked.ServerTLS; cfg.TLSConfig == nil {
@@ -132,10 +136,10 @@ func (p *plainReceiver) Unkept() map[string][][]byte {
 	return map[string][][]byte{p.topic.Name(): p.topic.Unkept()}
 }
 
-// Stats implements listener: of the peers, who say no hello, it says nothing.
+// Stats implements listener. Peers say no hello: they have neither a principal nor an agent.
 func (p *plainReceiver) Stats() receiver.Stats {
 	return receiver.Stats{
-		Draining: p.drains.Load(), Received: p.received.Load(), Rejected: p.rejected.Load(),
+		Draining: p.drains.Load(), Peers: p.guests.peers(), Received: p.received.Load(), Rejected: p.rejected.Load(),
 		Topics: []receiver.TopicStats{{Stats: p.topic.Stats()}},
 	}
 }

@@ -33,6 +33,8 @@ type Publisher struct {
 	dropped  atomic.Uint64 // messages, as Ephemeral is set
 	stats    statsCache[PublisherStats]
 	drops    netio.Quiet
+	waits    netio.QuietBy // by topic: what sayWait says
+	lookups  netio.QuietBy // by topic and error: those that have failed
 
 	closed   atomic.Bool
 	done     chan struct{}              // closed at the end of Close
@@ -119,6 +121,15 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 	if len(messages) == 0 {
 		return nil
 	}
+	err := p.publish(topic, messages)
+	if p.cfg.TraceMessages {
+		p.trace(topic, messages, err)
+	}
+	return err
+}
+
+// publish is Publish for at least one message.
+func (p *Publisher) publish(topic string, messages []*message.Message) error {
 	s, err := p.begin(topic)
 	if err != nil {
 		return err
@@ -130,7 +141,7 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 	if r := s.resolved.Load(); r != nil && r.single() {
 		return p.sendAll(r.targets[0], messages, max(0, p.cfg.PublishTimeout)) // negative is no bound
 	}
-	w := p.newCallWait(messages[0])
+	w := p.newCallWait(s, messages[0])
 	defer w.end()
 	r, err := p.resolve(w, s)
 	if err != nil {

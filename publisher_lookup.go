@@ -33,6 +33,19 @@ type refresh struct {
 	last     time.Time          // of the last one
 	watching context.CancelFunc // of Watch, if the Resolver has that and it is under way
 	watched  bool               // Watch has told something and goes on: no lookup is needed
+	failed   error              // of the last lookup; nil: it found a route, or Watch has told one
+	failing  time.Time          // since when lookups fail
+}
+
+// noteLocked notes the outcome of a lookup. The caller must hold the Publisher's mu.
+func (r *refresh) noteLocked(err error, now time.Time) {
+	if r.failed == nil || err == nil {
+		r.failing = time.Time{}
+	}
+	if err != nil && r.failing.IsZero() {
+		r.failing = now
+	}
+	r.failed = err
 }
 
 // endWatchLocked ends Watch. The caller must hold the Publisher's mu.
@@ -62,19 +75,22 @@ func (p *Publisher) lookUp(w *callWait, s *topicState) (route.Route, error) {
 		found, err := static.Resolve(p.ctx, s.topic)
 		return checkRoute(s.topic, found, err)
 	}
+	why := errResolving
+	explain := func() error { return why }
 	for {
 		p.mu.Lock()
 		l := p.lookupLocked(s)
 		p.mu.Unlock()
-		if err := w.wait(l.done, time.Time{}); err != nil {
-			return route.Route{}, resolving(err, errResolving)
+		if err := w.wait(l.done, time.Time{}, explain); err != nil {
+			return route.Route{}, resolving(err, why)
 		}
 		failed := (*net.DNSError)(nil)
 		if !errors.As(l.err, &failed) {
 			return checkRoute(s.topic, l.route, l.err)
 		}
-		if err := w.wait(nil, time.Now().Add(lookupPause)); err != nil {
-			return route.Route{}, resolving(err, l.err)
+		why = l.err
+		if err := w.wait(nil, time.Now().Add(lookupPause), explain); err != nil {
+			return route.Route{}, resolving(err, why)
 		}
 	}
 }
@@ -103,8 +119,10 @@ func (p *Publisher) lookupLocked(s *topicState) *lookup {
 			l.route = l.route.Clone()
 			return err
 		})
+		_, failed := checkRoute(s.topic, l.route, l.err)
 		p.mu.Lock()
 		s.lookup, s.last = nil, time.Now()
+		s.noteLocked(failed, s.last)
 		s.at = s.last.Add(refreshEvery*4/5 + rand.N(refreshEvery*2/5)) //nolint:gosec // spreads load
 		p.mu.Unlock()
 		took := time.Since(began)
@@ -132,9 +150,15 @@ func (p *Publisher) renew(s *topicState, found route.Route, err error) error {
 	if err == nil {
 		err = p.change(s, found)
 	}
-	if err != nil && p.ctx.Err() == nil {
+	p.mu.Lock()
+	s.noteLocked(err, time.Now())
+	p.mu.Unlock()
+	if err == nil || p.ctx.Err() != nil {
+		return err
+	}
+	if count, ok := p.lookups.Say(s.topic + ": " + err.Error()); ok {
 		p.logger.Error("The route of a topic cannot be looked up; the last one is kept", err, watermill.LogFields{
-			"provider": provider, "topic": netio.Quote(s.topic),
+			"provider": provider, "topic": netio.Quote(s.topic), "count": count,
 		})
 	}
 	return err

@@ -7,10 +7,12 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/buffstreams/watermill-buffstreams/hooks"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 	"github.com/buffstreams/watermill-buffstreams/pool"
 )
@@ -38,7 +40,7 @@ func newPlainPublisher(p *Publisher) *plainPublisher {
 // publish writes the messages to the topic's address; of a route, to the first that takes them.
 func (p *plainPublisher) publish(s *topicState, messages []*message.Message) error {
 	topic := s.topic
-	wait := plainWait{publisher: p.publisher, first: messages[0], timeout: p.publisher.cfg.PublishTimeout}
+	wait := plainWait{publisher: p.publisher, state: s, first: messages[0], timeout: p.publisher.cfg.PublishTimeout}
 	defer wait.end()
 	targets, err := p.targets(s, &wait)
 	if err != nil {
@@ -63,14 +65,17 @@ func (p *plainPublisher) publish(s *topicState, messages []*message.Message) err
 // plainWait bounds what one Publish call waits for. Most calls wait for nothing, and need no context.
 type plainWait struct {
 	publisher *Publisher
+	state     *topicState
 	first     *message.Message
 	timeout   time.Duration
 	ctx       context.Context // nil before the first wait
 	cancel    context.CancelFunc
+	cause     *atomic.Pointer[error] // what it waits for now; nil before the first wait
 }
 
-// begin returns the context of the call's waits, whose time runs from the first of them.
-func (w *plainWait) begin() context.Context {
+// begin returns the context of the call's waits, whose time runs from the first of them. Once they have taken long, the log has
+// the cause of the present one.
+func (w *plainWait) begin(cause error) context.Context {
 	if w.ctx == nil {
 		w.ctx, w.cancel = w.publisher.callContext(w.first)
 		if w.timeout > 0 {
@@ -78,7 +83,13 @@ func (w *plainWait) begin() context.Context {
 			outer := w.cancel
 			w.ctx, w.cancel = ctx, func() { cancel(); outer() }
 		}
+		why, p, state, began := new(atomic.Pointer[error]), w.publisher, w.state, time.Now()
+		why.Store(&cause)
+		say := time.AfterFunc(longWait, func() { p.sayWait(state, began, *why.Load()) })
+		outer := w.cancel
+		w.cause, w.cancel = why, func() { say.Stop(); outer() }
 	}
+	w.cause.Store(&cause)
 	return w.ctx
 }
 
@@ -120,7 +131,7 @@ func (p *plainPublisher) targets(s *topicState, wait *plainWait) ([]netio.Target
 		if err == nil && ok && d.name != "" {
 			return nil, fmt.Errorf("%w: the plain wire has no topic names, so that %.200q would reach its address without one; use host:port", ErrBadTopic, s.topic)
 		}
-		w := p.publisher.newCallWait(wait.first)
+		w := p.publisher.newCallWait(s, wait.first)
 		defer w.end()
 		if r, err = p.publisher.resolve(w, s); err != nil {
 			return nil, err
@@ -157,13 +168,13 @@ func (p *plainPublisher) write(wait *plainWait, t netio.Target, data []byte) err
 	_, err := m.WriteContext(noWait, key, data)
 	switch {
 	case errors.Is(err, pool.ErrNotOpened):
-		if err := p.dial(wait.begin(), t); err != nil {
+		if err := p.dial(wait.begin(errNoConnect), t); err != nil {
 			return wait.failure(err, errNoConnect)
 		}
 	case !errors.Is(err, errNoRoom):
 		return err
 	}
-	if _, err = m.WriteContext(wait.begin(), key, data); err != nil {
+	if _, err = m.WriteContext(wait.begin(errNotTaken), key, data); err != nil {
 		return wait.failure(err, errNotTaken)
 	}
 	return nil
@@ -206,6 +217,7 @@ func (p *plainPublisher) config(t netio.Target) (cfg pool.WriterConfig, err erro
 		Network: t.Network, Address: t.Address, Key: formatAddress(t), MaxMessageSize: p.publisher.cfg.MaxMessageSize,
 		CloseTimeout: plainCloseGrace,
 	}
+	cfg.Hooks = []hooks.Hook{p.publisher.manager.peers.of(t, &p.publisher.manager.told)}
 	if cfg.TLSConfig, err = p.publisher.manager.clientTLS(t); err != nil {
 		return cfg, err
 	}

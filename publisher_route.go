@@ -237,7 +237,7 @@ func (p *Publisher) awaitStart(w *callWait, g *group) (*view, error) {
 		if fresh.IsZero() || g.policy == route.Failover {
 			return p.view(g), nil
 		}
-		if err := w.wait(changed, fresh); err != nil {
+		if err := w.wait(changed, fresh, g.explain); err != nil {
 			return nil, resolving(err, g.explain())
 		}
 	}
@@ -260,7 +260,7 @@ func (p *Publisher) awaitReady(w *callWait, g *group, v *view) (*view, error) {
 		all.usable = route.Usable(nil, all.candidates)
 		return all, nil
 	}
-	if err := w.wait(changed, fresh); err != nil {
+	if err := w.wait(changed, fresh, g.explain); err != nil {
 		return nil, resolving(err, g.explain())
 	}
 	g.known.Store(nil) // time counts too

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -13,24 +14,35 @@ import (
 
 // callWait bounds what one Publish call waits for: one time for all of it.
 type callWait struct {
-	ctx      context.Context // ends with Close, or with the first message's context
-	cancel   context.CancelFunc
-	closed   context.Context // the Publisher's
-	timeout  time.Duration   // 0: there is no bound
-	deadline time.Time       // zero: the time has not begun
+	publisher *Publisher
+	state     *topicState
+	ctx       context.Context // ends with Close, or with the first message's context
+	cancel    context.CancelFunc
+	timeout   time.Duration // 0: there is no bound
+	began     time.Time     // zero: the time has not begun
+	deadline  time.Time     // zero: there is none, or the time has not begun
+	said      atomic.Bool   // the log has the reason of the wait
 }
 
-func (p *Publisher) newCallWait(first *message.Message) *callWait {
-	w := &callWait{closed: p.ctx, timeout: max(0, p.cfg.PublishTimeout)} // negative is no bound
-	w.ctx, w.cancel = p.callContext(first)
+// newCallWait returns the bound of a call of Publish; first is nil for what is no call of the user's.
+func (p *Publisher) newCallWait(s *topicState, first *message.Message) *callWait {
+	w := &callWait{publisher: p, state: s, ctx: p.ctx, cancel: func() {}, timeout: max(0, p.cfg.PublishTimeout)} // negative is no bound
+	if first != nil {
+		w.ctx, w.cancel = p.callContext(first)
+	}
+	w.said.Store(first == nil)
 	return w
 }
 
 // begin begins the call's time, unless it has begun. Most calls have one part and wait for nothing before it: they look at no
 // clock. It must be called before the call goes on in several goroutines.
 func (w *callWait) begin() {
-	if w.timeout > 0 && w.deadline.IsZero() {
-		w.deadline = time.Now().Add(w.timeout)
+	if !w.began.IsZero() {
+		return
+	}
+	w.began = time.Now()
+	if w.timeout > 0 {
+		w.deadline = w.began.Add(w.timeout)
 	}
 }
 
@@ -45,32 +57,53 @@ func (w *callWait) left() time.Duration {
 }
 
 // wait waits for an event, or until a moment, which may be zero. The error says why it waited in vain: a time-out without a
-// cause, ErrPublisherClosed or that of the context.
-func (w *callWait) wait(event <-chan struct{}, until time.Time) error {
+// cause, ErrPublisherClosed or that of the context. Once the call has waited for long, the log says why.
+func (w *callWait) wait(event <-chan struct{}, until time.Time, why func() error) error {
 	w.begin()
-	var expired <-chan time.Time
-	last := !w.deadline.IsZero() && (until.IsZero() || w.deadline.Before(until))
-	if last {
-		until = w.deadline
+	for {
+		next, ends := until, !w.deadline.IsZero() && (until.IsZero() || w.deadline.Before(until))
+		if ends {
+			next = w.deadline
+		}
+		say := w.began.Add(longWait)
+		says := !w.said.Load() && (next.IsZero() || say.Before(next))
+		if says {
+			next = say
+		}
+		expired, err := w.waitUntil(event, next)
+		switch {
+		case !expired:
+			return err
+		case says:
+			if w.said.CompareAndSwap(false, true) {
+				w.publisher.sayWait(w.state, w.began, why())
+			}
+		case ends:
+			return ErrTimeout
+		default:
+			return nil
+		}
 	}
-	if !until.IsZero() {
-		timer := time.NewTimer(time.Until(until))
+}
+
+// waitUntil waits for an event, for a moment, which may be zero, or for the end of the call's context.
+func (w *callWait) waitUntil(event <-chan struct{}, moment time.Time) (expired bool, err error) {
+	var over <-chan time.Time
+	if !moment.IsZero() {
+		timer := time.NewTimer(time.Until(moment))
 		defer timer.Stop()
-		expired = timer.C
+		over = timer.C
 	}
 	select {
 	case <-event:
-		return nil
-	case <-expired:
-		if last {
-			return ErrTimeout
-		}
-		return nil
+		return false, nil
+	case <-over:
+		return true, nil
 	case <-w.ctx.Done():
-		if w.closed.Err() != nil {
-			return ErrPublisherClosed
+		if w.publisher.ctx.Err() != nil {
+			return false, ErrPublisherClosed
 		}
-		return w.ctx.Err()
+		return false, w.ctx.Err()
 	}
 }
 

@@ -105,6 +105,9 @@ func (p *pump) fill() {
 			}
 		}
 		if ok {
+			if p.traces {
+				p.traceDelivered(f)
+			}
 			p.out <- f.msg
 			if p.inFlight = append(p.inFlight, f); len(p.inFlight) == 1 {
 				p.noteFirst()
@@ -284,6 +287,9 @@ func (p *pump) reap() {
 func (p *pump) reapOne(f flight) bool {
 	switch {
 	case f.acked():
+		if p.traces {
+			p.traceEnded(f, "acked")
+		}
 		p.acked = append(p.acked, f.ctx.end())
 		p.progress = true
 		if p.watched.Load() > 0 {
@@ -360,6 +366,9 @@ func (p *pump) takeBack() (back []dispatch.Delivery) {
 			continue
 		}
 		received = nil
+		if p.traces {
+			p.traceEnded(f, "given back")
+		}
 		back = append(back, f.ctx.end())
 	}
 	clear(p.inFlight[len(kept):])

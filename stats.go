@@ -34,12 +34,22 @@ type MemoryStats struct {
 	Receiving int `json:"receiving"`
 }
 
-// AddressStats describes one address to which a Manager publishes, on the acked wire.
+// AddressStats describes one address to which a Manager publishes. Of a plain peer it says State, "connecting", "ready" or
+// "failed", the last error, Connects and Failures: what was written there is not known to be received.
 type AddressStats struct {
 	Address string `json:"address"` // host:port, tls://host:port or unix:///path
-	// State is "idle" (there is nothing to send, and no connection), "connecting", "ready" (the peer takes messages),
-	// "draining" (the peer closes its listener), "failed" (the connection was lost, or could not be made), "gone" (nothing
-	// listens there) or "silent" (the peer has something and says nothing). Where messages wait, another attempt follows.
+	Plain   bool   `json:"plain,omitempty"`
+	// State is one of these. Where messages wait, another attempt to connect follows each that has failed.
+	//
+	//   - "idle": there is nothing to send, and no connection.
+	//   - "connecting": it is dialed, or has not answered the greeting.
+	//   - "ready": the peer takes messages.
+	//   - "draining": the peer closes its listener, and takes no more.
+	//   - "failed": the last attempt to connect has failed, or the connection was lost, and it is not known what became of the
+	//     peer: see LastError.
+	//   - "gone": there is no connection, and the last attempt was refused: nothing listens there.
+	//   - "silent": the peer has something that is not settled, and nothing was heard of it for AckedConfig.MoveAfter. The
+	//     connection may stand. From here, as from "gone", streams of a route move to another address.
 	State string    `json:"state"`
 	Since time.Time `json:"since,omitzero"` // of State
 	// LastError is why the last connection was lost, or could not be made. It stays when another one is there.
@@ -92,6 +102,10 @@ type PublisherTopicStats struct {
 	Addresses []string `json:"addresses"`      // where it leads now
 	Pending   int      `json:"pending"`        // messages that are not settled, over all of these addresses; without those of an Outbox
 	Calls     int      `json:"calls,omitzero"` // Publish calls that are under way
+	// LookupError is why the Resolver gives no route; the topic keeps the last one, if it has had any: see Addresses. Empty: the
+	// last lookup has found one.
+	LookupError   string    `json:"lookup_error,omitempty"`
+	LookupFailing time.Time `json:"lookup_failing_since,omitzero"`
 	// GroupsDiffer tells that addresses which share the topic's messages have different consumer groups: some group misses what
 	// the others get.
 	GroupsDiffer bool `json:"groups_differ,omitempty"`

@@ -23,17 +23,18 @@ func (m *Manager) collectStats(now time.Time) ManagerStats {
 	m.mu.Unlock()
 	return ManagerStats{
 		Version: StatsVersion, At: now, Closed: closed, NotReady: m.notReady(),
-		Addresses: m.addressStats(m.senders()), Listeners: m.listenerStats(nil),
+		Addresses: m.addressStats(m.senders(), nil), Listeners: m.listenerStats(nil),
 		Memory: MemoryStats{Limit: limit, Sending: limit - m.kept.Free(), Receiving: limit - m.held.Free()},
 	}
 }
 
-// addressStats describes senders, in the order of their addresses.
-func (m *Manager) addressStats(senders map[netio.Target]*sender.Sender) []AddressStats {
+// addressStats describes senders, and the plain peers at some targets (nil: all), in the order of their addresses.
+func (m *Manager) addressStats(senders map[netio.Target]*sender.Sender, plain map[netio.Target]bool) []AddressStats {
 	all := make([]AddressStats, 0, len(senders))
 	for target, s := range senders {
 		all = append(all, addressStats(formatAddress(target), s.Stats()))
 	}
+	all = append(all, m.peers.stats(plain)...)
 	slices.SortFunc(all, func(a, b AddressStats) int { return strings.Compare(a.Address, b.Address) })
 	return all
 }

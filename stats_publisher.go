@@ -13,12 +13,12 @@ import (
 )
 
 // Stats describes the Publisher. It makes nothing, dials nothing and asks no Resolver. Calls within a second share a result,
-// which must not be changed. Of plain peers it says nothing.
+// which must not be changed.
 func (p *Publisher) Stats() PublisherStats { return p.stats.get(p.collectStats) }
 
 func (p *Publisher) collectStats(now time.Time) PublisherStats {
 	return PublisherStats{
-		Version: StatsVersion, At: now, NotReady: p.notReady(), Addresses: p.manager.addressStats(p.sendersByTarget()),
+		Version: StatsVersion, At: now, NotReady: p.notReady(), Addresses: p.manager.addressStats(p.sendersByTarget(), p.plainTargets()),
 		Topics: p.topicStats(), Outbox: outboxStats(p.cfg.Outbox), Dropped: p.dropped.Load(),
 	}
 }
@@ -42,14 +42,33 @@ func (p *Publisher) sendersByTarget() map[netio.Target]*sender.Sender {
 	return used
 }
 
+// plainTargets returns the plain peers that the Publisher has dialed; none on the acked wire.
+func (p *Publisher) plainTargets() map[netio.Target]bool {
+	if p.plain == nil {
+		return map[netio.Target]bool{}
+	}
+	p.plain.mu.Lock()
+	defer p.plain.mu.Unlock()
+	return maps.Clone(p.plain.dialed)
+}
+
 // topicStats describes the topics, in the order of their names.
 func (p *Publisher) topicStats() []PublisherTopicStats {
 	p.mu.Lock()
 	topics := slices.Collect(maps.Values(p.topics))
+	failed := map[*topicState]refresh{}
+	for _, s := range topics {
+		if s.failed != nil {
+			failed[s] = s.refresh
+		}
+	}
 	p.mu.Unlock()
 	all := make([]PublisherTopicStats, 0, len(topics))
 	for _, s := range topics {
 		t := PublisherTopicStats{Topic: s.topic, Addresses: []string{}, Calls: max(0, int(s.calls.Load()))}
+		if f, ok := failed[s]; ok {
+			t.LookupError, t.LookupFailing = netio.Sanitize(f.failed).Error(), f.failing
+		}
 		if r := s.resolved.Load(); r != nil {
 			for _, target := range r.targets {
 				t.Addresses = append(t.Addresses, target.peer)

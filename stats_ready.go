@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
 
 // ErrNotReady is what every *NotReadyError matches.
@@ -70,6 +71,11 @@ func (p *Publisher) notReady() []string {
 	}
 	p.mu.Lock()
 	topics := slices.Collect(maps.Values(p.topics))
+	for _, s := range topics {
+		if s.failed != nil && s.resolved.Load() == nil {
+			reasons.add("topic %.100q has no route: %v", s.topic, netio.Sanitize(s.failed))
+		}
+	}
 	p.mu.Unlock()
 	for _, s := range topics {
 		if r := s.resolved.Load(); r != nil {

@@ -38,6 +38,7 @@ type subscription struct {
 	done       chan struct{}  // closed at the end of finish
 	late       error          // names the callbacks that had not returned then
 
+	traces   bool // each message has lines of the log
 	trusted  bool // the Unmarshaler is one of this package: it neither panics nor blocks
 	durable  bool // to settle a message calls the DedupeStore
 	drains   bool // it answers for what no sender keeps; not where the topic ends with it
@@ -59,7 +60,7 @@ func newSubscription(ctx context.Context, s *Subscriber, topic string, t *dispat
 		subscriber: s, topic: topic, wireTopic: t.Name(), listener: l, drains: !t.IsEphemeral(), halted: make(chan struct{}),
 		out: make(chan *message.Message, s.cfg.MaxInFlight), ctxDone: ctx.Done(),
 		wake: make(chan struct{}, 1), closing: make(chan struct{}), done: make(chan struct{}), pumpDone: make(chan struct{}),
-		handling: handling{timeout: s.cfg.AckWaitTimeout},
+		handling: handling{timeout: s.cfg.AckWaitTimeout}, traces: s.cfg.TraceMessages,
 	}
 	switch s.cfg.Unmarshaler.(type) {
 	case EnvelopeMarshaler, RawMarshaler:

@@ -8,6 +8,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/hooks"
 	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
 	"github.com/buffstreams/watermill-buffstreams/internal/hook"
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
 
 // nameHooks is what an error calls a hook that does not return.
@@ -44,6 +45,20 @@ func (s *subscription) tell(call func(*hook.Set)) {
 	if set := s.subscriber.manager.hooks; set != nil {
 		_, _ = s.call(nameHooks, func() error { call(set); return nil })
 	}
+}
+
+// traceDelivered logs a message that is emitted now.
+func (s *subscription) traceDelivered(f flight) {
+	s.subscriber.logger.Trace("Message delivered", s.fields(watermill.LogFields{
+		"message_uuid": netio.Printable(f.msg.UUID), "delivery": f.ctx.delivery.Attempt + 1,
+	}))
+}
+
+// traceEnded logs how a delivery has ended.
+func (s *subscription) traceEnded(f flight, outcome string) {
+	s.subscriber.logger.Trace("Delivery ended", s.fields(watermill.LogFields{
+		"message_uuid": netio.Printable(f.msg.UUID), "delivery": f.ctx.delivery.Attempt + 1, "outcome": outcome,
+	}))
 }
 
 // noteRedelivered counts a message that is delivered again after a delay, and tells of it.

@@ -19,6 +19,9 @@ func (s *subscription) startWatcher(f flight) {
 // watch waits for the outcome of a message and ends the delivery, or has it redelivered.
 func (s *subscription) watch(f flight, slow *slow) {
 	result := s.awaitOutcome(f, slow)
+	if s.traces {
+		s.traceEnded(f, result.name(f))
+	}
 	d := f.ctx.end()
 	switch result {
 	case outcomeAcked:
@@ -60,6 +63,19 @@ const (
 	outcomeFailed         // nacked, or no answer within AckWaitTimeout
 	outcomeClosed         // the subscription ended before there was an answer
 )
+
+// name is what a line of the log calls the outcome.
+func (o outcome) name(f flight) string {
+	switch {
+	case o == outcomeAcked:
+		return "acked"
+	case o == outcomeClosed:
+		return "given back"
+	case f.nacked():
+		return "nacked"
+	}
+	return "late"
+}
 
 // awaitOutcome waits for the handler's answer.
 func (s *subscription) awaitOutcome(f flight, slow *slow) outcome {

@@ -34,16 +34,25 @@ type moves struct{ streams, messages, mayRepeat prometheus.Counter }
 // ends counts the connections that have begun and ended.
 type ends struct{ begun, lost, refused prometheus.Counter }
 
+// failures counts attempts to connect that were not welcomed. A reason has a series once it has occurred.
+type failures struct {
+	counts  *prometheus.CounterVec
+	address string
+}
+
+func (f *failures) add(r reason) { f.counts.WithLabelValues(f.address, reasonNames[r]).Inc() }
+
 // events are the series that hooks write to.
 type events struct {
 	all []prometheus.Collector
 
-	dials       *children[results] // by address
-	connections *children[ends]    // by address
-	accepted    *children[ends]    // by listener
-	resolved    *children[results] // by topic
-	forgotten   *children[forgets] // by listener
-	moved       *children[moves]   // by topic
+	dials       *children[results]  // by address
+	failures    *children[failures] // by address
+	connections *children[ends]     // by address
+	accepted    *children[ends]     // by listener
+	resolved    *children[results]  // by topic
+	forgotten   *children[forgets]  // by listener
+	moved       *children[moves]    // by topic
 
 	sent        *children[flow]  // by address
 	received    *children[flow]  // by listener and topic
@@ -97,6 +106,10 @@ func (e *events) connectionEvents(m *maker, l *labels) {
 	dials := m.counter("dials_total", "Attempts to connect.", "address", "result")
 	e.dials = newChildren(l.addresses, nil, func(p pair) *results {
 		return &results{ok: dials.WithLabelValues(p.a, "ok"), failed: dials.WithLabelValues(p.a, "failed")}
+	})
+	failed := m.counter("connect_failures_total", "Attempts to connect that the peer has not welcomed, by their reason.", "address", "reason")
+	e.failures = newChildren(l.addresses, nil, func(p pair) *failures {
+		return &failures{failed, p.a}
 	})
 	connected := m.counter("connections_total", "Connections that a peer has welcomed.", "address")
 	lost := m.counter("connections_lost_total", "Connections that were dialed, and have ended.", "address")
@@ -208,7 +221,12 @@ func (r *results) add(err error, took time.Duration) {
 // The hooks.
 
 // OnDialed implements hooks.DialedHook.
-func (m *Metrics) OnDialed(e hooks.Dialed) { m.events.dials.get(e.Address, "").add(e.Err, e.Took) }
+func (m *Metrics) OnDialed(e hooks.Dialed) {
+	m.events.dials.get(e.Address, "").add(e.Err, e.Took)
+	if e.Err != nil {
+		m.events.failures.get(e.Address, "").add(reasonOf(e.Err))
+	}
+}
 
 // OnConnected implements hooks.ConnectedHook.
 func (m *Metrics) OnConnected(e hooks.Connected) { m.events.connections.get(e.Address, "").begun.Inc() }
@@ -220,6 +238,8 @@ func (m *Metrics) OnLost(e hooks.Lost) {
 		m.events.accepted.get(e.Listener, "").lost.Inc()
 	case e.Welcomed:
 		m.events.connections.get(e.Address, "").lost.Inc()
+	default:
+		m.events.failures.get(e.Address, "").add(reasonOf(e.Err))
 	}
 }
 

@@ -3,6 +3,7 @@ package metrics
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"testing"
 	"time"
@@ -151,7 +152,8 @@ func TestMetrics_SeriesAreBounded(t *testing.T) {
 		m.OnReceived(hooks.Received{Listener: "l", Topic: name, Messages: 1, Bytes: 1})
 		m.OnHandled(hooks.Handled{Topic: name, Group: name, Messages: 1})
 		m.OnSettled(hooks.Settled{Address: name, Topic: name, Messages: 1})
-		m.OnDialed(hooks.Dialed{Address: name})
+		m.OnDialed(hooks.Dialed{Address: name, Err: io.EOF})
+		m.OnDialed(hooks.Dialed{Address: name, Err: buffstreams.ErrUnauthenticated})
 		m.OnOutboxSynced(hooks.OutboxSynced{Outbox: name})
 		s.Addresses = append(s.Addresses, buffstreams.AddressStats{Address: name, State: "ready", Pending: 1})
 		listener.Topics = append(listener.Topics, buffstreams.TopicStats{Topic: name, Groups: []buffstreams.GroupStats{{Group: name, Lag: 1}}})

@@ -1,6 +1,7 @@
 package monitor_test
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -9,6 +10,7 @@ import (
 	"math/big"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/monitor"
+	"github.com/buffstreams/watermill-buffstreams/route"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
@@ -113,4 +116,34 @@ func TestBroken_FullDiskIsNamed(t *testing.T) {
 	defer func() { require.NoError(t, m.Close()) }()
 	requireStuck(t, m, "outbox", "/var/spool/orders: it takes nothing any more: no space left on device")
 	require.Contains(t, get(m, "/readyz").Body.String(), "outbox orders: no space left on device")
+}
+
+func TestBroken_LookupsThatFailAreNamed(t *testing.T) {
+	down := atomic.Bool{}
+	down.Store(true)
+	w := newWorld(t, buffstreams.ManagerConfig{})
+	address := strings.TrimSuffix(w.topic, "/orders")
+	publisher, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+		Manager: w.manager, PublishTimeout: limit,
+		Resolver: route.Func(func(context.Context, string) (route.Route, error) {
+			if down.Load() {
+				return route.Route{}, &net.DNSError{Err: "server misbehaving", Name: "orders.example", IsTemporary: true}
+			}
+			return route.Route{Addresses: []string{address}}, nil
+		}),
+	}, nil)
+	require.NoError(t, err)
+	defer func() { _ = publisher.Close() }()
+	published := make(chan error, 1)
+	go func() { published <- publisher.Publish("orders", message.NewMessage("", nil)) }() // ends when the DNS is back
+	m := w.monitor(t, monitor.Config{Publishers: map[string]*buffstreams.Publisher{"shop": publisher}})
+	found := requireStuck(t, m, "topic", "shop to topic orders: it has no route: lookup orders.example: server misbehaving; 1 Publish call waits")
+	require.True(t, found.Critical)
+	require.Contains(t, get(m, "/readyz").Body.String(), `publisher shop: topic "orders" has no route: lookup orders.example: server misbehaving`)
+	down.Store(false)
+	require.NoError(t, <-published)
+	require.Eventually(t, func() bool { return get(m, "/readyz").Code == 200 }, limit, 50*time.Millisecond)
+	for _, one := range getStats(t, m, "").Stuck {
+		require.NotEqual(t, "topic", one.What, one)
+	}
 }

@@ -68,10 +68,17 @@ type snapshot struct {
 	at            time.Time
 	notReady      []string
 	addresses     []Address
+	topics        []published // of publishers, whose lookups fail
 	listeners     []Listener
 	subscriptions []Subscription
 	outboxes      []OutboxStats
 	memory        []Memory
+}
+
+// published is a topic of a publisher.
+type published struct {
+	source string
+	buffstreams.PublisherTopicStats
 }
 
 // sorted goes through a map in the order of its names.
@@ -112,6 +119,11 @@ func (m *Monitor) gather() snapshot {
 			if !slices.ContainsFunc(known[a.Address], func(b *buffstreams.AddressStats) bool { return sameAddress(a, b) }) {
 				s.addresses = append(s.addresses, Address{name, *a})
 				known[a.Address] = append(known[a.Address], a)
+			}
+		}
+		for _, t := range stats.Topics {
+			if t.LookupError != "" {
+				s.topics = append(s.topics, published{name, t})
 			}
 		}
 		if stats.Outbox != nil {

@@ -64,7 +64,9 @@ func newWorld(t *testing.T, cfg buffstreams.ManagerConfig) *world {
 func (w *world) monitor(t *testing.T, cfg monitor.Config) *monitor.Monitor {
 	t.Helper()
 	cfg.Managers = map[string]*buffstreams.Manager{"main": w.manager}
-	cfg.Publishers = map[string]*buffstreams.Publisher{"pub": w.publisher}
+	if cfg.Publishers == nil {
+		cfg.Publishers = map[string]*buffstreams.Publisher{"pub": w.publisher}
+	}
 	cfg.Subscribers = map[string]*buffstreams.Subscriber{"sub": w.sub}
 	m, err := monitor.New(cfg)
 	require.NoError(t, err)

@@ -46,6 +46,9 @@ func (m *Monitor) stuck(s snapshot) []Stuck {
 	for i := range s.addresses {
 		f.address(&s.addresses[i])
 	}
+	for i := range s.topics {
+		f.published(&s.topics[i])
+	}
 	for i := range s.listeners {
 		f.listener(&s.listeners[i])
 	}
@@ -109,6 +112,24 @@ func (f *finder) address(a *Address) {
 	if waiting > 0 && a.State == "ready" {
 		f.add("address", name, true, time.Time{}, "Publish calls that wait for room in the window: %d", waiting)
 	}
+}
+
+// published is about a topic whose lookups fail.
+func (f *finder) published(t *published) {
+	name := t.source + " to topic " + t.Topic
+	if len(t.Addresses) == 0 {
+		f.add("topic", name, true, t.LookupFailing, "it has no route: %s; %s", t.LookupError, calls(t.Calls))
+		return
+	}
+	f.add("topic", name, false, t.LookupFailing, "its route cannot be looked up, and the last one is kept (%s): %s",
+		strings.Join(t.Addresses[:min(3, len(t.Addresses))], ", "), t.LookupError)
+}
+
+func calls(n int) string {
+	if n == 1 {
+		return "1 Publish call waits"
+	}
+	return fmt.Sprintf("%d Publish calls wait", n)
 }
 
 func wait(n int) string {

@@ -46,6 +46,8 @@ type inbound struct {
 	frameMark  uint64    // received when frameEnd was set
 	frameEnd   time.Time // deadline of the frame that has begun
 	timed      bool      // the connection has a deadline
+	admitted   bool
+	since      time.Time // it was admitted
 
 	mu       sync.Mutex // guards draining and the read deadline of conn, which drain sets as well
 	draining bool
@@ -54,13 +56,16 @@ type inbound struct {
 func (in *inbound) serve() {
 	defer in.l.unregister(in)
 	defer func() { _ = in.conn.Close() }() // nothing is written that its error could concern
-	in.logEnd(in.receive())
+	err := in.receive()
+	in.logEnd(err)
+	in.tellEnd(err)
 }
 
 func (in *inbound) receive() error {
 	if err := in.handshake(); err != nil {
 		return err
 	}
+	in.tellAccepted()
 	reader := framing.NewReader(in, in.l.codec)
 	callback, limit := in.l.cfg.Callback, in.l.cfg.MaxEmptyMessages
 	for {

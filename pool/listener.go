@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
+	"github.com/buffstreams/watermill-buffstreams/internal/hook"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
 
@@ -27,6 +29,9 @@ type Listener struct {
 	codec       framing.Codec
 	headerWidth int // of every frame, in bytes; 0: it depends on the length
 	socket      net.Listener
+	hooks       *hook.Set       // nil: there are none
+	ctx         context.Context // of hooks; done when CloseTimeout is over
+	giveUp      context.CancelFunc
 	closing     chan struct{} // closed when Close begins
 	abort       chan struct{} // closed when CloseTimeout is over
 	idle        chan struct{} // closed when Close has begun and active is 0
@@ -72,7 +77,9 @@ func ListenTCP(cfg ListenerConfig) (*Listener, error) {
 	if cfg.TLSConfig != nil {
 		secured = netio.ServerTLS(cfg.TLSConfig)
 	}
+	ctx, giveUp := context.WithCancel(context.Background())
 	return &Listener{
+		ctx: ctx, giveUp: giveUp, hooks: hook.NewSet(cfg.Hooks, cfg.Logger),
 		cfg: cfg, tls: secured, codec: codec, headerWidth: width, socket: socket,
 		closing: make(chan struct{}), abort: make(chan struct{}), idle: make(chan struct{}),
 		conns: make(map[*inbound]struct{}), perHost: make(map[string]int),
@@ -183,6 +190,7 @@ func (l *Listener) handle(raw net.Conn) {
 	}
 	_ = raw.Close() // refused
 	if first {
+		l.tellRefused(raw, refusal)
 		l.cfg.Logger.Info("Refusing connections", in.fields().Add(watermill.LogFields{"reason": refusal}))
 	}
 }

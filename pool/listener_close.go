@@ -23,6 +23,7 @@ func (l *Listener) Close() error {
 }
 
 func (l *Listener) shutDown() error {
+	defer l.giveUp()
 	l.stopRegistering()
 	err := l.socket.Close()
 	if errors.Is(err, net.ErrClosed) {
@@ -53,6 +54,7 @@ func (l *Listener) stopRegistering() {
 func (l *Listener) abortConnections() error {
 	l.aborted.Store(true)
 	close(l.abort)
+	l.giveUp()
 	for _, in := range l.connections() {
 		netio.CloseNow(in.raw)
 	}

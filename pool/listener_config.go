@@ -9,6 +9,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
+	"github.com/buffstreams/watermill-buffstreams/hooks"
 	"github.com/buffstreams/watermill-buffstreams/internal/hook"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
@@ -79,6 +80,10 @@ type ListenerConfig struct {
 
 	// Listen opens the socket. Nil means the Manager's, or package net.
 	Listen ListenFunc
+	// Hooks are told of connections that were admitted, refused or lost: those that implement hooks.AcceptedHook, hooks.RefusedHook or
+	// hooks.LostHook. One that blocks holds up its connection, and Close until CloseTimeout; a panic is logged. Nil means the
+	// Manager's, or none.
+	Hooks []hooks.Hook
 	// Logger gets errors of callbacks and connections that ended badly. Nil means the Manager's, or
 	// watermill.NopLogger.
 	Logger watermill.LoggerAdapter

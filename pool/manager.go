@@ -7,6 +7,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill"
 
+	"github.com/buffstreams/watermill-buffstreams/hooks"
 	"github.com/buffstreams/watermill-buffstreams/internal/hook"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
@@ -20,6 +21,8 @@ type ManagerConfig struct {
 	// DialAllow limits where Writers connect to, whatever their Dial. Set it where addresses come from elsewhere than
 	// the configuration. Nil means no limit.
 	DialAllow *DialAllow
+	// Hooks are those of Writers and Listeners that have none. Nil means none.
+	Hooks []hooks.Hook
 	// Logger is the one of Writers and Listeners that have none. Nil means watermill.NopLogger.
 	Logger watermill.LoggerAdapter
 }
@@ -64,6 +67,9 @@ func (m *Manager) Dial(cfg WriterConfig) error {
 	if cfg.Logger == nil {
 		cfg.Logger = m.cfg.Logger
 	}
+	if cfg.Hooks == nil {
+		cfg.Hooks = m.cfg.Hooks
+	}
 	key := cfg.Key
 	setDefault(&key, cfg.Address)
 	return m.writers.open(key, func(ctx context.Context) (*Writer, error) {
@@ -106,6 +112,9 @@ func (m *Manager) StartListening(cfg ListenerConfig) error {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = m.cfg.Logger
+	}
+	if cfg.Hooks == nil {
+		cfg.Hooks = m.cfg.Hooks
 	}
 	return m.listeners.open(cfg.Address, func(context.Context) (*Listener, error) {
 		l, err := ListenTCP(cfg)

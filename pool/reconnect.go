@@ -30,6 +30,7 @@ func (w *Writer) Reopen() error {
 	}
 	if old != nil {
 		netio.CloseNow(old.conn)
+		w.tellLost(old, net.ErrClosed)
 	}
 	w.wakeUp()
 	return <-done
@@ -145,8 +146,15 @@ func (w *Writer) answerReopensLocked(err error) {
 	w.reopens = nil
 }
 
-// dial makes one attempt.
+// dial makes one attempt, and tells the hooks of it.
 func (w *Writer) dial(ctx context.Context) (net.Conn, error) {
+	began := time.Now()
+	conn, err := w.attempt(ctx)
+	w.tellDialed(ctx, time.Since(began), err)
+	return conn, err
+}
+
+func (w *Writer) attempt(ctx context.Context) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, w.cfg.DialTimeout)
 	defer cancel()
 	conn, err := netio.GuardedDial(netio.Dial(w.cfg.Dial))(ctx, w.cfg.Network, w.cfg.Address)
@@ -180,7 +188,7 @@ func clientHandshake(ctx context.Context, conn net.Conn, cfg WriterConfig) (net.
 // owner.
 func (w *Writer) adopt(conn net.Conn) *outbound {
 	w.openedAt, w.partial = time.Now(), 0
-	out := &outbound{conn, netio.NewTryWriter(conn)}
+	out := &outbound{conn: conn, try: netio.NewTryWriter(conn), since: time.Now()}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.conn = out
@@ -217,6 +225,7 @@ func (w *Writer) lost(out *outbound, err error) {
 		w.cfg.Logger.Info("Connection lost, reconnecting when there is something to send",
 			w.fields().Add(watermill.LogFields{"err": err}))
 	}
+	w.tellLost(out, err)
 }
 
 // detachIf leaves the Writer without a connection if it is out, and tells whether it was.

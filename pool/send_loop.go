@@ -2,6 +2,7 @@ package pool
 
 import (
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
@@ -27,6 +28,7 @@ func (w *Writer) sendLoop() {
 	w.answerReopens(ErrClosed)
 	if conn := w.detach(); conn != nil {
 		_ = conn.conn.Close() // all was written; nothing depends on the result
+		w.tellLost(conn, net.ErrClosed)
 	}
 }
 

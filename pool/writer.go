@@ -5,11 +5,13 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
+	"github.com/buffstreams/watermill-buffstreams/internal/hook"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
 
@@ -22,6 +24,7 @@ type Writer struct {
 	// Immutable.
 	cfg       WriterConfig
 	codec     framing.Codec
+	hooks     *hook.Set          // nil: there are none
 	limit     int                // of a payload, in bytes
 	maxHeader int                // no header is wider, in bytes
 	ctx       context.Context    // done when Close gives up
@@ -64,6 +67,9 @@ type Writer struct {
 type outbound struct {
 	conn net.Conn
 	try  *netio.TryWriter // nil: conn is not a bare socket, and only sendLoop writes to it
+
+	since time.Time
+	told  atomic.Bool // hooks know of its end
 }
 
 // DialTCP connects to cfg.Address and returns a Writer for it. It makes one attempt, bounded by DialTimeout, and
@@ -86,7 +92,7 @@ func dialWriter(ctx context.Context, cfg WriterConfig) (*Writer, error) {
 		return nil, configError("WriterConfig.Codec", "%w", err)
 	}
 	w := &Writer{
-		cfg: cfg, codec: codec, limit: codec.MaxLength(), maxHeader: len(widest),
+		cfg: cfg, codec: codec, hooks: hook.NewSet(cfg.Hooks, cfg.Logger), limit: codec.MaxLength(), maxHeader: len(widest),
 		wake: make(chan struct{}, 1), stopped: make(chan struct{}),
 		pendingLimit: cfg.BufferSize, backoff: netio.GuardedBackOff(cfg.Retry.BackOff, cfg.Retry.MaxInterval), ticks: time.NewTimer(tick),
 		losses:   losses{handled: cfg.OnFailure != nil || cfg.Failures != nil},
@@ -218,6 +224,7 @@ func (w *Writer) shutDown() error {
 	lostBefore := w.refuseWrites()
 	timeout := time.NewTimer(w.cfg.CloseTimeout)
 	defer timeout.Stop()
+	defer time.AfterFunc(w.cfg.CloseTimeout, w.giveUp).Stop() // also of hooks that do not return
 	select {
 	case <-w.stopped:
 	case <-timeout.C:

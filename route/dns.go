@@ -26,7 +26,8 @@ type DNS struct {
 
 // Resolve looks the host up. Calls for other topics at the same time share the lookup.
 func (d *DNS) Resolve(ctx context.Context, _ string) (Route, error) {
-	return d.lookups.do(ctx, d.lookUp)
+	r, err := d.lookups.do(ctx, d.lookUp)
+	return r, unanswered(err, d.Address)
 }
 
 func (d *DNS) lookUp(ctx context.Context) (Route, error) {
@@ -75,7 +76,8 @@ type SRV struct {
 
 // Resolve looks the records up. Calls for other topics at the same time share the lookup.
 func (s *SRV) Resolve(ctx context.Context, _ string) (Route, error) {
-	return s.lookups.do(ctx, s.lookUp)
+	r, err := s.lookups.do(ctx, s.lookUp)
+	return r, unanswered(err, s.Name)
 }
 
 func (s *SRV) lookUp(ctx context.Context) (Route, error) {
@@ -102,6 +104,15 @@ func (s *SRV) lookUp(ctx context.Context) (Route, error) {
 	}
 	slices.Sort(r.Addresses) // package net shuffles them
 	return r, nil
+}
+
+// unanswered says what was looked up where a lookup has not ended in its time: package net does not.
+func unanswered(err error, name string) error {
+	failed := (*net.DNSError)(nil)
+	if !errors.Is(err, context.DeadlineExceeded) || errors.As(err, &failed) {
+		return err
+	}
+	return fmt.Errorf("route: %w", &net.DNSError{Err: "no answer in time", Name: name, IsTimeout: true, IsTemporary: true, UnwrapErr: err})
 }
 
 func orDefault(r *net.Resolver) *net.Resolver {

@@ -49,7 +49,7 @@ func newCheck(secret accessFlags) *cobra.Command {
 		Use: "check", Short: "Look at a peer once, as a monitoring plugin", Long: checkHelp, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newCheckConnect(secret), newCheckCertificate(secret), newCheckPublish(secret), newCheckLag(secret))
+	cmd.AddCommand(newCheckConnect(secret), newCheckCertificate(secret), newCheckPublish(secret), newCheckLag(secret), newCheckStuck(secret))
 	return cmd
 }
 
@@ -159,5 +159,31 @@ there is no such group is critical.
 	flags.StringVar(&o.Group, "group", "", "only this group")
 	flags.IntVar(&o.Warn, "lag-warning", 1000, "messages from which on it is a warning; 0 never")
 	flags.IntVar(&o.Critical, "lag-critical", 10_000, "messages from which on it is critical; 0 never")
+	return cmd
+}
+
+func newCheckStuck(secret accessFlags) *cobra.Command {
+	a, timeout := secret, time.Duration(0)
+	cmd := &cobra.Command{
+		Use: "stuck ADDRESS", Short: "Look what is stuck, and why", Args: cobra.ExactArgs(1),
+		Long: `Look in the /stats of a monitor what is stuck: addresses, topics, groups, keys and outboxes that do not get on. The line names the
+worst three and their reasons. It is critical where messages wait, otherwise a warning. ADDRESS is that of the monitor, as with 'buffstreams top'.
+
+` + checkHelp,
+		Example: `  buffstreams check stuck 127.0.0.1:8080
+  buffstreams check stuck https://host:8080/buffstreams --token-file token`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s, err := watch.Open(args[0], a.access())
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			f := checkFlags{accessFlags: a, timeout: timeout}
+			o := check.StuckOptions{Stats: func(ctx context.Context) (monitor.Stats, error) { return s.Stats(ctx, 0) }}
+			return f.run(cmd, func(ctx context.Context) (check.Result, error) { return check.Stuck(ctx, o) })
+		},
+	}
+	a.register(cmd)
+	cmd.Flags().DurationVarP(&timeout, "timeout", "t", 10*time.Second, "how long to wait for the monitor")
 	return cmd
 }

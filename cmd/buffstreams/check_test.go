@@ -101,7 +101,11 @@ func TestCheck_Certificate(t *testing.T) {
 		cert, key := certificate(t, t.TempDir(), left)
 		_, at := startSub(t, nil, "tls://"+anyPort, "--tls-cert", cert, "--tls-key", key)
 		at = "tls://" + at
-		requireCheck(t, want, []string{"expires in", "CN=test"}, "certificate", at, "--tls-ca", cert)
+		says := "expires in"
+		if left < 0 {
+			says = "expired 1h"
+		}
+		requireCheck(t, want, []string{says, "CN=test"}, "certificate", at, "--tls-ca", cert)
 		if want == 0 {
 			requireCheck(t, 2, []string{"unknown authority"}, "certificate", at)
 			requireCheck(t, 0, []string{"welcomed"}, "connect", at, "--tls-ca", cert)

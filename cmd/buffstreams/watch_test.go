@@ -139,3 +139,13 @@ func TestCheck_Lag(t *testing.T) {
 	requireCheck(t, 2, []string{"refused"}, "lag", freeAddress(t))
 	requireCheck(t, 3, nil, "lag", at, "--lag-warning", "-1")
 }
+
+func TestCheck_Stuck(t *testing.T) {
+	t.Parallel()
+	requireCheck(t, 0, []string{"nothing is stuck", "'critical'=0;0;1;0 'warnings'=0;1;0;0"}, "stuck", watched(t, monitor.Config{StuckAfter: time.Hour}))
+	at := watched(t, monitor.Config{StuckAfter: time.Millisecond})
+	requireCheck(t, 2, []string{"orders group slow: its oldest message is not settled; 5 messages wait", "'critical'=2;0;1;0"}, "stuck", at)
+	requireCheck(t, 2, []string{"refused"}, "stuck", freeAddress(t))
+	requireCheck(t, 3, nil, "stuck")
+	requireCheck(t, 3, nil, "stuck", at, "--timeout", "0s")
+}

@@ -166,7 +166,9 @@ func TestDNS_FailuresAreErrorsInTime(t *testing.T) {
 			} {
 				began := time.Now()
 				_, err := resolveIn(t, r, 300*time.Millisecond)
-				require.Error(t, err)
+				failed := (*net.DNSError)(nil)
+				require.ErrorAs(t, err, &failed)
+				require.Contains(t, err.Error(), "test", "it says what was looked up")
 				require.Less(t, time.Since(began), time.Second)
 			}
 		})

@@ -38,7 +38,7 @@ var rooms = map[string]room{
 		never:  "os/exec net/http syscall",
 	},
 	"route":   {own: "internal/netio", others: "backoff", never: "os crypto/tls syscall"},
-	"pool":    {own: "framing internal/flush internal/netio internal/buffers internal/hook", others: "watermill backoff", never: "os/exec net/http"},
+	"pool":    {own: "framing hooks internal/flush internal/netio internal/buffers internal/hook", others: "watermill backoff", never: "os/exec net/http"},
 	"batch":   {own: "", others: "watermill watermill/message", never: inout},
 	"hooks":   {own: "", others: "", never: inout + " sync"},
 	"store":   {own: "", others: "", never: inout + " sync"},

@@ -155,8 +155,12 @@ func Certificate(ctx context.Context, o CertificateOptions) (Result, error) {
 		}
 	}
 	left := time.Until(first.NotAfter)
+	when := "expires in " + days(left)
+	if left <= 0 {
+		when = "expired " + days(-left) + " ago"
+	}
 	r := Result{
-		Text: fmt.Sprintf("%s: %.100q expires in %s, on %s", o.Address, first.Subject.String(), days(left), first.NotAfter.UTC().Format(time.RFC3339)),
+		Text: fmt.Sprintf("%s: %.100q %s, on %s", o.Address, first.Subject.String(), when, first.NotAfter.UTC().Format(time.RFC3339)),
 		Perf: []Value{o.Limits.value("left", left)},
 	}
 	switch {

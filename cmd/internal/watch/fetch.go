@@ -1,4 +1,4 @@
-// Package watch reads the /stats of a monitor, for the commands top and check lag.
+// Package watch reads the /stats of a monitor, for the commands top, check lag and check stuck.
 package watch
 
 import (

@@ -65,11 +65,14 @@ func quiet() map[string]string {
 		"outbox_quota_bytes":               series("outbox_quota_bytes", `outbox="o"`, "1000+0x60"),
 		"outbox_failed":                    series("outbox_failed", `outbox="o"`, "0+0x60"),
 		"connections_lost_total":           series("connections_lost_total", `address="a"`, "0+0x30 1+0x29"),
-		"accepted_lost_total":              series("accepted_lost_total", `listener="l"`, "0+0x30 1+0x29"),
-		"listener_peers":                   series("listener_peers", `listener="l"`, "3+0x60"),
-		"moved_may_repeat_total":           series("moved_may_repeat_total", `topic="t"`, "0+0x60"),
-		"dead_letters_total":               series("dead_letters_total", `topic="t",group="g"`, "5+0x60"),
-		"rejected_total":                   series("rejected_total", `address="a",topic="t"`, "5+0x60"),
+		"connect_failures_total":           series("connect_failures_total", `address="a",reason="certificate"`, "0+0x30 1+0x29"),
+		"resolved_total": series("resolved_total", `topic="t",result="failed"`, "0+1x60") +
+			series("resolved_total", `topic="t",result="ok"`, "0+1x60"),
+		"accepted_lost_total":    series("accepted_lost_total", `listener="l"`, "0+0x30 1+0x29"),
+		"listener_peers":         series("listener_peers", `listener="l"`, "3+0x60"),
+		"moved_may_repeat_total": series("moved_may_repeat_total", `topic="t"`, "0+0x60"),
+		"dead_letters_total":     series("dead_letters_total", `topic="t",group="g"`, "5+0x60"),
+		"rejected_total":         series("rejected_total", `address="a",topic="t"`, "5+0x60"),
 	}
 }
 
@@ -92,6 +95,12 @@ func TestAlerts_FireOnTheirOwnTrouble(t *testing.T) {
 		{"a disk that fails", "outbox_failed", series("outbox_failed", `outbox="o"`, "0x20 1+0x39"), "BuffstreamsOutboxFailed"},
 		{"a connection that flaps", "connections_lost_total",
 			series("connections_lost_total", `address="a"`, "0+1x60"), "BuffstreamsReconnectStorm"},
+		{"a certificate that has expired", "connect_failures_total",
+			series("connect_failures_total", `address="a",reason="certificate"`, "0+1x60"), "BuffstreamsPeerNotTrusted"},
+		{"a peer that restarts", "connect_failures_total",
+			series("connect_failures_total", `address="a",reason="refused"`, "0+1x60"), ""},
+		{"a DNS that is down", "resolved_total", series("resolved_total", `topic="t",result="failed"`, "0+1x60") +
+			series("resolved_total", `topic="t",result="ok"`, "5+0x60"), "BuffstreamsLookupsFailing"},
 		{"peers that come and go", "accepted_lost_total",
 			series("accepted_lost_total", `listener="l"`, "0+5x60"), "BuffstreamsReconnectStorm"},
 		{"moves from receivers that are gone", "moved_may_repeat_total",

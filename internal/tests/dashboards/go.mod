@@ -6,12 +6,14 @@ require (
 	github.com/ThreeDotsLabs/watermill v1.5.1
 	github.com/buffstreams/watermill-buffstreams v0.0.0-00010101000000-000000000000
 	github.com/buffstreams/watermill-buffstreams/metrics v0.0.0-00010101000000-000000000000
+	github.com/buffstreams/watermill-buffstreams/monitor v0.0.0-00010101000000-000000000000
 	github.com/buffstreams/watermill-buffstreams/storage v0.0.0-00010101000000-000000000000
 	github.com/prometheus/client_golang v1.23.2
 	github.com/prometheus/client_model v0.6.2
 	github.com/prometheus/common v0.67.4
 	github.com/prometheus/prometheus v0.308.0
 	github.com/stretchr/testify v1.12.1
+	golang.org/x/net v0.46.0
 )
 
 require (
@@ -91,7 +93,6 @@ require (
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
 	golang.org/x/crypto v0.43.0 // indirect
 	golang.org/x/exp v0.0.0-20250808145144-a408d31f581a // indirect
-	golang.org/x/net v0.46.0 // indirect
 	golang.org/x/oauth2 v0.32.0 // indirect
 	golang.org/x/sync v0.20.0 // indirect
 	golang.org/x/sys v0.45.0 // indirect
@@ -111,5 +112,6 @@ require (
 replace (
 	github.com/buffstreams/watermill-buffstreams => ../../../
 	github.com/buffstreams/watermill-buffstreams/metrics => ../../../metrics
+	github.com/buffstreams/watermill-buffstreams/monitor => ../../../monitor
 	github.com/buffstreams/watermill-buffstreams/storage => ../../../storage
 )

@@ -52,6 +52,7 @@ func newRun(t *testing.T) *run {
 	r.messages()
 	r.keep()
 	// What takes a second machine, or a peer that misbehaves.
+	r.m.OnDialed(hooks.Dialed{Address: "127.0.0.1:0", Err: buffstreams.ErrUnauthenticated})
 	r.m.OnMoved(hooks.Moved{Topic: "orders", Messages: 2, MayRepeat: 1})
 	r.m.OnDuplicate(hooks.Duplicate{Listener: "127.0.0.1:0", Topic: "orders", Messages: 1})
 	r.m.OnForgotten(hooks.Forgotten{Listener: "127.0.0.1:0", Streams: 1, Returned: true})

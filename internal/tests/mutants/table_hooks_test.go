@@ -3,6 +3,46 @@ package mutants
 // hookMutants are mistakes about what is seen from outside: Stats, hooks, logs and what handlers are told.
 var hookMutants = []mutant{
 	{
+		"a plain connection that ends is told twice", "pool/watch.go",
+		"w.hooks == nil || !out.told.CompareAndSwap(false, true)", "w.hooks == nil",
+		probe{"pool", "^TestHooks_TellEveryConnectionOfAWriterOnce$", ""},
+	},
+	{
+		"a plain peer that is connected counts as failed", "plain_watch.go",
+		"\tp.become(sender.Ready, nil)\n", "\tp.become(sender.Failed, nil)\n",
+		probe{".", "^TestPlain_ConnectionsAreSeenFromOutside$", ""},
+	},
+	{
+		"latency goes from when a message was sent", "cmd/internal/bench/latency.go",
+		"stamp = int64(due.Sub(l.base))", "stamp = int64(time.Since(l.base))",
+		probe{"cmd/internal/bench", "^TestMeter_AStallCountsForAllThatItHoldsUp$", ""},
+	},
+	{
+		"the rate of bench leaves the slowest client's time out", "cmd/internal/bench/report.go",
+		"if t.last.After(last) {", "if last.IsZero() {",
+		probe{"cmd/internal/bench", "^TestSummarize_TakesTheWholeTime$", ""},
+	},
+	{
+		"a lookup that fails is not seen in Stats", "publisher_lookup.go",
+		"s.noteLocked(failed, s.last)", "s.noteLocked(errors.Join(nil), s.last)\n\t\t_ = failed",
+		probe{"monitor", "^TestBroken_LookupsThatFailAreNamed$", ""},
+	},
+	{
+		"a peer that is not welcomed has no reason", "metrics/events.go",
+		"\tdefault:\n\t\tm.events.failures.get(", "\tcase false:\n\t\tm.events.failures.get(",
+		probe{"metrics", "^TestMetrics_SayWhyThereIsNoConnection$", ""},
+	},
+	{
+		"a Publish that waits for a Resolver says nothing", "publisher_spread.go",
+		"says := !w.said.Load() && (", "says := false && (",
+		probe{".", "^TestLog_APublishThatWaitsForItsRoute$", ""},
+	},
+	{
+		"the trace of a message ends with a Nack", "watcher.go",
+		"\tif s.traces {\n", "\tif s.traces && result == outcomeAcked {\n",
+		probe{".", "^TestLog_TracesEachMessageOnRequest$", ""},
+	},
+	{
 		"the panic of a hook is not logged", "internal/hook/set.go",
 		"\t\tif p := recover(); p != nil {", "\t\tif p := recover(); p != nil && false {",
 		probe{".", "^TestHooks_PanicsAreContained$", ""},

@@ -1,0 +1,272 @@
+package drill
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/hooks"
+	"github.com/buffstreams/watermill-buffstreams/metrics"
+	"github.com/buffstreams/watermill-buffstreams/monitor"
+	"github.com/buffstreams/watermill-buffstreams/route"
+	"github.com/buffstreams/watermill-buffstreams/storage/outbox"
+)
+
+// roleEnv makes this binary one process of the drill; it holds a role as JSON.
+const roleEnv = "DRILL_ROLE"
+
+// role says what a process is.
+type role struct {
+	Monitor string // where its page and metrics are
+
+	// Of a subscriber.
+	Listen     string
+	Window     int    // messages; 0: the default
+	CertDir    string // has cert.pem and key.pem
+	PoisonKeys bool   // messages have keys, and the one called "bad" can be poisoned
+
+	// Of a publisher.
+	Topic  string
+	Rate   int    // messages a second
+	CAFile string // of tls:// addresses
+	DNS    string // the server that knows host.test, which topics lead to, at the port of Listen
+	Outbox string // a directory
+	Quota  int64  // of the outbox, in bytes
+	Disk   int    // bytes of a file system that is mounted at Outbox
+}
+
+// Commands that a process reads from its standard input, one a line.
+const (
+	stall    = "stall"     // handlers ack nothing
+	poison   = "poison"    // handlers nack the messages of the key "bad"
+	goOn     = "go on"     // handlers ack everything
+	fillDisk = "fill disk" // a file takes what is left of Disk
+)
+
+func TestMain(m *testing.M) {
+	if text := os.Getenv(roleEnv); text != "" {
+		var r role
+		err := json.Unmarshal([]byte(text), &r)
+		if err == nil {
+			err = r.run()
+		}
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	_ = flag.Set("test.parallel", "16") // they wait, for the most part
+	os.Exit(m.Run())
+}
+
+// run says "ready" and then obeys, until the process is killed or its input ends.
+func (r role) run() error {
+	m := metrics.New(metrics.Options{})
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(m)
+	cfg := buffstreams.ManagerConfig{Hooks: []hooks.Hook{m}}
+	watched := monitor.Config{Title: r.Topic + r.Listen}
+	obey := func(string) error { return nil }
+	var err error
+	if r.Listen != "" {
+		obey, err = r.subscribe(cfg, m, &watched)
+	} else {
+		obey, err = r.publish(cfg, m, &watched)
+	}
+	if err != nil {
+		return err
+	}
+	page, err := monitor.New(watched)
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.Handle("/", page)
+	ln, err := net.Listen("tcp", r.Monitor)
+	if err != nil {
+		return err
+	}
+	go func() { _ = http.Serve(ln, mux) }() //nolint:gosec // ends with the process
+	fmt.Println("ready")
+	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		if err := obey(lines.Text()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// subscribe handles messages of the topic orders as the group billing.
+func (r role) subscribe(cfg buffstreams.ManagerConfig, m *metrics.Metrics, shown *monitor.Config) (func(string) error, error) {
+	cfg.Acked.WindowMessages = r.Window
+	if r.CertDir != "" {
+		tlsCfg, err := buffstreams.TLSFiles{
+			Certificate: filepath.Join(r.CertDir, "cert.pem"), Key: filepath.Join(r.CertDir, "key.pem"),
+		}.Server()
+		if err != nil {
+			return nil, err
+		}
+		cfg.Acked.ServerTLS = tlsCfg
+	}
+	manager, err := buffstreams.NewManager(cfg)
+	if err != nil {
+		return nil, err
+	}
+	m.Watch(manager)
+	subscriberCfg := buffstreams.SubscriberConfig{Manager: manager, ConsumerGroup: "billing", MaxInFlight: 16}
+	if r.PoisonKeys {
+		subscriberCfg.Key = func(msg *message.Message) string { return msg.Metadata.Get("key") }
+	}
+	sub, err := buffstreams.NewSubscriber(subscriberCfg, nil)
+	if err != nil {
+		return nil, err
+	}
+	messages, err := sub.Subscribe(context.Background(), r.Listen+"/orders")
+	if err != nil {
+		return nil, err
+	}
+	shown.Managers = map[string]*buffstreams.Manager{"main": manager}
+	shown.Subscribers = map[string]*buffstreams.Subscriber{"billing": sub}
+	mood := &mood{resumed: make(chan struct{})}
+	close(mood.resumed)
+	for range 16 {
+		go func() { // ends with the process
+			for msg := range messages {
+				mood.handle(msg)
+			}
+		}()
+	}
+	return mood.obey, nil
+}
+
+// mood is what the handlers of a subscriber do.
+type mood struct {
+	poisoned atomic.Bool
+
+	mu      sync.Mutex // guards resumed
+	resumed chan struct{}
+}
+
+func (m *mood) handle(msg *message.Message) {
+	m.mu.Lock()
+	resumed := m.resumed
+	m.mu.Unlock()
+	<-resumed
+	if m.poisoned.Load() && msg.Metadata.Get("key") == "bad" {
+		msg.Nack()
+		return
+	}
+	msg.Ack()
+}
+
+func (m *mood) obey(command string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch command {
+	case stall:
+		m.resumed = make(chan struct{})
+	case poison:
+		m.poisoned.Store(true)
+	case goOn:
+		m.poisoned.Store(false)
+		select {
+		case <-m.resumed:
+		default:
+			close(m.resumed)
+		}
+	}
+	return nil
+}
+
+// publish publishes to the topic, whatever comes of it.
+func (r role) publish(cfg buffstreams.ManagerConfig, m *metrics.Metrics, shown *monitor.Config) (func(string) error, error) {
+	if r.CAFile != "" {
+		tlsCfg, err := buffstreams.TLSFiles{CA: r.CAFile}.Client()
+		if err != nil {
+			return nil, err
+		}
+		cfg.Acked.ClientTLS = tlsCfg
+	}
+	manager, err := buffstreams.NewManager(cfg)
+	if err != nil {
+		return nil, err
+	}
+	m.Watch(manager)
+	publisherCfg := buffstreams.PublisherConfig{Manager: manager, Confirm: buffstreams.ConfirmEnqueued, PublishTimeout: 5 * time.Second}
+	if r.DNS != "" {
+		publisherCfg.Resolver = &route.DNS{Address: r.Topic, Route: route.Route{Name: "orders"}, Resolver: r.resolver()}
+		r.Topic = "orders"
+	}
+	obey := func(string) error { return nil }
+	if r.Outbox != "" {
+		if r.Disk > 0 {
+			if err := syscall.Mount("tmpfs", r.Outbox, "tmpfs", 0, fmt.Sprintf("size=%d", r.Disk)); err != nil {
+				return nil, fmt.Errorf("mount: %w", err)
+			}
+			obey = func(string) error { return fill(filepath.Join(r.Outbox, "ballast")) }
+		}
+		box, err := outbox.Open(outbox.Config{
+			Dir: filepath.Join(r.Outbox, "box"), QuotaBytes: r.Quota, SegmentBytes: 256 << 10, Hooks: []hooks.Hook{m},
+		})
+		if err != nil {
+			return nil, err
+		}
+		m.WatchOutbox(box)
+		publisherCfg.Outbox, publisherCfg.Confirm = box, buffstreams.ConfirmReceived
+	}
+	pub, err := buffstreams.NewPublisher(publisherCfg, nil)
+	if err != nil {
+		return nil, err
+	}
+	shown.Managers = map[string]*buffstreams.Manager{"main": manager}
+	shown.Publishers = map[string]*buffstreams.Publisher{"shop": pub}
+	go r.send(pub) // ends with the process
+	return obey, nil
+}
+
+// fill writes a file until the disk is full. One page stays free.
+func fill(path string) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	for {
+		if _, err := f.Write(make([]byte, 4096)); err != nil {
+			return f.Close()
+		}
+	}
+}
+
+func (r role) resolver() *net.Resolver {
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "udp", r.DNS)
+	}}
+}
+
+func (r role) send(pub *buffstreams.Publisher) {
+	keys := strings.Fields("bad good better best")
+	ticks := time.NewTicker(time.Second / time.Duration(r.Rate))
+	for i := 0; ; i++ {
+		<-ticks.C
+		msg := message.NewMessage(watermill.NewUUID(), make([]byte, 1024))
+		msg.Metadata.Set("key", keys[i%len(keys)])
+		_ = pub.Publish(r.Topic, msg) // what is wrong is to be seen from outside
+	}
+}
