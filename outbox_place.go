@@ -44,7 +44,7 @@ func (g guardedPlacer) SetPlace(ctx context.Context, k store.Key, p store.Place)
 
 // splitByTopic divides messages by their slots; nil if they belong to addresses.
 func (p *Publisher) splitByTopic(g *group, messages []*message.Message) (parts []part) {
-	if p.relay == nil || p.relay.placer == nil || g.targets[0].addr == nil {
+	if p.relay == nil || p.relay.placer == nil || g.pinned || g.targets[0].addr == nil {
 		return nil
 	}
 	at := map[int]int{} // index of the part of a slot

@@ -45,15 +45,16 @@ func (p *Publisher) sendersByTarget() map[netio.Target]*sender.Sender {
 // topicStats describes the topics, in the order of their names.
 func (p *Publisher) topicStats() []PublisherTopicStats {
 	p.mu.Lock()
-	topics := slices.Collect(maps.Values(p.topics))
-	p.mu.Unlock()
-	all := make([]PublisherTopicStats, 0, len(topics))
-	for _, s := range topics {
+	defer p.mu.Unlock()
+	all := make([]PublisherTopicStats, 0, len(p.topics))
+	for _, s := range p.topics {
 		t := PublisherTopicStats{Topic: s.topic, Addresses: []string{}, Calls: max(0, int(s.calls.Load()))}
+		for _, f := range s.flowsLocked() {
+			t.Pending += f.stream.Unsettled()
+		}
 		if r := s.resolved.Load(); r != nil {
 			for _, target := range r.targets {
 				t.Addresses = append(t.Addresses, target.peer)
-				t.Pending += target.unsettled()
 			}
 			for _, g := range r.groups {
 				t.GroupsDiffer = t.GroupsDiffer || g.groupsDiffer()

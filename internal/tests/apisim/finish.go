@@ -22,11 +22,13 @@ func (w *world) finish() {
 		w.calm()
 		time.Sleep(settleTime)
 		w.probes()
+		w.probeRoute()
 		w.untame()
 		w.staff()
 		w.drain()
 		w.drained = time.Now()
 		w.checkDrained()
+		w.checkMoves()
 		w.checkGrowth()
 	}
 	w.closeEverything()

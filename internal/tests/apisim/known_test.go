@@ -23,6 +23,9 @@ var lookedFor = []uint64{
 	10226, 10485, 13057, 14886, 15361, 16316,
 }
 
+// movesLookedFor are those of programs with moves, counted from movesFrom.
+var movesLookedFor = []uint64{}
+
 // openKind returns the entry of a kind, or nil. APISIM_KNOWN is a regular expression of others.
 func openKind(kind string) *open {
 	for i := range opens {

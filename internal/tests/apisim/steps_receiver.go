@@ -96,6 +96,11 @@ func (w *world) withReceiver(s Step, r *receiver) {
 		w.mu.Lock()
 		w.route = r.n
 		w.mu.Unlock()
+	case opLeave, opCome:
+		w.setMember(r.n, s.Op == opCome)
+	case opMute:
+		w.disturbed, w.faults = true, true
+		w.net.mute(address, !w.net.mutes[address])
 	case opCut:
 		w.disturbed, w.faults = true, true
 		w.net.cut(address)
@@ -111,6 +116,9 @@ func (w *world) withReceiver(s Step, r *receiver) {
 		if l == nil || l.ended() && (!l.closed.IsZero() || l.how == "killed") {
 			w.do(func() { w.revive(r) })
 		}
+	}
+	if s.Op != opLeave && s.Op != opCome {
+		w.disturb(r.n)
 	}
 	if !alive {
 		return
