@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -115,4 +116,28 @@ func TestRoute_AStreamLeavesAnAddressThatItMovedTo(t *testing.T) {
 	w.set(route.Route{Addresses: []string{first, third}})
 	require.Eventually(t, func() bool { return got.Load() == 5 }, patience, time.Millisecond)
 	require.NoError(t, other.Close())
+}
+
+// TestRoute_WhatWasNeverSentLeavesAPeerThatDoesNotGreet, long before its handshake would end, when another address is there.
+func TestRoute_WhatWasNeverSentLeavesAPeerThatDoesNotGreet(t *testing.T) {
+	for name, policy := range map[string]route.Policy{"Failover": route.Failover, "RoundRobin": route.RoundRobin, "Hash": route.Hash} {
+		t.Run(name, func(t *testing.T) {
+			address := freeAddress(t)
+			pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+				Resolver: route.Static{"orders": {Addresses: []string{silentAddress(t), address}, Policy: policy, HashKey: "key"}},
+				Confirm:  buffstreams.ConfirmEnqueued, CloseTimeout: time.Millisecond,
+				ManagerConfig: buffstreams.ManagerConfig{Acked: quick(buffstreams.AckedConfig{HandshakeTimeout: time.Hour, DeadAfter: time.Hour})},
+			}, nil)
+			require.NoError(t, err)
+			t.Cleanup(func() { _ = pub.Close() })
+			for i := range 10 {
+				m := newMessage("x")
+				m.Metadata.Set("key", fmt.Sprint(i))
+				require.NoError(t, pub.Publish("orders", m))
+			}
+			got := counting(t, address)
+			require.Eventually(t, func() bool { return got.Load() == 10 }, 6*time.Second, time.Millisecond, "a dead peer is given up after 12 s")
+			require.NoError(t, pub.Drain(t.Context()))
+		})
+	}
 }

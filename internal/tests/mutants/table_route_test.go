@@ -161,6 +161,11 @@ var routeMutants = []mutant{
 		probe{"internal/tests", "^TestAll_WhatAnAddressLacksGoesToNoOther$", ""},
 	},
 	{
+		"what was never sent waits for the greeting of a peer", "internal/acked/sender/state.go",
+		"now.Sub(s.status.since) >= patientFor", "false",
+		probe{"internal/tests", "^TestRoute_WhatWasNeverSentLeavesAPeerThatDoesNotGreet$", ""},
+	},
+	{
 		"slots of a group that left the route are not counted", "publisher_topics.go",
 		"groups := s.retired", "groups := []*group(nil)",
 		probe{"internal/tests", "^TestAll_CountsWhatAGroupHoldsThatLeft$", ""},
