@@ -66,6 +66,9 @@ func (w *world) ephemeral(m *msg) bool { return m.name() == "e" }
 // heldLocked reports whether a process that can send a message lives. The caller must hold mu.
 func (w *world) heldLocked(m *msg) bool {
 	l := m.from.life
+	if m.routed && !m.from.closing.IsZero() { // with it the route is forgotten
+		return false
+	}
 	if l.how != "" {
 		now := l.of.life
 		return now != l && now.how == "" && now.boxed() && now.pubs[0].closing.IsZero()

@@ -16,6 +16,7 @@ import (
 type handed struct {
 	life   *life
 	tenure uint64
+	marked bool // it said that it may be a duplicate
 	acked  bool
 }
 
@@ -40,6 +41,7 @@ func (w *world) checkMovedLocked(x *subscription, m *msg, got *message.Message) 
 	for _, h := range m.had[g] {
 		switch {
 		case !h.acked || d.MaybeDuplicate:
+		case d.Tenure < h.tenure && h.marked: // a host that has not heard yet that its tenure is void
 		case h.life == l && h.tenure == d.Tenure:
 			w.violatedLocked(11, "a message that was acked is delivered once more to its group, in one tenure", "%v to %s of %s", m, g, l.proc.name)
 		case w.revivedLocked(m), w.p.Shape.Moves.MoveAfter < 0: // without tenures, or with another process, nothing tells
@@ -50,12 +52,12 @@ func (w *world) checkMovedLocked(x *subscription, m *msg, got *message.Message) 
 			w.violatedLocked(11, "a message that another host acked comes again and is not marked"+w.gone(h.life),
 				"%v: %s of %s in tenure %d, then %s in tenure %d", m, g, h.life.proc.name, h.tenure, l.proc.name, d.Tenure)
 		}
-		if h.acked && h.life != l && w.calmLocked() {
+		if h.acked && h.life != l && w.calmLocked() && !w.revivedLocked(m) {
 			w.violatedLocked(11, "a message is handled twice though nothing has failed", "%v: %s of %s in tenure %d, then %s in tenure %d", m, g,
 				h.life.proc.name, h.tenure, l.proc.name, d.Tenure)
 		}
 	}
-	m.had[g] = append(m.had[g], &handed{life: l, tenure: d.Tenure})
+	m.had[g] = append(m.had[g], &handed{life: l, tenure: d.Tenure, marked: d.MaybeDuplicate})
 	w.checkTenureLocked(x, m, d, fmt.Sprintf("%x/%d/%d/%d", at.Publisher, at.Epoch, at.Stream, d.Tenure))
 	w.checkKeyLocked(x, m, g)
 }

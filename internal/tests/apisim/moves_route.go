@@ -17,6 +17,7 @@ type routeState struct {
 	unwell  []time.Time // by receiver: when something was wrong with it last; see well
 	change  chan struct{}
 	changes int
+	changed time.Time // last
 }
 
 func newRouteState(n int) *routeState {
@@ -60,6 +61,7 @@ func (w *world) setMember(r int, in bool) {
 		s.joined[r] = time.Now()
 	}
 	s.changes++
+	s.changed = time.Now()
 	close(s.change)
 	s.change = make(chan struct{})
 	w.noteLocked("the route is %v", s.members)
@@ -180,8 +182,28 @@ func (w *world) disturb(r int) {
 	w.routes.unwell[r] = time.Now()
 }
 
-// servesLocked reports whether every group of the route has had a host that is well since a moment. The caller must hold mu.
+// disturbAiling notes of every host that cannot be reached that this is about to end.
+func (w *world) disturbAiling() {
+	if w.routes == nil {
+		return
+	}
+	for r := range w.receivers {
+		if w.ailing(r) {
+			w.disturb(r)
+		}
+	}
+}
+
+// servesLocked reports whether the route has been the same, and every group of it has had a host that is well, since a moment. The
+// caller must hold mu.
 func (w *world) servesLocked(since time.Time) bool {
+	known := since
+	if !w.p.Shape.Moves.Watch {
+		known = since.Add(-37 * time.Second)
+	}
+	if w.routes.changed.After(known) {
+		return false
+	}
 	served := map[int]bool{}
 	for r, member := range w.routes.members {
 		if member {
