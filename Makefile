@@ -47,8 +47,9 @@ sim: ## SEEDS worlds of publishers, receivers and faults; SIM_SEED repeats one
 	SEEDS=$(SEEDS) go test -count=1 -v -timeout 24h -run 'TestSimulation$$' ./internal/acked/receiver
 	SEEDS=$(SEEDS) go test -count=1 -v -timeout 24h -run 'TestMoveSimulation$$' ./internal/acked/sender
 
-apisim: ## SEEDS random programs over the public API: docs/apisim.md; APISIM_SEED repeats one, APISIM_SHRINK=1 makes it small
+apisim: ## SEEDS random programs over the public API, and SEEDS with moves: docs/apisim.md; APISIM_SEED repeats one, APISIM_SHRINK=1 makes it small
 	SEEDS=$(SEEDS) go test -count=1 -v -timeout 24h -run 'TestAPISimulation$$' ./internal/tests/apisim
+	SEEDS=$(SEEDS) go test -count=1 -v -timeout 24h -run 'TestAPISimulation_Moves$$' ./internal/tests/apisim
 
 FAULTS ?= 5000
 MESSAGES ?= 5000000

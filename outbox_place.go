@@ -44,7 +44,7 @@ func (g guardedPlacer) SetPlace(ctx context.Context, k store.Key, p store.Place)
 
 // splitByTopic divides messages by their slots; nil if they belong to addresses.
 func (p *Publisher) splitByTopic(g *group, messages []*message.Message) (parts []part) {
-	if p.relay == nil || p.relay.placer == nil || g.targets[0].addr == nil {
+	if p.relay == nil || p.relay.placer == nil || g.pinned || g.targets[0].addr == nil {
 		return nil
 	}
 	at := map[int]int{} // index of the part of a slot
@@ -142,13 +142,15 @@ func (r *streamRelay) deliverByTopic(s store.Stream, topic string, index, slot i
 	defer func() { r.manager.release(at.addr) }()
 	id, current := r.currentIdentity(s.Key.Account())
 	r.attempt = current
-	fetched, err := at.addr.sender.Fetch(sender.FetchConfig{
+	cfg := sender.FetchConfig{
 		Identity: id, Stream: s.ID, Topic: s.Key.Topic, Base: s.First, Sent: s.Sent, Openings: s.Openings, Tenure: place.Tenure,
 		OnSettled: r.onSettled, OnRefused: r.onRefused,
-	})
+	}
+	fetched, err := at.addr.sender.Fetch(cfg)
 	if err != nil {
 		return err
 	}
+	at.voidElsewhere(cfg)
 	moving, stop := context.WithCancel(current)
 	moved := make(chan struct{})
 	go func() { // ends with stop
@@ -159,6 +161,24 @@ func (r *streamRelay) deliverByTopic(s store.Stream, topic string, index, slot i
 	stop()
 	<-moved
 	return err
+}
+
+// voidElsewhere has the other addresses of the route void what an earlier process of the outbox may have left there unanswered:
+// they would go on to hand it out. Which of them it was at is not known.
+func (at *placement) voidElsewhere(cfg sender.FetchConfig) {
+	if cfg.Tenure <= 1 || at.voided {
+		return
+	}
+	at.voided = true
+	g, err := at.publisher.groupOf(at.topic, at.index)
+	if err != nil {
+		return // it was there a moment ago
+	}
+	for _, t := range g.targets {
+		if t.addr != nil && t.addr != at.addr {
+			t.addr.sender.LeftBehind(cfg)
+		}
+	}
 }
 
 // begin returns where the stream is, or chooses and notes it.

@@ -25,6 +25,7 @@ type streamRelay struct {
 	key     store.Key
 	attempt context.Context // ends with the identity of the present attempt
 	refused refusedMessages
+	voided  bool // other addresses were told of it: see voidElsewhere
 	pauses  netio.Quiet
 	reading sync.Mutex // held while the outbox is read: feed and OnFailure's messages both are
 }

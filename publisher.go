@@ -262,11 +262,7 @@ func (p *Publisher) leaveAll() {
 	var flows []*routedStream
 	for _, s := range p.topics {
 		targets = append(targets, s.allLocked()...)
-		if r := s.resolved.Load(); r != nil {
-			for _, g := range r.groups {
-				flows = append(flows, g.slots.all()...)
-			}
-		}
+		flows = append(flows, s.slotFlowsLocked()...)
 	}
 	p.mu.Unlock()
 	for _, f := range flows {

@@ -1,6 +1,7 @@
 package buffstreams
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -60,16 +61,23 @@ func (p *Publisher) change(s *topicState, found route.Route) error {
 			p.leave(made)
 			return err
 		}
-		g.dynamic, g.index = next.dynamic, i
-		if last != nil && i < len(last.groups) {
-			g.follow(last.groups[i])
-		}
+		g.dynamic, g.index, g.pinned = next.dynamic, i, pinned(found)
 		next.groups = append(next.groups, g)
 		next.targets = append(next.targets, g.targets...)
+	}
+	if last != nil {
+		for i, old := range followed(last.groups, next.groups) {
+			if old != nil {
+				next.groups[i].follow(old)
+			}
+		}
 	}
 	p.adopt(s, next)
 	return nil
 }
+
+// pinned tells whether each address of a route gets every message: what one lacks is nothing for another.
+func pinned(r route.Route) bool { return r.Policy == route.All && len(r.Groups) == 0 }
 
 // groupsOf returns the groups of a route, each as a route of its own.
 func groupsOf(r route.Route) []route.Route {
@@ -129,6 +137,41 @@ func (r *resolved) find(address netio.Target, name string, m route.Member) *targ
 	return nil
 }
 
+// followed returns which of the last route's groups each of the next one's takes the place of: one that has an address in
+// common, else, in their order, one of those that have none. nil: it is a new one. What is pinned to an address follows no
+// other address.
+func followed(last, next []*group) []*group {
+	pairs, taken := make([]*group, len(next)), map[*group]bool{}
+	match := func(fits func(old, g *group) bool) {
+		for i, g := range next {
+			if pairs[i] != nil {
+				continue
+			}
+			if k := slices.IndexFunc(last, func(old *group) bool { return !taken[old] && fits(old, g) }); k >= 0 {
+				pairs[i], taken[last[k]] = last[k], true
+			}
+		}
+	}
+	match((*group).shares)
+	match(func(old, g *group) bool { return !old.pinned && !g.pinned })
+	return pairs
+}
+
+// shares tells whether two groups have an address in common.
+func (g *group) shares(o *group) bool {
+	for _, t := range g.targets {
+		if slices.ContainsFunc(o.targets, func(other *target) bool { return other.at == t.at }) {
+			return true
+		}
+	}
+	return false
+}
+
+// has tells whether an address is one of the group's.
+func (g *group) has(a *address) bool {
+	return slices.ContainsFunc(g.targets, func(t *target) bool { return t.addr == a })
+}
+
 // follow takes the place of an earlier group.
 func (g *group) follow(last *group) {
 	last.mu.Lock()
@@ -167,9 +210,7 @@ func (p *Publisher) adopt(s *topicState, next *resolved) {
 				s.former = append(s.former, t)
 			}
 		}
-		for _, g := range last.groups[min(len(next.groups), len(last.groups)):] {
-			g.place.Store(next.groups[0])
-		}
+		s.retireLocked(last, next)
 	}
 	for _, g := range next.groups {
 		g.place.Store(g)
@@ -197,6 +238,22 @@ func (p *Publisher) adopt(s *topicState, next *resolved) {
 	if routed {
 		p.manager.joinRouting(p)
 		p.manager.changes.signal() // calls that wait look at the new route
+	}
+}
+
+// retireLocked gives up the groups of the last route that no group of the next one follows. One whose addresses another group
+// has taken over leads there from now on. The others keep what they hold until it is settled. The caller must hold mu.
+func (s *topicState) retireLocked(last, next *resolved) {
+	for _, old := range last.groups {
+		if slices.ContainsFunc(next.groups, func(g *group) bool { return g.place == old.place }) {
+			continue
+		}
+		s.retired = append(s.retired, old)
+		if heir := slices.IndexFunc(next.groups, old.shares); heir >= 0 && !old.pinned {
+			old.place.Store(next.groups[heir])
+		} else {
+			old.gone.Store(true)
+		}
 	}
 }
 
@@ -228,6 +285,7 @@ func (p *Publisher) tick(now time.Time) {
 		for _, g := range r.groups {
 			p.tickGroup(g, now)
 		}
+		p.tickRetired(s, now)
 		p.tickFormer(s)
 		p.end(s)
 	}
@@ -256,14 +314,33 @@ func (p *Publisher) tickGroup(g *group, now time.Time) {
 	ages := make([]time.Duration, len(g.targets))
 	for i, t := range g.targets {
 		ages[i] = t.age(now)
-		p.reap(t)
+		if p.reap(t) {
+			t.moveAway()
+		}
 	}
 	for i, slow := range route.Slow(ages) {
 		g.targets[i].slow.Store(slow)
 	}
-	if g.slots.len() > 0 {
-		p.tickSlots(g, now)
+	p.tickSlots(g, now)
+}
+
+// tickRetired looks after the slots of groups that are in the route no longer, and forgets those that hold nothing.
+func (p *Publisher) tickRetired(s *topicState, now time.Time) {
+	p.mu.Lock()
+	retired := s.retired
+	p.mu.Unlock()
+	if len(retired) == 0 {
+		return
 	}
+	var kept []*group
+	for _, g := range retired {
+		if p.tickSlots(g, now); !g.slots.close() {
+			kept = append(kept, g)
+		}
+	}
+	p.mu.Lock()
+	s.retired = append(kept, s.retired[len(retired):]...)
+	p.mu.Unlock()
 }
 
 // tickFormer moves what addresses hold that left the route, and forgets those that hold nothing.

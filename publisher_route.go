@@ -22,8 +22,10 @@ type group struct {
 	policy  route.Policy
 	index   int // among the groups of its route
 	hashKey string
-	dynamic bool      // the Resolver can put another one in its place
-	targets []*target // in the order of Route.Members
+	dynamic bool        // the Resolver can put another one in its place
+	pinned  bool        // its only address gets every message itself: nothing moves from there
+	gone    atomic.Bool // it left the route, and takes no calls
+	targets []*target   // in the order of Route.Members
 	turn    atomic.Uint64
 	slots   *slots // of Hash
 
@@ -94,7 +96,10 @@ func (p *Publisher) attach(g *group, part *part) bool {
 	switch {
 	case p.relay != nil:
 	case part.slot >= 0:
-		part.slotFlow = p.slotFlow(g, part.slot, part.target)
+		if part.slotFlow = p.slotFlow(g, part.slot, part.target); part.slotFlow == nil {
+			part.target.end()
+			return false
+		}
 		part.flow = part.slotFlow.routedStream
 	default:
 		part.flow = p.flow(g, part.target)
@@ -180,12 +185,17 @@ func (l *loads) add(i int) {
 // errNoneReady is why a call that found no address has ended.
 var errNoneReady = errors.New("no address of the route is ready")
 
+// errLeftRoute is why a call ended that was to send to a group of addresses when the Resolver left it out.
+var errLeftRoute = errors.New("buffstreams: these addresses are in the topic's route no longer")
+
 // split chooses the address of each message. It waits until one is ready, or w ends. Where the messages can wait in a window or
 // an outbox, or every address has refused this side, it waits no longer than a first attempt to connect may take, and then
 // chooses as if all addresses were ready. It returns one part, or several in more. The caller must call detach.
 func (p *Publisher) split(w *callWait, g *group, messages []*message.Message) (one part, more []part, err error) {
 	for {
-		g = g.latest()
+		if g = g.latest(); g.gone.Load() {
+			return one, nil, errLeftRoute
+		}
 		if byTopic := p.splitByTopic(g, messages); byTopic != nil {
 			if p.attachAll(g, &one, byTopic) {
 				return one, byTopic, nil

@@ -16,8 +16,9 @@ import (
 // slots has the streams of the slots of a topic with the policy Hash. Only slots whose messages are not all settled have one:
 // its messages are in order wherever it goes. Groups that follow one another share it.
 type slots struct {
-	mu    sync.Mutex // guards flows
-	flows map[int]*slotFlow
+	mu     sync.Mutex // guards the fields below
+	flows  map[int]*slotFlow
+	closed bool // no stream begins any more
 }
 
 // slotFlow is the stream of one slot.
@@ -98,10 +99,14 @@ func (g *group) assignSlots(v *view, messages []*message.Message) []part {
 	return append(parts, g.filled(unkeyed)...)
 }
 
-// slotFlow returns the stream of a slot, and makes it at its owner where there is none. The caller must lower its calls.
+// slotFlow returns the stream of a slot, and makes it at its owner where there is none; nil if the group was given up. The caller must
+// lower its calls.
 func (p *Publisher) slotFlow(g *group, slot int, owner *target) *slotFlow {
 	g.slots.mu.Lock()
 	defer g.slots.mu.Unlock()
+	if g.slots.closed {
+		return nil
+	}
 	f := g.slots.flows[slot]
 	if f == nil {
 		f = &slotFlow{routedStream: p.newFlow(g, owner)}
@@ -113,6 +118,17 @@ func (p *Publisher) slotFlow(g *group, slot int, owner *target) *slotFlow {
 	}
 	f.calls.Add(1)
 	return f
+}
+
+// close has no stream begin any more, if there is none.
+func (s *slots) close() bool {
+	if s == nil {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = s.closed || len(s.flows) == 0
+	return s.closed
 }
 
 // len is the number of streams.
@@ -141,6 +157,9 @@ func (s *slots) all() []*routedStream {
 
 // tickSlots ends the streams of slots that hold nothing, and moves those whose slot belongs to another address.
 func (p *Publisher) tickSlots(g *group, now time.Time) {
+	if g.slots.len() == 0 {
+		return
+	}
 	g.slots.mu.Lock()
 	var ended []*routedStream
 	maps.DeleteFunc(g.slots.flows, func(_ int, f *slotFlow) bool {
@@ -155,7 +174,7 @@ func (p *Publisher) tickSlots(g *group, now time.Time) {
 	for _, f := range ended {
 		p.endFlow(f)
 	}
-	if g.policy != route.Hash { // it was before
+	if g = g.latest(); g.policy != route.Hash { // it was before
 		return
 	}
 	o := g.ownersOf(g.candidates(now))

@@ -169,21 +169,26 @@ func (p *Publisher) flow(g *group, t *target) *routedStream {
 	if t.fixed != nil {
 		return t.fixed
 	}
-	if main := t.main.Load(); main != nil && main.addr.Load() == t.addr {
+	if main := t.main.Load(); main.serves(g, t) {
 		return main
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	main := t.main.Load()
 	switch {
-	case main != nil && main.addr.Load() == t.addr: // another call was faster
+	case main.serves(g, t): // another call was faster
 		return main
-	case main != nil: // it has moved, and ends there
+	case main != nil: // it has moved, and ends there, or another group has the target now
 		t.others = append(t.others, main)
 	}
 	main = p.newFlow(g, t)
 	t.main.Store(main)
 	return main
+}
+
+// serves tells whether the stream takes what a group sends to a target.
+func (f *routedStream) serves(g *group, t *target) bool {
+	return f != nil && f.addr.Load() == t.addr && f.group.place == g.place
 }
 
 // newFlow makes a stream at a target.
@@ -223,11 +228,11 @@ func (p *Publisher) endFlow(f *routedStream) {
 	p.manager.release(f.addr.Load())
 }
 
-// moveAway moves streams from an address that has left the route.
+// moveAway moves streams from addresses that have left the route: from this one, or from where they have gone meanwhile.
 func (t *target) moveAway() {
 	for _, f := range t.flows() {
 		s, ok := f.stream.(*sender.Stream)
-		if !ok || f.addr.Load() != t.addr {
+		if !ok || f.group.latest().has(f.addr.Load()) {
 			continue
 		}
 		if to := f.alternative(); to != nil {
@@ -236,12 +241,16 @@ func (t *target) moveAway() {
 	}
 }
 
-// reap ends the streams that take no new messages and hold none.
-func (p *Publisher) reap(t *target) {
+// reap ends the streams that take no new messages and hold none. It returns false if there are no others of that kind.
+func (p *Publisher) reap(t *target) (others bool) {
 	if t.fixed != nil {
-		return
+		return false
 	}
 	t.mu.Lock()
+	if main := t.main.Load(); main != nil && main.addr.Load() != t.addr {
+		t.others = append(t.others, main)
+		t.main.Store(nil)
+	}
 	var ended []*routedStream
 	t.others = slices.DeleteFunc(t.others, func(f *routedStream) bool {
 		idle := f.stream.Unsettled() == 0
@@ -250,10 +259,12 @@ func (p *Publisher) reap(t *target) {
 		}
 		return idle
 	})
+	others = len(t.others) > 0
 	t.mu.Unlock()
 	for _, f := range ended {
 		p.endFlow(f)
 	}
+	return others
 }
 
 // join has the refusals of a target's messages told to this Publisher. The caller must hold mu.

@@ -27,8 +27,9 @@ type topicState struct {
 	resolved atomic.Pointer[resolved]
 
 	// Guarded by the Publisher's mu.
-	former []*target // of earlier routes; each holds messages that are not settled
-	lookup *lookup   // under way, or nil
+	former  []*target // of earlier routes; each holds messages that are not settled
+	retired []*group  // that no group of the present route follows; their slots hold messages that are not settled
+	lookup  *lookup   // under way, or nil
 	refresh
 }
 
@@ -63,14 +64,27 @@ func (s *topicState) busyLocked() bool {
 			return true
 		}
 	}
-	if r := s.resolved.Load(); r != nil {
-		for _, g := range r.groups {
-			if g.slots.len() > 0 {
-				return true
-			}
-		}
+	return len(s.slotFlowsLocked()) > 0
+}
+
+// flowsLocked returns the streams of the topic. The caller must hold the Publisher's mu.
+func (s *topicState) flowsLocked() (all []*routedStream) {
+	for _, t := range s.allLocked() {
+		all = append(all, t.flows()...)
 	}
-	return false
+	return append(all, s.slotFlowsLocked()...)
+}
+
+// slotFlowsLocked returns the streams of all slots. The caller must hold the Publisher's mu.
+func (s *topicState) slotFlowsLocked() (all []*routedStream) {
+	groups := s.retired
+	if r := s.resolved.Load(); r != nil {
+		groups = append(groups[:len(groups):len(groups)], r.groups...)
+	}
+	for _, g := range groups {
+		all = append(all, g.slots.all()...)
+	}
+	return all
 }
 
 // allLocked returns the targets of the present route and of earlier ones. The caller must hold the Publisher's mu.
@@ -178,14 +192,7 @@ func (p *Publisher) busy() (busy []*routedStream) {
 	defer p.mu.Unlock()
 	var all []*routedStream
 	for _, s := range p.topics {
-		for _, t := range s.allLocked() {
-			all = append(all, t.flows()...)
-		}
-		if r := s.resolved.Load(); r != nil {
-			for _, g := range r.groups {
-				all = append(all, g.slots.all()...)
-			}
-		}
+		all = append(all, s.flowsLocked()...)
 	}
 	seen := map[stream]bool{}
 	for _, f := range all {

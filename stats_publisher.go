@@ -54,25 +54,29 @@ func (p *Publisher) plainTargets() map[netio.Target]bool {
 
 // topicStats describes the topics, in the order of their names.
 func (p *Publisher) topicStats() []PublisherTopicStats {
+	type topic struct {
+		*topicState
+		at    refresh
+		flows []*routedStream
+	}
 	p.mu.Lock()
-	topics := slices.Collect(maps.Values(p.topics))
-	failed := map[*topicState]refresh{}
-	for _, s := range topics {
-		if s.failed != nil {
-			failed[s] = s.refresh
-		}
+	topics := make([]topic, 0, len(p.topics))
+	for _, s := range p.topics {
+		topics = append(topics, topic{s, s.refresh, s.flowsLocked()})
 	}
 	p.mu.Unlock()
 	all := make([]PublisherTopicStats, 0, len(topics))
 	for _, s := range topics {
 		t := PublisherTopicStats{Topic: s.topic, Addresses: []string{}, Calls: max(0, int(s.calls.Load()))}
-		if f, ok := failed[s]; ok {
-			t.LookupError, t.LookupFailing = netio.Sanitize(f.failed).Error(), f.failing
+		if err := s.at.failed; err != nil {
+			t.LookupError, t.LookupFailing = netio.Sanitize(err).Error(), s.at.failing
+		}
+		for _, f := range s.flows {
+			t.Pending += f.stream.Unsettled()
 		}
 		if r := s.resolved.Load(); r != nil {
 			for _, target := range r.targets {
 				t.Addresses = append(t.Addresses, target.peer)
-				t.Pending += target.unsettled()
 			}
 			for _, g := range r.groups {
 				t.GroupsDiffer = t.GroupsDiffer || g.groupsDiffer()

@@ -236,6 +236,7 @@ func TestRemainder_KeepsTheOrderOfAKey(t *testing.T) {
 		next.Settle(takeKeyed(next, seq))
 	}
 	require.Equal(t, []uint64{1, 2, 3}, slices.Sorted(maps.Keys(s.settled)))
+}
 
 // Two subscriptions without a group that are ended at once: neither stays, so that nothing of either counts as settled
 // before the other's handlers have answered for it.

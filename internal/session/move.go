@@ -355,6 +355,23 @@ func (c *Client) Adopt(o *Outbound) {
 	c.schedule(o)
 }
 
+// LeftBehind has the receiver void the tenures below one of a stream that is elsewhere: an earlier process of this side may have
+// left it here without an answer.
+func (c *Client) LeftBehind(id Identity, stream uint64, topic string, tenure uint64) {
+	l := &leftTenure{id: id, stream: stream, topic: topic, tenure: tenure}
+	c.peer.left = append(c.peer.left, l)
+	if c.phase >= established && c.peer.able {
+		c.revokeLeft(l)
+	}
+}
+
+// revokeLeft tells the receiver of a stream that has left it. It is not on the connection.
+func (c *Client) revokeLeft(l *leftTenure) {
+	c.lastHandle++
+	l.handle = c.lastHandle
+	c.sendRevoke(l.handle, l, true)
+}
+
 // Refuse notes that a dial was refused while there is no connection: the receiver is gone.
 func (c *Client) Refuse() { c.peer.gone = c.phase == disconnected }
 
@@ -394,9 +411,7 @@ func (c *Client) welcomeMoves(f *wire.Welcome) {
 		return
 	}
 	for _, l := range c.peer.left {
-		c.lastHandle++
-		l.handle = c.lastHandle
-		c.sendRevoke(l.handle, l, true)
+		c.revokeLeft(l)
 	}
 }
 

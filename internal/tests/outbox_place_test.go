@@ -3,6 +3,8 @@ package tests
 import (
 	"context"
 	"fmt"
+	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -127,5 +129,96 @@ func TestOutboxPlace_RouteThatIsAnotherAfterARestart(t *testing.T) {
 			require.NoError(t, pub.Close())
 			require.NoError(t, ob.Close())
 		})
+	}
+}
+
+// deafDial dials, and passes nothing on in either direction to and from an address while it is deaf.
+type deafDial struct {
+	address string
+	deaf    atomic.Bool
+}
+
+type deafConn struct {
+	net.Conn
+	dial *deafDial
+}
+
+func (d *deafDial) dialed(ctx context.Context, network, address string) (net.Conn, error) {
+	if address == d.address && d.deaf.Load() {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+	if err != nil || address != d.address {
+		return conn, err
+	}
+	return deafConn{conn, d}, nil
+}
+
+func (c deafConn) Read(b []byte) (int, error) {
+	for {
+		n, err := c.Conn.Read(b)
+		if err != nil || !c.dial.deaf.Load() {
+			return n, err
+		}
+	}
+}
+
+func (c deafConn) Write(b []byte) (int, error) {
+	if c.dial.deaf.Load() {
+		return len(b), nil
+	}
+	return c.Conn.Write(b)
+}
+
+// TestOutboxPlace_RestartVoidsWhatASilentAddressHas, which the process before had left without an answer.
+func TestOutboxPlace_RestartVoidsWhatASilentAddressHas(t *testing.T) {
+	dir, a, b := t.TempDir(), freeAddress(t), freeAddress(t)
+	atA, atB := handing(t, a), handing(t, b)
+	door := &deafDial{address: a}
+	open := func(addresses ...string) (*buffstreams.Manager, *buffstreams.Publisher, *outbox.Outbox) {
+		ob, err := outbox.Open(outbox.Config{Dir: dir})
+		require.NoError(t, err)
+		m, err := buffstreams.NewManager(buffstreams.ManagerConfig{Dial: door.dialed, Acked: quick(buffstreams.AckedConfig{MoveAfter: 300 * time.Millisecond})})
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = m.Close() })
+		pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+			Manager: m, Resolver: route.Static{"orders": {Addresses: addresses}}, Outbox: ob, CloseTimeout: time.Second,
+		}, nil)
+		require.NoError(t, err)
+		return m, pub, ob
+	}
+	m, pub, ob := open(a, b)
+	for i := range 5 {
+		require.NoError(t, pub.Publish("orders", message.NewMessage(fmt.Sprint(i), []byte("x"))))
+	}
+	key := store.TopicKey("orders", "orders", 0, -1)
+	stale := receive(t, atA)
+	require.Eventually(t, func() bool { return pub.Stats().Outbox.Pending == 5 }, patience, 10*time.Millisecond)
+	door.deaf.Store(true)
+	require.Eventually(t, func() bool { return ob.Place(key) == store.Place{Address: b, Tenure: 2} }, patience, 10*time.Millisecond)
+	busy := receive(t, atB)
+	require.NoError(t, pub.Close())
+	require.NoError(t, ob.Close())
+	require.NoError(t, m.Close())
+
+	door.deaf.Store(false)
+	m, pub, ob = open(b, a)
+	defer func() {
+		require.NoError(t, pub.Close())
+		require.NoError(t, ob.Close())
+	}()
+	require.Eventually(t, func() bool { return m.PeerStatus(a).Connected && m.PeerStatus(b).Connected }, patience, 50*time.Millisecond)
+	busy.Ack()
+	for range 4 {
+		receive(t, atB).Ack()
+	}
+	require.NoError(t, pub.Drain(t.Context()))
+	time.Sleep(200 * time.Millisecond) // a has been told by then
+	stale.Ack()
+	select {
+	case m := <-atA:
+		require.Fail(t, "a hands out what another address has had", m.UUID)
+	case <-time.After(300 * time.Millisecond):
 	}
 }

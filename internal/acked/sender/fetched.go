@@ -71,6 +71,15 @@ func (s *Sender) addFetchedLocked(f *FetchedStream) {
 	s.fetched[f.stream] = f
 }
 
+// LeftBehind has the peer void what an earlier process may have left there of a stream that is elsewhere now: with cfg.Tenure
+// for the present one. Only the fields that say which stream it is are used.
+func (s *Sender) LeftBehind(cfg FetchConfig) {
+	s.mu.Lock()
+	s.client.LeftBehind(cfg.Identity, cfg.Stream, cfg.Topic, cfg.Tenure)
+	s.mu.Unlock()
+	s.kick()
+}
+
 // End removes the stream from its Sender.
 func (f *FetchedStream) End() {
 	s := f.lock()

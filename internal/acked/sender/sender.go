@@ -407,7 +407,7 @@ func (s *Sender) Tick(now time.Time) (busy bool) {
 	conn, due := s.conn, s.client.Due() || s.client.FreeDue()
 	busy = s.client.Busy() || len(s.conditions) > 0
 	s.checkLocked()
-	s.tickStreamsLocked()
+	s.tickStreamsLocked(now)
 	refused, owners := s.client.Refused(), s.onRefused
 	waiting := s.longWaitLocked(now)
 	s.mu.Unlock()

@@ -106,18 +106,28 @@ type dueMove struct {
 	to     *Sender // nil: Alternative says
 }
 
+// patientFor is how long what was never sent waits for a peer that is dialed, or has taken the connection and not greeted, before
+// it looks for an alternative.
+const patientFor = 300 * time.Millisecond
+
+// unwellLocked tells whether what was never sent should be elsewhere. The caller must hold mu.
+func (s *Sender) unwellLocked(now time.Time) bool {
+	state := s.stateLocked()
+	return state >= Failed || s.refusal != nil || state == Connecting && state == s.status.state && now.Sub(s.status.since) >= patientFor
+}
+
 // dueMoves returns the streams that can move now, or have to be asked for an alternative.
-func (s *Sender) dueMoves(time.Time) (due []dueMove) {
+func (s *Sender) dueMoves(now time.Time) (due []dueMove) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	state := s.stateLocked()
+	draining, unwell := s.stateLocked() == Draining, s.unwellLocked(now)
 	for _, st := range s.inOrderLocked() {
 		free := s.client.MayMove(st.out)
 		switch {
 		case st.target != nil && free:
 			due = append(due, dueMove{st, st.target})
 		case st.target != nil, st.out.Err() != nil:
-		case state == Draining, free && state >= Failed, free && s.refusal != nil:
+		case draining, free && unwell:
 			due = append(due, dueMove{stream: st})
 		}
 	}
@@ -126,13 +136,13 @@ func (s *Sender) dueMoves(time.Time) (due []dueMove) {
 
 // tickStreamsLocked looks after the streams of a peer that is not well, and forgets those that have ended. The caller must
 // hold mu.
-func (s *Sender) tickStreamsLocked() {
+func (s *Sender) tickStreamsLocked(now time.Time) {
 	s.noteStateLocked()
 	if len(s.streams) == 0 {
 		return
 	}
 	s.sweepLocked()
-	if s.status.state >= Draining || s.refusal != nil {
+	if s.status.state == Draining || s.unwellLocked(now) {
 		s.mover.Kick()
 	}
 }

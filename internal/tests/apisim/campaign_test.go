@@ -37,16 +37,31 @@ func TestAPISimulation(t *testing.T) {
 		replay(t, n)
 		return
 	}
+	play(t, 0, lookedFor)
+}
+
+// TestAPISimulation_Moves is TestAPISimulation for programs with moves. APISIM_SEED takes their seeds too, which are those from
+// movesFrom on; APISIM_FROM counts from there.
+func TestAPISimulation_Moves(t *testing.T) {
+	if testkit.RaceEnabled && os.Getenv("SEEDS") == "" || os.Getenv("APISIM_SEED") != "" {
+		t.Skip("make test_faults: a process for each violation is slow under the race detector")
+	}
+	play(t, movesFrom, movesLookedFor)
+}
+
+// play plays a campaign of the seeds from base on, and more of them if it is a short one.
+func play(t *testing.T, base uint64, more []uint64) {
+	t.Helper()
 	var most uint64 = 2000
 	if testing.Short() {
 		most = 200
 	}
-	from, n := testkit.EnvNumber(t, "APISIM_FROM", 1), testkit.EnvNumber(t, "SEEDS", most)
+	from, n := base+testkit.EnvNumber(t, "APISIM_FROM", 1), testkit.EnvNumber(t, "SEEDS", most)
 	begin := time.Now()
 	all := campaign(from, n, testkit.EnvNumber(t, "APISIM_PROCS", uint64(runtime.GOMAXPROCS(0))))
 	if os.Getenv("SEEDS") == "" && !testing.Short() {
-		for _, seed := range lookedFor {
-			all = append(all, span(seed, seed)...)
+		for _, seed := range more {
+			all = append(all, span(base+seed, base+seed)...)
 		}
 	}
 	report(t, all, time.Since(begin))

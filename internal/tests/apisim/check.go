@@ -20,7 +20,7 @@ func (w *world) delivery(x *subscription, got *message.Message) {
 	}
 	m := w.messages[id]
 	w.delivered++
-	l, g := x.by.life, x.group()
+	l, g := x.by.life, w.ackGroup(x, m)
 	if l.proc.dead.Load() {
 		return
 	}
@@ -34,8 +34,12 @@ func (w *world) delivery(x *subscription, got *message.Message) {
 	if !slices.Contains(m.to, l.of.n) {
 		w.violatedLocked(11, "a message is delivered where it was not sent", "%v at %s", m, l.proc.name)
 	}
-	w.checkAgainLocked(x, m)
-	w.checkOrderLocked(x, m)
+	if m.routed {
+		w.checkMovedLocked(x, m, got)
+	} else {
+		w.checkAgainLocked(x, m)
+		w.checkOrderLocked(x, m)
+	}
 	w.checkSiblingsLocked(x, m)
 	w.checkStoreLocked(l, m)
 }
@@ -200,8 +204,12 @@ func (w *world) acked(x *subscription, got *message.Message) {
 		return
 	}
 	m := w.messages[id]
-	if before := m.acks[x.group()]; before == nil || before.void {
-		m.acks[x.group()] = &ack{life: x.by.life, by: x, at: time.Now(), void: got.Context().Err() != nil}
+	g, void := w.ackGroup(x, m), got.Context().Err() != nil
+	if before := m.acks[g]; before == nil || before.void {
+		m.acks[g] = &ack{life: x.by.life, by: x, at: time.Now(), void: void}
+	}
+	if m.routed && !void {
+		m.ackedMoved(g, x.by.life)
 	}
 }
 

@@ -10,6 +10,9 @@ import (
 func (w *world) checkDrained() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.routes != nil {
+		w.checkRoutedDrainedLocked()
+	}
 	for _, m := range w.messages {
 		if w.owedLocked(m) && w.heldLocked(m) && w.servedLocked(m) {
 			w.violatedLocked(8, "what a living sender has confirmed is not handled when all is well again"+w.suspectsLocked(m),
@@ -23,7 +26,7 @@ func (w *world) undrained(living bool) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, m := range w.messages {
-		if w.owedLocked(m) && w.servedLocked(m) && (!living || w.heldLocked(m)) {
+		if (w.owedLocked(m) && w.servedLocked(m) || w.owingLocked(m) != "") && (!living || w.heldLocked(m)) {
 			return true
 		}
 	}
@@ -32,6 +35,9 @@ func (w *world) undrained(living bool) bool {
 
 // servedLocked reports whether every receiver of a message has a living reader of its topic. The caller must hold mu.
 func (w *world) servedLocked(m *msg) bool {
+	if m.routed {
+		return w.servesNowLocked()
+	}
 	for _, r := range m.to {
 		l, some := w.receivers[r].life, false
 		if l == nil || l.ended() || l.store != nil && l.store.failed.Load() { // it asks for nothing more
@@ -60,6 +66,9 @@ func (w *world) ephemeral(m *msg) bool { return m.name() == "e" }
 // heldLocked reports whether a process that can send a message lives. The caller must hold mu.
 func (w *world) heldLocked(m *msg) bool {
 	l := m.from.life
+	if m.routed && !m.from.closing.IsZero() { // with it the route is forgotten
+		return false
+	}
 	if l.how != "" {
 		now := l.of.life
 		return now != l && now.how == "" && now.boxed() && now.pubs[0].closing.IsZero()

@@ -13,6 +13,7 @@ const (
 // finish ends a program: the network heals, topics with prompt readers are probed beside those that are stuck, then everything
 // is let go, has to drain, and is closed.
 func (w *world) finish() {
+	w.disturbAiling()
 	w.net.heal(w.addresses())
 	w.mu.Lock()
 	w.noteLocked("HEAL")
@@ -25,11 +26,13 @@ func (w *world) finish() {
 		w.calm()
 		time.Sleep(settleTime)
 		w.probes()
+		w.probeRoute()
 		w.untame()
 		w.staff()
 		w.drain()
 		w.drained = time.Now()
 		w.checkDrained()
+		w.checkMoves()
 		w.checkGrowth()
 	}
 	w.closeEverything()

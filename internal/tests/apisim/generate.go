@@ -26,12 +26,16 @@ func (g *generator) run() {
 	for range 1 + g.IntN(4) {
 		g.add(opSubscribe, 1)
 	}
-	weights := g.weights()
+	g.choose(g.weights(), 4+g.IntN(26))
+}
+
+// choose adds n steps.
+func (g *generator) choose(weights []weighted, n int) {
 	total := 0
 	for _, w := range weights {
 		total += w.weight
 	}
-	for range 4 + g.IntN(26) {
+	for range n {
 		n := g.IntN(total)
 		for _, w := range weights {
 			if n -= w.weight; n < 0 {

@@ -23,6 +23,9 @@ var lookedFor = []uint64{
 	10226, 10485, 13057, 14886, 15361, 16316, 25882, 29961, 42695, 42822, 43437, 43749, 44348, 56758, 57748, 59403, 65253, 70453, 72972, 77923, 89947, 91838, 98019, 111526, 125792,
 }
 
+// movesLookedFor are those of programs with moves, counted from movesFrom.
+var movesLookedFor = []uint64{}
+
 // openKind returns the entry of a kind, or nil. APISIM_KNOWN is a regular expression of others.
 func openKind(kind string) *open {
 	for i := range opens {

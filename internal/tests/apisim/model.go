@@ -25,7 +25,9 @@ const (
 type msg struct {
 	id      int
 	from    *publisher
-	to      []int // receivers that it can go to
+	to      []int                // receivers that it can go to
+	routed  bool                 // a route of several hosts chooses one of them, or takes all
+	had     map[string][]*handed // by group; of routed ones
 	topic   string
 	seq     int // in its lane
 	lane    string
@@ -96,7 +98,7 @@ func (w *world) newMessage(from *publisher, d destination, lane string, size int
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	m := &msg{
-		id: len(w.messages), from: from, to: d.to, topic: d.topic, lane: lane, outcome: pending,
+		id: len(w.messages), from: from, to: d.to, routed: d.routed, had: map[string][]*handed{}, topic: d.topic, lane: lane, outcome: pending,
 		acks: map[string]*ack{}, first: map[string]bool{},
 	}
 	m.key = "k" + strconv.Itoa(m.id%3)

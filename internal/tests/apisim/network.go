@@ -65,6 +65,7 @@ type network struct {
 	pairs     []*pair
 	refused   map[string]bool // addresses
 	holes     map[string]bool // addresses
+	mutes     map[string]bool // addresses that accept and pass nothing on
 	change    chan struct{}   // closed, and replaced, when holes change
 	ports     int
 	dials     map[string]int // by process, address and second
@@ -74,6 +75,7 @@ type network struct {
 func newNetwork(latency time.Duration, room int) *network {
 	return &network{
 		latency: latency, room: room, listeners: map[string]*listener{}, refused: map[string]bool{}, holes: map[string]bool{},
+		mutes:  map[string]bool{},
 		change: make(chan struct{}), ports: 40000, dials: map[string]int{},
 	}
 }
@@ -133,6 +135,9 @@ func (n *network) connect(p *process, address string) (net.Conn, error) {
 		}
 	}
 	n.pairs = append(live, x)
+	if n.mutes[address] {
+		x.hold(true)
+	}
 	return x.a, nil
 }
 
@@ -205,6 +210,18 @@ func (n *network) blackHole(address string, on bool) {
 	}
 }
 
+// mute has an address accept connections and pass nothing on, or ends that.
+func (n *network) mute(address string, on bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.mutes[address] = on
+	for _, x := range n.pairs {
+		if x.address == address {
+			x.hold(on)
+		}
+	}
+}
+
 // refuse turns every new connection to an address away, or ends that.
 func (n *network) refuse(address string, on bool) {
 	n.mu.Lock()
@@ -216,6 +233,7 @@ func (n *network) refuse(address string, on bool) {
 func (n *network) heal(addresses []string) {
 	for _, a := range addresses {
 		n.refuse(a, false)
+		n.mute(a, false)
 		n.blackHole(a, false)
 	}
 }

@@ -98,7 +98,7 @@ func (w *world) probe(r *receiver, name string, size int, timeout time.Duration)
 		return err
 	}
 	p.api = a
-	d := destination{w.address(r.n) + "/" + name, []int{r.n}}
+	d := destination{topic: w.address(r.n) + "/" + name, to: []int{r.n}}
 	m, out := w.newMessage(p, d, "probe "+d.topic, size)
 	w.mu.Lock()
 	m.dropped, m.began, m.seq = "a probe", time.Now(), m.id

@@ -41,6 +41,10 @@ const (
 	opSwap          Op = "swap"           // A subscription ends, and one of its Subscriber begins in the same moment; C mood
 	opCancelKill    Op = "cancel-kill"    // A subscription ends, and with its channel the process, as kill -9 does
 	opWait          Op = "wait"
+
+	opLeave Op = "leave" // receiver A leaves the route
+	opCome  Op = "come"  // receiver A comes back to the route
+	opMute  Op = "mute"  // receiver A's address accepts and says nothing, or is well again
 )
 
 // Step is one step of a program.
@@ -63,12 +67,18 @@ type Program struct {
 	Steps []Step
 }
 
-// Generate makes the program of a seed.
+// Generate makes the program of a seed. From movesFrom on it is one with moves.
 func Generate(seed uint64) Program {
 	r := rand.New(rand.NewPCG(seed, 0x61706973696d))
-	p := Program{Seed: seed, Shape: newShape(r)}
+	p := Program{Seed: seed}
 	g := generator{r, &p.Shape, nil}
-	g.run()
+	if seed >= movesFrom {
+		p.Shape = newMovesShape(r)
+		g.runMoves()
+	} else {
+		p.Shape = newShape(r)
+		g.run()
+	}
 	p.Steps = g.steps
 	return p
 }

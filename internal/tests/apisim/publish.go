@@ -18,15 +18,20 @@ type lane struct {
 type destination struct {
 	topic string
 	to    []int // the receivers that it may go to
+
+	routed bool // by the route of a program with moves
 }
 
 // destination is the nth topic of a publisher.
 func (w *world) destination(p *publisher, n int) destination {
 	if p.pub != nil {
-		return destination{fmt.Sprintf("t%d", n%w.p.Shape.Topics), []int{p.life.within.of.n}}
+		return destination{topic: fmt.Sprintf("t%d", n%w.p.Shape.Topics), to: []int{p.life.within.of.n}}
 	}
 	if p.plan.Plain {
-		return destination{hogAddress, nil}
+		return destination{topic: hogAddress}
+	}
+	if w.routes != nil {
+		return destination{"t0", w.everywhere(), true}
 	}
 	if p.plan.Logical && n%3 == 0 {
 		var all []int
@@ -36,11 +41,11 @@ func (w *world) destination(p *publisher, n int) destination {
 		if !w.p.Shape.Routes {
 			all = all[:1]
 		}
-		return destination{"t0", all}
+		return destination{topic: "t0", to: all}
 	}
 	r := w.receivers[n%len(w.receivers)]
 	names := r.topics(p.plan.Ephemeral)
-	return destination{w.address(r.n) + "/" + names[n/len(w.receivers)%len(names)], []int{r.n}}
+	return destination{topic: w.address(r.n) + "/" + names[n/len(w.receivers)%len(names)], to: []int{r.n}}
 }
 
 // publish has a lane publish n messages in one call, and waits for that with wait.
@@ -87,6 +92,7 @@ func (w *world) publishNow(p *publisher, d destination, l *lane, n, size int) {
 	}
 	w.mu.Unlock()
 	bound := p.plan.PublishTimeout + w.marshaling(n)
+	began := time.Now()
 	err := w.timed(p.life.proc, p.call("Publish"), bound, func() error { return p.api.Publish(d.topic, out...) })
 	w.conclude(ms, err, publishErrors)
 	w.note("%s published m%d..%d (%d bytes) to %s at level %d: %v", p.name(), ms[0].id, ms[len(ms)-1].id, size, d.topic, p.plan.Confirm, err)
@@ -94,6 +100,9 @@ func (w *world) publishNow(p *publisher, d destination, l *lane, n, size int) {
 		return
 	}
 	w.checkPublished(p, ms, err)
+	if d.routed {
+		w.checkRouted(p, ms, began, err)
+	}
 }
 
 // hasGroupLocked reports whether there is a subscription to a message's topic now. The caller must hold mu.

@@ -43,6 +43,10 @@ func (w *world) build() {
 	for _, r := range w.receivers {
 		w.do(func() { w.startReceiver(r) })
 	}
+	if w.p.Shape.Moves.On {
+		w.routes = newRouteState(len(w.receivers))
+		w.serve()
+	}
 	for _, s := range w.senders {
 		if s.life == nil {
 			w.startSender(s)

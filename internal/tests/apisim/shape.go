@@ -31,6 +31,8 @@ type Shape struct {
 	Copies    bool // of outboxes
 	SlowStore bool // Save takes its time
 
+	Moves movesPlan // zero: no route has several hosts at a time
+
 	PeerLimit int // MaxMessageSize of the receivers; 0: as the senders'
 }
 

@@ -13,6 +13,9 @@ func (w *world) staff() {
 			}
 			time.Sleep(time.Second)
 		}
+		if w.staysAway(r) {
+			continue
+		}
 		if r.life == nil || r.life.ended() {
 			w.do(func() { w.startReceiver(r) })
 		}

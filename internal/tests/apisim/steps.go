@@ -48,7 +48,7 @@ func (w *world) take(s Step) {
 		if x := w.subscriber(s.A); x != nil {
 			w.withSubscriber(s, x)
 		}
-	case opCloseRouter, opCloseReceiver, opKillReceiver, opRevive, opCut, opHole, opRefuse, opLowerLimit, opRoute:
+	case opCloseRouter, opCloseReceiver, opKillReceiver, opRevive, opCut, opHole, opRefuse, opLowerLimit, opRoute, opLeave, opCome, opMute:
 		w.withReceiver(s, w.receivers[s.A%len(w.receivers)])
 	case opCancel:
 		if x := w.living(s.A); x != nil {

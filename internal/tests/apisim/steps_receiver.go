@@ -97,6 +97,11 @@ func (w *world) withReceiver(s Step, r *receiver) {
 		w.rerouted = w.rerouted || w.route != r.n
 		w.route = r.n
 		w.mu.Unlock()
+	case opLeave, opCome:
+		w.setMember(r.n, s.Op == opCome)
+	case opMute:
+		w.disturbed, w.faults = true, true
+		w.net.mute(address, !w.net.mutes[address])
 	case opCut:
 		w.disturbed, w.faults = true, true
 		w.net.cut(address)
@@ -112,6 +117,9 @@ func (w *world) withReceiver(s Step, r *receiver) {
 		if l == nil || l.ended() && (!l.closed.IsZero() || l.how == "killed") {
 			w.do(func() { w.revive(r) })
 		}
+	}
+	if s.Op != opLeave && s.Op != opCome {
+		w.disturb(r.n)
 	}
 	if !alive {
 		return

@@ -34,6 +34,7 @@ type world struct {
 	gibberish  bool                 // unmarshaling has failed for a while
 	gated      map[string]time.Time // the gates that were ever closed, and until when
 	untold     int                  // messages of which a Close said that a hook did not get them
+	routes     *routeState          // of a program with moves, or nil
 	route      int                  // the receiver that the logical topic leads to
 	rerouted   bool                 // it has led to others
 	moved      time.Time            // when a publisher asked last, since then

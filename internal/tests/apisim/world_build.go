@@ -46,6 +46,9 @@ func (w *world) managerConfig(proc *process, limit int, groups map[string][]stri
 	if view != nil {
 		cfg.Acked.Dedupe = view
 	}
+	if s.Moves.On {
+		cfg.Acked.MoveAfter = s.Moves.MoveAfter
+	}
 	if s.Tight {
 		if limit == 0 {
 			cfg.Acked.MaxMessageSize = 8 << 10
@@ -103,6 +106,9 @@ func (w *world) publisherConfig(p *publisher) buffstreams.PublisherConfig {
 	}
 	if plan.Logical {
 		cfg.Resolver = route.Func(w.resolve)
+	}
+	if w.routes != nil && plan.Logical {
+		cfg.Resolver = w.movesResolver()
 	}
 	if plan.Plain {
 		cfg.Wire, cfg.Confirm, cfg.MaxMessageSize, cfg.Marshaler = buffstreams.WireBuffStreams, buffstreams.ConfirmEnqueued, 16<<10, nil

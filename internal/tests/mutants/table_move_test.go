@@ -8,6 +8,11 @@ func movesProbe(run string) probe { return probe{"internal/acked/moves", "^" + r
 // moveMutants are mistakes in how streams move between receivers.
 var moveMutants = []mutant{
 	{
+		"a restarted outbox says nothing to the addresses that it may have left", "outbox_place.go",
+		"if t.addr != nil && t.addr != at.addr {", "if false {",
+		probe{"internal/tests", "^TestOutboxPlace_RestartVoidsWhatASilentAddressHas$", ""},
+	},
+	{
 		"what a gone receiver had is not marked", "internal/session/move.go",
 		"			o.repeats(lo, hi)\n", "",
 		movesProbe("TestMoves_GoneReceiver"),
@@ -39,7 +44,7 @@ var moveMutants = []mutant{
 	},
 	{
 		"a receiver that was silent is not told", "internal/session/move.go",
-		"		c.sendRevoke(l.handle, l, true)\n	}\n}\n\n// disconnectMoves", "	}\n}\n\n// disconnectMoves",
+		"		c.revokeLeft(l)\n	}\n}\n\n// disconnectMoves", "	}\n}\n\n// disconnectMoves",
 		movesProbe("TestMoves_SilentReceiverThatIsMetOnAnotherConnection"),
 	},
 	{

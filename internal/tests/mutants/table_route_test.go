@@ -142,8 +142,33 @@ var routeMutants = []mutant{
 	},
 	{
 		"a route has no more to do with addresses that left it", "publisher_resolve.go",
-		"t.moveAway()", "",
+		"\t\tt.moveAway()\n\t}\n\tif len(left)", "\t}\n\tif len(left)",
 		probe{"internal/tests", "^TestRoute_AnAddressThatLeavesGivesBack$", ""},
+	},
+	{
+		"a stream stays at an address that left the route after it came there", "publisher_resolve.go",
+		"if p.reap(t) {", "if p.reap(t) && false {",
+		probe{"internal/tests", "^TestRoute_AStreamLeavesAnAddressThatItMovedTo$", ""},
+	},
+	{
+		"groups follow one another by their order", "publisher_resolve.go",
+		"match((*group).shares)", "",
+		probe{"internal/tests", "^TestAll_", ""},
+	},
+	{
+		"what an address lacks that got everything itself goes to another", "publisher_resolve.go",
+		"return !old.pinned && !g.pinned", "return true",
+		probe{"internal/tests", "^TestAll_WhatAnAddressLacksGoesToNoOther$", ""},
+	},
+	{
+		"what was never sent waits for the greeting of a peer", "internal/acked/sender/state.go",
+		"now.Sub(s.status.since) >= patientFor", "false",
+		probe{"internal/tests", "^TestRoute_WhatWasNeverSentLeavesAPeerThatDoesNotGreet$", ""},
+	},
+	{
+		"slots of a group that left the route are not counted", "publisher_topics.go",
+		"groups := s.retired", "groups := []*group(nil)",
+		probe{"internal/tests", "^TestAll_CountsWhatAGroupHoldsThatLeft$", ""},
 	},
 	{
 		"what waits for TLS moves to plaintext", "publisher_route.go",

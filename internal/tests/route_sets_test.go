@@ -1,0 +1,143 @@
+package tests
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/route"
+)
+
+// changing returns a Publisher whose route can change.
+func changing(t *testing.T, r route.Route, confirm buffstreams.Confirm) (*buffstreams.Publisher, *watched) {
+	w := &watched{route: r}
+	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+		Resolver: w, Confirm: confirm, CloseTimeout: 300 * time.Millisecond,
+		ManagerConfig: buffstreams.ManagerConfig{Acked: quick(buffstreams.AckedConfig{}), CloseTimeout: 300 * time.Millisecond},
+	}, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = pub.Close() })
+	return pub, w
+}
+
+// pendingOf is what Stats says of the only topic.
+func pendingOf(t *testing.T, pub *buffstreams.Publisher) int {
+	t.Helper()
+	time.Sleep(time.Until(pub.Stats().At.Add(1100 * time.Millisecond))) // a result is kept for a second
+	return pub.Stats().Topics[0].Pending
+}
+
+// TestAll_WhatAnAddressLacksGoesToNoOther when that address leaves the route: each has had its own. It comes to the address when that
+// is there again, though it is in no route, and is counted until then.
+func TestAll_WhatAnAddressLacksGoesToNoOther(t *testing.T) {
+	addresses := []string{freeAddress(t), freeAddress(t), freeAddress(t)}
+	second, third := counting(t, addresses[1]), counting(t, addresses[2])
+	pub, w := changing(t, route.Route{Addresses: addresses, Policy: route.All}, buffstreams.ConfirmEnqueued)
+	require.NoError(t, pub.Publish("orders", newMessages(10)...))
+	require.Eventually(t, func() bool { return second.Load() == 10 && third.Load() == 10 }, patience, time.Millisecond)
+	w.set(route.Route{Addresses: addresses[1:], Policy: route.All})
+	require.NoError(t, pub.Publish("orders", newMessage("x")))
+	require.Eventually(t, func() bool { return second.Load() == 11 && third.Load() == 11 }, patience, time.Millisecond)
+	require.Equal(t, 10, pendingOf(t, pub))
+	require.EqualValues(t, 11, second.Load())
+	require.EqualValues(t, 11, third.Load())
+	first := counting(t, addresses[0])
+	require.Eventually(t, func() bool { return first.Load() == 10 }, patience, time.Millisecond)
+	require.NoError(t, pub.Drain(t.Context()))
+	require.NoError(t, pub.Close())
+}
+
+// TestAll_CountsWhatAGroupHoldsThatLeft the route, in slots of Hash too.
+func TestAll_CountsWhatAGroupHoldsThatLeft(t *testing.T) {
+	home := freeAddress(t)
+	got := counting(t, home)
+	hashed := func(addresses ...string) route.Route {
+		return route.Route{Addresses: addresses, Policy: route.Hash, HashKey: "key"}
+	}
+	pub, w := changing(t, route.Route{Policy: route.All, Groups: []route.Route{hashed(home), hashed(freeAddress(t), freeAddress(t))}}, buffstreams.ConfirmEnqueued)
+	keyed := newMessage("x")
+	keyed.Metadata.Set("key", "a")
+	require.NoError(t, pub.Publish("orders", keyed))
+	w.set(route.Route{Policy: route.All, Groups: []route.Route{hashed(home)}})
+	require.Eventually(t, func() bool { return got.Load() == 1 }, patience, time.Millisecond)
+	require.Equal(t, 1, pendingOf(t, pub))
+	var left *buffstreams.UndeliveredError
+	require.ErrorAs(t, pub.Close(), &left)
+	require.Equal(t, 1, left.Count)
+	require.EqualValues(t, 1, got.Load())
+}
+
+// TestAll_GroupIsKnownByItsAddresses: in another order groups are the same, and nothing moves.
+func TestAll_GroupIsKnownByItsAddresses(t *testing.T) {
+	here, dead := freeAddress(t), freeAddress(t)
+	got := counting(t, here)
+	group := func(addresses ...string) route.Route {
+		return route.Route{Addresses: addresses, Policy: route.RoundRobin}
+	}
+	pub, w := changing(t, route.Route{Policy: route.All, Groups: []route.Route{group(dead), group(here)}}, buffstreams.ConfirmEnqueued)
+	require.NoError(t, pub.Publish("orders", newMessages(5)...))
+	require.Eventually(t, func() bool { return got.Load() == 5 }, patience, time.Millisecond)
+	w.set(route.Route{Policy: route.All, Groups: []route.Route{group(here), group(dead, freeAddress(t))}})
+	require.NoError(t, pub.Publish("orders", newMessage("x")))
+	require.Equal(t, 6, pendingOf(t, pub))
+	require.EqualValues(t, 6, got.Load())
+	other := counting(t, dead)
+	require.Eventually(t, func() bool { return other.Load() == 6 }, patience, time.Millisecond)
+	require.NoError(t, pub.Close())
+}
+
+// TestRoute_AStreamLeavesAnAddressThatItMovedTo, when that leaves the route in its turn.
+func TestRoute_AStreamLeavesAnAddressThatItMovedTo(t *testing.T) {
+	first, second, third := freeAddress(t), freeAddress(t), freeAddress(t)
+	pub, w := changing(t, route.Route{Addresses: []string{first, second}}, buffstreams.ConfirmReceived)
+	silent, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{ListenAddress: first, CloseTimeout: time.Second}, nil)
+	require.NoError(t, err)
+	_ = subscribe(t, silent, "orders")
+	other, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{ListenAddress: second, CloseTimeout: time.Second}, nil)
+	require.NoError(t, err)
+	_ = subscribe(t, other, "orders")
+	require.NoError(t, pub.Publish("orders", newMessages(5)...)) // to the first, whose handlers do nothing
+	go func() { _ = silent.Close() }()                           // what it has goes to the second
+	moved := func(address string) func() bool {
+		return func() bool {
+			for _, a := range pub.Stats().Addresses {
+				if a.Address == address && a.Pending >= 4 { // one may be in a handler's channel
+					return true
+				}
+			}
+			return false
+		}
+	}
+	require.Eventually(t, moved(second), patience, 50*time.Millisecond)
+	got := counting(t, third)
+	w.set(route.Route{Addresses: []string{first, third}})
+	require.Eventually(t, func() bool { return got.Load() == 5 }, patience, time.Millisecond)
+	require.NoError(t, other.Close())
+}
+
+// TestRoute_WhatWasNeverSentLeavesAPeerThatDoesNotGreet, long before its handshake would end, when another address is there.
+func TestRoute_WhatWasNeverSentLeavesAPeerThatDoesNotGreet(t *testing.T) {
+	for name, policy := range map[string]route.Policy{"Failover": route.Failover, "RoundRobin": route.RoundRobin, "Hash": route.Hash} {
+		t.Run(name, func(t *testing.T) {
+			address := freeAddress(t)
+			pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+				Resolver: route.Static{"orders": {Addresses: []string{silentAddress(t), address}, Policy: policy, HashKey: "key"}},
+				Confirm:  buffstreams.ConfirmEnqueued, CloseTimeout: time.Millisecond,
+				ManagerConfig: buffstreams.ManagerConfig{Acked: quick(buffstreams.AckedConfig{HandshakeTimeout: time.Hour, DeadAfter: time.Hour})},
+			}, nil)
+			require.NoError(t, err)
+			t.Cleanup(func() { _ = pub.Close() })
+			for i := range 10 {
+				m := newMessage("x")
+				m.Metadata.Set("key", fmt.Sprint(i))
+				require.NoError(t, pub.Publish("orders", m))
+			}
+			got := counting(t, address)
+			require.Eventually(t, func() bool { return got.Load() == 10 }, 6*time.Second, time.Millisecond, "a dead peer is given up after 12 s")
+			require.NoError(t, pub.Drain(t.Context()))
+		})
+	}
+}
