@@ -147,8 +147,9 @@ func (p *Publisher) sendGroup(w *callWait, g *group, messages []*message.Message
 	return v
 }
 
-func (p *Publisher) sendPart(w *callWait, part *part) sendResult {
-	return p.send(w.ctx, part.target, part.flow, part.messages, w.left())
+func (p *Publisher) sendPart(w *callWait, part *part) (r sendResult) {
+	r.enqueued, r.lacking, r.err = p.send(w.ctx, part.target, part.flow, part.messages, w.left())
+	return r
 }
 
 // note adds what became of a part.

@@ -147,7 +147,7 @@ func (p *publication) beginDeadline() {
 func (s *Sender) Publish(
 	ctx context.Context, topic string, b *session.Batch, level session.Level, timeout time.Duration,
 ) (enqueued int, lacking []session.Range, err error) {
-	p := publication{sender: s, topic: topic, batch: b, level: level, timeout: timeout}
+	p := &publication{sender: s, topic: topic, batch: b, level: level, timeout: timeout}
 	return p.run(ctx)
 }
 
@@ -171,6 +171,8 @@ func (p *publication) run(ctx context.Context) (enqueued int, lacking []session.
 		s, w, more, err := p.enqueue()
 		if w != nil {
 			waiters = append(waiters, w)
+		} else if !more && p.turn == nil { // the call waits for nothing, and has not waited
+			return p.enqueued, nil, err
 		}
 		if more {
 			p.beginDeadline()
