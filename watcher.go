@@ -19,7 +19,7 @@ func (s *subscription) startWatcher(f flight) {
 // watch waits for the outcome of a message and ends the delivery, or has it redelivered.
 func (s *subscription) watch(f flight, slow *slow) {
 	result := s.awaitOutcome(f, slow)
-	d := f.ctx.end()
+	d := *f.ctx.end()
 	switch result {
 	case outcomeAcked:
 		s.settle(d)
@@ -177,7 +177,7 @@ func (p *pump) nextRedelivery() (f flight, ok bool) {
 		}
 		msg, _, err := p.decode(&d, false)
 		if ok = p.emits(err); ok {
-			f = p.newFlight(d, msg)
+			f = p.newFlight(&d, msg)
 		} else {
 			p.startFailure(d, msg, &UndecodableError{err})
 		}
