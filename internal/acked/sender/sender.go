@@ -115,7 +115,7 @@ func New(cfg Config) *Sender {
 	s.flusher = flush.New(cfg.Workers, s.flush)
 	s.reporter = flush.New(cfg.Workers, s.ReportRefused)
 	s.teller = flush.New(cfg.Workers, s.tellEvents)
-	s.mover = flush.New(cfg.Workers, s.settleMoves)
+	s.mover = flush.New(nil, s.settleMoves) // it is needed seldom, but beside flusher: each address would keep two workers
 	return s
 }
 
