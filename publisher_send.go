@@ -20,10 +20,10 @@ import (
 var batches = sync.Pool{New: func() any { return new(session.Batch) }}
 
 // sendAll is send for a call that needs no more than one target.
-func (p *Publisher) sendAll(t *target, messages []*message.Message, timeout time.Duration) error {
+func (p *Publisher) sendAll(t *target, s *routedStream, messages []*message.Message, timeout time.Duration) error {
 	ctx, cancel := p.callContext(messages[0])
 	defer cancel()
-	enqueued, lacking, err := p.send(ctx, t, t.fixed, messages, timeout)
+	enqueued, lacking, err := p.send(ctx, t, s, messages, timeout)
 	if err == nil {
 		return nil
 	}

@@ -97,8 +97,8 @@ type verdict struct {
 
 // spread sends messages to the addresses that the route's policy chooses, and waits for all of them.
 func (p *Publisher) spread(w *callWait, r *resolved, messages []*message.Message) error {
-	if r.single() {
-		return p.sendAll(r.targets[0], messages, w.left())
+	if ok, err := p.sendDirect(r, messages, w.left()); ok {
+		return err
 	}
 	if len(r.groups) == 1 {
 		v := p.sendGroup(w, r.groups[0], messages)
