@@ -120,12 +120,12 @@ func (c *messageContext) describe() Delivery {
 	return d
 }
 
-// end cancels the context and returns its delivery.
-func (c *messageContext) end() dispatch.Delivery {
+// end cancels the context and returns its delivery, of which the context has the only copy.
+func (c *messageContext) end() *dispatch.Delivery {
 	if !c.std.CompareAndSwap(nil, canceledContext) {
 		c.std.Load().cancel()
 	}
-	return c.delivery
+	return &c.delivery
 }
 
 func (c *messageContext) Deadline() (time.Time, bool) { return c.sub.base.Deadline() }

@@ -48,10 +48,13 @@ func (EnvelopeMarshaler) Marshal(dst []byte, _ string, msg *message.Message) ([]
 	if !utf8.ValidString(msg.UUID) {
 		return dst, fmt.Errorf("buffstreams: the UUID %.100q is not valid UTF-8", msg.UUID)
 	}
-	var few [8]entry
-	entries, err := sortedEntries(few[:0], msg.Metadata)
-	if err != nil {
-		return dst, err
+	var entries []entry
+	if len(msg.Metadata) > 0 { // to go through a map, or to clear room for entries, costs more than all else here
+		var few [8]entry
+		var err error
+		if entries, err = sortedEntries(few[:0], msg.Metadata); err != nil {
+			return dst, err
+		}
 	}
 	if msg.UUID != "" {
 		dst = protowire.AppendTag(dst, envelopeUUID, protowire.BytesType)
@@ -72,9 +75,6 @@ type entry struct{ key, value string }
 
 // sortedEntries appends metadata in order of its keys.
 func sortedEntries(dst []entry, metadata message.Metadata) ([]entry, error) {
-	if len(metadata) == 0 { // to go through a map costs more than all else here
-		return dst, nil
-	}
 	for k, v := range metadata {
 		if !utf8.ValidString(k) {
 			return nil, fmt.Errorf("buffstreams: the metadata key %.100q is not valid UTF-8", k)

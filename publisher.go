@@ -138,8 +138,10 @@ func (p *Publisher) publish(topic string, messages []*message.Message) error {
 	if p.plain != nil {
 		return p.plain.publish(s, messages)
 	}
-	if r := s.resolved.Load(); r != nil && r.single() {
-		return p.sendAll(r.targets[0], messages, max(0, p.cfg.PublishTimeout)) // negative is no bound
+	if r := s.resolved.Load(); r != nil {
+		if ok, err := p.sendDirect(r, messages, max(0, p.cfg.PublishTimeout)); ok { // negative is no bound
+			return err
+		}
 	}
 	w := p.newCallWait(s, messages[0])
 	defer w.end()

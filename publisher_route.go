@@ -322,26 +322,16 @@ func (g *group) explain() error {
 
 // assign chooses the address of each message: of all of them in one, or of each in more. Both are empty if none is usable.
 func (g *group) assign(v *view, messages []*message.Message) (one part, more []part) {
-	if g.policy == route.Failover {
-		g.mu.Lock()
-		g.current = route.PickFailover(g.current, v.candidates)
-		current := g.current
-		g.mu.Unlock()
-		if current != route.None {
-			one = part{target: g.targets[current], slot: -1, messages: messages}
-		}
-		return one, nil
-	}
-	loads := loads{group: g}
+	at := g.assignAll(v, len(messages))
 	switch {
-	case len(v.usable) == 0:
+	case at != route.None:
+		return part{target: g.targets[at], slot: -1, messages: messages}, nil
+	case g.policy == route.Failover || len(v.usable) == 0:
 		return one, nil
 	case g.policy == route.Hash:
 		return one, g.assignSlots(v, messages)
-	case len(messages) == 1:
-		return part{target: g.targets[g.pick(v, &loads)], slot: -1, messages: messages}, nil
 	}
-	loads.known, loads.loads = make([]bool, len(g.targets)), make([]route.Load, len(g.targets))
+	loads := loads{group: g, known: make([]bool, len(g.targets)), loads: make([]route.Load, len(g.targets))}
 	parts := make([]part, len(g.targets))
 	for i, msg := range messages {
 		parts[g.pick(v, &loads)].add(i, msg)

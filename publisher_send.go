@@ -20,15 +20,15 @@ import (
 var batches = sync.Pool{New: func() any { return new(session.Batch) }}
 
 // sendAll is send for a call that needs no more than one target.
-func (p *Publisher) sendAll(t *target, messages []*message.Message, timeout time.Duration) error {
+func (p *Publisher) sendAll(t *target, s *routedStream, messages []*message.Message, timeout time.Duration) error {
 	ctx, cancel := p.callContext(messages[0])
 	defer cancel()
-	sent := p.send(ctx, t, t.fixed, messages, timeout)
-	if sent.err == nil {
+	enqueued, lacking, err := p.send(ctx, t, s, messages, timeout)
+	if err == nil {
 		return nil
 	}
-	failed := &PublishError{Topic: t.topic, Peer: t.peer, NotSent: messages[sent.enqueued:], Err: sent.err}
-	for _, r := range sent.lacking {
+	failed := &PublishError{Topic: t.topic, Peer: t.peer, NotSent: messages[enqueued:], Err: err}
+	for _, r := range lacking {
 		failed.Unknown = append(failed.Unknown, messages[r.First:r.Last+1]...)
 	}
 	return failed
@@ -42,15 +42,17 @@ type sendResult struct {
 	err      error           // nil: all have reached it
 }
 
-// send encodes messages and hands them to a stream, or to the outbox.
-func (p *Publisher) send(ctx context.Context, t *target, s *routedStream, messages []*message.Message, timeout time.Duration) sendResult {
+// send encodes messages and hands them to a stream, or to the outbox. It returns the parts of a sendResult.
+func (p *Publisher) send(
+	ctx context.Context, t *target, s *routedStream, messages []*message.Message, timeout time.Duration,
+) (enqueued int, lacking []session.Range, err error) {
 	batch := batches.Get().(*session.Batch) //nolint:forcetypeassert // the pool holds nothing else
 	defer func() {
 		batch.Reset()
 		batches.Put(batch)
 	}()
 	if err := p.encode(batch, t.topic, messages); err != nil {
-		return sendResult{err: err}
+		return 0, nil, err
 	}
 	if p.relay != nil {
 		return p.store(t, batch, messages)
@@ -58,20 +60,20 @@ func (p *Publisher) send(ctx context.Context, t *target, s *routedStream, messag
 	if p.cfg.Ephemeral {
 		timeout = ephemeralTimeout(timeout)
 	}
-	sent, lacking, err := s.stream.Publish(ctx, batch, p.cfg.Confirm.level(), timeout)
+	enqueued, lacking, err = s.stream.Publish(ctx, batch, p.cfg.Confirm.level(), timeout)
 	if err == nil {
-		return sendResult{}
+		return 0, nil, nil
 	}
 	if p.cfg.Ephemeral && errors.Is(err, ErrTopicGone) {
-		for _, encoded := range batch.Messages()[sent:] { // those that were enqueued come to onRefused
+		for _, encoded := range batch.Messages()[enqueued:] { // those that were enqueued come to onRefused
 			p.drop(t.peer, t.name, bytes.Clone(encoded), err)
 		}
-		return sendResult{}
+		return 0, nil, nil
 	}
 	if p.ctx.Err() != nil || errors.Is(err, sender.ErrClosed) {
 		err = ErrPublisherClosed
 	}
-	return sendResult{enqueued: sent, lacking: lacking, err: err}
+	return enqueued, lacking, err
 }
 
 // callContext is done when what a call waits for has to end: with Close, or with the context of its first message where that
@@ -86,13 +88,18 @@ func (p *Publisher) callContext(first *message.Message) (context.Context, contex
 }
 
 // encode fills the batch. After an error none of the messages may be sent.
-func (p *Publisher) encode(batch *session.Batch, topic string, messages []*message.Message) error {
-	for _, msg := range messages {
-		hint := 0
-		if msg != nil {
-			hint = len(msg.Payload)
+func (p *Publisher) encode(batch *session.Batch, topic string, messages []*message.Message) (err error) {
+	var msg *message.Message
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			err = fmt.Errorf("buffstreams: cannot marshal message %.100q: the Marshaler panicked: %v", msg.UUID, panicked)
 		}
-		full, err := p.marshal(batch.Begin(hint), topic, msg)
+	}()
+	for _, msg = range messages {
+		if msg == nil {
+			return errNoMessage
+		}
+		full, err := p.marshal(batch.Begin(len(msg.Payload)), topic, msg)
 		if err != nil {
 			return err
 		}
@@ -112,14 +119,6 @@ var (
 // marshal appends the encoded message to dst. The Marshaler gets an empty slice with the room behind dst. What it returns is
 // copied unless it is there: it may return other memory than it was given, or keep it.
 func (p *Publisher) marshal(dst []byte, topic string, msg *message.Message) (full []byte, err error) {
-	if msg == nil {
-		return nil, errNoMessage
-	}
-	defer func() {
-		if panicked := recover(); panicked != nil {
-			err = fmt.Errorf("buffstreams: cannot marshal message %.100q: the Marshaler panicked: %v", msg.UUID, panicked)
-		}
-	}()
 	room := dst[len(dst):]
 	encoded, err := p.cfg.Marshaler.Marshal(room, topic, msg)
 	if err == nil && encoded == nil {
@@ -145,16 +144,18 @@ func (c Confirm) level() session.Level {
 	return 0
 }
 
-// store puts messages into the outbox.
-func (p *Publisher) store(t *target, batch *session.Batch, messages []*message.Message) sendResult {
+// store puts messages into the outbox. It returns the parts of a sendResult.
+func (p *Publisher) store(
+	t *target, batch *session.Batch, messages []*message.Message,
+) (enqueued int, lacking []session.Range, err error) {
 	key := store.Key{Destination: t.peer, Topic: t.name}
 	p.users.published(p, key)
-	_, err := p.cfg.Outbox.Append(p.ctx, key, batch.Messages()...)
+	_, err = p.cfg.Outbox.Append(p.ctx, key, batch.Messages()...)
 	// What a failed write left on the disk is only seen when the outbox is opened anew.
 	unconfirmed, panicked := (*store.UnconfirmedError)(nil), (*hook.PanicError)(nil)
 	if errors.As(err, &unconfirmed) || errors.As(err, &panicked) || errors.Is(err, store.ErrFailed) {
 		all := session.Range{First: 0, Last: uint64(len(messages) - 1)}
-		return sendResult{enqueued: len(messages), lacking: []session.Range{all}, err: err}
+		return len(messages), []session.Range{all}, err
 	}
-	return sendResult{err: err}
+	return 0, nil, err
 }

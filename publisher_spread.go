@@ -130,8 +130,8 @@ type verdict struct {
 
 // spread sends messages to the addresses that the route's policy chooses, and waits for all of them.
 func (p *Publisher) spread(w *callWait, r *resolved, messages []*message.Message) error {
-	if r.single() {
-		return p.sendAll(r.targets[0], messages, w.left())
+	if ok, err := p.sendDirect(r, messages, w.left()); ok {
+		return err
 	}
 	if len(r.groups) == 1 {
 		v := p.sendGroup(w, r.groups[0], messages)
@@ -180,8 +180,9 @@ func (p *Publisher) sendGroup(w *callWait, g *group, messages []*message.Message
 	return v
 }
 
-func (p *Publisher) sendPart(w *callWait, part *part) sendResult {
-	return p.send(w.ctx, part.target, part.flow, part.messages, w.left())
+func (p *Publisher) sendPart(w *callWait, part *part) (r sendResult) {
+	r.enqueued, r.lacking, r.err = p.send(w.ctx, part.target, part.flow, part.messages, w.left())
+	return r
 }
 
 // note adds what became of a part.

@@ -109,9 +109,7 @@ func (p *pump) fill() {
 				p.traceDelivered(f)
 			}
 			p.out <- f.msg
-			if p.inFlight = append(p.inFlight, f); len(p.inFlight) == 1 {
-				p.noteFirst()
-			}
+			p.inFlight = append(p.inFlight, f)
 		}
 	}
 	if !p.deferAcks || !p.member.Exclusive() {
@@ -131,8 +129,8 @@ func (p *pump) takeOne() (f flight, ok, found bool) {
 	if p.subscriber.cfg.Key != nil || !p.trusted {
 		return p.takeWithUserCode()
 	}
-	d, found := p.take(false)
-	if !found {
+	var d dispatch.Delivery
+	if !p.take(&d, false) {
 		return f, false, false
 	}
 	msg, err := p.unmarshal(&d)
@@ -140,13 +138,14 @@ func (p *pump) takeOne() (f flight, ok, found bool) {
 		p.startFailure(d, msg, &UndecodableError{err})
 		return f, false, true
 	}
-	return p.newFlight(d, msg), true, true
+	return p.newFlight(&d, msg), true, true
 }
 
 // takeWithUserCode is takeOne where the Unmarshaler is the user's, or there is a Key.
 func (p *pump) takeWithUserCode() (f flight, ok, found bool) {
-	d, found := p.take(p.subscriber.cfg.Key != nil)
-	if !found {
+	var d dispatch.Delivery
+	p.noteFirst() // that code may take its time
+	if !p.take(&d, p.subscriber.cfg.Key != nil) {
 		return f, false, false
 	}
 	keyed := p.subscriber.cfg.Key != nil && !d.HasKey()
@@ -167,21 +166,18 @@ func (p *pump) takeWithUserCode() (f flight, ok, found bool) {
 		p.giveBack(d)
 		return f, false, true
 	}
-	return p.newFlight(d, msg), true, true
+	return p.newFlight(&d, msg), true, true
 }
 
-// take takes a message out of the group.
-func (p *pump) take(toClaim bool) (d dispatch.Delivery, found bool) {
-	switch {
-	case p.draining:
-		d, found = p.member.TakeUnkept(toClaim)
+// take takes a message out of the group, into d, which is empty.
+func (p *pump) take(d *dispatch.Delivery, toClaim bool) (found bool) {
+	if p.draining {
+		*d, found = p.member.TakeUnkept(toClaim)
 		p.deferAcks = false
-	case toClaim:
-		d, p.deferAcks, found = p.member.TakeToClaim()
-	default:
-		d, p.deferAcks, found = p.member.Take()
+		return found
 	}
-	return d, found
+	p.deferAcks, found = p.member.TakeInto(d, toClaim)
+	return found
 }
 
 // emits reports whether a message is emitted that was decoded, or could not be for the given reason.
@@ -200,6 +196,7 @@ func (p *pump) startFailure(d dispatch.Delivery, msg *message.Message, reason er
 
 // wait returns when the oldest message in flight is answered, the pump is woken, or the timer runs down.
 func (p *pump) wait() {
+	p.noteFirst()
 	var acked, nacked <-chan struct{}
 	if len(p.inFlight) > 0 {
 		acked, nacked = p.inFlight[0].msg.Acked(), p.inFlight[0].msg.Nacked()
@@ -290,7 +287,7 @@ func (p *pump) reapOne(f flight) bool {
 		if p.traces {
 			p.traceEnded(f, "acked")
 		}
-		p.acked = append(p.acked, f.ctx.end())
+		p.acked = append(p.acked, *f.ctx.end())
 		p.progress = true
 		if p.watched.Load() > 0 {
 			p.handling.answered()
@@ -324,7 +321,6 @@ func (p *pump) removeFirst(n int) {
 	left := copy(p.inFlight, p.inFlight[n:])
 	clear(p.inFlight[left:])
 	p.inFlight = p.inFlight[:left]
-	p.noteFirst()
 	if p.ackImmediately || len(p.acked) >= maxDeferred {
 		p.settle()
 	}
@@ -369,7 +365,7 @@ func (p *pump) takeBack() (back []dispatch.Delivery) {
 		if p.traces {
 			p.traceEnded(f, "given back")
 		}
-		back = append(back, f.ctx.end())
+		back = append(back, *f.ctx.end())
 	}
 	clear(p.inFlight[len(kept):])
 	p.inFlight = kept
@@ -392,8 +388,8 @@ type flight struct {
 	ctx *messageContext // has the delivery
 }
 
-func (s *subscription) newFlight(d dispatch.Delivery, msg *message.Message) flight {
-	f := flight{msg, &messageContext{sub: s, delivery: d}}
+func (s *subscription) newFlight(d *dispatch.Delivery, msg *message.Message) flight {
+	f := flight{msg, &messageContext{sub: s, delivery: *d}}
 	msg.SetContext(f.ctx)
 	return f
 }

@@ -31,6 +31,6 @@ func (p *pump) recall() {
 	clear(p.inFlight[len(kept):])
 	p.inFlight = kept
 	for _, f := range back {
-		p.giveBack(f.ctx.end())
+		p.giveBack(*f.ctx.end())
 	}
 }

@@ -22,7 +22,7 @@ func (s *subscription) watch(f flight, slow *slow) {
 	if s.traces {
 		s.traceEnded(f, result.name(f))
 	}
-	d := f.ctx.end()
+	d := *f.ctx.end()
 	switch result {
 	case outcomeAcked:
 		s.settle(d)
@@ -193,7 +193,7 @@ func (p *pump) nextRedelivery() (f flight, ok bool) {
 		}
 		msg, _, err := p.decode(&d, false)
 		if ok = p.emits(err); ok {
-			f = p.newFlight(d, msg)
+			f = p.newFlight(&d, msg)
 		} else {
 			p.startFailure(d, msg, &UndecodableError{err})
 		}

@@ -58,16 +58,16 @@ func (g *group) popUnkept(toClaim bool) (Delivery, bool) {
 		}
 		d := g.returned[i]
 		g.returned = slices.Delete(g.returned, i, i+1)
-		if !g.skips(d) {
+		if !g.skips(&d) {
 			return d, true
 		}
 	}
 	for {
-		d, ok := g.popCursor()
+		var d Delivery
 		switch {
-		case !ok:
+		case !g.popCursor(&d):
 			return d, false
-		case g.skips(d):
+		case g.skips(&d):
 		case wanted(d):
 			return d, true
 		default:

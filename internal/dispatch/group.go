@@ -33,37 +33,39 @@ type group struct {
 	early     []early  // claims that wait for a position of unclaimed, in the order of the log
 }
 
-// pop takes the next message out of the group. The caller has to report what takeSkippedLocked returns.
-func (g *group) pop() (Delivery, bool) {
+// pop takes the next message out of the group, into d, which is empty: a Delivery is too large to be returned for each
+// message. The caller has to report what takeSkippedLocked returns.
+func (g *group) pop(d *Delivery) bool {
 	for {
-		if d, ok := g.popNext(); !ok || !g.skips(d) {
-			return d, ok
+		if ok := g.popNext(d); !ok || !g.skips(d) {
+			return ok
 		}
+		*d = Delivery{}
 	}
 }
 
-func (g *group) popNext() (Delivery, bool) {
+func (g *group) popNext(d *Delivery) bool {
 	if len(g.returned) > 0 {
-		d := g.returned[0]
+		*d = g.returned[0]
 		g.returned[0] = Delivery{} // the slice keeps its memory
 		g.returned = g.returned[1:]
-		return d, true
+		return true
 	}
-	return g.popCursor()
+	return g.popCursor(d)
 }
 
-// popCursor takes the next message of the log.
-func (g *group) popCursor() (Delivery, bool) {
+// popCursor takes the next message of the log, into d, which is empty.
+func (g *group) popCursor(d *Delivery) bool {
 	g.skipWithdrawn()
 	r := g.cursor.run
 	if r == nil {
-		return Delivery{}, false
+		return false
 	}
-	d := Delivery{run: r, index: int32(g.index)}
+	d.run, d.index = r, int32(g.index)
 	if g.index++; g.index == r.count() {
 		g.cursor, g.index = g.cursor.next, 0
 	}
-	return d, true
+	return true
 }
 
 // wake notifies up to n waiters.
@@ -124,8 +126,8 @@ func (g *group) dropEach(keep func(Delivery) bool) (done []settledRange) {
 		}
 	}
 	for {
-		d, ok := g.pop()
-		if !ok {
+		var d Delivery
+		if !g.pop(&d) {
 			g.cursor = &entry{} // members may stay: they must not hold what is appended
 			return append(done, g.topic.takeSkippedLocked()...)
 		}
@@ -237,22 +239,25 @@ const deferAcksFrom = 64
 // Take returns the group's next message. When there is none, the member waits to be notified, and has to Take then: no
 // other member is notified of the same message. deferAcks tells that so many messages are left that acks are not urgent.
 func (m *Member) Take() (d Delivery, deferAcks, ok bool) {
-	return m.take(false)
+	deferAcks, ok = m.TakeInto(&d, false)
+	return d, deferAcks, ok
 }
 
 // TakeToClaim is Take for a member that orders messages by key. It has to Claim the delivery's key then, or to Forgo it,
 // or to Return the delivery: no later message of the group is claimed before.
 func (m *Member) TakeToClaim() (d Delivery, deferAcks, ok bool) {
-	return m.take(true)
+	deferAcks, ok = m.TakeInto(&d, true)
+	return d, deferAcks, ok
 }
 
-func (m *Member) take(toClaim bool) (d Delivery, deferAcks, ok bool) {
-	d, deferAcks, ok, after := m.pop(toClaim)
+// TakeInto is Take, or TakeToClaim, into d, which is empty: to return a Delivery costs more than to take it.
+func (m *Member) TakeInto(d *Delivery, toClaim bool) (deferAcks, ok bool) {
+	deferAcks, ok, after := m.pop(d, toClaim)
 	if after.hungry {
 		m.group.topic.window.Serve()
 	}
 	m.group.topic.report(after.skipped)
-	return d, deferAcks, ok
+	return deferAcks, ok
 }
 
 // afterPop is what the caller of pop has to do without the topic's lock.
@@ -261,19 +266,19 @@ type afterPop struct {
 	hungry  bool           // to serve the window, as the topic's consumers have got hungry
 }
 
-// pop takes a message out of the group.
-func (m *Member) pop(toClaim bool) (d Delivery, deferAcks, ok bool, after afterPop) {
+// pop takes a message out of the group, into d, which is empty.
+func (m *Member) pop(d *Delivery, toClaim bool) (deferAcks, ok bool, after afterPop) {
 	g := m.group
 	g.topic.mu.Lock()
 	defer g.topic.mu.Unlock()
 	if m.stopped || m.draining || g.dropped {
-		return d, false, false, after
+		return false, false, after
 	}
 	if len(m.handed) > 0 {
-		d, ok = m.handed[0], true
+		*d, ok = m.handed[0], true
 		m.handed = m.handed[1:]
 	} else {
-		d, ok = g.pop()
+		ok = g.pop(d)
 	}
 	if !ok {
 		after.hungry = g.topic.window.SetHungry(true)
@@ -285,7 +290,7 @@ func (m *Member) pop(toClaim bool) (d Delivery, deferAcks, ok bool, after afterP
 		g.addUnclaimed(d.pos())
 	}
 	after.skipped = g.topic.takeSkippedLocked()
-	return d, !g.topic.ackImmediately && g.ready() >= deferAcksFrom, ok, after
+	return !g.topic.ackImmediately && g.ready() >= deferAcksFrom, ok, after
 }
 
 // Return gives deliveries back: they are the group's next messages again, in their place in the log.
@@ -450,7 +455,7 @@ func (d *Delivery) pos() uint64 { return d.run.pos + uint64(d.index) }
 
 // settle ends the delivery for its group. last reports whether every group has settled the message now. The caller must
 // hold Topic.mu if the run is shared.
-func (d Delivery) settle(refusal *Refusal, size func(n int) int) (s settledRange, last bool) {
+func (d *Delivery) settle(refusal *Refusal, size func(n int) int) (s settledRange, last bool) {
 	n := size(d.length())
 	refusal, last = d.run.settle(int(d.index), refusal)
 	s = settledRange{run: d.run, index: int(d.index), count: 1, bytes: n, refusal: refusal}
@@ -480,7 +485,8 @@ func (m *Member) settle(ds []Delivery, refusal *Refusal) {
 	var few [4]settledRange
 	done, keyed := few[:0], false
 	var part []settledRange
-	for _, d := range ds {
+	for i := range ds {
+		d := &ds[i]
 		keyed = keyed || d.key != nil
 		s, last := t.settle(d, refusal)
 		switch {
@@ -498,7 +504,7 @@ func (m *Member) settle(ds []Delivery, refusal *Refusal) {
 }
 
 // settle ends a delivery for its group, under the lock if other groups have to settle the message too.
-func (t *Topic) settle(d Delivery, refusal *Refusal) (s settledRange, last bool) {
+func (t *Topic) settle(d *Delivery, refusal *Refusal) (s settledRange, last bool) {
 	if d.run.shared() {
 		t.mu.Lock()
 		defer t.mu.Unlock()

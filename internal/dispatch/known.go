@@ -23,7 +23,7 @@ func (r *run) remembering() GroupSource {
 }
 
 // skips tells whether the group had settled a message in an earlier life. Then it is settled for the group once more.
-func (g *group) skips(d Delivery) bool {
+func (g *group) skips(d *Delivery) bool {
 	if d.run.known == nil || g.name == "" || !d.run.known.Knew(g.name, d.run.first+uint64(d.index)) {
 		return false
 	}

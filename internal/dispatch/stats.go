@@ -119,11 +119,13 @@ func (g *group) oldest() (oldest time.Time) {
 
 // NoteFirst says which delivery is the first of those that the member has at hand; nil: it has none.
 func (m *Member) NoteFirst(d *Delivery) {
-	if d == nil {
-		m.first.Store(0)
-		return
+	at := int64(0)
+	if d != nil {
+		at = d.run.at.UnixNano()
 	}
-	m.first.Store(d.run.at.UnixNano())
+	if m.first.Load() != at { // most are of the same run as the one before
+		m.first.Store(at)
+	}
 }
 
 // Keep notes that the member has a delivery that takes longer, besides those at hand, until Dismiss.

@@ -212,10 +212,13 @@ func (b *Budget) dequeueLocked(a *Account) {
 
 // Release gives bytes back. The holder calls Wake after it has released its lock.
 func (a *Account) Release(bytes int) {
-	if a == nil || bytes == 0 {
-		return
+	if a != nil && bytes != 0 { // most calls of a sender give nothing back: this much is inlined
+		a.release(int64(bytes))
 	}
-	b, n := a.budget, int64(bytes)
+}
+
+func (a *Account) release(n int64) {
+	b := a.budget
 	if a.presence != Present {
 		b.mu.Lock()
 		b.absent -= n
@@ -263,11 +266,14 @@ func (a *Account) Waits() (waits, asAbsent bool) {
 
 // Wake notifies the accounts that wait and can have what they need. The caller must not hold a lock that a notify takes.
 func (a *Account) Wake() {
-	if a == nil {
-		return
+	if a != nil && a.budget.queued.Load() {
+		a.budget.wake()
 	}
-	for a.budget.queued.Load() {
-		notify := a.budget.next()
+}
+
+func (b *Budget) wake() {
+	for b.queued.Load() {
+		notify := b.next()
 		if notify == nil {
 			return
 		}

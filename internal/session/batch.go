@@ -77,11 +77,17 @@ func (b *Batch) Len() int { return len(b.entries) }
 
 // entry returns message i with its tag and length.
 func (b *Batch) entry(i int) []byte {
-	e := b.entries[i]
+	e := &b.entries[i]
 	if e.own != nil {
 		return e.own
 	}
 	return b.buf[e.start:e.end]
+}
+
+// size is the length of entry(i).
+func (b *Batch) size(i int) int {
+	e := &b.entries[i]
+	return e.end - e.start + len(e.own)
 }
 
 // Messages returns the encoded messages, as views of the batch.

@@ -74,9 +74,10 @@ func (o *Outbound) fits(messages, bytes int) bool {
 
 // fitting is the size of the messages of b from index i on that the window has room for, at least that of the first.
 func (o *Outbound) fitting(b *Batch, i int) (bytes int) {
-	for n := i; n < b.Len(); n++ {
-		size := len(b.entry(n))
-		if n > i && !o.fits(n-i+1, bytes+size) {
+	bytes = b.size(i)
+	for n := i + 1; n < b.Len(); n++ {
+		size := b.size(n)
+		if !o.fits(n-i+1, bytes+size) {
 			break
 		}
 		bytes += size

@@ -116,7 +116,7 @@ func New(cfg Config) *Sender {
 	s.flusher = flush.New(cfg.Workers, s.flush)
 	s.reporter = flush.New(cfg.Workers, s.ReportRefused)
 	s.teller = flush.New(cfg.Workers, s.tellEvents)
-	s.mover = flush.New(cfg.Workers, s.settleMoves)
+	s.mover = flush.New(nil, s.settleMoves) // it is needed seldom, but beside flusher: each address would keep two workers
 	return s
 }
 
@@ -148,7 +148,7 @@ func (p *publication) beginDeadline() {
 func (s *Sender) Publish(
 	ctx context.Context, topic string, b *session.Batch, level session.Level, timeout time.Duration,
 ) (enqueued int, lacking []session.Range, err error) {
-	p := publication{sender: s, topic: topic, batch: b, level: level, timeout: timeout}
+	p := &publication{sender: s, topic: topic, batch: b, level: level, timeout: timeout}
 	return p.run(ctx)
 }
 
@@ -172,6 +172,8 @@ func (p *publication) run(ctx context.Context) (enqueued int, lacking []session.
 		s, w, more, err := p.enqueue()
 		if w != nil {
 			waiters = append(waiters, w)
+		} else if !more && p.turn == nil { // the call waits for nothing, and has not waited
+			return p.enqueued, nil, err
 		}
 		if more {
 			p.beginDeadline()

@@ -113,7 +113,7 @@ func (st *Stream) Topic() string { return st.cfg.Topic }
 func (st *Stream) Publish(
 	ctx context.Context, b *session.Batch, level session.Level, timeout time.Duration,
 ) (enqueued int, lacking []session.Range, err error) {
-	p := publication{handle: st, topic: st.cfg.Topic, batch: b, level: level, timeout: timeout}
+	p := &publication{handle: st, topic: st.cfg.Topic, batch: b, level: level, timeout: timeout}
 	return p.run(ctx)
 }
 
