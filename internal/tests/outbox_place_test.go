@@ -132,18 +132,18 @@ func TestOutboxPlace_RouteThatIsAnotherAfterARestart(t *testing.T) {
 	}
 }
 
-// deafDial dials, and passes nothing on in either direction to and from an address while it is deaf.
-type deafDial struct {
+// cutDial dials, and passes nothing on in either direction to and from an address while it is deaf.
+type cutDial struct {
 	address string
 	deaf    atomic.Bool
 }
 
-type deafConn struct {
+type cutConn struct {
 	net.Conn
-	dial *deafDial
+	dial *cutDial
 }
 
-func (d *deafDial) dialed(ctx context.Context, network, address string) (net.Conn, error) {
+func (d *cutDial) dialed(ctx context.Context, network, address string) (net.Conn, error) {
 	if address == d.address && d.deaf.Load() {
 		<-ctx.Done()
 		return nil, ctx.Err()
@@ -152,10 +152,10 @@ func (d *deafDial) dialed(ctx context.Context, network, address string) (net.Con
 	if err != nil || address != d.address {
 		return conn, err
 	}
-	return deafConn{conn, d}, nil
+	return cutConn{conn, d}, nil
 }
 
-func (c deafConn) Read(b []byte) (int, error) {
+func (c cutConn) Read(b []byte) (int, error) {
 	for {
 		n, err := c.Conn.Read(b)
 		if err != nil || !c.dial.deaf.Load() {
@@ -164,7 +164,7 @@ func (c deafConn) Read(b []byte) (int, error) {
 	}
 }
 
-func (c deafConn) Write(b []byte) (int, error) {
+func (c cutConn) Write(b []byte) (int, error) {
 	if c.dial.deaf.Load() {
 		return len(b), nil
 	}
@@ -175,7 +175,7 @@ func (c deafConn) Write(b []byte) (int, error) {
 func TestOutboxPlace_RestartVoidsWhatASilentAddressHas(t *testing.T) {
 	dir, a, b := t.TempDir(), freeAddress(t), freeAddress(t)
 	atA, atB := handing(t, a), handing(t, b)
-	door := &deafDial{address: a}
+	door := &cutDial{address: a}
 	open := func(addresses ...string) (*buffstreams.Manager, *buffstreams.Publisher, *outbox.Outbox) {
 		ob, err := outbox.Open(outbox.Config{Dir: dir})
 		require.NoError(t, err)
