@@ -170,7 +170,7 @@ func TestRouter_AMessageOfAReceiverThatDiedIsMarked(t *testing.T) {
 	t.Cleanup(func() { _ = pub.Close() })
 	require.NoError(t, pub.Publish("orders", newMessages(1)...))
 	receive(t, held)
-	require.NoError(t, socket.Listener.Close())
+	require.NoError(t, socket.Close())
 	socket.cut()
 	marked := receive(t, calls)
 	require.NoError(t, pub.Publish("orders", newMessages(1)...))

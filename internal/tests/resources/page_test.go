@@ -82,13 +82,13 @@ func idleConnections(address, text string) error {
 	if err := limitDescriptors(uint64(count + 500)); err != nil {
 		return err
 	}
-	for range count {
-		conn, err := net.Dial("tcp", address)
-		if err != nil {
+	conns := make([]net.Conn, count) // they end with the process
+	for i := range conns {
+		if conns[i], err = net.Dial("tcp", address); err != nil {
 			return fmt.Errorf("idle connections: %w", err)
 		}
-		defer func() { _ = conn.Close() }()
 	}
 	_, err = io.Copy(io.Discard, os.Stdin)
+	runtime.KeepAlive(conns)
 	return err
 }
