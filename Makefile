@@ -110,6 +110,12 @@ KILLS_EACH ?= 10
 engines_kill: ## E3: JetStream's nodes and the bridge killed KILLS_EACH times, ENGINES_KILL messages (1000000)
 	ENGINES_KILL=$(or $(ENGINES_KILL),1000000) KILLS_EACH=$(KILLS_EACH) go test -count=1 -v -timeout 120m -run TestKillEverything ./engines/tests
 
+drill: ## processes broken on purpose, seen through the page, Debian's Prometheus with our alerts, and check: 10 minutes; docs/operating.md
+	DRILL=1 go test -count=1 -v -timeout 25m ./internal/tests/dashboards/drill
+
+bench_outside: ## bench and latency beside nats bench, each against a count from outside
+	BENCH_OUTSIDE=1 go test -count=1 -v -timeout 15m -run TestOutside ./engines/tests
+
 bench: ## beside what users would pick instead: writes docs/benchmarks.md, .json and .svg, about 10 minutes
 	go run ./benchmarks/compare --out docs
 

@@ -66,7 +66,8 @@ func (p *Publisher) topicStats() []PublisherTopicStats {
 	}
 	p.mu.Unlock()
 	all := make([]PublisherTopicStats, 0, len(topics))
-	for _, s := range topics {
+	for i := range topics {
+		s := &topics[i]
 		t := PublisherTopicStats{Topic: s.topic, Addresses: []string{}, Calls: max(0, int(s.calls.Load()))}
 		if err := s.at.failed; err != nil {
 			t.LookupError, t.LookupFailing = netio.Sanitize(err).Error(), s.at.failing

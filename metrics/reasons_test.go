@@ -37,25 +37,36 @@ func selfSigned(t *testing.T, left time.Duration) (tls.Certificate, *x509.CertPo
 	require.NoError(t, err)
 	parsed, err := x509.ParseCertificate(der)
 	require.NoError(t, err)
-	pool := x509.NewCertPool()
-	pool.AddCert(parsed)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pool
+	trusts := x509.NewCertPool()
+	trusts.AddCert(parsed)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, trusts
 }
 
-// Each attempt that fails is counted by its reason: real ones, through real sockets.
-func TestMetrics_SayWhyThereIsNoConnection(t *testing.T) {
+// listenAt subscribes at a port of loopback, and returns its address.
+func listenAt(t *testing.T, topic string, acked buffstreams.AckedConfig) string {
+	t.Helper()
+	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{ManagerConfig: buffstreams.ManagerConfig{Acked: acked}}, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = sub.Close() })
+	_, err = sub.Subscribe(context.Background(), topic)
+	require.NoError(t, err)
+	at, err := sub.Addr(topic)
+	require.NoError(t, err)
+	return at.String()
+}
+
+// noConnection is a way in which an attempt fails, and its reason.
+type noConnection struct {
+	name, reason string
+	config       buffstreams.ManagerConfig
+	topic        func(t *testing.T) string
+}
+
+// trustFailures are those of TLS and tokens.
+func trustFailures(t *testing.T) []noConnection {
+	t.Helper()
 	sound, trusted := selfSigned(t, time.Hour)
 	expired, trustedTooLong := selfSigned(t, -time.Hour)
-	listen := func(t *testing.T, topic string, acked buffstreams.AckedConfig) string {
-		sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{ManagerConfig: buffstreams.ManagerConfig{Acked: acked}}, nil)
-		require.NoError(t, err)
-		t.Cleanup(func() { _ = sub.Close() })
-		_, err = sub.Subscribe(context.Background(), topic)
-		require.NoError(t, err)
-		at, err := sub.Addr(topic)
-		require.NoError(t, err)
-		return at.String()
-	}
 	secured := func(cert tls.Certificate, clients *x509.CertPool) buffstreams.AckedConfig {
 		cfg := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13}
 		if clients != nil {
@@ -66,11 +77,27 @@ func TestMetrics_SayWhyThereIsNoConnection(t *testing.T) {
 	dials := func(roots *x509.CertPool) buffstreams.ManagerConfig {
 		return buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{ClientTLS: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13}}}
 	}
-	for _, c := range []struct {
-		name, reason string
-		config       buffstreams.ManagerConfig
-		topic        func(t *testing.T) string
-	}{
+	return []noConnection{
+		{"an expired certificate", "certificate", dials(trustedTooLong), func(t *testing.T) string {
+			return "tls://" + listenAt(t, "tls://127.0.0.1:0/t", secured(expired, nil)) + "/t"
+		}},
+		{"an authority that is not known", "certificate", dials(trustedTooLong), func(t *testing.T) string {
+			return "tls://" + listenAt(t, "tls://127.0.0.1:0/t", secured(sound, nil)) + "/t"
+		}},
+		{"no client certificate", "certificate", dials(trusted), func(t *testing.T) string {
+			return "tls://" + listenAt(t, "tls://127.0.0.1:0/t", secured(sound, trusted)) + "/t"
+		}},
+		{"no token", "unauthenticated", buffstreams.ManagerConfig{}, func(t *testing.T) string {
+			return listenAt(t, "127.0.0.1:0/t", buffstreams.AckedConfig{
+				Authenticate: func(context.Context, buffstreams.Peer) (string, error) { return "", errors.New("unknown") },
+			}) + "/t"
+		}},
+	}
+}
+
+// networkFailures are the others.
+func networkFailures() []noConnection {
+	return []noConnection{
 		{"nothing listens", "refused", buffstreams.ManagerConfig{}, func(t *testing.T) string { return closedPort(t) + "/t" }},
 		{"no socket", "refused", buffstreams.ManagerConfig{}, func(t *testing.T) string { return "unix://" + t.TempDir() + "/s#t" }},
 		{"a host without an address", "dns", buffstreams.ManagerConfig{Dial: func(context.Context, string, string) (net.Conn, error) {
@@ -80,20 +107,6 @@ func TestMetrics_SayWhyThereIsNoConnection(t *testing.T) {
 			Dial:  func(ctx context.Context, _, _ string) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() },
 			Acked: buffstreams.AckedConfig{HandshakeTimeout: 50 * time.Millisecond},
 		}, func(*testing.T) string { return "127.0.0.1:1/t" }},
-		{"an expired certificate", "certificate", dials(trustedTooLong), func(t *testing.T) string {
-			return "tls://" + listen(t, "tls://127.0.0.1:0/t", secured(expired, nil)) + "/t"
-		}},
-		{"an authority that is not known", "certificate", dials(trustedTooLong), func(t *testing.T) string {
-			return "tls://" + listen(t, "tls://127.0.0.1:0/t", secured(sound, nil)) + "/t"
-		}},
-		{"no client certificate", "certificate", dials(trusted), func(t *testing.T) string {
-			return "tls://" + listen(t, "tls://127.0.0.1:0/t", secured(sound, trusted)) + "/t"
-		}},
-		{"no token", "unauthenticated", buffstreams.ManagerConfig{}, func(t *testing.T) string {
-			return listen(t, "127.0.0.1:0/t", buffstreams.AckedConfig{
-				Authenticate: func(context.Context, buffstreams.Peer) (string, error) { return "", errors.New("unknown") },
-			}) + "/t"
-		}},
 		{"an address that is not allowed", "denied", buffstreams.ManagerConfig{DialAllow: &pool.DialAllow{
 			Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
 		}}, func(t *testing.T) string {
@@ -116,7 +129,12 @@ func TestMetrics_SayWhyThereIsNoConnection(t *testing.T) {
 			}()
 			return ln.Addr().String() + "/t"
 		}},
-	} {
+	}
+}
+
+// Each attempt that fails is counted by its reason: real ones, through real sockets.
+func TestMetrics_SayWhyThereIsNoConnection(t *testing.T) {
+	for _, c := range append(trustFailures(t), networkFailures()...) {
 		t.Run(c.name, func(t *testing.T) {
 			m := New(Options{})
 			registry := prometheus.NewPedanticRegistry()

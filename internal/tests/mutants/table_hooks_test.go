@@ -3,6 +3,16 @@ package mutants
 // hookMutants are mistakes about what is seen from outside: Stats, hooks, logs and what handlers are told.
 var hookMutants = []mutant{
 	{
+		"a handler is not told of a possible duplicate", "context.go",
+		"MaybeDuplicate: c.delivery.Elsewhere(),", "MaybeDuplicate: false,",
+		probe{"internal/tests/components", "^TestRouter_AMessageOfAReceiverThatDiedIsMarked$", ""},
+	},
+	{
+		"the number of a delivery begins anew", "context.go",
+		"Attempt: c.delivery.Attempt + 1, Redelivered", "Attempt: 1, Redelivered",
+		probe{"internal/tests/components", "^TestRouter_ADelayOutlivesATimeoutAPanicAndTheConnection$", ""},
+	},
+	{
 		"a plain connection that ends is told twice", "pool/watch.go",
 		"w.hooks == nil || !out.told.CompareAndSwap(false, true)", "w.hooks == nil",
 		probe{"pool", "^TestHooks_TellEveryConnectionOfAWriterOnce$", ""},

@@ -43,6 +43,7 @@ var scenarios = map[string]func(args []string) error{
 	"disk":                  func(args []string) error { return withoutDisk(args[0]) },
 	"consumers":             func(args []string) error { return withSlowConsumers(args[0]) },
 	"connections":           func(args []string) error { return openConnections(args[0], args[1]) },
+	"idle connections":      func(args []string) error { return idleConnections(args[0], args[1]) },
 }
 
 func TestMain(m *testing.M) {

@@ -71,7 +71,8 @@ func TestDrill(t *testing.T) {
 	settle(t, s, troubles)
 
 	var mu sync.Mutex // guards table
-	table := "| broken | page | metrics | `check` | alert | seconds | mended |\n|---|---:|---:|---:|---|---:|---:|\n"
+	var table strings.Builder
+	table.WriteString("| broken | page | metrics | `check` | alert | seconds | mended |\n|---|---:|---:|---:|---|---:|---:|\n")
 	t.Run("all", func(t *testing.T) {
 		for _, tr := range troubles {
 			t.Run(tr.job, func(t *testing.T) {
@@ -79,12 +80,12 @@ func TestDrill(t *testing.T) {
 				o := tr.run(t, s, c)
 				mu.Lock()
 				defer mu.Unlock()
-				table += fmt.Sprintf("| %s | %.0f | %.0f | %.0f | %s | %.0f | %.0f |\n", tr.job, o.page.Seconds(), o.metrics.Seconds(),
+				fmt.Fprintf(&table, "| %s | %.0f | %.0f | %.0f | %s | %.0f | %.0f |\n", tr.job, o.page.Seconds(), o.metrics.Seconds(),
 					o.check.Seconds(), tr.alert, o.alert.Seconds(), o.end.Seconds())
 			})
 		}
 	})
-	t.Logf("\n%s", table)
+	t.Logf("\n%s", table.String())
 }
 
 // settle waits until every process is scraped and has nothing to complain of.

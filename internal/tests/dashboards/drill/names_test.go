@@ -18,7 +18,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// authority signs certificates for 127.0.0.1.
+// authority signs certificates for host.
 type authority struct {
 	dir string // ca.pem, cert.pem and key.pem
 	key *ecdsa.PrivateKey
@@ -54,7 +54,7 @@ func (a *authority) sign(t *testing.T, left time.Duration) {
 	t.Helper()
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(left),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		IPAddresses: []net.IP{host()},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.ca, &a.key.PublicKey, a.key)
 	require.NoError(t, err)
@@ -64,7 +64,7 @@ func (a *authority) sign(t *testing.T, left time.Duration) {
 	a.write(t, "cert.pem", "CERTIFICATE", der)
 }
 
-// nameServer is a DNS server that knows every name to be 127.0.0.1, and can be made to drop all questions.
+// nameServer is a DNS server that knows every name to be host, and can be made to drop all questions.
 type nameServer struct {
 	conn  net.PacketConn
 	drops atomic.Bool
@@ -102,7 +102,7 @@ func (s *nameServer) serve() {
 		if q.Questions[0].Type == dnsmessage.TypeA {
 			a.Answers = []dnsmessage.Resource{{
 				Header: dnsmessage.ResourceHeader{Name: q.Questions[0].Name, Class: dnsmessage.ClassINET},
-				Body:   &dnsmessage.AResource{A: [4]byte{127, 0, 0, 1}},
+				Body:   &dnsmessage.AResource{A: [4]byte(host().To4())},
 			}}
 		}
 		if answer, err := a.Pack(); err == nil {

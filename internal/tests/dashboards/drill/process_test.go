@@ -74,10 +74,16 @@ func (p *process) kill() {
 	_ = p.cmd.Wait()
 }
 
+// host is the loopback address of this run. Ports of 127.0.0.1 may be taken by a connection when a process starts again.
+func host() net.IP {
+	pid := os.Getpid()
+	return net.IPv4(127, byte(64+pid>>8%64), byte(pid), 1)
+}
+
 // freeAddress is one at which nothing listens.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", net.JoinHostPort(host().String(), "0"))
 	require.NoError(t, err)
 	require.NoError(t, ln.Close())
 	return ln.Addr().String()

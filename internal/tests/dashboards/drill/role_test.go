@@ -82,7 +82,7 @@ func (r role) run() error {
 	registry.MustRegister(m)
 	cfg := buffstreams.ManagerConfig{Hooks: []hooks.Hook{m}}
 	watched := monitor.Config{Title: r.Topic + r.Listen}
-	obey := func(string) error { return nil }
+	var obey func(string) error
 	var err error
 	if r.Listen != "" {
 		obey, err = r.subscribe(cfg, m, &watched)
@@ -103,7 +103,7 @@ func (r role) run() error {
 	if err != nil {
 		return err
 	}
-	go func() { _ = http.Serve(ln, mux) }() //nolint:gosec // ends with the process
+	go func() { _ = http.Serve(ln, mux) }() // ends with the process
 	fmt.Println("ready")
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		if err := obey(lines.Text()); err != nil {
@@ -210,9 +210,10 @@ func (r role) publish(cfg buffstreams.ManagerConfig, m *metrics.Metrics, shown *
 	}
 	m.Watch(manager)
 	publisherCfg := buffstreams.PublisherConfig{Manager: manager, Confirm: buffstreams.ConfirmEnqueued, PublishTimeout: 5 * time.Second}
+	topic := r.Topic
 	if r.DNS != "" {
 		publisherCfg.Resolver = &route.DNS{Address: r.Topic, Route: route.Route{Name: "orders"}, Resolver: r.resolver()}
-		r.Topic = "orders"
+		topic = "orders"
 	}
 	obey := func(string) error { return nil }
 	if r.Outbox != "" {
@@ -237,7 +238,7 @@ func (r role) publish(cfg buffstreams.ManagerConfig, m *metrics.Metrics, shown *
 	}
 	shown.Managers = map[string]*buffstreams.Manager{"main": manager}
 	shown.Publishers = map[string]*buffstreams.Publisher{"shop": pub}
-	go r.send(pub) // ends with the process
+	go r.send(pub, topic) // ends with the process
 	return obey, nil
 }
 
@@ -260,13 +261,13 @@ func (r role) resolver() *net.Resolver {
 	}}
 }
 
-func (r role) send(pub *buffstreams.Publisher) {
+func (r role) send(pub *buffstreams.Publisher, topic string) {
 	keys := strings.Fields("bad good better best")
 	ticks := time.NewTicker(time.Second / time.Duration(r.Rate))
 	for i := 0; ; i++ {
 		<-ticks.C
 		msg := message.NewMessage(watermill.NewUUID(), make([]byte, 1024))
 		msg.Metadata.Set("key", keys[i%len(keys)])
-		_ = pub.Publish(r.Topic, msg) // what is wrong is to be seen from outside
+		_ = pub.Publish(topic, msg) // what is wrong is to be seen from outside
 	}
 }
