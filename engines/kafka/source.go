@@ -90,8 +90,8 @@ func (s *source) Fetch(ctx context.Context, maximum int) ([]driver.Delivery, err
 			return s.take(records), nil
 		}
 		if err := fetches.Err(); err != nil {
-			if gone(err) && s.group != "" && ctx.Err() == nil {
-				return nil, errors.Join(err, s.begin(ctx))
+			if lost := (*kgo.ErrDataLoss)(nil); gone(err) || errors.As(err, &lost) {
+				return nil, errors.Join(err, s.again(ctx, gone(err)))
 			}
 			return nil, err
 		}
@@ -99,15 +99,18 @@ func (s *source) Fetch(ctx context.Context, maximum int) ([]driver.Delivery, err
 	return nil, ctx.Err()
 }
 
-// begin consumes a topic that was deleted, and is made again here or by others, which then has another ID.
-func (s *source) begin(ctx context.Context) error {
+// again finds a topic that was deleted, or makes it again: it has another ID then. The client has to begin anew with it, unless it
+// has done so by itself.
+func (s *source) again(ctx context.Context, anew bool) error {
 	s.b.forget(s.asked)
 	t, err := s.b.topic(ctx, s.asked)
 	s.mu.Lock()
 	s.topic.id = t.id // empty if there is none yet: its messages have no names then
 	s.mu.Unlock()
-	s.client.PurgeTopicsFromConsuming(s.topic.name)
-	s.client.AddConsumeTopics(s.topic.name)
+	if anew && s.group != "" {
+		s.client.PurgeTopicsFromConsuming(s.topic.name)
+		s.client.AddConsumeTopics(s.topic.name)
+	}
 	return err
 }
 

