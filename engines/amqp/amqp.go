@@ -289,6 +289,17 @@ func (b *broker) Declare(_ context.Context, topic, group string) error {
 		if _, err := ch.QueueDeclare(queue, true, false, false, false, args); err != nil {
 			return err
 		}
-		return ch.QueueBind(queue, "", topic, false, nil)
+		return b.forgetMissing(topic, ch.QueueBind(queue, "", topic, false, nil))
 	})
+}
+
+// forgetMissing has the next call make an exchange that is gone.
+func (b *broker) forgetMissing(topic string, err error) error {
+	var ours *amqp.Error
+	if errors.As(err, &ours) && ours.Code == amqp.NotFound {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		delete(b.declared, topic)
+	}
+	return err
 }

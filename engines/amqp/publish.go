@@ -212,12 +212,8 @@ func (b *broker) why(topic string, c *confirmer, known error) error {
 		return errors.New("engines: amqp: the connection was lost before a message was confirmed, it can still be stored")
 	case end.Code == amqp.PreconditionFailed:
 		return fmt.Errorf("%w: %w", errSize, end)
-	case end.Code == amqp.NotFound: // the exchange was deleted
-		b.mu.Lock()
-		delete(b.declared, topic)
-		b.mu.Unlock()
 	}
-	return fmt.Errorf("engines: amqp: not confirmed: %w", end)
+	return fmt.Errorf("engines: amqp: not confirmed: %w", b.forgetMissing(topic, end))
 }
 
 // encode makes a publishing: the headers are the metadata and the UUID, as watermill-amqp has them.

@@ -65,7 +65,7 @@ func (s *source) consume(ch *amqp.Channel) error {
 			return err
 		}
 		queue = q.Name
-		if err := ch.QueueBind(queue, "", s.topic, false, nil); err != nil {
+		if err := s.b.forgetMissing(s.topic, ch.QueueBind(queue, "", s.topic, false, nil)); err != nil {
 			return err
 		}
 	}

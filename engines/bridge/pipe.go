@@ -38,7 +38,7 @@ func (b *Bridge) newPipe(ctx context.Context, topic Topic) (*pipe, error) {
 		if err != nil {
 			return nil, fmt.Errorf("bridge: the last messages of the destination's topic %.200q: %w", topic.To, err)
 		}
-		p.seen = newSeen(max(b.cfg.LookBack, len(ids)))
+		p.seen = newSeen(b.cfg.LookBack + len(ids)) // so that what is forwarded now displaces none of them
 		for _, id := range ids {
 			p.seen.add(id)
 		}

@@ -51,10 +51,29 @@ func (b *broker) explain(topic string, err error) error {
 		err = fmt.Errorf("%w: %w", driver.ErrTooLarge, err)
 		return &driver.RefusedError{Engine: name, Topic: topic, Err: err}
 	}
+	if gone(err) {
+		b.forget(topic)
+	}
 	if errors.Is(err, kerr.InvalidRecord) {
 		return &driver.RefusedError{Engine: name, Topic: topic, Err: err}
 	}
 	return err
+}
+
+// gone reports whether a topic was deleted.
+func gone(err error) bool {
+	return errors.Is(err, kerr.UnknownTopicOrPartition) || errors.Is(err, kerr.UnknownTopicID)
+}
+
+// forget has the next call find a topic, or make it again.
+func (b *broker) forget(asked string) {
+	b.mu.Lock()
+	t, known := b.topics[asked]
+	delete(b.topics, asked)
+	b.mu.Unlock()
+	if known {
+		b.client.PurgeTopicsFromProducing(t.name) // one that is made again has another ID
+	}
 }
 
 // encode makes a record: the headers are the metadata and the UUID, as watermill-kafka has them.

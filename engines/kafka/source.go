@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -17,7 +18,8 @@ import (
 // source is a subscription: a client of its own, and of each partition what is not settled.
 type source struct {
 	b      *broker
-	topic  topic
+	asked  string // the topic as it was subscribed to
+	topic  topic  // its id is guarded by mu
 	group  string
 	client *kgo.Client
 
@@ -48,7 +50,7 @@ func (b *broker) Consume(ctx context.Context, asked, group string) (driver.Sourc
 	if err != nil {
 		return nil, err
 	}
-	s := &source{b: b, topic: t, group: group, partitions: map[int32]*partition{}, changed: make(chan struct{})}
+	s := &source{b: b, asked: asked, topic: t, group: group, partitions: map[int32]*partition{}, changed: make(chan struct{})}
 	options := append(slices.Clone(b.options), kgo.FetchMaxWait(500*time.Millisecond), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
 	if group == "" {
 		ends, err := b.admin.ListEndOffsets(ctx, t.name)
@@ -88,10 +90,28 @@ func (s *source) Fetch(ctx context.Context, maximum int) ([]driver.Delivery, err
 			return s.take(records), nil
 		}
 		if err := fetches.Err(); err != nil {
+			if lost := (*kgo.ErrDataLoss)(nil); gone(err) || errors.As(err, &lost) {
+				return nil, errors.Join(err, s.again(ctx, gone(err)))
+			}
 			return nil, err
 		}
 	}
 	return nil, ctx.Err()
+}
+
+// again finds a topic that was deleted, or makes it again: it has another ID then. The client has to begin anew with it, unless it
+// has done so by itself.
+func (s *source) again(ctx context.Context, anew bool) error {
+	s.b.forget(s.asked)
+	t, err := s.b.topic(ctx, s.asked)
+	s.mu.Lock()
+	s.topic.id = t.id // empty if there is none yet: its messages have no names then
+	s.mu.Unlock()
+	if anew && s.group != "" {
+		s.client.PurgeTopicsFromConsuming(s.topic.name)
+		s.client.AddConsumeTopics(s.topic.name)
+	}
+	return err
 }
 
 func (s *source) take(records []*kgo.Record) []driver.Delivery {
@@ -106,7 +126,10 @@ func (s *source) take(records []*kgo.Record) []driver.Delivery {
 		}
 		token := &record{in: p, epoch: r.LeaderEpoch, offset: r.Offset}
 		p.open = append(p.open, token)
-		deliveries[i] = driver.Delivery{Message: decode(r), ID: fmt.Sprintf("%s%d/%d", s.topic.id, r.Partition, r.Offset), Token: token}
+		deliveries[i] = driver.Delivery{Message: decode(r), Token: token}
+		if s.topic.id != "" {
+			deliveries[i].ID = fmt.Sprintf("%s%d/%d", s.topic.id, r.Partition, r.Offset)
+		}
 	}
 	return deliveries
 }

@@ -282,8 +282,9 @@ func (b *broker) insert(ctx context.Context, topic string, t table, messages []*
 		uuids[i], payloads[i], metadata[i] = msg.UUID, msg.Payload, string(encoded)
 	}
 	_, err := b.pool.Exec(ctx, `INSERT INTO `+t.messages+` (uuid, payload, metadata, transaction_id)
-		SELECT u, p, m::json, pg_current_xact_id() FROM unnest($1::text[], $2::bytea[], $3::text[]) WITH ORDINALITY AS x(u, p, m, n) ORDER BY n`,
-		uuids, payloads, metadata)
+		SELECT u, p, m::json, pg_current_xact_id() FROM (SELECT pg_advisory_xact_lock_shared(hashtextextended($4, 1))) AS inserting,
+		unnest($1::text[], $2::bytea[], $3::text[]) WITH ORDINALITY AS x(u, p, m, n) ORDER BY n`,
+		uuids, payloads, metadata, t.messages)
 	var ours *pgconn.PgError
 	switch {
 	case !errors.As(err, &ours):
@@ -322,18 +323,27 @@ func (b *broker) Recent(ctx context.Context, topic string, n int) ([]string, err
 	if err != nil {
 		return nil, err
 	}
-	// The server does not take apart metadata with a zero character.
-	rows, err := b.pool.Query(ctx, `SELECT COALESCE(metadata::text, '') FROM `+t.messages+` ORDER BY transaction_id DESC, "offset" DESC LIMIT $1`, n)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, func(r pgx.CollectableRow) (string, error) {
-		var encoded string
-		var metadata map[string]string
-		if err := r.Scan(&encoded); err != nil || encoded == "" {
-			return "", err
+	var ids []string
+	err = pgx.BeginFunc(ctx, b.pool, func(tx pgx.Tx) error {
+		// What a publisher that was killed has sent is stored still: this waits until it is.
+		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended($1, 1))", t.messages); err != nil {
+			return err
 		}
-		_ = json.Unmarshal([]byte(encoded), &metadata) // what is no map of strings is not of here
-		return metadata[driver.IDHeader], nil
+		// The server does not take apart metadata with a zero character.
+		rows, err := tx.Query(ctx, `SELECT COALESCE(metadata::text, '') FROM `+t.messages+` ORDER BY transaction_id DESC, "offset" DESC LIMIT $1`, n)
+		if err != nil {
+			return err
+		}
+		ids, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (string, error) {
+			var encoded string
+			var metadata map[string]string
+			if err := r.Scan(&encoded); err != nil || encoded == "" {
+				return "", err
+			}
+			_ = json.Unmarshal([]byte(encoded), &metadata) // what is no map of strings is not of here
+			return metadata[driver.IDHeader], nil
+		})
+		return err
 	})
+	return ids, err
 }

@@ -3,11 +3,15 @@ package tests
 import (
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/engines/driver"
 )
 
 // TestPostgres_TransactionsAreInTheOrderOfTheirNumbers: also where a number gets one digit more. Ordered as text the rest was
@@ -50,4 +54,26 @@ func TestPostgres_TransactionsAreInTheOrderOfTheirNumbers(t *testing.T) {
 		assert.Equal(t, strconv.Itoa(i), string(msg.Payload))
 		msg.Ack()
 	}
+}
+
+// TestPostgres_LooksBackBehindWhatIsOnItsWay: a publisher that was killed can have sent a statement that is not through. Who looks
+// back then waits for it.
+func TestPostgres_LooksBackBehindWhatIsOnItsWay(t *testing.T) {
+	s := subjects()[6]
+	f := &fixture{T: t, subject: s, base: s.base(t), topic: "back-" + watermill.NewShortUUID()}
+	e := f.open("")
+	f.publish(e, 0, 1, 0)
+	conn, err := pgx.Connect(t.Context(), f.base)
+	require.NoError(t, err)
+	defer func() { _ = conn.Close(t.Context()) }()
+	tx, err := conn.Begin(t.Context())
+	require.NoError(t, err)
+	table := pgx.Identifier{"watermill_" + f.topic}.Sanitize()
+	_, err = tx.Exec(t.Context(), `INSERT INTO `+table+` (uuid, metadata, transaction_id)
+		SELECT 'u', '{"`+driver.IDHeader+`":"late"}', pg_current_xact_id() FROM pg_advisory_xact_lock_shared(hashtextextended($1, 1))`, table)
+	require.NoError(t, err)
+	time.AfterFunc(100*time.Millisecond, func() { _ = tx.Commit(t.Context()) })
+	ids, _, err := e.Recent(t.Context(), f.topic, 10)
+	require.NoError(t, err)
+	assert.Contains(t, ids, "late")
 }

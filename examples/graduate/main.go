@@ -3,7 +3,7 @@
 //
 //	ENGINE=gochannel: ROLE=all go run .
 //
-// docs/graduating.md has the other steps.
+// README.md has the other steps.
 package main
 
 import (

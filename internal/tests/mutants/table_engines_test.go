@@ -26,4 +26,19 @@ var engineMutants = []mutant{
 		"if why, cannot := spec.Cannot[what]; cannot {", "if why, cannot := spec.Cannot[what]; cannot && false {",
 		engineProbe("TestOpen_RefusesWhatTheEngineCannotDo", "kafka"),
 	},
+	{
+		"messages without a UUID are taken for one another", "engines/bridge/pipe.go",
+		"\tif msg.UUID == \"\" {\n", "\tif false {\n",
+		engineProbe("TestBridge_MessagesWithoutAUUIDAreNotTakenForOneAnother", "nats"),
+	},
+	{
+		"a batch that is refused is refused for ever", "engines/nats/publish.go",
+		"\t\tif refusesBatch(err) {\n", "\t\tif false {\n",
+		engineProbe("TestRefusal_OfOneInAHundred", "nats"),
+	},
+	{
+		"a missing permission is waited for", "engines/nats/cause.go",
+		"\t\t\tr.refuse(err)\n", "",
+		engineProbe("TestOpenFaults_MissingPermissionsAreErrors", "nats"),
+	},
 }
