@@ -135,7 +135,7 @@ test_release: ## a release, installed and used from its module proxy
 
 test_clients: ## the clients in other languages beside this library and each other; SPEED=200000 measures them; mypy and build are installed where that is allowed
 	@command -v mypy >/dev/null || { apt-get update -qq && apt-get install -qq -y --no-install-recommends mypy python3-build python3-wheel python3-setuptools >/dev/null; } || echo "no mypy and build, and they cannot be installed here"
-	SPEED=$(SPEED) go test -count=1 -v -timeout 10m ./internal/tests/clients
+	SPEED=$(SPEED) go test -count=1 -v -timeout 20m ./internal/tests/clients
 
 demo: ## the main job, on the Go sources
 	go run ./cmd/buffstreams demo

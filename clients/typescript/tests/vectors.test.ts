@@ -152,6 +152,28 @@ for (const v of read("listener.json").vectors) {
   });
 }
 
+test("a lower tenure of a newer epoch resumes", async () => {
+  const holding = new Listener("127.0.0.1:0");
+  await holding.start();
+  const taken = holding.subscribe("a").next(); // is not acked
+  for (const [epoch, tenure, next] of [[1, 3, 1], [2, 1, 2], [2, 2, 1]] as const) {
+    const peer = new Peer(connect(holding.port, "127.0.0.1"));
+    const open = { handle: 1, publisher: Buffer.alloc(16, 1), secret: Buffer.alloc(16, 2), epoch, stream: 1, topic: "a", base: 1, tenure };
+    peer.socket.write(wire.encode(wire.frame("Hello", { version: 1, max_frame: 1 << 17, features: ["move"] })));
+    peer.socket.write(wire.encode(wire.frame("Open", { ...open, want_messages: 1, want_bytes: 100, least_bytes: 100 })));
+    await peer.expect("Welcome");
+    await peer.expect(`Opened next ${next}`);
+    if (epoch === 1) {
+      await peer.expect("credit");
+      const messages = [wire.encodeMessage("u", Buffer.from("m"), new Map())];
+      peer.socket.write(wire.encode(wire.frame("Publish", { handle: 1, first: 1, messages })));
+      await taken;
+    }
+    peer.socket.destroy();
+  }
+  await holding.close(0);
+});
+
 const results: Record<string, number> = { limit: Code.LIMIT, fenced: Code.FENCED, failed: Code.FAILED, gone: Code.TOPIC_GONE };
 
 for (const v of read("sender.json").vectors) {
