@@ -130,6 +130,9 @@ func (o *Outbound) skipSettled() bool {
 	if first, _ := o.settled.Hole(o.sent); first > o.sent {
 		o.gap = o.gap || o.sent < o.next
 		o.seekTo(min(first, o.next))
+		if o.fetched != nil {
+			o.fetched.dropSent(o)
+		}
 	}
 	if !o.hasUnsent() {
 		return false
