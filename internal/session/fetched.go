@@ -48,8 +48,8 @@ func (c *Client) StartFetched(id Identity, stream uint64, topic string, base, se
 // KnowOpenings says where the stream stood at each opening of its store. It is called before anything is announced.
 func (o *Outbound) KnowOpenings(openings []store.Opening) { o.fetched.openings = openings }
 
-// sentBy is neverSent for a receiver that has last heard of the stream from a given incarnation: an earlier one cannot have
-// sent what was stored after the next one had begun.
+// sentBy is neverSent for a receiver that has last heard of the stream from a given incarnation: an earlier one cannot
+// have sent what was stored after the next one had begun.
 func (o *Outbound) sentBy(last Incarnation) uint64 {
 	limit := o.neverSent()
 	if o.fetched == nil || o.fetched.openings == nil || last.ID == [16]byte{} {

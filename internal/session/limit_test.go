@@ -296,9 +296,9 @@ func TestFetched_MessageOverTheLimitIsSentWhenTheLimitIsRaised(t *testing.T) {
 	require.Equal(t, []uint64{1}, p.remote.stream("a").order)
 }
 
-// A receiver that gives no credit says nothing of the messages before one that is over its limit: that one is refused all
-// the same, at once, whether it was enqueued before the stream was open or after, and also on a later connection with a
-// lower limit.
+// A receiver that gives no credit says nothing of the messages before one that is over its limit: that one is refused
+// all the same, at once, whether it was enqueued before the stream was open or after, and also on a later connection
+// with a lower limit.
 func TestClient_MessagesOverThePeersLimitNeedNoCredit(t *testing.T) {
 	p := newPair(t, roomy, Amount{})
 	p.remote.welcome.MaxMessage = 1000
@@ -354,8 +354,8 @@ func TestClient_MessagesOverTheLimitThatTheReceiverHasAreNotRefused(t *testing.T
 	require.EqualValues(t, 2, p.refused[0].Sequence)
 }
 
-// A store's messages over the limit are told of as soon as they were fetched, each once, and none is passed over before its
-// owner has dealt with it.
+// A store's messages over the limit are told of as soon as they were fetched, each once, and none is passed over before
+// its owner has dealt with it.
 func TestFetched_MessagesOverThePeersLimitNeedNoCredit(t *testing.T) {
 	p := newPair(t, roomy, Amount{})
 	p.remote.welcome.MaxMessage = 1000
@@ -394,8 +394,8 @@ func TestFetched_MessagesOverThePeersLimitNeedNoCredit(t *testing.T) {
 	require.Empty(t, o.Events())
 }
 
-// Refused messages that stand between others take no room of what is fetched ahead: the stream goes on behind them, with credit
-// or without.
+// Refused messages that stand between others take no room of what is fetched ahead: the stream goes on behind them,
+// with credit or without.
 func TestFetched_MessagesOverTheLimitTakeNoRoom(t *testing.T) {
 	for name, room := range map[string]Amount{"without credit": {}, "with credit": muchRoom} {
 		t.Run(name, func(t *testing.T) {

@@ -144,8 +144,8 @@ func (o *Outbound) skipSettled() bool {
 	return true
 }
 
-// oversized returns the first message that is not sent, is larger than most with its tag and length, and was not returned
-// on this connection. It looks at each message once.
+// oversized returns the first message that is not sent, is larger than most with its tag and length, and was not
+// returned on this connection. It looks at each message once.
 func (o *Outbound) oversized(most int) (seq uint64, ok bool) {
 	if o.state != open || o.leaving || o.revoking || o.checked >= o.next || !o.skipSettled() {
 		return 0, false

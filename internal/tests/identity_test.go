@@ -292,9 +292,9 @@ func TestIdentity_RestoredOutboxThatIsStuckAndRestarted(t *testing.T) {
 	}
 }
 
-// TestIdentity_RestoredOutboxOfALifeThatWentOn: the receiver has last heard of an incarnation that the backup knows too, but
-// not of these messages, as the backup was made before them. What the restored outbox has stored since, and could not send
-// before it was closed or killed, has their sequences.
+// TestIdentity_RestoredOutboxOfALifeThatWentOn: the receiver has last heard of an incarnation that the backup knows
+// too, but not of these messages, as the backup was made before them. What the restored outbox has stored since, and
+// could not send before it was closed or killed, has their sequences.
 func TestIdentity_RestoredOutboxOfALifeThatWentOn(t *testing.T) {
 	for _, before := range []int{0, 3} {
 		for _, restarts := range []int{1, 3} {
