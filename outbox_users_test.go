@@ -28,7 +28,8 @@ func (s *sharer) Shared(fresh func() any) any {
 // The outbox owns what its publishers know of each other: it ends with the outbox, and another has its own.
 func TestOutboxUsers_BelongToTheirOutbox(t *testing.T) {
 	one, other := &sharer{}, &sharer{}
-	require.Same(t, usersOf(one), usersOf(one))
+	kept := usersOf(one)
+	require.Same(t, kept, usersOf(one))
 	require.NotSame(t, usersOf(one), usersOf(other))
 	p := &Publisher{}
 	u := joinOutboxUsers(p, one)

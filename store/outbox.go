@@ -18,8 +18,9 @@ type Stream struct {
 	Pending uint64 // the number of messages that are not settled
 	Bytes   int64  // what these count against the quota, in bytes; an estimate
 
-	// Openings says where the stream stood when the outbox was opened, by ascending Epoch: an opening that is missing found it
-	// where the one before did, and one before the first found no stream. Nil: that is not known. It must not be modified.
+	// Openings says where the stream stood when the outbox was opened, by ascending Epoch: an opening that is missing
+	// found it where the one before did, and one before the first found no stream. Nil: that is not known. It must not
+	// be modified.
 	Openings []Opening
 }
 
@@ -54,12 +55,12 @@ func (b *Batch) Next() uint64 { return b.First + uint64(len(b.Messages)) }
 // concurrently, except that each stream has one reader at a time. Append, Drain and Acquire can block for as long as
 // their contexts allow; the others do not wait for other callers, and Read may read from the disk.
 //
-// An Outbox can be copied with the machine that it is on, or restored from a backup. Receivers would then take messages of
-// the one for those of the other that have the same sequences. So an Outbox draws a random incarnation whenever it is
-// opened, keeps the list of its own, and says of each stream which messages cannot have been sent yet: those that no
-// earlier process stored and that were not read since; and where it stood at each opening: an earlier incarnation cannot have
-// sent what was stored by a later one. A publisher that meets a receiver which knows other incarnations
-// or other messages calls Renounce, and sends all that is pending under the new identity.
+// An Outbox can be copied with the machine that it is on, or restored from a backup. Receivers would then take messages
+// of the one for those of the other that have the same sequences. So an Outbox draws a random incarnation whenever it
+// is opened, keeps the list of its own, and says of each stream which messages cannot have been sent yet: those that no
+// earlier process stored and that were not read since; and where it stood at each opening: an earlier incarnation
+// cannot have sent what was stored by a later one. A publisher that meets a receiver which knows other incarnations or
+// other messages calls Renounce, and sends all that is pending under the new identity.
 //
 // The owner of an Outbox closes it; publishers do not. Append, Drain, Read, Ready, Settle and Err return [ErrClosed]
 // after that, and an error that wraps [ErrFailed] after a failed write.
@@ -142,9 +143,9 @@ type Outbox interface {
 	Forget(ctx context.Context, k Key) error
 }
 
-// Sharer is an [Outbox] by which its publishers in a process find each other: one of them delivers, and tells the one that
-// published a message when that is refused. With an Outbox that is none, what is refused goes to the OnFailure of the
-// publisher that delivers.
+// Sharer is an [Outbox] by which its publishers in a process find each other: one of them delivers, and tells the one
+// that published a message when that is refused. With an Outbox that is none, what is refused goes to the OnFailure of
+// the publisher that delivers.
 type Sharer interface {
 	// Shared returns what fresh returned when it was called for the first time. It calls fresh once, is called when a
 	// publisher is made, and need not outlive the process. It must not block.

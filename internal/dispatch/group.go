@@ -350,8 +350,8 @@ func (m *Member) StopTaking() {
 	g.topic.report(done)
 }
 
-// WhenEnding sets what reports whether the member's consumer was asked to end, which the member need not know yet. It must
-// not block, and is called with the topic's lock held.
+// WhenEnding sets what reports whether the member's consumer was asked to end, which the member need not know yet. It
+// must not block, and is called with the topic's lock held.
 func (m *Member) WhenEnding(ending func() bool) {
 	m.group.topic.mu.Lock()
 	defer m.group.topic.mu.Unlock()

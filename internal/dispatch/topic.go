@@ -23,7 +23,8 @@ type Refusal struct {
 	TooLarge    bool // the Unmarshaler found it over a limit; it is Undecodable too
 	Reason      string
 
-	// Unheard is called by the Source if no sender hears of the refusal; may be nil. It does not block. Bytes is what it keeps.
+	// Unheard is called by the Source if no sender hears of the refusal; may be nil. It does not block. Bytes is what
+	// it keeps.
 	Unheard func()
 	Bytes   int
 }
@@ -43,10 +44,10 @@ type Source interface {
 // Topic is the log of one topic and its groups. Its methods are safe for concurrent use.
 //
 // A subscription without a group is a group of its own while it lives. When one ends beside a named group, or beside
-// another of its kind that does not end as well, what it had not settled counts as settled by it. When the last one ends
-// and there is no named group, its group stays, and becomes that of the first to come, with or without a name. It has what the ended ones had
-// not settled, also those that ended beside another within remainderFor; what they had is given once more to each
-// subscription without a group that comes within remainderFor after the first.
+// another of its kind that does not end as well, what it had not settled counts as settled by it. When the last one
+// ends and there is no named group, its group stays, and becomes that of the first to come, with or without a name. It
+// has what the ended ones had not settled, also those that ended beside another within remainderFor; what they had is
+// given once more to each subscription without a group that comes within remainderFor after the first.
 type Topic struct {
 	name           string
 	window         *flow.Window

@@ -48,8 +48,8 @@ func (c *Client) StartFetched(id Identity, stream uint64, topic string, base, se
 // KnowOpenings says where the stream stood at each opening of its store. It is called before anything is announced.
 func (o *Outbound) KnowOpenings(openings []store.Opening) { o.fetched.openings = openings }
 
-// sentBy is neverSent for a receiver that has last heard of the stream from a given incarnation: an earlier one cannot have
-// sent what was stored after the next one had begun.
+// sentBy is neverSent for a receiver that has last heard of the stream from a given incarnation: an earlier one cannot
+// have sent what was stored after the next one had begun.
 func (o *Outbound) sentBy(last Incarnation) uint64 {
 	limit := o.neverSent()
 	if o.fetched == nil || o.fetched.openings == nil || last.ID == [16]byte{} {
@@ -106,8 +106,8 @@ func (c *Client) ConfirmRefused(o *Outbound, seq uint64) {
 		delete(o.fetched.tooLarge, seq)
 		o.settled.Add(seq, seq)
 		if o.state == open {
+			o.fetched.drop(o, seq)
 			o.skipSettled()
-			o.fetched.dropSent(o)
 			c.schedule(o)
 		}
 	case o.fetched.holds(seq):
@@ -190,6 +190,17 @@ func (f *fetched) restart(o *Outbound) {
 func (f *fetched) clear(o *Outbound) {
 	o.sent = o.next
 	o.chunks, o.pending, o.bytes, o.sentChunk, o.sentOffset = nil, 0, 0, 0, 0
+}
+
+// drop frees the chunk of a message that is not sent, if it holds no other: what is large has one of its own.
+func (f *fetched) drop(o *Outbound, seq uint64) {
+	i := o.chunkOf(seq)
+	if i == len(o.chunks) || o.chunks[i].count > 1 || o.chunks[i].hasRoom(1) {
+		return
+	}
+	o.bytes -= len(o.chunks[i].buf)
+	o.chunks[i].buf = nil
+	o.signalRoom()
 }
 
 // dropSent drops the chunks before the sending position.

@@ -296,9 +296,9 @@ func TestFetched_MessageOverTheLimitIsSentWhenTheLimitIsRaised(t *testing.T) {
 	require.Equal(t, []uint64{1}, p.remote.stream("a").order)
 }
 
-// A receiver that gives no credit says nothing of the messages before one that is over its limit: that one is refused all
-// the same, at once, whether it was enqueued before the stream was open or after, and also on a later connection with a
-// lower limit.
+// A receiver that gives no credit says nothing of the messages before one that is over its limit: that one is refused
+// all the same, at once, whether it was enqueued before the stream was open or after, and also on a later connection
+// with a lower limit.
 func TestClient_MessagesOverThePeersLimitNeedNoCredit(t *testing.T) {
 	p := newPair(t, roomy, Amount{})
 	p.remote.welcome.MaxMessage = 1000
@@ -354,8 +354,8 @@ func TestClient_MessagesOverTheLimitThatTheReceiverHasAreNotRefused(t *testing.T
 	require.EqualValues(t, 2, p.refused[0].Sequence)
 }
 
-// A store's messages over the limit are told of as soon as they were fetched, each once, and none is passed over before its
-// owner has dealt with it.
+// A store's messages over the limit are told of as soon as they were fetched, each once, and none is passed over before
+// its owner has dealt with it.
 func TestFetched_MessagesOverThePeersLimitNeedNoCredit(t *testing.T) {
 	p := newPair(t, roomy, Amount{})
 	p.remote.welcome.MaxMessage = 1000
@@ -392,4 +392,50 @@ func TestFetched_MessagesOverThePeersLimitNeedNoCredit(t *testing.T) {
 	p.flow()
 	require.Equal(t, []uint64{1, 3}, s.order)
 	require.Empty(t, o.Events())
+}
+
+// Refused messages that stand between others take no room of what is fetched ahead: the stream goes on behind them,
+// with credit or without.
+func TestFetched_MessagesOverTheLimitTakeNoRoom(t *testing.T) {
+	for name, room := range map[string]Amount{"without credit": {}, "with credit": muchRoom} {
+		t.Run(name, func(t *testing.T) {
+			p := newPair(t, roomy, room)
+			p.remote.welcome.MaxMessage = 1000
+			p.connect()
+			p.flow()
+			const last = 24
+			o := p.client.StartFetched(Identity{Publisher: [16]byte{9}, Epoch: 1}, 7, "a", 1, last+1)
+			p.client.Announce(o, last+1)
+			size := func(seq uint64) int {
+				if seq%3 == 1 {
+					return 10
+				}
+				return 90_000
+			}
+			var told, small []uint64
+			for range 2 * last {
+				p.flow()
+				for from, generation, ok := o.NextFetch(); ok && from <= last; from, generation, ok = o.NextFetch() {
+					p.client.Feed(o, generation, from, [][]byte{content("a", from, size(from))})
+				}
+				p.flow()
+				for _, e := range o.Events() {
+					told = append(told, e.First)
+					p.remote.stream("a").refused[e.First] = true
+					p.client.ConfirmRefused(o, e.First)
+				}
+			}
+			s := p.remote.stream("a")
+			if room == (Amount{}) {
+				p.remote.grant(s, muchRoom)
+				p.flow()
+			}
+			for seq := uint64(1); seq <= last; seq += 3 {
+				small = append(small, seq)
+			}
+			require.Len(t, told, 2*last/3)
+			require.Equal(t, small, s.order)
+			require.Zero(t, o.bytes)
+		})
+	}
 }

@@ -92,8 +92,8 @@ func TestClient_InMemoryStreamHasNoLineage(t *testing.T) {
 	require.NoError(t, o.Err())
 }
 
-// A receiver has last heard of an earlier incarnation, whose directory was copied before it went on: it has more than that
-// incarnation had stored when the next one began here.
+// A receiver has last heard of an earlier incarnation, whose directory was copied before it went on: it has more than
+// that incarnation had stored when the next one began here.
 func TestClient_RefusesWhatAnEarlierIncarnationHadNot(t *testing.T) {
 	openings := []store.Opening{{Epoch: 4, Next: 3}, {Epoch: 6, Next: 6}}
 	for name, c := range map[string]struct {

@@ -130,6 +130,9 @@ func (o *Outbound) skipSettled() bool {
 	if first, _ := o.settled.Hole(o.sent); first > o.sent {
 		o.gap = o.gap || o.sent < o.next
 		o.seekTo(min(first, o.next))
+		if o.fetched != nil {
+			o.fetched.dropSent(o)
+		}
 	}
 	if !o.hasUnsent() {
 		return false
@@ -141,8 +144,8 @@ func (o *Outbound) skipSettled() bool {
 	return true
 }
 
-// oversized returns the first message that is not sent, is larger than most with its tag and length, and was not returned
-// on this connection. It looks at each message once.
+// oversized returns the first message that is not sent, is larger than most with its tag and length, and was not
+// returned on this connection. It looks at each message once.
 func (o *Outbound) oversized(most int) (seq uint64, ok bool) {
 	if o.state != open || o.leaving || o.revoking || o.checked >= o.next || !o.skipSettled() {
 		return 0, false

@@ -55,8 +55,8 @@ func TestManager_AddressesThatAreGoneLeaveNoGoroutine(t *testing.T) {
 	require.Eventually(t, quiet, patience, 10*time.Millisecond)
 }
 
-// TestManager_AddressesThatAreAwayWaitWithoutAGoroutine: messages wait for each, and nothing but a timer until it is dialed
-// again. Close waits for none of them.
+// TestManager_AddressesThatAreAwayWaitWithoutAGoroutine: messages wait for each, and nothing but a timer until it is
+// dialed again. Close waits for none of them.
 func TestManager_AddressesThatAreAwayWaitWithoutAGoroutine(t *testing.T) {
 	const addresses = 50
 	before := senders()

@@ -294,8 +294,8 @@ func TestManager_HearsOfARejectionOnceAllGroupsAreThrough(t *testing.T) {
 	require.Equal(t, numbers(0, 1), rejected.got())
 }
 
-// TestSubscriber_CloseOfTwoUnnamedSubscriptionsLosesNothing: both end with their listener, each beside the other. What neither
-// has handled goes back to the publisher's Manager, which counts it.
+// TestSubscriber_CloseOfTwoUnnamedSubscriptionsLosesNothing: both end with their listener, each beside the other. What
+// neither has handled goes back to the publisher's Manager, which counts it.
 func TestSubscriber_CloseOfTwoUnnamedSubscriptionsLosesNothing(t *testing.T) {
 	for range 20 { // which of them ends first is up to the scheduler
 		topic := freeAddress(t) + "/a"

@@ -142,7 +142,7 @@ func TestUnheard_OfAPublisherThatCloses(t *testing.T) {
 	require.Equal(t, numbers(0, 1), told.got())
 }
 
-// TestUnheard_OfAPublisherThatComesBack: it is told, and nobody else.
+// TestUnheard_OfAPublisherThatComesBack: it alone is told.
 func TestUnheard_OfAPublisherThatComesBack(t *testing.T) {
 	var told failures
 	h, d := newHouse(t, buffstreams.ManagerConfig{OnFailure: told.add}), newDoomed(t)

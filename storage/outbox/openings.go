@@ -30,8 +30,8 @@ func (o *Outbox) noteOpenings() error {
 	return o.meta.set(keyOpenings, o.encodeOpenings())
 }
 
-// opened adds an opening of the outbox to those that the stream has seen. With known false others may have been missed, as
-// with earlier code: then all that is known is that none of them had more than there is now.
+// opened adds an opening of the outbox to those that the stream has seen. With known false others may have been missed,
+// as with earlier code: then all that is known is that none of them had more than there is now.
 func (s *stream) opened(epoch uint64, known bool) {
 	n := len(s.openings)
 	switch {

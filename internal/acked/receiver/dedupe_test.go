@@ -133,6 +133,38 @@ func TestStream_SavesNoLessThanBefore(t *testing.T) {
 	require.Empty(t, s.uncommitted)
 }
 
+// A connection ends, of a topic that has lost its group, while the store saves what is settled. A stream that was read from the
+// store meanwhile would have less, deliver it again, and save less.
+func TestStream_StaysWhileItIsSaved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemoryStore()
+		m.hold = make(chan struct{})
+		r := newReceiver(complete(Config{Dedupe: m}))
+		r.committer = newCommitter(m, testkit.NewLog())
+		defer r.committer.close()
+		open := func() *stream {
+			s, _, refused := r.open(&wire.Open{
+				Handle: 1, Publisher: make([]byte, 16), Secret: make([]byte, 16), Epoch: 1, Stream: 1, Topic: "a", Base: 1,
+			}, "")
+			require.Nil(t, refused)
+			return s
+		}
+		s := open()
+		s.opens = 0 // it was attached, and detached
+		var saved sync.WaitGroup
+		saved.Go(func() { s.Settled(1, 1) })
+		synctest.Wait()
+		require.True(t, s.topic.Unused())
+		require.False(t, r.removeUnused(s), "the store does not know yet")
+		require.Same(t, s, open())
+		s.opens = 0
+		close(m.hold)
+		saved.Wait()
+		require.False(t, r.knows(s.id), "now it does")
+		require.Equal(t, []store.Range{{First: 1, Last: 1}}, open().in.Settled(nil))
+	})
+}
+
 // Listeners that share a store, of whatever Managers, call it one after another.
 func TestCommitter_CallsAStoreOnceAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

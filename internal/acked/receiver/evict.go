@@ -56,7 +56,7 @@ func (r *Receiver) evictLocked(unneeded func(*stream) bool, message string) {
 	}
 }
 
-// removeUnused removes a stream, unless another connection has it or is about to.
+// removeUnused removes a stream, unless it is in use.
 func (r *Receiver) removeUnused(s *stream) (removed bool) {
 	defer r.tellUnheard()
 	r.mu.Lock()

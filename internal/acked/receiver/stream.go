@@ -256,11 +256,12 @@ func (s *stream) isEnded() bool {
 	return s.ended != nil
 }
 
-// inUse tells whether a connection has the stream, or an Open is about to attach it.
+// inUse tells whether a connection has the stream, an Open is about to attach it, or something of it is on its way to
+// the DedupeStore: one that is read from there has less meanwhile.
 func (s *stream) inUse() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.ended == nil && (s.conn != nil || s.opens > 0)
+	return s.ended == nil && (s.conn != nil || s.opens > 0 || len(s.uncommitted) > 0)
 }
 
 // forgettable tells whether nothing would be lost with the stream's state.

@@ -6,13 +6,14 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
 )
 
-// A rejection is on its way until its sender has confirmed it: the sender may leave, or be killed, before it has read it, and
-// would not miss the message either. So what says who else answers for the message (dispatch.Refusal.Unheard) is kept that
-// long, and called when no confirmation can be expected: at once if the sender keeps nothing any more, when it has been away
-// for DeadAfter, when its stream is forgotten, and at Close. A sender that comes back later is told all the same.
+// A rejection is on its way until its sender has confirmed it: the sender may leave, or be killed, before it has read
+// it, and would not miss the message either. So what says who else answers for the message (dispatch.Refusal.Unheard)
+// is kept that long, and called when no confirmation can be expected: at once if the sender keeps nothing any more,
+// when it has been away for DeadAfter, when its stream is forgotten, and at Close. A sender that comes back later is
+// told all the same.
 
-// maxUnheard is how many bytes of messages a Receiver keeps for that. What exceeds it is answered for at once, though the
-// sender may hear of it, too.
+// maxUnheard is how many bytes of messages a Receiver keeps for that. What exceeds it is answered for at once, though
+// the sender may hear of it, too.
 const maxUnheard = 16 << 20
 
 // unheard is a rejection that its sender has not confirmed.
@@ -21,8 +22,8 @@ type unheard struct {
 	bytes int
 }
 
-// keepUnheardLocked keeps what is to be called if the sender does not hear of a refusal. It returns what the caller has to
-// call at once, without the lock, or nil.
+// keepUnheardLocked keeps what is to be called if the sender does not hear of a refusal. It returns what the caller has
+// to call at once, without the lock, or nil.
 func (s *stream) keepUnheardLocked(seq uint64, r dispatch.Refusal) func() {
 	if r.Unheard == nil {
 		return nil
@@ -58,7 +59,8 @@ func (s *stream) takeUnheardLocked() (tell []func()) {
 	return tell
 }
 
-// takeUnheard is takeUnheardLocked for a stream that is forgotten. A sender that has taken the stream back has the messages.
+// takeUnheard is takeUnheardLocked for a stream that is forgotten. A sender that has taken the stream back has the
+// messages.
 func (s *stream) takeUnheard() []func() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -102,7 +104,8 @@ func (r *Receiver) settleUnheard() {
 	}
 }
 
-// tellUnheard answers for what the senders of streams that were forgotten have not heard of. It is called with no lock held.
+// tellUnheard answers for what the senders of streams that were forgotten have not heard of. It is called with no lock
+// held.
 func (r *Receiver) tellUnheard() {
 	r.mu.Lock()
 	tell := r.unheard

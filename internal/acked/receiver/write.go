@@ -172,8 +172,11 @@ func (s *stream) Settled(first, last uint64) {
 	if c != nil {
 		c.flusher.Kick()
 	}
-	if over {
+	switch {
+	case over:
 		s.receiver.forget(s)
+	case s.committer != nil && c == nil && s.topic.Unused(): // its connection ended while it was saved
+		s.receiver.removeUnused(s)
 	}
 }
 

@@ -42,8 +42,8 @@ func (s *Sender) startLocked() {
 	s.wg.Go(s.run) // ends with the connection, or when there is none; Close waits for it
 }
 
-// run makes one connection, and takes what the peer sends until that ends. If there are messages that are not settled, it has
-// the next one made after a while.
+// run makes one connection, and takes what the peer sends until that ends. If there are messages that are not settled,
+// it has the next one made after a while.
 func (s *Sender) run() {
 	if s.backoff == nil {
 		s.backoff = netio.GuardedBackOff(s.cfg.Backoff, longestWait)
@@ -71,7 +71,8 @@ func (s *Sender) run() {
 	s.pauseFor(delay)
 }
 
-// pauseFor has the next connection made after a while. No goroutine waits for that: many addresses may be away for long.
+// pauseFor has the next connection made after a while. No goroutine waits for that: many addresses may be away for
+// long.
 func (s *Sender) pauseFor(delay time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -93,8 +93,8 @@ func (w *world) checkGrowth() {
 	}
 }
 
-// servedLaterLocked reports whether a group has a living reader, or had one when everything was to have drained. The caller
-// must hold mu.
+// servedLaterLocked reports whether a group has a living reader, or had one when everything was to have drained. The
+// caller must hold mu.
 func (w *world) servedLaterLocked(l *life, name, group string) bool {
 	for _, x := range l.topic(name).subs {
 		if x.by.plan.Group == group && x.by.life == l && (x.ending.IsZero() || !w.drained.IsZero() && x.ending.After(w.drained)) {

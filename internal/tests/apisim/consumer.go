@@ -188,7 +188,8 @@ func (w *world) remainderLocked(x *subscription) {
 	t.unions = append(t.unions, u)
 }
 
-// leftBesideLocked notes that unnamed subscriptions which are ending end beside one that has begun. The caller must hold mu.
+// leftBesideLocked notes that unnamed subscriptions which are ending end beside one that has begun. The caller must
+// hold mu.
 func (w *world) leftBesideLocked(begun *subscription) {
 	for _, x := range begun.by.life.topic(begun.topic).subs {
 		if x != begun && !x.ending.IsZero() && x.ended.IsZero() {

@@ -17,7 +17,7 @@ func (w *world) finish() {
 	w.net.heal(w.addresses())
 	w.mu.Lock()
 	w.noteLocked("HEAL")
-	for _, x := range w.subs { // nobody is killed any more
+	for _, x := range w.subs { // no process is killed any more
 		x.atEnd = nil
 	}
 	w.mu.Unlock()

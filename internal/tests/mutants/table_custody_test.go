@@ -125,6 +125,11 @@ var custodyMutants = []mutant{
 		probe{"internal/session", "^TestClient_ReleasesWhatTheReceiverHas$", ""},
 	},
 	{
+		"a stream is read from the store while it is saved", "internal/acked/receiver/stream.go",
+		" || len(s.uncommitted) > 0)", ")",
+		receiverProbe("TestStream_StaysWhileItIsSaved"),
+	},
+	{
 		"a rejection that its sender did not read goes nowhere", "internal/acked/receiver/unheard.go",
 		"\ts.unheard[seq] = unheard{r.Unheard, r.Bytes}\n", "",
 		seamProbe("TestUnheard_OfAPublisherThatCloses"),

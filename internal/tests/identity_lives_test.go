@@ -1,0 +1,48 @@
+package tests
+
+import (
+	"fmt"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestIdentity_RestoredOutboxOfALifeThatWentOn: the receiver has last heard of an incarnation that the backup knows
+// too, but not of these messages, as the backup was made before them. What the restored outbox has stored since, and
+// could not send before it was closed or killed, has their sequences.
+func TestIdentity_RestoredOutboxOfALifeThatWentOn(t *testing.T) {
+	for _, before := range []int{0, 3} {
+		for _, restarts := range []int{1, 3} {
+			for _, killed := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%d messages in the backup, %d lives cut off, killed %v", before, restarts, killed), func(t *testing.T) {
+					box := filepath.Join(t.TempDir(), "box")
+					topic, seen := freeAddress(t)+"/orders", newSink()
+					sinkAt(t, seen, nil, topic)
+					a := startHost(t, box)
+					a.publish(topic, "before", 1, before)
+					drain(t, a.pub)
+					backup := a.backup()
+					a.publish(topic, "lost", 1, 2)
+					drain(t, a.pub)
+					a.crash()
+					copyTo(t, backup, box)
+					for restart := range restarts {
+						b := startHostCutOff(t, box)
+						b.publish(topic, "new", 5*restart+1, 5*restart+5)
+						if killed {
+							b.crash()
+						} else {
+							b.stop()
+						}
+					}
+					c := startHost(t, box)
+					drain(t, c.pub)
+					got, _ := seen.count("new")
+					require.Equal(t, 5*restarts, got)
+					require.Equal(t, 1, c.says())
+				})
+			}
+		}
+	}
+}
