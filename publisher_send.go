@@ -27,6 +27,9 @@ func (p *Publisher) sendAll(t *target, s *routedStream, messages []*message.Mess
 	if err == nil {
 		return nil
 	}
+	if back := (*sender.WithdrawnError)(nil); errors.As(err, &back) {
+		return p.sendAllAgain(s.group, t, messages, sendResult{enqueued: enqueued, lacking: lacking}, back)
+	}
 	failed := &PublishError{Topic: t.topic, Peer: t.peer, NotSent: messages[enqueued:], Err: err}
 	for _, r := range lacking {
 		failed.Unknown = append(failed.Unknown, messages[r.First:r.Last+1]...)
@@ -39,10 +42,12 @@ func (p *Publisher) sendAll(t *target, s *routedStream, messages []*message.Mess
 type sendResult struct {
 	enqueued int
 	lacking  []session.Range // of indices
+	missing  []session.Range // of indices: were not sent, though they are below enqueued
 	err      error           // nil: all have reached it
 }
 
-// send encodes messages and hands them to a stream, or to the outbox. It returns the parts of a sendResult.
+// send encodes messages and hands them to a stream, or to the outbox. It returns the parts of a sendResult, where err
+// can be a *sender.WithdrawnError.
 func (p *Publisher) send(
 	ctx context.Context, t *target, s *routedStream, messages []*message.Message, timeout time.Duration,
 ) (enqueued int, lacking []session.Range, err error) {
@@ -70,7 +75,14 @@ func (p *Publisher) send(
 		}
 		return 0, nil, nil
 	}
-	if p.ctx.Err() != nil || errors.Is(err, sender.ErrClosed) {
+	closing := p.ctx.Err() != nil || errors.Is(err, sender.ErrClosed)
+	if back := (*sender.WithdrawnError)(nil); errors.As(err, &back) {
+		if back.Err != nil && closing {
+			back.Err = ErrPublisherClosed
+		}
+		return enqueued, lacking, back
+	}
+	if closing {
 		err = ErrPublisherClosed
 	}
 	return enqueued, lacking, err

@@ -109,8 +109,7 @@ func (p *Publisher) slotFlow(g *group, slot int, owner *target) *slotFlow {
 	}
 	f := g.slots.flows[slot]
 	if f == nil {
-		f = &slotFlow{routedStream: p.newFlow(g, owner)}
-		f.slot = slot
+		f = &slotFlow{routedStream: p.newFlow(g, owner, slot)}
 		if g.slots.flows == nil {
 			g.slots.flows = map[int]*slotFlow{}
 		}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
 )
 
 // callWait bounds what one Publish call waits for: one time for all of it.
@@ -161,16 +163,16 @@ func (p *Publisher) sendGroup(w *callWait, g *group, messages []*message.Message
 			v.fates[i] = notSent
 		}
 	case more == nil:
-		v.note(len(messages), &one, p.sendPart(w, &one))
+		v.note(len(messages), &one, p.sendPart(w, g, &one))
 		one.detach()
 	default:
 		w.begin()
 		results := make([]sendResult, len(more))
 		var sending sync.WaitGroup
 		for i := range more[1:] {
-			sending.Go(func() { results[i+1] = p.sendPart(w, &more[i+1]) }) // ends in the call's time
+			sending.Go(func() { results[i+1] = p.sendPart(w, g, &more[i+1]) }) // ends in the call's time
 		}
-		results[0] = p.sendPart(w, &more[0])
+		results[0] = p.sendPart(w, g, &more[0])
 		sending.Wait()
 		for i := range more {
 			v.note(len(messages), &more[i], results[i])
@@ -180,9 +182,13 @@ func (p *Publisher) sendGroup(w *callWait, g *group, messages []*message.Message
 	return v
 }
 
-func (p *Publisher) sendPart(w *callWait, part *part) (r sendResult) {
-	r.enqueued, r.lacking, r.err = p.send(w.ctx, part.target, part.flow, part.messages, w.left())
-	return r
+// sendPart sends a part of a call, and elsewhere what comes back because its stream leaves its address.
+func (p *Publisher) sendPart(w *callWait, g *group, part *part) (sent sendResult) {
+	sent.enqueued, sent.lacking, sent.err = p.send(w.ctx, part.target, part.flow, part.messages, w.left())
+	if back := (*sender.WithdrawnError)(nil); errors.As(sent.err, &back) {
+		return p.sendAgain(w, g, part, sent, back)
+	}
+	return sent
 }
 
 // note adds what became of a part.
@@ -203,6 +209,11 @@ func (v *verdict) note(total int, part *part, sent sendResult) {
 	for _, r := range sent.lacking {
 		for i := r.First; i <= r.Last; i++ {
 			v.fates[at(int(i))] = unknown
+		}
+	}
+	for _, r := range sent.missing {
+		for i := r.First; i <= r.Last; i++ {
+			v.fates[at(int(i))] = notSent
 		}
 	}
 }

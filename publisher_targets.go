@@ -181,7 +181,7 @@ func (p *Publisher) flow(g *group, t *target) *routedStream {
 	case main != nil: // it has moved, and ends there, or another group has the target now
 		t.others = append(t.others, main)
 	}
-	main = p.newFlow(g, t)
+	main = p.newFlow(g, t, -1)
 	t.main.Store(main)
 	return main
 }
@@ -191,13 +191,13 @@ func (f *routedStream) serves(g *group, t *target) bool {
 	return f != nil && f.addr.Load() == t.addr && f.group.place == g.place
 }
 
-// newFlow makes a stream at a target.
-func (p *Publisher) newFlow(g *group, t *target) *routedStream {
-	f := &routedStream{name: t.name, group: g, slot: -1}
+// newFlow makes a stream at a target, of a slot, or of none: -1.
+func (p *Publisher) newFlow(g *group, t *target, slot int) *routedStream {
+	f := &routedStream{name: t.name, group: g, slot: slot}
 	f.addr.Store(t.addr)
 	p.manager.reuse(t.addr)
 	f.stream = t.addr.sender.NewStream(sender.StreamConfig{
-		Identity: g.identity, Topic: t.name, Ephemeral: p.cfg.Ephemeral,
+		Identity: g.identity, Topic: t.name, Ephemeral: p.cfg.Ephemeral, Elsewhere: slot < 0 && !p.cfg.Ephemeral && !g.pinned,
 		Alternative: func(*sender.Stream) *sender.Sender { return f.alternative() },
 		Moved:       func(m sender.Moved) { p.moved(f, m) },
 	})

@@ -332,6 +332,8 @@ type Waiter struct {
 	Done        chan struct{}
 	Err         error
 	Lacking     []Range
+	// Withdrawable: the caller has the messages, and sends them elsewhere if Err is ErrWithdrawn.
+	Withdrawable bool
 
 	refused []uint64
 }

@@ -1,7 +1,10 @@
 package tests
 
 import (
+	"context"
 	"fmt"
+	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -38,16 +41,64 @@ func TestAll_WhatAnAddressLacksGoesToNoOther(t *testing.T) {
 	pub, w := changing(t, route.Route{Addresses: addresses, Policy: route.All}, buffstreams.ConfirmEnqueued)
 	require.NoError(t, pub.Publish("orders", newMessages(10)...))
 	require.Eventually(t, func() bool { return second.Load() == 10 && third.Load() == 10 }, patience, time.Millisecond)
-	w.set(route.Route{Addresses: addresses[1:], Policy: route.All})
+	came := freeAddress(t)
+	fourth := counting(t, came)
+	w.set(route.Route{Addresses: append(addresses[1:], came), Policy: route.All})
 	require.NoError(t, pub.Publish("orders", newMessage("x")))
-	require.Eventually(t, func() bool { return second.Load() == 11 && third.Load() == 11 }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return second.Load() == 11 && third.Load() == 11 && fourth.Load() == 1 }, patience, time.Millisecond)
 	require.Equal(t, 10, pendingOf(t, pub))
 	require.EqualValues(t, 11, second.Load())
 	require.EqualValues(t, 11, third.Load())
+	require.EqualValues(t, 1, fourth.Load())
 	first := counting(t, addresses[0])
 	require.Eventually(t, func() bool { return first.Load() == 10 }, patience, time.Millisecond)
 	require.NoError(t, pub.Drain(t.Context()))
 	require.NoError(t, pub.Close())
+}
+
+// TestAll_WaitsForEveryGroup, whichever takes its time.
+func TestAll_WaitsForEveryGroup(t *testing.T) {
+	addresses, channels := listeners(t, 2, "orders")
+	for slow := range 2 {
+		pub, _ := changing(t, route.Route{Addresses: addresses, Policy: route.All}, buffstreams.ConfirmHandled)
+		call := later(func() error { return pub.Publish("orders", newMessage("x")) })
+		receive(t, channels[1-slow]).Ack()
+		held := receive(t, channels[slow])
+		select {
+		case err := <-call:
+			require.Fail(t, "it has not waited", "%v", err)
+		case <-time.After(200 * time.Millisecond):
+		}
+		held.Ack()
+		require.NoError(t, requireResult(t, call))
+		require.NoError(t, pub.Close())
+	}
+}
+
+// TestRoute_FirstMessagesAreShared though one address takes longer to connect. It is tried again where the machine takes longer
+// than a first attempt may.
+func TestRoute_FirstMessagesAreShared(t *testing.T) {
+	first, second := freeAddress(t), freeAddress(t)
+	one, other := counting(t, first), counting(t, second)
+	for range 5 {
+		before := other.Load()
+		pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+			Resolver: route.Static{"orders": {Addresses: []string{first, second}, Policy: route.RoundRobin}}, Confirm: buffstreams.ConfirmHandled,
+			ManagerConfig: buffstreams.ManagerConfig{Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+				if address == second {
+					time.Sleep(50 * time.Millisecond)
+				}
+				return (&net.Dialer{}).DialContext(ctx, network, address)
+			}},
+		}, nil)
+		require.NoError(t, err)
+		require.NoError(t, pub.Publish("orders", newMessages(4)...))
+		require.NoError(t, pub.Close())
+		if other.Load() == before+2 {
+			return
+		}
+	}
+	require.Fail(t, "the address that is connected first gets all", "%d and %d", one.Load(), other.Load())
 }
 
 // TestAll_CountsWhatAGroupHoldsThatLeft the route, in slots of Hash too.
@@ -137,6 +188,57 @@ func TestRoute_WhatWasNeverSentLeavesAPeerThatDoesNotGreet(t *testing.T) {
 			}
 			got := counting(t, address)
 			require.Eventually(t, func() bool { return got.Load() == 10 }, 6*time.Second, time.Millisecond, "a dead peer is given up after 12 s")
+			require.NoError(t, pub.Drain(t.Context()))
+		})
+	}
+}
+
+// TestRoute_WhatADrainingAddressWasNotSentGoesElsewhereAtOnce, though its handlers take their time with what they have.
+func TestRoute_WhatADrainingAddressWasNotSentGoesElsewhereAtOnce(t *testing.T) {
+	for name, confirm := range map[string]buffstreams.Confirm{"received": buffstreams.ConfirmReceived, "handled": buffstreams.ConfirmHandled} {
+		t.Run(name, func(t *testing.T) {
+			first, second := freeAddress(t), freeAddress(t)
+			closing, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{
+				ListenAddress: first, CloseTimeout: patience, ConsumerGroup: "g",
+				ManagerConfig: buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{WindowMessages: 4}},
+			}, nil)
+			require.NoError(t, err)
+			held := subscribe(t, closing, "orders")
+			pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+				Resolver: route.Static{"orders": {Addresses: []string{first, second}}}, Confirm: confirm,
+				ManagerConfig: buffstreams.ManagerConfig{Acked: quick(buffstreams.AckedConfig{MoveAfter: time.Hour, WindowMessages: 20})},
+			}, nil)
+			require.NoError(t, err)
+			t.Cleanup(func() { _ = pub.Close() })
+			var returned atomic.Int64
+			var calls []<-chan error
+			for range 12 { // four are in the window of the first, more wait there, and the last in line for room
+				calls = append(calls, later(func() error {
+					defer returned.Add(1)
+					return pub.Publish("orders", newMessages(2)...)
+				}))
+			}
+			busy := receive(t, held)
+			require.Eventually(t, func() bool {
+				time.Sleep(time.Until(pub.Stats().At.Add(1100 * time.Millisecond)))
+				topics := pub.Stats().Topics
+				return topics[0].Pending == 20 && topics[0].Calls >= 10
+			}, patience, time.Millisecond)
+			got := counting(t, second)
+			require.Eventually(t, func() bool {
+				all := pub.Stats().Addresses
+				return all[0].State == "ready" && all[1].State == "ready"
+			}, patience, 50*time.Millisecond)
+			closed := later(closing.Close)
+			require.Eventually(t, func() bool { return returned.Load() >= 10 && got.Load() >= 20 }, 5*time.Second, time.Millisecond, "they wait for a handler")
+			busy.Ack()
+			for m := range held {
+				m.Ack()
+			}
+			require.NoError(t, requireResult(t, closed))
+			for _, c := range calls {
+				require.NoError(t, requireResult(t, c))
+			}
 			require.NoError(t, pub.Drain(t.Context()))
 		})
 	}

@@ -132,6 +132,7 @@ type publication struct {
 	stream   *session.Outbound // nil before the first enqueue
 	enqueued int               // messages of batch
 	turn     *session.Turn     // in the line for room; nil before the call waits
+	back     []session.Range   // indices in batch: withdrawn, in order
 	waiting  time.Time         // since when, if that is watched
 }
 
@@ -181,10 +182,21 @@ func (p *publication) run(ctx context.Context) (enqueued int, lacking []session.
 				continue
 			}
 		}
+		leaves := err == session.ErrWithdrawn //nolint:errorlint // enqueueLocked returns it as it is
+		if leaves {
+			err = nil
+		}
 		s.noteWaited(p, err)
 		lacking, unconfirmed := p.confirm(ctx, waiters, err != nil)
 		if err == nil {
 			err = unconfirmed
+		}
+		if leaves {
+			p.back = append(p.back, session.Range{First: uint64(p.enqueued), Last: uint64(p.batch.Len() - 1)})
+			p.enqueued = p.batch.Len()
+		}
+		if len(p.back) > 0 {
+			err = &WithdrawnError{Messages: p.back, Deadline: p.deadline, Err: err}
 		}
 		return p.enqueued, lacking, err
 	}
@@ -208,6 +220,12 @@ func (s *Sender) enqueueLocked(p *publication) (w *session.Waiter, more bool, er
 		if p.handle.out.Err() != nil {
 			p.handle.beginLocked(s)
 		}
+		if p.handle.leavesLocked() {
+			if p.turn != nil {
+				p.handle.out.Leave(p.turn)
+			}
+			return nil, false, session.ErrWithdrawn
+		}
 		p.stream = p.handle.out
 	case p.stream == nil:
 		p.stream = s.client.Stream(p.topic)
@@ -226,6 +244,7 @@ func (s *Sender) enqueueLocked(p *publication) (w *session.Waiter, more bool, er
 	}
 	if n > 0 && p.level != 0 {
 		w = s.waitLocked(p.stream, p.level, session.Range{First: first, Last: first + uint64(n) - 1}, p.deadline)
+		w.Withdrawable = p.handle != nil && p.handle.cfg.Elsewhere
 	}
 	return w, more, err
 }
@@ -298,7 +317,11 @@ func (p *publication) confirm(
 				p.abandon(w)
 			}
 		}
-		if failed == nil {
+		switch {
+		case w.Err == session.ErrWithdrawn: //nolint:errorlint // set by package session, never wrapped
+			p.back = append(p.back, session.Range{First: count, Last: count + w.Last - w.First})
+			w.Lacking = nil
+		case failed == nil:
 			failed = w.Err
 		}
 		for _, r := range w.Lacking {

@@ -22,6 +22,9 @@ type StreamConfig struct {
 	Topic     string           // as it travels on the wire
 	Ephemeral bool             // see session.Ephemeral
 
+	// Elsewhere: Publish gives back what was not sent when the stream begins to leave its Sender (see WithdrawnError), for its
+	// caller to send elsewhere: order among what is published counts for nothing then.
+	Elsewhere bool
 	// Alternative returns where the stream should be when its peer drains, is gone, silent, or cannot be reached; nil, or
 	// the Sender that has it: it stays. It is called with no lock held, again and again, and must not block. Nil stands for a
 	// function that returns nil.
@@ -115,6 +118,23 @@ func (st *Stream) Publish(
 ) (enqueued int, lacking []session.Range, err error) {
 	p := &publication{handle: st, topic: st.cfg.Topic, batch: b, level: level, timeout: timeout}
 	return p.run(ctx)
+}
+
+// WithdrawnError is the error of a Publish whose stream has begun to leave its Sender. What was sent is accounted for as with any error.
+type WithdrawnError struct {
+	Messages []session.Range // indices of those that were not sent, and can be sent elsewhere
+	Deadline time.Time       // of the call; zero: none
+	Err      error           // what else went wrong; nil: nothing
+}
+
+func (e *WithdrawnError) Error() string { return session.ErrWithdrawn.Error() }
+
+// Unwrap returns Err.
+func (e *WithdrawnError) Unwrap() error { return e.Err }
+
+// leavesLocked tells whether new messages should not join the stream. The caller must hold the mutex of its Sender.
+func (st *Stream) leavesLocked() bool {
+	return st.cfg.Elsewhere && st.target != nil && st.out.Leaving()
 }
 
 // Moving tells whether the stream is on its way to another Sender: what is published waits until it is there.
@@ -248,8 +268,12 @@ func (st *Stream) MoveTo(to *Sender) {
 	}
 	st.target = to
 	now := from.client.MayMove(st.out)
-	if !now && !from.client.Leave(st.out, time.Now()) {
+	switch {
+	case now:
+	case !from.client.Leave(st.out, time.Now()):
 		st.target = nil
+	case st.cfg.Elsewhere:
+		from.client.Withdraw(st.out)
 	}
 	from.mu.Unlock()
 	if now {

@@ -10,6 +10,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // handed is a delivery of a message that a route chose the host of.
@@ -58,7 +59,7 @@ func (w *world) checkMovedLocked(x *subscription, m *msg, got *message.Message) 
 		}
 	}
 	m.had[g] = append(m.had[g], &handed{life: l, tenure: d.Tenure, marked: d.MaybeDuplicate})
-	w.checkTenureLocked(x, m, d, fmt.Sprintf("%x/%d/%d/%d", at.Publisher, at.Epoch, at.Stream, d.Tenure))
+	w.checkTenureLocked(x, m, d, at)
 	w.checkKeyLocked(x, m, g)
 }
 
@@ -77,7 +78,7 @@ func (w *world) gone(l *life) string {
 
 // calmLocked reports whether nothing has happened but closes, and changes of the route. The caller must hold mu.
 func (w *world) calmLocked() bool {
-	return !w.disturbed && w.p.Shape.Moves.Prompt && len(w.receivers[0].groups()) == 1 && w.p.Shape.Moves.MoveAfter > 0
+	return !w.disturbed && w.p.Shape.Moves.Brisk && len(w.receivers[0].groups()) == 1 && w.p.Shape.Moves.MoveAfter > 0
 }
 
 // revivedLocked reports whether a message comes from a later process of its sender. The caller must hold mu.
@@ -97,20 +98,26 @@ func (x *subscription) aloneLocked() bool {
 	return n <= 1
 }
 
-// checkTenureLocked holds first deliveries of a stream's tenure to the order of the calls. The caller must hold mu.
-func (w *world) checkTenureLocked(x *subscription, m *msg, d buffstreams.Delivery, tenure string) {
+// checkTenureLocked holds first deliveries of a stream's tenure to the order of its sequences, and to that of the calls, where the
+// policy promises that: with others, a part of a call can go on elsewhere behind the rest. The caller must hold mu.
+func (w *world) checkTenureLocked(x *subscription, m *msg, d buffstreams.Delivery, at store.Position) {
 	if d.Redelivered || !x.aloneLocked() {
 		return
 	}
-	scope := "tenure " + x.by.life.proc.name + "/" + x.group() + "/" + tenure + "/" + m.lane
+	scope := fmt.Sprintf("tenure %s/%s/%x/%d/%d/%d/%s", x.by.life.proc.name, x.group(), at.Publisher, at.Epoch, at.Stream, d.Tenure, m.lane)
 	if x.by.plan.Key {
 		scope += "/" + m.key
 	}
-	if last := w.firsts[scope]; last > m.seq {
-		w.violatedLocked(11, "first deliveries of a tenure are not in the order of their Publish calls", "%v, number %d of its lane, after %d, to subscription %d",
-			m, m.seq, last, x.id)
+	numbers := map[string]int{"sequences": int(at.Sequence)}
+	if p := w.p.Shape.Moves.Policy; p == failover || p == toAll || p.keyed() {
+		numbers["Publish calls"] = m.seq
 	}
-	w.firsts[scope] = max(w.firsts[scope], m.seq)
+	for of, n := range numbers {
+		if last := w.firsts[scope+of]; last > n {
+			w.violatedLocked(11, "first deliveries of a tenure are not in the order of their "+of, "%v, number %d, after %d, to subscription %d", m, n, last, x.id)
+		}
+		w.firsts[scope+of] = max(w.firsts[scope+of], n)
+	}
 }
 
 // checkKeyLocked holds the first deliveries of a key to the order of the calls, wherever they are. The caller must hold mu.

@@ -250,7 +250,11 @@ func (w *world) serve() {
 		}
 		for _, s := range r.life.subs {
 			m := mood("prompt")
-			if !w.p.Shape.Moves.Prompt {
+			switch {
+			case w.p.Shape.Moves.Prompt:
+			case w.p.Shape.Moves.Brisk:
+				m = pick(w.random(r.n, s.n, 5), mood("prompt"), "slow", "slow")
+			default:
 				m = pick(w.random(r.n, s.n, 5), mood("prompt"), "prompt", "slow", "slow", "nacks", "stuck", "reads nothing", "nacks once")
 			}
 			w.do(func() { w.subscribe(s, "t0", m) })

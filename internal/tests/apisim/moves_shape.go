@@ -36,6 +36,7 @@ type movesPlan struct {
 	MoveAfter time.Duration // negative: never
 	Watch     bool          // the Resolver tells of changes itself
 	Prompt    bool          // all handlers are
+	Brisk     bool          // all are prompt, or slow, which is far less than MoveAfter
 	StayAway  bool          // what is dead when the faults end stays dead, if another host has its place
 	Routes    bool          // hosts leave the route and come back
 	Mute      bool          // hosts accept and never greet
@@ -53,6 +54,7 @@ func newMovesShape(r *rand.Rand) Shape {
 			MoveAfter: pick(r, 500*time.Millisecond, 2*time.Second, 5*time.Second, 5*time.Second),
 		},
 	}
+	s.Moves.Brisk = s.Moves.Prompt || chance(r, 50)
 	if chance(r, 8) {
 		s.Moves.MoveAfter, s.Moves.StayAway = -1, false
 	}
@@ -103,7 +105,7 @@ func (g *generator) movesWeights() []weighted {
 	when(s.Moves.Routes, weighted{opLeave, 5, one}, weighted{opCome, 6, one})
 	when(s.Moves.Mute, weighted{opMute, 5, one})
 	when(s.Closes, weighted{opCloseReceiver, 8, calls}, weighted{opClosePub, 1, calls}, weighted{opCloseSender, 1, calls}, weighted{opReviveSender, 2, one})
-	when(s.Closes && !s.Moves.Prompt, weighted{opCancel, 3, one}, weighted{opSubscribe, 6, one})
+	when(s.Closes && !s.Moves.Brisk, weighted{opCancel, 3, one}, weighted{opSubscribe, 6, one})
 	when(s.Kills, weighted{opKillReceiver, 8, one}, weighted{opKillSender, 1, one}, weighted{opReviveSender, 2, one})
 	when(s.Faults, weighted{opCut, 5, one}, weighted{opHole, 6, one}, weighted{opRefuse, 3, one})
 	return all

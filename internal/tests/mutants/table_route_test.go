@@ -161,6 +161,11 @@ var routeMutants = []mutant{
 		probe{"internal/tests", "^TestAll_WhatAnAddressLacksGoesToNoOther$", ""},
 	},
 	{
+		"what a draining address was not sent waits for its handlers", "internal/acked/sender/stream.go",
+		"from.client.Withdraw(st.out)", "",
+		probe{"internal/tests", "^TestRoute_WhatADrainingAddressWasNotSentGoesElsewhereAtOnce$", ""},
+	},
+	{
 		"what was never sent waits for the greeting of a peer", "internal/acked/sender/state.go",
 		"now.Sub(s.status.since) >= patientFor", "false",
 		probe{"internal/tests", "^TestRoute_WhatWasNeverSentLeavesAPeerThatDoesNotGreet$", ""},
@@ -173,12 +178,12 @@ var routeMutants = []mutant{
 	{
 		"what waits for TLS moves to plaintext", "publisher_route.go",
 		"return !f.addr.Load().target.TLS || to", "return true || to",
-		probe{"internal/tests", "^TestRoute_NothingMovesFromTLSToPlaintext$", ""},
+		probe{".", "^TestRoutedStream_NeverFromTLSToPlaintext$", ""},
 	},
 	{
 		"a call does not wait for all groups", "publisher_spread.go",
 		"\tsending.Wait()\n\treturn r.publishError(messages, verdicts)", "\treturn r.publishError(messages, verdicts)",
-		probe{"internal/tests", "^TestAll_", ""},
+		probe{"internal/tests", "^TestAll_WaitsForEveryGroup$", ""},
 	},
 	{
 		"what some groups have is not sent", "publisher_spread.go",
@@ -188,7 +193,7 @@ var routeMutants = []mutant{
 	{
 		"the first address to connect gets all", "publisher_route.go",
 		"if !g.started.Load() {", "if false {",
-		probe{"internal/tests", "^TestRoute$", ""},
+		probe{"internal/tests", "^TestRoute_FirstMessagesAreShared$", ""},
 	},
 	{
 		"a failed lookup is not tried again", "publisher_lookup.go",
