@@ -93,7 +93,6 @@ func (l *lane) deliver(ctx context.Context, left []*held) {
 		if len(left) == 0 || l.halted {
 			break
 		}
-		l.acks.leave(left...)
 		l.retrying(len(left), err)
 		timer := time.NewTimer(pause)
 		select {
@@ -108,25 +107,31 @@ func (l *lane) deliver(ctx context.Context, left []*held) {
 	}
 }
 
-// settle acks what the destination has confirmed, makes dead letters of what it refuses, and returns the rest.
+// settle acks what the destination has confirmed, makes dead letters of what it refuses, and returns the rest. What is not confirmed
+// holds up no acks from now on, as it can take long.
 func (l *lane) settle(ctx context.Context, messages []*held, err error, began time.Time) (rest []*held) {
-	there := messages
-	if err != nil {
-		errs := outcomes(len(messages), err)
-		there = nil
-		for i, h := range messages {
-			var refused *driver.RefusedError
-			switch {
-			case errs[i] == nil:
-				there = append(there, h)
-			case errors.As(errs[i], &refused):
-				l.publishDeadLetter(ctx, h, errs[i])
-			default:
-				rest = append(rest, h)
-			}
+	if err == nil {
+		l.confirmed(messages, time.Since(began))
+		return nil
+	}
+	var there, refused []*held
+	var reasons []error
+	for i, err := range outcomes(len(messages), err) {
+		switch h := messages[i]; {
+		case err == nil:
+			there = append(there, h)
+		case errors.As(err, new(*driver.RefusedError)):
+			refused, reasons = append(refused, h), append(reasons, err)
+		default:
+			rest = append(rest, h)
 		}
 	}
+	l.acks.leave(refused...)
+	l.acks.leave(rest...)
 	l.confirmed(there, time.Since(began))
+	for i, h := range refused {
+		l.publishDeadLetter(ctx, h, reasons[i])
+	}
 	return rest
 }
 
