@@ -15,8 +15,12 @@ import (
 )
 
 const (
-	// slowAfter is how long the pump waits for an ack before messages that handlers have get watchers.
+	// slowAfter is how long the pump waits for an ack before messages that handlers have get watchers, or are looked through.
 	slowAfter = time.Millisecond
+	// longestLook is the most time between two looks through messages that wait, and watchAfter how long one waits so: then it
+	// must not keep the memory that it arrived in.
+	longestLook = 8 * time.Millisecond
+	watchAfter  = 250 * time.Millisecond
 	// yieldAfter is how long a message stays in a channel that nothing reads while another member of the group waits.
 	yieldAfter = 50 * time.Millisecond
 	// maxShared is how many messages are in the channel at most while the group has other members, which could take
@@ -41,9 +45,10 @@ const (
 // what stands behind that is found when it is answered, or when the timer has moved it to a watcher.
 //
 // The timer runs while messages are in flight, unless it could change nothing. When it runs down after an ack, it
-// starts again. Without an ack, what handlers have goes to watchers. If handlers have nothing, the channel is not read:
-// the timeout grows to yieldAfter, and then the messages are yielded to members that wait. After that the pump takes
-// nothing until it is woken.
+// starts again. Without an ack, what handlers have goes to watchers; or, where nothing depends on each, only what younger
+// messages have overtaken, or has waited for watchAfter: handlers that answer many messages together in their order, such as
+// a bridge's, cost no watchers. If handlers have nothing, the channel is not read: the timeout grows to yieldAfter, and then the
+// messages are yielded to members that wait. After that the pump takes nothing until it is woken.
 //
 // The Unmarshaler and the Key function run on the pump's goroutine. If one of them has not returned when the subscription
 // ends, finish takes the pump over, and that goroutine does not touch it again.
@@ -238,6 +243,9 @@ func (p *pump) onTimer() {
 	case p.nothingToDo():
 	case p.progress:
 		p.timeout = slowAfter
+	case handled > 0 && p.member.Exclusive() && p.handling.timeout == 0:
+		p.timeout = min(2*p.timeout, longestLook)
+		p.watchFirst(p.overtaken(handled))
 	case handled > 0:
 		p.timeout = slowAfter
 		p.watchFirst(handled)
@@ -301,6 +309,23 @@ func (p *pump) reapOne(f flight) bool {
 		return false
 	}
 	return true
+}
+
+// overtaken returns how many of the first n messages in flight have been overtaken by the answer of a younger one, or have waited
+// for too long, as far as the last of them.
+func (p *pump) overtaken(n int) (last int) {
+	now := time.Now()
+	for i := range p.inFlight[:n] {
+		switch f := &p.inFlight[i]; {
+		case f.acked() || f.nacked():
+			last, p.timeout = i+1, slowAfter
+		case f.seen.IsZero():
+			f.seen = now
+		case now.Sub(f.seen) >= watchAfter:
+			last = i + 1
+		}
+	}
+	return last
 }
 
 // watchFirst leaves the first n messages in flight to watchers, apart from those that were acked.
@@ -384,12 +409,13 @@ func (p *pump) noteFirst() {
 
 // flight is one delivery as a Watermill message, from its emission to its end.
 type flight struct {
-	msg *message.Message
-	ctx *messageContext // has the delivery
+	msg  *message.Message
+	ctx  *messageContext // has the delivery
+	seen time.Time       // when onTimer first found it without an answer
 }
 
 func (s *subscription) newFlight(d *dispatch.Delivery, msg *message.Message) flight {
-	f := flight{msg, &messageContext{sub: s, delivery: *d}}
+	f := flight{msg: msg, ctx: &messageContext{sub: s, delivery: *d}}
 	msg.SetContext(f.ctx)
 	return f
 }

@@ -21,12 +21,10 @@ const name = "amqp"
 
 // Driver opens RabbitMQ.
 func Driver() driver.Spec {
-	parameters := append([]driver.Parameter{
-		{Name: "create", Help: "false: an exchange or a queue that is not there is an error; default true"},
-		{Name: "queue", Help: "type of queues that are made: quorum (default) or classic"},
-	}, driver.SecretParameters("password", "password of the URL's user")...)
 	return driver.Spec{
-		Name: name, Schemes: []string{"amqp", "amqps"}, Parameters: append(parameters, driver.TLSParameters()...),
+		Name: name, Schemes: []string{"amqp", "amqps"},
+		Parameters: driver.ServerParameters("an exchange or a queue that is not there",
+			driver.Parameter{Name: "queue", Help: "type of queues that are made: quorum (default) or classic"}),
 		Cannot: map[string]string{
 			"start":            "an exchange keeps nothing for queues that come later",
 			"confirm=enqueued": "a queue confirms what it has stored",
@@ -63,11 +61,7 @@ func open(ctx context.Context, cfg *driver.Config) (driver.Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	inURL := ""
-	if u.User != nil {
-		inURL, _ = u.User.Password()
-	}
-	user, password := u.User.Username(), p.Secret("password", inURL)
+	user, password := cfg.Login()
 	if err := p.Err(); err != nil {
 		return nil, err
 	}

@@ -25,18 +25,20 @@ func newSeen(size int) *seen {
 	return &seen{names: map[string]struct{}{}, ring: make([]string, max(size, 0))}
 }
 
-func (s *seen) add(name string) {
-	if name == "" || len(s.ring) == 0 {
+func (s *seen) add(messages []*held) {
+	if len(s.ring) == 0 {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, there := s.names[name]; there {
-		return
+	for _, h := range messages {
+		if _, there := s.names[h.id]; there || h.id == "" {
+			continue
+		}
+		delete(s.names, s.ring[s.next])
+		s.names[h.id], s.ring[s.next] = struct{}{}, h.id
+		s.next = (s.next + 1) % len(s.ring)
 	}
-	delete(s.names, s.ring[s.next])
-	s.names[name], s.ring[s.next] = struct{}{}, name
-	s.next = (s.next + 1) % len(s.ring)
 }
 
 func (s *seen) has(name string) bool {

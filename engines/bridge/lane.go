@@ -16,51 +16,61 @@ import (
 // lane publishes one batch at a time, so that what it carries keeps its order whatever fails.
 type lane struct {
 	*pipe
-	in chan *message.Message
+	in chan []*held
+	// waiting are those that have come and are in no batch yet.
+	waiting []*held
+	// batch are the messages of one call.
+	batch []*message.Message
 	// halted tells that a message stays at the source, and so does what is behind it.
 	halted  bool
 	trouble *driver.Trouble
 }
 
 func (l *lane) run(delivering context.Context) {
-	var batch []*message.Message
-	var next *message.Message // that did not fit into the batch before
 	for {
-		if next == nil {
+		if len(l.waiting) == 0 {
 			var open bool
-			if next, open = <-l.in; !open {
+			if l.waiting, open = <-l.in; !open {
 				return
 			}
 		}
-		batch, next = l.gather(append(batch[:0], next))
-		l.deliver(delivering, batch)
-		clear(batch)
+		l.take()
+		n := l.cut()
+		l.deliver(delivering, l.waiting[:n:n])
+		l.waiting = l.waiting[n:]
 	}
 }
 
-// gather adds what is there to a batch, as far as it fits, and returns the first that does not. A message that is too large is a
-// batch of its own, so that those before it are delivered whatever becomes of it.
-func (l *lane) gather(batch []*message.Message) (full []*message.Message, next *message.Message) {
-	size := driver.Size(batch[0])
-	if l.tooLarge(size) {
-		return batch, nil
-	}
-	for len(batch) < l.b.cfg.Batch {
+// take adds what is there, up to a batch.
+func (l *lane) take() {
+	for len(l.waiting) < l.b.cfg.Batch {
 		select {
-		case msg, open := <-l.in:
+		case more, open := <-l.in:
 			if !open {
-				return batch, nil
+				return
 			}
-			own := driver.Size(msg)
-			if size += own; size > l.b.cfg.BatchBytes || l.tooLarge(own) {
-				return batch, msg
-			}
-			batch = append(batch, msg)
+			l.waiting = append(l.waiting, more...)
 		default:
-			return batch, nil
+			return
 		}
 	}
-	return batch, nil
+}
+
+// cut returns how many of those that wait are the next batch. A message that is too large is a batch of its own, so that those before
+// it are delivered whatever becomes of it.
+func (l *lane) cut() int {
+	size := l.waiting[0].size
+	if l.tooLarge(size) {
+		return 1
+	}
+	n := 1
+	for ; n < min(len(l.waiting), l.b.cfg.Batch); n++ {
+		own := l.waiting[n].size
+		if size += own; size > l.b.cfg.BatchBytes || l.tooLarge(own) {
+			break
+		}
+	}
+	return n
 }
 
 func (l *lane) tooLarge(size int) bool {
@@ -68,41 +78,18 @@ func (l *lane) tooLarge(size int) bool {
 }
 
 // deliver publishes a batch until each message is confirmed, or became a dead letter, and acks it then.
-func (l *lane) deliver(ctx context.Context, batch []*message.Message) {
-	defer l.b.counts.inHand.Add(-int64(len(batch)))
-	left := batch
-	if size := driver.Size(batch[0]); l.tooLarge(size) && !l.halted {
+func (l *lane) deliver(ctx context.Context, left []*held) {
+	defer l.b.counts.inHand.Add(-int64(len(left)))
+	if size := left[0].size; l.tooLarge(size) && !l.halted {
 		err := fmt.Errorf("%w: %d bytes, the bridge's limit is %d", driver.ErrTooLarge, size, l.b.cfg.MaxMessageSize)
-		l.publishDeadLetter(ctx, batch[0], &driver.RefusedError{Engine: "bridge", Topic: l.topic.To, Err: err})
+		l.publishDeadLetter(ctx, left[0], &driver.RefusedError{Engine: "bridge", Topic: l.topic.To, Err: err})
 		return
 	}
-	defer func() {
-		for _, msg := range left { // they stay at the source
-			msg.Nack()
-		}
-	}()
+	defer func() { l.acks.nack(left...) }() // they stay at the source
 	began, pause := time.Now(), 50*time.Millisecond
-	for len(left) > 0 && ctx.Err() == nil && !l.halted {
+	for ctx.Err() == nil && !l.halted {
 		err := l.publish(ctx, left)
-		errs := outcomes(len(left), err)
-		var again []*message.Message
-		var confirmed, bytes int
-		for i, msg := range left {
-			var refused *driver.RefusedError
-			switch {
-			case errs[i] == nil:
-				confirmed++
-				bytes += driver.Size(msg)
-				l.seen.add(driver.ID(msg))
-				msg.Ack()
-			case errors.As(errs[i], &refused):
-				l.publishDeadLetter(ctx, msg, errs[i])
-			default:
-				again = append(again, msg)
-			}
-		}
-		l.forwarded(confirmed, bytes, time.Since(began))
-		left = again
+		left = l.settle(ctx, left, err, began)
 		if len(left) == 0 || l.halted {
 			break
 		}
@@ -114,12 +101,53 @@ func (l *lane) deliver(ctx context.Context, batch []*message.Message) {
 		}
 		timer.Stop()
 		pause = min(2*pause, 2*time.Second)
-		left = l.withoutThere(ctx, left)
+		if left = l.withoutThere(ctx, left); len(left) == 0 {
+			break
+		}
 	}
 }
 
+// settle acks what the destination has confirmed, makes dead letters of what it refuses, and returns the rest. What is not confirmed
+// holds up no acks from now on, as it can take long.
+func (l *lane) settle(ctx context.Context, messages []*held, err error, began time.Time) (rest []*held) {
+	if err == nil {
+		l.confirmed(messages, time.Since(began))
+		return nil
+	}
+	var there, refused []*held
+	var reasons []error
+	for i, err := range outcomes(len(messages), err) {
+		switch h := messages[i]; {
+		case err == nil:
+			there = append(there, h)
+		case errors.As(err, new(*driver.RefusedError)):
+			refused, reasons = append(refused, h), append(reasons, err)
+		default:
+			rest = append(rest, h)
+		}
+	}
+	l.acks.leave(refused...)
+	l.acks.leave(rest...)
+	l.confirmed(there, time.Since(began))
+	for i, h := range refused {
+		l.publishDeadLetter(ctx, h, reasons[i])
+	}
+	return rest
+}
+
+// confirmed acks messages that the destination has.
+func (l *lane) confirmed(messages []*held, took time.Duration) {
+	bytes := 0
+	for _, h := range messages {
+		bytes += h.size
+	}
+	l.seen.add(messages)
+	l.acks.confirm(messages...)
+	l.forwarded(len(messages), bytes, took)
+}
+
 // withoutThere acks the messages whose confirm was lost: those that are at the destination, as far as it can be asked.
-func (l *lane) withoutThere(ctx context.Context, messages []*message.Message) []*message.Message {
+func (l *lane) withoutThere(ctx context.Context, messages []*held) []*held {
 	if l.b.cfg.LookBack <= 0 {
 		return messages
 	}
@@ -131,18 +159,15 @@ func (l *lane) withoutThere(ctx context.Context, messages []*message.Message) []
 	for _, id := range ids {
 		there[id] = true
 	}
-	left, found, bytes := messages[:0:0], 0, 0
-	for _, msg := range messages {
-		if there[driver.ID(msg)] {
-			found++
-			bytes += driver.Size(msg)
-			l.seen.add(driver.ID(msg))
-			msg.Ack()
-			continue
+	var left, found []*held
+	for _, h := range messages {
+		if there[driver.ID(h.msg)] {
+			found = append(found, h)
+		} else {
+			left = append(left, h)
 		}
-		left = append(left, msg)
 	}
-	l.forwarded(found, bytes, 0)
+	l.confirmed(found, 0)
 	return left
 }
 
@@ -163,7 +188,13 @@ func outcomes(n int, err error) []error {
 var errBehind = errors.New("bridge: a message before it is not confirmed")
 
 // publish publishes messages, one by one if the destination refuses them together.
-func (l *lane) publish(ctx context.Context, messages []*message.Message) error {
+func (l *lane) publish(ctx context.Context, held []*held) error {
+	messages := l.batch[:0]
+	for _, h := range held {
+		messages = append(messages, h.msg)
+	}
+	l.batch = messages
+	defer clear(messages)
 	err := l.publishTogether(ctx, messages)
 	var each *driver.PublishError
 	var refused *driver.RefusedError
@@ -197,7 +228,8 @@ func (l *lane) publishTogether(ctx context.Context, messages []*message.Message)
 }
 
 // publishDeadLetter makes a refused message a dead letter and acks it then, or ends the bridge where there is no place for it.
-func (l *lane) publishDeadLetter(ctx context.Context, msg *message.Message, reason error) {
+func (l *lane) publishDeadLetter(ctx context.Context, h *held, reason error) {
+	msg := h.msg
 	l.b.counts.refused.Add(1)
 	l.call(func() {
 		if l.b.cfg.Hooks.OnRefused != nil {
@@ -206,7 +238,7 @@ func (l *lane) publishDeadLetter(ctx context.Context, msg *message.Message, reas
 	})
 	if l.b.cfg.DeadLetterTopic == "" {
 		l.halted = true
-		msg.Nack()
+		l.acks.nack(h)
 		l.b.end(fmt.Errorf("bridge: message %.100q stays at the source, set a topic for dead letters: %w", msg.UUID, reason))
 		return
 	}
@@ -221,7 +253,7 @@ func (l *lane) publishDeadLetter(ctx context.Context, msg *message.Message, reas
 		err := l.b.cfg.DeadLetter.Publish(l.b.cfg.DeadLetterTopic, letter)
 		if err == nil {
 			trouble.Worked()
-			msg.Ack()
+			l.acks.confirm(h)
 			return
 		}
 		trouble.Failed(err, watermill.LogFields{"uuid": msg.UUID})
@@ -232,7 +264,7 @@ func (l *lane) publishDeadLetter(ctx context.Context, msg *message.Message, reas
 		}
 		timer.Stop()
 	}
-	msg.Nack()
+	l.acks.nack(h)
 }
 
 // forwarded notes what the destination has confirmed.

@@ -13,16 +13,21 @@ import (
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/engines/driver"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // pipe is a topic's way through the bridge.
 type pipe struct {
 	b     *Bridge
 	topic Topic
-	lanes []chan *message.Message
+	lanes []chan []*held
 	seed  maphash.Seed
+	acks  acks
 	seen  *seen
 	in    <-chan *message.Message
+	// stream is the one that the last message came from, and prefix what the names of its messages begin with.
+	stream store.Position
+	prefix string
 }
 
 // lookBackTimeout bounds the reading of the destination's last messages.
@@ -40,11 +45,11 @@ func (b *Bridge) newPipe(ctx context.Context, topic Topic) (*pipe, error) {
 		}
 		p.seen = newSeen(b.cfg.LookBack + len(ids)) // so that what is forwarded now displaces none of them
 		for _, id := range ids {
-			p.seen.add(id)
+			p.seen.add([]*held{{id: id}})
 		}
 	}
 	for range b.cfg.Lanes {
-		p.lanes = append(p.lanes, make(chan *message.Message, b.cfg.MaxInFlight))
+		p.lanes = append(p.lanes, make(chan []*held, b.cfg.MaxInFlight)) // room for all that may be in flight
 	}
 	return p, nil
 }
@@ -66,24 +71,66 @@ func (p *pipe) run(delivering context.Context) {
 	for _, in := range p.lanes {
 		lanes.Go(func() { (&lane{pipe: p, in: in, trouble: p.newTrouble()}).run(delivering) }) // ends when in is closed and empty, or with delivering
 	}
-	for msg := range p.in {
-		p.b.counts.received.Add(1)
-		id := identify(msg)
-		if p.seen.has(id) {
-			p.b.counts.skipped.Add(1)
-			msg.Ack()
-			continue
+	for open := true; open; {
+		var messages []*held
+		if messages, open = p.gather(); len(messages) > 0 {
+			p.spread(messages)
 		}
-		if id != "" {
-			msg.SetContext(driver.WithID(msg.Context(), id))
-		}
-		p.b.counts.inHand.Add(1)
-		p.lanes[p.laneOf(msg)] <- msg // it has room for all that may be in flight
 	}
 	for _, in := range p.lanes {
 		close(in)
 	}
 	lanes.Wait()
+}
+
+// gathered is how many messages are moved at a time.
+const gathered = 256
+
+// gather waits for a message, and takes what has come beside it. open is false when the subscription has ended.
+func (p *pipe) gather() (messages []*held, open bool) {
+	msg, open := <-p.in
+	if !open {
+		return nil, false
+	}
+	some := make([]held, 0, min(1+len(p.in), gathered)) // one piece of memory for all
+	for open {
+		some = append(some, held{msg: msg})
+		messages = append(messages, &some[len(some)-1])
+		if len(some) == cap(some) {
+			return messages, true
+		}
+		msg, open = <-p.in // it is there, or comes with the end
+	}
+	return messages, open
+}
+
+// spread gives messages to the lanes, but those that the destination has already.
+func (p *pipe) spread(messages []*held) {
+	p.b.counts.received.Add(int64(len(messages)))
+	p.acks.add(messages)
+	byLane := make([][]*held, len(p.lanes))
+	byLane[0] = messages[:0]
+	skipped := 0
+	for _, h := range messages {
+		if h.id = p.identify(h.msg); p.seen.has(h.id) {
+			skipped++
+			p.acks.confirm(h)
+			continue
+		}
+		if h.id != "" {
+			h.msg.SetContext(driver.WithID(h.msg.Context(), h.id))
+		}
+		h.size = driver.Size(h.msg)
+		i := p.laneOf(h.msg)
+		byLane[i] = append(byLane[i], h)
+	}
+	p.b.counts.skipped.Add(int64(skipped))
+	p.b.counts.inHand.Add(int64(len(messages) - skipped))
+	for i, some := range byLane {
+		if len(some) > 0 {
+			p.lanes[i] <- some
+		}
+	}
 }
 
 // laneOf puts messages with the same key into the same lane.
@@ -97,16 +144,21 @@ func (p *pipe) laneOf(msg *message.Message) int {
 
 // identify returns the name of a message at its source, the same at each delivery: its place in the engine, or in its
 // publisher's stream, or else its UUID. Empty where it has none of them: then nothing tells it from others.
-func identify(msg *message.Message) string {
+func (p *pipe) identify(msg *message.Message) string {
 	if id := driver.ID(msg); id != "" {
 		return id
 	}
-	if at, ok := buffstreams.PositionFromContext(msg.Context()); ok {
-		// Not the epoch: an outbox that was opened again sends the same messages under another.
-		return "bs/" + base64.RawURLEncoding.EncodeToString(at.Publisher[:]) + "/" + strconv.FormatUint(at.Stream, 10) + "/" + strconv.FormatUint(at.Sequence, 10)
-	}
-	if msg.UUID == "" {
+	at, ok := buffstreams.PositionFromContext(msg.Context())
+	switch {
+	case !ok && msg.UUID == "":
 		return ""
+	case !ok:
+		return "uuid/" + msg.UUID
 	}
-	return "uuid/" + msg.UUID
+	// Not the epoch: an outbox that was opened again sends the same messages under another.
+	if p.prefix == "" || at.Publisher != p.stream.Publisher || at.Stream != p.stream.Stream {
+		p.stream, p.prefix = at, "bs/"+base64.RawURLEncoding.EncodeToString(at.Publisher[:])+"/"+strconv.FormatUint(at.Stream, 10)+"/"
+	}
+	var number [20]byte
+	return p.prefix + string(strconv.AppendUint(number[:0], at.Sequence, 10))
 }

@@ -57,6 +57,12 @@ type Config struct {
 	OpenOutbox func(dir string) (store.Outbox, func() error, error)
 }
 
+// Login returns the URL's user, and the password that password_file or password_env has, or else the URL.
+func (c *Config) Login() (user, password string) {
+	password, _ = c.URL.User.Password()
+	return c.URL.User.Username(), c.Params.Secret("password", password)
+}
+
 // Broker is an engine that stores messages on a server. Its methods are safe for concurrent use.
 type Broker interface {
 	// Publish stores the messages, in order, and returns nil when the engine has confirmed all of them. Otherwise it may have

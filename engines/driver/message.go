@@ -8,17 +8,30 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
+// idContext is a context with an ID: each message that a bridge carries has one.
+type idContext struct {
+	context.Context
+	id string
+}
+
 type idKey struct{}
 
-// WithID returns a context for messages that are to be stored once under an ID.
-func WithID(ctx context.Context, id string) context.Context {
-	return context.WithValue(ctx, idKey{}, id)
+func (c *idContext) Value(key any) any {
+	if key == (idKey{}) {
+		return c
+	}
+	return c.Context.Value(key)
 }
+
+// WithID returns a context for messages that are to be stored once under an ID.
+func WithID(ctx context.Context, id string) context.Context { return &idContext{ctx, id} }
 
 // ID returns the ID that a message is to be stored under, or has in the engine that it comes from; empty if it has none.
 func ID(msg *message.Message) string {
-	id, _ := msg.Context().Value(idKey{}).(string)
-	return id
+	if c, _ := msg.Context().Value(idKey{}).(*idContext); c != nil {
+		return c.id
+	}
+	return ""
 }
 
 // UUIDHeader and IDHeader are the headers of a message's UUID and ID, in engines that have headers.

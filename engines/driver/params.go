@@ -107,6 +107,13 @@ func (p *Params) Duration(name string, otherwise time.Duration) time.Duration {
 	return d
 }
 
+// ServerParameters are those of an engine with a server: create, which missing describes, its own ones, and how a client shows who
+// it is.
+func ServerParameters(missing string, own ...Parameter) []Parameter {
+	all := append([]Parameter{{"create", "false: " + missing + " is an error; default true"}}, own...)
+	return append(append(all, SecretParameters("password", "password of the URL's user")...), TLSParameters()...)
+}
+
 // SecretParameters are the two parameters that Secret reads.
 func SecretParameters(name, help string) []Parameter {
 	return []Parameter{

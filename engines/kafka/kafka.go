@@ -27,18 +27,14 @@ const name = "kafka"
 
 // Driver opens Kafka.
 func Driver() driver.Spec {
-	parameters := []driver.Parameter{
-		{Name: "create", Help: "false: a topic that is not there is an error; default true"},
-		{Name: "partitions", Help: "of topics that are made; default the broker's"},
-		{Name: "replicas", Help: "of topics that are made; default the broker's"},
-		{Name: "min_insync_replicas", Help: "of topics that are made; default the broker's"},
-		{Name: "retention", Help: "how long topics that are made keep messages; default the broker's"},
-		{Name: "sasl", Help: "how the URL's user logs in: plain (default), scram-sha-256 or scram-sha-512"},
-	}
-	parameters = append(parameters, driver.SecretParameters("password", "password of the URL's user")...)
-	parameters = append(parameters, driver.TLSParameters()...)
 	return driver.Spec{
-		Name: name, Schemes: []string{"kafka", "kafka+tls"}, Parameters: parameters,
+		Name: name, Schemes: []string{"kafka", "kafka+tls"},
+		Parameters: driver.ServerParameters("a topic that is not there",
+			driver.Parameter{Name: "partitions", Help: "of topics that are made; default the broker's"},
+			driver.Parameter{Name: "replicas", Help: "of topics that are made; default the broker's"},
+			driver.Parameter{Name: "min_insync_replicas", Help: "of topics that are made; default the broker's"},
+			driver.Parameter{Name: "retention", Help: "how long topics that are made keep messages; default the broker's"},
+			driver.Parameter{Name: "sasl", Help: "how the URL's user logs in: plain (default), scram-sha-256 or scram-sha-512"}),
 		Cannot: map[string]string{
 			"confirm=enqueued": "it confirms what all replicas in sync have",
 			"confirm=handled":  "a topic does not tell its publishers what was handled",
@@ -165,13 +161,9 @@ func (b *broker) readLimit(ctx context.Context, topic string) {
 
 // mechanism is how the URL's user logs in, or nil.
 func (b *broker) mechanism() (sasl.Mechanism, error) {
-	p, u := &b.cfg.Params, b.cfg.URL
+	p := &b.cfg.Params
 	mechanism := p.OneOf("sasl", "plain", "scram-sha-256", "scram-sha-512")
-	inURL := ""
-	if u.User != nil {
-		inURL, _ = u.User.Password()
-	}
-	user, password := u.User.Username(), p.Secret("password", inURL)
+	user, password := b.cfg.Login()
 	if err := p.Err(); err != nil || user == "" {
 		return nil, err
 	}

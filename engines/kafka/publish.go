@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -19,30 +20,59 @@ func (b *broker) Publish(ctx context.Context, asked string, messages []*message.
 	if err != nil {
 		return err
 	}
-	type result struct {
-		index int
-		err   error
+	c := &call{errs: make([]error, len(messages)), left: len(messages), done: make(chan struct{})}
+	for i := range c.errs {
+		c.errs[i] = errUnanswered
 	}
-	results := make(chan result, len(messages))
-	errs := make([]error, len(messages))
-	for i, msg := range messages {
-		b.client.Produce(ctx, b.encode(t.name, msg), func(_ *kgo.Record, err error) { results <- result{i, err} })
-		errs[i] = context.Canceled // until its result is there
+	records := b.encode(t.name, messages)
+	for i := range records {
+		b.client.Produce(ctx, &records[i], func(_ *kgo.Record, err error) { c.answer(i, err) })
 	}
-	for range messages {
-		select {
-		case r := <-results:
-			errs[r.index] = b.explain(asked, r.err)
-		case <-ctx.Done():
-			for i := range errs {
-				if errors.Is(errs[i], context.Canceled) {
-					errs[i] = fmt.Errorf("engines: kafka: not confirmed in time, it can still be stored: %w", ctx.Err())
-				}
-			}
-			return driver.NewPublishError(errs)
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+	}
+	errs := c.end()
+	for i, err := range errs {
+		switch {
+		case errors.Is(err, errUnanswered):
+			errs[i] = fmt.Errorf("engines: kafka: not confirmed in time, it can still be stored: %w", ctx.Err())
+		case err != nil:
+			errs[i] = b.explain(asked, err)
 		}
 	}
 	return driver.NewPublishError(errs)
+}
+
+// call is a Publish call. Its answers come from the client's goroutine.
+type call struct {
+	done chan struct{} // closed with the last answer
+
+	mu   sync.Mutex
+	errs []error // of each message; guarded by mu, as left
+	left int
+}
+
+var errUnanswered = errors.New("not answered")
+
+func (c *call) answer(index int, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.errs != nil {
+		c.errs[index] = err
+	}
+	if c.left--; c.left == 0 {
+		close(c.done)
+	}
+}
+
+// end returns what was answered. Later answers change nothing.
+func (c *call) end() []error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	errs := c.errs
+	c.errs = nil
+	return errs
 }
 
 // explain tells errors of a message from those of the engine.
@@ -76,22 +106,32 @@ func (b *broker) forget(asked string) {
 	}
 }
 
-// encode makes a record: the headers are the metadata and the UUID, as watermill-kafka has them.
-func (b *broker) encode(topic string, msg *message.Message) *kgo.Record {
-	r := &kgo.Record{Topic: topic, Value: msg.Payload, Headers: make([]kgo.RecordHeader, 0, len(msg.Metadata)+2)}
-	r.Headers = append(r.Headers, kgo.RecordHeader{Key: driver.UUIDHeader, Value: []byte(msg.UUID)})
-	if id := driver.ID(msg); id != "" {
-		r.Headers = append(r.Headers, kgo.RecordHeader{Key: driver.IDHeader, Value: []byte(id)})
+// encode makes records: the headers are the metadata and the UUID, as watermill-kafka has them. All of a call share memory.
+func (b *broker) encode(topic string, messages []*message.Message) []kgo.Record {
+	records := make([]kgo.Record, len(messages))
+	headers := make([]kgo.RecordHeader, 0, 4*len(messages))
+	text := make([]byte, 0, 128*len(messages))
+	copied := func(s string) []byte {
+		text = append(text, s...) // in other memory, if there is no room: what is in this one stays as it is
+		return text[len(text)-len(s) : len(text) : len(text)]
 	}
-	for k, v := range msg.Metadata {
-		r.Headers = append(r.Headers, kgo.RecordHeader{Key: k, Value: []byte(v)})
-	}
-	if b.cfg.Key != "" {
-		if key := msg.Metadata.Get(b.cfg.Key); key != "" {
-			r.Key = []byte(key)
+	for i, msg := range messages {
+		first := len(headers)
+		headers = append(headers, kgo.RecordHeader{Key: driver.UUIDHeader, Value: copied(msg.UUID)})
+		if id := driver.ID(msg); id != "" {
+			headers = append(headers, kgo.RecordHeader{Key: driver.IDHeader, Value: copied(id)})
+		}
+		for k, v := range msg.Metadata {
+			headers = append(headers, kgo.RecordHeader{Key: k, Value: copied(v)})
+		}
+		records[i] = kgo.Record{Topic: topic, Value: msg.Payload, Headers: headers[first:len(headers):len(headers)]}
+		if b.cfg.Key != "" {
+			if key := msg.Metadata.Get(b.cfg.Key); key != "" {
+				records[i].Key = copied(key)
+			}
 		}
 	}
-	return r
+	return records
 }
 
 func decode(r *kgo.Record) *message.Message {

@@ -21,20 +21,15 @@ const name = "nats"
 
 // Driver opens NATS JetStream.
 func Driver() driver.Spec {
-	parameters := []driver.Parameter{
-		{Name: "create", Help: "false: a topic whose stream is not there is an error; default true"},
-		{Name: "replicas", Help: "of streams that are made: 1 (default) to 5"},
-		{Name: "storage", Help: "of streams that are made: file (default) or memory"},
-		{Name: "max_age", Help: "how long streams that are made keep messages; default for ever"},
-		{Name: "max_bytes", Help: "how much streams that are made hold; a full one refuses messages; default without limit"},
-		{Name: "dedupe_window", Help: "how long streams that are made remember IDs; default 2m"},
-		{Name: "creds", Help: "credentials file of a user"},
-	}
-	parameters = append(parameters, driver.TLSParameters()...)
-	parameters = append(parameters, driver.SecretParameters("password", "password of the URL's user")...)
-	parameters = append(parameters, driver.SecretParameters("token", "token")...)
+	parameters := driver.ServerParameters("a topic whose stream is not there",
+		driver.Parameter{Name: "replicas", Help: "of streams that are made: 1 (default) to 5"},
+		driver.Parameter{Name: "storage", Help: "of streams that are made: file (default) or memory"},
+		driver.Parameter{Name: "max_age", Help: "how long streams that are made keep messages; default for ever"},
+		driver.Parameter{Name: "max_bytes", Help: "how much streams that are made hold; a full one refuses messages; default without limit"},
+		driver.Parameter{Name: "dedupe_window", Help: "how long streams that are made remember IDs; default 2m"},
+		driver.Parameter{Name: "creds", Help: "credentials file of a user"})
 	return driver.Spec{
-		Name: name, Schemes: []string{"nats", "nats+tls"}, Parameters: parameters,
+		Name: name, Schemes: []string{"nats", "nats+tls"}, Parameters: append(parameters, driver.SecretParameters("token", "token")...),
 		Cannot: map[string]string{
 			"confirm=enqueued": "a stream confirms what it has stored",
 			"confirm=handled":  "a stream does not tell its publishers what was handled",
@@ -109,14 +104,12 @@ func (b *broker) options() ([]nats.Option, error) {
 			}
 		}),
 	}
-	inURL, user, urlToken := "", u.User.Username(), ""
-	if u.User != nil {
-		var given bool
-		if inURL, given = u.User.Password(); !given && len(p.Names("password_")) == 0 {
-			user, urlToken = "", user // as NATS' own URLs have tokens
-		}
+	user, password := b.cfg.Login()
+	urlToken := ""
+	if _, given := u.User.Password(); !given && len(p.Names("password_")) == 0 {
+		user, urlToken = "", user // as NATS' own URLs have tokens
 	}
-	if password := p.Secret("password", inURL); user != "" {
+	if user != "" {
 		options = append(options, nats.UserInfo(user, password))
 	}
 	if token := p.Secret("token", urlToken); token != "" {

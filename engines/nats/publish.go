@@ -71,11 +71,20 @@ func (b *broker) cut(messages []*nats.Msg, from int) int {
 		limit = defaultBatch
 	}
 	to, size := from, 0
-	for to < len(messages) && to-from < min(limit, maxBatch) && (to == from || size+messages[to].Size() <= batchBytes) {
-		size += messages[to].Size()
+	for to < len(messages) && to-from < min(limit, maxBatch) && (to == from || size+sizeOf(messages[to]) <= batchBytes) {
+		size += sizeOf(messages[to])
 		to++
 	}
 	return to
+}
+
+// sizeOf is about what a message takes on the wire. The client's own count encodes the headers.
+func sizeOf(m *nats.Msg) int {
+	size := len(m.Data)
+	for k, v := range m.Header {
+		size += len(k) + len(v[0]) + 4
+	}
+	return size
 }
 
 // publishPart publishes one batch, and the halves of one that the stream refuses as a whole: of a batch it does not say which

@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"net/url"
 	"strings"
 	"sync"
@@ -27,13 +26,11 @@ const name = "postgres"
 
 // Driver opens PostgreSQL.
 func Driver() driver.Spec {
-	parameters := append([]driver.Parameter{
-		{Name: "create", Help: "false: a topic whose table is not there is an error; default true"},
-		{Name: "poll", Help: "the most time between two looks for new messages; default 100ms"},
-		{Name: "sslmode", Help: "as PostgreSQL's: disable, require, verify-ca, verify-full ...; default prefer, with tls_ca verify-full"},
-	}, driver.SecretParameters("password", "password of the URL's user")...)
 	return driver.Spec{
-		Name: name, Schemes: []string{"postgres", "postgresql"}, Parameters: append(parameters, driver.TLSParameters()...),
+		Name: name, Schemes: []string{"postgres", "postgresql"},
+		Parameters: driver.ServerParameters("a topic whose table is not there",
+			driver.Parameter{Name: "poll", Help: "the most time between two looks for new messages; default 100ms"},
+			driver.Parameter{Name: "sslmode", Help: "as PostgreSQL's: disable, require, verify-ca, verify-full ...; default prefer, with tls_ca verify-full"}),
 		Cannot: map[string]string{
 			"confirm=enqueued": "a table has what is committed",
 			"confirm=handled":  "a table does not tell its publishers what was handled",
@@ -74,11 +71,7 @@ func open(ctx context.Context, cfg *driver.Config) (driver.Broker, error) {
 		}
 	}
 	target.RawQuery = query.Encode()
-	inURL := ""
-	if u.User != nil {
-		inURL, _ = u.User.Password()
-	}
-	user, password := u.User.Username(), p.Secret("password", inURL)
+	user, password := cfg.Login()
 	if err := p.Err(); err != nil {
 		return nil, err
 	}
@@ -233,8 +226,8 @@ func (b *broker) Publish(ctx context.Context, topic string, messages []*message.
 		limit = 1000
 	}
 	errs := make([]error, len(messages))
-	for from := 0; from < len(messages); from += limit {
-		to := min(from+limit, len(messages))
+	for from := 0; from < len(messages); {
+		to := from + cut(messages[from:], limit)
 		if err := b.insertPart(ctx, topic, t, messages[from:to], errs[from:to]); err != nil {
 			for i := from; i < len(errs); i++ {
 				if errs[i] == nil {
@@ -243,6 +236,7 @@ func (b *broker) Publish(ctx context.Context, topic string, messages []*message.
 			}
 			break
 		}
+		from = to
 	}
 	return driver.NewPublishError(errs)
 }
@@ -267,24 +261,17 @@ func (b *broker) insertPart(ctx context.Context, topic string, t table, messages
 }
 
 func (b *broker) insert(ctx context.Context, topic string, t table, messages []*message.Message) error {
-	uuids, payloads, metadata := make([]string, len(messages)), make([][]byte, len(messages)), make([]string, len(messages))
-	for i, msg := range messages {
-		with := map[string]string(msg.Metadata)
-		if id := driver.ID(msg); id != "" {
-			with = make(map[string]string, len(msg.Metadata)+1)
-			maps.Copy(with, msg.Metadata)
-			with[driver.IDHeader] = id
-		}
-		encoded, err := json.Marshal(with)
-		if err != nil {
-			return &driver.RefusedError{Engine: name, Topic: topic, Err: err}
-		}
-		uuids[i], payloads[i], metadata[i] = msg.UUID, msg.Payload, string(encoded)
+	conn, err := b.pool.Acquire(ctx)
+	if err != nil {
+		return err
 	}
-	_, err := b.pool.Exec(ctx, `INSERT INTO `+t.messages+` (uuid, payload, metadata, transaction_id)
+	defer conn.Release()
+	uuids, payloads, metadata := columns(messages)
+	// Rows of unnest, and so what is inserted, are in the order of the arrays; to sort them would copy each payload once more.
+	err = conn.Conn().PgConn().ExecParams(ctx, `INSERT INTO `+t.messages+` (uuid, payload, metadata, transaction_id)
 		SELECT u, p, m::json, pg_current_xact_id() FROM (SELECT pg_advisory_xact_lock_shared(hashtextextended($4, 1))) AS inserting,
-		unnest($1::text[], $2::bytea[], $3::text[]) WITH ORDINALITY AS x(u, p, m, n) ORDER BY n`,
-		uuids, payloads, metadata, t.messages)
+		unnest($1::text[], $2::bytea[], $3::text[]) AS x(u, p, m)`,
+		[][]byte{uuids, payloads, metadata, []byte(t.messages)}, nil, []int16{pgx.BinaryFormatCode}, nil).Read().Err
 	var ours *pgconn.PgError
 	switch {
 	case !errors.As(err, &ours):

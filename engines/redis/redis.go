@@ -5,6 +5,7 @@ package redis
 import (
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strconv"
@@ -23,12 +24,10 @@ const name = "redis"
 
 // Driver opens Redis Streams.
 func Driver() driver.Spec {
-	parameters := append([]driver.Parameter{
-		{Name: "create", Help: "false: a topic whose stream is not there is an error; default true"},
-		{Name: "max_len", Help: "about how many messages a stream keeps, read or not; default all"},
-	}, driver.SecretParameters("password", "password of the URL's user")...)
 	return driver.Spec{
-		Name: name, Schemes: []string{"redis", "rediss"}, Parameters: append(parameters, driver.TLSParameters()...),
+		Name: name, Schemes: []string{"redis", "rediss"},
+		Parameters: driver.ServerParameters("a topic whose stream is not there",
+			driver.Parameter{Name: "max_len", Help: "about how many messages a stream keeps, read or not; default all"}),
 		Cannot: map[string]string{
 			"confirm=enqueued": "a stream confirms what it has taken",
 			"confirm=handled":  "a stream does not tell its publishers what was handled",
@@ -71,11 +70,7 @@ func open(ctx context.Context, cfg *driver.Config) (driver.Broker, error) {
 			return nil, fmt.Errorf("engines: redis: the path of the URL is a database's number, not %.100q", db)
 		}
 	}
-	inURL := ""
-	if u.User != nil {
-		inURL, _ = u.User.Password()
-	}
-	options.Username, options.Password = u.User.Username(), p.Secret("password", inURL)
+	options.Username, options.Password = cfg.Login()
 	if options.TLSConfig, err = p.ClientTLS(); err != nil {
 		return nil, err
 	}
@@ -206,6 +201,7 @@ func (b *broker) Publish(ctx context.Context, topic string, messages []*message.
 	return driver.NewPublishError(errs)
 }
 
+// add adds messages in one transaction, in the format of watermill-redisstream.
 func (b *broker) add(ctx context.Context, topic string, messages []*message.Message) error {
 	ctx, cancel := context.WithTimeout(ctx, addTimeout)
 	defer cancel()
@@ -214,14 +210,20 @@ func (b *broker) add(ctx context.Context, topic string, messages []*message.Mess
 		pipe = b.client.Pipeline()
 	}
 	for _, msg := range messages {
-		values, err := redisstream.DefaultMarshallerUnmarshaller{}.Marshal(topic, msg)
-		if err != nil {
+		if msg.Metadata.Get(redisstream.UUIDHeaderKey) != "" {
+			err := fmt.Errorf("the metadata key %s is the format's own", redisstream.UUIDHeaderKey)
 			return &driver.RefusedError{Engine: name, Topic: topic, Err: err}
 		}
-		if id := driver.ID(msg); id != "" {
-			values[driver.IDHeader] = id
+		args := make([]any, 0, 14)
+		args = append(args, "xadd", topic)
+		if b.maxLen > 0 {
+			args = append(args, "maxlen", "~", b.maxLen)
 		}
-		pipe.XAdd(ctx, &redis.XAddArgs{Stream: topic, Values: values, MaxLen: b.maxLen, Approx: b.maxLen > 0})
+		args = append(args, "*", redisstream.UUIDHeaderKey, msg.UUID, "metadata", encodeMetadata(msg.Metadata), "payload", []byte(msg.Payload))
+		if id := driver.ID(msg); id != "" {
+			args = append(args, driver.IDHeader, id)
+		}
+		_ = pipe.Process(ctx, redis.NewStringCmd(ctx, args...)) // its error is that of Exec
 	}
 	_, err := pipe.Exec(ctx)
 	return b.whyAborted(ctx, topic, err)
@@ -237,6 +239,35 @@ func (b *broker) whyAborted(ctx context.Context, topic string, err error) error 
 		return why
 	}
 	return err
+}
+
+// encodeMetadata returns metadata as a map of MessagePack, or nothing where there is none, as watermill-redisstream has it.
+func encodeMetadata(metadata message.Metadata) []byte {
+	if len(metadata) == 0 {
+		return nil
+	}
+	size := 5
+	for k, v := range metadata {
+		size += 10 + len(k) + len(v)
+	}
+	dst := appendLength(make([]byte, 0, size), len(metadata), 0x80, 15, 0xde)
+	for k, v := range metadata {
+		dst = append(appendLength(dst, len(k), 0xa0, 31, 0xda), k...)
+		dst = append(appendLength(dst, len(v), 0xa0, 31, 0xda), v...)
+	}
+	return dst
+}
+
+// appendLength appends the head of a map or a string of MessagePack: in one byte with small up to most, else as wide, which is
+// followed by 16 bits, or the type behind it, by 32.
+func appendLength(dst []byte, n int, small byte, most int, wide byte) []byte {
+	switch {
+	case n <= most:
+		return append(dst, small|byte(n))
+	case n < 1<<16:
+		return binary.BigEndian.AppendUint16(append(dst, wide), uint16(n))
+	}
+	return binary.BigEndian.AppendUint32(append(dst, wide+1), uint32(n))
 }
 
 // Declare makes the stream and the group.

@@ -26,7 +26,7 @@ import (
 // runBridge runs a bridge until the returned function is called, which returns what Run did.
 func runBridge(t *testing.T, cfg bridge.Config) (*bridge.Bridge, func() error) {
 	t.Helper()
-	cfg.Options.Drivers = drivers()
+	cfg.Options.Drivers = append(cfg.Options.Drivers, drivers()...)
 	b, err := bridge.Open(t.Context(), cfg)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -24,6 +24,7 @@ import (
 
 	"github.com/buffstreams/watermill-buffstreams/engines"
 	"github.com/buffstreams/watermill-buffstreams/engines/bridge"
+	"github.com/buffstreams/watermill-buffstreams/engines/driver"
 )
 
 // measured is set by make engines_measure: the figures of docs/engines.md.
@@ -58,25 +59,66 @@ func TestMeasure_BridgeBesideTheDriversBest(t *testing.T) {
 			continue
 		}
 		t.Run(s.name, func(t *testing.T) {
-			f := &fixture{T: t, subject: s, base: s.base(t)}
-			for _, size := range []int{110, 4096} {
-				n, payload := amount(size), make([]byte, size)
-				var own, ours float64
+			base := s.base(t)
+			eachSize(t, func(t *testing.T, size, n int, payload []byte) {
+				f := &fixture{T: t, subject: s, base: base}
+				var own, ours cost
 				for range 3 { // the best of three, in turns
 					f.topic = "m" + watermill.NewShortUUID()
 					f.prepare()
-					began := time.Now()
-					best[s.name](t, f.base, f.topic, n, payload)
-					own = max(own, float64(n)/time.Since(began).Seconds())
+					own.measure(t, n, func() { best[s.name](t, f.base, f.topic, n, payload) })
 					f.topic = "m" + watermill.NewShortUUID()
 					f.prepare()
-					ours = max(ours, float64(n)/measureBridge(t, f, n, payload).Seconds())
+					ours.measure(t, n, func() { measureBridge(t, f.url(""), f.topic, n, payload) })
 				}
-				fmt.Printf("| %s | %d B | %.0f | %.0f | %.2f |\n", s.name, size, own, ours, ours/own)
-			}
+				fmt.Printf("| %s | %d B | %.0f | %.0f | %.2f | %.1f | %.1f | %.2f |\n", s.name, size, own.rate, ours.rate, ours.rate/own.rate,
+					own.cpu, ours.cpu, own.cpu/ours.cpu)
+			})
 		})
 	}
 }
+
+// TestMeasure_BridgeAlone: what publisher, source and bridge cost without an engine, into a destination that confirms batches of
+// any size after a while.
+func TestMeasure_BridgeAlone(t *testing.T) {
+	if os.Getenv(measured) == "" {
+		t.Skip("make engines_measure")
+	}
+	for _, delay := range []time.Duration{0, 10 * time.Millisecond} {
+		eachSize(t, func(t *testing.T, size, n int, payload []byte) {
+			none := driver.Spec{Name: "none", Schemes: []string{"none"}, OpenBroker: func(context.Context, *driver.Config) (driver.Broker, error) {
+				return confirming{delay: delay}, nil
+			}}
+			var ours cost
+			for range 3 {
+				ours.measure(t, n, func() { measureBridge(t, "none:", "t", n, payload, func() driver.Spec { return none }) })
+			}
+			fmt.Printf("| nothing, after %v | %d B | | %.0f | | | %.1f | |\n", delay, size, ours.rate, ours.cpu)
+		})
+	}
+}
+
+// eachSize calls f with each size of a message, and how many there are of it.
+func eachSize(t *testing.T, f func(t *testing.T, size, n int, payload []byte)) {
+	for _, size := range []int{110, 4096} {
+		t.Run(strconv.Itoa(size), func(t *testing.T) { f(t, size, amount(size), make([]byte, size)) })
+	}
+}
+
+// confirming is an engine that confirms what it gets, and has nothing to give.
+type confirming struct {
+	driver.Broker
+	delay time.Duration
+}
+
+func (c confirming) Publish(context.Context, string, []*message.Message) error {
+	if c.delay > 0 {
+		time.Sleep(c.delay) // the round trip of an engine
+	}
+	return nil
+}
+
+func (confirming) Close() error { return nil }
 
 // prepare makes the topic, and a group where the engine drops messages without one.
 func (f *fixture) prepare() {
@@ -86,17 +128,62 @@ func (f *fixture) prepare() {
 	require.NoError(f, sub.(message.SubscribeInitializer).SubscribeInitialize(f.topic))
 }
 
-// measureBridge returns how long the bridge takes, from the first to the last message confirmed.
-func measureBridge(t *testing.T, to *fixture, n int, payload []byte) time.Duration {
+// cost is what messages cost at best: in time, and in CPU time, of all processes that the test runs.
+type cost struct{ rate, cpu float64 } // messages a second, microseconds a message
+
+func (c *cost) measure(t *testing.T, n int, f func()) {
+	t.Helper()
+	began, before := time.Now(), cpuTime(t)
+	f()
+	rate, cpu := float64(n)/time.Since(began).Seconds(), (cpuTime(t)-before).Seconds()*1e6/float64(n)
+	c.rate = max(c.rate, rate)
+	if c.cpu == 0 || cpu < c.cpu {
+		c.cpu = cpu
+	}
+}
+
+// cpuTime is what this process, the servers that it has started and what they have started have used. Where there is no /proc, it
+// is 0.
+func cpuTime(t *testing.T) (total time.Duration) {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/stat")
+	require.NoError(t, err)
+	parents, ticks := map[int]int{}, map[int]int{}
+	for _, file := range files {
+		content, _ := os.ReadFile(file) // the process may have ended
+		_, rest, found := strings.Cut(string(content), ") ")
+		if fields := strings.Fields(rest); found && len(fields) > 14 {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+			parents[pid], _ = strconv.Atoi(fields[1])
+			for _, field := range fields[11:15] { // user and system time, its own and that of its children that have ended
+				n, _ := strconv.Atoi(field)
+				ticks[pid] += n
+			}
+		}
+	}
+	for pid, n := range ticks {
+		for at := pid; at > 0; at = parents[at] {
+			if at == os.Getpid() {
+				total += time.Duration(n) * 10 * time.Millisecond
+				break
+			}
+		}
+	}
+	return total
+}
+
+// measureBridge returns when the bridge has delivered all and ended.
+func measureBridge(t *testing.T, to, topic string, n int, payload []byte, more ...engines.Driver) {
 	t.Helper()
 	source := "unix://" + filepath.Join(shortDir(t), "s")
 	b, stop := runBridge(t, bridge.Config{
-		From: source + "?window=65536", To: to.url(""), Topics: []bridge.Topic{{From: "in", To: to.topic}}, Key: "k", MaxInFlight: window, LookBack: -1,
+		From: source + "?window=65536", To: to, Topics: []bridge.Topic{{From: "in", To: topic}}, Key: "k", MaxInFlight: window, LookBack: -1,
+		Options: engines.Options{Drivers: more},
 	})
 	pub, err := engines.Open(t.Context(), source+"?window=65536&confirm=enqueued")
 	require.NoError(t, err)
 	defer func() { assert.NoError(t, pub.Close()) }()
-	batch := make([]*message.Message, 500)
+	batch := make([]*message.Message, min(500, 1<<19/len(payload))) // what a publisher would put into a call
 	began := time.Now()
 	for sent := 0; sent < n; {
 		some := batch[:min(len(batch), n-sent)]
@@ -111,10 +198,8 @@ func measureBridge(t *testing.T, to *fixture, n int, payload []byte) time.Durati
 		time.Sleep(time.Millisecond)
 		require.Less(t, time.Since(began), 10*time.Minute)
 	}
-	took := time.Since(began)
 	require.NoError(t, stop())
 	require.EqualValues(t, n, b.Stats().Forwarded)
-	return took
 }
 
 func bestNATS(t *testing.T, address, topic string, n int, payload []byte) {

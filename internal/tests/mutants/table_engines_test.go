@@ -7,6 +7,16 @@ func engineProbe(run, engine string) probe {
 // engineMutants are mistakes in what runs the subscriptions of engines.
 var engineMutants = []mutant{
 	{
+		"the bridge acks a message before those that came before it", "engines/bridge/acks.go",
+		"\t\tif h.state == outOfLine {\n", "\t\tif true {\n",
+		probe{"engines/bridge", "^TestAcks_ComeInOrderButForThoseThatAreTriedAgain$", ""},
+	},
+	{
+		"one that is published again holds up the acks of all", "engines/bridge/acks.go",
+		"\t\th.state = outOfLine\n", "\t\t_ = h\n",
+		probe{"engines/bridge", "^TestAcks_ComeInOrderButForThoseThatAreTriedAgain$", ""},
+	},
+	{
 		"a nacked message lets the next of its key go first", "engines/internal/consume/delivery.go",
 		"\t\t\ts.running--\n\t\t\ts.refuse(it)\n", "\t\t\ts.running--\n\t\t\ts.refuse(it)\n\t\t\ts.release(it.key)\n",
 		engineProbe("TestNack_KeepsTheOrderOfItsKeyAndHoldsUpNoOther", "gochannel"),

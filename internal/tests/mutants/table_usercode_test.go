@@ -26,6 +26,16 @@ var userCodeMutants = []mutant{
 		seamProbe("TestSubscriber_RedeliveryHasTheBytesThatArrived"),
 	},
 	{
+		"messages that wait for their answer together have a watcher each", "pump.go",
+		"p.watchFirst(p.overtaken(handled))", "p.watchFirst(handled)",
+		probe{".", "^TestLateAcks_CostNoWatchers$", ""},
+	},
+	{
+		"a message that younger ones have overtaken holds them up", "pump.go",
+		"last, p.timeout = i+1, slowAfter", "last, p.timeout = 0, slowAfter",
+		probe{".", "^TestLateAcks_OvertakenMessagesHoldUpNone$", ""},
+	},
+	{
 		"a slow message keeps its whole run", "internal/dispatch/group.go",
 		"\t\td.run.release()\n\t}\n}\n\n// Origin", "\t}\n}\n\n// Origin",
 		dispatchProbe("TestRun_SlowMessageKeepsOnlyItself"),
