@@ -91,7 +91,7 @@ func TestMeasure_BridgeAlone(t *testing.T) {
 			}}
 			var ours cost
 			for range 3 {
-				ours.measure(t, n, func() { measureBridge(t, "none:", "t", n, payload, func() driver.Spec { return none }) })
+				ours.measure(t, n, func() { measureBridge(t, "none://here", "t", n, payload, func() driver.Spec { return none }) })
 			}
 			fmt.Printf("| nothing, after %v | %d B | | %.0f | | | %.1f | |\n", delay, size, ours.rate, ours.cpu)
 		})
