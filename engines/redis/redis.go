@@ -233,10 +233,11 @@ func (b *broker) whyAborted(ctx context.Context, topic string, err error) error 
 	if !redis.HasErrorPrefix(err, "EXECABORT") {
 		return err
 	}
-	if why := b.client.Do(ctx, "XADD", topic, "NOMKSTREAM", "0-0", "a", "b").Err(); cause(why) != nil {
-		return why
+	why := b.client.Do(ctx, "XADD", topic, "NOMKSTREAM", "0-0", "a", "b").Err()
+	if cause(why) == nil {
+		return err
 	}
-	return err
+	return why
 }
 
 // Declare makes the stream and the group.
