@@ -11,8 +11,8 @@ import (
 // troubleEvery is how often a failure that goes on is logged.
 const troubleEvery = time.Minute
 
-// Trouble logs what fails again and again: once when it begins, or its cause changes, then each minute with the count, and once
-// when it is over. It is safe for concurrent use.
+// Trouble logs what fails again and again: once for each cause, then each minute with the count, and once when it is over. It is
+// safe for concurrent use.
 type Trouble struct {
 	// Logger takes the lines. What says what fails, Over that it works again.
 	Logger     watermill.LoggerAdapter
@@ -22,7 +22,7 @@ type Trouble struct {
 	failures int
 	began    time.Time
 	logged   time.Time
-	cause    *Cause
+	causes   map[*Cause]bool // that were logged; nil is one too
 }
 
 // Failed notes a failure.
@@ -36,13 +36,13 @@ func (t *Trouble) Failed(err error, fields watermill.LogFields) {
 	}
 	now := time.Now()
 	if t.failures == 0 {
-		t.began = now
+		t.began, t.causes = now, map[*Cause]bool{}
 	}
 	t.failures++
-	if t.failures > 1 && cause == t.cause && now.Sub(t.logged) < troubleEvery {
+	if t.causes[cause] && now.Sub(t.logged) < troubleEvery {
 		return
 	}
-	t.logged, t.cause = now, cause
+	t.logged, t.causes[cause] = now, true
 	t.Logger.Error(t.What, err, fields.Add(watermill.LogFields{"failures": t.failures}))
 }
 
@@ -53,5 +53,5 @@ func (t *Trouble) Worked() {
 	if t.failures > 0 {
 		t.Logger.Info(t.Over, watermill.LogFields{"failures": t.failures, "after": time.Since(t.began).Round(time.Millisecond).String()})
 	}
-	t.failures, t.cause = 0, nil
+	t.failures = 0
 }

@@ -150,7 +150,7 @@ func (b *broker) readLimit(ctx context.Context, topic string) {
 	}
 	for _, config := range configs {
 		for _, c := range config.Configs {
-			if limit, err := strconv.Atoi(c.MaybeValue()); c.Key == "max.message.bytes" && err == nil && limit >= 512 && limit <= 1<<30 {
+			if limit, err := strconv.ParseInt(c.MaybeValue(), 10, 32); c.Key == "max.message.bytes" && err == nil && limit >= 512 && limit <= 1<<30 {
 				b.mu.Lock()
 				b.limits[topic] = int32(limit)
 				b.mu.Unlock()

@@ -235,10 +235,11 @@ func (b *broker) whyAborted(ctx context.Context, topic string, err error) error 
 	if !redis.HasErrorPrefix(err, "EXECABORT") {
 		return err
 	}
-	if why := b.client.Do(ctx, "XADD", topic, "NOMKSTREAM", "0-0", "a", "b").Err(); cause(why) != nil {
-		return why
+	why := b.client.Do(ctx, "XADD", topic, "NOMKSTREAM", "0-0", "a", "b").Err()
+	if cause(why) == nil {
+		return err
 	}
-	return err
+	return why
 }
 
 // encodeMetadata returns metadata as a map of MessagePack, or nothing where there is none, as watermill-redisstream has it.

@@ -35,9 +35,9 @@ func newCertificate(t *testing.T) certificate {
 	private, err := x509.MarshalPKCS8PrivateKey(key)
 	require.NoError(t, err)
 	dir := shortDir(t)
-	require.NoError(t, os.Chmod(dir, 0o755)) //nolint:gosec // a server that runs as another user reads them
+	require.NoError(t, os.Chmod(dir, 0o755))
 	c := certificate{filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")}
-	require.NoError(t, os.WriteFile(c.cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644)) //nolint:gosec // as above
+	require.NoError(t, os.WriteFile(c.cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644))
 	require.NoError(t, os.WriteFile(c.key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o600))
 	if uid, gid, err := ids("postgres"); err == nil && os.Getuid() == 0 {
 		require.NoError(t, os.Chown(c.key, uid, gid)) // PostgreSQL reads a key of its own user only

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -152,12 +153,19 @@ func TestFull_ABridgeGoesOnWhenRoomIsBack(t *testing.T) {
 			require.NoError(t, source.Publisher().Publish(kafka.topic, batch...))
 		}
 		log := &lines{t: t}
+		var forwarded atomic.Int64
+		filled := make(chan struct{})
 		b, _ := runBridge(t, bridge.Config{
 			From: kafka.url(""), To: f.url(""), Topics: []bridge.Topic{{From: kafka.topic, To: f.topic}}, Key: "k", MaxInFlight: 200, Batch: 20, Logger: log,
-			Hooks: bridge.Hooks{OnForward: func(bridge.Topic, int, int, time.Duration) { time.Sleep(20 * time.Millisecond) }},
+			Hooks: bridge.Hooks{OnForward: func(_ bridge.Topic, messages, _ int, _ time.Duration) {
+				if forwarded.Add(int64(messages)) > n/4 {
+					<-filled // else all can be over before
+				}
+			}},
 		})
 		require.Eventually(t, func() bool { return b.Stats().Forwarded > n/4 }, patience, time.Millisecond)
 		f.fill()
+		close(filled)
 		var reason error
 		require.Eventually(t, func() bool { reason = b.Ready(t.Context()); return reason != nil }, patience, 10*time.Millisecond)
 		t.Log(reason)
