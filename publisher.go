@@ -139,7 +139,7 @@ func (p *Publisher) publish(topic string, messages []*message.Message) error {
 		return p.plain.publish(s, messages)
 	}
 	if r := s.resolved.Load(); r != nil {
-		if ok, err := p.sendDirect(r, messages, max(0, p.cfg.PublishTimeout)); ok { // negative is no bound
+		if ok, err := p.sendDirect(s, r, messages, max(0, p.cfg.PublishTimeout)); ok { // negative is no bound
 			return err
 		}
 	}
@@ -149,7 +149,7 @@ func (p *Publisher) publish(topic string, messages []*message.Message) error {
 	if err != nil {
 		return &PublishError{Topic: topic, NotSent: messages, Err: err}
 	}
-	return p.spread(w, r, messages)
+	return p.spread(w, s, r, messages)
 }
 
 // Drain waits until every message published so far is settled: handled by every group, or given to OnFailure. With an Outbox

@@ -10,7 +10,7 @@ import (
 
 // sendDirect sends messages of which all go to one address that is known to be usable: most calls are such, and need none of
 // what calls need that wait for an address or have several parts. ok is false if this call is another one: nothing was done.
-func (p *Publisher) sendDirect(r *resolved, messages []*message.Message, timeout time.Duration) (ok bool, err error) {
+func (p *Publisher) sendDirect(s *topicState, r *resolved, messages []*message.Message, timeout time.Duration) (ok bool, err error) {
 	if r.single() {
 		return true, p.sendAll(r.targets[0], r.targets[0].fixed, messages, timeout)
 	}
@@ -18,10 +18,10 @@ func (p *Publisher) sendDirect(r *resolved, messages []*message.Message, timeout
 		return false, nil
 	}
 	g := r.groups[0].latest()
-	if !g.started.Load() {
+	if !g.started.Load() || g.gone.Load() {
 		return false, nil
 	}
-	at := g.assignAll(p.view(g), len(messages))
+	at := g.assignAll(p.view(g), len(messages), int(s.calls.Load()))
 	if at == route.None || !g.targets[at].enter() {
 		return false, nil
 	}
@@ -31,8 +31,8 @@ func (p *Publisher) sendDirect(r *resolved, messages []*message.Message, timeout
 }
 
 // assignAll chooses the address of n messages that the policy sends to one; route.None: there is none, or it may send them to
-// several.
-func (g *group) assignAll(v *view, n int) int {
+// several. So many calls are under way.
+func (g *group) assignAll(v *view, n, calls int) int {
 	switch {
 	case g.policy == route.Failover:
 		g.mu.Lock()
@@ -42,5 +42,5 @@ func (g *group) assignAll(v *view, n int) int {
 	case g.policy == route.Hash || n > 1 || len(v.usable) == 0:
 		return route.None
 	}
-	return g.pick(v, &loads{group: g})
+	return g.pick(v, &loads{group: g, calls: calls})
 }

@@ -22,11 +22,12 @@ type group struct {
 	policy  route.Policy
 	index   int // among the groups of its route
 	hashKey string
-	dynamic bool        // the Resolver can put another one in its place
-	pinned  bool        // its only address gets every message itself: nothing moves from there
-	gone    atomic.Bool // it left the route, and takes no calls
-	targets []*target   // in the order of Route.Members
-	turn    atomic.Uint64
+	dynamic bool          // the Resolver can put another one in its place
+	pinned  bool          // its only address gets every message itself: nothing moves from there
+	gone    atomic.Bool   // it left the route, and takes no calls
+	targets []*target     // in the order of Route.Members
+	turn    atomic.Uint64 // of the next call, and its place in that: see nextTurn
+	choice  atomic.Pointer[choice]
 	slots   *slots // of Hash
 
 	groupsSaid *groupsSaid // shared by those that follow one another
@@ -61,6 +62,26 @@ func (g *group) groupsDiffer() bool {
 
 // latest returns the group that is in g's place now.
 func (g *group) latest() *group { return g.place.Load() }
+
+// together is how many calls of one message in a row go to the same address while there are many at a time, at least as many for
+// each usable address: they, the acks, and the calls that follow these then share a write. Each address still has enough to do.
+const together = 64
+
+// nextTurn returns the turn of a call. It is the same one for up to together calls if these go together.
+func (g *group) nextTurn(shared bool) uint64 {
+	n := uint64(together)
+	if shared {
+		n = 1
+	}
+	return (g.turn.Add(n) - n) / together
+}
+
+// choice is the address that LeastPending has chosen for calls that go together.
+type choice struct {
+	view *view
+	turn uint64
+	at   int
+}
 
 // part is the messages of a call that go to one stream.
 type part struct {
@@ -161,6 +182,7 @@ func (g *group) load(i int) (l route.Load) {
 // loads is the load of a group's addresses as one call sees it: it asks once, and adds what it sends itself.
 type loads struct {
 	group *group
+	calls int // of one message each that are under way
 	known []bool
 	loads []route.Load
 }
@@ -322,7 +344,7 @@ func (g *group) explain() error {
 
 // assign chooses the address of each message: of all of them in one, or of each in more. Both are empty if none is usable.
 func (g *group) assign(v *view, messages []*message.Message) (one part, more []part) {
-	at := g.assignAll(v, len(messages))
+	at := g.assignAll(v, len(messages), 0)
 	switch {
 	case at != route.None:
 		return part{target: g.targets[at], slot: -1, messages: messages}, nil
@@ -345,11 +367,19 @@ func (p *part) add(i int, msg *message.Message) {
 
 // pick chooses the address of one message.
 func (g *group) pick(v *view, l *loads) int {
+	shared := l.calls >= together*len(v.usable)
+	turn := g.nextTurn(shared)
 	if g.policy == route.RoundRobin {
-		return route.PickRoundRobin(g.turn.Add(1)-1, v.candidates, v.usable, l.of)
+		return route.PickRoundRobin(turn, v.candidates, v.usable, l.of)
+	}
+	if c := g.choice.Load(); shared && c != nil && c.view == v && c.turn == turn && !g.load(c.at).Full {
+		return c.at
 	}
 	at := route.PickLeastPending(rand.Uint64(), rand.Uint64(), v.candidates, v.usable, l.of) //nolint:gosec // spreads load
 	l.add(at)
+	if shared {
+		g.choice.Store(&choice{v, turn, at})
+	}
 	return at
 }
 

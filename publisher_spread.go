@@ -131,8 +131,8 @@ type verdict struct {
 }
 
 // spread sends messages to the addresses that the route's policy chooses, and waits for all of them.
-func (p *Publisher) spread(w *callWait, r *resolved, messages []*message.Message) error {
-	if ok, err := p.sendDirect(r, messages, w.left()); ok {
+func (p *Publisher) spread(w *callWait, s *topicState, r *resolved, messages []*message.Message) error {
+	if ok, err := p.sendDirect(s, r, messages, w.left()); ok {
 		return err
 	}
 	if len(r.groups) == 1 {

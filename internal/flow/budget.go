@@ -1,7 +1,6 @@
 package flow
 
 import (
-	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -24,10 +23,11 @@ type Budget struct {
 	reserve int64
 	free    atomic.Int64
 	queued  atomic.Bool // waiting is not empty; written with mu held
+	changed atomic.Bool // since next looked: one that waits may have become able to take; not what an account does that joins
 
 	mu      sync.Mutex // guards the fields below and what the docs of Account say; no other lock is taken while it is held
 	absent  int64      // bytes that accounts hold which are not Present
-	waiting []*Account // in order of asking
+	waiting queue
 }
 
 const (
@@ -72,10 +72,14 @@ type Account struct {
 	held     atomic.Int64 // written with the holder's lock held
 	presence Presence     // written with the holder's lock and Budget.mu held
 
+	waits bool // in Budget.waiting; written with the holder's lock and Budget.mu held
+
 	// Guarded by Budget.mu.
-	notify   func() // nil: it does not wait
-	need     int64  // the least that it waits for
-	notified bool   // it can have that, and was told so
+	ticket   uint64 // its place among those that wait; 0: it does not
+	spot     int    // its place in queue.empty, and one more; 0: it is not there
+	notify   func()
+	need     int64 // the least that it waits for
+	notified bool  // it can have that, and was told so
 }
 
 // NewAccount returns an account that holds nothing. Accounts that are not Present together get at most half of the
@@ -109,8 +113,10 @@ func (a *Account) Take(least, want int, notify func()) int {
 	case n > 0:
 		b.dequeueLocked(a)
 	case notify != nil:
-		if a.notify == nil {
-			b.waiting = append(b.waiting, a)
+		if a.waits {
+			b.changed.Store(true) // it may hold up others no more
+		} else {
+			b.waiting.join(a)
 			b.queued.Store(true)
 			// A Release that did not see that has given its bytes back before, or after this.
 			if n = b.takeLocked(a, int64(least), int64(want)); n > 0 {
@@ -119,6 +125,7 @@ func (a *Account) Take(least, want int, notify func()) int {
 			}
 		}
 		a.notify, a.need, a.notified = notify, int64(least), false
+		b.sortLocked(a)
 	}
 	return int(n)
 }
@@ -162,16 +169,24 @@ func (b *Budget) takeLocked(a *Account, least, want int64) int64 {
 // lineLocked tells whether present accounts wait that have asked before a, and whether what is free is set aside for one
 // of them.
 func (b *Budget) lineLocked(a *Account) (behind, setAside bool) {
-	for _, other := range b.waiting {
-		if other == a {
-			break
-		}
-		if b.holdsUpLocked(other) {
-			behind = true
-			setAside = setAside || other.held.Load() == 0
+	if len(b.waiting.empty) > 0 && b.waiting.empty[0].isBefore(a) {
+		return true, true
+	}
+	for _, other := range b.waiting.all {
+		switch {
+		case other == nil:
+		case !other.isBefore(a):
+			return false, false
+		case b.holdsUpLocked(other):
+			return true, false
 		}
 	}
-	return behind, setAside
+	return false, false
+}
+
+// sortLocked puts an account that waits where it belongs in the line, or takes it out there, after a change of it.
+func (b *Budget) sortLocked(a *Account) {
+	b.waiting.setEmpty(a, a.waits && a.held.Load() == 0 && b.holdsUpLocked(a))
 }
 
 // holdsUpLocked tells whether those behind an account that waits have to wait too.
@@ -203,9 +218,10 @@ func (b *Budget) shareLocked(a *Account, free, least, want int64, behind bool) i
 }
 
 func (b *Budget) dequeueLocked(a *Account) {
-	if i := slices.Index(b.waiting, a); i >= 0 {
-		b.waiting = slices.Delete(b.waiting, i, i+1)
-		b.queued.Store(len(b.waiting) > 0)
+	if a.waits {
+		b.changed.Store(true)
+		b.waiting.leave(a)
+		b.queued.Store(b.waiting.n > 0)
 	}
 	a.notify = nil
 }
@@ -219,13 +235,23 @@ func (a *Account) Release(bytes int) {
 
 func (a *Account) release(n int64) {
 	b := a.budget
+	if a.presence == Present && !a.waits {
+		a.held.Add(-n)
+		b.free.Add(n)
+		if b.queued.Load() {
+			b.changed.Store(true)
+		}
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if a.presence != Present {
-		b.mu.Lock()
 		b.absent -= n
-		b.mu.Unlock()
 	}
 	a.held.Add(-n)
 	b.free.Add(n)
+	b.changed.Store(true)
+	b.sortLocked(a)
 }
 
 // SetPresence changes the presence of the holder. The holder calls Wake after it has released its lock.
@@ -242,6 +268,8 @@ func (a *Account) SetPresence(p Presence) {
 		a.budget.absent -= held
 	}
 	a.presence, a.notified = p, false
+	a.budget.changed.Store(true)
+	a.budget.sortLocked(a)
 }
 
 // Leave ends the account's wait. The holder calls Wake after it has released its lock.
@@ -261,7 +289,7 @@ func (a *Account) Waits() (waits, asAbsent bool) {
 	}
 	a.budget.mu.Lock()
 	defer a.budget.mu.Unlock()
-	return a.notify != nil, a.presence != Present
+	return a.waits, a.presence != Present
 }
 
 // Wake notifies the accounts that wait and can have what they need. The caller must not hold a lock that a notify takes.
@@ -285,11 +313,18 @@ func (b *Budget) wake() {
 func (b *Budget) next() func() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if !b.changed.Swap(false) { // before it looks: what changes meanwhile is looked at again
+		return nil
+	}
 	behind, free := false, b.free.Load()
-	for _, a := range b.waiting {
+	for _, a := range b.waiting.all {
+		if a == nil {
+			continue
+		}
 		switch n := b.shareLocked(a, free, a.need, a.need, behind); {
 		case n > 0 && !a.notified:
 			a.notified = true
+			b.changed.Store(true) // there may be others
 			return a.notify
 		case b.holdsUpLocked(a):
 			if behind = true; a.held.Load() == 0 { // what is free is set aside for it

@@ -275,8 +275,9 @@ func requireBalanced(t *testing.T, b *Budget, total int, accounts []*account) {
 		t.Fatalf("the budget has %d free and %d taken of %d", free, taken, total)
 	}
 	require.EqualValues(t, absent, b.absent)
+	b.changed.Store(true)
 	require.Nil(t, b.next(), "an account waits, and could have what it needs")
-	require.Equal(t, len(b.waiting) > 0, b.queued.Load())
+	require.Equal(t, b.waiting.n > 0, b.queued.Load())
 }
 
 // requireServed requires that a claim waits only where the window or the budget has too little.

@@ -99,9 +99,10 @@ func (b *Batch) Messages() [][]byte {
 	return all
 }
 
-// Reset empties the batch. It keeps the memory of up to 1 MiB.
+// Reset empties the batch. It keeps the memory of up to 4 MiB: to grow anew with each call of 500 messages of 4 KiB took a
+// third of all CPU.
 func (b *Batch) Reset() {
-	const keep = 1 << 20
+	const keep = 4 << 20
 	if cap(b.buf) > keep {
 		b.buf = nil
 	}

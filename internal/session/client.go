@@ -62,6 +62,9 @@ type Client struct {
 	lastSent     time.Time
 	lastPing     time.Time
 
+	latest     *Outbound // one of streams, by latestName; or nil
+	latestName string
+
 	peer   peerMoves
 	groups groupsSeen
 
@@ -95,6 +98,9 @@ func NewClient(cfg ClientConfig) *Client {
 
 // Stream returns the stream with a name, which is a topic, or what Ephemeral returned. It makes one if there is none.
 func (c *Client) Stream(name string) *Outbound {
+	if c.latest != nil && c.latestName == name { // most senders have one, and are asked for it with each message
+		return c.latest
+	}
 	o := c.streams[name]
 	if o == nil {
 		c.lastHandle++
@@ -104,6 +110,7 @@ func (c *Client) Stream(name string) *Outbound {
 		c.streams[name] = o
 		c.register(o)
 	}
+	c.latest, c.latestName = o, name
 	return o
 }
 
@@ -121,6 +128,7 @@ func (c *Client) remove(o *Outbound) {
 	c.handles = buffers.Shrink(c.handles, &c.mostHandles)
 	if o.fetched == nil && !o.unnamed {
 		delete(c.streams, o.name())
+		c.latest = nil
 		c.streams = buffers.Shrink(c.streams, &c.mostStreams)
 	}
 }

@@ -2,9 +2,11 @@ package tests
 
 import (
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
@@ -80,6 +82,37 @@ func TestRoundRobin_PassesAnAddressWithoutRoom(t *testing.T) {
 		require.Eventually(t, func() bool { return got.Load() >= 900 }, patience, time.Millisecond)
 		_ = pub.Close()
 		_ = sub.Close() // says what it has not handled
+	}
+}
+
+// TestRoundRobin_StaysEvenWithManyCallers: what calls do that go together evens out.
+func TestRoundRobin_StaysEvenWithManyCallers(t *testing.T) {
+	const callers, each = 256, 90
+	var addresses []string
+	var got []*atomic.Int64
+	for range 3 {
+		address := freeAddress(t)
+		addresses, got = append(addresses, address), append(got, counting(t, address))
+	}
+	pub := routedTo(t, route.Route{Addresses: addresses, Policy: route.RoundRobin}, time.Minute)
+	var calling sync.WaitGroup
+	for range callers {
+		calling.Go(func() { // ends with its last message
+			for range each {
+				assert.NoError(t, pub.Publish("orders", newMessage("x")))
+			}
+		})
+	}
+	calling.Wait()
+	sum := func() (n int64) {
+		for _, g := range got {
+			n += g.Load()
+		}
+		return n
+	}
+	require.Eventually(t, func() bool { return sum() == callers*each }, patience, time.Millisecond)
+	for i, g := range got {
+		require.InDelta(t, callers*each/3, g.Load(), 4*64, "address %d", i) // a turn, and what callers that come and go change
 	}
 }
 

@@ -19,13 +19,14 @@ import (
 // by one as fast as they can, over all addresses of a route. Processor time, as other work on the machine would count otherwise.
 func throughput(t *testing.T, r route.Route, resolver route.Resolver, addresses []string) float64 {
 	var handled atomic.Int64
+	each := make([]atomic.Int64, len(addresses))
 	var subs []*buffstreams.Subscriber
 	defer func() {
 		for _, sub := range subs {
 			_ = sub.Close()
 		}
 	}()
-	for _, address := range addresses {
+	for i, address := range addresses {
 		sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{ListenAddress: address, MaxInFlight: 256, ConsumerGroup: "g"}, nil)
 		require.NoError(t, err)
 		subs = append(subs, sub)
@@ -34,6 +35,7 @@ func throughput(t *testing.T, r route.Route, resolver route.Resolver, addresses 
 		go func() { // ends with the subscription
 			for m := range messages {
 				handled.Add(1)
+				each[i].Add(1)
 				m.Ack()
 			}
 		}()
@@ -68,6 +70,12 @@ func throughput(t *testing.T, r route.Route, resolver route.Resolver, addresses 
 	figure := float64(handled.Load()-before) / (processorTime(t) - began).Seconds()
 	close(stop)
 	publishing.Wait()
+	if r.Policy == route.RoundRobin {
+		share := float64(handled.Load()) / float64(len(each))
+		for i := range each { // what some calls do together, and what is on its way, besides
+			require.InDelta(t, share, float64(each[i].Load()), 0.01*share+256, "address %d", i)
+		}
+	}
 	return figure
 }
 
@@ -94,6 +102,6 @@ func TestHosts_ThroughputOfThree(t *testing.T) {
 			ratios, single = append(ratios, all/one), append(single, routed/one)
 		}
 		t.Logf("%s: three against one %.2f, a route of one against one %.2f (medians)", policy, median(ratios), median(single))
-		require.GreaterOrEqual(t, median(ratios), 0.5) // docs/routing.md says what is wished for
+		require.GreaterOrEqual(t, median(ratios), 0.8) // 0.9 is wished for, and reached on a quiet machine
 	}
 }

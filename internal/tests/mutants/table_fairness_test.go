@@ -14,7 +14,7 @@ var fairnessMutants = []mutant{
 	},
 	{
 		"a holder that is stuck holds up the others", "internal/flow/budget.go",
-		"setAside = setAside || other.held.Load() == 0", "setAside = true",
+		"a.waits && a.held.Load() == 0 && b.holdsUpLocked(a)", "a.waits && b.holdsUpLocked(a)",
 		probe{"internal/flow", "^TestBudget_AHolderHoldsUpNoOther$", ""},
 	},
 	{
@@ -26,6 +26,21 @@ var fairnessMutants = []mutant{
 		"the reserve is an eighth, however large messages are", "internal/flow/budget.go",
 		"b.reserve = max(b.reserve, min(int64(bytes), b.size/2))", "b.reserve = max(b.reserve, min(int64(bytes), b.reserve))",
 		probe{"internal/flow", "^TestBudget_ReservesTheLargestMessage$", ""},
+	},
+	{
+		"one that has given all back is not the first", "internal/flow/budget.go",
+		"b.changed.Store(true)\n\tb.sortLocked(a)", "b.changed.Store(true)",
+		probe{"internal/flow", "^TestBudget_SetsAsideForOneThatHasGivenBack$", ""},
+	},
+	{
+		"only the first of those that can take is told", "internal/flow/budget.go",
+		"b.changed.Store(true) // there may be others", "_ = b",
+		probe{"internal/flow", "^TestBudget_TellsAllThatCanTake$", ""},
+	},
+	{
+		"what is released wakes no one", "internal/flow/budget.go",
+		"if b.queued.Load() {\n\t\t\tb.changed.Store(true)\n\t\t}", "",
+		probe{"internal/flow", "^TestBudget_SetsAsideForTheFirst$", ""},
 	},
 	{
 		"absent holders take all", "internal/flow/budget.go",

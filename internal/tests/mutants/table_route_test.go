@@ -200,4 +200,29 @@ var routeMutants = []mutant{
 		"if !errors.As(l.err, &failed) {", "if true || !errors.As(l.err, &failed) {",
 		probe{"internal/tests", "^TestPublisher_WaitsForTheDNS$", ""},
 	},
+	{
+		"a few calls go together", "publisher_route.go",
+		"shared := l.calls >= together*len(v.usable)", "shared := true",
+		probe{".", "^TestRoundRobin_AFewCallsTakeTurns$", ""},
+	},
+	{
+		"calls that go together leave no turn to the others", "publisher_route.go",
+		"(g.turn.Add(n) - n) / together", "(g.turn.Add(n) - n) / (8 * together)",
+		probe{".", "^TestRoundRobin_ManyCallsGoTogether$", ""},
+	},
+	{
+		"LeastPending stays where it was", "publisher_route.go",
+		"c.view == v && c.turn == turn &&", "c.turn == turn &&",
+		probe{".", "^TestLeastPending_ManyCallsGoTogether$", ""},
+	},
+	{
+		"calls under way are not counted", "publisher_direct.go",
+		"&loads{group: g, calls: calls}", "&loads{group: g}",
+		probe{".", "_ManyCallsGoTogether$", ""},
+	},
+	{
+		"a stream that has ended takes messages", "internal/session/client.go",
+		"\t\tc.latest = nil\n", "",
+		probe{"internal/session", "", ""},
+	},
 }

@@ -1,0 +1,79 @@
+package buffstreams
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/route"
+)
+
+// pickers returns a group of ready addresses, and what is known of them.
+func pickers(policy route.Policy, n int) (*group, *view) {
+	g, v := &group{policy: policy}, &view{}
+	for i := range n {
+		g.targets = append(g.targets, &target{})
+		v.candidates = append(v.candidates, route.Candidate{
+			Member: route.Member{Attributes: route.Attributes{Weight: 1}}, State: route.Ready,
+		})
+		v.usable = append(v.usable, i)
+	}
+	return g, v
+}
+
+// picks are the addresses of so many calls one after the other, while calls are under way.
+func picks(g *group, v *view, n, calls int) (all []int) {
+	for range n {
+		all = append(all, g.assignAll(v, 1, calls))
+	}
+	return all
+}
+
+// TestRoundRobin_AFewCallsTakeTurns: with less than 32 calls for each address, every call has its own turn.
+func TestRoundRobin_AFewCallsTakeTurns(t *testing.T) {
+	g, v := pickers(route.RoundRobin, 3)
+	require.Equal(t, []int{0, 1, 2, 0, 1, 2, 0}, picks(g, v, 7, 3*together-1))
+}
+
+// TestRoundRobin_ManyCallsGoTogether: they share a turn, and the addresses get the same all the same, also where the number of
+// calls changes in the middle of a turn.
+func TestRoundRobin_ManyCallsGoTogether(t *testing.T) {
+	g, v := pickers(route.RoundRobin, 3)
+	all := picks(g, v, 2*together, 3*together)
+	for i, at := range all {
+		require.Equal(t, i/together, at)
+	}
+	counts := make([]int, 3)
+	const total = 60_000
+	for n := 0; n < total; {
+		calls := 3*together - rand.IntN(2)
+		k := min(1+rand.IntN(1000), total-n)
+		for _, at := range picks(g, v, k, calls) {
+			counts[at]++
+		}
+		n += k
+	}
+	for _, n := range counts {
+		require.InDelta(t, total/3, n, total/3*0.05, "%v", counts) // 120 changes at most, each of half a turn
+	}
+}
+
+// TestLeastPending_ManyCallsGoTogether: they go where the first of them went, for one turn, and no longer than nothing changes.
+func TestLeastPending_ManyCallsGoTogether(t *testing.T) {
+	g, v := pickers(route.LeastPending, 3)
+	for range 50 {
+		turn := picks(g, v, together, 3*together)
+		for _, at := range turn {
+			require.Equal(t, turn[0], at)
+		}
+	}
+	g.choice.Store(&choice{view: v, turn: g.turn.Load() / together, at: 2})
+	v = &view{candidates: v.candidates, usable: []int{0, 1}} // one is gone
+	require.NotContains(t, picks(g, v, together, 3*together), 2)
+	seen := map[int]bool{}
+	for _, at := range picks(g, v, 200, 1) {
+		seen[at] = true
+	}
+	require.Len(t, seen, 2)
+}
