@@ -38,7 +38,7 @@ var engineMutants = []mutant{
 	},
 	{
 		"messages without a UUID are taken for one another", "engines/bridge/pipe.go",
-		"\tif msg.UUID == \"\" {\n", "\tif false {\n",
+		"\tcase !ok && msg.UUID == \"\":\n", "\tcase false:\n",
 		engineProbe("TestBridge_MessagesWithoutAUUIDAreNotTakenForOneAnother", "nats"),
 	},
 	{
