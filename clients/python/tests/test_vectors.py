@@ -146,6 +146,26 @@ class Vectors(unittest.IsolatedAsyncioTestCase):
             peer.writer.close()
         await listener.close(0)
 
+    async def test_credit_is_told_once(self) -> None:
+        listener = Listener("127.0.0.1:0")
+        await listener.start()
+        taken = asyncio.ensure_future(anext(listener.subscribe("a")))
+        peer = Peer(*await asyncio.open_connection("127.0.0.1", listener.port))
+        for frame in (Frame("Hello", version=1, max_frame=1 << 17),
+                      Frame("Open", 1, publisher=b"p" * 16, secret=b"s" * 16, epoch=1, stream=1, topic="a", base=1, want_messages=1, want_bytes=100,
+                            least_bytes=100)):
+            peer.writer.write(wire.encode(frame))
+        await peer.expect("Welcome")
+        await peer.expect("Opened next 1")
+        await peer.expect("credit")
+        peer.writer.write(wire.encode(Frame("Publish", 1, first=1, messages=[wire.encode_message("u", b"m", {})])))
+        (await asyncio.wait_for(taken, 5)).ack()
+        peer.credit = False  # another Ack has none: it could cross a Want
+        await peer.expect("settled 1")
+        self.assertFalse(peer.credit)
+        peer.writer.close()
+        await listener.close(0)
+
     async def test_sender(self) -> None:
         for v in read("sender.json")["vectors"]:
             with self.subTest(v["name"]):

@@ -138,6 +138,7 @@ class Stream {
   kept = false; // its sender keeps what it sent
   granted = 0;
   grantedBytes = 0;
+  told = 0; // of granted
   got = 0;
   gotBytes = 0;
   want = 0;
@@ -186,14 +187,14 @@ class Stream {
     this.topic.wanting.delete(this);
     this.topic.room += this.granted - this.got;
     this.topic.roomBytes += this.grantedBytes - this.gotBytes;
-    this.granted = this.got;
+    this.granted = this.told = this.got;
     this.grantedBytes = this.gotBytes;
   }
 
   detach(): void {
     this.takeBack();
     this.conn = undefined;
-    this.granted = this.grantedBytes = this.got = this.gotBytes = 0;
+    this.told = this.granted = this.grantedBytes = this.got = this.gotBytes = 0;
     this.topic.grant();
   }
 
@@ -255,7 +256,9 @@ class Stream {
   ack(): Frame {
     const pairs = asRanges(this.settled);
     this.settled = [];
-    const credit = this.revoked ? {} : { credit_messages: this.granted, credit_bytes: this.grantedBytes }; // it is void then
+    // Told again, credit could cross a Want, and give back what that returns.
+    const credit = this.revoked || this.granted <= this.told ? {} : { credit_messages: this.granted, credit_bytes: this.grantedBytes };
+    this.told = this.granted;
     return frame("Ack", { handle: this.handle, next: this.next, settled: pairs, ...credit });
   }
 }

@@ -27,6 +27,7 @@ var mutants = []struct{ name, file, old, new string }{
 	{"any secret will do", "listener.py", "not hmac.compare_digest(p.secret, f.secret) or ", ""},
 	{"a Release forgets nothing", "listener.py", "                    self._forget(*opened[:2])\n", "                    pass\n"},
 	{"what is settled is forgotten", "listener.py", "max(s.base, f.base), max(s.next, f.base), f.tenure", "max(s.base, f.base), f.base, f.tenure"},
+	{"credit is told again", "listener.py", "if self.granted > self.told and not self.revoked:", "if not self.revoked:"},
 	{"any other tenure begins anew", "listener.py", "f.tenure > s.tenure > 0:", "f.tenure and s.tenure and f.tenure != s.tenure:"},
 	{"checksums do not count", "wire.py", "raise Fault(0, \"wrong checksum\")", "pass"},
 	{"what stands beside a body is skipped", "wire.py", "if at + length != len(payload):", "if False:"},

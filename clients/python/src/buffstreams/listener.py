@@ -95,7 +95,7 @@ class _Stream:
         self.settled: list[int] = []  # since the last Ack
         self.leaving = self.kept = False  # released early; its sender keeps what it sent
         self.share = 1 / 512
-        self.granted = self.granted_bytes = self.got = self.got_bytes = self.want = self.want_bytes = self.least = 0
+        self.told = self.granted = self.granted_bytes = self.got = self.got_bytes = self.want = self.want_bytes = self.least = 0
         self.dirty: Callable[[_Stream], None] = lambda s: None
 
     def release(self, messages: int, size: int) -> None:
@@ -120,13 +120,14 @@ class _Stream:
     def take_back(self) -> None:
         self.topic.wanting.pop(self, None)
         messages, size = self.granted - self.got, self.granted_bytes - self.got_bytes
-        self.granted, self.granted_bytes = self.got, self.got_bytes
+        self.told = self.granted = self.got
+        self.granted_bytes = self.got_bytes
         self.topic.room += messages
         self.topic.room_bytes += size
 
     def detach(self) -> None:
         self.take_back()
-        self.conn, self.granted, self.granted_bytes, self.got, self.got_bytes = None, 0, 0, 0, 0
+        self.conn, self.told, self.granted, self.granted_bytes, self.got, self.got_bytes = None, 0, 0, 0, 0, 0
         self.topic.grant()
 
     def ask(self, f: Frame) -> None:
@@ -174,8 +175,8 @@ class _Stream:
 
     def ack(self) -> Frame:
         ack, self.settled = Frame("Ack", self.handle, next=self.next, settled=wire.ranges(self.settled)), []
-        if not self.revoked:  # then credit is void
-            ack.credit_messages, ack.credit_bytes = self.granted, self.granted_bytes
+        if self.granted > self.told and not self.revoked:  # told again it could cross a Want, and give back what that returns
+            self.told, ack.credit_messages, ack.credit_bytes = self.granted, self.granted, self.granted_bytes
         return ack
 
 
