@@ -127,7 +127,7 @@ func TestRoundRobin_OneOfThreeIsDead(t *testing.T) {
 // TestPublishError_AccountsForEveryMessageOfTheCall, once, in one time.
 func TestPublishError_AccountsForEveryMessageOfTheCall(t *testing.T) {
 	for _, policy := range []route.Policy{route.RoundRobin, route.LeastPending, route.Hash, route.Failover, route.All} {
-		pub := routedTo(t, route.Route{Addresses: []string{freeAddress(t), freeAddress(t)}, Policy: policy}, 300*time.Millisecond)
+		pub := routedTo(t, route.Route{Addresses: []string{freeAddress(t), freeAddress(t)}, Policy: policy, HashKey: "k"}, 300*time.Millisecond)
 		began := time.Now()
 		var failed *buffstreams.PublishError
 		require.ErrorAs(t, pub.Publish("orders", newMessages(4)...), &failed)

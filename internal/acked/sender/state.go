@@ -113,7 +113,7 @@ const patientFor = 300 * time.Millisecond
 // unwellLocked tells whether what was never sent should be elsewhere. The caller must hold mu.
 func (s *Sender) unwellLocked(now time.Time) bool {
 	state := s.stateLocked()
-	return state >= Failed || s.refusal != nil || state == Connecting && state == s.status.state && now.Sub(s.status.since) >= patientFor
+	return state >= Failed || s.refusal != nil || state == Connecting && s.status.state == Connecting && now.Sub(s.status.since) >= patientFor
 }
 
 // dueMoves returns the streams that can move now, or have to be asked for an alternative.

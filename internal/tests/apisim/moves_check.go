@@ -84,14 +84,15 @@ func (w *world) calmLocked() bool {
 // revivedLocked reports whether a message comes from a later process of its sender. The caller must hold mu.
 func (w *world) revivedLocked(m *msg) bool { return m.from.life.how != "" }
 
-// aloneLocked reports whether a subscription is the only one that its group has had in its life, or keys keep the order. The caller must hold mu.
-func (x *subscription) aloneLocked() bool {
-	if x.by.plan.Key {
+// aloneLocked reports whether a subscription is the only one that its group has had in its life, or keys keep the order. The
+// caller must hold mu.
+func (s *subscription) aloneLocked() bool {
+	if s.by.plan.Key {
 		return true
 	}
 	n := 0
-	for _, o := range x.by.life.topic(x.topic).subs {
-		if o.group() == x.group() {
+	for _, o := range s.by.life.topic(s.topic).subs {
+		if o.group() == s.group() {
 			n++
 		}
 	}

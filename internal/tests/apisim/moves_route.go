@@ -224,10 +224,11 @@ func (w *world) strayAddresses(m *buffstreams.Manager) (stray []string) {
 	addresses := m.Stats().Addresses
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, a := range addresses {
+	for i := range addresses {
+		a := addresses[i].Address
 		for r, member := range w.routes.members {
-			if !member && a.Address == w.address(r) && !slices.Contains(stray, a.Address) {
-				stray = append(stray, a.Address)
+			if !member && a == w.address(r) && !slices.Contains(stray, a) {
+				stray = append(stray, a)
 			}
 		}
 	}
