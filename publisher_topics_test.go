@@ -88,7 +88,7 @@ func TestTopicState_IsForgottenOnlyWhenNothingUsesIt(t *testing.T) {
 	require.Same(t, undelivered, p.state("undelivered"))
 	require.False(t, called.enter())
 	require.EqualValues(t, forgotten, called.calls.Load())
-	p.last.Store(called) // whoever found it in the last moment
+	p.last.Store(called) // the call that found it in the last moment
 	again, err := p.begin("called")
 	require.NoError(t, err)
 	require.NotSame(t, called, again)

@@ -40,7 +40,7 @@ func (r *report) chart() ([]byte, error) {
 	p.Draw(draw.New(canvas))
 	var b bytes.Buffer
 	_, err = canvas.WriteTo(&b)
-	// Whoever looks may not have that font.
+	// A viewer may not have that font.
 	return bytes.ReplaceAll(b.Bytes(), []byte("font-family:Liberation Sans"), []byte("font-family:Liberation Sans,Arial,sans-serif")), err
 }
 

@@ -23,7 +23,7 @@ func await(t *testing.T, a *Account, n int) *int {
 	return notified
 }
 
-// What is free is set aside for the first that holds nothing, whoever waits behind it.
+// What is free is set aside for the first that holds nothing, whatever waits behind it.
 func TestBudget_SetsAsideForTheFirstOfSeveral(t *testing.T) {
 	b := NewBudget(1000)
 	holder(t, b, 800)

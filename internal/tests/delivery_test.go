@@ -272,7 +272,7 @@ func TestSubscription_CancelledEmitsNothing(t *testing.T) {
 	require.NoError(t, h.newPublisher(t, nil).Publish(h.topic("a"), newMessages(5)...))
 	cancelled, cancel := context.WithCancel(context.Background())
 	cancel()
-	for range 200 { // whoever is to close it must not have to win a race
+	for range 200 { // the close must not have to win a race
 		messages, err := sub.Subscribe(cancelled, h.topic("a"))
 		require.NoError(t, err)
 		msg, open := <-messages

@@ -33,7 +33,7 @@ const (
 // connection go on from which bytes are missing: what was swallowed once stays silent, without a FIN, until both ends
 // have given up on their own.
 //
-// mu guards what is told; whoever waits for a change of it waits for changed.
+// mu guards what is told; goroutines that wait for a change of it wait for changed.
 type relay struct {
 	upstream string
 	ln       net.Listener

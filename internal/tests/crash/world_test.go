@@ -20,7 +20,7 @@ var (
 	publishers = []string{"a", "b"} // each with an outbox of its own
 )
 
-// world is two publishers, their subscriber, and whoever kills them.
+// world is two publishers, their subscriber, and the goroutine that kills them.
 type world struct {
 	t       *testing.T
 	mode    mode

@@ -259,7 +259,7 @@ func (p *peer) hasFailed(code wire.Code) error {
 	return nil
 }
 
-// floods is fails for whoever wrote so much that the Failure can be lost with what was not read.
+// floods is fails for a peer that wrote so much that the Failure can be lost with what was not read.
 func floods(code wire.Code) answer {
 	return func(p *peer) error {
 		err := ends(p)

@@ -147,7 +147,7 @@ var groupMutants = []mutant{
 
 	// What members leave to others.
 	{
-		"whoever is quickest takes a nacked message", "internal/dispatch/group.go",
+		"the quickest member takes a nacked message", "internal/dispatch/group.go",
 		"\tm.handed = append(m.handed, d)\n", "\tg.returned = insertOrdered(g.returned, d)\n",
 		dispatchProbe("TestMember_HandOverGoesToAWaitingMemberOnly"),
 	},

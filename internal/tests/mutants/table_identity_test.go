@@ -60,7 +60,7 @@ var identityMutants = []mutant{
 		receiverProbe("TestReceiver_SaysWhoHasSentOnAnotherStream"),
 	},
 	{
-		"whoever asks learns who fences", "internal/acked/receiver/lineage.go",
+		"every peer that asks learns who fences", "internal/acked/receiver/lineage.go",
 		"!p.belongsTo(f, principal) || ", "",
 		receiverProbe("TestReceiver_SaysWhoFences"),
 	},
