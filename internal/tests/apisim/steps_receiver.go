@@ -2,6 +2,7 @@ package apisim
 
 import (
 	"runtime"
+	"slices"
 	"time"
 )
 
@@ -64,7 +65,7 @@ func (w *world) withSubscriber(s Step, x *subscriber) {
 }
 
 func (w *world) dropGroup(x *subscriber, topic, name string) {
-	l := x.life
+	l, began := x.life, time.Now()
 	w.mu.Lock()
 	w.letGoLocked(l.of.n, name, "its group was dropped")
 	w.mu.Unlock()
@@ -78,7 +79,11 @@ func (w *world) dropGroup(x *subscriber, topic, name string) {
 	t := l.topic(name)
 	t.dropped[x.plan.Group] = true
 	t.drops++
-	delete(t.groups, x.plan.Group)
+	if !slices.ContainsFunc(t.subs, func(sub *subscription) bool { // one that came meanwhile may have made it anew
+		return sub.by.plan.Group == x.plan.Group && !sub.began.Before(began)
+	}) {
+		delete(t.groups, x.plan.Group)
+	}
 	for _, sub := range t.subs { // what they are for the topic now is not said
 		if sub.by.plan.Group == x.plan.Group && sub.ending.IsZero() {
 			sub.ending = time.Now()
