@@ -65,7 +65,7 @@ func (w *world) onFailure(proc *process, who, topic string, encoded []byte, reas
 		w.misbehave(m.from)
 		return
 	}
-	if errors.Is(reason, errTopicGone) && m.heard() && !m.from.sent().boxed() {
+	if errors.Is(reason, errTopicGone) && w.heardLocked(m) && !m.from.sent().boxed() {
 		w.violatedLocked(2, "a message that was acked is said to be gone with its topic", "m%d: %v", m.id, reason)
 	}
 	m.failed, m.reported = "OnFailure of its publisher", time.Now()
