@@ -2,7 +2,6 @@ package buffstreams
 
 import (
 	"errors"
-	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -14,7 +13,9 @@ import (
 // became of all messages of the part.
 func (p *Publisher) sendAgain(w *callWait, g *group, part *part, sent sendResult, back *sender.WithdrawnError) sendResult {
 	if w.began.IsZero() { // the call has this part alone
-		w.began, w.deadline = time.Now(), back.Deadline
+		if w.begin(); !back.Deadline.IsZero() {
+			w.deadline = back.Deadline
+		}
 	}
 	var rest []*message.Message
 	var index []uint64 // in the part

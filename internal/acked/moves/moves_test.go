@@ -1,6 +1,7 @@
 package moves
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -106,6 +107,31 @@ func TestMoves_RevokedStreamOfWhichNothingWasTaken(t *testing.T) {
 	b.handle(10)
 	require.Equal(t, numbers(1, 10), b.ids())
 	require.Empty(t, b.marked())
+	w.drain(st)
+}
+
+// TestMoves_WhatCannotJoinAStreamThatLeavesIsGivenBack at once, whatever the call waits for.
+func TestMoves_WhatCannotJoinAStreamThatLeavesIsGivenBack(t *testing.T) {
+	testkit.CheckLeaks(t)
+	a, b := newHost(t), newHost(t)
+	w := newWorld(t, never)
+	from, to := w.sender(a.address()), w.sender(b.address())
+	st := w.newStream(from, true)
+	w.publish(st, 3)
+	a.take(3) // the stream waits for its handlers
+	st.MoveTo(to)
+	a.holds(0)
+	for _, level := range []session.Level{0, session.Received, session.Handled} {
+		enqueued, lacking, err := st.Publish(context.Background(), w.batch(2), level, patience)
+		var back *sender.WithdrawnError
+		require.ErrorAs(t, err, &back)
+		require.NoError(t, back.Err)
+		require.Equal(t, []session.Range{{First: 0, Last: 1}}, back.Messages)
+		require.Equal(t, 2, enqueued)
+		require.Empty(t, lacking)
+	}
+	b.receiver.Topic(topic)
+	a.settle(3)
 	w.drain(st)
 }
 

@@ -209,8 +209,11 @@ func (w *world) sender(address string) *sender.Sender {
 }
 
 // stream begins a stream whose alternative is what stays in w.at.
-func (w *world) stream(at *sender.Sender) *sender.Stream {
+func (w *world) stream(at *sender.Sender) *sender.Stream { return w.newStream(at, false) }
+
+func (w *world) newStream(at *sender.Sender, elsewhere bool) *sender.Stream {
 	return at.NewStream(sender.StreamConfig{
+		Elsewhere: elsewhere,
 		Identity: session.Identity{Publisher: [16]byte{1}, Epoch: 1, Secret: [16]byte{2}}, Topic: topic,
 		Alternative: func(*sender.Stream) *sender.Sender {
 			w.mu.Lock()

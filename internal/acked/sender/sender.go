@@ -171,9 +171,10 @@ func (p *publication) run(ctx context.Context) (enqueued int, lacking []session.
 	waiters := one[:0] // one for each run of sequences; they are not in p so that they stay on the stack
 	for {
 		s, w, more, err := p.enqueue()
+		leaves := err == session.ErrWithdrawn //nolint:errorlint // enqueueLocked returns it as it is
 		if w != nil {
 			waiters = append(waiters, w)
-		} else if !more && p.turn == nil { // the call waits for nothing, and has not waited
+		} else if !more && !leaves && p.turn == nil { // the call waits for nothing, and has not waited
 			return p.enqueued, nil, err
 		}
 		if more {
@@ -182,7 +183,6 @@ func (p *publication) run(ctx context.Context) (enqueued int, lacking []session.
 				continue
 			}
 		}
-		leaves := err == session.ErrWithdrawn //nolint:errorlint // enqueueLocked returns it as it is
 		if leaves {
 			err = nil
 		}

@@ -23,6 +23,11 @@ var moveMutants = []mutant{
 		movesProbe("TestMoves_RevokedStreamLosesAndRepeatsNothing"),
 	},
 	{
+		"a call that cannot join a stream that leaves has nothing back", "internal/acked/sender/sender.go",
+		"!more && !leaves && p.turn == nil", "!more && p.turn == nil",
+		movesProbe("TestMoves_WhatCannotJoinAStreamThatLeavesIsGivenBack"),
+	},
+	{
 		"the first messages are not among what is returned", "internal/acked/receiver/revoke.go",
 		"s.revocation.returned.AppendPairs(nil, 1)", "s.revocation.returned.AppendPairs(nil, s.revocation.returned.Next())",
 		movesProbe("TestMoves_RevokedStreamOfWhichNothingWasTaken"),
