@@ -214,7 +214,7 @@ func (w *world) stream(at *sender.Sender) *sender.Stream { return w.newStream(at
 func (w *world) newStream(at *sender.Sender, elsewhere bool) *sender.Stream {
 	return at.NewStream(sender.StreamConfig{
 		Elsewhere: elsewhere,
-		Identity: session.Identity{Publisher: [16]byte{1}, Epoch: 1, Secret: [16]byte{2}}, Topic: topic,
+		Identity:  session.Identity{Publisher: [16]byte{1}, Epoch: 1, Secret: [16]byte{2}}, Topic: topic,
 		Alternative: func(*sender.Stream) *sender.Sender {
 			w.mu.Lock()
 			defer w.mu.Unlock()
