@@ -62,13 +62,33 @@ func stopServers() {
 	}
 }
 
-// freePort is a port of loopback that was free a moment ago, for servers that cannot say which one they got.
+// ports guards the port that freePort looks at next.
+var ports struct {
+	mu   sync.Mutex
+	next int
+}
+
+// freePort is a port of loopback that is free, for servers that cannot say which one they got. It is none of those that the system
+// gives to connections: between this call and the server's start, another test's connection could get it.
 func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
+	const first, last = 20_000, 32_000
+	ports.mu.Lock()
+	defer ports.mu.Unlock()
+	if ports.next == 0 {
+		ports.next = first + os.Getpid()*97%(last-first)
 	}
-	return l.Addr().(*net.TCPAddr).Port, l.Close()
+	var failed error
+	for range last - first {
+		if ports.next++; ports.next >= last {
+			ports.next = first
+		}
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", ports.next))
+		if err == nil {
+			return ports.next, l.Close()
+		}
+		failed = err
+	}
+	return 0, failed
 }
 
 // natsNode is one node of a cluster that a test can kill and start again.
