@@ -42,7 +42,7 @@ func TestPlain_ConnectionsAreSeenFromOutside(t *testing.T) {
 	testkit.CheckLeaks(t)
 	pubSpy, subSpy := &spy{}, &spy{}
 	pub, sub, address := plainPair(t, []hooks.Hook{pubSpy}, []hooks.Hook{subSpy}, AckedConfig{})
-	require.Error(t, pub.Publish("127.0.0.1:1", textMessage("nobody listens")))
+	require.Error(t, pub.Publish("127.0.0.1:1", textMessage("no listener")))
 	refused := first(t, pubSpy, anyOf[hooks.Dialed])
 	require.Equal(t, "127.0.0.1:1", refused.Address)
 	require.Error(t, refused.Err)
