@@ -189,7 +189,7 @@ func (m *Manager) closeListener(ctx context.Context, t netio.Target, left *lefto
 	defer context.AfterFunc(ctx, func() { m.subscriptions.expire(l) })()
 	drain(ctx, l)
 	poll(ctx, func() bool { return l.OnlyCopies() == 0 })
-	l.AwaitAnswers(ctx)
+	awaitAnswers(ctx, l)
 	ending, cancel := withGrace(ctx, endGraceFor(ctx))
 	defer cancel()
 	l.EndMembers()
@@ -230,6 +230,14 @@ func drain(ctx context.Context, l listener) {
 	case <-drained:
 	case <-ctx.Done():
 	}
+}
+
+// awaitAnswers waits until publishers have said what they keep, or soon after ctx is done: an answer takes a round trip, also where
+// the time of a Close is shorter than that, and what is not known to be kept counts as lost.
+func awaitAnswers(ctx context.Context, l listener) {
+	ctx, cancel := withGrace(ctx, closeGrace)
+	defer cancel()
+	l.AwaitAnswers(ctx)
 }
 
 // withGrace returns a context that is done some time after ctx.

@@ -1,7 +1,9 @@
 package buffstreams
 
 import (
+	"bytes"
 	"context"
+	"regexp"
 	"runtime"
 	"sync/atomic"
 	"testing"
@@ -66,22 +68,31 @@ func hold(sub *subscription, n int) (held []*message.Message) {
 	return held
 }
 
+// bubble is the number of goroutines in the caller's bubble: others come and go with the tests before.
+func bubble() int {
+	stacks := make([]byte, 1<<20)
+	stacks = stacks[:runtime.Stack(stacks, true)]
+	name := regexp.MustCompile(`synctest bubble \d+\]`).Find(stacks) // the caller's is the first
+	return bytes.Count(stacks, name)
+}
+
 // Messages that wait for their answer together, as those of a bridge or a batch do, cost neither a goroutine nor a copy each.
 func TestLateAcks_CostNoWatchers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 500
 		sub, _, source := lateSubscription(t, n, SubscriberConfig{MaxInFlight: n})
 		held := hold(sub, n)
-		goroutines := runtime.NumGoroutine()
+		goroutines := bubble()
 		time.Sleep(watchAfter - longestLook)
 		require.Zero(t, sub.watched.Load())
-		require.Equal(t, goroutines, runtime.NumGoroutine())
+		require.Equal(t, goroutines, bubble())
 		for _, msg := range held[:n-1] {
 			msg.Ack()
 		}
 		synctest.Wait()
 		require.EqualValues(t, n-1, source.settled.Load(), "in their order they are settled at once")
 		time.Sleep(2 * longestLook)
+		synctest.Wait()
 		require.EqualValues(t, 1, sub.watched.Load(), "what waits for long has a watcher, and a copy of its own")
 		held[n-1].Ack()
 		synctest.Wait()
@@ -97,6 +108,7 @@ func TestLateAcks_OvertakenMessagesHoldUpNone(t *testing.T) {
 		time.Sleep(watchAfter / 2)
 		held[1].Ack()
 		time.Sleep(longestLook)
+		synctest.Wait()
 		require.EqualValues(t, 1, source.settled.Load())
 		require.EqualValues(t, 1, sub.watched.Load(), "the first, and not the others")
 		held[2].Ack()

@@ -179,6 +179,37 @@ func TestSubscriber_CloseIsNilWhilePublishersLive(t *testing.T) {
 	}
 }
 
+// lateConn is a connection that is heard late.
+type lateConn struct {
+	net.Conn
+	by time.Duration
+}
+
+func (c lateConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	time.Sleep(c.by)
+	return n, err
+}
+
+// TestSubscriber_CloseHearsPublishersThatAnswerLate: that a Close has no time left makes nothing of theirs undelivered.
+func TestSubscriber_CloseHearsPublishersThatAnswerLate(t *testing.T) {
+	topic := freeAddress(t) + "/a"
+	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{ConsumerGroup: "g", CloseTimeout: time.Millisecond}, nil)
+	require.NoError(t, err)
+	require.NoError(t, sub.SubscribeInitialize(topic))
+	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, address)
+		return lateConn{conn, 40 * time.Millisecond}, err
+	}
+	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+		ManagerConfig: buffstreams.ManagerConfig{Dial: dial}, CloseTimeout: time.Millisecond,
+	}, nil)
+	require.NoError(t, err)
+	require.NoError(t, pub.Publish(topic, newMessages(5)...))
+	require.NoError(t, sub.Close())
+	requireUndelivered(t, pub.Close(), "a", 5)
+}
+
 // TestSubscriber_CloseAccountsForPlainPeers, which keep nothing.
 func TestSubscriber_CloseAccountsForPlainPeers(t *testing.T) {
 	topic := freeAddress(t)

@@ -39,8 +39,13 @@ var custodyMutants = []mutant{
 	},
 	{
 		"a Close does not wait to hear who keeps what", "manager_close.go",
-		"\tl.AwaitAnswers(ctx)\n", "",
+		"\tawaitAnswers(ctx, l)\n", "",
 		probe{"internal/tests", "^TestSubscriber_CloseIsNilWhilePublishersLive$", ""},
+	},
+	{
+		"an answer that takes longer than CloseTimeout is not waited for", "manager_close.go",
+		"\tctx, cancel := withGrace(ctx, closeGrace)\n\tdefer cancel()\n\tl.AwaitAnswers(ctx)\n", "\tl.AwaitAnswers(ctx)\n",
+		probe{"internal/tests", "^TestSubscriber_CloseHearsPublishersThatAnswerLate$", ""},
 	},
 	{
 		"what a Sender's receiver holds counts as left", "internal/acked/sender/sender.go",
