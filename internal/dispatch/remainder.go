@@ -65,30 +65,11 @@ func (d *Delivery) again(until time.Time) Delivery {
 	}
 }
 
-// copies returns copies of the messages that the group has not settled and no member has.
+// copies returns copies of the messages that the group has not settled and no member has, in the order of the log.
 func (g *group) copies() (ds []Delivery) {
 	until := time.Now().Add(remainderFor)
-	for _, d := range g.returned {
-		ds = append(ds, d.again(until))
-	}
-	for _, q := range g.keys {
-		for _, d := range q.waiting {
-			ds = append(ds, d.again(until))
-		}
-	}
-	for _, e := range g.early {
-		ds = append(ds, e.again(until))
-	}
+	g.eachUntaken(func(d Delivery) { ds = append(ds, d.again(until)) })
 	slices.SortFunc(ds, comparePos)
-	index := g.index
-	for e := g.cursor; e.run != nil; e, index = e.next, 0 {
-		if e.run.withdrawn {
-			continue
-		}
-		for ; index < e.run.count(); index++ {
-			ds = append(ds, (&Delivery{run: e.run, index: int32(index)}).again(until))
-		}
-	}
 	return ds
 }
 

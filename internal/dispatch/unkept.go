@@ -2,10 +2,18 @@ package dispatch
 
 import "slices"
 
-// eachReady calls f for the messages that a member could take.
-func (g *group) eachReady(f func(Delivery)) {
+// eachUntaken calls f for the messages that the group has not settled and no member has, in no order.
+func (g *group) eachUntaken(f func(Delivery)) {
 	for _, d := range g.returned {
 		f(d)
+	}
+	for _, q := range g.keys {
+		for _, d := range q.waiting {
+			f(d)
+		}
+	}
+	for _, e := range g.early {
+		f(e.Delivery)
 	}
 	index := g.index
 	for e := g.cursor; e.run != nil; e, index = e.next, 0 {
@@ -26,20 +34,11 @@ func (t *Topic) Unkept() (messages [][]byte) {
 	defer t.mu.Unlock()
 	var all []Delivery
 	for _, g := range t.groups {
-		add := func(d Delivery) {
+		g.eachUntaken(func(d Delivery) {
 			if !d.run.source.Kept() && !d.Again() {
 				all = append(all, d)
 			}
-		}
-		g.eachReady(add)
-		for _, q := range g.keys {
-			for _, d := range q.waiting {
-				add(d)
-			}
-		}
-		for _, e := range g.early {
-			add(e.Delivery)
-		}
+		})
 	}
 	slices.SortFunc(all, comparePos)
 	all = slices.CompactFunc(all, func(a, b Delivery) bool { return a.pos() == b.pos() })

@@ -228,6 +228,19 @@ func (c *Client) forget(o *Outbound) {
 	o.state, o.cause = broken, ErrEnded
 }
 
+// EndStream ends a stream of StartStream of which everything is settled.
+func (c *Client) EndStream(o *Outbound) {
+	if o.state == open && c.phase >= established {
+		c.forget(o)
+		return
+	}
+	c.remove(o)
+	o.fail(ErrEnded)
+}
+
+// Ended tells whether the stream's own side has ended it, as it was idle.
+func (o *Outbound) Ended() bool { return o.cause == ErrEnded } //nolint:errorlint // set by this package, never wrapped
+
 // ReleaseDelivered ends, at both ends, the streams of which the receiver has everything, but for fetched ones: it answers
 // for what is not settled from then on, but for what it has refused by then. Their Waiters get cause. ReleaseDelivered tells
 // whether there were any. Abort follows.

@@ -1,5 +1,7 @@
 package session
 
+import "bytes"
+
 // Undelivered is the number of messages of a stream that no receiver is known to hold now. That a receiver has received a
 // message is true of the present one only: it counts no more when the connection is lost, when the receiver has said that
 // it goes away, when it is asked to give the stream back, or when a new one does not have it. The messages of a fetched stream
@@ -44,14 +46,15 @@ func (c *Client) Leftovers() (all []Leftover) {
 		if o.fetched != nil {
 			continue
 		}
-		seq, _ := o.settled.Hole(1)
+		from := uint64(1)
 		if c.holds(o) {
-			seq = o.firstUnreceived()
+			from = o.received
 		}
-		for seq < o.next {
-			message := append([]byte(nil), o.chunks[o.chunkOf(seq)].message(seq)...)
-			all = append(all, Leftover{Topic: o.Topic, Message: message})
-			seq, _ = o.settled.Hole(seq + 1)
+		for first, last := range o.settled.Holes(from, o.next) {
+			for seq := first; seq <= last; seq++ {
+				message := bytes.Clone(o.chunks[o.chunkOf(seq)].message(seq))
+				all = append(all, Leftover{Topic: o.Topic, Message: message})
+			}
 		}
 	}
 	return all

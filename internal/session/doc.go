@@ -45,11 +45,13 @@
 //
 //	batch.go         messages that are encoded and not enqueued yet
 //	client.go        Client: streams, connect and disconnect
-//	output.go        Client.Output: what to send, opening streams, asking for credit
-//	receive.go       Client.Receive: what each frame does
+//	output.go        Client.Output: what to send, cut into segments; opening streams, asking for credit
+//	receive.go       Client.Receive: what each frame does, to the Client and to its stream
 //	refusal.go       messages and streams that the peer refuses
 //	tick.go          what is due after a time: deadlines, idle streams, pings
-//	outbound.go      Outbound: sending, resuming, acks, and the callers that wait for them
+//	move.go          streams that move to another Client; tenure.go: what can come twice; peer.go: whether the receiver answers
+//	outbound.go      Outbound: what is known of one stream
+//	waiter.go        the callers that wait until messages have arrived
 //	retransmit.go    its retransmit buffer, and Client.Enqueue, which fills it; chunk.go: a part of that
 //	deferredfree.go  its freed memory, until nothing is written from it
 //	fetched.go       streams whose messages a store keeps

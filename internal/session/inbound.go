@@ -131,16 +131,8 @@ func (in *Inbound) Accept(f *PublishFrame) (fresh [][]byte, first uint64, dup Am
 
 // Unsettled is the number of messages received and not settled.
 func (in *Inbound) Unsettled() (n int) {
-	for seq := in.settled.Next(); seq < in.next; {
-		first, last := in.settled.Hole(seq)
-		if first >= in.next {
-			break
-		}
-		n += int(min(last, in.next-1) - first + 1)
-		if last >= in.next {
-			break
-		}
-		seq = last + 1
+	for first, last := range in.settled.Holes(1, in.next) {
+		n += int(last - first + 1)
 	}
 	return n - len(in.rejected)
 }

@@ -43,6 +43,44 @@ func (c *Client) Output(segments []Segment, limit int) (control []byte, out []Se
 	return control, segments, false
 }
 
+// segment returns the next run of messages in one chunk that the credit covers and of which none with its tag and length
+// is larger than most, and counts them as sent. ok is false when there is none.
+func (o *Outbound) segment(most int) (s Segment, ok bool) {
+	if o.state != open || o.leaving || o.revoking || !o.skipSettled() {
+		return s, false
+	}
+	c := o.chunks[o.sentChunk]
+	_, holeEnd := o.settled.Hole(o.sent)
+	again := false
+	if o.again != nil {
+		var n uint64
+		n, again = o.sameKind(o.sent, holeEnd-o.sent+1)
+		holeEnd = o.sent + n - 1
+	}
+	count, size := c.end()-o.sent, len(c.buf)-o.sentOffset
+	messages, bytes := o.credit.available()
+	if run := min(count, messages, holeEnd-o.sent+1); run < count || uint64(size) > bytes || c.largest > most {
+		count, size = c.fit(o.sentOffset, run, bytes, most)
+	}
+	if count == 0 {
+		return s, false
+	}
+	s = Segment{
+		Handle: o.handle, First: o.sent, Count: count, Gap: o.gap, AckNow: len(o.waitReceived) > 0, Again: again,
+		Body: c.buf[o.sentOffset : o.sentOffset+size],
+	}
+	o.credit.usedMessages += count
+	o.credit.usedBytes += uint64(size)
+	o.sent += count
+	o.maxSent, o.sentTo = max(o.maxSent, o.sent), max(o.sentTo, o.sent)
+	o.sentOffset += size
+	o.gap, o.sentSinceTick = false, true
+	if o.fetched != nil {
+		o.fetched.dropSent(o)
+	}
+	return s, true
+}
+
 // Due tells whether Output may have something to send.
 func (c *Client) Due() bool { return len(c.control) > 0 || len(c.sendQueue) > 0 }
 
@@ -64,6 +102,8 @@ func (c *Client) schedule(o *Outbound) {
 		c.sendQueue = append(c.sendQueue, o)
 	}
 }
+
+func (o *Outbound) hasUnsent() bool { return o.sent < o.next }
 
 // open sends the stream's Open, which asks for credit as well.
 func (c *Client) open(o *Outbound) {
@@ -90,6 +130,19 @@ func (c *Client) requestCredit(o *Outbound) {
 		c.sendWant(o, messages, bytes, least)
 		o.wantSent = true
 	}
+}
+
+// unsentAmount is what the stream has to send, for Open and Want; least is the size of the first message.
+func (o *Outbound) unsentAmount() (messages, bytes, least uint64) {
+	if !o.skipSettled() {
+		return 0, 0, 0
+	}
+	messages = o.next - o.sent
+	bytes = uint64(len(o.chunks[o.sentChunk].buf) - o.sentOffset)
+	for _, c := range o.chunks[o.sentChunk+1:] {
+		bytes += uint64(len(c.buf))
+	}
+	return messages, bytes, uint64(entrySize(o.chunks[o.sentChunk].buf[o.sentOffset:]))
 }
 
 // sendWant returns the stream's unused credit, and asks for more unless messages is 0.

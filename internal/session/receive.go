@@ -2,6 +2,7 @@ package session
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"time"
 
@@ -127,6 +128,34 @@ func (c *Client) opened(f *wire.Opened) error {
 	return nil
 }
 
+// opened resumes at the first message that the receiver lacks. It returns a *PeerError, and changes nothing, if the
+// receiver claims a message that was never sent: what it takes for that would be lost.
+func (o *Outbound) opened(f *wire.Opened) error {
+	highest, err := o.checkRanges(f.Settled)
+	if err != nil {
+		return err
+	}
+	if f.Next < o.base {
+		return violation("opened at %d, below the base %d", f.Next, o.base)
+	}
+	if limit := o.sentBy(IncarnationOf(f.LastEpoch, f.LastIncarnation)); f.Next > limit || highest >= limit {
+		return NewPeerError(codeNeverSent, fmt.Sprintf("next is %d, and up to %d are settled, where %d was never sent",
+			f.Next, highest, limit))
+	}
+	o.settleRanges(f.Settled)
+	o.state, o.gap, o.checked = open, false, 0
+	o.received = f.Next
+	o.credit = credit{}
+	o.deferred, o.deferrals = nil, 0
+	if o.fetched != nil {
+		o.fetched.restart(o)
+		return nil
+	}
+	o.seekTo(o.received)
+	o.finishReached()
+	return nil
+}
+
 func (c *Client) acked(f *AckFrame) error {
 	if c.hasEnded(f.Handle) {
 		return c.declineCredit(f)
@@ -142,6 +171,36 @@ func (c *Client) acked(f *AckFrame) error {
 	if f.Messages != 0 && o.hasUnsent() {
 		c.schedule(o)
 	}
+	return nil
+}
+
+// acked applies an Ack: progress of the receiver, and credit.
+func (o *Outbound) acked(a *AckFrame) error {
+	if a.Next != 0 {
+		if a.Next > o.sent || a.Next < o.received {
+			return violation("ack up to %d of stream %q, which was sent up to %d and acked up to %d",
+				a.Next, o.Topic, o.sent, o.received)
+		}
+		o.received = a.Next
+	}
+	highest, err := o.checkRanges(a.Settled)
+	if err != nil {
+		return err
+	}
+	if limit := o.neverSent(); highest >= limit {
+		return violation("settled %d of stream %q, sent below %d", highest, o.Topic, limit)
+	}
+	o.settleRanges(a.Settled)
+	if (a.Messages == 0) != (a.Bytes == 0) {
+		return violation("credit of stream %q names messages or bytes alone", o.Topic)
+	}
+	if a.Messages < o.credit.messages && a.Messages != 0 || a.Bytes < o.credit.bytes && a.Bytes != 0 {
+		return violation("credit of stream %q shrank", o.Topic)
+	}
+	if a.Messages != 0 {
+		o.credit.messages, o.credit.bytes, o.wantSent, o.why = a.Messages, a.Bytes, false, ""
+	}
+	o.finishReached()
 	return nil
 }
 

@@ -234,14 +234,8 @@ func (o *Outbound) settle(first, last uint64) {
 	if o.settled.Sparse() == 0 {
 		o.settleChunks(first, last)
 	} else {
-		for seq := first; ; {
-			lo, hi := o.settled.Hole(seq)
-			if lo > last {
-				break
-			}
-			hi = min(hi, last)
+		for lo, hi := range o.settled.Holes(first, last+1) {
 			o.settleChunks(lo, hi)
-			seq = hi + 1
 		}
 	}
 	n, bytes := o.settled.Add(first, last), o.settledBytes

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"iter"
 	"slices"
 
 	"github.com/buffstreams/watermill-buffstreams/store"
@@ -113,6 +114,20 @@ func (w *Watermark) Hole(seq uint64) (first, last uint64) {
 		return first, w.above[i].First - 1
 	}
 	return first, ^uint64(0)
+}
+
+// Holes yields the runs of sequences from first on and below end that are not in the set, in order. The set must not change
+// meanwhile.
+func (w *Watermark) Holes(first, end uint64) iter.Seq2[uint64, uint64] {
+	return func(yield func(first, last uint64) bool) {
+		for first < end {
+			lo, hi := w.Hole(first)
+			if hi = min(hi, end-1); lo > hi || !yield(lo, hi) {
+				return
+			}
+			first = hi + 1
+		}
+	}
 }
 
 // AppendPairs appends pairs of first and last: for the run from base to Next, and for each range above.

@@ -112,26 +112,6 @@ func (st *Stream) Sender() *Sender { return st.at.Load() }
 // Topic is the stream's topic on the wire.
 func (st *Stream) Topic() string { return st.cfg.Topic }
 
-// Publish is Sender.Publish for a Stream. A call that waits moves with it.
-func (st *Stream) Publish(
-	ctx context.Context, b *session.Batch, level session.Level, timeout time.Duration,
-) (enqueued int, lacking []session.Range, err error) {
-	p := &publication{handle: st, topic: st.cfg.Topic, batch: b, level: level, timeout: timeout}
-	return p.run(ctx)
-}
-
-// WithdrawnError is the error of a Publish whose stream has begun to leave its Sender. What was sent is accounted for as with any error.
-type WithdrawnError struct {
-	Messages []session.Range // indices of those that were not sent, and can be sent elsewhere
-	Deadline time.Time       // of the call; zero: none
-	Err      error           // what else went wrong; nil: nothing
-}
-
-func (e *WithdrawnError) Error() string { return session.ErrWithdrawn.Error() }
-
-// Unwrap returns Err.
-func (e *WithdrawnError) Unwrap() error { return e.Err }
-
 // leavesLocked tells whether new messages should not join the stream. The caller must hold the mutex of its Sender.
 func (st *Stream) leavesLocked() bool {
 	return st.cfg.Elsewhere && st.target != nil && st.out.Leaving()

@@ -32,7 +32,7 @@ var ackedMutants = []mutant{
 		senderProbe("TestSender_ReadsWhatCameBeforeAReset"),
 	},
 	{
-		"a caller that tries again piles up copies", "internal/acked/sender/sender.go",
+		"a caller that tries again piles up copies", "internal/acked/sender/publish.go",
 		"if s.refusal != nil && s.client.Pending() > 0 {", "if s.refusal != nil && s.client.Pending() < 0 {",
 		senderProbe("TestSender_ADefiniteRefusalEndsWaitsUntilAWelcome"),
 	},

@@ -105,7 +105,7 @@ var custodyMutants = []mutant{
 		dispatchProbe("TestDrain_KeepsTheOrderOfKeys"),
 	},
 	{
-		"a member that drains is notified", "internal/dispatch/group.go",
+		"a member that drains is notified", "internal/dispatch/member.go",
 		"if !m.stopped && !m.draining {", "if !m.stopped {",
 		dispatchProbe("TestDrain_IsNotNotified"),
 	},
@@ -155,7 +155,7 @@ var custodyMutants = []mutant{
 		seamProbe("TestUnheard_OfAPublisherThatComesBack"),
 	},
 	{
-		"a subscription that ends beside one that ends too leaves it all", "internal/dispatch/topic.go",
+		"a subscription that ends beside one that ends too leaves it all", "internal/dispatch/groups.go",
 		" && other.stays()", "",
 		dispatchProbe("TestRemainder_OfSubscriptionsThatEndTogetherIsNotSettled"),
 	},

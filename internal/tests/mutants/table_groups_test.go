@@ -29,7 +29,7 @@ var groupMutants = []mutant{
 		probe{"internal/session", "^TestInbound_EndTellsWhatIsSettled$", ""},
 	},
 	{
-		"a subscription joins a topic that has ended", "internal/dispatch/topic.go",
+		"a subscription joins a topic that has ended", "internal/dispatch/groups.go",
 		"\tif t.ended {\n\t\tt.mu.Unlock()\n\t\treturn nil\n\t}\n", "",
 		dispatchProbe("TestTopic_NobodyJoinsOneThatHasEnded"),
 	},
@@ -99,22 +99,22 @@ var groupMutants = []mutant{
 
 	// Groups that end.
 	{
-		"a named group waits for a subscription that ended", "internal/dispatch/topic.go",
+		"a named group waits for a subscription that ended", "internal/dispatch/groups.go",
 		"\tif g == nil {\n\t\tg = t.newGroupLocked(name)", "\tif g == nil || name != \"\" {\n\t\tg = t.newGroupLocked(name)",
 		dispatchProbe("TestRemainder_HoldsUpNoNamedGroup"),
 	},
 	{
-		"a subscription that ends beside a group stays", "internal/dispatch/topic.go",
+		"a subscription that ends beside a group stays", "internal/dispatch/groups.go",
 		"named = named || !unnamed(other)", "_ = unnamed(other)",
 		dispatchProbe("TestRemainder_HoldsUpNoNamedGroup"),
 	},
 	{
-		"only the first to come gets what was left", "internal/dispatch/topic.go",
+		"only the first to come gets what was left", "internal/dispatch/groups.go",
 		"\t\tg.giveAgain(t.union.live())\n", "",
 		dispatchProbe("TestRemainder_IsGivenToAllThatComeBack"),
 	},
 	{
-		"what one left beside another is lost", "internal/dispatch/topic.go",
+		"what one left beside another is lost", "internal/dispatch/groups.go",
 		"\tg.giveAgain(t.beside.live())\n", "",
 		dispatchProbe("TestRemainder_IsGivenToAllThatComeBack"),
 	},
@@ -134,7 +134,7 @@ var groupMutants = []mutant{
 		dispatchProbe("TestRemainder_IsGivenToAllThatComeBack"),
 	},
 	{
-		"a dropped declared group is waited for", "internal/dispatch/topic.go",
+		"a dropped declared group is waited for", "internal/dispatch/groups.go",
 		"\tdelete(t.declared, group)\n\tg := t.vacant", "\tg := t.vacant",
 		dispatchProbe("TestTopic_DroppedDeclaredGroupIsNotWaitedFor"),
 	},
@@ -186,7 +186,7 @@ var groupMutants = []mutant{
 
 	// Ready.
 	{
-		"credit comes before Ready", "internal/dispatch/topic.go",
+		"credit comes before Ready", "internal/dispatch/groups.go",
 		"len(t.declared) == 0 && !t.held && !t.ended", "len(t.declared) == 0 && !t.ended",
 		receiverProbe("TestReceiver_HoldsNewTopicsClosed"),
 	},

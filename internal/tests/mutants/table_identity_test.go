@@ -125,12 +125,12 @@ var identityMutants = []mutant{
 		testsProbe("TestDedupe_KeepsWhatEachGroupHasSettled"),
 	},
 	{
-		"what one group has settled is not saved", "internal/dispatch/group.go",
+		"what one group has settled is not saved", "internal/dispatch/delivery.go",
 		"	m.group.reportPart(part)\n", "	_ = part\n",
 		testsProbe("TestDedupe_KeepsWhatEachGroupHasSettled"),
 	},
 	{
-		"what all groups had settled is not reported", "internal/dispatch/group.go",
+		"what all groups had settled is not reported", "internal/dispatch/member.go",
 		"	m.group.topic.report(after.skipped)\n", "	_ = skipped\n",
 		probe{"internal/dispatch", "^TestTopic_GroupsSkipWhatTheyHadSettled$", ""},
 	},
@@ -140,7 +140,7 @@ var identityMutants = []mutant{
 		probe{"storage/dedupe", "^TestStore_ForgetsIdleStreams$", ""},
 	},
 	{
-		"an earlier incarnation may have sent all", "internal/session/outbound.go",
+		"an earlier incarnation may have sent all", "internal/session/receive.go",
 		"limit := o.sentBy(IncarnationOf(f.LastEpoch, f.LastIncarnation));", "limit := o.neverSent();",
 		testsProbe("TestIdentity_RestoredOutboxOfALifeThatWentOn"),
 	},

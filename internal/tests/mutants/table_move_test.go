@@ -13,17 +13,17 @@ var moveMutants = []mutant{
 		probe{"internal/tests", "^TestOutboxPlace_RestartVoidsWhatASilentAddressHas$", ""},
 	},
 	{
-		"what a gone receiver had is not marked", "internal/session/move.go",
+		"what a gone receiver had is not marked", "internal/session/tenure.go",
 		"			o.repeats(lo, hi)\n", "",
 		movesProbe("TestMoves_GoneReceiver"),
 	},
 	{
-		"what was returned is marked too", "internal/session/move.go",
+		"what was returned is marked too", "internal/session/tenure.go",
 		"		given.Add(returned[i], returned[i+1])\n", "",
 		movesProbe("TestMoves_RevokedStreamLosesAndRepeatsNothing"),
 	},
 	{
-		"a call that cannot join a stream that leaves has nothing back", "internal/acked/sender/sender.go",
+		"a call that cannot join a stream that leaves has nothing back", "internal/acked/sender/publish.go",
 		"!more && !leaves && p.turn == nil", "!more && p.turn == nil",
 		movesProbe("TestMoves_WhatCannotJoinAStreamThatLeavesIsGivenBack"),
 	},
@@ -33,7 +33,7 @@ var moveMutants = []mutant{
 		movesProbe("TestMoves_RevokedStreamOfWhichNothingWasTaken"),
 	},
 	{
-		"marks end where the stream has come to", "internal/session/move.go",
+		"marks end where the stream has come to", "internal/session/tenure.go",
 		"	if o.settled.Next() >= o.again.End() {", "	if seq >= o.again.End() {",
 		moveSimulation,
 	},
@@ -43,22 +43,22 @@ var moveMutants = []mutant{
 		moveSimulation,
 	},
 	{
-		"a stream is sent on while it is revoked", "internal/session/outbound.go",
+		"a stream is sent on while it is revoked", "internal/session/output.go",
 		"		return s, false\n	}\n	c := o.chunks[o.sentChunk]\n	_, holeEnd", "		if o.state != open || !o.skipSettled() {\n			return s, false\n		}\n	}\n	c := o.chunks[o.sentChunk]\n	_, holeEnd",
 		sessionProbe("TestMove_SendsNothingWhileItIsRevoked"),
 	},
 	{
-		"a receiver that was silent is not told", "internal/session/move.go",
+		"a receiver that was silent is not told", "internal/session/peer.go",
 		"		c.revokeLeft(l)\n	}\n}\n\n// disconnectMoves", "	}\n}\n\n// disconnectMoves",
 		movesProbe("TestMoves_SilentReceiverThatIsMetOnAnotherConnection"),
 	},
 	{
-		"a receiver is silent without a ping", "internal/session/move.go",
+		"a receiver is silent without a ping", "internal/session/peer.go",
 		"p.quiet >= c.cfg.MoveAfter && (p.probed || c.phase < established)", "false",
 		movesProbe("TestMoves_SilentReceiver"),
 	},
 	{
-		"another instance is the same receiver", "internal/session/move.go",
+		"another instance is the same receiver", "internal/session/peer.go",
 		"		case another && o.sentTo > 0 && o.cause == nil:\n", "		case false:\n",
 		movesProbe("TestMoves_AnotherInstanceAtTheSameAddress"),
 	},
@@ -88,7 +88,7 @@ var moveMutants = []mutant{
 		movesProbe("TestMoves_NotToWhatIsRetired"),
 	},
 	{
-		"a stream waits for ever to leave a receiver that does not know how", "internal/session/move.go",
+		"a stream waits for ever to leave a receiver that does not know how", "internal/session/peer.go",
 		"			o.leaving = false\n			c.peer.changed = true\n", "",
 		sessionProbe("TestMove_GoesOnWhereTheReceiverDoesNotKnowHow"),
 	},
@@ -133,7 +133,7 @@ var moveMutants = []mutant{
 		probe{"internal/dispatch", "^TestWithdraw_", ""},
 	},
 	{
-		"what another group has handled counts as untouched", "internal/dispatch/group.go",
+		"what another group has handled counts as untouched", "internal/dispatch/delivery.go",
 		"s.returned, s.handled, s.refusal = true, d.run.isHandled(int(d.index)), nil", "s.returned, s.refusal = true, nil",
 		probe{"internal/dispatch", "^TestWithdraw_", ""},
 	},

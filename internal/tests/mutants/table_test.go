@@ -45,7 +45,7 @@ var mutants = slices.Concat(ackedMutants, storageMutants, callMutants, custodyMu
 		simulation,
 	},
 	{
-		"handled means received", "internal/session/outbound.go",
+		"handled means received", "internal/session/waiter.go",
 		"if o.settled.Covers(w.First, w.Last) {\n\t\t\to.finish", "if w.Last < o.firstUnreceived() {\n\t\t\to.finish",
 		simulation,
 	},
@@ -215,7 +215,7 @@ var mutants = slices.Concat(ackedMutants, storageMutants, callMutants, custodyMu
 		simulation,
 	},
 	{
-		"skip the resume", "internal/session/outbound.go",
+		"skip the resume", "internal/session/receive.go",
 		"o.seekTo(o.received)\n\to.finishReached()", "o.seekTo(max(o.received, o.maxSent))\n\to.finishReached()",
 		simulation,
 	},
@@ -259,7 +259,7 @@ var mutants = slices.Concat(ackedMutants, storageMutants, callMutants, custodyMu
 
 	// Nobody is flooded, and nobody waits for good.
 	{
-		"the sender ignores credit", "internal/session/outbound.go",
+		"the sender ignores credit", "internal/session/output.go",
 		"messages, bytes := o.credit.available()\n\tif run", "messages, bytes := o.credit.available()\nmessages, bytes = messages+1, bytes+300\nif run",
 		simulation,
 	},

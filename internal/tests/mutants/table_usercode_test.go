@@ -6,22 +6,22 @@ func dispatchProbe(run string) probe { return probe{"internal/dispatch", "^" + r
 // userCodeMutants are mistakes in how the user's code is called, and in what is left of it.
 var userCodeMutants = []mutant{
 	{
-		"all of a call is unknown when one message is refused", "internal/session/outbound.go",
+		"all of a call is unknown when one message is refused", "internal/session/waiter.go",
 		"reached := o.settled.Clone()", "reached := Watermark{}",
 		probe{"internal/tests", "^TestPublishError_AccountsForEachMessage$", ""},
 	},
 	{
-		"a handler's failure fails Publish, if it is quick", "internal/session/outbound.go",
+		"a handler's failure fails Publish, if it is quick", "internal/session/waiter.go",
 		"(w.Level == Handled || CodeOf(err) != wire.Code_CODE_FAILED)", "true",
 		probe{"internal/tests", "^TestPublishError_AccountsForEachMessage$", ""},
 	},
 	{
-		"what was refused is in neither list", "internal/session/outbound.go",
+		"what was refused is in neither list", "internal/session/waiter.go",
 		"w.refused = append(w.refused, seq)", "",
 		probe{"internal/tests", "^TestPublishError_AccountsForEachMessage$", ""},
 	},
 	{
-		"a handler writes into the message that is kept", "internal/dispatch/group.go",
+		"a handler writes into the message that is kept", "internal/dispatch/delivery.go",
 		"return bytes.Clone(d.arrived())", "return d.arrived()",
 		seamProbe("TestSubscriber_RedeliveryHasTheBytesThatArrived"),
 	},
@@ -36,7 +36,7 @@ var userCodeMutants = []mutant{
 		probe{".", "^TestLateAcks_OvertakenMessagesHoldUpNone$", ""},
 	},
 	{
-		"a slow message keeps its whole run", "internal/dispatch/group.go",
+		"a slow message keeps its whole run", "internal/dispatch/delivery.go",
 		"\t\td.run.release()\n\t}\n}\n\n// Origin", "\t}\n}\n\n// Origin",
 		dispatchProbe("TestRun_SlowMessageKeepsOnlyItself"),
 	},

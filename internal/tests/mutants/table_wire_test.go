@@ -15,7 +15,7 @@ var wireMutants = []mutant{
 		sessionProbe("TestFetched_ClaimOfWhatWasNeverSent"),
 	},
 	{
-		"settled claims are believed", "internal/session/outbound.go",
+		"settled claims are believed", "internal/session/receive.go",
 		"f.Next > limit || highest >= limit {", "f.Next > limit {",
 		sessionProbe("TestClient_ClaimOfWhatWasNeverSentRefusesItsStreamAlone"),
 	},
@@ -25,7 +25,7 @@ var wireMutants = []mutant{
 		sessionProbe("TestClient_ClaimOfWhatWasNeverSentRefusesItsStreamAlone"),
 	},
 	{
-		"max_message is not obeyed within a chunk", "internal/session/outbound.go",
+		"max_message is not obeyed within a chunk", "internal/session/output.go",
 		"|| uint64(size) > bytes || c.largest > most {", "|| uint64(size) > bytes {",
 		sessionProbe("TestClient_MessagesOverThePeersLimitAreRefusedAlone"),
 	},
