@@ -57,6 +57,27 @@ func (p *pump) giveBackKept() {
 	}
 }
 
+// stop gives back what no handler has, and leaves the rest to watchers. It calls the DedupeStore once: each call may take
+// closeGrace.
+func (p *pump) stop() {
+	back := append(p.takeBack(), p.endRedeliveries()...)
+	if p.decoding.busy { // the pump was taken over
+		back = append(back, p.decoding.delivery)
+	}
+	for _, f := range p.inFlight {
+		if !p.reapOne(f) {
+			p.startWatcher(f)
+		}
+	}
+	acked := p.acked
+	p.inFlight, p.acked = nil, nil
+	p.inStore(func() {
+		p.member.StopTaking() // handlers may run on for a while, and siblings must not wait for that
+		p.member.Return(back...)
+		p.member.SettleAll(acked)
+	})
+}
+
 // outlastsClose reports whether a message that was nacked, or whose dead letter was not published, is tried again though the
 // subscription was cancelled.
 func (s *subscription) outlastsClose(d *dispatch.Delivery) bool { return s.drains && d.Unkept() }

@@ -43,7 +43,7 @@ func (h *handling) add(msg *message.Message) *slow {
 	defer h.mu.Unlock()
 	s := &slow{msg: msg, late: make(chan struct{})}
 	h.slow = append(h.slow, s)
-	h.startTimers()
+	h.startTimersLocked()
 	return s
 }
 
@@ -56,10 +56,10 @@ func (h *handling) remove(s *slow) {
 		s.timer.Stop()
 	}
 	if s.answered() {
-		h.learn(i)
+		h.learnLocked(i)
 	}
 	h.slow = slices.Delete(h.slow, i, i+1)
-	h.startTimers()
+	h.startTimersLocked()
 }
 
 // answered notes that a message was answered which is younger than all that are slow.
@@ -69,12 +69,12 @@ func (h *handling) answered() {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.learn(len(h.slow))
-	h.startTimers()
+	h.learnLocked(len(h.slow))
+	h.startTimersLocked()
 }
 
-// learn notes the answer of a message that has n older ones. Those that were answered meanwhile show nothing.
-func (h *handling) learn(n int) {
+// learnLocked notes the answer of a message that has n older ones. Those that were answered meanwhile show nothing.
+func (h *handling) learnLocked(n int) {
 	if n <= h.sideBySide {
 		return
 	}
@@ -87,7 +87,8 @@ func (h *handling) learn(n int) {
 	h.sideBySide = max(h.sideBySide, older)
 }
 
-func (h *handling) startTimers() {
+// startTimersLocked has time run for the messages that handlers have.
+func (h *handling) startTimersLocked() {
 	running := max(h.sideBySide+1, len(h.slow)-maxHeld)
 	for _, s := range h.slow[:min(len(h.slow), running)] {
 		if s.timer == nil {

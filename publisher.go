@@ -152,6 +152,35 @@ func (p *Publisher) publish(topic string, messages []*message.Message) error {
 	return p.spread(w, s, r, messages)
 }
 
+// begin begins a Publish call and returns the topic's state. Most publishers have one topic, and find it without the mutex.
+func (p *Publisher) begin(topic string) (*topicState, error) {
+	for {
+		s := p.last.Load()
+		if s == nil || s.topic != topic {
+			s = p.state(topic)
+		}
+		switch {
+		case !s.enter(): // it is being forgotten
+			p.last.CompareAndSwap(s, nil)
+		case p.closed.Load(): // Close looks at the state after it has closed
+			p.end(s)
+			return nil, ErrPublisherClosed
+		default:
+			return s, nil
+		}
+	}
+}
+
+// end ends what begin began.
+func (p *Publisher) end(s *topicState) {
+	if s.calls.Add(-1) == 0 && p.closed.Load() {
+		select {
+		case p.idle <- struct{}{}:
+		default:
+		}
+	}
+}
+
 // Drain waits until every message published so far is settled: handled by every group, or given to OnFailure. With an Outbox
 // it waits for all that the Outbox holds. On the plain wire it is Flush. The only errors are that ctx is done first, with the
 // reason why it takes so long where that is known, and that the Publisher or its Manager is closed meanwhile.

@@ -14,10 +14,38 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
 	"github.com/buffstreams/watermill-buffstreams/internal/hook"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
+	"github.com/buffstreams/watermill-buffstreams/route"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 var batches = sync.Pool{New: func() any { return new(session.Batch) }}
+
+// sendDirect sends messages of which all go to one address that is known to be usable: most calls are such, and need none of
+// what calls need that wait for an address or have several parts. ok is false if this call is another one: nothing was done.
+func (p *Publisher) sendDirect(s *topicState, r *resolved, messages []*message.Message, timeout time.Duration) (ok bool, err error) {
+	if r.single() {
+		return true, p.sendAll(r.targets[0], r.targets[0].fixed, messages, timeout)
+	}
+	if len(r.groups) > 1 || p.relay != nil {
+		return false, nil
+	}
+	g := r.groups[0].latest()
+	if !g.started.Load() || g.gone.Load() {
+		return false, nil
+	}
+	at := g.assignAll(p.view(g), len(messages), int(s.calls.Load()))
+	if at == route.None || !g.targets[at].enter() {
+		return false, nil
+	}
+	t := g.targets[at]
+	defer t.end()
+	return true, p.sendAll(t, p.flow(g, t), messages, timeout)
+}
+
+// single tells that all messages go to one address, whose stream cannot move.
+func (r *resolved) single() bool {
+	return len(r.targets) == 1 && (r.targets[0].fixed != nil || r.targets[0].addr == nil)
+}
 
 // sendAll is send for a call that needs no more than one target.
 func (p *Publisher) sendAll(t *target, s *routedStream, messages []*message.Message, timeout time.Duration) error {
@@ -170,4 +198,32 @@ func (p *Publisher) store(
 		return len(messages), []session.Range{all}, err
 	}
 	return 0, nil, err
+}
+
+// stream is where messages are enqueued: the stream of a name that all publishers of a Manager share (namedStream), or one of
+// a route's that can move (*sender.Stream).
+type stream interface {
+	Publish(ctx context.Context, b *session.Batch, level session.Level, timeout time.Duration) (enqueued int, lacking []session.Range, err error)
+	Unsettled() int
+	Unreceived() int
+	Flush(ctx context.Context) error
+	Drain(ctx context.Context) error
+	AwaitReceived(ctx context.Context) error
+}
+
+// namedStream is a stream that stays at its address.
+type namedStream struct {
+	sender *sender.Sender
+	name   string // as Sender.Publish takes it
+}
+
+func (n namedStream) Publish(ctx context.Context, b *session.Batch, level session.Level, timeout time.Duration) (int, []session.Range, error) {
+	return n.sender.Publish(ctx, n.name, b, level, timeout)
+}
+func (n namedStream) Unsettled() int                  { return n.sender.Unsettled(n.name) }
+func (n namedStream) Unreceived() int                 { return n.sender.Unreceived(n.name) }
+func (n namedStream) Flush(ctx context.Context) error { return n.sender.Flush(ctx, n.name) }
+func (n namedStream) Drain(ctx context.Context) error { return n.sender.Drain(ctx, n.name) }
+func (n namedStream) AwaitReceived(ctx context.Context) error {
+	return n.sender.AwaitReceived(ctx, n.name)
 }

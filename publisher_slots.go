@@ -74,7 +74,7 @@ func presentMembers(candidates []route.Candidate) (present string, members []rou
 // assignSlots is assign for the policy Hash.
 func (g *group) assignSlots(v *view, messages []*message.Message) []part {
 	o := g.ownersOf(v.candidates)
-	loads := loads{group: g, known: make([]bool, len(g.targets)), loads: make([]route.Load, len(g.targets))}
+	loads := g.newLoads()
 	bySlot := map[int]int{} // index of the part
 	var parts []part
 	unkeyed := make([]part, len(g.targets))
@@ -84,7 +84,7 @@ func (g *group) assignSlots(v *view, messages []*message.Message) []part {
 			key = msg.Metadata.Get(g.hashKey)
 		}
 		if key == "" {
-			unkeyed[g.pick(v, &loads)].add(i, msg)
+			unkeyed[g.pick(v, loads)].add(i, msg)
 			continue
 		}
 		slot := route.Slot(key)

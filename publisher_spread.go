@@ -109,11 +109,6 @@ func (w *callWait) waitUntil(event <-chan struct{}, moment time.Time) (expired b
 	}
 }
 
-// single tells that all messages go to one address, whose stream cannot move.
-func (r *resolved) single() bool {
-	return len(r.targets) == 1 && (r.targets[0].fixed != nil || r.targets[0].addr == nil)
-}
-
 // fate is what became of one message of a call.
 type fate int
 

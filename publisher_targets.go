@@ -1,7 +1,6 @@
 package buffstreams
 
 import (
-	"context"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -14,34 +13,6 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 	"github.com/buffstreams/watermill-buffstreams/route"
 )
-
-// stream is where messages are enqueued: the stream of a name that all publishers of a Manager share (namedStream), or one of
-// a route's that can move (*sender.Stream).
-type stream interface {
-	Publish(ctx context.Context, b *session.Batch, level session.Level, timeout time.Duration) (enqueued int, lacking []session.Range, err error)
-	Unsettled() int
-	Unreceived() int
-	Flush(ctx context.Context) error
-	Drain(ctx context.Context) error
-	AwaitReceived(ctx context.Context) error
-}
-
-// namedStream is a stream that stays at its address.
-type namedStream struct {
-	sender *sender.Sender
-	name   string // as Sender.Publish takes it
-}
-
-func (n namedStream) Publish(ctx context.Context, b *session.Batch, level session.Level, timeout time.Duration) (int, []session.Range, error) {
-	return n.sender.Publish(ctx, n.name, b, level, timeout)
-}
-func (n namedStream) Unsettled() int                  { return n.sender.Unsettled(n.name) }
-func (n namedStream) Unreceived() int                 { return n.sender.Unreceived(n.name) }
-func (n namedStream) Flush(ctx context.Context) error { return n.sender.Flush(ctx, n.name) }
-func (n namedStream) Drain(ctx context.Context) error { return n.sender.Drain(ctx, n.name) }
-func (n namedStream) AwaitReceived(ctx context.Context) error {
-	return n.sender.AwaitReceived(ctx, n.name)
-}
 
 // routedStream is a stream of a topic with the address at which it is. It holds a use of that address.
 type routedStream struct {

@@ -96,35 +96,6 @@ func (s *topicState) allLocked() []*target {
 	return append(s.former[:len(s.former):len(s.former)], r.targets...)
 }
 
-// begin begins a Publish call and returns the topic's state. Most publishers have one topic, and find it without the mutex.
-func (p *Publisher) begin(topic string) (*topicState, error) {
-	for {
-		s := p.last.Load()
-		if s == nil || s.topic != topic {
-			s = p.state(topic)
-		}
-		switch {
-		case !s.enter(): // it is being forgotten
-			p.last.CompareAndSwap(s, nil)
-		case p.closed.Load(): // Close looks at the state after it has closed
-			p.end(s)
-			return nil, ErrPublisherClosed
-		default:
-			return s, nil
-		}
-	}
-}
-
-// end ends what begin began.
-func (p *Publisher) end(s *topicState) {
-	if s.calls.Add(-1) == 0 && p.closed.Load() {
-		select {
-		case p.idle <- struct{}{}:
-		default:
-		}
-	}
-}
-
 // awaitCalls waits for the end of all Publish calls. The Publisher must be closed. When ctx is done they wait for nothing any
 // more but the user's code, which the error names if it has not returned.
 func (p *Publisher) awaitCalls(ctx context.Context) error {

@@ -219,66 +219,6 @@ func (p *pump) wait() {
 	}
 }
 
-// startTimer starts the timer, unless it runs or could change nothing.
-func (p *pump) startTimer() {
-	if p.timerOn || len(p.acked) == 0 && p.nothingToDo() {
-		return
-	}
-	p.timerOn, p.progress = true, false
-	p.timeout = max(p.timeout, slowAfter)
-	p.timer.Reset(p.timeout)
-}
-
-// nothingToDo reports whether a message without an answer can only be waited for: there is room for no other, its
-// handler has no time limit, and no other member could take it.
-func (p *pump) nothingToDo() bool {
-	return cap(p.out) == 1 && p.subscriber.cfg.AckWaitTimeout == 0 && p.member.Exclusive()
-}
-
-// onTimer settles deferred acks and sees to messages without an answer, as described at pump.
-func (p *pump) onTimer() {
-	p.settle()
-	handled := len(p.inFlight) - len(p.out) // by handlers, which may have taken more since
-	switch {
-	case p.nothingToDo():
-	case p.progress:
-		p.timeout = slowAfter
-	case handled > 0 && p.member.Exclusive() && p.handling.timeout == 0:
-		p.timeout = min(2*p.timeout, longestLook)
-		p.watchFirst(p.overtaken(handled))
-	case handled > 0:
-		p.timeout = slowAfter
-		p.watchFirst(handled)
-	case p.timeout < yieldAfter:
-		p.timeout = min(8*p.timeout, yieldAfter)
-	case p.member.HasWaiters():
-		back := p.takeBack()
-		p.inStore(func() { p.member.Yield(back...) })
-		p.yielded = true
-	}
-}
-
-// stop gives back what no handler has, and leaves the rest to watchers. It calls the DedupeStore once: each call may take
-// closeGrace.
-func (p *pump) stop() {
-	back := append(p.takeBack(), p.endRedeliveries()...)
-	if p.decoding.busy { // the pump was taken over
-		back = append(back, p.decoding.delivery)
-	}
-	for _, f := range p.inFlight {
-		if !p.reapOne(f) {
-			p.startWatcher(f)
-		}
-	}
-	acked := p.acked
-	p.inFlight, p.acked = nil, nil
-	p.inStore(func() {
-		p.member.StopTaking() // handlers may run on for a while, and siblings must not wait for that
-		p.member.Return(back...)
-		p.member.SettleAll(acked)
-	})
-}
-
 // reap collects the answers of messages in flight, up to the first message that has none.
 func (p *pump) reap() {
 	n := 0
@@ -309,33 +249,6 @@ func (p *pump) reapOne(f flight) bool {
 		return false
 	}
 	return true
-}
-
-// overtaken returns how many of the first n messages in flight have been overtaken by the answer of a younger one, or have waited
-// for too long, as far as the last of them.
-func (p *pump) overtaken(n int) (last int) {
-	now := time.Now()
-	for i := range p.inFlight[:n] {
-		switch f := &p.inFlight[i]; {
-		case f.acked() || f.nacked():
-			last, p.timeout = i+1, slowAfter
-		case f.seen.IsZero():
-			f.seen = now
-		case now.Sub(f.seen) >= watchAfter:
-			last = i + 1
-		}
-	}
-	return last
-}
-
-// watchFirst leaves the first n messages in flight to watchers, apart from those that were acked.
-func (p *pump) watchFirst(n int) {
-	for _, f := range p.inFlight[:n] {
-		if !p.reapOne(f) {
-			p.startWatcher(f)
-		}
-	}
-	p.removeFirst(n)
 }
 
 // removeFirst takes the first n messages, which were acked or are watched, out of inFlight.
@@ -369,33 +282,6 @@ func (p *pump) settle() {
 	clear(acked)
 	p.acked = acked[:0]
 	p.tellHandled(handled)
-}
-
-// takeBack takes the messages that no handler has received out of the channel and of inFlight.
-func (p *pump) takeBack() (back []dispatch.Delivery) {
-	kept := p.inFlight[:0]
-	var received *message.Message
-	for _, f := range p.inFlight {
-		if received == nil {
-			select {
-			case received = <-p.out:
-			default:
-			}
-		}
-		if f.msg != received { // the channel is in the same order: a handler has it
-			kept = append(kept, f)
-			continue
-		}
-		received = nil
-		if p.traces {
-			p.traceEnded(f, "given back")
-		}
-		back = append(back, *f.ctx.end())
-	}
-	clear(p.inFlight[len(kept):])
-	p.inFlight = kept
-	p.noteFirst()
-	return back
 }
 
 // noteFirst tells Stats which message is the oldest in flight.

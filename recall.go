@@ -1,5 +1,11 @@
 package buffstreams
 
+import (
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
+)
+
 // recall gives back the messages of streams that were revoked and that no handler has: their publishers send them
 // elsewhere. Those in the channel that stay keep their order.
 func (p *pump) recall() {
@@ -33,4 +39,31 @@ func (p *pump) recall() {
 	for _, f := range back {
 		p.giveBack(*f.ctx.end())
 	}
+}
+
+// takeBack takes the messages that no handler has received out of the channel and of inFlight.
+func (p *pump) takeBack() (back []dispatch.Delivery) {
+	kept := p.inFlight[:0]
+	var received *message.Message
+	for _, f := range p.inFlight {
+		if received == nil {
+			select {
+			case received = <-p.out:
+			default:
+			}
+		}
+		if f.msg != received { // the channel is in the same order: a handler has it
+			kept = append(kept, f)
+			continue
+		}
+		received = nil
+		if p.traces {
+			p.traceEnded(f, "given back")
+		}
+		back = append(back, *f.ctx.end())
+	}
+	clear(p.inFlight[len(kept):])
+	p.inFlight = kept
+	p.noteFirst()
+	return back
 }

@@ -176,7 +176,7 @@ var routeMutants = []mutant{
 		probe{"internal/tests", "^TestAll_CountsWhatAGroupHoldsThatLeft$", ""},
 	},
 	{
-		"what waits for TLS moves to plaintext", "publisher_route.go",
+		"what waits for TLS moves to plaintext", "publisher_choose.go",
 		"return !f.addr.Load().target.TLS || to", "return true || to",
 		probe{".", "^TestRoutedStream_NeverFromTLSToPlaintext$", ""},
 	},
@@ -201,22 +201,22 @@ var routeMutants = []mutant{
 		probe{"internal/tests", "^TestPublisher_WaitsForTheDNS$", ""},
 	},
 	{
-		"a few calls go together", "publisher_route.go",
+		"a few calls go together", "publisher_choose.go",
 		"shared := l.calls >= together*len(v.usable)", "shared := true",
 		probe{".", "^TestRoundRobin_AFewCallsTakeTurns$", ""},
 	},
 	{
-		"calls that go together leave no turn to the others", "publisher_route.go",
+		"calls that go together leave no turn to the others", "publisher_choose.go",
 		"(g.turn.Add(n) - n) / together", "(g.turn.Add(n) - n) / (8 * together)",
 		probe{".", "^TestRoundRobin_ManyCallsGoTogether$", ""},
 	},
 	{
-		"LeastPending stays where it was", "publisher_route.go",
+		"LeastPending stays where it was", "publisher_choose.go",
 		"c.view == v && c.turn == turn &&", "c.turn == turn &&",
 		probe{".", "^TestLeastPending_ManyCallsGoTogether$", ""},
 	},
 	{
-		"calls under way are not counted", "publisher_direct.go",
+		"calls under way are not counted", "publisher_choose.go",
 		"&loads{group: g, calls: calls}", "&loads{group: g}",
 		probe{".", "_ManyCallsGoTogether$", ""},
 	},

@@ -56,7 +56,7 @@ var mutants = slices.Concat(ackedMutants, storageMutants, callMutants, custodyMu
 	},
 
 	{
-		"acks wait for the next handler", "pump.go",
+		"acks wait for the next handler", "pump_slow.go",
 		"if p.timerOn || len(p.acked) == 0 && p.nothingToDo() {", "if p.timerOn || p.nothingToDo() {",
 		probe{"internal/tests", "^TestAck_IsSentThoughTheNextMessageIsStuck$", ""},
 	},
@@ -279,7 +279,7 @@ var mutants = slices.Concat(ackedMutants, storageMutants, callMutants, custodyMu
 		simulation,
 	},
 	{
-		"what nobody took is not given back", "pump.go",
+		"what nobody took is not given back", "pump_slow.go",
 		"p.inStore(func() { p.member.Yield(back...) })", "_ = back",
 		probe{"internal/tests", "^TestSubscription_ReadingNothingGivesItsMessageToAnIdleOne$", ""},
 	},

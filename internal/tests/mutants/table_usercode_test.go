@@ -26,12 +26,12 @@ var userCodeMutants = []mutant{
 		seamProbe("TestSubscriber_RedeliveryHasTheBytesThatArrived"),
 	},
 	{
-		"messages that wait for their answer together have a watcher each", "pump.go",
+		"messages that wait for their answer together have a watcher each", "pump_slow.go",
 		"p.watchFirst(p.overtaken(handled))", "p.watchFirst(handled)",
 		probe{".", "^TestLateAcks_CostNoWatchers$", ""},
 	},
 	{
-		"a message that younger ones have overtaken holds them up", "pump.go",
+		"a message that younger ones have overtaken holds them up", "pump_slow.go",
 		"last, p.timeout = i+1, slowAfter", "last, p.timeout = 0, slowAfter",
 		probe{".", "^TestLateAcks_OvertakenMessagesHoldUpNone$", ""},
 	},
@@ -76,7 +76,7 @@ var userCodeMutants = []mutant{
 		probe{"", "^TestHandling_", ""},
 	},
 	{
-		"what a stuck callback has is not given back", "pump.go",
+		"what a stuck callback has is not given back", "drain.go",
 		"if p.decoding.busy { // the pump was taken over", "if false {",
 		seamProbe("TestSubscriber_CloseLeavesStuckCallbacksBehind"),
 	},
