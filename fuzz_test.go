@@ -1,6 +1,7 @@
 package buffstreams
 
 import (
+	"github.com/buffstreams/watermill-buffstreams/internal/policy"
 	"github.com/buffstreams/watermill-buffstreams/route"
 
 	"fmt"
@@ -62,16 +63,16 @@ func FuzzRoute(f *testing.F) {
 		require.NoError(t, err)
 		require.Equal(t, r, got)
 		members := got.Members()
-		slot := route.Slot(key)
-		require.Less(t, route.AssignSlots(members)[slot], len(members))
-		require.Equal(t, slot, route.Slot(key))
-		candidates, usable := make([]route.Candidate, len(members)), make([]int, len(members))
+		slot := policy.Slot(key)
+		require.Less(t, policy.AssignSlots(members)[slot], len(members))
+		require.Equal(t, slot, policy.Slot(key))
+		candidates, usable := make([]policy.Candidate, len(members)), make([]int, len(members))
 		for i, m := range members {
-			candidates[i], usable[i] = route.Candidate{Member: m, State: route.Ready}, i
+			candidates[i], usable[i] = policy.Candidate{Member: m, State: policy.Ready}, i
 		}
-		idle := func(int) route.Load { return route.Load{} }
-		require.Less(t, route.PickRoundRobin(turn, candidates, usable, idle), len(members))
-		require.Less(t, route.PickLeastPending(turn, ^turn, candidates, usable, idle), len(members))
+		idle := func(int) policy.Load { return policy.Load{} }
+		require.Less(t, policy.PickRoundRobin(turn, candidates, usable, idle), len(members))
+		require.Less(t, policy.PickLeastPending(turn, ^turn, candidates, usable, idle), len(members))
 	})
 }
 

@@ -9,7 +9,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/hooks"
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
-	"github.com/buffstreams/watermill-buffstreams/route"
+	"github.com/buffstreams/watermill-buffstreams/internal/policy"
 )
 
 const (
@@ -38,18 +38,18 @@ type address struct {
 }
 
 // state is the state as routes name it.
-func (a *address) state() route.State {
+func (a *address) state() policy.State {
 	switch a.sender.State() {
 	case sender.Connecting:
-		return route.Connecting
+		return policy.Connecting
 	case sender.Ready:
-		return route.Ready
+		return policy.Ready
 	case sender.Draining:
-		return route.Draining
+		return policy.Draining
 	case sender.Failed, sender.Gone, sender.Silent:
-		return route.Failed
+		return policy.Failed
 	}
-	return route.Idle
+	return policy.Idle
 }
 
 // fresh tells that the first attempt to connect is under way and has not taken long.
@@ -65,10 +65,10 @@ func (a *address) stable(now time.Time) bool {
 // tried for the first time, and is not.
 func (a *address) changed() (lost bool) {
 	switch a.state() {
-	case route.Ready:
+	case policy.Ready:
 		a.tried.Store(true)
 		a.ready.CompareAndSwap(0, time.Now().UnixNano())
-	case route.Failed, route.Draining:
+	case policy.Failed, policy.Draining:
 		lost = a.ready.Swap(0) != 0
 		lost = !a.tried.Swap(true) || lost
 	}

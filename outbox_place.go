@@ -11,6 +11,7 @@ import (
 
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
 	"github.com/buffstreams/watermill-buffstreams/internal/hook"
+	"github.com/buffstreams/watermill-buffstreams/internal/policy"
 	"github.com/buffstreams/watermill-buffstreams/route"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
@@ -69,9 +70,9 @@ func (g *group) outboxSlot(msg *message.Message) int {
 	case g.policy == route.Failover:
 		return -1
 	case g.policy == route.Hash && msg != nil && msg.Metadata.Get(g.hashKey) != "":
-		return route.Slot(msg.Metadata.Get(g.hashKey))
+		return policy.Slot(msg.Metadata.Get(g.hashKey))
 	}
-	const spread = route.Slots / outboxSlots
+	const spread = policy.Slots / outboxSlots
 	return int(g.turn.Add(1)%outboxSlots) * spread
 }
 
@@ -85,8 +86,8 @@ func (g *group) placeOf(slot int) *target {
 	if slot < 0 {
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		g.current = route.PickFailover(g.current, candidates)
-		if g.current == route.None || candidates[g.current].State != route.Ready {
+		g.current = policy.PickFailover(g.current, candidates)
+		if g.current == policy.None || candidates[g.current].State != policy.Ready {
 			return nil
 		}
 		return g.targets[g.current]

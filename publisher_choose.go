@@ -7,17 +7,18 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
+	"github.com/buffstreams/watermill-buffstreams/internal/policy"
 	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
-// assignAll chooses the address of n messages that the policy sends to one; route.None: there is none, or it may send them to
+// assignAll chooses the address of n messages that the policy sends to one; policy.None: there is none, or it may send them to
 // several. So many calls are under way.
 func (g *group) assignAll(v *view, n, calls int) int {
 	switch {
 	case g.policy == route.Failover:
 		return g.pickFailover(v.candidates)
 	case g.policy == route.Hash || n > 1 || len(v.usable) == 0:
-		return route.None
+		return policy.None
 	}
 	return g.pick(v, &loads{group: g, calls: calls})
 }
@@ -26,7 +27,7 @@ func (g *group) assignAll(v *view, n, calls int) int {
 func (g *group) assign(v *view, messages []*message.Message) (one part, more []part) {
 	at := g.assignAll(v, len(messages), 0)
 	switch {
-	case at != route.None:
+	case at != policy.None:
 		return part{target: g.targets[at], slot: -1, messages: messages}, nil
 	case g.policy == route.Failover || len(v.usable) == 0:
 		return one, nil
@@ -50,12 +51,12 @@ func (g *group) pick(v *view, l *loads) int {
 	shared := l.calls >= together*len(v.usable)
 	turn := g.nextTurn(shared)
 	if g.policy == route.RoundRobin {
-		return route.PickRoundRobin(turn, v.candidates, v.usable, l.of)
+		return policy.PickRoundRobin(turn, v.candidates, v.usable, l.of)
 	}
 	if c := g.choice.Load(); shared && c != nil && c.view == v && c.turn == turn && !g.load(c.at).Full {
 		return c.at
 	}
-	at := route.PickLeastPending(rand.Uint64(), rand.Uint64(), v.candidates, v.usable, l.of) //nolint:gosec // spreads load
+	at := policy.PickLeastPending(rand.Uint64(), rand.Uint64(), v.candidates, v.usable, l.of) //nolint:gosec // spreads load
 	l.add(at)
 	if shared {
 		g.choice.Store(&choice{v, turn, at})
@@ -63,11 +64,11 @@ func (g *group) pick(v *view, l *loads) int {
 	return at
 }
 
-// pickFailover returns the address that gets everything now, or route.None.
-func (g *group) pickFailover(candidates []route.Candidate) int {
+// pickFailover returns the address that gets everything now, or policy.None.
+func (g *group) pickFailover(candidates []policy.Candidate) int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.current = route.PickFailover(g.current, candidates)
+	g.current = policy.PickFailover(g.current, candidates)
 	return g.current
 }
 
@@ -108,15 +109,15 @@ type loads struct {
 	group *group
 	calls int // of one message each that are under way
 	known []bool
-	loads []route.Load
+	loads []policy.Load
 }
 
 // newLoads returns the loads of a call with several messages.
 func (g *group) newLoads() *loads {
-	return &loads{group: g, known: make([]bool, len(g.targets)), loads: make([]route.Load, len(g.targets))}
+	return &loads{group: g, known: make([]bool, len(g.targets)), loads: make([]policy.Load, len(g.targets))}
 }
 
-func (l *loads) of(i int) route.Load {
+func (l *loads) of(i int) policy.Load {
 	if l.known == nil { // a call with one message
 		return l.group.load(i)
 	}
@@ -134,7 +135,7 @@ func (l *loads) add(i int) {
 }
 
 // load says what a target has to do.
-func (g *group) load(i int) (l route.Load) {
+func (g *group) load(i int) (l policy.Load) {
 	f := g.targets[i].main.Load()
 	if f == nil {
 		return l
@@ -149,7 +150,7 @@ func (g *group) load(i int) (l route.Load) {
 // view is what is known of a group's addresses, but for their load.
 type view struct {
 	changes    uint64 // that had happened
-	candidates []route.Candidate
+	candidates []policy.Candidate
 	usable     []int
 }
 
@@ -160,16 +161,16 @@ func (p *Publisher) view(g *group) *view {
 		return v
 	}
 	v := &view{changes: changes, candidates: g.candidates(time.Now())}
-	v.usable = route.Usable(nil, v.candidates)
+	v.usable = policy.Usable(nil, v.candidates)
 	g.known.Store(v)
 	return v
 }
 
 // candidates returns what is known of the group's addresses.
-func (g *group) candidates(now time.Time) []route.Candidate {
-	all := make([]route.Candidate, len(g.targets))
+func (g *group) candidates(now time.Time) []policy.Candidate {
+	all := make([]policy.Candidate, len(g.targets))
 	for i, t := range g.targets {
-		all[i] = route.Candidate{
+		all[i] = policy.Candidate{
 			Member: t.Member, State: t.addr.state(), Fresh: t.addr.fresh(now), Stable: t.addr.stable(now), Slow: t.slow.Load(),
 		}
 	}
@@ -180,7 +181,7 @@ func (g *group) candidates(now time.Time) []route.Candidate {
 func (f *routedStream) alternative() *sender.Sender {
 	g := f.group.latest()
 	candidates := g.candidates(time.Now())
-	usable := route.Usable(nil, candidates)
+	usable := policy.Usable(nil, candidates)
 	if len(usable) == 0 {
 		return nil
 	}
@@ -195,9 +196,9 @@ func (f *routedStream) alternative() *sender.Sender {
 		}
 		fallthrough
 	default:
-		at = route.PickLeastPending(rand.Uint64(), rand.Uint64(), candidates, usable, g.load) //nolint:gosec // spreads load
+		at = policy.PickLeastPending(rand.Uint64(), rand.Uint64(), candidates, usable, g.load) //nolint:gosec // spreads load
 	}
-	if at == route.None || !f.mayMoveTo(g.targets[at].addr) {
+	if at == policy.None || !f.mayMoveTo(g.targets[at].addr) {
 		return nil
 	}
 	return g.targets[at].addr.sender

@@ -6,16 +6,17 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/buffstreams/watermill-buffstreams/internal/policy"
 	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
 // pickers returns a group of ready addresses, and what is known of them.
-func pickers(policy route.Policy, n int) (*group, *view) {
-	g, v := &group{policy: policy}, &view{}
+func pickers(chosen route.Policy, n int) (*group, *view) {
+	g, v := &group{policy: chosen}, &view{}
 	for i := range n {
 		g.targets = append(g.targets, &target{})
-		v.candidates = append(v.candidates, route.Candidate{
-			Member: route.Member{Attributes: route.Attributes{Weight: 1}}, State: route.Ready,
+		v.candidates = append(v.candidates, policy.Candidate{
+			Member: route.Member{Attributes: route.Attributes{Weight: 1}}, State: policy.Ready,
 		})
 		v.usable = append(v.usable, i)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
+	"github.com/buffstreams/watermill-buffstreams/internal/policy"
 	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
@@ -37,7 +38,7 @@ func (p *Publisher) resolveAddress(s *topicState, d destination) (*resolved, err
 	if err != nil {
 		return nil, err
 	}
-	g := &group{targets: []*target{t}, current: route.None, place: new(atomic.Pointer[group]), identity: newIdentity()}
+	g := &group{targets: []*target{t}, current: policy.None, place: new(atomic.Pointer[group]), identity: newIdentity()}
 	p.adopt(s, &resolved{groups: []*group{g}, targets: g.targets})
 	return s.resolved.Load(), nil
 }
@@ -105,7 +106,7 @@ func (p *Publisher) newGroup(topic string, r route.Route, routed bool, last *res
 	if name == "" {
 		name = topic
 	}
-	g = &group{policy: r.Policy, hashKey: r.HashKey, current: route.None, place: new(atomic.Pointer[group]), identity: newIdentity(), slots: &slots{}, groupsSaid: &groupsSaid{}}
+	g = &group{policy: r.Policy, hashKey: r.HashKey, current: policy.None, place: new(atomic.Pointer[group]), identity: newIdentity(), slots: &slots{}, groupsSaid: &groupsSaid{}}
 	for _, m := range r.Members() {
 		address, err := parseAddress(m.Address)
 		if err != nil {
@@ -180,7 +181,7 @@ func (g *group) follow(last *group) {
 	g.slots, g.groupsSaid = last.slots, last.groupsSaid
 	g.started.Store(last.started.Load())
 	g.turn.Store(last.turn.Load())
-	if last.current != route.None {
+	if last.current != policy.None {
 		for i, t := range g.targets {
 			if t.addr == last.targets[last.current].addr {
 				g.current = i
@@ -318,7 +319,7 @@ func (p *Publisher) tickGroup(g *group, now time.Time) {
 			t.moveAway()
 		}
 	}
-	for i, slow := range route.Slow(ages) {
+	for i, slow := range policy.Slow(ages) {
 		g.targets[i].slow.Store(slow)
 	}
 	p.tickSlots(g, now)

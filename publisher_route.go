@@ -11,6 +11,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/buffstreams/watermill-buffstreams/internal/policy"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 	"github.com/buffstreams/watermill-buffstreams/route"
 )
@@ -38,7 +39,7 @@ type group struct {
 	known atomic.Pointer[view]
 
 	mu      sync.Mutex // guards the fields below
-	current int        // of Failover; route.None: none yet
+	current int        // of Failover; policy.None: none yet
 	owners  *owners    // of Hash; nil before the first call
 }
 
@@ -197,9 +198,9 @@ func (p *Publisher) awaitReady(w *callWait, g *group, v *view) (*view, error) {
 	if fresh.IsZero() && (!patient || g.refused()) && !anyReady(v.candidates) {
 		all := &view{candidates: slices.Clone(v.candidates)}
 		for i := range all.candidates {
-			all.candidates[i].State = route.Ready
+			all.candidates[i].State = policy.Ready
 		}
-		all.usable = route.Usable(nil, all.candidates)
+		all.usable = policy.Usable(nil, all.candidates)
 		return all, nil
 	}
 	if err := w.wait(changed, fresh, g.explain); err != nil {
@@ -209,8 +210,8 @@ func (p *Publisher) awaitReady(w *callWait, g *group, v *view) (*view, error) {
 	return nil, nil
 }
 
-func anyReady(candidates []route.Candidate) bool {
-	return slices.ContainsFunc(candidates, func(c route.Candidate) bool { return c.State == route.Ready })
+func anyReady(candidates []policy.Candidate) bool {
+	return slices.ContainsFunc(candidates, func(c policy.Candidate) bool { return c.State == policy.Ready })
 }
 
 // freshUntil is when the last address stops to be fresh, or zero.

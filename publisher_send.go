@@ -13,8 +13,8 @@ import (
 
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
 	"github.com/buffstreams/watermill-buffstreams/internal/hook"
+	"github.com/buffstreams/watermill-buffstreams/internal/policy"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
-	"github.com/buffstreams/watermill-buffstreams/route"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
@@ -34,7 +34,7 @@ func (p *Publisher) sendDirect(s *topicState, r *resolved, messages []*message.M
 		return false, nil
 	}
 	at := g.assignAll(p.view(g), len(messages), int(s.calls.Load()))
-	if at == route.None || !g.targets[at].enter() {
+	if at == policy.None || !g.targets[at].enter() {
 		return false, nil
 	}
 	t := g.targets[at]

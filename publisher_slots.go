@@ -10,6 +10,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
+	"github.com/buffstreams/watermill-buffstreams/internal/policy"
 	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
@@ -30,12 +31,12 @@ type slotFlow struct {
 // owners is which address each slot belongs to while certain addresses are there.
 type owners struct {
 	present string // a byte for each member: 1 if it is there
-	of      [route.Slots]int
+	of      [policy.Slots]int
 }
 
 // ownersOf returns the owners of the slots among the addresses that are ready, of the lowest priority that has one. nil: none
 // is ready.
-func (g *group) ownersOf(candidates []route.Candidate) *owners {
+func (g *group) ownersOf(candidates []policy.Candidate) *owners {
 	present, members, index := presentMembers(candidates)
 	if len(members) == 0 {
 		return nil
@@ -45,7 +46,7 @@ func (g *group) ownersOf(candidates []route.Candidate) *owners {
 	if g.owners != nil && g.owners.present == present {
 		return g.owners
 	}
-	o := &owners{present: present, of: route.AssignSlots(members)}
+	o := &owners{present: present, of: policy.AssignSlots(members)}
 	for slot := range o.of {
 		o.of[slot] = index[o.of[slot]]
 	}
@@ -54,16 +55,16 @@ func (g *group) ownersOf(candidates []route.Candidate) *owners {
 }
 
 // presentMembers returns the members that can own slots, and their indices.
-func presentMembers(candidates []route.Candidate) (present string, members []route.Member, index []int) {
+func presentMembers(candidates []policy.Candidate) (present string, members []route.Member, index []int) {
 	lowest, mask := 0, make([]byte, len(candidates))
 	for _, c := range candidates {
-		if c.State == route.Ready && (len(members) == 0 || c.Priority < lowest) {
+		if c.State == policy.Ready && (len(members) == 0 || c.Priority < lowest) {
 			lowest, members = c.Priority, append(members, c.Member)
 		}
 	}
 	members = members[:0]
 	for i, c := range candidates {
-		if c.State == route.Ready && c.Priority == lowest {
+		if c.State == policy.Ready && c.Priority == lowest {
 			mask[i] = 1
 			members, index = append(members, c.Member), append(index, i)
 		}
@@ -87,7 +88,7 @@ func (g *group) assignSlots(v *view, messages []*message.Message) []part {
 			unkeyed[g.pick(v, loads)].add(i, msg)
 			continue
 		}
-		slot := route.Slot(key)
+		slot := policy.Slot(key)
 		at, ok := bySlot[slot]
 		if !ok {
 			at = len(parts)
@@ -189,7 +190,7 @@ func (p *Publisher) tickSlots(g *group, now time.Time) {
 }
 
 // ownerOf returns the address that the slot of a stream belongs to; ok is false if the stream is none of a slot.
-func (g *group) ownerOf(f *routedStream, candidates []route.Candidate) (at int, ok bool) {
+func (g *group) ownerOf(f *routedStream, candidates []policy.Candidate) (at int, ok bool) {
 	if f.slot < 0 {
 		return 0, false
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
 	"github.com/buffstreams/watermill-buffstreams/internal/hook"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
+	"github.com/buffstreams/watermill-buffstreams/internal/policy"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 	"github.com/buffstreams/watermill-buffstreams/route"
 )
@@ -38,7 +39,7 @@ type target struct {
 
 	fixed *routedStream // of a target whose stream cannot move; nil: the fields below
 	slow  atomic.Bool   // set aside
-	ages  route.Ages    // used by tick alone
+	ages  policy.Ages   // used by tick alone
 
 	main atomic.Pointer[routedStream] // takes new messages; nil before the first; changes with mu held
 

@@ -1,6 +1,5 @@
 // Package route says where the messages of a topic go. A Resolver finds the Route of a topic, which is a set of addresses with
-// a policy; the policy picks one of them, by what is known of their state. The package knows neither messages nor the wire, and
-// its pickers do no I/O: the root package dials, watches and sends.
+// a policy that says how messages are shared among them. The package knows neither messages nor the wire.
 package route
 
 import (
@@ -25,8 +24,8 @@ const (
 	Failover Policy = iota
 	// RoundRobin sends each message to the next address that is ready and has room, in proportion to the weights.
 	RoundRobin
-	// Hash sends messages with the same value of the metadata key HashKey to the same address, in order: see Slots. A message
-	// without the key goes as with LeastPending.
+	// Hash sends messages with the same value of the metadata key HashKey to the same address, in order: each key has one of
+	// 256 slots, and a slot belongs to one address at a time. A message without the key goes as with LeastPending.
 	Hash
 	// All sends every message to every address, or to every one of Route.Groups, side by side, and waits for all of them.
 	All
@@ -36,17 +35,17 @@ const (
 	policies // their number
 )
 
-// Valid tells whether p is one of the policies above.
-func (p Policy) Valid() bool { return p >= 0 && p < policies }
+func (p Policy) valid() bool { return p >= 0 && p < policies }
 
 // Route says where the messages of a topic go. It is a value: what a Resolver has returned must not be changed.
 type Route struct {
 	// Addresses are host:port, tls://host:port or unix:///path. Their order has no meaning where Attributes says something of
 	// any of them. Without that, Failover takes their order as their priority.
 	Addresses []string
-	// Attributes has what else is known of some of the addresses, by address. Nil is fine.
+	// Attributes has what else is known of some of the addresses, by address. Nil: nothing is.
 	Attributes map[string]Attributes
-	Policy     Policy
+	// Policy says how messages are shared among the addresses. The zero value is Failover.
+	Policy Policy
 	// HashKey is the metadata key that Hash looks at, which needs one.
 	HashKey string
 	// Name is the topic's name on the wire. Empty means the topic itself.
@@ -66,7 +65,7 @@ type Attributes struct {
 	ServerName string
 }
 
-// Member is one address of a route with what is known of it.
+// Member is one address of a route, with what the route says of it.
 type Member struct {
 	Address string
 	Attributes
@@ -113,10 +112,10 @@ func (r Route) Clone() Route {
 	return r
 }
 
-// Validate says why a route cannot be used. That addresses are well formed is checked later.
+// Validate says why a route cannot be used. It does not look at the form of the addresses.
 func (r Route) Validate() error {
 	switch {
-	case !r.Policy.Valid():
+	case !r.Policy.valid():
 		return fmt.Errorf("route: unknown policy %d", r.Policy)
 	case r.Policy == Hash && r.HashKey == "":
 		return errors.New("route: Hash needs HashKey, the metadata key that it looks at")

@@ -32,7 +32,7 @@ const (
 var rooms = map[string]room{
 	// Public.
 	"": {
-		own: "route pool store hooks framing internal/acked/sender internal/acked/receiver internal/session internal/dispatch " +
+		own: "route internal/policy pool store hooks framing internal/acked/sender internal/acked/receiver internal/session internal/dispatch " +
 			"internal/flow internal/flush internal/netio internal/buffers internal/hook",
 		others: "watermill watermill/message protobuf backoff uuid",
 		never:  "os/exec net/http syscall",
@@ -60,6 +60,7 @@ var rooms = map[string]room{
 			"internal/buffers internal/hook",
 		others: "watermill", never: "os/exec net/http",
 	},
+	"internal/policy":   {own: "route", others: "", never: inout + " sync"},
 	"internal/session":  {own: "store framing internal/flow internal/wire internal/buffers", others: "protobuf", never: inout + " sync"},
 	"internal/dispatch": {own: "internal/flow internal/buffers", others: "", never: inout},
 	"internal/flow":     {own: "", others: "", never: inout + " time"},

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/internal/policy"
 	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
@@ -157,18 +158,18 @@ func TestManager_ForgetsAnAddressThatNothingUses(t *testing.T) {
 
 // TestRoute_SwitchesWhenAnAddressDrains: the one that closes takes no new message from the moment it says so.
 func TestRoute_SwitchesWhenAnAddressDrains(t *testing.T) {
-	for _, policy := range []route.Policy{route.Failover, route.RoundRobin, route.LeastPending, route.Hash} {
+	for _, chosen := range []route.Policy{route.Failover, route.RoundRobin, route.LeastPending, route.Hash} {
 		first, second := freeAddress(t), freeAddress(t)
 		sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{ListenAddress: first, CloseTimeout: 2 * time.Second}, nil)
 		require.NoError(t, err)
 		held := subscribe(t, sub, "orders")
 		rest := counting(t, second)
-		pub := routedTo(t, route.Route{Addresses: []string{first, second}, Policy: policy, HashKey: "k"}, 5*time.Second)
+		pub := routedTo(t, route.Route{Addresses: []string{first, second}, Policy: chosen, HashKey: "k"}, 5*time.Second)
 		publish := func(i int) {
 			msg := newMessage("x")
 			msg.Metadata.Set("k", fmt.Sprint(i))
 			began := time.Now()
-			require.NoError(t, pub.Publish("orders", msg), "policy %v", policy)
+			require.NoError(t, pub.Publish("orders", msg), "policy %v", chosen)
 			require.Less(t, time.Since(began), 300*time.Millisecond)
 		}
 		for i := range 20 {
@@ -176,7 +177,7 @@ func TestRoute_SwitchesWhenAnAddressDrains(t *testing.T) {
 		}
 		busy := receive(t, held) // its handler takes until the end
 		other := 100             // the slot of what is busy waits for its handler
-		for route.Slot(fmt.Sprint(other)) == route.Slot(busy.Metadata.Get("k")) {
+		for policy.Slot(fmt.Sprint(other)) == policy.Slot(busy.Metadata.Get("k")) {
 			other++
 		}
 		before := rest.Load()

@@ -1,4 +1,4 @@
-package route
+package policy
 
 import (
 	"fmt"
@@ -6,13 +6,15 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
 // ready returns n candidates that are ready.
 func ready(n int) []Candidate {
 	candidates := make([]Candidate, n)
 	for i := range candidates {
-		candidates[i] = Candidate{Member: Member{Address: fmt.Sprintf("10.0.0.%d:1", i), Attributes: Attributes{Weight: 1}}, State: Ready}
+		candidates[i] = Candidate{Member: route.Member{Address: fmt.Sprintf("10.0.0.%d:1", i), Attributes: route.Attributes{Weight: 1}}, State: Ready}
 	}
 	return candidates
 }

@@ -1,8 +1,12 @@
-package route
+// Package policy chooses among the addresses of a route, by what is known of their state. It does no I/O and holds no state of
+// its own: the root package dials, watches and sends.
+package policy
+
+import "github.com/buffstreams/watermill-buffstreams/route"
 
 // Candidate is what a policy knows of one address of a route. Candidates are in the order of Route.Members.
 type Candidate struct {
-	Member
+	route.Member
 	State State
 	// Fresh: the first attempt to connect is under way, and has not taken long.
 	Fresh bool
@@ -20,7 +24,7 @@ type Load struct {
 	Pending int
 }
 
-// None is what a policy returns when no address is to be used yet.
+// None is the address when none is to be used yet.
 const None = -1
 
 // grade says how good an address is for another message; 0: it is of no use now.

@@ -1,8 +1,10 @@
-package route
+package policy
 
 import (
 	"hash/fnv"
 	"math"
+
+	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
 // Slots is the number of slots that Hash maps keys to. A slot belongs to one address at a time, and moves as a whole.
@@ -29,7 +31,7 @@ const slack = 0.06
 // AssignSlots returns the index of the address of every slot. It depends on nothing but the members: every publisher that sees
 // the same set comes to the same result, and one that comes or goes moves about its own share of the slots. There must be one
 // member at least.
-func AssignSlots(members []Member) (owners [Slots]int) {
+func AssignSlots(members []route.Member) (owners [Slots]int) {
 	seeds, room := make([]uint64, len(members)), make([]int, len(members))
 	total := 0
 	for _, m := range members {

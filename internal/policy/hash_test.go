@@ -1,4 +1,4 @@
-package route
+package policy
 
 import (
 	"fmt"
@@ -6,14 +6,16 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
-func membersOf(addresses ...string) []Member {
-	return Route{Addresses: addresses, Policy: Hash}.Members()
+func membersOf(addresses ...string) []route.Member {
+	return route.Route{Addresses: addresses, Policy: route.Hash}.Members()
 }
 
 // moved is the share of keys that are at another address with the second set.
-func moved(keys []string, before, after []Member) float64 {
+func moved(keys []string, before, after []route.Member) float64 {
 	a, b := AssignSlots(before), AssignSlots(after)
 	n := 0
 	for _, key := range keys {
