@@ -59,6 +59,6 @@
 //	inbound.go       Inbound
 //	watermark.go     sets of sequences
 //	credit.go        what a sender may send
-//	frame.go         limits, and frames to bytes and back; codec.go: their headers
+//	frame.go         limits, headers and tags; encode.go, decode.go: frames to bytes and back
 //	errors.go        refusals and their sentinels
 package session

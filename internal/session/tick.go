@@ -99,3 +99,8 @@ func (o *Outbound) idleFor(now time.Time) time.Duration {
 func (o *Outbound) hasWaiters() bool {
 	return o.room != nil || len(o.line) > 0 || len(o.waitReceived)+len(o.waitHandled) > 0
 }
+
+// ShortenSilence makes PingAfter and DeadAfter less, unless they are less already.
+func (c *Client) ShortenSilence(ping, dead time.Duration) {
+	c.cfg.PingAfter, c.cfg.DeadAfter = min(c.cfg.PingAfter, ping), min(c.cfg.DeadAfter, dead)
+}

@@ -301,7 +301,7 @@ var mutants = slices.Concat(ackedMutants, storageMutants, callMutants, custodyMu
 		simulation,
 	},
 	{
-		"no checksum on frames", "internal/session/frame.go",
+		"no checksum on frames", "internal/session/decode.go",
 		"if crc32.Checksum(payload[:n], castagnoli) !=", "if false && crc32.Checksum(payload[:n], castagnoli) !=",
 		probe{"internal/session", "^TestEncoder_VerifyNoticesEveryFlippedBit$", ""},
 	},

@@ -45,7 +45,7 @@ var wireMutants = []mutant{
 		sessionProbe("TestClient_OpenRefusedForAWhileIsTriedAgainWithPauses"),
 	},
 	{
-		"the last of two bodies wins", "internal/session/frame.go",
+		"the last of two bodies wins", "internal/session/decode.go",
 		"m < 0 || n+m != len(payload) {\n\t\treturn nil, violation(\"a frame must", "m < 0 {\n\t\treturn nil, violation(\"a frame must",
 		sessionProbe("TestDecode_FrameHasOneBodyAndNothingBesideIt"),
 	},
