@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -45,6 +47,7 @@ func replica(address string) error {
 	}
 	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{
 		ListenAddress: address, ConsumerGroup: "g", MaxInFlight: inFlight, CloseTimeout: 5 * time.Second,
+		ManagerConfig: buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{Insecure: true}},
 	}, nil)
 	if err != nil {
 		return err
@@ -69,8 +72,9 @@ func replica(address string) error {
 				if work > 0 {
 					time.Sleep(work)
 				}
+				d, _ := buffstreams.DeliveryFromContext(msg.Context())
 				mu.Lock()
-				_, _ = fmt.Fprintf(out, "%s\n", msg.Payload)
+				_, _ = fmt.Fprintf(out, "%s%s\n", msg.Payload, marks(d))
 				_ = out.Flush() // before the ack: what was handled is known even after a kill
 				mu.Unlock()
 				msg.Ack()
@@ -83,6 +87,10 @@ func replica(address string) error {
 			handling.Go(func() { handle(); <-room })
 		}
 	})
+	go func() { // ends with the test, and this process with it
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}()
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM)
 	<-signals
@@ -91,12 +99,22 @@ func replica(address string) error {
 	return err
 }
 
+// marks is what a line says of a delivery besides, where HOSTS_MARKS asks for it: whether it can come twice, and its tenure.
+func marks(d buffstreams.Delivery) string {
+	if os.Getenv("HOSTS_MARKS") == "" {
+		return ""
+	}
+	return fmt.Sprintf(" %v %d", d.MaybeDuplicate || d.Redelivered, d.Tenure)
+}
+
 // host is a replica that a test starts, kills and starts again at one address.
 type host struct {
 	address  string
 	work     time.Duration
 	inFlight int
 	handled  func(line string)
+	inside   []string // the command that runs it in a network namespace; nil: in the test's own
+	env      []string // besides
 
 	cmd *exec.Cmd
 	wg  sync.WaitGroup // the reader of its output
@@ -104,9 +122,13 @@ type host struct {
 
 // start starts the process, and returns when it listens.
 func (h *host) start(t testing.TB) {
-	h.cmd = exec.Command(os.Args[0])
+	command := append(slices.Clone(h.inside), os.Args[0])
+	h.cmd = exec.Command(command[0], command[1:]...)
 	h.cmd.Env = append(os.Environ(), roleEnv+"="+h.address, "HOSTS_WORK="+h.work.String(), "HOSTS_IN_FLIGHT="+strconv.Itoa(h.inFlight))
+	h.cmd.Env = append(h.cmd.Env, h.env...)
 	h.cmd.Stderr = os.Stderr
+	_, err := h.cmd.StdinPipe() // closed with this process: see replica
+	require.NoError(t, err)
 	out, err := h.cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, h.cmd.Start())
