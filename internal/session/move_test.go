@@ -110,6 +110,37 @@ func TestMove_SilenceIsCountedInTicks(t *testing.T) {
 }
 
 // A grant crosses the Revoke on the wire: what it is for must not be sent any more.
+// TestMove_ASilentReceiverIsSilentUntilItIsHeard, also when nothing waits for it any more, as all has moved away: else the next messages
+// would be sent there.
+func TestMove_ASilentReceiverIsSilentUntilItIsHeard(t *testing.T) {
+	tick := func(p *pair) {
+		for range 20 {
+			p.now = p.now.Add(200 * time.Millisecond)
+			require.NoError(t, p.client.Tick(p.now, late))
+			p.output()
+		}
+	}
+	silence := func() *pair {
+		p, o := mover(t, 3)
+		tick(p)
+		require.True(t, p.client.Silent())
+		require.Equal(t, 3, p.client.Detach(o))
+		tick(p)
+		require.True(t, p.client.Silent())
+		return p
+	}
+	p := silence()
+	require.NoError(t, p.say(&wire.Frame{Body: &wire.Frame_Pong{Pong: &wire.Pong{}}}))
+	tick(p)
+	require.False(t, p.client.Silent())
+
+	p = silence()
+	p.client.Disconnect()
+	require.True(t, p.client.Silent())
+	p.client.Refuse()
+	require.Equal(t, []bool{false, true}, []bool{p.client.Silent(), p.client.Gone()}, "the host has answered: nothing listens there")
+}
+
 func TestMove_SendsNothingWhileItIsRevoked(t *testing.T) {
 	p, o := mover(t, 3)
 	var b Batch

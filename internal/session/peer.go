@@ -75,7 +75,11 @@ func (c *Client) disconnectMoves() {
 }
 
 // Refuse notes that a dial was refused while there is no connection: the receiver is gone.
-func (c *Client) Refuse() { c.peer.gone = c.phase == disconnected }
+func (c *Client) Refuse() {
+	if c.phase == disconnected {
+		c.peer.gone, c.peer.silent = true, false
+	}
+}
 
 // Gone tells whether the receiver is known to be gone.
 func (c *Client) Gone() bool { return c.peer.gone }
@@ -88,7 +92,8 @@ func (c *Client) tickMoves(now time.Time) {
 	p := &c.peer
 	passed := max(0, min(now.Sub(p.lastTick), c.cfg.MoveAfter/5)) // this side may have been stopped itself
 	p.lastTick = now
-	if p.heard || !c.moves() || !slices.ContainsFunc(c.order, (*Outbound).awaitsPeer) {
+	// It is silent until it is heard, also when all has moved away: what is sent to it next would only be the next to wait.
+	if p.heard || !c.moves() || !p.silent && !slices.ContainsFunc(c.order, (*Outbound).awaitsPeer) {
 		p.heard, p.quiet, p.probed, p.silent = false, 0, false, false
 		return
 	}

@@ -24,6 +24,7 @@ type ledger struct {
 	last       map[stay]int // the number that was delivered last
 	inversions []string     // within a stay
 	longest    time.Duration
+	stuck      int // calls that took longer than three seconds
 	firstErr   error
 }
 
@@ -54,8 +55,9 @@ func newLedger() *ledger {
 	return &ledger{said: map[int]saying{}, deliveries: map[int][]delivery{}, last: map[stay]int{}}
 }
 
-// delivered takes a line of a replica: "number key marked tenure".
+// delivered takes a line of a replica, "number key marked tenure": what was handled, or, behind a plus, what a handler begins with.
 func (l *ledger) delivered(host int, line string) {
+	line, begins := strings.CutPrefix(line, "+")
 	fields := strings.Fields(line)
 	if len(fields) != 4 { // the last one of a process that was killed
 		return
@@ -67,7 +69,10 @@ func (l *ledger) delivered(host int, line string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	d := delivery{host, fields[2] == "true", fields[3]}
-	l.deliveries[number] = append(l.deliveries[number], d)
+	if !begins {
+		l.deliveries[number] = append(l.deliveries[number], d)
+		return
+	}
 	at := stay{host, fields[1], d.tenure}
 	if last := l.last[at]; number <= last && !d.marked {
 		l.inversions = append(l.inversions, fmt.Sprintf("%d behind %d, key %s of host %d in tenure %s", number, last, at.key, host, at.tenure))
@@ -79,7 +84,9 @@ func (l *ledger) delivered(host int, line string) {
 func (l *ledger) published(first int, messages []*message.Message, took time.Duration, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.longest = max(l.longest, took)
+	if l.longest = max(l.longest, took); took > 3*time.Second {
+		l.stuck++
+	}
 	at := map[*message.Message]saying{}
 	if failed := (*buffstreams.PublishError)(nil); errors.As(err, &failed) {
 		for _, m := range failed.NotSent {
@@ -220,7 +227,7 @@ func (l *ledger) check(t testing.TB, policy string) {
 			invented++
 		}
 	}
-	t.Logf("%d published, %d duplicates, longest Publish %v, first error %v", len(l.said), duplicates, l.longest.Round(time.Millisecond), l.firstErr)
+	t.Logf("%d published, %d duplicates, longest Publish %v, %d calls took more than 3 s, first error %v", len(l.said), duplicates, l.longest.Round(time.Millisecond), l.stuck, l.firstErr)
 	require.Zero(t, invented, "messages that no call published")
 	require.Zero(t, sentAll, "messages that were not sent, as Publish said, were delivered")
 	require.Zero(t, unmarked, "deliveries that came twice and were not marked")

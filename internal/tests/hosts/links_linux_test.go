@@ -3,6 +3,7 @@ package hosts
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -12,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/hooks"
 	"github.com/buffstreams/watermill-buffstreams/route"
 	"github.com/buffstreams/watermill-buffstreams/storage/outbox"
 )
@@ -59,6 +61,9 @@ func newLinks(t *testing.T, c linkCase) *links {
 		Resolver:       route.Static{"orders": {Addresses: addresses, Policy: linkPolicies[c.policy], HashKey: "key"}},
 		PublishTimeout: 20 * time.Second, CloseTimeout: time.Second,
 		ManagerConfig: buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{Insecure: true}, Dial: l.network.dial},
+	}
+	if os.Getenv("HOSTS_LOG") != "" {
+		cfg.ManagerConfig.Hooks = []hooks.Hook{linkLog{t, time.Now()}}
 	}
 	if !c.outbox {
 		cfg.Confirm = confirms[c.confirm]
@@ -165,6 +170,7 @@ func (c linkCase) run(t *testing.T) {
 	if c.policy != "All" {
 		require.Zero(t, l.ledger.count(notSent)+l.ledger.count(unknown), "%v", l.ledger.firstErr)
 		require.NoError(t, left)
+		require.LessOrEqual(t, l.ledger.stuck, callers, "each caller meets a silent address once")
 		require.Less(t, l.ledger.longest, 8*time.Second, "MoveAfter and a second, and what a busy machine takes")
 		return
 	}
@@ -173,4 +179,18 @@ func (c linkCase) run(t *testing.T) {
 		require.LessOrEqual(t, undelivered.Count, l.ledger.count(unknown))
 	}
 	t.Logf("unknown %d, not sent %d, Close: %v", l.ledger.count(unknown), l.ledger.count(notSent), left)
+}
+
+// linkLog logs what becomes of addresses, with HOSTS_LOG=1.
+type linkLog struct {
+	t     *testing.T
+	began time.Time
+}
+
+func (l linkLog) OnAddressState(e hooks.AddressState) {
+	l.t.Logf("%v %s is %s: %v", time.Since(l.began).Round(time.Millisecond), e.Address, e.State, e.Err)
+}
+
+func (l linkLog) OnMoved(e hooks.Moved) {
+	l.t.Logf("%v %d moved from %s to %s, %d can repeat, tenure %d", time.Since(l.began).Round(time.Millisecond), e.Messages, e.From, e.To, e.MayRepeat, e.Tenure)
 }

@@ -68,15 +68,22 @@ func replica(address string) error {
 	room := make(chan struct{}, inFlight)
 	handling.Go(func() { // ends with the subscription
 		for msg := range messages {
+			d, _ := buffstreams.DeliveryFromContext(msg.Context())
+			said := string(msg.Payload) + marks(d)
+			say := func(line string) {
+				mu.Lock()
+				defer mu.Unlock()
+				_, _ = fmt.Fprintln(out, line)
+				_ = out.Flush()
+			}
+			if said != string(msg.Payload) {
+				say("+" + said)
+			}
 			handle := func() {
 				if work > 0 {
 					time.Sleep(work)
 				}
-				d, _ := buffstreams.DeliveryFromContext(msg.Context())
-				mu.Lock()
-				_, _ = fmt.Fprintf(out, "%s%s\n", msg.Payload, marks(d))
-				_ = out.Flush() // before the ack: what was handled is known even after a kill
-				mu.Unlock()
+				say(said) // before the ack: what was handled is known even after a kill
 				msg.Ack()
 			}
 			if inFlight == 1 || work == 0 {
