@@ -147,12 +147,22 @@ func sendersTo(listeners map[netio.Target]*opening, senders map[netio.Target]*se
 	return to
 }
 
-// closeSenders closes senders when their peers have received everything, or ctx is done.
+// closeSenders closes senders when their peers have received everything, or ctx is done. None is closed before: what another one has may
+// have to move there.
 func closeSenders(ctx context.Context, senders map[netio.Target]*sender.Sender, left *leftovers) {
 	var closing sync.WaitGroup
+	for more := true; more && ctx.Err() == nil; {
+		more = false
+		for _, s := range senders {
+			if !s.AllDelivered() {
+				more = true
+				closing.Go(func() { _ = s.FlushAll(ctx) }) // what is left shows below
+			}
+		}
+		closing.Wait()
+	}
 	for t, s := range senders {
 		closing.Go(func() {
-			_ = s.FlushAll(ctx) // what is left shows below
 			for _, l := range s.Close() {
 				left.add(l.Topic, formatAddress(t), l.Message)
 			}

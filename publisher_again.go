@@ -25,6 +25,11 @@ func (p *Publisher) sendAgain(w *callWait, g *group, part *part, sent sendResult
 		}
 	}
 	v := p.sendGroup(w, g, rest)
+	lacking, err := back.Wait()
+	if err != nil && (p.ctx.Err() != nil || errors.Is(err, sender.ErrClosed)) {
+		err = ErrPublisherClosed
+	}
+	sent.lacking = append(sent.lacking, lacking...)
 	for i, f := range v.fates {
 		one := session.Range{First: index[i], Last: index[i]}
 		switch f {
@@ -35,7 +40,7 @@ func (p *Publisher) sendAgain(w *callWait, g *group, part *part, sent sendResult
 		case arrived:
 		}
 	}
-	sent.err = errors.Join(append(v.errs, back.Err)...)
+	sent.err = errors.Join(append(v.errs, back.Err, err)...)
 	return sent
 }
 

@@ -43,8 +43,9 @@ type target struct {
 
 	main atomic.Pointer[routedStream] // takes new messages; nil before the first; changes with mu held
 
-	mu     sync.Mutex      // guards others
+	mu     sync.Mutex      // guards the fields below
 	others []*routedStream // that have moved away, and may hold messages
+	left   bool            // no stream begins here any more
 }
 
 // flows returns all streams of the target.
@@ -146,6 +147,11 @@ func (p *Publisher) flow(g *group, t *target) *routedStream {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return p.flowLocked(g, t)
+}
+
+// flowLocked is flow with t.mu held.
+func (p *Publisher) flowLocked(g *group, t *target) *routedStream {
 	main := t.main.Load()
 	switch {
 	case main.serves(g, t): // another call was faster
@@ -171,6 +177,7 @@ func (p *Publisher) newFlow(g *group, t *target, slot int) *routedStream {
 	f.stream = t.addr.sender.NewStream(sender.StreamConfig{
 		Identity: g.identity, Topic: t.name, Ephemeral: p.cfg.Ephemeral, Elsewhere: slot < 0 && !p.cfg.Ephemeral && !g.pinned,
 		Alternative: func(*sender.Stream) *sender.Sender { return f.alternative() },
+		Divide:      func(st *sender.Stream) { p.divide(f, st) },
 		Moved:       func(m sender.Moved) { p.moved(f, m) },
 	})
 	return f
@@ -256,6 +263,9 @@ func (p *Publisher) leave(targets []*target) {
 		if t.addr == nil {
 			continue
 		}
+		t.mu.Lock()
+		t.left = true
+		t.mu.Unlock()
 		for _, f := range t.flows() {
 			if f != t.fixed {
 				p.endFlow(f)

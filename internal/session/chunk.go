@@ -37,6 +37,12 @@ func (c *chunk) offsetAfter(offset int, n uint64) int {
 	return offset
 }
 
+// entry returns the message with sequence seq with its tag and length, as a view of the chunk.
+func (c *chunk) entry(seq uint64) []byte {
+	at := c.buf[c.offsetAfter(0, seq-c.first):]
+	return at[:entrySize(at)]
+}
+
 // message returns the message with sequence seq, as a view of the chunk.
 func (c *chunk) message(seq uint64) []byte {
 	msg, _ := protowire.ConsumeBytes(c.buf[c.offsetAfter(0, seq-c.first)+1:])

@@ -65,8 +65,13 @@ func (s *Sender) awaitStream(ctx context.Context, topic string, enough func(o *s
 }
 
 // FlushAll is Flush for all topics.
-func (s *Sender) FlushAll(ctx context.Context) error {
-	return s.awaitCondition(ctx, func() bool { return s.client.AllDelivered() })
+func (s *Sender) FlushAll(ctx context.Context) error { return s.awaitCondition(ctx, s.client.AllDelivered) }
+
+// AllDelivered tells whether a receiver holds every message, or the Sender is closed.
+func (s *Sender) AllDelivered() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed || s.client.AllDelivered()
 }
 
 // awaitCondition waits until a condition is met. It looks whenever the connection or what is known of the messages may have changed.

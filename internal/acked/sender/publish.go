@@ -1,7 +1,9 @@
 package sender
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,7 +22,8 @@ type publication struct {
 	stream   *session.Outbound // nil before the first enqueue
 	enqueued int               // messages of batch
 	turn     *session.Turn     // in the line for room; nil before the call waits
-	back     []session.Range   // indices in batch: withdrawn, in order
+	back     []session.Range   // indices in batch: withdrawn
+	woken    chan struct{}     // see session.Waiter; nil: the call waits for one message at a time
 	waiting  time.Time         // since when, if that is watched
 }
 
@@ -81,21 +84,61 @@ func (p *publication) run(ctx context.Context) (enqueued int, lacking []session.
 		}
 		if leaves {
 			err = nil
-		}
-		s.noteWaited(p, err)
-		lacking, unconfirmed := p.confirm(ctx, waiters, err != nil)
-		if err == nil {
-			err = unconfirmed
-		}
-		if leaves {
 			p.back = append(p.back, session.Range{First: uint64(p.enqueued), Last: uint64(p.batch.Len() - 1)})
 			p.enqueued = p.batch.Len()
 		}
-		if len(p.back) > 0 {
-			err = &WithdrawnError{Messages: p.back, Deadline: p.deadline, Err: err}
+		s.noteWaited(p, err)
+		left := waiters
+		var unconfirmed error
+		if !leaves { // else what it waits for need not hold up the rest
+			left, lacking, unconfirmed = p.confirm(ctx, waiters, err != nil)
 		}
-		return p.enqueued, lacking, err
+		if err == nil {
+			err = unconfirmed
+		}
+		return p.enqueued, lacking, p.withdrawn(ctx, left, err)
 	}
+}
+
+// withdrawn returns what run returns where messages of the call come back: an error that has them, and waits for the rest. It is
+// err where none do.
+func (p *publication) withdrawn(ctx context.Context, waiters []*session.Waiter, err error) error {
+	var left []*session.Waiter
+	p.woken = nil // nothing more comes back
+	for _, w := range waiters {
+		if w.Back.Last > 0 {
+			p.takeBack(w)
+		}
+		select {
+		case <-w.Done:
+			w.Done <- struct{}{} // confirm takes it
+			if w.Err == session.ErrWithdrawn { //nolint:errorlint // set by package session, never wrapped
+				_, _, _ = p.confirm(ctx, []*session.Waiter{w}, false)
+				continue
+			}
+		default:
+		}
+		left = append(left, w)
+	}
+	if len(p.back) == 0 {
+		return err
+	}
+	slices.SortFunc(p.back, func(a, b session.Range) int { return cmp.Compare(a.First, b.First) })
+	back := &WithdrawnError{Messages: p.back, Deadline: p.deadline, Err: err}
+	if len(left) > 0 {
+		back.wait = func() ([]session.Range, error) {
+			_, lacking, err := p.confirm(ctx, left, false)
+			return lacking, err
+		}
+	}
+	return back
+}
+
+// takeBack notes the messages that were withdrawn from a wait that goes on.
+func (p *publication) takeBack(w *session.Waiter) {
+	first := uint64(w.At) + w.Back.First - w.First
+	p.back = append(p.back, session.Range{First: first, Last: first + w.Back.Last - w.Back.First})
+	w.Back = session.Range{}
 }
 
 // enqueue puts as many messages into the stream as there is room for. It returns their waiter, which is nil if there is
@@ -140,7 +183,13 @@ func (s *Sender) enqueueLocked(p *publication) (w *session.Waiter, more bool, er
 	}
 	if n > 0 && p.level != 0 {
 		w = s.waitLocked(p.stream, p.level, session.Range{First: first, Last: first + uint64(n) - 1}, p.deadline)
-		w.Withdrawable = p.handle != nil && p.handle.cfg.Elsewhere
+		w.At = p.enqueued - n
+		if w.Withdrawable = p.handle != nil && p.handle.cfg.Elsewhere; w.Withdrawable && p.batch.Len() > 1 {
+			if p.woken == nil {
+				p.woken = make(chan struct{}, 1)
+			}
+			w.Woken = p.woken
+		}
 	}
 	return w, more, err
 }
@@ -198,12 +247,12 @@ func (p *publication) leaveLine(err error) error {
 }
 
 // confirm waits until every waiter is done, or ends them all at once if abandon is set. It returns the first error, and
-// which of all the messages, counted from 0, have not reached their level.
+// which of all the messages, counted from 0, have not reached their level. Where messages come back it returns early, with the
+// waiters that are left.
 func (p *publication) confirm(
 	ctx context.Context, waiters []*session.Waiter, abandon bool,
-) (lacking []session.Range, failed error) {
-	count := uint64(0)
-	for _, w := range waiters {
+) (left []*session.Waiter, lacking []session.Range, failed error) {
+	for i, w := range waiters {
 		if abandon {
 			p.abandon(w)
 		} else {
@@ -211,22 +260,29 @@ func (p *publication) confirm(
 			case <-w.Done:
 			case <-ctx.Done():
 				p.abandon(w)
+			case <-p.woken:
+				return waiters[i:], lacking, failed
 			}
+		}
+		at := func(r session.Range) session.Range {
+			return session.Range{First: uint64(w.At) + r.First - w.First, Last: uint64(w.At) + r.Last - w.First}
+		}
+		if w.Back.Last > 0 {
+			p.takeBack(w)
 		}
 		switch {
 		case w.Err == session.ErrWithdrawn: //nolint:errorlint // set by package session, never wrapped
-			p.back = append(p.back, session.Range{First: count, Last: count + w.Last - w.First})
+			p.back = append(p.back, at(session.Range{First: w.First, Last: w.Last}))
 			w.Lacking = nil
 		case failed == nil:
 			failed = w.Err
 		}
 		for _, r := range w.Lacking {
-			lacking = append(lacking, session.Range{First: count + r.First - w.First, Last: count + r.Last - w.First})
+			lacking = append(lacking, at(r))
 		}
-		count += w.Last - w.First + 1
 		p.pool().Put(w)
 	}
-	return lacking, failed
+	return nil, lacking, failed
 }
 
 // abandon ends a wait. The messages stay in their stream.
@@ -255,6 +311,17 @@ type WithdrawnError struct {
 	Messages []session.Range // indices of those that were not sent, and can be sent elsewhere
 	Deadline time.Time       // of the call; zero: none
 	Err      error           // what else went wrong; nil: nothing
+
+	wait func() (lacking []session.Range, err error)
+}
+
+// Wait waits for those messages of the call that were sent, as Publish does, and returns the indices of those that have not reached
+// the level. It is called once, by the caller of Publish, when the others are on their way.
+func (e *WithdrawnError) Wait() (lacking []session.Range, err error) {
+	if e.wait == nil {
+		return nil, nil
+	}
+	return e.wait()
 }
 
 func (e *WithdrawnError) Error() string { return session.ErrWithdrawn.Error() }

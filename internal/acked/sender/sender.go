@@ -128,7 +128,7 @@ func (s *Sender) AwaitReceived(ctx context.Context, topic string) error {
 	}
 	s.kick()
 	p := publication{sender: s, stream: o}
-	_, err = p.confirm(ctx, []*session.Waiter{w}, false)
+	_, _, err = p.confirm(ctx, []*session.Waiter{w}, false)
 	return err
 }
 

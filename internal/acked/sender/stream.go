@@ -3,6 +3,7 @@ package sender
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -29,6 +30,9 @@ type StreamConfig struct {
 	// the Sender that has it: it stays. It is called with no lock held, again and again, and must not block. Nil stands for a
 	// function that returns nil.
 	Alternative func(*Stream) *Sender
+	// Divide is called, with no lock held, again and again while the stream leaves its Sender, for what was not sent to go elsewhere at once
+	// also where no caller waits for it: see Stream.Divide. It must not block. Nil: it waits.
+	Divide func(*Stream)
 	// Moved is called after each move, with no lock held. Nil: nothing is.
 	Moved func(Moved)
 }
@@ -61,6 +65,8 @@ type Stream struct {
 	number uint64  // of out in the identity
 	target *Sender // where it is to move; nil: it is not
 	ended  bool
+	heirs  []*Stream // that Divide has given messages to, each once
+	shares int       // how often it has
 }
 
 // NewStream returns a Stream that begins at this Sender.
@@ -174,23 +180,36 @@ func (st *Stream) Drain(ctx context.Context) error { return st.await(ctx, (*sess
 
 func (st *Stream) await(ctx context.Context, enough func(*session.Client, *session.Outbound, uint64) bool) error {
 	s := st.lock()
-	o := st.out
+	o, shares := st.out, st.shares
 	last := o.Last()
 	s.mu.Unlock()
 	for {
 		s := st.Sender()
 		elsewhere := func() bool { return st.Sender() != s }
 		err := s.awaitCondition(ctx, func() bool { return elsewhere() || enough(s.client, o, last) })
-		if !elsewhere() || ctx.Err() != nil {
-			return err
+		if elsewhere() && ctx.Err() == nil {
+			continue
 		}
+		for _, heir := range st.heirsSince(shares) {
+			err = errors.Join(err, heir.await(ctx, enough))
+		}
+		return err
 	}
+}
+
+// heirsSince returns the Streams that have messages of this one, if Divide has given any away since it had so often.
+func (st *Stream) heirsSince(shares int) []*Stream {
+	defer st.lock().mu.Unlock()
+	if st.shares == shares {
+		return nil
+	}
+	return slices.Clone(st.heirs)
 }
 
 // AwaitReceived waits until a receiver has received, at some time, all messages that were enqueued, or ctx is done.
 func (st *Stream) AwaitReceived(ctx context.Context) error {
 	s := st.lock()
-	o := st.out
+	o, shares := st.out, st.shares
 	if s.closed || o.Unreceived() == 0 {
 		closed := s.closed && o.Unreceived() > 0
 		s.mu.Unlock()
@@ -203,7 +222,10 @@ func (st *Stream) AwaitReceived(ctx context.Context) error {
 	s.mu.Unlock()
 	s.kick()
 	p := publication{handle: st, stream: o}
-	_, err := p.confirm(ctx, []*session.Waiter{w}, false)
+	_, _, err := p.confirm(ctx, []*session.Waiter{w}, false)
+	for _, heir := range st.heirsSince(shares) {
+		err = errors.Join(err, heir.AwaitReceived(ctx))
+	}
 	return err
 }
 
@@ -247,20 +269,68 @@ func (st *Stream) MoveTo(to *Sender) {
 		return
 	}
 	st.target = to
-	now := from.client.MayMove(st.out)
+	now, divides := from.client.MayMove(st.out), false
 	switch {
 	case now:
 	case !from.client.Leave(st.out, time.Now()):
 		st.target = nil
 	case st.cfg.Elsewhere:
 		from.client.Withdraw(st.out)
+		divides = st.cfg.Divide != nil && from.client.Divisible(st.out)
 	}
 	from.mu.Unlock()
-	if now {
+	switch {
+	case now:
 		st.transfer(from, to)
-	} else {
+	case divides:
+		st.cfg.Divide(st)
+		fallthrough
+	default:
 		from.kick()
 	}
+}
+
+// Divide gives messages that were never sent, and that no caller of Publish waits for, to another Stream of the same topic, which has the same Mover, while
+// this one leaves its Sender: as many as that has room for. It returns their number. It does not block.
+func (st *Stream) Divide(to *Stream) (given int) {
+	for {
+		n := st.divide(to)
+		if given += n; n == 0 {
+			return given
+		}
+	}
+}
+
+// divide is one step of Divide.
+func (st *Stream) divide(to *Stream) int {
+	mover := st.Sender().cfg.Mover
+	mover.mu.Lock() // neither moves meanwhile
+	defer mover.mu.Unlock()
+	from, heir := st.Sender(), to.Sender()
+	if from == heir || from.cfg.TLS != nil && heir.cfg.TLS == nil {
+		return 0
+	}
+	from.mu.Lock()
+	defer from.mu.Unlock()
+	heir.mu.Lock()
+	defer heir.mu.Unlock()
+	if !st.leavesLocked() || from.closed || heir.closed || heir.retired || to.ended || to.target != nil {
+		return 0
+	}
+	if to.out.Err() != nil {
+		to.beginLocked(heir)
+	}
+	n := from.client.Divide(st.out, heir.client, to.out)
+	if n == 0 {
+		return 0
+	}
+	if st.shares++; !slices.Contains(st.heirs, to) {
+		st.heirs = append(st.heirs, to)
+	}
+	from.checkLocked()
+	from.kick()
+	heir.kick()
+	return n
 }
 
 // transfer moves the stream, if it still can.
