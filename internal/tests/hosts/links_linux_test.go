@@ -137,7 +137,7 @@ func TestLinks_OneOfThree(t *testing.T) {
 		t.Run(strings.ReplaceAll(kind, " ", "_"), func(t *testing.T) {
 			for _, c := range linkCases() {
 				if c.disturb = disturb; kind == "down in the middle of a move" {
-					c.work = 500 * time.Millisecond
+					c.work = 100 * time.Millisecond
 				}
 				t.Run(c.name(), func(t *testing.T) {
 					t.Parallel()
