@@ -139,6 +139,9 @@ func comeBack(t *testing.T) {
 	all.mu.Unlock()
 	t.Logf("%d publishers: the last is back after %v; %d dials reached it, %d connections lost; at most %d connects in 100 ms; the listener took %v of processor time",
 		herdSize, last.Round(time.Millisecond), dials, lost, burst, took)
+	report.note("H8", "2,000 publishers: the last is back after", "<= 12 s", "s", last.Seconds())
+	report.note("H8", "most connects within 100 ms", "no herd: < 1000", "", float64(burst))
+	report.note("H8", "processor time of the listener", "named", "ms", milliseconds(took))
 	require.LessOrEqual(t, last, backAgain)
 	require.Equal(t, herdSize, connects, "no publisher came back twice")
 	require.Less(t, dials, herdSize*11/10, "no second herd")

@@ -60,7 +60,20 @@ func rollingRestart(t *testing.T, sig syscall.Signal, policy, confirm string) {
 		time.Sleep(time.Second)
 	}
 	l.end()
-	w.account(t, l, 15*time.Second)
+	lost := w.account(t, l, 15*time.Second)
+	name, goal := "H1", "<= 300 ms"
+	if sig == syscall.SIGKILL {
+		name, goal = "H2", "<= 1 s"
+	}
+	if confirm == "Handled" {
+		goal = "as handlers take"
+	}
+	report.note(name, fmt.Sprintf("%v, %s: longest Publish", sig, confirm), goal, "ms", milliseconds(l.longest))
+	report.note(name, fmt.Sprintf("%v: lost, or failed", sig), "0", "", float64(lost)+float64(l.errs.Load()))
+	report.note(name, fmt.Sprintf("%v: duplicates", sig), map[string]string{"H1": "0", "H2": "what was in hand"}[name], "", float64(w.seen.duplicates()))
+	if policy == "Hash" {
+		report.note("H5", fmt.Sprintf("%v: inversions in a key", sig), "0", "", float64(w.seen.inversions))
+	}
 	require.Zero(t, l.errs.Load())
 	limit := time.Second
 	if sig == syscall.SIGTERM {
@@ -77,8 +90,10 @@ func rollingRestart(t *testing.T, sig syscall.Signal, policy, confirm string) {
 	}
 }
 
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
 // account waits until everything that was published is handled, and says what became of it.
-func (w *world) account(t *testing.T, l *load, within time.Duration) {
+func (w *world) account(t *testing.T, l *load, within time.Duration) (lost int) {
 	sent, began := int(l.next.Load()), time.Now()
 	for w.seen.count() < sent && time.Since(began) < within {
 		time.Sleep(10 * time.Millisecond)
@@ -87,6 +102,7 @@ func (w *world) account(t *testing.T, l *load, within time.Duration) {
 		sent, l.errs.Load(), sent-w.seen.count(), w.seen.duplicates(), w.seen.inversions, l.longest.Round(time.Millisecond),
 		time.Since(began).Round(time.Millisecond), l.lastErr.Load())
 	require.Equal(t, sent, w.seen.count())
+	return sent - w.seen.count()
 }
 
 // TestHosts_OneStops without a word (SIGSTOP), and goes on later: what it had moves after MoveAfter, and it must not deliver more
@@ -104,7 +120,10 @@ func TestHosts_OneStops(t *testing.T) {
 				require.NoError(t, w.hosts[0].cmd.Process.Signal(syscall.SIGCONT))
 				time.Sleep(2 * time.Second)
 				l.end()
-				w.account(t, l, 15*time.Second)
+				lost := w.account(t, l, 15*time.Second)
+				report.note("H2", "SIGSTOP: longest Publish", "<= 6000 ms", "ms", milliseconds(l.longest))
+				report.note("H2", "SIGSTOP: lost", "0", "", float64(lost))
+				report.note("H2", "SIGSTOP: duplicates", "<= its window", "", float64(w.seen.duplicates()))
 				require.Less(t, l.longest, 6*time.Second)
 			}
 		})
@@ -124,7 +143,9 @@ func TestHosts_OneNeverReturns(t *testing.T) {
 				pending := int(l.next.Load()) - w.seen.count()
 				w.hosts[0].end(syscall.SIGKILL)
 				t.Logf("%d pending when it is killed", pending)
+				began := time.Now()
 				w.account(t, l, 7*time.Second)
+				report.note("H3", fmt.Sprintf("%s: all handled elsewhere after", policy), "<= 7000 ms", "ms", milliseconds(time.Since(began)))
 			}
 		})
 	}
@@ -158,6 +179,9 @@ func TestHosts_OneIsSlow(t *testing.T) {
 				ratios = append(ratios, three/two)
 			}
 			least := map[string]float64{"LeastPending": 0.95, "RoundRobin": 0.66}[policy]
+			for _, r := range ratios {
+				report.note("H4", policy+", one of three 100 times slower", fmt.Sprintf(">= %v", least), "", r)
+			}
 			require.GreaterOrEqual(t, median(ratios), least)
 		})
 	}
@@ -175,12 +199,13 @@ func TestHosts_SilentOnesInFront(t *testing.T) {
 			l := startLoad(w.pub, 100)
 			began := time.Now()
 			for w.seen.count() == 0 {
-				require.Less(t, time.Since(began), 10*time.Second)
+				require.Less(t, time.Since(began), 10*time.Second, "%+v", w.pub.Stats().Addresses)
 				time.Sleep(time.Millisecond)
 			}
 			took := time.Since(began)
 			t.Logf("%s: first message after %v", policy, took)
 			l.end()
+			report.note("H9", "three silent addresses in front: first message after", "<= 1000 ms", "ms", milliseconds(took))
 			require.Less(t, took, time.Second)
 		}
 	}

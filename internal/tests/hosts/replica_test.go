@@ -32,7 +32,9 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	report.print(os.Stdout)
+	os.Exit(code)
 }
 
 // replica subscribes, and writes a line for each message that it has handled: its payload. It ends cleanly with SIGTERM.
