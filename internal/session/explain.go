@@ -39,9 +39,9 @@ func (c *Client) explained(f *wire.Pong) {
 // Explain says what a stream waits for, while there is a connection: first for room, then to be sent, then for acks.
 func (c *Client) Explain(o *Outbound) error {
 	switch budget, absent := o.account.Waits(); {
-	case len(o.line) > 0 && budget && absent:
+	case len(o.line.turns) > 0 && budget && absent:
 		return errors.New("messages to peers that are away have taken their half of AckedConfig.MemoryLimit")
-	case len(o.line) > 0 && budget:
+	case len(o.line.turns) > 0 && budget:
 		return errors.New("messages to other topics have taken AckedConfig.MemoryLimit")
 	case c.phase == greeting:
 		return errors.New("the peer has not answered the greeting")
@@ -60,7 +60,7 @@ func (c *Client) Explain(o *Outbound) error {
 // explainProgress says what an open stream waits for.
 func (o *Outbound) explainProgress() error {
 	full := ""
-	if len(o.line) > 0 {
+	if len(o.line.turns) > 0 {
 		full = fmt.Sprintf("the window is full, with %d messages that are not handled; ", o.pending)
 	}
 	messages, bytes := o.credit.available()

@@ -88,7 +88,7 @@ type Outbound struct {
 	idleSince    time.Time // as Tick saw it; zero: the stream is not idle
 	waitReceived []*Waiter // in order of Last
 	waitHandled  []*Waiter
-	line         []*Turn       // callers that wait for room, in order
+	line         line          // callers that wait for room
 	room         chan struct{} // closed when the window may have room; nil while no caller waits
 }
 
@@ -202,6 +202,6 @@ func (o *Outbound) Head() uint64 { return o.settled.Next() }
 
 // HasRoom tells whether a small message would be sent without waiting for room or credit.
 func (o *Outbound) HasRoom() bool {
-	return o.cause == nil && len(o.line) == 0 && o.pending < o.window.Messages && o.bytes < o.window.Bytes &&
+	return o.cause == nil && !o.line.waits() && o.fits(1, 1) &&
 		!(o.state == open && o.wantSent && o.hasUnsent())
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/buffers"
 )
 
-// Enqueue adds as many messages of b to a stream, from index i on, as there is room for, or none while a caller waits
+// Enqueue adds as many messages of b to a stream, from index i on, as there is room for, or none while a caller has to wait
 // for room that came before this one. It returns their number and the sequence of the first. If they are not all, the
 // caller's turn, which may be nil, stands in the line: it tries again when its turn is Ready, or leaves the line.
 func (c *Client) Enqueue(o *Outbound, b *Batch, i int, turn *Turn) (taken int, first uint64, err error) {
@@ -15,7 +15,9 @@ func (c *Client) Enqueue(o *Outbound, b *Batch, i int, turn *Turn) (taken int, f
 		return 0, 0, o.cause
 	}
 	first = o.next
-	if len(o.line) == 0 || o.line[0] == turn {
+	may := o.mayEnqueue(turn)
+	o.takeBack(turn)
+	if may {
 		c.noteAge(o)
 		taken = o.enqueue(b, i, turn)
 	}
@@ -23,7 +25,7 @@ func (c *Client) Enqueue(o *Outbound, b *Batch, i int, turn *Turn) (taken int, f
 		c.schedule(o)
 	}
 	if i+taken < b.Len() {
-		o.join(turn)
+		o.join(turn, len(b.entry(i+taken)))
 	} else if turn != nil {
 		o.Leave(turn)
 	}
@@ -37,6 +39,7 @@ func (o *Outbound) enqueue(b *Batch, i int, turn *Turn) (taken int) {
 	if turn != nil {
 		notify = turn.signal
 	}
+	o.line.short = nil
 	reserved, room := 0, true
 	for ; i+taken < b.Len(); taken++ {
 		at := i + taken
@@ -47,6 +50,7 @@ func (o *Outbound) enqueue(b *Batch, i int, turn *Turn) (taken int) {
 		if reserved < len(entry) {
 			o.account.Release(reserved)
 			if reserved = o.account.Take(len(entry), o.fitting(b, at), notify); reserved == 0 {
+				o.line.short = turn
 				break
 			}
 		}
@@ -66,10 +70,11 @@ func (o *Outbound) enqueue(b *Batch, i int, turn *Turn) (taken int) {
 	return taken
 }
 
-// fits tells whether the window has room for so many more messages and bytes. A message that is larger than the window
+// fits tells whether the window has room for so many more messages and bytes, beside what is set aside. A message that is larger than the window
 // fits when the buffer is empty.
 func (o *Outbound) fits(messages, bytes int) bool {
-	return o.pending+messages <= o.window.Messages && (o.pending+messages == 1 || o.bytes+bytes <= o.window.Bytes)
+	messages += o.pending + o.line.aside.Messages
+	return messages <= o.window.Messages && (messages == 1 || o.bytes+o.line.aside.Bytes+bytes <= o.window.Bytes)
 }
 
 // fitting is the size of the messages of b from index i on that the window has room for, at least that of the first.
@@ -370,9 +375,9 @@ func (o *Outbound) dropFront() {
 	}
 }
 
-// signalRoom wakes the first of the callers that wait for room in the window.
+// signalRoom wakes the callers for whom the window has room.
 func (o *Outbound) signalRoom() {
-	o.signalFirst()
+	o.callLine()
 	if o.room != nil {
 		close(o.room)
 		o.room = nil

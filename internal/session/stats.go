@@ -83,7 +83,7 @@ func (c *Client) Stats() []StreamStats {
 		}
 		s := StreamStats{
 			Topic: o.Topic, Fetched: o.fetched != nil, Pending: o.unsettled(), Unreceived: o.Unreceived(), Bytes: o.bytes,
-			Waiting: len(o.line), Groups: c.groups[o.Topic],
+			Waiting: len(o.line.turns), Groups: c.groups[o.Topic],
 		}
 		if s.Pending > 0 {
 			s.Oldest = o.oldest()

@@ -33,10 +33,10 @@ func (o *Outbound) noteStuck(now time.Time) {
 	s.received.note(o.waitReceived, now)
 	s.handled.note(o.waitHandled, now)
 	switch {
-	case len(o.line) == 0:
+	case len(o.line.turns) == 0:
 		s.room.turn, s.room.since = nil, time.Time{}
-	case o.line[0] != s.room.turn:
-		s.room.turn, s.room.since = o.line[0], now
+	case o.line.turns[0] != s.room.turn:
+		s.room.turn, s.room.since = o.line.turns[0], now
 	}
 }
 
@@ -63,7 +63,7 @@ func (l *longest) add(o *Outbound) {
 	if since.IsZero() {
 		return
 	}
-	l.calls += len(o.waitReceived) + len(o.waitHandled) + len(o.line)
+	l.calls += len(o.waitReceived) + len(o.waitHandled) + len(o.line.turns)
 	if l.stream == nil || since.Before(l.since) {
 		l.stream, l.since = o, since
 	}

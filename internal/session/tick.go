@@ -97,7 +97,7 @@ func (o *Outbound) idleFor(now time.Time) time.Duration {
 }
 
 func (o *Outbound) hasWaiters() bool {
-	return o.room != nil || len(o.line) > 0 || len(o.waitReceived)+len(o.waitHandled) > 0
+	return o.room != nil || len(o.line.turns) > 0 || len(o.waitReceived)+len(o.waitHandled) > 0
 }
 
 // ShortenSilence makes PingAfter and DeadAfter less, unless they are less already.

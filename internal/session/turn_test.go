@@ -1,64 +1,221 @@
 package session
 
 import (
+	"math/rand/v2"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 )
 
-func batchOf(t *testing.T, sizes ...int) *Batch {
-	t.Helper()
+// enqueueTurn is one attempt of a caller.
+func (p *pair) enqueueTurn(turn *Turn, sizes ...int) int {
+	p.t.Helper()
+	o := p.client.Stream("a")
 	var b Batch
-	for _, n := range sizes {
-		add(t, &b, make([]byte, n))
+	for i, size := range sizes {
+		add(p.t, &b, content(o.Topic, o.next+uint64(i), size))
 	}
-	return &b
+	n, _, err := p.client.Enqueue(o, &b, 0, turn)
+	require.NoError(p.t, err)
+	return n
+}
+
+func signalled(turn *Turn) bool {
+	select {
+	case <-turn.Ready:
+		return true
+	default:
+		return false
+	}
+}
+
+// fullPair is a pair whose stream is filled by three messages of 600 bytes.
+func fullPair(t *testing.T) (p *pair, settle func(seqs ...uint64)) {
+	t.Helper()
+	p = newPair(t, Window{Messages: 100, Bytes: 2000}, muchRoom)
+	p.connect()
+	p.flow()
+	require.Equal(t, 3, p.enqueue("a", 600, 600, 600))
+	p.flow()
+	return p, func(seqs ...uint64) {
+		p.remote.settle(p.remote.stream("a"), seqs...)
+		p.flow()
+	}
 }
 
 // A call that needs much room is not overtaken by those that need little, and they go on when it is done or gives up.
 func TestTurn_CallsAreServedInOrder(t *testing.T) {
-	p := newPair(t, Window{Messages: 100, Bytes: 2000}, muchRoom)
-	p.connect()
-	p.flow()
-	enqueue := func(b *Batch, turn *Turn) int {
-		t.Helper()
-		n, _, err := p.client.Enqueue(p.client.Stream("a"), b, 0, turn)
-		require.NoError(t, err)
-		return n
-	}
-	signalled := func(turn *Turn) bool {
-		select {
-		case <-turn.Ready:
-			return true
-		default:
-			return false
-		}
-	}
-	require.Equal(t, 3, p.enqueue("a", 600, 600, 600))
-	p.flow()
+	p, settle := fullPair(t)
 	large, small, other := NewTurn(), NewTurn(), NewTurn()
-	require.Zero(t, enqueue(batchOf(t, 1500), large))
-	require.Zero(t, enqueue(batchOf(t, 10), small), "it would fit")
-	require.Zero(t, enqueue(batchOf(t, 10), nil), "it would fit")
-	require.Zero(t, enqueue(batchOf(t, 10), other))
-	s := p.remote.stream("a")
-	for _, seq := range []uint64{1, 2} {
-		p.remote.settle(s, seq)
-		p.flow()
-		require.True(t, signalled(large), "it looks again")
-		require.False(t, signalled(small))
-		if seq == 1 {
-			require.Zero(t, enqueue(batchOf(t, 1500), large))
-		}
-	}
-	require.Zero(t, enqueue(batchOf(t, 1500), large))
-	p.remote.settle(s, 3)
-	p.flow()
-	require.Equal(t, 1, enqueue(batchOf(t, 1500), large))
-	require.True(t, signalled(small), "it is the first now")
-	require.Zero(t, enqueue(batchOf(t, 10), other))
-	p.client.Stream("a").Leave(small)
+	require.Zero(t, p.enqueueTurn(large, 1500))
+	require.Zero(t, p.enqueueTurn(small, 10), "it would fit")
+	require.Zero(t, p.enqueueTurn(nil, 10), "it would fit")
+	require.Zero(t, p.enqueueTurn(other, 10))
+	settle(1)
+	settle(2)
+	require.False(t, signalled(large))
+	require.False(t, signalled(small))
+	settle(3)
+	require.True(t, signalled(large))
+	require.True(t, signalled(small), "there is room for it too")
 	require.True(t, signalled(other))
-	require.Equal(t, 1, enqueue(batchOf(t, 10), other))
-	require.Equal(t, 1, enqueue(batchOf(t, 10), nil), "the line is empty")
+	require.Equal(t, 1, p.enqueueTurn(other, 10), "it need not wait until those before it have come")
+	require.Equal(t, 1, p.enqueueTurn(nil, 10), "room is left")
+	require.Zero(t, p.enqueueTurn(nil, 500), "room is set aside")
+	require.Equal(t, 1, p.enqueueTurn(large, 1500))
+	require.Equal(t, 1, p.enqueueTurn(small, 10))
+	require.Equal(t, line{turns: []*Turn{}}, p.client.Stream("a").line)
+}
+
+// What is set aside for a call that gives up goes to the next.
+func TestTurn_CallThatGivesUpLeavesItsRoom(t *testing.T) {
+	p, settle := fullPair(t)
+	first, second, third := NewTurn(), NewTurn(), NewTurn()
+	for _, turn := range []*Turn{first, second, third} {
+		require.Zero(t, p.enqueueTurn(turn, 500))
+	}
+	settle(1)
+	require.True(t, signalled(first))
+	require.False(t, signalled(second))
+	require.Zero(t, p.enqueueTurn(nil, 10), "a call waits that came before")
+	o := p.client.Stream("a")
+	o.Leave(first)
+	require.True(t, signalled(second))
+	o.Leave(third)
+	require.Equal(t, 1, p.enqueueTurn(second, 500))
+	o.Leave(second)
+}
+
+// Calls that come again and again find the line empty once there was room for all of them.
+func TestTurn_LineEmptiesWhereThereIsRoom(t *testing.T) {
+	p, settle := fullPair(t)
+	turns := []*Turn{NewTurn(), NewTurn(), NewTurn(), NewTurn()}
+	for _, turn := range turns {
+		require.Zero(t, p.enqueueTurn(turn, 300))
+	}
+	settle(1, 2, 3)
+	for _, turn := range turns {
+		require.True(t, signalled(turn))
+		require.Equal(t, 1, p.enqueueTurn(turn, 10))
+		require.Equal(t, 1, p.enqueueTurn(nil, 10), "the next message of that caller")
+	}
+}
+
+// A call that the budget has no room for is not overtaken by those behind it, which need less, and holds up none when it gives up.
+func TestTurn_CallWaitsForTheBudgetInItsTurn(t *testing.T) {
+	for _, givesUp := range []bool{false, true} {
+		budget := flow.NewBudget(10_000)
+		p := newPair(t, Window{Messages: 100, Bytes: 100_000, Budget: budget}, muchRoom)
+		p.connect()
+		others := budget.NewAccount(flow.Present)
+		held := others.Take(9000, 9000, nil) + others.Take(1, 1000, nil)
+		large, small := NewTurn(), NewTurn()
+		require.Zero(t, p.enqueueTurn(large, 4000))
+		require.Zero(t, p.enqueueTurn(small, 10))
+		o := p.client.Stream("a")
+		release := func(n int) {
+			held -= n
+			others.Release(n)
+			others.Wake()
+		}
+		release(1000)
+		require.False(t, signalled(large))
+		require.False(t, signalled(small))
+		o.callLine()
+		require.False(t, signalled(small), "it would only be in the way")
+		require.Zero(t, p.enqueueTurn(small, 10), "it would fit")
+		if givesUp {
+			o.Leave(large)
+			waits, _ := o.account.Waits()
+			require.False(t, waits)
+		} else {
+			release(held)
+			require.True(t, signalled(large))
+			require.Equal(t, 1, p.enqueueTurn(large, 4000))
+		}
+		require.True(t, signalled(small))
+		require.Equal(t, 1, p.enqueueTurn(small, 10))
+	}
+}
+
+// Callers with batches of all sizes come, wait for the window and for a budget that others use, give up, and try again only when
+// they are told to. In the end all that stayed have enqueued everything, and nothing is set aside.
+func TestTurn_NoCallIsForgotten(t *testing.T) {
+	type caller struct {
+		turn  *Turn
+		sizes []int // of what is not enqueued
+	}
+	for seed := range uint64(100) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		budget := flow.NewBudget(3000)
+		window := Window{Messages: 1 + rng.IntN(20), Bytes: 200 + rng.IntN(3000), Budget: budget}
+		p := newPair(t, window, muchRoom)
+		p.connect()
+		o, others := p.client.Stream("a"), budget.NewAccount(flow.Present)
+		var callers []*caller
+		attempt := func(c *caller) {
+			c.sizes = c.sizes[p.enqueueTurn(c.turn, c.sizes...):]
+			require.LessOrEqual(t, o.pending+o.line.aside.Messages, window.Messages, "seed %d", seed)
+		}
+		work := func() (worked bool) {
+			for _, i := range rng.Perm(len(callers)) {
+				if c := callers[i]; len(c.sizes) > 0 && signalled(c.turn) {
+					attempt(c)
+					worked = true
+				}
+			}
+			return worked
+		}
+		settle := func(part int) { // the first of part parts of what was received
+			p.flow()
+			if s := p.remote.stream("a"); s != nil && len(s.order) > 0 {
+				p.remote.settle(s, s.order[:1+(len(s.order)-1)/part]...)
+				p.flow()
+			}
+		}
+		held := 0
+		for range 200 {
+			switch rng.IntN(6) {
+			case 0, 1:
+				sizes := make([]int, 1+rng.IntN(4))
+				for i := range sizes {
+					sizes[i] = rng.IntN(600)
+				}
+				callers = append(callers, &caller{turn: NewTurn(), sizes: sizes})
+				attempt(callers[len(callers)-1])
+			case 2:
+				settle(1 + rng.IntN(3))
+			case 3:
+				if n := 1 + rng.IntN(1500); rng.IntN(2) == 0 {
+					held += others.Take(n, n, nil)
+				} else if n = min(n, held); n > 0 {
+					held -= n
+					others.Release(n)
+					others.Wake()
+				}
+			case 4:
+				if len(callers) > 0 {
+					if c := callers[rng.IntN(len(callers))]; len(c.sizes) > 0 && rng.IntN(4) == 0 {
+						o.Leave(c.turn)
+						c.sizes = nil
+					}
+				}
+			default:
+				work()
+			}
+		}
+		others.Release(held)
+		others.Wake()
+		for round := 0; work() || o.pending > 0; round++ {
+			settle(1)
+			require.Less(t, round, 1000, "seed %d", seed)
+		}
+		for _, c := range callers {
+			require.Empty(t, c.sizes, "seed %d", seed)
+		}
+		require.Equal(t, line{turns: []*Turn{}}, o.line, "seed %d", seed)
+		require.Equal(t, 3000, budget.Free(), "seed %d", seed)
+	}
 }

@@ -223,6 +223,43 @@ func TestSender_ADefiniteRefusalEndsWaitsUntilAWelcome(t *testing.T) {
 	})
 }
 
+// A call that waits for room when the peer refuses for good leaves the line: else every later one would wait behind it.
+func TestSender_ADefiniteRefusalEmptiesTheLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := testkit.NewNetwork()
+		s := start(t, Config{MaxMessageSize: maxMessage, Dial: network.Dial, WindowMessages: 1})
+		n, err := publish(t, s)
+		require.NoError(t, err)
+		require.Equal(t, 1, n)
+		results := make(chan error, 2)
+		for range 2 {
+			go func() { // ends with Publish
+				_, err := publish(t, s)
+				results <- err
+			}()
+		}
+		synctest.Wait()
+		require.Equal(t, 2, inLine(s))
+		conn := accept(network)
+		say(t, conn, &wire.Frame{Body: &wire.Frame_Failure{Failure: &wire.Failure{Code: wire.Code_CODE_UNAUTHENTICATED}}})
+		var refused *session.PeerError
+		require.ErrorAs(t, <-results, &refused)
+		require.ErrorAs(t, <-results, &refused)
+		require.Zero(t, inLine(s))
+		require.NoError(t, conn.Close())
+	})
+}
+
+// inLine is the number of calls that wait for room.
+func inLine(s *Sender) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, st := range s.client.Stats() {
+		n += st.Waiting
+	}
+	return n
+}
+
 // A Sender goes on as long as it has messages, and never without a pause: neither a BackOff that says stop nor one that
 // says zero makes it dial in a loop.
 func TestSender_PausesWhateverTheBackoffSays(t *testing.T) {

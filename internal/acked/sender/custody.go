@@ -65,7 +65,9 @@ func (s *Sender) awaitStream(ctx context.Context, topic string, enough func(o *s
 }
 
 // FlushAll is Flush for all topics.
-func (s *Sender) FlushAll(ctx context.Context) error { return s.awaitCondition(ctx, s.client.AllDelivered) }
+func (s *Sender) FlushAll(ctx context.Context) error {
+	return s.awaitCondition(ctx, s.client.AllDelivered)
+}
 
 // AllDelivered tells whether a receiver holds every message, or the Sender is closed.
 func (s *Sender) AllDelivered() bool {

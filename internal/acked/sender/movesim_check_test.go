@@ -61,10 +61,15 @@ func (l *moveLife) got(m *dispatch.Member, group string, d dispatch.Delivery) {
 	}
 	key := fmt.Sprintf("%s %d %p", group, tenure, source)
 	if !d.Redelivered {
-		if l.lastID[key] >= id {
-			w.fail("host %d group %s gets %d after %d in tenure %d", l.host.n, group, id, l.lastID[key], tenure)
+		call := w.callOf[id]
+		if id <= l.behind[key] || id <= l.lastID[key][call.first] {
+			w.fail("host %d group %s gets %d too late in tenure %d", l.host.n, group, id, tenure)
 		}
-		l.lastID[key] = id
+		l.behind[key] = max(l.behind[key], call.behind)
+		if l.lastID[key] == nil {
+			l.lastID[key] = map[int]int{}
+		}
+		l.lastID[key][call.first] = id
 	}
 	l.hand = append(l.hand, handed{group, id, d, m})
 }

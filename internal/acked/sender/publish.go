@@ -111,7 +111,7 @@ func (p *publication) withdrawn(ctx context.Context, waiters []*session.Waiter, 
 		}
 		select {
 		case <-w.Done:
-			w.Done <- struct{}{} // confirm takes it
+			w.Done <- struct{}{}               // confirm takes it
 			if w.Err == session.ErrWithdrawn { //nolint:errorlint // set by package session, never wrapped
 				_, _, _ = p.confirm(ctx, []*session.Waiter{w}, false)
 				continue
@@ -146,6 +146,9 @@ func (p *publication) takeBack(w *session.Waiter) {
 func (p *publication) enqueue() (s *Sender, w *session.Waiter, more bool, err error) {
 	s = p.lock()
 	w, more, err = s.enqueueLocked(p)
+	if !more && p.turn != nil { // also after an error: the line goes on without this call
+		p.stream.Leave(p.turn)
+	}
 	s.mu.Unlock()
 	s.kick()
 	return s, w, more, err
@@ -159,13 +162,10 @@ func (s *Sender) enqueueLocked(p *publication) (w *session.Waiter, more bool, er
 		if p.handle.out.Err() != nil {
 			p.handle.beginLocked(s)
 		}
+		p.stream = p.handle.out
 		if p.handle.leavesLocked() {
-			if p.turn != nil {
-				p.handle.out.Leave(p.turn)
-			}
 			return nil, false, session.ErrWithdrawn
 		}
-		p.stream = p.handle.out
 	case p.stream == nil:
 		p.stream = s.client.Stream(p.topic)
 	default:

@@ -54,8 +54,23 @@ var fairnessMutants = []mutant{
 	},
 	{
 		"calls overtake one that waits for room", "internal/session/retransmit.go",
-		"if len(o.line) == 0 || o.line[0] == turn {", "if true {",
+		"may := o.mayEnqueue(turn)", "may := true",
 		probe{"internal/session", "^TestTurn_CallsAreServedInOrder$", ""},
+	},
+	{
+		"calls are called one after the other", "internal/session/turn.go",
+		"t.called || t == l.turns[0]", "t == l.turns[0]",
+		probe{"internal/session", "^TestTurn_LineEmptiesWhereThereIsRoom$|^TestTurn_CallsAreServedInOrder$", ""},
+	},
+	{
+		"what was set aside for a call that gives up is lost", "internal/session/turn.go",
+		"\to.callLine()\n}", "}",
+		probe{"internal/session", "^TestTurn_CallThatGivesUpLeavesItsRoom$", ""},
+	},
+	{
+		"calls overtake one that waits for the budget", "internal/session/retransmit.go",
+		"\t\t\t\to.line.short = turn\n", "",
+		probe{"internal/session", "^TestTurn_CallWaitsForTheBudgetInItsTurn$", ""},
 	},
 	{
 		"a backoff that stops makes the sender dial in a loop", "internal/acked/sender/dial.go",
