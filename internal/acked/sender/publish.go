@@ -126,8 +126,9 @@ func (p *publication) withdrawn(ctx context.Context, waiters []*session.Waiter, 
 	slices.SortFunc(p.back, func(a, b session.Range) int { return cmp.Compare(a.First, b.First) })
 	back := &WithdrawnError{Messages: p.back, Deadline: p.deadline, Err: err}
 	if len(left) > 0 {
+		later := *p // so that other calls need no memory for themselves
 		back.wait = func() ([]session.Range, error) {
-			_, lacking, err := p.confirm(ctx, left, false)
+			_, lacking, err := later.confirm(ctx, left, false)
 			return lacking, err
 		}
 	}
