@@ -38,8 +38,8 @@ var (
 	// never sent, and would drop those: this side's outbox is a copy or was restored from a backup, or the other side has
 	// mixed up its memory. What was published to it goes to OnFailure, or stays in the outbox.
 	ErrNeverSent = session.ErrNeverSent
-	// ErrTopicGone is matched by the *PeerError of an ephemeral topic whose last subscription ended: nobody will come for
-	// the messages, and they were dropped.
+	// ErrTopicGone is matched by the *PeerError of an ephemeral topic whose last subscription ended: its messages
+	// were dropped.
 	ErrTopicGone = session.ErrTopicGone
 	// ErrLimit is matched by the *PeerError of a message that is larger than the subscriber's side accepts, and of a
 	// connection that it cannot serve now: it has too many, or its Authenticate hook cannot decide.
@@ -95,7 +95,8 @@ type PublishError struct {
 	// Unknown are in the window and go on being sent, and may have arrived: publishing them again can duplicate them. Those
 	// that the peer refused are among them, and come to OnFailure.
 	Unknown []*message.Message
-	Err     error
+	// Err is why: ErrTimeout, a *PeerError and so on; of several addresses, all that they gave, joined.
+	Err error
 }
 
 func (e *PublishError) Error() string {
@@ -107,6 +108,7 @@ func (e *PublishError) Error() string {
 		e.Topic, at, e.Err, len(e.NotSent), len(e.Unknown))
 }
 
+// Unwrap returns Err.
 func (e *PublishError) Unwrap() error { return e.Err }
 
 // TooLargeError says that a message, as it was encoded, is over the limit. Nothing of the call was sent.

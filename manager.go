@@ -24,8 +24,6 @@ import (
 
 // Manager owns the connections and listeners of any number of publishers and subscribers, which share them, and the memory
 // for what is on its way. It is safe for concurrent use.
-//
-// mu guards the maps, ticking and closed. It is not held while anything is opened or closed.
 type Manager struct {
 	cfg     ManagerConfig
 	dial    netio.Dial
@@ -50,7 +48,7 @@ type Manager struct {
 	done     chan struct{} // closed at the end of Close
 	closeErr error         // of Close, once done is closed
 
-	mu        sync.Mutex
+	mu        sync.Mutex // guards the fields below, to holding; not held while anything is opened or closed
 	addresses map[netio.Target]*address
 	writers   []string // the keys of plain
 	listeners map[netio.Target]*opening

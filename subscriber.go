@@ -57,6 +57,9 @@ func NewSubscriber(config SubscriberConfig, logger watermill.LoggerAdapter) (*Su
 // are still emitted, unless another subscription of the consumer group can have them. Channels of one Manager whose subscriptions
 // end together are closed together, each when its acks were written. The messages' contexts have the values of ctx, and are
 // cancelled when their delivery ends.
+//
+// The first Subscribe to an address listens there. Subscribe does not wait for messages. The error is ErrSubscriberClosed, one
+// that matches ErrBadTopic or ErrForbidden, or why the address cannot be listened at.
 func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
 	for {
 		t, l, err := s.topic(topic)
@@ -84,7 +87,8 @@ func (s *Subscriber) join(ctx context.Context, topic string, t *dispatch.Topic, 
 }
 
 // SubscribeInitialize makes the topic and this Subscriber's consumer group exist: messages are accepted from now on and
-// wait for a subscription. Without a group they wait for the first subscription to come, unless there is a group already.
+// wait for a subscription. Without a group they wait for the first subscription to come, unless there is a group already. Its
+// errors are those of Subscribe.
 func (s *Subscriber) SubscribeInitialize(topic string) error {
 	for {
 		t, _, err := s.topic(topic)
@@ -95,7 +99,7 @@ func (s *Subscriber) SubscribeInitialize(topic string) error {
 }
 
 // Addr returns the address at which a topic is listened for, and opens the listener if there is none: the port of a
-// topic with port 0 is known only then.
+// topic with port 0 is known only then. Its errors are those of Subscribe.
 func (s *Subscriber) Addr(topic string) (net.Addr, error) {
 	d, err := s.destination(topic)
 	if err != nil {
@@ -110,7 +114,7 @@ func (s *Subscriber) Addr(topic string) (net.Addr, error) {
 
 // DropGroup ends a consumer group of a topic, declared or not: messages no longer wait for it, and its subscriptions get
 // none. The next Subscribe or SubscribeInitialize makes it anew. An empty group stands for what SubscribeInitialize, or
-// subscriptions that ended, keep for subscriptions without a group.
+// subscriptions that ended, keep for subscriptions without a group. Its errors are those of Subscribe.
 func (s *Subscriber) DropGroup(topic, group string) error {
 	t, _, err := s.topic(topic)
 	if err != nil {

@@ -7,10 +7,13 @@
 //
 //	buffstreams.ManagerConfig{Hooks: []hooks.Hook{lost{}}}
 //
-// Hooks are called for each flush, frame, or run of messages, never for each message, with no lock held, and on the
-// goroutine that does the work: a method that blocks holds up its connection, subscription or call, and nothing else. They
-// are called at the same time from many goroutines. A panic is logged, and ends nothing. Interfaces may be added, and
-// fields to their arguments.
+// Hooks are called for each flush, frame, or run of messages, and for a single message only where it fails. They are called
+// with no lock held, on the goroutine that does the work: a method that blocks holds up its connection, subscription or call,
+// and nothing else. They are called at the same time from many goroutines. A panic ends nothing; a Manager logs it. Interfaces
+// may be added, and fields to their arguments.
+//
+// In the arguments, Address is that of a peer, as topics have it (host:port, tls://host:port, unix:///path; of
+// package pool, as it was configured), Listener one that is listened at, in the same form, Topic the name on the wire, and Bytes are those of encoded messages.
 package hooks
 
 import (
