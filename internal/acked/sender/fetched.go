@@ -2,7 +2,6 @@ package sender
 
 import (
 	"context"
-	"sync/atomic"
 	"time"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
@@ -31,21 +30,9 @@ type FetchConfig struct {
 // again from where the peer stands after every reconnect. While there is no connection a FetchedStream holds none of
 // them. Its methods are safe for concurrent use; one goroutine calls Next and Feed.
 type FetchedStream struct {
-	at     atomic.Pointer[Sender] // changes with the mutex of both Senders held
+	place
 	cfg    FetchConfig
 	stream *session.Outbound // guarded by the mutex of the Sender
-}
-
-// lock locks the Sender that has the stream, and returns it.
-func (f *FetchedStream) lock() *Sender {
-	for {
-		s := f.at.Load()
-		s.mu.Lock()
-		if f.at.Load() == s {
-			return s
-		}
-		s.mu.Unlock()
-	}
 }
 
 // Fetch begins a FetchedStream, which lives until End.
