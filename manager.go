@@ -22,8 +22,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
-// Manager owns the connections and listeners of any number of publishers and subscribers, which share them, and the memory
-// for what is on its way. It is safe for concurrent use.
+// Manager owns the connections and listeners of any number of publishers and subscribers, which share them, and the
+// memory for what is on its way. It is safe for concurrent use.
 type Manager struct {
 	cfg     ManagerConfig
 	dial    netio.Dial
@@ -138,7 +138,8 @@ type PeerStatus struct {
 }
 
 // PeerStatus returns the state of the acked protocol with the peer at an address: host:port, tls://host:port or
-// unix:///path. It is zero for a peer to which nothing was published, or that was forgotten as nothing uses it any more.
+// unix:///path. It is zero for a peer to which nothing was published, or that was forgotten as nothing uses it any
+// more.
 func (m *Manager) PeerStatus(address string) PeerStatus {
 	target, err := parseAddress(address)
 	if err != nil {
@@ -240,8 +241,8 @@ func explainInUse(err error) error {
 	return err
 }
 
-// forgetIdleAfter is how long a listener remembers a publisher that is away, and of which everything is handled. One that
-// closes is forgotten at once.
+// forgetIdleAfter is how long a listener remembers a publisher that is away, and of which everything is handled. One
+// that closes is forgotten at once.
 const forgetIdleAfter = 24 * time.Hour
 
 func (m *Manager) receiverConfig(t netio.Target) (receiver.Config, error) {

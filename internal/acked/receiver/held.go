@@ -11,8 +11,8 @@ func (s *stream) updateKept() {
 }
 
 // release notes that the peer of connection c, which has the stream, does not come back for it. It returns true if the
-// stream is to be forgotten now. Otherwise that follows when the connection has ended and the last message is settled: a
-// peer that goes on has not meant it.
+// stream is to be forgotten now. Otherwise that follows when the connection has ended and the last message is settled:
+// a peer that goes on has not meant it.
 func (s *stream) release(c *conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -45,8 +45,8 @@ func (s *stream) isOver() bool {
 	return s.overLocked()
 }
 
-// isReleased tells whether the sender has ended the stream, and its connection. Nothing of it needs to survive the process
-// then.
+// isReleased tells whether the sender has ended the stream, and its connection. Nothing of it needs to survive the
+// process then.
 func (s *stream) isReleased() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

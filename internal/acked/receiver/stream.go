@@ -73,8 +73,8 @@ func (s *stream) publish(c *conn, f *session.PublishFrame) error {
 // noneTaken is the number of duplicates in a frame of which nothing was looked at.
 const noneTaken = -1
 
-// accept returns the number of messages that were received before, and the room of those that did not go into the log. full
-// tells that the window has no room for more credit.
+// accept returns the number of messages that were received before, and the room of those that did not go into the log.
+// full tells that the window has no room for more credit.
 func (s *stream) accept(c *conn, f *session.PublishFrame) (duplicates int, dropped flow.Amount, full bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -146,8 +146,8 @@ func (s *stream) Settled(first, last uint64) {
 	}
 }
 
-// settle returns the connection whose flusher is to be kicked. over tells that the stream's sender has ended it and that
-// this was the last of its messages.
+// settle returns the connection whose flusher is to be kicked. over tells that the stream's sender has ended it and
+// that this was the last of its messages.
 func (s *stream) settle(r store.Range) (c *conn, over bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -197,8 +197,8 @@ func (s *stream) Position(seq uint64) store.Position {
 // maxReason bounds the reason in a Reject or Failure, in bytes.
 const maxReason = 512
 
-// maxUnconfirmed is how many rejections of a stream may be unconfirmed, whatever the window: a sender may confirm them when
-// the message's owner has dealt with it.
+// maxUnconfirmed is how many rejections of a stream may be unconfirmed, whatever the window: a sender may confirm them
+// when the message's owner has dealt with it.
 const maxUnconfirmed = 16384
 
 // rejectLocked tells the sender that a message will not be handled. The rejection is kept until the sender confirms it.
