@@ -20,8 +20,8 @@ type Peer struct {
 	Address net.Addr
 	// TLS is nil on a connection without it.
 	TLS *tls.ConnectionState
-	// Token is what the peer sent; empty if it sent none, as plain BuffStreams peers do. Compare it in constant time, or
-	// use Tokens, and never log it.
+	// Token is what the peer sent; empty if it sent none, as plain BuffStreams peers do. Compare it in constant time,
+	// or use Tokens, and never log it.
 	Token string
 	// Agent is the peer's own name for its software: quote it before it is logged.
 	Agent string
@@ -40,11 +40,11 @@ type Action int
 
 // The actions.
 const (
-	// ActionPublish: a peer wants to send to the topic. It is asked whenever a peer opens a stream, so once for each topic
-	// and connection; on the plain wire once for each connection, with an empty topic.
+	// ActionPublish: a peer wants to send to the topic. It is asked whenever a peer opens a stream, so once for each
+	// topic and connection; on the plain wire once for each connection, with an empty topic.
 	ActionPublish Action = iota + 1
-	// ActionSubscribe: this process wants to receive from the topic, at a listener of its own. No peer can ask for messages:
-	// they only come to who listens.
+	// ActionSubscribe: this process wants to receive from the topic, at a listener of its own. No peer can ask for
+	// messages: they only come to who listens.
 	ActionSubscribe
 )
 
@@ -90,8 +90,8 @@ func (c *AckedConfig) authorize() func(context.Context, receiver.Access) error {
 
 const nameAuthorize = "AckedConfig.Authorize"
 
-// allowSubscribe asks the Authorize hook whether this process may subscribe to a topic. The error matches ErrForbidden and
-// wraps the hook's.
+// allowSubscribe asks the Authorize hook whether this process may subscribe to a topic. The error matches ErrForbidden
+// and wraps the hook's.
 func (m *Manager) allowSubscribe(topic string) error {
 	authorize := m.cfg.Acked.Authorize
 	if authorize == nil {
@@ -116,8 +116,8 @@ var (
 	errNoName        = errors.New("buffstreams: the client certificate has no common name")
 )
 
-// Tokens returns an Authenticate hook for a fixed set of tokens, each with the principal that it stands for. It keeps only
-// their hashes, and compares in a time that tells nothing of them. An empty token never matches.
+// Tokens returns an Authenticate hook for a fixed set of tokens, each with the principal that it stands for. It keeps
+// only their hashes, and compares in a time that tells nothing of them. An empty token never matches.
 func Tokens(principals map[string]string) func(context.Context, Peer) (string, error) {
 	type entry struct {
 		hash      [sha256.Size]byte

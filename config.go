@@ -61,13 +61,13 @@ type PublisherConfig struct {
 	// Confirm says when Publish returns. It is not used with an Outbox.
 	Confirm Confirm
 	// Outbox keeps messages on disk until they were handled: Publish returns when they are fsynced there, and they are
-	// delivered in the background, also after a restart. Publishers may share one; it is not closed with them. Nil means
-	// that messages are kept in memory; an interface that holds a nil pointer is an error.
+	// delivered in the background, also after a restart. Publishers may share one; it is not closed with them. Nil
+	// means that messages are kept in memory; an interface that holds a nil pointer is an error.
 	Outbox store.Outbox
 	// Wire is the protocol. The plain one knows only ConfirmEnqueued.
 	Wire Wire
-	// MaxMessageSize is the limit of one encoded message in bytes. 0 means the Manager's limit on the acked wire, which is
-	// also the most that it may be there; and 4096 on the plain one, where it must equal the peer's.
+	// MaxMessageSize is the limit of one encoded message in bytes. 0 means the Manager's limit on the acked wire, which
+	// is also the most that it may be there; and 4096 on the plain one, where it must equal the peer's.
 	MaxMessageSize int
 	// PublishTimeout bounds how long Publish waits; 0 means 30 s, negative for ever.
 	PublishTimeout time.Duration
@@ -76,16 +76,17 @@ type PublisherConfig struct {
 	PublishContext bool
 	// CloseTimeout bounds how long Close waits for what is on its way; 0 means 5 s.
 	CloseTimeout time.Duration
-	// TraceMessages logs at Trace what Publish says of each message. It costs a line for each, even one that the logger drops.
+	// TraceMessages logs at Trace what Publish says of each message. It costs a line for each, even one that the logger
+	// drops.
 	TraceMessages bool
-	// Ephemeral is for a publisher of replies: a message whose topic is gone, or whose peer, or a subscription there, is
-	// absent for a second, is dropped, counted, logged and given to OnFailure, and is no error of Publish. It cannot be set
-	// with an Outbox.
+	// Ephemeral is for a publisher of replies: a message whose topic is gone, or whose peer, or a subscription there,
+	// is absent for a second, is dropped, counted, logged and given to OnFailure, and is no error of Publish. It cannot
+	// be set with an Outbox.
 	Ephemeral bool
-	// OnFailure is called for each message that the subscriber's side refused for good, as soon as that is known; err is a
-	// *PeerError, or what the plain wire ran into. An Outbox keeps a message until OnFailure has returned; without OnFailure
-	// it keeps it, and Drain does not return nil. With a shared Manager it sees the refusals of all its publishers to the addresses that this
-	// one uses. It must not block for long.
+	// OnFailure is called for each message that the subscriber's side refused for good, as soon as that is known; err
+	// is a *PeerError, or what the plain wire ran into. An Outbox keeps a message until OnFailure has returned; without
+	// OnFailure it keeps it, and Drain does not return nil. With a shared Manager it sees the refusals of all its
+	// publishers to the addresses that this one uses. It must not block for long.
 	OnFailure func(topic string, encoded []byte, err error)
 }
 
@@ -139,8 +140,8 @@ func isNilPointer(o store.Outbox) bool {
 
 // SubscriberConfig configures a Subscriber. The zero value listens at address topics.
 type SubscriberConfig struct {
-	// Manager owns the listeners, which then outlive the Subscriber. Nil means a private one, made from ManagerConfig and
-	// closed with the Subscriber.
+	// Manager owns the listeners, which then outlive the Subscriber. Nil means a private one, made from ManagerConfig
+	// and closed with the Subscriber.
 	Manager       *Manager
 	ManagerConfig ManagerConfig
 
@@ -148,55 +149,58 @@ type SubscriberConfig struct {
 	Unmarshaler Unmarshaler
 	// ListenAddress is where logical topics are listened for.
 	ListenAddress string
-	// ConsumerGroup is the group that all subscriptions of this Subscriber belong to: they share the messages of a topic
-	// with the group's other members. Empty means that each subscription gets every message that arrives while it lives;
-	// what such a one had not acked when it ended is only kept if no other and no group is there: see docs/design.md.
+	// ConsumerGroup is the group that all subscriptions of this Subscriber belong to: they share the messages of a
+	// topic with the group's other members. Empty means that each subscription gets every message that arrives while it
+	// lives; what such a one had not acked when it ended is only kept if no other and no group is there: see
+	// docs/design.md.
 	ConsumerGroup string
-	// Ephemeral makes topics end with their last subscription, as the reply topic of a request should: what is pending then
-	// is dropped, its publishers get ErrTopicGone at once, and both ends forget the topic after a while.
+	// Ephemeral makes topics end with their last subscription, as the reply topic of a request should: what is pending
+	// then is dropped, its publishers get ErrTopicGone at once, and both ends forget the topic after a while.
 	Ephemeral bool
-	// Ready holds back every topic of the Manager, a shared one too, as ManagerConfig.Ready does, until it is closed or the
-	// Subscriber is.
+	// Ready holds back every topic of the Manager, a shared one too, as ManagerConfig.Ready does, until it is closed or
+	// the Subscriber is.
 	Ready <-chan struct{}
 	// Wire is the protocol. On the plain one every address has one topic, with an empty name.
 	Wire Wire
-	// MaxMessageSize is the limit of one message in bytes on the plain wire, where it must equal the peer's; 0 means 4096.
-	// On the acked wire the Manager has it.
+	// MaxMessageSize is the limit of one message in bytes on the plain wire, where it must equal the peer's; 0 means
+	// 4096. On the acked wire the Manager has it.
 	MaxMessageSize int
-	// MaxInFlight is how many messages of a subscription may be unacked at a time; 0 means 1. With more than one, handlers
-	// run concurrently; messages are still emitted in order.
+	// MaxInFlight is how many messages of a subscription may be unacked at a time; 0 means 1. With more than one,
+	// handlers run concurrently; messages are still emitted in order.
 	MaxInFlight int
-	// Key keeps messages in order where MaxInFlight is above 1: of those with the same key, one at a time is handled, in
-	// order, in the whole consumer group; one that is stuck or nacked holds up no other key. All members of a group must
-	// have the same. Nil means that order is not kept beyond the order of emission. It is called on the
-	// goroutine of its subscription, with no lock held. A panic means that the message cannot be decoded.
+	// Key keeps messages in order where MaxInFlight is above 1: of those with the same key, one at a time is handled,
+	// in order, in the whole consumer group; one that is stuck or nacked holds up no other key. All members of a group
+	// must have the same. Nil means that order is not kept beyond the order of emission. It is called on the goroutine
+	// of its subscription, with no lock held. A panic means that the message cannot be decoded.
 	Key func(*message.Message) string
 	// NackResendSleep is the wait before a nacked message is emitted again; it doubles with each further Nack, up to
 	// NackResendCap. 0 means 100 ms and 10 s, NoSleep none.
 	NackResendSleep, NackResendCap time.Duration
-	// AckWaitTimeout is how long a handler may take before its message's context is cancelled and the message is emitted
-	// again; 0 means for ever. The time begins with the handler, not while up to four decorators hold messages back until
-	// it is through with those before. So of handlers that were not seen to work side by side, the last four wait for one
-	// another.
+	// AckWaitTimeout is how long a handler may take before its message's context is cancelled and the message is
+	// emitted again; 0 means for ever. The time begins with the handler, not while up to four decorators hold messages
+	// back until it is through with those before. So of handlers that were not seen to work side by side, the last four
+	// wait for one another.
 	AckWaitTimeout time.Duration
-	// CloseTimeout bounds how long closing waits for handlers and callbacks; 0 means 5 s. What they have then goes back. It
-	// bounds too how long a subscription whose context is cancelled goes on with messages whose publishers are gone.
+	// CloseTimeout bounds how long closing waits for handlers and callbacks; 0 means 5 s. What they have then goes
+	// back. It bounds too how long a subscription whose context is cancelled goes on with messages whose publishers are
+	// gone.
 	CloseTimeout time.Duration
-	// MaxAttempts is how often a message is delivered before it has failed for good, MaxAge how long after it was received
-	// its last redelivery may be; 0 means without limit.
+	// MaxAttempts is how often a message is delivered before it has failed for good, MaxAge how long after it was
+	// received its last redelivery may be; 0 means without limit.
 	MaxAttempts int
 	MaxAge      time.Duration
 	// DeadLetter gets the messages that failed for good, and those that cannot be decoded, at DeadLetterTopic, with the
-	// metadata keys of Watermill's poison queue. They then count as handled. While it fails, they are kept and tried again.
+	// metadata keys of Watermill's poison queue. They then count as handled. While it fails, they are kept and tried
+	// again.
 	DeadLetter      message.Publisher
 	DeadLetterTopic string
-	// OnFailure is called for each message that failed for good, or cannot be decoded, and has no DeadLetter to go to; when it
-	// returns, the message is rejected to its publisher. A message that cannot be decoded has its raw bytes as payload.
-	// It and DeadLetter are called on a goroutine of their own, with no lock held, and may block: the message counts in
-	// MaxInFlight meanwhile.
+	// OnFailure is called for each message that failed for good, or cannot be decoded, and has no DeadLetter to go to;
+	// when it returns, the message is rejected to its publisher. A message that cannot be decoded has its raw bytes as
+	// payload. It and DeadLetter are called on a goroutine of their own, with no lock held, and may block: the message
+	// counts in MaxInFlight meanwhile.
 	OnFailure func(msg *message.Message, reason error)
-	// TraceMessages logs at Trace each message that is delivered, and how that ended. It costs two lines for each, even ones that
-	// the logger drops.
+	// TraceMessages logs at Trace each message that is delivered, and how that ended. It costs two lines for each, even
+	// ones that the logger drops.
 	TraceMessages bool
 	// EmitUndecodable emits a message that Unmarshaler refuses with its raw bytes as payload and the reason in its
 	// metadata (UndecodableKey), so that middlewares such as PoisonQueue see it; it comes before DeadLetter.

@@ -54,20 +54,21 @@ type Delivery struct {
 	// Attempt is the number of the delivery: 1, and 1 more for each delivery that ended with a Nack or in no time.
 	Attempt int
 	// Redelivered tells that the message may have been seen before: by a handler that did not ack it, or by a
-	// subscription that ended, or that was offered it and has not taken it. A message that is not marked can be a duplicate
-	// only where a listener without a DedupeStore was restarted, or an outbox took a new identity: see docs/guarantees.md.
+	// subscription that ended, or that was offered it and has not taken it. A message that is not marked can be a
+	// duplicate only where a listener without a DedupeStore was restarted, or an outbox took a new identity: see
+	// docs/guarantees.md.
 	Redelivered bool
-	// MaybeDuplicate tells that the publisher had sent the message to another receiver, or to an earlier life of this one,
-	// which did not say what became of it: a handler there may have handled it.
+	// MaybeDuplicate tells that the publisher had sent the message to another receiver, or to an earlier life of this
+	// one, which did not say what became of it: a handler there may have handled it.
 	MaybeDuplicate bool
-	// Tenure is the number of places that the publisher's stream has had, this one included; 0 if that is not known. With
-	// Position.Epoch before it, it fences: of two handlers that have a message of one stream, or of one key under route.Hash,
-	// the one with the higher Tenure is the present one.
+	// Tenure is the number of places that the publisher's stream has had, this one included; 0 if that is not known.
+	// With Position.Epoch before it, it fences: of two handlers that have a message of one stream, or of one key under
+	// route.Hash, the one with the higher Tenure is the present one.
 	Tenure uint64
 }
 
-// DeliveryFromContext returns what is known of a received message's delivery from the message's context. ok is false for
-// any other context.
+// DeliveryFromContext returns what is known of a received message's delivery from the message's context. ok is false
+// for any other context.
 func DeliveryFromContext(ctx context.Context) (d Delivery, ok bool) {
 	d, ok = ctx.Value(deliveryKey{}).(Delivery)
 	return d, ok
@@ -75,17 +76,17 @@ func DeliveryFromContext(ctx context.Context) (d Delivery, ok bool) {
 
 type redeliverKey struct{}
 
-// RedeliverAfter sets how long a received message waits before it is delivered again, if this delivery ends with a Nack or in no
-// time: instead of NackResendSleep, and beyond NackResendCap if need be, as where a service says when it is to be asked again.
-// 0 is at once, and a negative delay undoes an earlier call. It is for this delivery alone.
+// RedeliverAfter sets how long a received message waits before it is delivered again, if this delivery ends with a Nack
+// or in no time: instead of NackResendSleep, and beyond NackResendCap if need be, as where a service says when it is to
+// be asked again. 0 is at once, and a negative delay undoes an earlier call. It is for this delivery alone.
 //
-// ctx is the message's context, or one that was made of it, as the middlewares of a Router make them. ok is false for any other
-// context, and when the delivery has ended: the call has no effect then. It may be called from any goroutine, and does not
-// block.
+// ctx is the message's context, or one that was made of it, as the middlewares of a Router make them. ok is false for
+// any other context, and when the delivery has ended: the call has no effect then. It may be called from any goroutine,
+// and does not block.
 //
-// The message counts in MaxInFlight while it waits, and holds up the other messages of its key. MaxAttempts counts the delivery
-// as any other; the wait is shortened where it would exceed MaxAge. It ends early, with the message given back to its group,
-// when the subscription closes.
+// The message counts in MaxInFlight while it waits, and holds up the other messages of its key. MaxAttempts counts the
+// delivery as any other; the wait is shortened where it would exceed MaxAge. It ends early, with the message given back
+// to its group, when the subscription closes.
 func RedeliverAfter(ctx context.Context, delay time.Duration) (ok bool) {
 	c, ok := ctx.Value(redeliverKey{}).(*messageContext)
 	if !ok || c.Err() != nil {

@@ -25,32 +25,34 @@ var (
 	ErrSubscriberClosed = errors.New("buffstreams: subscriber is closed")
 	// ErrTimeout means that messages did not reach their confirm level within PublishTimeout.
 	ErrTimeout = sender.ErrTimeout
-	// ErrUnauthenticated is matched by the *PeerError of a listener that did not let this side in: its token or certificate
-	// was refused. What was published stays in the window or outbox, and is sent when it is let in.
+	// ErrUnauthenticated is matched by the *PeerError of a listener that did not let this side in: its token or
+	// certificate was refused. What was published stays in the window or outbox, and is sent when it is let in.
 	ErrUnauthenticated = session.ErrUnauthenticated
-	// ErrForbidden is matched by the *PeerError of a topic that this side may not publish to; what was published to it goes
-	// to OnFailure, or stays in the outbox. It is matched by the error of Subscribe too, where AckedConfig.Authorize refuses it.
+	// ErrForbidden is matched by the *PeerError of a topic that this side may not publish to; what was published to it
+	// goes to OnFailure, or stays in the outbox. It is matched by the error of Subscribe too, where
+	// AckedConfig.Authorize refuses it.
 	ErrForbidden = session.ErrForbidden
 	// ErrFenced is matched by the *PeerError of a publisher whose place another process has taken: a copy of it runs
 	// elsewhere, or its outbox was opened under another principal.
 	ErrFenced = session.ErrFenced
-	// ErrNeverSent is matched by the *PeerError of a topic whose subscriber's side claims to have messages that this side
-	// never sent, and would drop those: this side's outbox is a copy or was restored from a backup, or the other side has
-	// mixed up its memory. What was published to it goes to OnFailure, or stays in the outbox.
+	// ErrNeverSent is matched by the *PeerError of a topic whose subscriber's side claims to have messages that this
+	// side never sent, and would drop those: this side's outbox is a copy or was restored from a backup, or the other
+	// side has mixed up its memory. What was published to it goes to OnFailure, or stays in the outbox.
 	ErrNeverSent = session.ErrNeverSent
-	// ErrTopicGone is matched by the *PeerError of an ephemeral topic whose last subscription ended: nobody will come for
-	// the messages, and they were dropped.
+	// ErrTopicGone is matched by the *PeerError of an ephemeral topic whose last subscription ended: its messages
+	// were dropped.
 	ErrTopicGone = session.ErrTopicGone
 	// ErrLimit is matched by the *PeerError of a message that is larger than the subscriber's side accepts, and of a
 	// connection that it cannot serve now: it has too many, or its Authenticate hook cannot decide.
 	ErrLimit = session.ErrLimit
-	// ErrUndecodable is matched by the *PeerError of a message that the subscriber's Unmarshaler refused, and there by the
-	// *UndecodableError.
+	// ErrUndecodable is matched by the *PeerError of a message that the subscriber's Unmarshaler refused, and there by
+	// the *UndecodableError.
 	ErrUndecodable = session.ErrUndecodable
-	// ErrHandlingFailed is matched by the *PeerError of a message that the subscriber gave up, after MaxAttempts or MaxAge.
+	// ErrHandlingFailed is matched by the *PeerError of a message that the subscriber gave up, after MaxAttempts or
+	// MaxAge.
 	ErrHandlingFailed = session.ErrHandlingFailed
-	// ErrUnavailable is for Authenticate and Authorize hooks to return, wrapped or not, when they cannot decide now: the peer
-	// is told to come back, not that it is refused.
+	// ErrUnavailable is for Authenticate and Authorize hooks to return, wrapped or not, when they cannot decide now:
+	// the peer is told to come back, not that it is refused.
 	ErrUnavailable = receiver.ErrUnavailable
 	// ErrDialDenied is matched by the *pool.DialDeniedError of an address that ManagerConfig.DialAllow does not allow.
 	ErrDialDenied = pool.ErrDialDenied
@@ -68,21 +70,21 @@ var (
 	ErrBadTopic = errors.New("buffstreams: topic cannot be resolved")
 )
 
-// PeerError is a refusal by the subscriber's side: of a message, of a topic, or of the connection. The sentinels above say
-// which: compare with errors.Is. Its field Reason, a string, is what that side says of it, and can hold any bytes.
+// PeerError is a refusal by the subscriber's side: of a message, of a topic, or of the connection. The sentinels above
+// say which: compare with errors.Is. Its field Reason, a string, is what that side says of it, and can hold any bytes.
 type PeerError = session.PeerError
 
-// TimeoutError is an ErrTimeout that says what was waited for. Its field Cause, an error, is why there is no connection, or
-// what the messages of the topic wait for: room in a window or in MemoryLimit, credit of the subscriber's side (which says
-// what it lacks), or an ack.
+// TimeoutError is an ErrTimeout that says what was waited for. Its field Cause, an error, is why there is no
+// connection, or what the messages of the topic wait for: room in a window or in MemoryLimit, credit of the
+// subscriber's side (which says what it lacks), or an ack.
 type TimeoutError = sender.TimeoutError
 
 // InsecureAddressError refuses to listen without TLS at an address that other machines can reach, where
 // AckedConfig.Insecure is not set. Its field Address, a string, is that address.
 type InsecureAddressError = netio.InsecureAddressError
 
-// InsecureTokenError refuses to send AckedConfig.Token where others could read it. Its field Address, a string, is where it
-// would have gone.
+// InsecureTokenError refuses to send AckedConfig.Token where others could read it. Its field Address, a string, is
+// where it would have gone.
 type InsecureTokenError = sender.InsecureTokenError
 
 // PublishError says what became of the messages of one Publish call. Those in neither list reached their confirm level.
@@ -92,10 +94,11 @@ type PublishError struct {
 	Peer string
 	// NotSent will not be sent: publishing them again duplicates nothing.
 	NotSent []*message.Message
-	// Unknown are in the window and go on being sent, and may have arrived: publishing them again can duplicate them. Those
-	// that the peer refused are among them, and come to OnFailure.
+	// Unknown are in the window and go on being sent, and may have arrived: publishing them again can duplicate them.
+	// Those that the peer refused are among them, and come to OnFailure.
 	Unknown []*message.Message
-	Err     error
+	// Err is why: ErrTimeout, a *PeerError and so on; of several addresses, all that they gave, joined.
+	Err error
 }
 
 func (e *PublishError) Error() string {
@@ -107,6 +110,7 @@ func (e *PublishError) Error() string {
 		e.Topic, at, e.Err, len(e.NotSent), len(e.Unknown))
 }
 
+// Unwrap returns Err.
 func (e *PublishError) Unwrap() error { return e.Err }
 
 // TooLargeError says that a message, as it was encoded, is over the limit. Nothing of the call was sent.
@@ -123,8 +127,8 @@ func (e *TooLargeError) Error() string {
 // Is matches ErrTooLarge.
 func (e *TooLargeError) Is(target error) bool { return target == ErrTooLarge }
 
-// UndeliveredError says which messages a Close left undelivered: no receiver, outbox or Manager that lives on is known to hold
-// them. OnFailure gets those whose Publish had returned nil.
+// UndeliveredError says which messages a Close left undelivered: no receiver, outbox or Manager that lives on is known
+// to hold them. OnFailure gets those whose Publish had returned nil.
 type UndeliveredError struct {
 	Count int // of messages, in all
 	Parts []Undelivered

@@ -15,8 +15,9 @@ import (
 // maxQueuedFailures bounds in bytes what waits for an OnFailure that takes its time.
 const maxQueuedFailures = 16 << 20
 
-// failureQueue calls an OnFailure hook from a goroutine of its own, which runs only while there is something to tell: a hook
-// that blocks, or that publishes to the peer which refused, holds up no acks. The zero value with a nil hook drops everything.
+// failureQueue calls an OnFailure hook from a goroutine of its own, which runs only while there is something to tell: a
+// hook that blocks, or that publishes to the peer which refused, holds up no acks. The zero value with a nil hook drops
+// everything.
 type failureQueue struct {
 	hook   func(topic string, encoded []byte, err error)
 	logger watermill.LoggerAdapter
@@ -52,8 +53,8 @@ func (q *failureQueue) add(topic string, encoded []byte, err error) {
 	q.pushLocked(failure{topic: topic, encoded: encoded, err: err})
 }
 
-// addStored queues the failure of a message that a store keeps until told is called, which is when the hook has returned.
-// It is not dropped, as it takes no memory of the message's size. There must be a hook. It does not block.
+// addStored queues the failure of a message that a store keeps until told is called, which is when the hook has
+// returned. It is not dropped, as it takes no memory of the message's size. There must be a hook. It does not block.
 func (q *failureQueue) addStored(f failure) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -114,10 +115,12 @@ func (q *failureQueue) tell(f failure) {
 	}
 }
 
-// failureGrace is how long a Close waits for its OnFailure when its time is over: what it could not deliver is known only then.
+// failureGrace is how long a Close waits for its OnFailure when its time is over: what it could not deliver is known
+// only then.
 const failureGrace = 400 * time.Millisecond
 
-// await waits until everything that was added was told, or ctx is done and failureGrace is over. The error names the hook that has not returned.
+// await waits until everything that was added was told, or ctx is done and failureGrace is over. The error names the
+// hook that has not returned.
 func (q *failureQueue) await(ctx context.Context, name string) error {
 	longer, cancel := withGrace(ctx, failureGrace)
 	defer cancel()

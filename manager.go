@@ -22,10 +22,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
-// Manager owns the connections and listeners of any number of publishers and subscribers, which share them, and the memory
-// for what is on its way. It is safe for concurrent use.
-//
-// mu guards the maps, ticking and closed. It is not held while anything is opened or closed.
+// Manager owns the connections and listeners of any number of publishers and subscribers, which share them, and the
+// memory for what is on its way. It is safe for concurrent use.
 type Manager struct {
 	cfg     ManagerConfig
 	dial    netio.Dial
@@ -50,7 +48,7 @@ type Manager struct {
 	done     chan struct{} // closed at the end of Close
 	closeErr error         // of Close, once done is closed
 
-	mu        sync.Mutex
+	mu        sync.Mutex // guards the fields below, to holding; not held while anything is opened or closed
 	addresses map[netio.Target]*address
 	writers   []string // the keys of plain
 	listeners map[netio.Target]*opening
@@ -140,7 +138,8 @@ type PeerStatus struct {
 }
 
 // PeerStatus returns the state of the acked protocol with the peer at an address: host:port, tls://host:port or
-// unix:///path. It is zero for a peer to which nothing was published, or that was forgotten as nothing uses it any more.
+// unix:///path. It is zero for a peer to which nothing was published, or that was forgotten as nothing uses it any
+// more.
 func (m *Manager) PeerStatus(address string) PeerStatus {
 	target, err := parseAddress(address)
 	if err != nil {
@@ -242,8 +241,8 @@ func explainInUse(err error) error {
 	return err
 }
 
-// forgetIdleAfter is how long a listener remembers a publisher that is away, and of which everything is handled. One that
-// closes is forgotten at once.
+// forgetIdleAfter is how long a listener remembers a publisher that is away, and of which everything is handled. One
+// that closes is forgotten at once.
 const forgetIdleAfter = 24 * time.Hour
 
 func (m *Manager) receiverConfig(t netio.Target) (receiver.Config, error) {

@@ -109,7 +109,7 @@ type AckedConfig struct {
 	// Authenticate tells who a connecting peer is, from its certificate or token: see Tokens and CertificateName. Publisher
 	// ids then belong to their principal. An error refuses the connection, and is logged here but not told to the peer; one
 	// that wraps ErrUnavailable makes the peer come back. ctx ends with HandshakeTimeout. It is called concurrently, each
-	// time on a goroutine of its own. Nil means that everybody who can connect is let in.
+	// time on a goroutine of its own. Nil lets every peer in that can connect.
 	Authenticate func(ctx context.Context, p Peer) (principal string, err error)
 	// Authorize allows (nil) or refuses what a principal, or this process, does with a topic: see Action. Errors are treated
 	// as those of Authenticate. The connection that it is about is not read meanwhile, so it should be quick; ctx ends after

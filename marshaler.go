@@ -15,22 +15,22 @@ import (
 
 // Marshaler encodes messages for the wire. It must be safe for concurrent use.
 type Marshaler interface {
-	// Marshal appends the encoded message to dst, which is empty, and returns the longer slice. dst is memory that is at
-	// hand: returning other memory works too, and costs a copy. Marshal must not keep dst. It is called on the goroutine
-	// that publishes, with no lock held; a panic is an error of that Publish call.
+	// Marshal appends the encoded message to dst, which is empty, and returns the longer slice. dst is memory that is
+	// at hand: returning other memory works too, and costs a copy. Marshal must not keep dst. It is called on the
+	// goroutine that publishes, with no lock held; a panic is an error of that Publish call.
 	Marshal(dst []byte, topic string, msg *message.Message) ([]byte, error)
 }
 
 // Unmarshaler decodes messages from the wire. It must be safe for concurrent use.
 type Unmarshaler interface {
-	// Unmarshal decodes one message. data is the message's own: it may refer to it. Its publisher is told of an error as
-	// ErrUndecodable, or, if the error wraps ErrLimit, as that. It is called on the goroutine of its subscription, which
-	// waits for it, with no lock held. A panic, or neither a message nor an error, is an error of that message.
+	// Unmarshal decodes one message. data is the message's own: it may refer to it. Its publisher is told of an error
+	// as ErrUndecodable, or, if the error wraps ErrLimit, as that. It is called on the goroutine of its subscription,
+	// which waits for it, with no lock held. A panic, or neither a message nor an error, is an error of that message.
 	Unmarshal(topic string, data []byte) (*message.Message, error)
 }
 
-// EnvelopeMarshaler encodes a message as the protobuf message Envelope of proto/envelope.proto: UUID, payload, metadata.
-// It is the default.
+// EnvelopeMarshaler encodes a message as the protobuf message Envelope of proto/envelope.proto: UUID, payload,
+// metadata. It is the default.
 type EnvelopeMarshaler struct{}
 
 // Fields of Envelope, and of the entries of its map.
@@ -95,12 +95,12 @@ func appendEntry(dst []byte, e entry) []byte {
 	return protowire.AppendString(dst, e.value)
 }
 
-// stringsFrom is the size of an envelope from which on its strings are copied: a user who keeps only those would otherwise keep
-// much more with them.
+// stringsFrom is the size of an envelope from which on its strings are copied: a user who keeps only those would
+// otherwise keep much more with them.
 const stringsFrom = 1 << 10
 
-// Unmarshal implements Unmarshaler. Fields that it does not know are passed over. UUID and metadata of a small message are
-// views of data, as the payload always is.
+// Unmarshal implements Unmarshaler. Fields that it does not know are passed over. UUID and metadata of a small message
+// are views of data, as the payload always is.
 func (EnvelopeMarshaler) Unmarshal(_ string, data []byte) (*message.Message, error) {
 	msg := message.NewMessage("", nil)
 	var text string // the envelope, or the rest of it from the first metadata on, for all its strings
@@ -194,8 +194,8 @@ func nextField(data []byte) (num protowire.Number, value, rest []byte, err error
 	return 0, nil, data[n+m:], nil
 }
 
-// RawMarshaler sends the payload alone, for peers that speak plain BuffStreams. UUID and metadata are not sent; received
-// messages get a new UUID.
+// RawMarshaler sends the payload alone, for peers that speak plain BuffStreams. UUID and metadata are not sent;
+// received messages get a new UUID.
 type RawMarshaler struct{}
 
 // Marshal implements Marshaler.

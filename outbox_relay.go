@@ -15,8 +15,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// outboxRelay delivers what an outbox holds. A goroutine for each of its streams reads messages when the peer wants them, and
-// settles in the outbox what was handled. One relay at a time delivers an outbox.
+// outboxRelay delivers what an outbox holds. A goroutine for each of its streams reads messages when the peer wants
+// them, and settles in the outbox what was handled. One relay at a time delivers an outbox.
 type outboxRelay struct {
 	outbox    store.Outbox
 	placer    store.Placer // nil: messages belong to addresses
@@ -46,8 +46,9 @@ func newOutboxRelay(p *Publisher) *outboxRelay {
 // start begins the delivery. The Publisher must have the relay by then.
 func (r *outboxRelay) start() { r.wg.Go(r.run) } // ends with stop, which waits for it
 
-// stop ends the delivery. What was not delivered stays in the outbox, and another publisher on it carries on. Streams that
-// hold nothing end at both ends, as far as ctx allows. The error says that the outbox has not returned when ctx was done.
+// stop ends the delivery. What was not delivered stays in the outbox, and another publisher on it carries on. Streams
+// that hold nothing end at both ends, as far as ctx allows. The error says that the outbox has not returned when ctx
+// was done.
 func (r *outboxRelay) stop(ctx context.Context) error {
 	r.closing = ctx
 	r.cancel()
@@ -186,8 +187,8 @@ func (r *outboxRelay) currentIdentity(destination string) (session.Identity, con
 	return id, r.valid
 }
 
-// renounce has the outbox take a new identity, as the one with which a stream was opened is not, or not only, its own. It
-// returns false if there is no other way to open the stream: then the receiver is mistaken.
+// renounce has the outbox take a new identity, as the one with which a stream was opened is not, or not only, its own.
+// It returns false if there is no other way to open the stream: then the receiver is mistaken.
 func (r *outboxRelay) renounce(s *streamRelay, cause error) bool {
 	r.renouncing.Lock()
 	defer r.renouncing.Unlock()

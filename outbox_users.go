@@ -8,8 +8,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// outboxUsers are the publishers of this process on one outbox. One of them delivers for all, so it has to know whom to tell
-// of what is refused. The outbox keeps them, if it is a store.Sharer.
+// outboxUsers are the publishers of this process on one outbox. One of them delivers for all, so it has to know whom to
+// tell of what is refused. The outbox keeps them, if it is a store.Sharer.
 type outboxUsers struct {
 	mu         sync.Mutex // guards the fields below
 	publishers []*Publisher
@@ -69,8 +69,8 @@ func (u *outboxUsers) forget(key store.Key) {
 	delete(u.last, key)
 }
 
-// failuresOf returns where refused messages of a stream go to: the publisher that published to it last, or any that has an
-// OnFailure. It returns nil if none has one.
+// failuresOf returns where refused messages of a stream go to: the publisher that published to it last, or any that has
+// an OnFailure. It returns nil if none has one.
 func (u *outboxUsers) failuresOf(key store.Key) *failureQueue {
 	u.mu.Lock()
 	defer u.mu.Unlock()

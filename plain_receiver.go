@@ -19,8 +19,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
-// plainReceiver listens for plain BuffStreams peers and puts what they send into one topic, whose name is empty. Nothing can
-// be acked to them: a full window holds them back through TCP.
+// plainReceiver listens for plain BuffStreams peers and puts what they send into one topic, whose name is empty.
+// Nothing can be acked to them: a full window holds them back through TCP.
 type plainReceiver struct {
 	topic     *dispatch.Topic
 	listener  *pool.Listener
@@ -152,8 +152,8 @@ func (p *plainReceiver) Missing() (draining bool, missing map[string][]string) {
 	return p.drains.Load(), missing
 }
 
-// Drain closes the socket and the connections. What peers have sent by then is taken, for which consumers may have to make
-// room.
+// Drain closes the socket and the connections. What peers have sent by then is taken, for which consumers may have to
+// make room.
 func (p *plainReceiver) Drain() {
 	p.draining.Do(func() {
 		p.drains.Store(true)

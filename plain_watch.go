@@ -77,7 +77,8 @@ func (p *plainPeers) stats(at map[netio.Target]bool) (all []AddressStats) {
 	return all
 }
 
-// plainPeer is what is known of one plain peer that is written to. It is a hook of its Writer, and tells those of the Manager.
+// plainPeer is what is known of one plain peer that is written to. It is a hook of its Writer, and tells those of the
+// Manager.
 type plainPeer struct {
 	address string
 	hooks   *plainHooks

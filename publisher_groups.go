@@ -10,8 +10,9 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
 
-// The addresses of a route share its messages. Where one has a consumer group that another lacks, that group misses what goes
-// to the other. Each listener says a digest of a topic's groups when a stream is opened, and it is compared here.
+// The addresses of a route share its messages. Where one has a consumer group that another lacks, that group misses
+// what goes to the other. Each listener says a digest of a topic's groups when a stream is opened, and it is compared
+// here.
 
 // errGroupsDiffer is why messages of a route may miss a consumer group.
 var errGroupsDiffer = errors.New("buffstreams: the addresses of a route have different consumer groups: each of them must have all, as " +

@@ -13,7 +13,8 @@ import (
 // longWait is when a call of Publish has waited for so long that a line says why.
 const longWait = time.Second
 
-// sayWait logs why a call of Publish waits that is not with a connection yet: of those that are, the connection says it.
+// sayWait logs why a call of Publish waits that is not with a connection yet: of those that are, the connection says
+// it.
 func (p *Publisher) sayWait(s *topicState, since time.Time, reason error) {
 	if _, ok := p.waits.Say(s.topic); !ok {
 		return

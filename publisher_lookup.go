@@ -65,8 +65,9 @@ type lookup struct {
 // errResolving is what a call waited for whose time was over.
 var errResolving = errors.New("the Resolver has not answered")
 
-// lookUp returns the route of a topic that names no address, as the Resolver says. It waits as long as w allows, and tries again
-// while the DNS fails. Calls for one topic share a lookup, so that a Resolver that does not return keeps one goroutine for each topic.
+// lookUp returns the route of a topic that names no address, as the Resolver says. It waits as long as w allows, and
+// tries again while the DNS fails. Calls for one topic share a lookup, so that a Resolver that does not return keeps
+// one goroutine for each topic.
 func (p *Publisher) lookUp(w *callWait, s *topicState) (route.Route, error) {
 	if p.cfg.Resolver == nil {
 		return route.Route{}, fmt.Errorf("%w: %.200q is not an address; set PublisherConfig.Resolver", ErrBadTopic, s.topic)
@@ -103,7 +104,8 @@ func resolving(err, cause error) error {
 	return err
 }
 
-// lookupLocked returns the lookup of a topic that is under way, and begins one where there is none. The caller must hold mu.
+// lookupLocked returns the lookup of a topic that is under way, and begins one where there is none. The caller must
+// hold mu.
 func (p *Publisher) lookupLocked(s *topicState) *lookup {
 	if s.lookup != nil {
 		return s.lookup

@@ -73,8 +73,8 @@ type plainWait struct {
 	cause     *atomic.Pointer[error] // what it waits for now; nil before the first wait
 }
 
-// begin returns the context of the call's waits, whose time runs from the first of them. Once they have taken long, the log has
-// the cause of the present one.
+// begin returns the context of the call's waits, whose time runs from the first of them. Once they have taken long, the
+// log has the cause of the present one.
 func (w *plainWait) begin(cause error) context.Context {
 	if w.ctx == nil {
 		w.ctx, w.cancel = w.publisher.callContext(w.first)
@@ -208,8 +208,8 @@ func (p *plainPublisher) dial(ctx context.Context, t netio.Target) error {
 	}
 }
 
-// plainCloseGrace is how long a writer goes on sending at its own Close: the Publisher or the Manager that closes it has
-// flushed it within its time before.
+// plainCloseGrace is how long a writer goes on sending at its own Close: the Publisher or the Manager that closes it
+// has flushed it within its time before.
 const plainCloseGrace = 100 * time.Millisecond
 
 func (p *plainPublisher) config(t netio.Target) (cfg pool.WriterConfig, err error) {

@@ -17,9 +17,9 @@ type PubSubConfig struct {
 	Subscriber SubscriberConfig
 }
 
-// PubSub is both ends in one process, over a real socket, for an application that had a GoChannel: topics are plain names.
-// Unlike with GoChannel, a message to a topic without a subscription is not dropped: Publish waits for the
-// topic to exist, up to PublishTimeout.
+// PubSub is both ends in one process, over a real socket, for an application that had a GoChannel: topics are plain
+// names. Unlike with GoChannel, a message to a topic without a subscription is not dropped: Publish waits for the topic
+// to exist, up to PublishTimeout.
 type PubSub struct {
 	*Publisher
 	*Subscriber
@@ -70,8 +70,8 @@ func newPublisherTo(sub *Subscriber, config PubSubConfig, logger watermill.Logge
 func (p *PubSub) Address() string { return p.address }
 
 // Close closes the publisher, and the subscriber when its subscriptions have handled what was published, or
-// SubscriberConfig.CloseTimeout is over. What remains is reported by an *UndeliveredError. Later and concurrent calls wait
-// for the first and return the same.
+// SubscriberConfig.CloseTimeout is over. What remains is reported by an *UndeliveredError. Later and concurrent calls
+// wait for the first and return the same.
 func (p *PubSub) Close() error {
 	return errors.Join(p.Publisher.Close(), p.Subscriber.Close())
 }

@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// holdUntil keeps the topics of all listeners closed, but for those that are open already, until ready or ended is closed,
-// or the Manager. Others may hold them longer.
+// holdUntil keeps the topics of all listeners closed, but for those that are open already, until ready or ended is
+// closed, or the Manager. Others may hold them longer.
 func (m *Manager) holdUntil(ready, ended <-chan struct{}) {
 	if ready == nil || isClosed(ready) {
 		return

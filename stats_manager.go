@@ -12,8 +12,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
 
-// Stats describes the Manager. It makes nothing, dials nothing, and holds up what it looks at for no longer than one topic or
-// address takes at a time. Calls within a second share a result, which must not be changed.
+// Stats describes the Manager. It makes nothing, dials nothing, and holds up what it looks at for no longer than one
+// topic or address takes at a time. Calls within a second share a result, which must not be changed.
 func (m *Manager) Stats() ManagerStats { return m.stats.get(m.collectStats) }
 
 func (m *Manager) collectStats(now time.Time) ManagerStats {

@@ -12,8 +12,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// Stats describes the Publisher. It makes nothing, dials nothing and asks no Resolver. Calls within a second share a result,
-// which must not be changed.
+// Stats describes the Publisher. It makes nothing, dials nothing and asks no Resolver. Calls within a second share a
+// result, which must not be changed.
 func (p *Publisher) Stats() PublisherStats { return p.stats.get(p.collectStats) }
 
 func (p *Publisher) collectStats(now time.Time) PublisherStats {

@@ -10,8 +10,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
 
-// Stats describes the Subscriber. It makes nothing and opens no listener. Calls within a second share a result, which must not
-// be changed.
+// Stats describes the Subscriber. It makes nothing and opens no listener. Calls within a second share a result, which
+// must not be changed.
 func (s *Subscriber) Stats() SubscriberStats { return s.stats.get(s.collectStats) }
 
 func (s *Subscriber) collectStats(now time.Time) SubscriberStats {

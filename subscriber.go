@@ -53,10 +53,13 @@ func NewSubscriber(config SubscriberConfig, logger watermill.LoggerAdapter) (*Su
 }
 
 // Subscribe returns the messages of a topic. The channel is closed after Close, after ctx is done, or with the Manager:
-// when handlers have answered for what they have, or CloseTimeout is over. Until then messages that no connected publisher keeps
-// are still emitted, unless another subscription of the consumer group can have them. Channels of one Manager whose subscriptions
-// end together are closed together, each when its acks were written. The messages' contexts have the values of ctx, and are
-// cancelled when their delivery ends.
+// when handlers have answered for what they have, or CloseTimeout is over. Until then messages that no connected
+// publisher keeps are still emitted, unless another subscription of the consumer group can have them. Channels of one
+// Manager whose subscriptions end together are closed together, each when its acks were written. The messages' contexts
+// have the values of ctx, and are cancelled when their delivery ends.
+//
+// The first Subscribe to an address listens there. Subscribe does not wait for messages. The error is
+// ErrSubscriberClosed, one that matches ErrBadTopic or ErrForbidden, or why the address cannot be listened at.
 func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
 	for {
 		t, l, err := s.topic(topic)
@@ -84,7 +87,8 @@ func (s *Subscriber) join(ctx context.Context, topic string, t *dispatch.Topic, 
 }
 
 // SubscribeInitialize makes the topic and this Subscriber's consumer group exist: messages are accepted from now on and
-// wait for a subscription. Without a group they wait for the first subscription to come, unless there is a group already.
+// wait for a subscription. Without a group they wait for the first subscription to come, unless there is a group
+// already. Its errors are those of Subscribe.
 func (s *Subscriber) SubscribeInitialize(topic string) error {
 	for {
 		t, _, err := s.topic(topic)
@@ -95,7 +99,7 @@ func (s *Subscriber) SubscribeInitialize(topic string) error {
 }
 
 // Addr returns the address at which a topic is listened for, and opens the listener if there is none: the port of a
-// topic with port 0 is known only then.
+// topic with port 0 is known only then. Its errors are those of Subscribe.
 func (s *Subscriber) Addr(topic string) (net.Addr, error) {
 	d, err := s.destination(topic)
 	if err != nil {
@@ -108,9 +112,10 @@ func (s *Subscriber) Addr(topic string) (net.Addr, error) {
 	return l.Addr(), nil
 }
 
-// DropGroup ends a consumer group of a topic, declared or not: messages no longer wait for it, and its subscriptions get
-// none. The next Subscribe or SubscribeInitialize makes it anew. An empty group stands for what SubscribeInitialize, or
-// subscriptions that ended, keep for subscriptions without a group.
+// DropGroup ends a consumer group of a topic, declared or not: messages no longer wait for it, and its subscriptions
+// get none. The next Subscribe or SubscribeInitialize makes it anew. An empty group stands for what
+// SubscribeInitialize, or subscriptions that ended, keep for subscriptions without a group. Its errors are those of
+// Subscribe.
 func (s *Subscriber) DropGroup(topic, group string) error {
 	t, _, err := s.topic(topic)
 	if err != nil {
@@ -194,12 +199,12 @@ func (s *Subscriber) forget(sub *subscription) {
 	delete(s.subs, sub)
 }
 
-// Close ends every subscription, as the end of its context does: handlers that run may end within CloseTimeout, and have what no
-// publisher keeps, then their messages' contexts are cancelled and the channels closed. What was not acked goes back to its
-// consumer group. If the Manager is private, it goes back to its publishers; what has none and was not handled is reported by an
-// *UndeliveredError and given to OnFailure. Close returns soon after CloseTimeout at the latest; the error names
-// callbacks, such as DeadLetter, that have not returned by then. Later and concurrent calls wait for the first and return
-// the same.
+// Close ends every subscription, as the end of its context does: handlers that run may end within CloseTimeout, and
+// have what no publisher keeps, then their messages' contexts are cancelled and the channels closed. What was not acked
+// goes back to its consumer group. If the Manager is private, it goes back to its publishers; what has none and was not
+// handled is reported by an *UndeliveredError and given to OnFailure. Close returns soon after CloseTimeout at the
+// latest; the error names callbacks, such as DeadLetter, that have not returned by then. Later and concurrent calls
+// wait for the first and return the same.
 func (s *Subscriber) Close() error {
 	s.mu.Lock()
 	first := !s.closed

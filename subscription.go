@@ -53,8 +53,8 @@ type subscription struct {
 	stopped      bool                // the pump takes no further redelivery
 }
 
-// newSubscription joins the topic and emits its messages until close is called, ctx is done, or the listener is. It returns nil
-// if the topic has ended.
+// newSubscription joins the topic and emits its messages until close is called, ctx is done, or the listener is. It
+// returns nil if the topic has ended.
 func newSubscription(ctx context.Context, s *Subscriber, topic string, t *dispatch.Topic, l listener) *subscription {
 	sub := &subscription{
 		subscriber: s, topic: topic, wireTopic: t.Name(), listener: l, drains: !t.IsEphemeral(), halted: make(chan struct{}),
@@ -122,8 +122,8 @@ func (s *subscription) ends() bool { return s.isCancelled() || isClosed(s.listen
 // closeInTime is close with the usual deadline.
 func (s *subscription) closeInTime() { s.close(time.Now().Add(s.subscriber.cfg.CloseTimeout)) }
 
-// expire ends a subscription whose handlers have had their time. It begins the end first: while the pump takes messages, their
-// base must live, as what ends with it comes back at once, and would be taken again and again.
+// expire ends a subscription whose handlers have had their time. It begins the end first: while the pump takes
+// messages, their base must live, as what ends with it comes back at once, and would be taken again and again.
 func (s *subscription) expire() {
 	s.close(time.Now())
 	s.cancelBase()

@@ -29,8 +29,8 @@ func (s *subscription) handled(ds ...dispatch.Delivery) (e hooks.Handled) {
 	return e
 }
 
-// tellHandled tells the hooks of messages that were settled. If one of them has not returned when the subscription ends, the
-// pump's goroutine is left behind.
+// tellHandled tells the hooks of messages that were settled. If one of them has not returned when the subscription
+// ends, the pump's goroutine is left behind.
 func (p *pump) tellHandled(e hooks.Handled) {
 	if e.Messages == 0 {
 		return

@@ -13,15 +13,15 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
 
-// TLSFiles makes TLS configurations of PEM files. When the files change, the next handshake uses what is in them then: a
-// certificate is replaced without a restart. Files that cannot be used, such as a certificate whose key is still to come,
-// change nothing: the last good ones stay, and OnError is told.
+// TLSFiles makes TLS configurations of PEM files. When the files change, the next handshake uses what is in them then:
+// a certificate is replaced without a restart. Files that cannot be used, such as a certificate whose key is still to
+// come, change nothing: the last good ones stay, and OnError is told.
 type TLSFiles struct {
 	// Certificate and Key are this side's. A client without them shows no certificate.
 	Certificate, Key string
-	// CA has the certificates by which the other side is verified. A server with a CA demands a client certificate (mTLS),
-	// one without asks for none; a client without one uses the system's. A server reads it again when it changes, a client
-	// only once.
+	// CA has the certificates by which the other side is verified. A server with a CA demands a client certificate
+	// (mTLS), one without asks for none; a client without one uses the system's. A server reads it again when it
+	// changes, a client only once.
 	CA string
 	// OnError is told why changed files are not used. It may be nil. It is called during handshakes, concurrently.
 	OnError func(error)

@@ -17,9 +17,9 @@ type destination struct {
 	name   string
 }
 
-// parseTopic reads an address topic: [tcp|tls://]host:port[/name] or unix:///path.sock#name. ok is false for a plain name: a
-// topic without a port, and, where plain names are expected, also one whose host is neither empty nor an IP address, such as
-// "tenant:42", or whose scheme is none of these, such as "events://orders".
+// parseTopic reads an address topic: [tcp|tls://]host:port[/name] or unix:///path.sock#name. ok is false for a plain
+// name: a topic without a port, and, where plain names are expected, also one whose host is neither empty nor an IP
+// address, such as "tenant:42", or whose scheme is none of these, such as "events://orders".
 func parseTopic(topic string, expectNames bool) (d destination, ok bool, err error) {
 	scheme, rest, explicit := strings.Cut(topic, "://")
 	if !explicit {

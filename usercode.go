@@ -23,8 +23,8 @@ const (
 	nameDedupe      = "AckedConfig.Dedupe"
 )
 
-// closeGrace is how long the end of a subscription waits for what has heard of it before it takes a callback for one that
-// does not return.
+// closeGrace is how long the end of a subscription waits for what has heard of it before it takes a callback for one
+// that does not return.
 const closeGrace = 200 * time.Millisecond
 
 // userCode counts a subscription's calls of the user's code that are under way. Those that have not returned at the end
@@ -74,8 +74,8 @@ func (u *userCode) enter(name string) {
 	u.calling = name
 }
 
-// leave notes that the callback has returned. If the subscription has ended without it, leave ends the goroutine: the pump
-// is not its any more.
+// leave notes that the callback has returned. If the subscription has ended without it, leave ends the goroutine: the
+// pump is not its any more.
 func (u *userCode) leave() {
 	u.mu.Lock()
 	u.calling = ""
@@ -95,8 +95,8 @@ func (u *userCode) leaveBehind() bool {
 	return u.left
 }
 
-// call runs a callback on a goroutine of its own, and waits for it as long as messages have time to be handled. returned is
-// false if it is left behind.
+// call runs a callback on a goroutine of its own, and waits for it as long as messages have time to be handled.
+// returned is false if it is left behind.
 func (s *subscription) call(name string, f func() error) (returned bool, err error) {
 	result := make(chan error, 1)
 	s.code.begin(name)
@@ -118,8 +118,8 @@ func (s *subscription) call(name string, f func() error) (returned bool, err err
 	}
 }
 
-// awaitPump waits for the end of the pump's goroutine. One that is in a callback when the time is over is left behind, and
-// its messages go back to the group from here.
+// awaitPump waits for the end of the pump's goroutine. One that is in a callback when the time is over is left behind,
+// and its messages go back to the group from here.
 func (p *pump) awaitPump() {
 	select {
 	case <-p.pumpDone:
@@ -139,8 +139,8 @@ func (p *pump) awaitPump() {
 	p.stop()
 }
 
-// inStore calls what may report settled messages, and so wait for the DedupeStore: also what gives messages back does, as a
-// group that was dropped settles them.
+// inStore calls what may report settled messages, and so wait for the DedupeStore: also what gives messages back does,
+// as a group that was dropped settles them.
 func (s *subscription) inStore(f func()) {
 	if !s.durable {
 		f()

@@ -100,8 +100,9 @@ func (s *subscription) awaitOutcome(f flight, slow *slow) outcome {
 	return outcomeFailed
 }
 
-// retry queues a nacked message for the pump after the delay that its context says, or its usual one. It returns false if the delivery has ended instead: its
-// attempts are exhausted, a member that waits has it, or the group has it back because the subscription closes.
+// retry queues a nacked message for the pump after the delay that its context says, or its usual one. It returns false
+// if the delivery has ended instead: its attempts are exhausted, a member that waits has it, or the group has it back
+// because the subscription closes.
 func (s *subscription) retry(d dispatch.Delivery, ctx *messageContext) bool {
 	if reason := s.exhausted(d); reason != nil {
 		s.failAgain(d, reason)
@@ -121,7 +122,8 @@ func (s *subscription) retry(d dispatch.Delivery, ctx *messageContext) bool {
 	return false
 }
 
-// sleep waits before another attempt. It returns false when the subscription closes and does not answer for the message.
+// sleep waits before another attempt. It returns false when the subscription closes and does not answer for the
+// message.
 func (s *subscription) sleep(delay time.Duration, d *dispatch.Delivery) bool {
 	if delay <= 0 {
 		return !isClosed(s.closing) || s.outlastsClose(d)

@@ -12,9 +12,9 @@ import (
 )
 
 // Run hands the messages of a subscription to handle, batch after batch, on the calling goroutine. It returns nil when
-// messages is closed: end the context of Subscribe, or close the subscriber, for what was taken to be handled first, within
-// the time that the subscriber gives. It returns ctx's error when ctx is done, which ends the context of the handler that
-// runs, waits for it, and nacks what is not handled. An error of Validate comes at once.
+// messages is closed: end the context of Subscribe, or close the subscriber, for what was taken to be handled first,
+// within the time that the subscriber gives. It returns ctx's error when ctx is done, which ends the context of the
+// handler that runs, waits for it, and nacks what is not handled. An error of Validate comes at once.
 func Run(ctx context.Context, messages <-chan *message.Message, handle Handler, config Config) error {
 	if handle == nil {
 		return errors.New("batch: there is no Handler")
@@ -51,8 +51,8 @@ type runner struct {
 	failures int // calls that failed since the last success
 }
 
-// gather takes messages until there is a batch to hand over. It returns false when there will be none: ctx is done, or the
-// messages have ended and all are settled.
+// gather takes messages until there is a batch to hand over. It returns false when there will be none: ctx is done, or
+// the messages have ended and all are settled.
 func (r *runner) gather(ctx context.Context) bool {
 	r.sweep()
 	if r.failures > 0 && !r.sleep(ctx) {
@@ -117,7 +117,8 @@ func (r *runner) take(m *message.Message, ok bool) {
 	r.pending = append(r.pending, pending{msg: m})
 }
 
-// sleep waits before what failed is handed again. It returns false if ctx ends, and true early if the first message's does.
+// sleep waits before what failed is handed again. It returns false if ctx ends, and true early if the first message's
+// does.
 func (r *runner) sleep(ctx context.Context) bool {
 	if len(r.pending) == 0 {
 		return true
@@ -193,8 +194,8 @@ func (r *runner) call(ctx context.Context) {
 	})
 }
 
-// decide settles the messages of a batch by its result. It returns how many failed, and how many of them are to be handed
-// again.
+// decide settles the messages of a batch by its result. It returns how many failed, and how many of them are to be
+// handed again.
 func (r *runner) decide(ctx context.Context, batch []pending, result error) (failed, left int) {
 	for i := range batch {
 		p := &batch[i]
@@ -218,8 +219,8 @@ func (r *runner) decide(ctx context.Context, batch []pending, result error) (fai
 	return failed, left
 }
 
-// outcome reads the result of a batch for one of its messages: its error, and whether that is about this message alone. What
-// is joined with other errors says nothing of each: a commit that failed too, for example.
+// outcome reads the result of a batch for one of its messages: its error, and whether that is about this message alone.
+// What is joined with other errors says nothing of each: a commit that failed too, for example.
 func outcome(result error, i, n int) (err error, own bool) {
 	for e := result; e != nil; e = errors.Unwrap(e) {
 		switch e := e.(type) { //nolint:errorlint // errors.As would look into joined errors

@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// watch ends the context of a handler when the subscriber gives up the first message that is not settled. A message's context
-// ends with its ack too, which ends nothing else.
+// watch ends the context of a handler when the subscriber gives up the first message that is not settled. A message's
+// context ends with its ack too, which ends nothing else.
 type watch struct {
 	messages []pending // not changed before stop
 	cancel   context.CancelFunc

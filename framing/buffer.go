@@ -88,8 +88,8 @@ func (r *Reader) makeRoom() {
 	}
 }
 
-// replace leaves the old buffer to the caller of Take or to the garbage collector. The new one has at least size bytes and
-// room for more than what is held.
+// replace leaves the old buffer to the caller of Take or to the garbage collector. The new one has at least size bytes
+// and room for more than what is held.
 func (r *Reader) replace(size int) {
 	held := r.buf[r.r:r.w]
 	buf := newBuffer(max(size, len(held)+1))

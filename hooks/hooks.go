@@ -1,5 +1,5 @@
-// Package hooks declares what a Manager, and the outbox of the module storage, tell those who watch them: metrics, traces,
-// tests. A Hook implements any of the interfaces below, each of which has one method with one argument:
+// Package hooks declares what a Manager, and the outbox of the module storage, tell those who watch them: metrics,
+// traces, tests. A Hook implements any of the interfaces below, each of which has one method with one argument:
 //
 //	type lost struct{}
 //
@@ -7,10 +7,14 @@
 //
 //	buffstreams.ManagerConfig{Hooks: []hooks.Hook{lost{}}}
 //
-// Hooks are called for each flush, frame, or run of messages, never for each message, with no lock held, and on the
-// goroutine that does the work: a method that blocks holds up its connection, subscription or call, and nothing else. They
-// are called at the same time from many goroutines. A panic is logged, and ends nothing. Interfaces may be added, and
-// fields to their arguments.
+// Hooks are called for each flush, frame, or run of messages, and for a single message only where it fails. They are
+// called with no lock held, on the goroutine that does the work: a method that blocks holds up its connection,
+// subscription or call, and nothing else. They are called at the same time from many goroutines. A panic ends nothing;
+// a Manager logs it. Interfaces may be added, and fields to their arguments.
+//
+// In the arguments, Address is that of a peer, as topics have it (host:port, tls://host:port, unix:///path; of package
+// pool, as it was configured), Listener one that is listened at, in the same form, Topic the name on the wire, and
+// Bytes are those of encoded messages.
 package hooks
 
 import (
@@ -75,8 +79,8 @@ type Accepted struct {
 // AcceptedHook is told of peers that a listener welcomes.
 type AcceptedHook interface{ OnAccepted(e Accepted) }
 
-// Refused is a connection that a listener has not welcomed: it was over a limit, failed to authenticate, or did not speak the
-// protocol.
+// Refused is a connection that a listener has not welcomed: it was over a limit, failed to authenticate, or did not
+// speak the protocol.
 type Refused struct {
 	Listener string
 	Peer     string
@@ -91,8 +95,8 @@ type Moved struct {
 	Topic    string
 	From, To string // addresses
 	Messages int    // that were not settled, and move
-	// MayRepeat is how many of them the receiver at From may have handled: 0 if it has given them back, otherwise it is gone or
-	// silent.
+	// MayRepeat is how many of them the receiver at From may have handled: 0 if it has given them back, otherwise it is
+	// gone or silent.
 	MayRepeat int
 	// Tenure counts the places that the stream has had, To included; 0 if the peer does not know of that.
 	Tenure uint64
@@ -123,8 +127,8 @@ type Resolved struct {
 // ResolvedHook is told of what Resolvers answer.
 type ResolvedHook interface{ OnResolved(e Resolved) }
 
-// Forgotten says that a listener has forgotten publishers that are away, or that one has returned and is not remembered: what
-// that one sends again can be delivered twice.
+// Forgotten says that a listener has forgotten publishers that are away, or that one has returned and is not
+// remembered: what that one sends again can be delivered twice.
 type Forgotten struct {
 	Listener string
 	Streams  int  // that were forgotten, or have returned

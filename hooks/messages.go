@@ -48,8 +48,8 @@ type Settled struct {
 // SettledHook is told of messages that publishers need no longer keep.
 type SettledHook interface{ OnSettled(e Settled) }
 
-// Handled is a run of messages that a subscription has settled, as its handlers have acked them, or the dead letters have
-// taken them.
+// Handled is a run of messages that a subscription has settled, as its handlers have acked them, or the dead letters
+// have taken them.
 type Handled struct {
 	Topic    string // on the wire, as everywhere here
 	Group    string // empty for a subscription without a group
@@ -61,7 +61,8 @@ type Handled struct {
 // HandledHook is told of messages that were acked.
 type HandledHook interface{ OnHandled(e Handled) }
 
-// WindowFull is a Publish call that had to wait for room, as the window of its topic or the memory of its Manager was full.
+// WindowFull is a Publish call that had to wait for room, as the window of its topic or the memory of its Manager was
+// full.
 type WindowFull struct {
 	Address string
 	Topic   string

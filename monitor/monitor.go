@@ -42,7 +42,7 @@ type Config struct {
 	// browsers ask for; the user name does not matter. Empty means that requests from other machines need a verified client
 	// certificate, and those from this one nothing. Never log it.
 	Token string
-	// Insecure serves everything to everybody, also from other machines. It is for a network that has protection of its own.
+	// Insecure serves everything to every client, also from other machines. It is for a network that has protection of its own.
 	Insecure bool
 	// Logger gets what ListenAndServe has to say of clients, such as TLS handshakes that failed, at its debug level. Nil means
 	// watermill.NopLogger.

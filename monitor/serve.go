@@ -17,8 +17,8 @@ import (
 // InsecureAddressError refuses to serve at an address that other machines can reach, without a token or client
 // certificates, or with a token that would go over plaintext.
 type InsecureAddressError struct {
-	Address string
-	Token   bool // there is a token, and no TLS
+	Address string // as it was given to ListenAndServe
+	Token   bool   // there is a token, and no TLS
 }
 
 func (e *InsecureAddressError) Error() string {

@@ -2,8 +2,9 @@ package pool
 
 import "sync"
 
-// ending runs the end of something once. Later and concurrent calls wait for that and return the same. They wait on a channel
-// and not, as with a sync.Once, for a mutex, under which the clock of a synctest bubble stands still. The zero value is ready.
+// ending runs the end of something once. Later and concurrent calls wait for that and return the same. They wait on a
+// channel and not, as with a sync.Once, for a mutex, under which the clock of a synctest bubble stands still. The zero
+// value is ready.
 type ending struct {
 	mu   sync.Mutex    // guards done
 	done chan struct{} // nil before the first call; closed when err is final

@@ -80,9 +80,9 @@ type ListenerConfig struct {
 
 	// Listen opens the socket. Nil means the Manager's, or package net.
 	Listen ListenFunc
-	// Hooks are told of connections that were admitted, refused or lost: those that implement hooks.AcceptedHook, hooks.RefusedHook or
-	// hooks.LostHook. One that blocks holds up its connection, and Close until CloseTimeout; a panic is logged. Nil means the
-	// Manager's, or none.
+	// Hooks are told of connections that were admitted, refused or lost: those that implement hooks.AcceptedHook,
+	// hooks.RefusedHook or hooks.LostHook. One that blocks holds up its connection, and Close until CloseTimeout; a
+	// panic is logged. Nil means the Manager's, or none.
 	Hooks []hooks.Hook
 	// Logger gets errors of callbacks and connections that ended badly. Nil means the Manager's, or
 	// watermill.NopLogger.

@@ -121,8 +121,8 @@ func (w *Writer) Write(data []byte) (int, error) {
 	return w.WriteContext(context.Background(), data)
 }
 
-// WriteContext is Write, but waits for room in the buffer until ctx is done at most: it returns the cause of ctx then, and
-// has queued nothing. A message for which there is room is queued whatever the state of ctx.
+// WriteContext is Write, but waits for room in the buffer until ctx is done at most: it returns the cause of ctx then,
+// and has queued nothing. A message for which there is room is queued whatever the state of ctx.
 func (w *Writer) WriteContext(ctx context.Context, data []byte) (int, error) {
 	if len(data) > w.limit {
 		return 0, &framing.LengthError{Length: uint64(len(data)), Limit: w.limit}

@@ -64,8 +64,8 @@ type WriterConfig struct {
 	// Dial opens the connections. Nil means the Manager's, or package net. The DialAllow of the Manager binds it.
 	Dial DialFunc
 	// Hooks are told of attempts to connect, of connections and of their ends: those that implement hooks.DialedHook,
-	// hooks.ConnectedHook or hooks.LostHook. One that blocks holds up this Writer, and Close until CloseTimeout; a panic is logged.
-	// Nil means the Manager's, or none.
+	// hooks.ConnectedHook or hooks.LostHook. One that blocks holds up this Writer, and Close until CloseTimeout; a
+	// panic is logged. Nil means the Manager's, or none.
 	Hooks []hooks.Hook
 	// Logger gets lost connections and failed messages. Nil means the Manager's, or watermill.NopLogger.
 	Logger watermill.LoggerAdapter

@@ -10,9 +10,9 @@ import (
 	"strings"
 )
 
-// DNS is a Resolver that makes every A and AAAA record of a host an address of its own, the same for all topics. Package net
-// does not tell how long a record may be kept, so a change is seen with the next lookup. It must not be changed while a Publisher
-// has it, nor copied.
+// DNS is a Resolver that makes every A and AAAA record of a host an address of its own, the same for all topics.
+// Package net does not tell how long a record may be kept, so a change is seen with the next lookup. It must not be
+// changed while a Publisher has it, nor copied.
 type DNS struct {
 	// Address is host:port or tls://host:port. The certificate of a tls:// address must name the host.
 	Address string
@@ -58,11 +58,11 @@ func (d *DNS) lookUp(ctx context.Context) (Route, error) {
 	return r, nil
 }
 
-// SRV is a Resolver that makes every SRV record of a name an address, with its priority and weight, the same for all topics. It
-// must not be changed while a Publisher has it, nor copied.
+// SRV is a Resolver that makes every SRV record of a name an address, with its priority and weight, the same for all
+// topics. It must not be changed while a Publisher has it, nor copied.
 type SRV struct {
-	// Service, Proto and Name are those of the records: "orders", "tcp" and "example.com" for _orders._tcp.example.com. With
-	// Service and Proto empty Name is looked up as it is.
+	// Service, Proto and Name are those of the records: "orders", "tcp" and "example.com" for _orders._tcp.example.com.
+	// With Service and Proto empty Name is looked up as it is.
 	Service, Proto, Name string
 	// TLS makes the addresses tls:// ones. Their certificates must name the records' targets.
 	TLS bool

@@ -9,8 +9,8 @@ import (
 const (
 	// lookupTimeout bounds a lookup, whatever its callers' contexts say.
 	lookupTimeout = 10 * time.Second
-	// reuseFor is how long the result of a lookup is given to other callers: the topics of a Publisher are refreshed one
-	// after the other, and have one set.
+	// reuseFor is how long the result of a lookup is given to other callers: the topics of a Publisher are refreshed
+	// one after the other, and have one set.
 	reuseFor = 500 * time.Millisecond
 )
 
@@ -31,8 +31,8 @@ type call struct {
 	err     error
 }
 
-// do returns what lookUp returns, or the error of ctx if that is done before. A lookup that no caller waits for any more is
-// cancelled.
+// do returns what lookUp returns, or the error of ctx if that is done before. A lookup that no caller waits for any
+// more is cancelled.
 func (s *shared) do(ctx context.Context, lookUp func(context.Context) (Route, error)) (Route, error) {
 	s.mu.Lock()
 	if !s.lastAt.IsZero() && time.Since(s.lastAt) < reuseFor {

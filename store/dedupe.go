@@ -14,7 +14,8 @@ type Position struct {
 	StreamID
 	Epoch    uint64 // the publisher's epoch
 	Sequence uint64 // the first message of a stream has 1
-	// Incarnation names the opening of the publisher's outbox that sent last: see [Outbox]. It is zero without an outbox.
+	// Incarnation names the opening of the publisher's outbox that sent last: see [Outbox]. It is zero without an
+	// outbox.
 	Incarnation [16]byte
 }
 
@@ -25,14 +26,14 @@ type StreamState struct {
 	// Secret proves that a publisher owns its id, and must not be disclosed or logged. The zero value means that it is
 	// not known.
 	Secret [16]byte
-	// Incarnation names the opening of the publisher's outbox that last changed the state. It tells a copy of the outbox
-	// from the outbox itself: without it, what a copy sends can be taken for what was settled before. The zero value means
-	// that it is not known.
+	// Incarnation names the opening of the publisher's outbox that last changed the state. It tells a copy of the
+	// outbox from the outbox itself: without it, what a copy sends can be taken for what was settled before. The zero
+	// value means that it is not known.
 	Incarnation [16]byte
 	// Settled holds the sequences that need not be delivered again, as ascending ranges that do not overlap.
 	Settled []Range
-	// Groups holds, by consumer group, the sequences that need not be delivered again to that group, although other groups
-	// have yet to settle them: ascending ranges that do not overlap. Nil means that there are none.
+	// Groups holds, by consumer group, the sequences that need not be delivered again to that group, although other
+	// groups have yet to settle them: ascending ranges that do not overlap. Nil means that there are none.
 	Groups map[string][]Range
 }
 
@@ -55,9 +56,9 @@ type DedupeStore interface {
 	Load(id StreamID) (state StreamState, ok bool, err error)
 
 	// Save replaces the states of the given streams, either all of them or none, and returns once that is durable. It
-	// must not modify states, nor keep it after it has returned. After an error the listener acks nothing, and
-	// grants no more credit, until it is opened again: what it still delivers, up to the credit that it had granted, will
-	// then be delivered a second time.
+	// must not modify states, nor keep it after it has returned. After an error the listener acks nothing, and grants
+	// no more credit, until it is opened again: what it still delivers, up to the credit that it had granted, will then
+	// be delivered a second time.
 	Save(states map[StreamID]StreamState) error
 
 	// Forget drops a stream that has ended. A stream that is not known is no error.

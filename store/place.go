@@ -9,9 +9,9 @@ import (
 // topicPrefix begins the Destination of a Key that names no address. No address has it.
 const topicPrefix = "topic:"
 
-// TopicKey returns the key of messages that belong to a topic and not to an address: where they go is chosen when they are
-// sent. name is the topic's on the wire. Messages of one slot are in order; a slot below 0 stands for all of a topic whose
-// route has no slots. group counts the groups of addresses of a route to which each message goes, from 0.
+// TopicKey returns the key of messages that belong to a topic and not to an address: where they go is chosen when they
+// are sent. name is the topic's on the wire. Messages of one slot are in order; a slot below 0 stands for all of a
+// topic whose route has no slots. group counts the groups of addresses of a route to which each message goes, from 0.
 func TopicKey(topic, name string, group, slot int) Key {
 	destination := topicPrefix + topic + "#" + strconv.Itoa(group)
 	if slot >= 0 {
@@ -49,8 +49,8 @@ type Place struct {
 	Tenure  uint64 // counts the places that the stream has had, from 1
 }
 
-// Placer is an [Outbox] that remembers where the streams of topics are. In an Outbox that is none, messages belong to the
-// address that was chosen when they were published.
+// Placer is an [Outbox] that remembers where the streams of topics are. In an Outbox that is none, messages belong to
+// the address that was chosen when they were published.
 type Placer interface {
 	// Place returns where stream k is; zero: nowhere yet, or there is no stream k.
 	Place(k Key) Place

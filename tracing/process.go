@@ -36,7 +36,7 @@ func (t *Tracing) Middleware(h message.HandlerFunc) message.HandlerFunc {
 }
 
 // Process makes a span for work on several messages of a topic at once, which links to the spans that have sent them, and calls
-// f with its context.
+// f with its context, on the calling goroutine. It returns f's error, which the span has too.
 func (t *Tracing) Process(ctx context.Context, topic string, messages []*message.Message, f func(context.Context) error) (err error) {
 	d, began := destinationOf(topic), time.Now()
 	links := make([]trace.Link, 0, len(messages))

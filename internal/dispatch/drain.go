@@ -2,14 +2,15 @@ package dispatch
 
 import "slices"
 
-// A member whose consumer has begun to end drains: it takes only messages that no connected sender keeps, and these only
-// while no other member of its group could take them.
+// A member whose consumer has begun to end drains: it takes only messages that no connected sender keeps, and these
+// only while no other member of its group could take them.
 
-// Unkept reports whether the message is lost with the process: no connected sender keeps it, and it is not given out once
-// more.
+// Unkept reports whether the message is lost with the process: no connected sender keeps it, and it is not given out
+// once more.
 func (d *Delivery) Unkept() bool { return !d.run.source.Kept() && !d.Again() }
 
-// BeginDrain makes Take find nothing from now on. What was reserved for the member, or it was notified of, is the others'.
+// BeginDrain makes Take find nothing from now on. What was reserved for the member, or it was notified of, is the
+// others'.
 func (m *Member) BeginDrain() {
 	g := m.group
 	g.topic.mu.Lock()
@@ -30,9 +31,9 @@ func (m *Member) hasSuccessorLocked() bool {
 	return slices.ContainsFunc(m.group.members, func(other *Member) bool { return other != m && !other.stopped && !other.draining })
 }
 
-// TakeUnkept returns the group's next message that no connected sender keeps, if the member drains and has no successor. It is
-// not notified of others. With toClaim it is what TakeToClaim is to Take, and returns also messages that are kept and whose key
-// is not known yet: it may be that of a later message.
+// TakeUnkept returns the group's next message that no connected sender keeps, if the member drains and has no
+// successor. It is not notified of others. With toClaim it is what TakeToClaim is to Take, and returns also messages
+// that are kept and whose key is not known yet: it may be that of a later message.
 func (m *Member) TakeUnkept(toClaim bool) (d Delivery, ok bool) {
 	g := m.group
 	g.topic.mu.Lock()

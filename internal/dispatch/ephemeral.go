@@ -2,9 +2,9 @@ package dispatch
 
 import "github.com/buffstreams/watermill-buffstreams/internal/flow"
 
-// MakeEphemeral makes the topic end with its last member, also one of a group that was dropped: it may have a message yet that
-// other groups have handled. The messages that are pending then are dropped, and onEnd is
-// called with their number and with no lock held.
+// MakeEphemeral makes the topic end with its last member, also one of a group that was dropped: it may have a message
+// yet that other groups have handled. The messages that are pending then are dropped, and onEnd is called with their
+// number and with no lock held.
 func (t *Topic) MakeEphemeral(onEnd func(dropped int)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -19,8 +19,8 @@ type early struct {
 	name string
 }
 
-// HasKey reports whether the delivery holds its key already: it was claimed before, and returned, or the key has come to
-// it. It needs no Claim.
+// HasKey reports whether the delivery holds its key already: it was claimed before, and returned, or the key has come
+// to it. It needs no Claim.
 func (d *Delivery) HasKey() bool { return d.key != nil }
 
 // Claim reports whether a delivery may be handled now, given its key: only one message of a key may at a time. If not,
@@ -141,8 +141,8 @@ func (g *group) releaseKey(q *keyQueue) {
 	}
 }
 
-// requeueKeyed gives back every message that waits for its key, or to claim it, in the order of the log, so that they are
-// settled in few ranges.
+// requeueKeyed gives back every message that waits for its key, or to claim it, in the order of the log, so that they
+// are settled in few ranges.
 func (g *group) requeueKeyed() {
 	for _, q := range g.keys {
 		g.returned = append(g.returned, q.waiting...)

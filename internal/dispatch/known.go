@@ -7,8 +7,8 @@ type GroupSource interface {
 	// SettledBy reports consecutive messages that a named group has settled and another group has not. It is called as
 	// Settled is.
 	SettledBy(group string, first, last uint64)
-	// Knew tells whether a named group had settled a message in an earlier life. It is called with the topic's lock held,
-	// for a source that remembers anything, and always has the same answer.
+	// Knew tells whether a named group had settled a message in an earlier life. It is called with the topic's lock
+	// held, for a source that remembers anything, and always has the same answer.
 	Knew(group string, seq uint64) bool
 	// Remembers tells whether Knew may say true of any message.
 	Remembers() bool

@@ -32,8 +32,8 @@ type run struct {
 	refusals map[int]Refusal // of messages that one group refused and others have not settled
 }
 
-// newRun copies messages into memory that is used again when all of them were settled or detached. With own it keeps the
-// memory of a single message instead, if that is given.
+// newRun copies messages into memory that is used again when all of them were settled or detached. With own it keeps
+// the memory of a single message instead, if that is given.
 func newRun(source Source, first uint64, msgs [][]byte, at time.Time, memory []byte) *run {
 	r := &run{source: source, first: first, at: at}
 	if r.ends = r.one[:]; len(msgs) > 1 {

@@ -10,12 +10,12 @@ import (
 // RevocableSource is a Source whose sender may take back what no member has, to send it elsewhere.
 type RevocableSource interface {
 	Source
-	// Revoked tells whether it does: no member gets any of its messages from then on. It must not block, and is called with
-	// locks held.
+	// Revoked tells whether it does: no member gets any of its messages from then on. It must not block, and is called
+	// with locks held.
 	Revoked() bool
-	// Returned reports consecutive messages of a revoked source that some group had not settled, and that no member has any
-	// more. handled tells that the handler of another group had handled them. It is called as Settled is, and in place of
-	// that.
+	// Returned reports consecutive messages of a revoked source that some group had not settled, and that no member has
+	// any more. handled tells that the handler of another group had handled them. It is called as Settled is, and in
+	// place of that.
 	Returned(first, last uint64, handled bool)
 }
 

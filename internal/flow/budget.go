@@ -11,9 +11,9 @@ type Amount struct{ Messages, Bytes int }
 // Budget bounds the bytes that all holders of a process have together. Each holder has an Account. It is safe for
 // concurrent use.
 //
-// No holder can be made to give back what it holds, so the last part of the budget, the reserve, is for holders that have
-// little: each of them at most a part of what is free. Holders that are stuck take ever smaller parts of it, and leave
-// room for those that come after them.
+// No holder can be made to give back what it holds, so the last part of the budget, the reserve, is for holders that
+// have little: each of them at most a part of what is free. Holders that are stuck take ever smaller parts of it, and
+// leave room for those that come after them.
 //
 // Accounts that wait are served in the order of asking. What is free is set aside for the first that waits and holds
 // nothing: others do not get it meanwhile. One that holds something holds up no other, as it may be stuck; where its
@@ -46,8 +46,9 @@ func NewBudget(bytes int) *Budget {
 	return b
 }
 
-// ReserveFor has the reserve hold one message of so many bytes, as far as half of the budget allows: else holders that take from
-// what is not the reserve could leave less than the next message of all others needs. It is called before the first NewAccount.
+// ReserveFor has the reserve hold one message of so many bytes, as far as half of the budget allows: else holders that
+// take from what is not the reserve could leave less than the next message of all others needs. It is called before the
+// first NewAccount.
 func (b *Budget) ReserveFor(bytes int) {
 	b.reserve = max(b.reserve, min(int64(bytes), b.size/2))
 }
@@ -91,10 +92,10 @@ func (b *Budget) NewAccount(p Presence) *Account {
 	return &Account{budget: b, presence: p}
 }
 
-// Take takes up to want bytes, or nothing if it cannot have least. It returns how many. If that is 0, the account waits,
-// unless notify is nil: notify is called, with no lock of this package held, when another Take with the same least can
-// succeed, by the call that makes it possible. An account that waited and does not any more calls Wake after its
-// holder's lock was released.
+// Take takes up to want bytes, or nothing if it cannot have least. It returns how many. If that is 0, the account
+// waits, unless notify is nil: notify is called, with no lock of this package held, when another Take with the same
+// least can succeed, by the call that makes it possible. An account that waited and does not any more calls Wake after
+// its holder's lock was released.
 func (a *Account) Take(least, want int, notify func()) int {
 	if a == nil {
 		return want
@@ -166,8 +167,8 @@ func (b *Budget) takeLocked(a *Account, least, want int64) int64 {
 	}
 }
 
-// lineLocked tells whether present accounts wait that have asked before a, and whether what is free is set aside for one
-// of them.
+// lineLocked tells whether present accounts wait that have asked before a, and whether what is free is set aside for
+// one of them.
 func (b *Budget) lineLocked(a *Account) (behind, setAside bool) {
 	if len(b.waiting.empty) > 0 && b.waiting.empty[0].isBefore(a) {
 		return true, true
@@ -292,7 +293,8 @@ func (a *Account) Waits() (waits, asAbsent bool) {
 	return a.waits, a.presence != Present
 }
 
-// Wake notifies the accounts that wait and can have what they need. The caller must not hold a lock that a notify takes.
+// Wake notifies the accounts that wait and can have what they need. The caller must not hold a lock that a notify
+// takes.
 func (a *Account) Wake() {
 	if a != nil && a.budget.queued.Load() {
 		a.budget.wake()

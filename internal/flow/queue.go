@@ -2,7 +2,8 @@ package flow
 
 import "container/heap"
 
-// queue is the accounts that wait for a Budget, in order of asking. With ten thousand of them, each call has a few steps to do.
+// queue is the accounts that wait for a Budget, in order of asking. With ten thousand of them, each call has a few
+// steps to do.
 type queue struct {
 	all   []*Account // nil: one has left
 	first uint64     // ticket of all[0]

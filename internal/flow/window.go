@@ -1,5 +1,5 @@
-// Package flow bounds what a process holds: a Window what a topic holds, a Budget what all topics hold together. It does
-// no I/O and starts no goroutine.
+// Package flow bounds what a process holds: a Window what a topic holds, a Budget what all topics hold together. It
+// does no I/O and starts no goroutine.
 package flow
 
 import (
@@ -71,8 +71,8 @@ func (w *Window) Consumers(n int) {
 }
 
 // SetHungry says whether a consumer waits for messages and finds none. While it does, claims get what there is: what is
-// held may never be released, such as messages behind one that is stuck. It takes no lock. It tells whether that is new:
-// then the caller calls Serve, without its own locks.
+// held may never be released, such as messages behind one that is stuck. It takes no lock. It tells whether that is
+// new: then the caller calls Serve, without its own locks.
 func (w *Window) SetHungry(hungry bool) (serve bool) {
 	return w.hungry.Load() != hungry && w.hungry.Swap(hungry) != hungry && hungry
 }

@@ -26,8 +26,8 @@ func Call(name string, f func() error) (err error) {
 	return f()
 }
 
-// CallWithin is Call for code that has ctx and may not heed it: it returns when ctx is done, whatever f does. What f returns
-// later is given to discard, if there is one.
+// CallWithin is Call for code that has ctx and may not heed it: it returns when ctx is done, whatever f does. What f
+// returns later is given to discard, if there is one.
 func CallWithin[T any](ctx context.Context, name string, f func() (T, error), discard func(T)) (T, error) {
 	type outcome struct {
 		result T

@@ -8,8 +8,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/hooks"
 )
 
-// Set is the hooks of a Manager, sorted by what they watch. Its methods call those that watch an event, with no lock held; a
-// panic is logged. A nil *Set has no hooks.
+// Set is the hooks of a Manager, sorted by what they watch. Its methods call those that watch an event, with no lock
+// held; a panic is logged. A nil *Set has no hooks.
 type Set struct {
 	logger  watermill.LoggerAdapter
 	running atomic.Int64 // calls that have not returned

@@ -14,8 +14,9 @@ import (
 // staleTimeout bounds how long a process that holds a Unix socket may take to accept.
 const staleTimeout = time.Second
 
-// Listen opens a listening socket. A Unix socket that a process left behind when it was killed is replaced: one at which
-// nothing listens. Two processes that replace the same one at the same time can both succeed; the later one has it.
+// Listen opens a listening socket. A Unix socket that a process left behind when it was killed is replaced: one at
+// which nothing listens. Two processes that replace the same one at the same time can both succeed; the later one has
+// it.
 func Listen(network, address string) (net.Listener, error) {
 	listen := func() (net.Listener, error) {
 		return (&net.ListenConfig{}).Listen(context.Background(), network, address)

@@ -8,15 +8,16 @@ import (
 // quietFor is the least time between two lines that say the same.
 const quietFor = time.Minute
 
-// Quiet lets the first of many events of one kind be logged, and then one a minute, with the number of those between. The zero
-// value has seen none. It is safe for concurrent use.
+// Quiet lets the first of many events of one kind be logged, and then one a minute, with the number of those between.
+// The zero value has seen none. It is safe for concurrent use.
 type Quiet struct {
 	mu    sync.Mutex // guards the fields below
 	said  time.Time
 	count int
 }
 
-// Say counts an event. ok tells that it is to be logged, for count events: those since the last one that was, with this one.
+// Say counts an event. ok tells that it is to be logged, for count events: those since the last one that was, with this
+// one.
 func (q *Quiet) Say() (count int, ok bool) { return q.say(time.Now()) }
 
 func (q *Quiet) say(now time.Time) (count int, ok bool) {

@@ -6,7 +6,8 @@ import (
 	"syscall"
 )
 
-// Refused tells whether an error of a dial says that nothing listens at the address: of several that were tried, at any.
+// Refused tells whether an error of a dial says that nothing listens at the address: of several that were tried, at
+// any.
 func Refused(err error) bool {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		all := joined.Unwrap()

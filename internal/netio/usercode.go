@@ -45,8 +45,8 @@ func GuardedListen(listen func(network, address string) (net.Listener, error), n
 	return ln, err
 }
 
-// Handshake makes a TLS handshake. The callbacks of its configuration are the user's: one that panics, or does not return
-// before ctx is done, fails the handshake.
+// Handshake makes a TLS handshake. The callbacks of its configuration are the user's: one that panics, or does not
+// return before ctx is done, fails the handshake.
 func Handshake(ctx context.Context, conn *tls.Conn) error {
 	_, err := hook.CallWithin(ctx, "a callback of the TLS configuration", func() (struct{}, error) {
 		return struct{}{}, conn.HandshakeContext(ctx)
@@ -54,7 +54,8 @@ func Handshake(ctx context.Context, conn *tls.Conn) error {
 	return err
 }
 
-// GuardedBackOff returns what a BackOff function of the user's makes, such that a panic, or nil, means the longest wait.
+// GuardedBackOff returns what a BackOff function of the user's makes, such that a panic, or nil, means the longest
+// wait.
 func GuardedBackOff(create func() backoff.BackOff, longest time.Duration) backoff.BackOff {
 	g := &guardedBackOff{longest: longest}
 	_ = hook.Call("BackOff", func() error { // without one every wait is the longest

@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// maxMarks bounds the marks of one stream. When there are more, about every second one goes: ages are then known to about a
-// hundredth of the time that the marks span.
+// maxMarks bounds the marks of one stream. When there are more, about every second one goes: ages are then known to
+// about a hundredth of the time that the marks span.
 const maxMarks = 256
 
-// ages says when the messages of a stream were enqueued, by marks for some of them. It is only for those who watch: nothing
-// that the protocol does depends on it.
+// ages says when the messages of a stream were enqueued, by marks for some of them. It is only for those who watch:
+// nothing that the protocol does depends on it.
 type ages struct {
 	marks   []mark
 	spacing int64 // of the marks, at least, in ns

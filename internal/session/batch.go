@@ -99,8 +99,8 @@ func (b *Batch) Messages() [][]byte {
 	return all
 }
 
-// Reset empties the batch. It keeps the memory of up to 4 MiB: to grow anew with each call of 500 messages of 4 KiB took a
-// third of all CPU.
+// Reset empties the batch. It keeps the memory of up to 4 MiB: to grow anew with each call of 500 messages of 4 KiB
+// took a third of all CPU.
 func (b *Batch) Reset() {
 	const keep = 4 << 20
 	if cap(b.buf) > keep {

@@ -30,8 +30,8 @@ var (
 	// ErrNeverSent refuses a stream at this side: the receiver claims to have messages of it that this side has never
 	// sent, and would drop what is sent under their sequences.
 	ErrNeverSent = errors.New("buffstreams: the receiver claims what was never sent")
-	// ErrCopied refuses a stream at this side: another process uses, or has used, the same identity. It runs on a copy of
-	// this side's durable state, or this side runs on one.
+	// ErrCopied refuses a stream at this side: another process uses, or has used, the same identity. It runs on a copy
+	// of this side's durable state, or this side runs on one.
 	ErrCopied = errors.New("buffstreams: the publisher's state was copied or restored")
 )
 

@@ -97,8 +97,8 @@ func (f *fetched) holds(seq uint64) bool {
 }
 
 // ConfirmRefused says that the owner of a refused message has dealt with it: the peer may forget a message that it has
-// rejected, and the stream passes over one that was too large to be sent. Until then the peer repeats its rejection after
-// every Opened, so that a process that ends before it has dealt with the message is told once more.
+// rejected, and the stream passes over one that was too large to be sent. Until then the peer repeats its rejection
+// after every Opened, so that a process that ends before it has dealt with the message is told once more.
 func (c *Client) ConfirmRefused(o *Outbound, seq uint64) {
 	_, tooLarge := o.fetched.tooLarge[seq]
 	switch {
@@ -118,8 +118,8 @@ func (c *Client) ConfirmRefused(o *Outbound, seq uint64) {
 	}
 }
 
-// declineCredit returns credit that comes for a stream that has ended at this end only. If another handle on this connection has
-// the same stream, the peer has forgotten this one and its credit.
+// declineCredit returns credit that comes for a stream that has ended at this end only. If another handle on this
+// connection has the same stream, the peer has forgotten this one and its credit.
 func (c *Client) declineCredit(a *AckFrame) error {
 	o := c.handles[a.Handle]
 	if o == nil || a.Messages == 0 {
@@ -249,8 +249,8 @@ func (c *Client) noteEvents(o *Outbound) {
 	}
 }
 
-// Resume says which tenure of a fetched stream goes on. In the first one nothing was elsewhere; in any other, what an earlier
-// process may have sent can come twice. It is called before anything is announced.
+// Resume says which tenure of a fetched stream goes on. In the first one nothing was elsewhere; in any other, what an
+// earlier process may have sent can come twice. It is called before anything is announced.
 func (o *Outbound) Resume(tenure uint64) {
 	o.tenure = max(1, tenure)
 	if o.tenure > 1 && o.sentTo > o.settled.Next() {

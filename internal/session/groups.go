@@ -24,8 +24,8 @@ func (c *Client) noteGroups(topic string, digest uint64) {
 	maps.DeleteFunc(c.groups, func(topic string, _ uint64) bool { return !used[topic] })
 }
 
-// Groups is the digest of a topic's consumer groups, as the receiver said when a stream of the topic was opened last; 0: they
-// have no names. ok is false if it has not said so, or that was forgotten.
+// Groups is the digest of a topic's consumer groups, as the receiver said when a stream of the topic was opened last;
+// 0: they have no names. ok is false if it has not said so, or that was forgotten.
 func (c *Client) Groups(topic string) (digest uint64, ok bool) {
 	digest, ok = c.groups[topic]
 	return digest, ok

@@ -28,8 +28,8 @@ func (id *Identity) owns(last Incarnation) bool {
 	return last.Epoch <= id.Epoch && !slices.ContainsFunc(id.Lineage, func(own Incarnation) bool { return own.Epoch == last.Epoch })
 }
 
-// checkLineage returns a refusal of the stream at this side if the receiver has last heard of it from a stranger with this
-// identity: what the receiver has of the stream is not, or not only, what this side sent.
+// checkLineage returns a refusal of the stream at this side if the receiver has last heard of it from a stranger with
+// this identity: what the receiver has of the stream is not, or not only, what this side sent.
 func (id *Identity) checkLineage(f *wire.Opened) *PeerError {
 	last := IncarnationOf(f.LastEpoch, f.LastIncarnation)
 	if len(id.Lineage) == 0 || last.Epoch == 0 || id.owns(last) {

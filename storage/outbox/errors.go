@@ -2,13 +2,8 @@ package outbox
 
 import (
 	"errors"
-
-	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // ErrLocked means that another process, or another Outbox of this process, has the directory open. The other errors are in
 // package store.
 var ErrLocked = errors.New("outbox: the directory is in use: only one process can open an outbox at a time")
-
-// ErrPending is store.ErrPending.
-var ErrPending = store.ErrPending

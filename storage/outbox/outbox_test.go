@@ -171,7 +171,7 @@ func TestForget_RemovesAStreamForGood(t *testing.T) {
 	o := open(t, cfg)
 	fill(t, o, orders, 1, 10, 5)
 	fill(t, o, events, 1, 10, 5)
-	require.ErrorIs(t, o.Forget(bg, orders), ErrPending)
+	require.ErrorIs(t, o.Forget(bg, orders), store.ErrPending)
 	require.NoError(t, o.Settle(orders, 10))
 	require.NoError(t, o.Forget(bg, orders))
 	require.ErrorIs(t, o.Forget(bg, orders), store.ErrUnknownStream)

@@ -48,7 +48,7 @@ func (o *Outbox) Settle(k store.Key, through uint64, ranges ...store.Range) erro
 	return nil
 }
 
-// Forget removes stream k, and returns once that is durable. It returns [ErrPending] while the stream has pending
+// Forget removes stream k, and returns once that is durable. It returns [store.ErrPending] while the stream has pending
 // messages, and store.ErrUnknownStream if there is no stream k. A later Append to the same key creates a new stream
 // with a new number; no number is used twice. If ctx ends first, Forget returns its error, and the stream may or may
 // not come back after a crash.
@@ -74,7 +74,7 @@ func (o *Outbox) enqueueForget(k store.Key) (*group, error) {
 		return nil, err
 	}
 	if s.settled.through+1 != s.next {
-		return nil, ErrPending
+		return nil, store.ErrPending
 	}
 	g, err := o.groupLocked()
 	if err != nil {

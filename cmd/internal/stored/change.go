@@ -43,7 +43,7 @@ var ErrNotForced = errors.New("nothing was changed; --force does it")
 
 // Move puts messages behind those for another destination, in order, and drops them where they were once they are on disk
 // there: a crash in between leaves them in both. It says how many on out.
-func Move(ctx context.Context, dir string, s Selection, to string, force bool, out io.Writer) (err error) {
+func Move(ctx context.Context, dir string, s Selection, to string, force bool, out io.Writer) error {
 	target, err := pipe.ParseTopic(to)
 	if err != nil {
 		return err
@@ -54,38 +54,36 @@ func Move(ctx context.Context, dir string, s Selection, to string, force bool, o
 	if target.Peer() == s.Destination {
 		return errors.New("--to and --destination are the same")
 	}
-	box, err := pipe.OpenOutbox(dir, false)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, box.Close()) }()
-	t, err := counts(box, s)
-	if err != nil {
-		return err
-	}
-	if !force {
-		_, err := fmt.Fprintf(out, "would move to %s %v\n", target.Peer(), t)
-		return errors.Join(err, ErrNotForced)
-	}
-	for _, one := range s.streams(box) {
+	c := change{would: "move to " + target.Peer(), did: "moved to " + target.Peer()}
+	return c.do(dir, s, force, out, func(box *outbox.Outbox, one store.Stream) error {
 		first, last := s.bounds(one)
 		key := store.Key{Destination: target.Peer(), Topic: one.Key.Topic}
-		err := walk(box, one.Key, first, last, func(first uint64, messages [][]byte) error {
+		return walk(box, one.Key, first, last, func(first uint64, messages [][]byte) error {
 			if _, err := box.Append(ctx, key, messages...); err != nil {
 				return err
 			}
 			return box.Settle(one.Key, 0, store.Range{First: first, Last: first + uint64(len(messages)) - 1})
 		}, damaged)
-		if err != nil {
-			return err
-		}
-	}
-	_, err = fmt.Fprintf(out, "moved to %s %v\n", target.Peer(), t)
-	return err
+	})
 }
 
-// Remove drops messages.
-func Remove(dir string, s Selection, force bool, out io.Writer) (err error) {
+// Remove drops messages. It says how many on out.
+func Remove(dir string, s Selection, force bool, out io.Writer) error {
+	c := change{would: "drop", did: "dropped"}
+	return c.do(dir, s, force, out, func(box *outbox.Outbox, one store.Stream) error {
+		first, last := s.bounds(one)
+		if first > last {
+			return nil
+		}
+		return box.Settle(one.Key, 0, store.Range{First: first, Last: last})
+	})
+}
+
+// change is what a command does to a selection, in the words of its output.
+type change struct{ would, did string }
+
+// do changes every stream of a selection if it is forced, and says what was or would be changed.
+func (c change) do(dir string, s Selection, force bool, out io.Writer, one func(*outbox.Outbox, store.Stream) error) (err error) {
 	box, err := pipe.OpenOutbox(dir, false)
 	if err != nil {
 		return err
@@ -96,19 +94,15 @@ func Remove(dir string, s Selection, force bool, out io.Writer) (err error) {
 		return err
 	}
 	if !force {
-		_, err := fmt.Fprintf(out, "would drop %v\n", t)
+		_, err := fmt.Fprintf(out, "would %s %v\n", c.would, t)
 		return errors.Join(err, ErrNotForced)
 	}
-	for _, one := range s.streams(box) {
-		first, last := s.bounds(one)
-		if first > last {
-			continue
-		}
-		if err := box.Settle(one.Key, 0, store.Range{First: first, Last: last}); err != nil {
+	for _, stream := range s.streams(box) {
+		if err := one(box, stream); err != nil {
 			return err
 		}
 	}
-	_, err = fmt.Fprintf(out, "dropped %v\n", t)
+	_, err = fmt.Fprintf(out, "%s %v\n", c.did, t)
 	return err
 }
 

@@ -162,8 +162,8 @@ func (c *conn) pong(id uint64) {
 	close(c.answered)
 }
 
-// keepsUnsettled tells whether the peer keeps what is not settled: it is connected, and has answered if the Receiver goes
-// away.
+// keepsUnsettled tells whether the peer keeps what is not settled: it is connected, and has answered if the Receiver
+// goes away.
 func (c *conn) keepsUnsettled() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

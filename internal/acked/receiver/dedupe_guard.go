@@ -9,8 +9,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// guardedStore is a DedupeStore of the user's, such that a panic is an error, and that a method which does not return is
-// left behind when ctx is done.
+// guardedStore is a DedupeStore of the user's, such that a panic is an error, and that a method which does not return
+// is left behind when ctx is done.
 type guardedStore struct {
 	user store.DedupeStore
 	ctx  context.Context

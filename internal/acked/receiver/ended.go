@@ -9,8 +9,8 @@ import (
 
 // An ephemeral topic ends with its last subscription, and its streams with it. The acks that are due go to the senders
 // before the end does, so that a reply that was handled is not taken for one that was dropped. A stream is kept until
-// its sender has confirmed the end with a Release, or for as long as the name of its topic, for a sender whose connection
-// was lost meanwhile.
+// its sender has confirmed the end with a Release, or for as long as the name of its topic, for a sender whose
+// connection was lost meanwhile.
 
 // appendEndLocked tells the sender of an ended stream what is settled, and then that nothing else will be.
 func (s *stream) appendEndLocked(c *conn) {
@@ -20,8 +20,8 @@ func (s *stream) appendEndLocked(c *conn) {
 	c.appendControlLocked(&wire.Frame{Body: &wire.Frame_Reject{Reject: s.in.Refuse(s.ended)}})
 }
 
-// appendAcksLocked appends the acks that are due to the control frames, so that they go before the next of these. The caller
-// must hold c.mu too.
+// appendAcksLocked appends the acks that are due to the control frames, so that they go before the next of these. The
+// caller must hold c.mu too.
 func (s *stream) appendAcksLocked(c *conn) {
 	for {
 		ack, ok := s.in.Ack()

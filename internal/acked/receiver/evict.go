@@ -79,8 +79,8 @@ func (r *Receiver) forget(s *stream) {
 	}
 }
 
-// forgetPublisher forgets the publisher of a stream that its sender has ended, if that was the last: everything that it sent
-// is settled.
+// forgetPublisher forgets the publisher of a stream that its sender has ended, if that was the last: everything that it
+// sent is settled.
 func (r *Receiver) forgetPublisher(s *stream) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -8,8 +8,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
-// SyncAcks returns when the acks that are due to the publishers of a topic were written, as far as they are connected, or ctx
-// is done.
+// SyncAcks returns when the acks that are due to the publishers of a topic were written, as far as they are connected,
+// or ctx is done.
 func (r *Receiver) SyncAcks(ctx context.Context, t *dispatch.Topic) {
 	conns := r.connectionsOf(t)
 	for c := range conns {
@@ -47,9 +47,9 @@ const (
 	farewellTime = time.Second
 )
 
-// flushAndClose closes the connection when the acks that are due were written and the peer has read them, or ctx is done. A
-// socket that is closed while it has bytes to read resets the connection, and acks that are on their way are lost with that:
-// so it is closed for writing first, and the peer answers a last ping, or closes its side.
+// flushAndClose closes the connection when the acks that are due were written and the peer has read them, or ctx is
+// done. A socket that is closed while it has bytes to read resets the connection, and acks that are on their way are
+// lost with that: so it is closed for writing first, and the peer answers a last ping, or closes its side.
 func (c *conn) flushAndClose(ctx context.Context) {
 	defer context.AfterFunc(ctx, c.closeNow)()
 	c.flusher.Sync(ctx)

@@ -6,8 +6,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// With a dedupe store, what a consumer group has settled survives, too, while another group has not: after a restart its
-// publisher sends the message again, and only the other group gets it.
+// With a dedupe store, what a consumer group has settled survives, too, while another group has not: after a restart
+// its publisher sends the message again, and only the other group gets it.
 
 var _ dispatch.GroupSource = (*stream)(nil)
 

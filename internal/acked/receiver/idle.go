@@ -9,8 +9,8 @@ func (r *Receiver) armIdleTimerLocked() {
 	}
 }
 
-// forgetIdle forgets the streams of which everything is settled, and whose publishers have been away for ForgetIdleAfter:
-// those that were killed do not release theirs.
+// forgetIdle forgets the streams of which everything is settled, and whose publishers have been away for
+// ForgetIdleAfter: those that were killed do not release theirs.
 func (r *Receiver) forgetIdle() {
 	defer r.tellForgotten()
 	defer r.tellUnheard()

@@ -6,11 +6,11 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// A sender whose durable state was copied or restored has the identity and the sequences of another, for other messages.
-// The Receiver cannot tell them apart by epochs: both count on from the same one. So it remembers which incarnation has
-// last changed what is known of a stream, and says so when the stream is opened. A sender that does not find that among
-// its own knows that it is not alone. An Open by itself changes nothing, unless its base does: a sender that
-// finds out, and goes, leaves the other one's memory as it was.
+// A sender whose durable state was copied or restored has the identity and the sequences of another, for other
+// messages. The Receiver cannot tell them apart by epochs: both count on from the same one. So it remembers which
+// incarnation has last changed what is known of a stream, and says so when the stream is opened. A sender that does not
+// find that among its own knows that it is not alone. An Open by itself changes nothing, unless its base does: a sender
+// that finds out, and goes, leaves the other one's memory as it was.
 
 // noteSenderLocked notes that the sender that has the stream has changed what is known of it.
 func (s *stream) noteSenderLocked() {
@@ -53,8 +53,8 @@ func addLast(f *wire.Opened, last session.Incarnation) {
 	}
 }
 
-// addFence adds to an Opened that refuses an Open which epoch is the newest, and whose that is, if it proves that it has
-// the identity.
+// addFence adds to an Opened that refuses an Open which epoch is the newest, and whose that is, if it proves that it
+// has the identity.
 func (r *Receiver) addFence(answer *wire.Opened, f *wire.Open, principal string) {
 	if len(f.Publisher) != 16 || len(f.Secret) != 16 {
 		return

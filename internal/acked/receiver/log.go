@@ -8,8 +8,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
 
-// logEnd logs that a connection has ended with an error: of a host whose connections do that again and again, once a minute
-// with a count.
+// logEnd logs that a connection has ended with an error: of a host whose connections do that again and again, once a
+// minute with a count.
 func (r *Receiver) logEnd(c *conn, err error) {
 	fields := watermill.LogFields{
 		"provider": netio.Provider, "address": r.cfg.Address, "peer": netio.PeerText(c.nc.RemoteAddr()),

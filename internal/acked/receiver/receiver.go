@@ -217,8 +217,8 @@ func (r *Receiver) accept() {
 	}
 }
 
-// OnlyCopies is the number of unsettled messages of which this Receiver may hold the only copy, as their publisher has not
-// answered Drain, and that have subscriptions to handle them.
+// OnlyCopies is the number of unsettled messages of which this Receiver may hold the only copy, as their publisher has
+// not answered Drain, and that have subscriptions to handle them.
 func (r *Receiver) OnlyCopies() (n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -253,8 +253,8 @@ func (r *Receiver) Drain() {
 	}
 }
 
-// AwaitAnswers waits until every peer has answered Drain or is gone, or ctx is done. A peer that answers keeps what is not
-// settled.
+// AwaitAnswers waits until every peer has answered Drain or is gone, or ctx is done. A peer that answers keeps what is
+// not settled.
 func (r *Receiver) AwaitAnswers(ctx context.Context) {
 	for _, c := range r.connections() {
 		select {
@@ -320,7 +320,8 @@ func (r *Receiver) allTopics() []*dispatch.Topic {
 }
 
 // Close drains, closes Done, writes the acks that are due, waits a moment for the peers to have read them, closes every
-// connection and waits for its goroutines; ctx bounds the writing. Publishers keep what was not handled. It is called once.
+// connection and waits for its goroutines; ctx bounds the writing. Publishers keep what was not handled. It is called
+// once.
 func (r *Receiver) Close(ctx context.Context) error {
 	r.cancel()
 	r.Drain()

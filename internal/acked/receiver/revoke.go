@@ -9,11 +9,11 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
-// A stream can move to another receiver. Its sender revokes it here: what no member has is returned, what members have is
-// waited for, unless the sender does not want that, and the answer says what is settled. The stream is kept until its
-// sender has released it, for a sender whose connection was lost meanwhile. A sender that left without an answer revokes
-// the stream when it is connected again, or opens it with a higher tenure: then the old tenure is void, and the stream
-// begins anew.
+// A stream can move to another receiver. Its sender revokes it here: what no member has is returned, what members have
+// is waited for, unless the sender does not want that, and the answer says what is settled. The stream is kept until
+// its sender has released it, for a sender whose connection was lost meanwhile. A sender that left without an answer
+// revokes the stream when it is connected again, or opens it with a higher tenure: then the old tenure is void, and the
+// stream begins anew.
 
 var _ dispatch.RevocableSource = (*stream)(nil)
 

@@ -1,6 +1,7 @@
 package receiver
 
 import (
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -72,8 +73,8 @@ func (s *stream) publish(c *conn, f *session.PublishFrame) error {
 // noneTaken is the number of duplicates in a frame of which nothing was looked at.
 const noneTaken = -1
 
-// accept returns the number of messages that were received before, and the room of those that did not go into the log. full
-// tells that the window has no room for more credit.
+// accept returns the number of messages that were received before, and the room of those that did not go into the log.
+// full tells that the window has no room for more credit.
 func (s *stream) accept(c *conn, f *session.PublishFrame) (duplicates int, dropped flow.Amount, full bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -126,218 +127,106 @@ func (s *stream) appendLocked(msgs [][]byte, first uint64, f *session.PublishFra
 	return rejected
 }
 
-// attach makes c the connection of the stream. An older connection that still has the stream is dead, and is closed.
-func (s *stream) attach(c *conn, f *wire.Open) {
-	old, returned, ok := s.replaceConn(c, f)
-	if !ok {
+// Settled implements dispatch.Source: every group is done with a run of messages. With a dedupe store it blocks until
+// that is durable.
+func (s *stream) Settled(first, last uint64) {
+	r := store.Range{First: first, Last: last}
+	if s.committer != nil && !s.isReleased() && s.persist(r) != nil {
+		return // the committer has logged it; the publisher keeps the messages
+	}
+	c, over := s.settle(r)
+	if c != nil {
 		c.flusher.Kick()
-		return
 	}
-	if old != nil && old != c {
-		old.closeNow()
+	switch {
+	case over:
+		s.receiver.forget(s)
+	case s.committer != nil && c == nil && s.topic.Unused(): // its connection ended while it was saved
+		s.receiver.removeUnused(s)
 	}
-	s.topic.Window().Release(returned)
-	s.want(c, 0, f.WantMessages, f.WantBytes, f.LeastBytes)
-	c.flusher.Kick()
 }
 
-// replaceConn answers the Open. It returns the connection that had the stream, with the credit that its sender has not
-// used; ok is false if the stream has ended.
-func (s *stream) replaceConn(c *conn, f *wire.Open) (old *conn, returned flow.Amount, ok bool) {
+// settle returns the connection whose flusher is to be kicked. over tells that the stream's sender has ended it and
+// that this was the last of its messages.
+func (s *stream) settle(r store.Range) (c *conn, over bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.opens--
-	if s.ended != nil {
-		s.answerEndedLocked(c, f)
-		return nil, flow.Amount{}, false
-	}
-	if old = s.conn; old == nil {
-		s.topic.Window().Share(1)
-	}
-	returned = s.in.Outstanding()
-	changes := s.fresh && f.Base > 1 || f.Base > s.in.Next()
-	opened, rejects := s.in.Attach(f.Handle, f.Base)
-	last := s.last
-	if last.Epoch == 0 {
-		last = s.publisher.lastSender()
-	}
-	addLast(opened, last)
-	if c.moves {
-		opened.Groups = s.topic.GroupsDigest()
-	}
-	s.tenure = f.Tenure
-	s.conn, s.dirty, s.target, s.asked, s.epoch = c, false, initialTarget, flow.Amount{}, f.Epoch
-	s.kept.Store(c.keepsUnsettled())
-	s.sender = session.IncarnationOf(f.Epoch, f.Incarnation)
-	s.released, s.fresh = false, false
-	s.stopUnheardTimerLocked()
-	if changes {
-		s.noteSenderLocked()
-	}
-	c.appendOpened(opened, rejects)
-	s.kickLocked()
-	return old, returned, true
+	s.persistedLocked(r)
+	s.in.Settle(r.First, r.Last)
+	s.markDirtyLocked()
+	s.answerLastLocked()
+	return s.conn, s.overLocked()
 }
 
-// detach removes the stream from a connection that ended.
-func (s *stream) detach(c *conn) {
+// Refused implements dispatch.Source: no handler will take a message.
+func (s *stream) Refused(seq uint64, r dispatch.Refusal) {
+	code := wire.Code_CODE_FAILED
+	switch {
+	case r.TooLarge:
+		code = wire.Code_CODE_LIMIT
+	case r.Undecodable:
+		code = wire.Code_CODE_UNDECODABLE
+	}
+	unheard, over := s.refuse(seq, code, r)
+	if unheard != nil {
+		unheard()
+	}
+	if over {
+		s.receiver.forget(s)
+	}
+}
+
+// refuse returns what is to be called as the sender does not hear of the refusal, or nil. over tells that the stream's
+// sender has ended it and this was the last of its messages.
+func (s *stream) refuse(seq uint64, code wire.Code, r dispatch.Refusal) (unheard func(), over bool) {
 	s.mu.Lock()
-	if s.conn != c {
-		s.mu.Unlock()
-		return
-	}
-	claim, unused := s.detachLocked()
-	s.mu.Unlock()
-	s.returnCredit(claim, unused)
+	defer s.mu.Unlock()
+	s.rejectLocked(seq, code, r.Reason)
+	unheard = s.keepUnheardLocked(seq, r)
+	s.answerLastLocked()
+	return unheard, s.overLocked()
 }
 
-// detachLocked forgets the connection. The caller passes what it returns to returnCredit, without the lock.
-func (s *stream) detachLocked() (*flow.Claim, flow.Amount) {
-	claim, unused := s.claim, s.in.Outstanding()
+// Position implements dispatch.Source.
+func (s *stream) Position(seq uint64) store.Position {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return store.Position{StreamID: s.id, Epoch: s.epoch, Incarnation: s.last.ID, Sequence: seq}
+}
+
+// maxReason bounds the reason in a Reject or Failure, in bytes.
+const maxReason = 512
+
+// maxUnconfirmed is how many rejections of a stream may be unconfirmed, whatever the window: a sender may confirm them
+// when the message's owner has dealt with it.
+const maxUnconfirmed = 16384
+
+// rejectLocked tells the sender that a message will not be handled. The rejection is kept until the sender confirms it.
+func (s *stream) rejectLocked(seq uint64, code wire.Code, reason string) {
+	if s.conn != nil && s.in.Rejected() >= max(maxUnconfirmed, s.conn.receiver.cfg.WindowMessages) {
+		s.conn.closeNow() // rejections of a peer that confirms none would pile up
+	}
+	s.receiver.counters.rejected.Add(1)
+	f := s.in.Reject(seq, session.NewPeerError(code, truncate(reason, maxReason)))
 	if s.conn != nil {
-		s.topic.Window().Share(-1)
-	}
-	s.in.Detach()
-	s.conn, s.claim, s.detached = nil, nil, time.Now()
-	s.kept.Store(false)
-	s.awaitReturnLocked()
-	return claim, unused
-}
-
-// fence removes the stream from a connection whose epoch is over, and closes that.
-func (s *stream) fence(epoch uint64) {
-	s.mu.Lock()
-	c := s.conn
-	if c == nil || s.epoch >= epoch {
-		s.mu.Unlock()
-		return
-	}
-	claim, unused := s.detachLocked()
-	s.mu.Unlock()
-	c.closeNow()
-	s.returnCredit(claim, unused)
-}
-
-// terminate ends the stream for good and tells its sender.
-func (s *stream) terminate(reason *session.PeerError) {
-	s.mu.Lock()
-	s.ended = reason
-	s.in.End()
-	c := s.conn
-	if c != nil {
-		s.appendEndLocked(c)
-	}
-	claim, unused := s.detachLocked()
-	s.mu.Unlock()
-	s.returnCredit(claim, unused)
-	if c != nil {
-		c.flusher.Kick()
+		s.kickLocked()
+		s.conn.send(&wire.Frame{Body: &wire.Frame_Reject{Reject: f}})
 	}
 }
 
-// beginOpen notes that an Open has found the stream. attach follows; until then the stream is not forgotten.
-func (s *stream) beginOpen() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.opens++
-}
-
-// attachedTo tells whether c is the connection of the stream.
-func (s *stream) attachedTo(c *conn) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.conn == c
-}
-
-// isEnded tells whether the stream has ended, which its sender may not know yet.
-func (s *stream) isEnded() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.ended != nil
-}
-
-// inUse tells whether a connection has the stream, an Open is about to attach it, or something of it is on its way to
-// the DedupeStore: one that is read from there has less meanwhile.
-func (s *stream) inUse() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.ended == nil && (s.conn != nil || s.opens > 0 || len(s.uncommitted) > 0)
-}
-
-// forgettable tells whether nothing would be lost with the stream's state.
-func (s *stream) forgettable() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.conn == nil && s.opens == 0 && (s.in.Idle() || s.revocation.void)
-}
-
-// release notes that the peer of connection c, which has the stream, does not come back for it. It returns true if the
-// stream is to be forgotten now. Otherwise that follows when the connection has ended and the last message is settled: a
-// peer that goes on has not meant it.
-func (s *stream) release(c *conn) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.conn != c && !s.revoked.Load() {
-		return false
+// truncate makes text fit for a frame.
+func truncate(s string, n int) string {
+	if len(s) > n {
+		s = s[:n]
 	}
-	s.released = true
-	s.kept.Store(false)
-	return s.in.Idle() || s.revoked.Load() && s.heldLocked() == 0
+	return strings.ToValidUTF8(s, "\uFFFD")
 }
 
-// overLocked tells whether the sender has ended the stream and all of its messages are settled or rejected: it will not
-// confirm a rejection any more.
-func (s *stream) overLocked() bool {
-	return s.released && s.conn == nil && s.opens == 0 && s.heldLocked() == 0
-}
-
-// heldLocked is the number of messages that the receiver answers for: received, not settled, and not returned.
-func (s *stream) heldLocked() int {
-	if s.revocation.void {
-		return 0
-	}
-	return s.inHandLocked()
-}
-
-// isReleased tells whether the sender has ended the stream, and its connection. Nothing of it needs to survive the process
-// then.
-func (s *stream) isReleased() bool {
+// rejectSeen takes the sender's confirmation of a rejection.
+func (s *stream) rejectSeen(seq uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.revocation.void || s.released && s.conn == nil
-}
-
-// isOver is overLocked for callers without the lock.
-func (s *stream) isOver() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.overLocked()
-}
-
-// abandoned tells whether nothing would be lost but rejections that an absent publisher has not confirmed: it can have
-// the messages rejected once more. Nor with a stream that has ended, but what its sender was not told.
-func (s *stream) abandoned() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.conn == nil && s.opens == 0 && (s.ended != nil || s.heldLocked() == 0)
-}
-
-// onlyCopies is the number of unsettled messages that the publisher is not known to keep, and subscriptions may handle.
-func (s *stream) onlyCopies() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.Kept() || !s.topic.HasMembers() {
-		return 0
-	}
-	return s.heldLocked()
-}
-
-// Kept implements dispatch.Source.
-func (s *stream) Kept() bool { return s.kept.Load() }
-
-// updateKept is called when the sender was asked, or has answered, whether it keeps what is not settled.
-func (s *stream) updateKept() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.kept.Store(s.conn != nil && !s.released && s.conn.keepsUnsettled())
+	s.in.RejectSeen(seq)
+	s.heardLocked(seq)
+	s.noteSenderLocked()
 }

@@ -76,8 +76,8 @@ func (s *stream) noteReceived(f *session.PublishFrame, duplicates int) {
 	}
 }
 
-// noteForgottenLocked has tellForgotten tell of streams that were forgotten, or whose publishers return. The caller must hold
-// the Receiver's mu.
+// noteForgottenLocked has tellForgotten tell of streams that were forgotten, or whose publishers return. The caller
+// must hold the Receiver's mu.
 func (r *Receiver) noteForgottenLocked(streams int, returned bool) {
 	if r.cfg.Hooks != nil {
 		r.forgotHooks = append(r.forgotHooks, hooks.Forgotten{Listener: r.cfg.Address, Streams: streams, Returned: returned})

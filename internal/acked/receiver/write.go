@@ -3,14 +3,10 @@ package receiver
 import (
 	"crypto/tls"
 	"io"
-	"strings"
 	"time"
 
-	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
-	"github.com/buffstreams/watermill-buffstreams/internal/session"
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
-	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // send queues a control frame.
@@ -159,110 +155,6 @@ func (c *conn) linger() {
 		return
 	}
 	_, _ = io.CopyN(io.Discard, raw, lingerBytes) // ends with the peer, the deadline, or Close
-}
-
-// Settled implements dispatch.Source: every group is done with a run of messages. With a dedupe store it blocks until
-// that is durable.
-func (s *stream) Settled(first, last uint64) {
-	r := store.Range{First: first, Last: last}
-	if s.committer != nil && !s.isReleased() && s.persist(r) != nil {
-		return // the committer has logged it; the publisher keeps the messages
-	}
-	c, over := s.settle(r)
-	if c != nil {
-		c.flusher.Kick()
-	}
-	switch {
-	case over:
-		s.receiver.forget(s)
-	case s.committer != nil && c == nil && s.topic.Unused(): // its connection ended while it was saved
-		s.receiver.removeUnused(s)
-	}
-}
-
-// settle returns the connection whose flusher is to be kicked. over tells that the stream's sender has ended it and that
-// this was the last of its messages.
-func (s *stream) settle(r store.Range) (c *conn, over bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.persistedLocked(r)
-	s.in.Settle(r.First, r.Last)
-	s.markDirtyLocked()
-	s.answerLastLocked()
-	return s.conn, s.overLocked()
-}
-
-// Refused implements dispatch.Source: no handler will take a message.
-func (s *stream) Refused(seq uint64, r dispatch.Refusal) {
-	code := wire.Code_CODE_FAILED
-	switch {
-	case r.TooLarge:
-		code = wire.Code_CODE_LIMIT
-	case r.Undecodable:
-		code = wire.Code_CODE_UNDECODABLE
-	}
-	unheard, over := s.refuse(seq, code, r)
-	if unheard != nil {
-		unheard()
-	}
-	if over {
-		s.receiver.forget(s)
-	}
-}
-
-// refuse returns what is to be called as the sender does not hear of the refusal, or nil. over tells that the stream's
-// sender has ended it and this was the last of its messages.
-func (s *stream) refuse(seq uint64, code wire.Code, r dispatch.Refusal) (unheard func(), over bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.rejectLocked(seq, code, r.Reason)
-	unheard = s.keepUnheardLocked(seq, r)
-	s.answerLastLocked()
-	return unheard, s.overLocked()
-}
-
-// Position implements dispatch.Source.
-func (s *stream) Position(seq uint64) store.Position {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return store.Position{StreamID: s.id, Epoch: s.epoch, Incarnation: s.last.ID, Sequence: seq}
-}
-
-// maxReason bounds the reason in a Reject or Failure, in bytes.
-const maxReason = 512
-
-// maxUnconfirmed is how many rejections of a stream may be unconfirmed, whatever the window: a sender may confirm them when
-// the message's owner has dealt with it.
-const maxUnconfirmed = 16384
-
-// rejectLocked tells the sender that a message will not be handled. The rejection is kept until the sender confirms it.
-func (s *stream) rejectLocked(seq uint64, code wire.Code, reason string) {
-	if s.conn != nil && s.in.Rejected() >= max(maxUnconfirmed, s.conn.receiver.cfg.WindowMessages) {
-		s.conn.closeNow() // rejections of a peer that confirms none would pile up
-	}
-	s.receiver.counters.rejected.Add(1)
-	f := s.in.Reject(seq, session.NewPeerError(code, truncate(reason, maxReason)))
-	if s.conn != nil {
-		s.kickLocked()
-		s.conn.send(&wire.Frame{Body: &wire.Frame_Reject{Reject: f}})
-	}
-}
-
-// truncate makes text fit for a frame.
-func truncate(s string, n int) string {
-	if len(s) > n {
-		s = s[:n]
-	}
-	return strings.ToValidUTF8(s, "\uFFFD")
-}
-
-// rejectSeen takes the sender's confirmation of a rejection.
-func (s *stream) rejectSeen(seq uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.in.RejectSeen(seq)
-	s.heardLocked(seq)
-	s.noteSenderLocked()
 }
 
 // markDirtyLocked puts the stream on its connection's list of those that have acks to write.

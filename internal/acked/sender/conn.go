@@ -20,8 +20,8 @@ const (
 	flushBytes = 128 << 10              // about what one write gathers
 	idleCredit = 250 * time.Millisecond // a stream that is idle for so long gives its credit back
 
-	// largestSent is the largest message that is ever sent, in bytes: the peer says how large they may be, also those that a
-	// store kept from a time when this side's own limit was higher.
+	// largestSent is the largest message that is ever sent, in bytes: the peer says how large they may be, also those
+	// that a store kept from a time when this side's own limit was higher.
 	largestSent = 1 << 30
 	// finishTimeout bounds the clean end of a connection.
 	finishTimeout = 500 * time.Millisecond
@@ -178,9 +178,9 @@ func (s *Sender) flush() {
 	}
 }
 
-// giveUp ends a connection to which a frame may be half written: nothing else is written, and serve returns. If the peer has reset
-// it, what the peer had written before is read first: a process that ends has written its acks, and without them what it has
-// handled would come again. On a socket that takes no time.
+// giveUp ends a connection to which a frame may be half written: nothing else is written, and serve returns. If the
+// peer has reset it, what the peer had written before is read first: a process that ends has written its acks, and
+// without them what it has handled would come again. On a socket that takes no time.
 func (s *Sender) giveUp(conn net.Conn, err error) {
 	if !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
 		_ = conn.Close()
@@ -301,8 +301,8 @@ func (s *Sender) receive(payload []byte) (received, error) {
 	return got, err
 }
 
-// ReportRefused tells the owners of messages that were refused or settled, and returns when all that was known when it was
-// called is told.
+// ReportRefused tells the owners of messages that were refused or settled, and returns when all that was known when it
+// was called is told.
 func (s *Sender) ReportRefused() {
 	s.reporting.Lock()
 	defer s.reporting.Unlock()
@@ -322,8 +322,8 @@ func (s *Sender) untold() ([]session.Refused, map[any]func(session.Refused), []s
 	return s.client.Refused(), s.onRefused, s.streamEventsLocked()
 }
 
-// finish writes what is left to write, says that nothing more will come, and waits until the peer has closed the connection,
-// which says that it has read everything.
+// finish writes what is left to write, says that nothing more will come, and waits until the peer has closed the
+// connection, which says that it has read everything.
 func (s *Sender) finish(conn net.Conn) {
 	timer := time.AfterFunc(finishTimeout, func() { netio.CloseNow(conn) })
 	defer timer.Stop()

@@ -28,8 +28,8 @@ func nextDelay(b backoff.BackOff) time.Duration {
 // maxAvoided bounds the addresses that are remembered as those that got nowhere.
 const maxAvoided = 16
 
-// noteAddress remembers the address of a connection that got nowhere: the next attempt begins with another one. Only run
-// calls it.
+// noteAddress remembers the address of a connection that got nowhere: the next attempt begins with another one. Only
+// run calls it.
 func (s *Sender) noteAddress(conn net.Conn, welcomed bool) {
 	if welcomed {
 		s.avoid = nil

@@ -2,7 +2,6 @@ package sender
 
 import (
 	"context"
-	"sync/atomic"
 	"time"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
@@ -21,8 +20,8 @@ type FetchConfig struct {
 
 	// OnSettled gets the runs of messages that need not be kept any longer. OnRefused gets single messages that the
 	// peer refused and, with sequence 0, the end of the stream: the peer will take no message of it. Both are called
-	// one at a time, without a lock of the caller's; while they block, the Sender takes no ack. What OnRefused was told of
-	// is told again, after a reconnect or by a later process, until ConfirmRefused.
+	// one at a time, without a lock of the caller's; while they block, the Sender takes no ack. What OnRefused was told
+	// of is told again, after a reconnect or by a later process, until ConfirmRefused.
 	OnSettled func([]store.Range)
 	OnRefused func(seq uint64, err *session.PeerError)
 }
@@ -31,21 +30,9 @@ type FetchConfig struct {
 // again from where the peer stands after every reconnect. While there is no connection a FetchedStream holds none of
 // them. Its methods are safe for concurrent use; one goroutine calls Next and Feed.
 type FetchedStream struct {
-	at     atomic.Pointer[Sender] // changes with the mutex of both Senders held
+	place
 	cfg    FetchConfig
 	stream *session.Outbound // guarded by the mutex of the Sender
-}
-
-// lock locks the Sender that has the stream, and returns it.
-func (f *FetchedStream) lock() *Sender {
-	for {
-		s := f.at.Load()
-		s.mu.Lock()
-		if f.at.Load() == s {
-			return s
-		}
-		s.mu.Unlock()
-	}
 }
 
 // Fetch begins a FetchedStream, which lives until End.
@@ -71,8 +58,8 @@ func (s *Sender) addFetchedLocked(f *FetchedStream) {
 	s.fetched[f.stream] = f
 }
 
-// LeftBehind has the peer void what an earlier process may have left there of a stream that is elsewhere now: with cfg.Tenure
-// for the present one. Only the fields that say which stream it is are used.
+// LeftBehind has the peer void what an earlier process may have left there of a stream that is elsewhere now: with
+// cfg.Tenure for the present one. Only the fields that say which stream it is are used.
 func (s *Sender) LeftBehind(cfg FetchConfig) {
 	s.mu.Lock()
 	s.client.LeftBehind(cfg.Identity, cfg.Stream, cfg.Topic, cfg.Tenure)
@@ -88,8 +75,8 @@ func (f *FetchedStream) End() {
 	s.client.EndFetched(f.stream)
 }
 
-// Release ends the stream at both ends, if it is open: everything is settled, and its number is not used again. End must
-// still be called.
+// Release ends the stream at both ends, if it is open: everything is settled, and its number is not used again. End
+// must still be called.
 func (f *FetchedStream) Release() {
 	s := f.lock()
 	s.client.ReleaseFetched(f.stream)
@@ -97,8 +84,8 @@ func (f *FetchedStream) Release() {
 	s.kick()
 }
 
-// ConfirmRefused says that what OnRefused told of a message was dealt with: the peer may forget the message, and the stream
-// goes on behind it.
+// ConfirmRefused says that what OnRefused told of a message was dealt with: the peer may forget the message, and the
+// stream goes on behind it.
 func (f *FetchedStream) ConfirmRefused(seq uint64) {
 	s := f.lock()
 	s.client.ConfirmRefused(f.stream, seq)
@@ -193,8 +180,8 @@ func (e streamEvents) deliver() {
 	}
 }
 
-// Leave has the present receiver asked to give the stream back, where that is needed, so that it can move. Nothing more is
-// sent there. It returns false if the receiver does not know how, and the stream goes on.
+// Leave has the present receiver asked to give the stream back, where that is needed, so that it can move. Nothing more
+// is sent there. It returns false if the receiver does not know how, and the stream goes on.
 func (f *FetchedStream) Leave() bool {
 	s := f.lock()
 	left := s.client.Leave(f.stream, time.Now())
@@ -211,7 +198,8 @@ func (f *FetchedStream) Stay() {
 	s.kick()
 }
 
-// MayMove tells whether the stream can move now: nothing was sent, or it was given back, or its receiver is gone or silent.
+// MayMove tells whether the stream can move now: nothing was sent, or it was given back, or its receiver is gone or
+// silent.
 func (f *FetchedStream) MayMove() bool {
 	s := f.lock()
 	defer s.mu.Unlock()
@@ -230,8 +218,8 @@ func (f *FetchedStream) NextTenure() uint64 {
 	return f.stream.NextTenure()
 }
 
-// MoveTo moves a stream for which MayMove is true to another Sender with the same Mover, and returns how many of its messages
-// can come twice because of that. ok is false if it cannot.
+// MoveTo moves a stream for which MayMove is true to another Sender with the same Mover, and returns how many of its
+// messages can come twice because of that. ok is false if it cannot.
 func (f *FetchedStream) MoveTo(to *Sender) (repeats int, ok bool) {
 	from := f.at.Load()
 	repeats, ok = f.exchange(from, to)

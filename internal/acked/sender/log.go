@@ -22,8 +22,8 @@ func (s *Sender) fields(more watermill.LogFields) watermill.LogFields {
 	return watermill.LogFields{"provider": netio.Provider, "address": s.cfg.Target.Address}.Add(more)
 }
 
-// logLost logs that a connection was lost, or could not be made: the first time, and then once a minute with a count. What a
-// person has to see to, such as a token that is refused, is an error. Only run calls it.
+// logLost logs that a connection was lost, or could not be made: the first time, and then once a minute with a count.
+// What a person has to see to, such as a token that is refused, is an error. Only run calls it.
 func (s *Sender) logLost(err error, delay time.Duration) {
 	l := &s.lines
 	l.attempts++

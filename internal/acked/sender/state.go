@@ -68,8 +68,8 @@ func (s *Sender) setKept(kept bool) {
 // neededLocked tells whether there is something to connect for. The caller must hold mu.
 func (s *Sender) neededLocked() bool { return s.kept || s.client.Pending() > 0 || s.client.Left() }
 
-// noteStateLocked has Config.Changed called, and the streams looked after, if the state may have changed. The caller must
-// hold mu.
+// noteStateLocked has Config.Changed called, and the streams looked after, if the state may have changed. The caller
+// must hold mu.
 func (s *Sender) noteStateLocked() {
 	changed := s.status.set(s.stateLocked())
 	if s.cfg.Changed == nil && len(s.streams) == 0 {
@@ -106,8 +106,8 @@ type dueMove struct {
 	to     *Sender // nil: Alternative says
 }
 
-// patientFor is how long what was never sent waits for a peer that is dialed, or has taken the connection and not greeted, before
-// it looks for an alternative.
+// patientFor is how long what was never sent waits for a peer that is dialed, or has taken the connection and not
+// greeted, before it looks for an alternative.
 const patientFor = 300 * time.Millisecond
 
 // unwellLocked tells whether what was never sent should be elsewhere. The caller must hold mu.
@@ -134,8 +134,8 @@ func (s *Sender) dueMoves(now time.Time) (due []dueMove) {
 	return due
 }
 
-// tickStreamsLocked looks after the streams of a peer that is not well, and forgets those that have ended. The caller must
-// hold mu.
+// tickStreamsLocked looks after the streams of a peer that is not well, and forgets those that have ended. The caller
+// must hold mu.
 func (s *Sender) tickStreamsLocked(now time.Time) {
 	s.noteStateLocked()
 	if len(s.streams) == 0 {
@@ -147,8 +147,8 @@ func (s *Sender) tickStreamsLocked(now time.Time) {
 	}
 }
 
-// Unreachable says why there is no connection; nil: there is one, or none was tried. definite: another attempt is of no use
-// until a configuration changes.
+// Unreachable says why there is no connection; nil: there is one, or none was tried. definite: another attempt is of no
+// use until a configuration changes.
 func (s *Sender) Unreachable() (err error, definite bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

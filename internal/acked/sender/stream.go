@@ -6,7 +6,6 @@ import (
 	"errors"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
@@ -57,8 +56,8 @@ type Moved struct {
 // Stream is one flow of messages to a topic that is at one Sender at a time, and moves between Senders that have the same
 // Mover, with its messages and the callers that wait for them. Its methods are safe for concurrent use.
 type Stream struct {
+	place
 	cfg StreamConfig
-	at  atomic.Pointer[Sender] // changes with the mutex of both Senders held
 
 	// Guarded by the mutex of the Sender that it is at.
 	out    *session.Outbound
@@ -98,18 +97,6 @@ func (s *Sender) inOrderLocked() []*Stream {
 	}
 	slices.SortFunc(all, func(a, b *Stream) int { return cmp.Compare(a.number, b.number) })
 	return all
-}
-
-// lock locks the Sender that has the stream, and returns it.
-func (st *Stream) lock() *Sender {
-	for {
-		s := st.at.Load()
-		s.mu.Lock()
-		if st.at.Load() == s {
-			return s
-		}
-		s.mu.Unlock()
-	}
 }
 
 // Sender returns where the stream is now.

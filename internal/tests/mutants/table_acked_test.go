@@ -108,7 +108,7 @@ var ackedMutants = []mutant{
 		receiverProbe("TestStream_TakesNothingOfAConnectionThatLostIt"),
 	},
 	{
-		"streams with unsettled messages are forgotten", "internal/acked/receiver/stream.go",
+		"streams with unsettled messages are forgotten", "internal/acked/receiver/held.go",
 		"s.opens == 0 && (s.ended != nil || s.heldLocked() == 0)", "s.opens == 0",
 		receiverProbe("TestReceiver_EvictsUnconfirmedRejections"),
 	},

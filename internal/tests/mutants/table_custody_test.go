@@ -130,7 +130,7 @@ var custodyMutants = []mutant{
 		probe{"internal/session", "^TestClient_ReleasesWhatTheReceiverHas$", ""},
 	},
 	{
-		"a stream is read from the store while it is saved", "internal/acked/receiver/stream.go",
+		"a stream is read from the store while it is saved", "internal/acked/receiver/held.go",
 		" || len(s.uncommitted) > 0)", ")",
 		receiverProbe("TestStream_StaysWhileItIsSaved"),
 	},
@@ -140,7 +140,7 @@ var custodyMutants = []mutant{
 		seamProbe("TestUnheard_OfAPublisherThatCloses"),
 	},
 	{
-		"a sender that stays away has time for ever", "internal/acked/receiver/stream.go",
+		"a sender that stays away has time for ever", "internal/acked/receiver/attach.go",
 		"\ts.awaitReturnLocked()\n", "",
 		seamProbe("TestUnheard_OfAPublisherThatIsKilled"),
 	},
@@ -150,7 +150,7 @@ var custodyMutants = []mutant{
 		seamProbe("TestUnheard_OfAPublisherThatIsKilled"),
 	},
 	{
-		"a rejection that was read is answered for all the same", "internal/acked/receiver/write.go",
+		"a rejection that was read is answered for all the same", "internal/acked/receiver/stream.go",
 		"\ts.heardLocked(seq)\n", "",
 		seamProbe("TestUnheard_OfAPublisherThatComesBack"),
 	},

@@ -35,7 +35,7 @@ var identityMutants = []mutant{
 		receiverProbe("TestReceiver_GivesNoCreditAfterAFailedSave"),
 	},
 	{
-		"an early Release is forgotten", "internal/acked/receiver/stream.go",
+		"an early Release is forgotten", "internal/acked/receiver/held.go",
 		"	s.released = true\n", "",
 		receiverProbe("TestReceiver_ForgetsAReleasedStreamWhenAllIsSettled"),
 	},
@@ -45,17 +45,17 @@ var identityMutants = []mutant{
 		receiverProbe("TestReceiver_IgnoresAnEarlyReleaseOfASenderThatGoesOn"),
 	},
 	{
-		"an Open counts as sent", "internal/acked/receiver/stream.go",
+		"an Open counts as sent", "internal/acked/receiver/attach.go",
 		"	if changes {\n		s.noteSenderLocked()", "	if changes || true {\n		s.noteSenderLocked()",
 		receiverProbe("TestReceiver_SaysWhoHasSentLast"),
 	},
 	{
-		"a base that settles counts as nothing", "internal/acked/receiver/stream.go",
+		"a base that settles counts as nothing", "internal/acked/receiver/attach.go",
 		"	if changes {\n		s.noteSenderLocked()", "	if changes && false {\n		s.noteSenderLocked()",
 		receiverProbe("TestReceiver_SaysWhoHasSentLast"),
 	},
 	{
-		"only the stream itself knows who has sent", "internal/acked/receiver/stream.go",
+		"only the stream itself knows who has sent", "internal/acked/receiver/attach.go",
 		"last = s.publisher.lastSender()", "_ = s.publisher.lastSender()",
 		receiverProbe("TestReceiver_SaysWhoHasSentOnAnotherStream"),
 	},

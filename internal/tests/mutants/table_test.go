@@ -252,7 +252,7 @@ var mutants = slices.Concat(ackedMutants, storageMutants, callMutants, custodyMu
 		simulation,
 	},
 	{
-		"ack before the dedupe store's fsync", "internal/acked/receiver/write.go",
+		"ack before the dedupe store's fsync", "internal/acked/receiver/stream.go",
 		"if s.committer != nil && !s.isReleased() && s.persist", "s.settle(r)\nif s.committer != nil && !s.isReleased() && s.persist",
 		simulation,
 	},
@@ -291,7 +291,7 @@ var mutants = slices.Concat(ackedMutants, storageMutants, callMutants, custodyMu
 		simulation,
 	},
 	{
-		"a predecessor that is connected stays", "internal/acked/receiver/stream.go",
+		"a predecessor that is connected stays", "internal/acked/receiver/attach.go",
 		"if c == nil || s.epoch >= epoch {", "if c == nil || s.epoch+99 >= epoch {",
 		probe{"internal/acked/receiver", "^TestReceiver_FencesByWhatTheStoreKnows$", ""},
 	},
