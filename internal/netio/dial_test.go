@@ -126,10 +126,10 @@ func TestDialer_EndsInItsTime(t *testing.T) {
 	require.ErrorContains(t, err, "127.0.0.3")
 	require.Equal(t, []string{"127.0.0.2", "127.0.0.3"}, tried())
 
-	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	testkit.Resolve(t, func(ctx context.Context, _, _ string) (net.Conn, error) {
 		<-ctx.Done()
 		return nil, ctx.Err()
-	}}
+	})
 	var stages []string
 	_, err = dial(t, d, "orders.example:1", 50*time.Millisecond, DialHint{Stage: func(s string) { stages = append(stages, s) }})
 	require.ErrorContains(t, err, "lookup orders.example")
