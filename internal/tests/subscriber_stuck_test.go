@@ -295,65 +295,6 @@ func TestSubscriber_CloseTakesItsTimeoutOnce(t *testing.T) {
 	require.Greater(t, time.Since(began), 900*time.Millisecond, "the handler has its time")
 }
 
-// TestSubscriber_AckWaitBeginsWithTheHandler: decorators that hold messages until the handler is through with those before
-// take nothing of the handler's time.
-func TestSubscriber_AckWaitBeginsWithTheHandler(t *testing.T) {
-	for decorators := range 4 {
-		t.Run(fmt.Sprint(decorators), func(t *testing.T) {
-			t.Parallel()
-			h := newHouse(t, buffstreams.ManagerConfig{})
-			var sub message.Subscriber = h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) {
-				c.MaxInFlight, c.AckWaitTimeout = 4, 400*time.Millisecond
-			})
-			for range decorators {
-				var err error
-				sub, err = message.MessageTransformSubscriberDecorator(func(*message.Message) {})(sub)
-				require.NoError(t, err)
-			}
-			messages, err := sub.Subscribe(t.Context(), h.topic("a"))
-			require.NoError(t, err)
-			require.NoError(t, h.newPublisher(t, nil).Publish(h.topic("a"), newMessages(8)...))
-			for i := range 8 {
-				msg := receive(t, messages)
-				require.Equal(t, fmt.Sprint(i), string(msg.Payload), "nothing is emitted again")
-				time.Sleep(200 * time.Millisecond) // real time is the subject
-				msg.Ack()
-			}
-		})
-	}
-}
-
-// TestSubscriber_AckWaitIsSideBySide: of handlers that were seen to work side by side each has the same time.
-func TestSubscriber_AckWaitIsSideBySide(t *testing.T) {
-	const handlers, wait = 8, 500 * time.Millisecond
-	h := newHouse(t, buffstreams.ManagerConfig{})
-	messages := subscribe(t, h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) {
-		c.MaxInFlight, c.AckWaitTimeout = handlers, wait
-	}), h.topic("a"))
-	pub := h.newPublisher(t, nil)
-	require.NoError(t, pub.Publish(h.topic("a"), newMessages(handlers)...))
-	var first []*message.Message
-	for range handlers {
-		first = append(first, receive(t, messages))
-	}
-	first[handlers-1].Ack()           // before all others
-	time.Sleep(50 * time.Millisecond) // real time: so long that it is seen
-	for _, msg := range first[:handlers-1] {
-		msg.Ack()
-	}
-	require.NoError(t, pub.Publish(h.topic("a"), newMessages(handlers)...))
-	var stuck []*message.Message
-	for range handlers {
-		stuck = append(stuck, receive(t, messages))
-	}
-	began := time.Now()
-	for _, msg := range stuck {
-		<-msg.Context().Done()
-	}
-	require.Less(t, time.Since(began), 3*wait)
-	receiveAcked(t, messages, handlers)
-}
-
 // TestSubscriber_DeadLetterThatPanicsIsTriedAgain, as one that fails.
 func TestSubscriber_DeadLetterThatPanicsIsTriedAgain(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
