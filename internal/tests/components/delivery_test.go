@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
@@ -46,7 +47,7 @@ func (m *mortal) cut() {
 // newMortal is newListening with a socket that can die.
 func newMortal(t testing.TB) (*buffstreams.Manager, *mortal, string) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", testkit.Host()+":0")
 	require.NoError(t, err)
 	m := &mortal{Listener: ln}
 	t.Cleanup(func() { _ = ln.Close() })
