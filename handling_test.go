@@ -87,8 +87,10 @@ func TestHandling_WithoutALimitThereIsNothingToDo(t *testing.T) {
 // subscribed is a Subscriber that has a subscription already.
 type subscribed struct{ *subscription }
 
-func (s subscribed) Subscribe(context.Context, string) (<-chan *message.Message, error) { return s.out, nil }
-func (subscribed) Close() error                                                         { return nil }
+func (s subscribed) Subscribe(context.Context, string) (<-chan *message.Message, error) {
+	return s.out, nil
+}
+func (subscribed) Close() error { return nil }
 
 // TestSubscriber_AckWaitBeginsWithTheHandler: decorators that hold messages until the handler is through with those before
 // take nothing of the handler's time.

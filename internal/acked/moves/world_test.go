@@ -28,7 +28,7 @@ func TestMain(m *testing.M) { testkit.Main(m) }
 
 const (
 	topic    = "orders"
-	patience = 10 * time.Second
+	patience = 20 * time.Second
 )
 
 // host is a receiver whose network a test can break.

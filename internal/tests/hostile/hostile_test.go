@@ -273,11 +273,13 @@ func TestHostile(t *testing.T) {
 	o := orders{Acked: s.address, Plain: s.plain.listener.Addr().String(), Victim: s.victim(t), Total: total, Rate: rate, Traps: 8}
 	before := weigh()
 	share := s.endure(t, o)
-	for again := 0; share < leastShare && again < 2; again++ { // others may have needed the machine
-		o.Total = min(total, 2*rate)
-		share = s.endure(t, o)
+	if !testkit.RaceEnabled { // the detector's runs share the machine with other packages: they say nothing of rates
+		for again := 0; share < leastShare && again < 2; again++ { // others may have needed the machine
+			o.Total = min(total, 2*rate)
+			share = s.endure(t, o)
+		}
+		assert.GreaterOrEqual(t, share, leastShare, "of the rate")
 	}
-	assert.GreaterOrEqual(t, share, leastShare, "of the rate")
 	assert.EqualValues(t, 1, s.ear.dials.Load(), "connections of the legitimate publisher")
 	s.newcomer(t)
 	s.leavesNothing(t, before)
