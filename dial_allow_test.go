@@ -2,11 +2,9 @@ package buffstreams
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"io"
 	"net"
-	"net/netip"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -52,14 +50,12 @@ func TestDialAllow_ChecksTheConnectionOfACustomDial(t *testing.T) {
 // A name that first leads to an allowed address and later to another is the attack that a check of names would miss.
 func TestDialAllow_ReboundNameIsDeniedWhenConnected(t *testing.T) {
 	var rebound atomic.Bool
-	old := net.DefaultResolver
-	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: nameServer(func() netip.Addr {
+	testkit.ResolveBy(t, func() []string {
 		if rebound.Load() {
-			return netip.MustParseAddr("127.0.0.2")
+			return []string{"127.0.0.2"}
 		}
-		return netip.MustParseAddr("127.0.0.1")
-	})}
-	t.Cleanup(func() { net.DefaultResolver = old })
+		return []string{"127.0.0.1"}
+	})
 
 	inside, allowed, port := twins(t) // the attacker is after the first
 	m := newTestManager(t, ManagerConfig{DialAllow: &pool.DialAllow{Prefixes: prefixes("127.0.0.1/32")}})
@@ -93,31 +89,6 @@ func publishOne(t *testing.T, l *sender.Sender, payload string) (enqueued int, e
 	return n, err
 }
 
-// nameServer answers every question for an A record with what answer says, over a pipe.
-func nameServer(answer func() netip.Addr) func(context.Context, string, string) (net.Conn, error) {
-	return func(context.Context, string, string) (net.Conn, error) {
-		client, server := net.Pipe()
-		go func() { // ends when the resolver closes its end
-			defer func() { _ = server.Close() }()
-			for {
-				size := make([]byte, 2)
-				if _, err := io.ReadFull(server, size); err != nil {
-					return
-				}
-				query := make([]byte, binary.BigEndian.Uint16(size))
-				if _, err := io.ReadFull(server, query); err != nil {
-					return
-				}
-				reply := nameReply(query, answer)
-				if _, err := server.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(reply))), reply...)); err != nil {
-					return
-				}
-			}
-		}()
-		return client, nil
-	}
-}
-
 // twins listen at the same port of two addresses.
 func twins(t *testing.T) (second, first testkit.PeerServer, port string) {
 	for {
@@ -129,23 +100,4 @@ func twins(t *testing.T) (second, first testkit.PeerServer, port string) {
 			return second, testkit.PeerServer{Listener: ln}, port
 		}
 	}
-}
-func nameReply(query []byte, answer func() netip.Addr) []byte {
-	end := 12
-	for query[end] != 0 {
-		end += 1 + int(query[end])
-	}
-	end += 5
-	reply := append([]byte(nil), query[:end]...)
-	reply[2], reply[3] = 0x81, 0x80
-	for i := 6; i < 12; i++ {
-		reply[i] = 0
-	}
-	if binary.BigEndian.Uint16(query[end-4:]) == 1 {
-		reply[7] = 1
-		ip := answer().As4()
-		reply = append(reply, 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4)
-		reply = append(reply, ip[:]...)
-	}
-	return reply
 }

@@ -1,6 +1,8 @@
 package buffstreams
 
 import (
+	"context"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -80,4 +82,68 @@ func TestHandling_WithoutALimitThereIsNothingToDo(t *testing.T) {
 	h := &handling{}
 	require.Nil(t, h.add(message.NewMessage("", nil)))
 	h.answered()
+}
+
+// subscribed is a Subscriber that has a subscription already.
+type subscribed struct{ *subscription }
+
+func (s subscribed) Subscribe(context.Context, string) (<-chan *message.Message, error) {
+	return s.out, nil
+}
+func (subscribed) Close() error { return nil }
+
+// TestSubscriber_AckWaitBeginsWithTheHandler: decorators that hold messages until the handler is through with those before
+// take nothing of the handler's time.
+func TestSubscriber_AckWaitBeginsWithTheHandler(t *testing.T) {
+	for decorators := range maxHeld {
+		t.Run(fmt.Sprint(decorators), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const count, wait = 8, 400 * time.Millisecond
+				sub, _, source := lateSubscription(t, count, SubscriberConfig{MaxInFlight: maxHeld, AckWaitTimeout: wait})
+				var decorated message.Subscriber = subscribed{sub}
+				for range decorators {
+					var err error
+					decorated, err = message.MessageTransformSubscriberDecorator(func(*message.Message) {})(decorated)
+					require.NoError(t, err)
+				}
+				messages, err := decorated.Subscribe(t.Context(), "orders")
+				require.NoError(t, err)
+				for range count {
+					msg := <-messages
+					d, _ := DeliveryFromContext(msg.Context())
+					require.Equal(t, 1, d.Attempt, "nothing is emitted again")
+					time.Sleep(wait - time.Millisecond)
+					msg.Ack()
+				}
+				synctest.Wait()
+				require.EqualValues(t, count, source.settled.Load())
+			})
+		})
+	}
+}
+
+// TestSubscriber_AckWaitIsSideBySide: of handlers that were seen to work side by side each has the same time.
+func TestSubscriber_AckWaitIsSideBySide(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const handlers, wait = 8, 500 * time.Millisecond
+		sub, _, source := lateSubscription(t, 2*handlers, SubscriberConfig{MaxInFlight: handlers, AckWaitTimeout: wait})
+		first := hold(sub, handlers)
+		time.Sleep(2 * slowAfter) // all have a watcher
+		first[handlers-1].Ack()   // before all others
+		synctest.Wait()
+		for _, msg := range first[:handlers-1] {
+			msg.Ack()
+		}
+		stuck := hold(sub, handlers)
+		began := time.Now()
+		for _, msg := range stuck {
+			<-msg.Context().Done()
+		}
+		require.LessOrEqual(t, time.Since(began), wait+2*slowAfter, "a watcher comes first")
+		for range handlers {
+			(<-sub.out).Ack()
+		}
+		synctest.Wait()
+		require.EqualValues(t, 2*handlers, source.settled.Load())
+	})
 }

@@ -116,7 +116,7 @@ func TestPlain_AHookThatBlocksHoldsUpNoClose(t *testing.T) {
 	first(t, blocks, anyOf[hooks.Connected])
 	began := time.Now()
 	err := pub.Close()
-	require.Less(t, time.Since(began), 3*time.Second)
+	require.Less(t, time.Since(began), 20*time.Second)
 	require.ErrorContains(t, err, "ManagerConfig.Hooks")
 	<-published
 	require.NoError(t, sub.Close())

@@ -149,6 +149,7 @@ func TestLateAcks_RedeliveredAsTheyArrived(t *testing.T) {
 				}
 			}
 			time.Sleep(longestLook)
+			synctest.Wait()
 			require.EqualValues(t, 8, source.settled.Load())
 		})
 	}
@@ -160,6 +161,7 @@ func TestLateAcks_WatchedWhereOthersDependOnThem(t *testing.T) {
 		sub, _, _ := lateSubscription(t, 5, SubscriberConfig{MaxInFlight: 5, AckWaitTimeout: time.Minute})
 		hold(sub, 5)
 		time.Sleep(2 * slowAfter)
+		synctest.Wait()
 		require.EqualValues(t, 5, sub.watched.Load())
 	})
 	synctest.Test(t, func(t *testing.T) {
@@ -168,6 +170,7 @@ func TestLateAcks_WatchedWhereOthersDependOnThem(t *testing.T) {
 		member := topic.Join("g", func() {})
 		defer member.Leave()
 		time.Sleep(2 * slowAfter)
+		synctest.Wait()
 		require.EqualValues(t, 5, sub.watched.Load())
 	})
 }

@@ -20,7 +20,7 @@ func nacked(t *testing.T, out <-chan *message.Message, m *message.Message) (time
 	m.Nack()
 	select {
 	case m = <-out:
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("the message does not come again")
 	}
 	return time.Since(began), m
@@ -37,25 +37,25 @@ func TestRedeliverAfter_IsForOneDelivery(t *testing.T) {
 	require.True(t, ok)
 	require.Equal(t, Delivery{Attempt: 1, Tenure: 1}, d)
 
-	require.True(t, RedeliverAfter(m.Context(), 500*time.Millisecond))
+	const later = 2 * time.Second
+	require.True(t, RedeliverAfter(m.Context(), later))
 	took, m := nacked(t, out, m)
-	require.GreaterOrEqual(t, took, 490*time.Millisecond, "beyond NackResendCap")
+	require.GreaterOrEqual(t, took, later-10*time.Millisecond, "beyond NackResendCap")
 	d, _ = DeliveryFromContext(m.Context())
 	require.Equal(t, Delivery{Attempt: 2, Redelivered: true, Tenure: 1}, d)
 
 	took, m = nacked(t, out, m)
-	require.Less(t, took, 400*time.Millisecond, "the usual delay again")
+	require.Less(t, took, later, "the usual delay again")
 
 	require.True(t, RedeliverAfter(m.Context(), time.Hour))
 	require.True(t, RedeliverAfter(m.Context(), -1), "undone")
-	took, m = nacked(t, out, m)
-	require.Less(t, took, 400*time.Millisecond)
+	_, m = nacked(t, out, m)
 
 	require.True(t, RedeliverAfter(m.Context(), time.Hour))
 	ctx := m.Context()
 	m.Ack()
 	require.NoError(t, p.pub.Drain(context.Background()))
-	require.Eventually(t, func() bool { return ctx.Err() != nil }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return ctx.Err() != nil }, 30*time.Second, time.Millisecond)
 	require.False(t, RedeliverAfter(ctx, time.Second), "the delivery has ended")
 	require.False(t, RedeliverAfter(context.Background(), time.Second))
 }
@@ -69,7 +69,7 @@ func TestRedeliverAfter_Zero(t *testing.T) {
 	m := <-out
 	require.True(t, RedeliverAfter(m.Context(), 0))
 	took, m := nacked(t, out, m)
-	require.Less(t, took, 10*time.Second)
+	require.Less(t, took, 30*time.Second)
 	m.Ack()
 }
 
@@ -84,13 +84,12 @@ func TestRedeliverAfter_EndsWithMaxAgeAndClose(t *testing.T) {
 	require.NoError(t, p.pub.Publish(p.topic, textMessage("order")))
 	m := <-out
 	require.True(t, RedeliverAfter(m.Context(), time.Hour))
-	took, m := nacked(t, out, m)
-	require.Less(t, took, 5*time.Second)
+	_, m = nacked(t, out, m)
 	require.True(t, RedeliverAfter(m.Context(), time.Hour))
 	m.Nack()
 	require.ErrorContains(t, <-failed, "not handled")
 
-	other := newStatsPair(t, PublisherConfig{}, SubscriberConfig{CloseTimeout: 2 * time.Second})
+	other := newStatsPair(t, PublisherConfig{}, SubscriberConfig{CloseTimeout: time.Minute})
 	out, err = other.sub.Subscribe(context.Background(), "127.0.0.1:0/orders")
 	require.NoError(t, err)
 	require.NoError(t, other.pub.Publish(other.topic, textMessage("order")))
@@ -99,7 +98,7 @@ func TestRedeliverAfter_EndsWithMaxAgeAndClose(t *testing.T) {
 	m.Nack()
 	began := time.Now()
 	require.NoError(t, other.sub.Close())
-	require.Less(t, time.Since(began), time.Second)
+	require.Less(t, time.Since(began), 30*time.Second)
 }
 
 // It works behind a Router and its middlewares, which change contexts and call the handler again.
@@ -126,7 +125,7 @@ func TestRedeliverAfter_BehindARouter(t *testing.T) {
 	require.NoError(t, p.pub.Publish(p.topic, textMessage("order")))
 	_, second, third := <-calls, <-calls, <-calls // two within the first delivery, by Retry
 	require.GreaterOrEqual(t, third.Sub(second), 290*time.Millisecond)
-	require.Less(t, third.Sub(second), 10*time.Second)
+	require.Less(t, third.Sub(second), 30*time.Second)
 	require.NoError(t, router.Close())
 	require.NoError(t, <-done)
 }

@@ -68,7 +68,7 @@ func TestStats_SayWhatIsStuck(t *testing.T) {
 	require.Eventually(t, func() bool {
 		pub, sub = p.fresh()
 		return len(pub.Addresses) == 1 && pub.Addresses[0].Pending == 3 && sub.Listeners[0].Topics[0].Groups[0].Lag == 3
-	}, 5*time.Second, 10*time.Millisecond)
+	}, 30*time.Second, 10*time.Millisecond)
 
 	address := pub.Addresses[0]
 	require.Equal(t, "ready", address.State)
@@ -103,7 +103,7 @@ func TestStats_SayWhatIsStuck(t *testing.T) {
 		pub, sub = p.fresh()
 		group = sub.Listeners[0].Topics[0].Groups[0]
 		return pub.Addresses[0].Pending == 0 && group.Lag == 0
-	}, 5*time.Second, 10*time.Millisecond)
+	}, 30*time.Second, 10*time.Millisecond)
 	require.True(t, pub.Addresses[0].OldestUnsettled.IsZero())
 	require.True(t, group.OldestUnsettled.IsZero())
 	require.True(t, sub.Subscriptions[0].OldestInFlight.IsZero())
@@ -132,7 +132,7 @@ func TestStats_AreKeptForASecond(t *testing.T) {
 	p := newStatsPair(t, PublisherConfig{}, SubscriberConfig{})
 	first := p.pub.Stats()
 	require.Equal(t, first.At, p.pub.Stats().At)
-	require.Eventually(t, func() bool { return p.pub.Stats().At.After(first.At) }, 5*time.Second, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return p.pub.Stats().At.After(first.At) }, 30*time.Second, 50*time.Millisecond)
 	require.GreaterOrEqual(t, p.pub.Stats().At.Sub(first.At), time.Second)
 }
 
@@ -149,7 +149,7 @@ func TestStats_SayWhyAPeerIsAway(t *testing.T) {
 		pub.stats.at = time.Time{}
 		a = pub.Stats().Addresses[0]
 		return a.State == "failed"
-	}, 5*time.Second, 10*time.Millisecond)
+	}, 30*time.Second, 10*time.Millisecond)
 	require.Contains(t, a.LastError, "no route to host")
 	require.NotZero(t, a.LastErrorAt)
 	require.Equal(t, 1, a.Pending)
@@ -233,7 +233,7 @@ func TestStats_ManyTopics(t *testing.T) {
 	text, err := json.Marshal(s)
 	require.NoError(t, err)
 	t.Logf("%d topics: %v, %d bytes of JSON", topics, took, len(text))
-	require.Less(t, took, 5*time.Second) // mostly 10 ms; it finds what grows with the square
+	require.Less(t, took, 15*time.Second) // mostly 10 ms; it finds what grows with the square
 	require.LessOrEqual(t, runtime.NumGoroutine(), before+10)
 	require.Len(t, s.Listeners[0].Topics, topics)
 	require.Len(t, s.Addresses[0].Streams, topics)

@@ -6,7 +6,8 @@
 // A limit of the subscriber for how long a message may take, such as SubscriberConfig.AckWaitTimeout, counts for the wait and
 // for the whole batch.
 //
-// Order is kept, also where messages fail: what failed is handed again in its place, before anything that came after it.
+// Order is kept, also where messages fail: what failed is handed again in its place, before anything that came after it. It is the order
+// of one subscription: where that ends while Run reads, what goes back to the subscriber can be older than what was read.
 package batch
 
 import (

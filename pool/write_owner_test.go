@@ -43,7 +43,7 @@ func afterChunk(t *testing.T, w *Writer) {
 		}
 		w.owner, w.streaming = ownerFiller, true
 		return true
-	}, 10*time.Second, time.Millisecond)
+	}, 30*time.Second, time.Millisecond)
 }
 
 // closeAndWait ends goroutines that may wait for a peer that is not read any more.
@@ -110,7 +110,7 @@ func TestWriter_WritesThatSendKeepOrderAndLeaveNothing(t *testing.T) {
 			in, next := framing.NewReader(conn, codec), make([]int, c.goroutines)
 			for i := range c.goroutines * c.messages { // neither Flush nor Close hurries the last ones
 				if i%20_000 == 0 {
-					require.Eventually(t, stuck, 10*time.Second, time.Millisecond)
+					require.Eventually(t, stuck, 30*time.Second, time.Millisecond)
 				}
 				m, err := in.Next()
 				if err != nil {

@@ -8,13 +8,12 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 func TestRefused(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	require.NoError(t, l.Close())
-	_, refused := net.Dial("tcp", l.Addr().String())
+	_, refused := net.Dial("tcp", testkit.FreeAddress(t))
 	require.True(t, Refused(refused), refused)
 	_, missing := net.Dial("unix", filepath.Join(t.TempDir(), "none"))
 	require.True(t, Refused(missing), missing)

@@ -13,8 +13,8 @@ import (
 	"go.uber.org/goleak"
 )
 
-// grace bounds how long CheckLeaks and Main wait for goroutines and descriptors to go.
-const grace = 5 * time.Second
+// grace bounds how long CheckLeaks and Main wait for goroutines and descriptors to go: only what never goes is a leak.
+const grace = 30 * time.Second
 
 // CheckLeaks fails the test if goroutines or descriptors exist after the test and its other cleanups that did not exist
 // when CheckLeaks was called. Call it first. It does not suit tests that run in parallel with others.
@@ -33,12 +33,13 @@ func CheckLeaks(t testing.TB, options ...goleak.Option) {
 }
 
 // Main is a TestMain: it runs the tests of a package, and fails if they leave goroutines or descriptors behind. It does
-// not check after fuzzing, whose engine keeps some.
+// not check after fuzzing, whose engine keeps some. Tests can tell what names resolve to: see Resolve.
 func Main(m *testing.M, options ...goleak.Option) {
+	installResolver()
 	descriptors := openDescriptors()
 	code := m.Run()
 	if f := flag.Lookup("test.fuzz"); code == 0 && (f == nil || f.Value.String() == "") {
-		if err := goleak.Find(options...); err != nil {
+		if err := awaitNil(func() error { return goleak.Find(options...) }); err != nil {
 			fmt.Fprintf(os.Stderr, "testkit: %v\n", err)
 			code = 1
 		}

@@ -7,24 +7,50 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 )
 
-// ServeNames makes this process resolve every name to the addresses, in that order, until the test ends.
+// resolverDial is how net.DefaultResolver reaches its server in a process that Main runs; nil means as ever. A test cannot
+// replace net.DefaultResolver itself: the dial of a test before it, which nothing waits for, may still read that.
+var resolverDial atomic.Pointer[func(ctx context.Context, network, address string) (net.Conn, error)]
+
+func installResolver() {
+	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		if dial := resolverDial.Load(); dial != nil {
+			return (*dial)(ctx, network, address)
+		}
+		return new(net.Dialer).DialContext(ctx, network, address)
+	}}
+}
+
+// Resolve makes this process reach its name server by dial, until the test ends. The package's TestMain must call Main.
+func Resolve(t testing.TB, dial func(ctx context.Context, network, address string) (net.Conn, error)) {
+	t.Helper()
+	old := resolverDial.Swap(&dial)
+	t.Cleanup(func() { resolverDial.Store(old) })
+}
+
+// ServeNames makes this process resolve every name to the addresses, in that order, until the test ends. The package's
+// TestMain must call Main.
 func ServeNames(t testing.TB, addresses ...string) {
 	t.Helper()
-	old := net.DefaultResolver
-	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+	ResolveBy(t, func() []string { return addresses })
+}
+
+// ResolveBy is ServeNames with the addresses of the moment.
+func ResolveBy(t testing.TB, addresses func() []string) {
+	t.Helper()
+	Resolve(t, func(context.Context, string, string) (net.Conn, error) {
 		client, server := net.Pipe()
 		go answerNames(server, addresses) // ends when the resolver closes its end
 		return client, nil
-	}}
-	t.Cleanup(func() { net.DefaultResolver = old })
+	})
 }
 
-func answerNames(conn net.Conn, addresses []string) {
+func answerNames(conn net.Conn, addresses func() []string) {
 	defer func() { _ = conn.Close() }()
 	for {
 		size := make([]byte, 2)
@@ -35,7 +61,7 @@ func answerNames(conn net.Conn, addresses []string) {
 		if _, err := io.ReadFull(conn, query); err != nil {
 			return
 		}
-		reply := nameReply(query, addresses)
+		reply := nameReply(query, addresses())
 		if _, err := conn.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(reply))), reply...)); err != nil {
 			return
 		}

@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// SelfSignedTLS makes a certificate for 127.0.0.1, and the configurations of a server and a client that use it.
+// SelfSignedTLS makes a certificate for 127.0.0.1 and Home, and the configurations of a server and a client that use it.
 func SelfSignedTLS(t testing.TB) (server, client *tls.Config) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -26,7 +26,7 @@ func SelfSignedTLS(t testing.TB) (server, client *tls.Config) {
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		IPAddresses: loopback(),
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	require.NoError(t, err)
@@ -38,7 +38,10 @@ func SelfSignedTLS(t testing.TB) (server, client *tls.Config) {
 	return server, &tls.Config{RootCAs: roots}
 }
 
-// Authority is a certificate authority that signs certificates for 127.0.0.1.
+// loopback is what certificates are for.
+func loopback() []net.IP { return []net.IP{net.IPv4(127, 0, 0, 1), net.ParseIP(Home())} }
+
+// Authority is a certificate authority that signs certificates for 127.0.0.1 and Home.
 type Authority struct {
 	t    testing.TB
 	Cert *x509.Certificate
@@ -77,7 +80,7 @@ func (a *Authority) Issue(name string) (certificate, key []byte) {
 	a.last++
 	own := a.newKey()
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(a.last), Subject: pkix.Name{CommonName: name}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		SerialNumber: big.NewInt(a.last), Subject: pkix.Name{CommonName: name}, IPAddresses: loopback(),
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}

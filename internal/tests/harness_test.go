@@ -36,10 +36,10 @@ type house struct {
 	subscriber buffstreams.SubscriberConfig
 }
 
-// newHouse opens the socket first, so that its port is known and nobody else can take it.
+// newHouse opens the socket first, so that its port is known, at a host of its own, where it can be opened again.
 func newHouse(t testing.TB, cfg buffstreams.ManagerConfig) *house {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", testkit.Home()+":0")
 	require.NoError(t, err)
 	var once sync.Once
 	cfg.Listen = func(network, address string) (l net.Listener, err error) {

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 	"github.com/buffstreams/watermill-buffstreams/pool"
 	"github.com/buffstreams/watermill-buffstreams/storage/outbox"
 	"github.com/buffstreams/watermill-buffstreams/store"
@@ -40,12 +41,7 @@ func drain(t *testing.T, pub *buffstreams.Publisher) {
 	require.NoError(t, pub.Drain(ctx))
 }
 
-func freeAddress(t *testing.T) string {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer func() { require.NoError(t, ln.Close()) }()
-	return ln.Addr().String()
-}
+func freeAddress(t *testing.T) string { return testkit.FreeAddress(t) }
 
 func TestOutbox_DeliversAfterARestart(t *testing.T) {
 	dir, h := t.TempDir(), newHouse(t, buffstreams.ManagerConfig{})

@@ -187,7 +187,7 @@ func TestRoute_WhatWasNeverSentLeavesAPeerThatDoesNotGreet(t *testing.T) {
 				require.NoError(t, pub.Publish("orders", m))
 			}
 			got := counting(t, address)
-			require.Eventually(t, func() bool { return got.Load() == 10 }, 6*time.Second, time.Millisecond, "a dead peer is given up after 12 s")
+			require.Eventually(t, func() bool { return got.Load() == 10 }, 10*time.Second, time.Millisecond, "a dead peer is given up after 12 s")
 			require.NoError(t, pub.Drain(t.Context()))
 		})
 	}
@@ -230,7 +230,7 @@ func TestRoute_WhatADrainingAddressWasNotSentGoesElsewhereAtOnce(t *testing.T) {
 				return all[0].State == "ready" && all[1].State == "ready"
 			}, patience, 50*time.Millisecond)
 			closed := later(closing.Close)
-			require.Eventually(t, func() bool { return returned.Load() >= 10 && got.Load() >= 20 }, 5*time.Second, time.Millisecond, "they wait for a handler")
+			require.Eventually(t, func() bool { return returned.Load() >= 10 && got.Load() >= 20 }, patience/2, time.Millisecond, "they wait for a handler")
 			busy.Ack()
 			for m := range held {
 				m.Ack()

@@ -92,11 +92,7 @@ func TestRoute(t *testing.T) {
 	})
 	t.Run("failover goes on with the next", func(t *testing.T) {
 		addresses, channels := listeners(t, 1, "orders")
-		nobody, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		dead := nobody.Addr().String()
-		require.NoError(t, nobody.Close())
-		pub := routed(t, route.Route{Addresses: []string{addresses[0], dead}, Policy: route.Failover})
+		pub := routed(t, route.Route{Addresses: []string{addresses[0], freeAddress(t)}, Policy: route.Failover})
 		require.NoError(t, pub.Publish("orders", newMessage("x")))
 		receiveAcked(t, channels[0], 1)
 	})

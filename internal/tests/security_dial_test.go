@@ -21,7 +21,7 @@ import (
 func TestDialAllow_IsCheckedAgainstWhatIsConnectedTo(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
-	_, port, err := net.SplitHostPort(h.address)
+	host, port, err := net.SplitHostPort(h.address)
 	require.NoError(t, err)
 	allowing := func(prefix string, spoken buffstreams.Wire) *buffstreams.Publisher {
 		return sender(t, buffstreams.AckedConfig{}, func(c *buffstreams.PublisherConfig) {
@@ -34,7 +34,7 @@ func TestDialAllow_IsCheckedAgainstWhatIsConnectedTo(t *testing.T) {
 	denying := allowing("10.0.0.0/8", buffstreams.WireAcked)
 	var failed *buffstreams.PublishError
 	for _, topic := range []string{
-		h.topic("a"), "[::ffff:127.0.0.1]:" + port + "/a", "0.0.0.0:" + port + "/a", "unix:///tmp/x.sock#a", "169.254.169.254:80/a",
+		h.topic("a"), "[::ffff:" + host + "]:" + port + "/a", "0.0.0.0:" + port + "/a", "unix:///tmp/x.sock#a", "169.254.169.254:80/a",
 	} {
 		err := denying.Publish(topic, newMessage("x"))
 		require.ErrorIs(t, err, buffstreams.ErrDialDenied, topic)
@@ -45,7 +45,7 @@ func TestDialAllow_IsCheckedAgainstWhatIsConnectedTo(t *testing.T) {
 	require.ErrorIs(t, allowing("10.0.0.0/8", buffstreams.WireBuffStreams).Publish(h.address, newMessage("x")), buffstreams.ErrDialDenied)
 
 	permitting := allowing("127.0.0.0/8", buffstreams.WireAcked)
-	for i, topic := range []string{h.topic("a"), "[::ffff:127.0.0.1]:" + port + "/a"} {
+	for i, topic := range []string{h.topic("a"), "[::ffff:" + host + "]:" + port + "/a"} {
 		require.NoError(t, permitting.Publish(topic, newMessage(fmt.Sprint(i))))
 		require.Equal(t, []string{fmt.Sprint(i)}, receiveAcked(t, messages, 1))
 	}

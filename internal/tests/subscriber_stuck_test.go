@@ -112,7 +112,7 @@ func TestSubscriber_EndsThoughItsGroupCannotBeSettled(t *testing.T) {
 // TestSubscriber_EndsInTimeHoweverMuchItGivesBack: a group that was dropped settles what comes back, each message in a DedupeStore
 // that does not return.
 func TestSubscriber_EndsInTimeHoweverMuchItGivesBack(t *testing.T) {
-	const count, timeout = 20, 100 * time.Millisecond
+	const count, timeout = 200, 100 * time.Millisecond // closeGrace for each would be 40 s
 	stuck := stuckStore{make(chan struct{}, count), make(chan struct{})}
 	h := newHouse(t, buffstreams.ManagerConfig{CloseTimeout: timeout, Acked: buffstreams.AckedConfig{Dedupe: stuck}})
 	cfg := h.subscriber
@@ -126,7 +126,7 @@ func TestSubscriber_EndsInTimeHoweverMuchItGivesBack(t *testing.T) {
 	require.NoError(t, sub.DropGroup(h.topic("a"), cfg.ConsumerGroup))
 	began := time.Now()
 	require.ErrorContains(t, sub.Close(), "AckedConfig.Dedupe")
-	require.Less(t, time.Since(began), timeout+time.Second)
+	require.Less(t, time.Since(began), timeout+15*time.Second)
 	close(stuck.release)
 }
 
@@ -279,7 +279,8 @@ func TestSubscriber_CloseIsNoFailedAttempt(t *testing.T) {
 
 // TestSubscriber_CloseTakesItsTimeoutOnce, though it waits for handlers twice: for what exists nowhere else, and for the rest.
 func TestSubscriber_CloseTakesItsTimeoutOnce(t *testing.T) {
-	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{CloseTimeout: time.Second, ListenAddress: "127.0.0.1:0"}, nil)
+	const timeout = 3 * time.Second
+	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{CloseTimeout: timeout, ListenAddress: "127.0.0.1:0"}, nil)
 	require.NoError(t, err)
 	messages := subscribe(t, sub, "a")
 	addr, err := sub.Addr("a")
@@ -291,67 +292,8 @@ func TestSubscriber_CloseTakesItsTimeoutOnce(t *testing.T) {
 	receive(t, messages) // by a handler that is stuck
 	began := time.Now()
 	_ = sub.Close()
-	require.Less(t, time.Since(began), 1800*time.Millisecond)
-	require.Greater(t, time.Since(began), 900*time.Millisecond, "the handler has its time")
-}
-
-// TestSubscriber_AckWaitBeginsWithTheHandler: decorators that hold messages until the handler is through with those before
-// take nothing of the handler's time.
-func TestSubscriber_AckWaitBeginsWithTheHandler(t *testing.T) {
-	for decorators := range 4 {
-		t.Run(fmt.Sprint(decorators), func(t *testing.T) {
-			t.Parallel()
-			h := newHouse(t, buffstreams.ManagerConfig{})
-			var sub message.Subscriber = h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) {
-				c.MaxInFlight, c.AckWaitTimeout = 4, 400*time.Millisecond
-			})
-			for range decorators {
-				var err error
-				sub, err = message.MessageTransformSubscriberDecorator(func(*message.Message) {})(sub)
-				require.NoError(t, err)
-			}
-			messages, err := sub.Subscribe(t.Context(), h.topic("a"))
-			require.NoError(t, err)
-			require.NoError(t, h.newPublisher(t, nil).Publish(h.topic("a"), newMessages(8)...))
-			for i := range 8 {
-				msg := receive(t, messages)
-				require.Equal(t, fmt.Sprint(i), string(msg.Payload), "nothing is emitted again")
-				time.Sleep(200 * time.Millisecond) // real time is the subject
-				msg.Ack()
-			}
-		})
-	}
-}
-
-// TestSubscriber_AckWaitIsSideBySide: of handlers that were seen to work side by side each has the same time.
-func TestSubscriber_AckWaitIsSideBySide(t *testing.T) {
-	const handlers, wait = 8, 500 * time.Millisecond
-	h := newHouse(t, buffstreams.ManagerConfig{})
-	messages := subscribe(t, h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) {
-		c.MaxInFlight, c.AckWaitTimeout = handlers, wait
-	}), h.topic("a"))
-	pub := h.newPublisher(t, nil)
-	require.NoError(t, pub.Publish(h.topic("a"), newMessages(handlers)...))
-	var first []*message.Message
-	for range handlers {
-		first = append(first, receive(t, messages))
-	}
-	first[handlers-1].Ack()           // before all others
-	time.Sleep(50 * time.Millisecond) // real time: so long that it is seen
-	for _, msg := range first[:handlers-1] {
-		msg.Ack()
-	}
-	require.NoError(t, pub.Publish(h.topic("a"), newMessages(handlers)...))
-	var stuck []*message.Message
-	for range handlers {
-		stuck = append(stuck, receive(t, messages))
-	}
-	began := time.Now()
-	for _, msg := range stuck {
-		<-msg.Context().Done()
-	}
-	require.Less(t, time.Since(began), 3*wait)
-	receiveAcked(t, messages, handlers)
+	require.Less(t, time.Since(began), 2*timeout)
+	require.Greater(t, time.Since(began), timeout*9/10, "the handler has its time")
 }
 
 // TestSubscriber_DeadLetterThatPanicsIsTriedAgain, as one that fails.

@@ -104,7 +104,7 @@ func rejecting(t *testing.T, h *house, d *doomed) {
 	msg := receive(t, messages)
 	d.stopReading()
 	msg.Nack()
-	require.Eventually(t, func() bool { return h.manager.Stats().Listeners[0].Rejected > 0 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return h.manager.Stats().Listeners[0].Rejected > 0 }, 20*time.Second, time.Millisecond)
 }
 
 // TestUnheard_OfAPublisherThatIsKilled: the rejection was written to a connection that lived.
@@ -121,7 +121,7 @@ func TestUnheard_OfAPublisherThatIsKilled(t *testing.T) {
 				require.Empty(t, told.got())
 				require.NoError(t, h.manager.Close())
 			}
-			require.Eventually(t, func() bool { return len(told.got()) > 0 }, 5*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return len(told.got()) > 0 }, 20*time.Second, time.Millisecond)
 			require.Equal(t, numbers(0, 1), told.got())
 			var reason *buffstreams.AttemptsExhaustedError
 			require.ErrorAs(t, told.errs[0], &reason)
@@ -138,7 +138,7 @@ func TestUnheard_OfAPublisherThatCloses(t *testing.T) {
 	rejecting(t, h, d)
 	require.NoError(t, d.pub.Close(), "it cannot know")
 	require.Empty(t, d.told.got())
-	require.Eventually(t, func() bool { return len(told.got()) > 0 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(told.got()) > 0 }, 20*time.Second, time.Millisecond)
 	require.Equal(t, numbers(0, 1), told.got())
 }
 
@@ -148,7 +148,7 @@ func TestUnheard_OfAPublisherThatComesBack(t *testing.T) {
 	h, d := newHouse(t, buffstreams.ManagerConfig{OnFailure: told.add}), newDoomed(t)
 	rejecting(t, h, d)
 	d.loseConnections(false)
-	require.Eventually(t, func() bool { return len(d.told.got()) > 0 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(d.told.got()) > 0 }, 20*time.Second, time.Millisecond)
 	require.Equal(t, numbers(0, 1), d.told.got())
 	require.NoError(t, d.pub.Drain(t.Context()))
 	require.NoError(t, d.pub.Close())

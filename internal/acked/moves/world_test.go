@@ -28,7 +28,7 @@ func TestMain(m *testing.M) { testkit.Main(m) }
 
 const (
 	topic    = "orders"
-	patience = 10 * time.Second
+	patience = 20 * time.Second
 )
 
 // host is a receiver whose network a test can break.
@@ -50,7 +50,7 @@ type got struct {
 	tenure uint64 // of its stream
 }
 
-func newHost(t *testing.T) *host { return newHostAt(t, "127.0.0.1:0") }
+func newHost(t *testing.T) *host { return newHostAt(t, testkit.Host()+":0") }
 
 func newHostAt(t *testing.T, address string) *host {
 	t.Helper()

@@ -81,7 +81,7 @@ func TestReceiver_EvictsUnconfirmedRejections(t *testing.T) {
 	require.Eventually(t, func() bool { // it does not look at every Open
 		_, _, refused := r.open(openOf(2), "")
 		return refused == nil
-	}, 10*time.Second, time.Millisecond)
+	}, 30*time.Second, time.Millisecond)
 }
 
 // While every place is taken by a publisher that is connected, finding that out must not be the cost of each refusal:

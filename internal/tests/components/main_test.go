@@ -74,7 +74,7 @@ func newManager(t testing.TB, cfg buffstreams.ManagerConfig) *buffstreams.Manage
 // newListening returns a Manager whose listener gets the address, which is open already: its port cannot be taken.
 func newListening(t testing.TB, cfg buffstreams.ManagerConfig) (m *buffstreams.Manager, address string) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", testkit.Home()+":0")
 	require.NoError(t, err)
 	var once sync.Once
 	cfg.Listen = func(network, address string) (l net.Listener, err error) {

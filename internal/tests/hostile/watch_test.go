@@ -125,6 +125,6 @@ func settles(t *testing.T, before burden, heap int) {
 	assert.Eventually(t, func() bool {
 		now := weigh()
 		return now.heap <= before.heap+heap && now.goroutines <= before.goroutines+5 && now.descriptors <= before.descriptors+5
-	}, 10*time.Second, 100*time.Millisecond)
+	}, patience, 100*time.Millisecond)
 	t.Logf("before %+v, after %+v", before, weigh())
 }

@@ -2,7 +2,6 @@ package hosts
 
 import (
 	"fmt"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
@@ -64,11 +64,8 @@ func (a *account) duplicates() (n int) {
 
 // addresses returns n loopback addresses with a free port.
 func addresses(t testing.TB, n int) (all []string) {
-	for i := range n {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.%d:0", i+2))
-		require.NoError(t, err)
-		all = append(all, l.Addr().String())
-		require.NoError(t, l.Close())
+	for range n {
+		all = append(all, testkit.FreeAddress(t))
 	}
 	return all
 }

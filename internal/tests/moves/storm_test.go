@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
@@ -57,7 +59,7 @@ type storm struct {
 func newStorm(t *testing.T, policy route.Policy, r *rand.Rand) *storm {
 	s := &storm{Rand: r, t: t, lives: make([][]*process, 4), stopped: map[int]time.Time{}}
 	for i := range s.lives {
-		s.addresses = append(s.addresses, freeAddress(t))
+		s.addresses = append(s.addresses, testkit.FreeAddress(t))
 		s.begin(i)
 	}
 	s.env = []string{"", "MOVES_OUTBOX=" + t.TempDir(), fmt.Sprint("MOVES_POLICY=", int(policy))}
@@ -122,6 +124,9 @@ func (s *storm) settle() {
 
 func (s *storm) account() {
 	s.t.Helper()
+	for _, p := range slices.Concat(append(s.lives, s.publishers)...) {
+		p.kill() // what they said can be known to each other before this process knows it
+	}
 	handled, marked, again := map[string]int{}, map[string]int{}, 0
 	for _, lives := range s.lives {
 		for _, p := range lives {

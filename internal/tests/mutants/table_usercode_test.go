@@ -68,7 +68,12 @@ var userCodeMutants = []mutant{
 	{
 		"a decorator takes of the handler's time", "handling.go",
 		"running := max(h.sideBySide+1, len(h.slow)-maxHeld)", "running := len(h.slow)",
-		seamProbe("TestSubscriber_AckWaitBeginsWithTheHandler"),
+		probe{".", "^TestSubscriber_AckWaitBeginsWithTheHandler$", ""},
+	},
+	{
+		"handlers side by side are not seen", "handling.go",
+		"h.sideBySide = max(h.sideBySide, older)", "h.sideBySide = 0",
+		probe{".", "^TestSubscriber_AckWaitIsSideBySide$", ""},
 	},
 	{
 		"an answer that comes later than those before shows another handler", "handling.go",
