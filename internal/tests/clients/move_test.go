@@ -76,7 +76,7 @@ func newRoute(t *testing.T, from, to language, command string) (w *world, subs [
 	t.Helper()
 	var addresses []string
 	for range 3 {
-		sub := to.start(t, "sub", "127.0.0.1:0", "orders")
+		sub := to.startSub(t)
 		subs = append(subs, sub)
 		addresses = append(addresses, sub.listening())
 	}
