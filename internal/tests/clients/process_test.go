@@ -19,7 +19,7 @@ import (
 )
 
 // patience is for what must happen.
-const patience = time.Minute
+const patience = 2 * time.Minute
 
 // language is an implementation: how its peer program is started.
 type language struct {
