@@ -11,7 +11,7 @@ GOLANGCI := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.
 LINT_CACHE = $(shell go env GOCACHE)/golangci-lint$(subst /,-,$(CURDIR))
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test_v test_short test_race test_faults test_stress test_reconnect guard sim apisim crash crash_outbox chaos hostile resources churn soak soak_suite mutants build wait engines engines_measure engines_kill bench bench_quick bench_self fmt vet lint fuzz generate demo release test_release test_clients browser hosts storm
+.PHONY: help up test test_v test_short test_race test_faults test_stress test_reconnect guard sim apisim crash crash_outbox chaos hostile resources churn soak soak_suite mutants build wait engines engines_measure engines_kill bench bench_quick bench_self fmt formatted vet lint fuzz generate demo release test_release test_clients browser hosts storm
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z_]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -145,11 +145,13 @@ demo: ## the main job, on the Go sources
 fmt: ## gofmt
 	gofmt -w $$(git ls-files '*.go' ':!*.pb.go')
 
-vet: ## go vet, and that everything is formatted
+vet: formatted ## go vet, and that everything is formatted; lint has all of it
 	go vet $(MODULES)
+
+formatted: ## that everything is formatted
 	@test -z "$$(gofmt -l $$(git ls-files '*.go' ':!*.pb.go'))" || { echo "run make fmt"; exit 1; }
 
-lint: vet ## golangci-lint with .golangci.yml, and which package may import which
+lint: formatted ## golangci-lint with .golangci.yml, whose govet is all of go vet and more, and which package may import which
 	GOLANGCI_LINT_CACHE=$(LINT_CACHE) $(GOLANGCI) run --allow-parallel-runners $(MODULES)
 	go test -run TestImports ./internal/tests
 
