@@ -3,13 +3,15 @@ MODULES := ./... ./storage/... ./cmd/... ./cqrsx/... ./examples/... ./benchmarks
 # Those to run under the race detector, the longest first: not what only compares peers, whose dependencies take minutes to compile for it.
 RACED := ./internal/tests/... ./cmd/... ./... ./storage/... ./cqrsx/... ./examples/... ./benchmarks/outbox/... ./benchmarks/internal/durable ./benchmarks/internal/measure ./benchmarks/internal/recovery ./monitor/... ./metrics/... ./tracing/... ./engines/...
 GOBIN := $(CURDIR)/bin
+# Of what CI runs: lint has vetted it all, and what go test vets again are all dependencies too, once more for the race detector.
+CHECKED := go test -vet=off
 # The last golangci-lint that Go 1.25 compiles. The go command builds it once, and then has it in its cache.
 GOLANGCI := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.2
 # One for each checkout: it holds paths, which the exclusions go by.
 LINT_CACHE = $(shell go env GOCACHE)/golangci-lint$(subst /,-,$(CURDIR))
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test_v test_short test_race test_faults test_stress test_reconnect guard sim apisim crash crash_outbox chaos hostile resources churn soak soak_suite mutants build wait engines engines_measure engines_kill bench bench_quick bench_self fmt vet lint fuzz generate demo release test_release test_clients browser hosts storm
+.PHONY: help up test test_v test_short test_race test_faults test_stress test_reconnect guard sim apisim crash crash_outbox chaos hostile resources churn soak soak_suite mutants build wait engines engines_measure engines_kill bench bench_quick bench_self fmt formatted vet lint fuzz generate demo release test_release test_clients browser hosts storm
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z_]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,22 +27,22 @@ test_short: ## what answers fast: no race detector, small sizes
 	go test -short $(MODULES)
 
 test_race: ## everything, with the race detector and the sizes that it allows
-	go test -race -timeout 10m $(RACED)
+	$(CHECKED) -race -timeout 10m $(RACED)
 
 test_reconnect: ## the universal suite over a network that is cut; see the test for why not under -race
-	go test -timeout 5m -run "TestPubSub.*Reconnect" ./internal/tests
+	$(CHECKED) -timeout 5m -run "TestPubSub.*Reconnect" ./internal/tests
 
 test_faults: ## what is too long for the race detector: simulations, chaos, hostile peers, files and resources that fail
-	go test -p 1 -timeout 12m ./internal/acked/receiver ./storage/outbox ./storage/dedupe ./internal/tests/hostile ./internal/tests/resources ./internal/tests/chaos ./internal/tests/apisim ./engines/tests
+	$(CHECKED) -p 1 -timeout 12m ./internal/acked/receiver ./storage/outbox ./storage/dedupe ./internal/tests/hostile ./internal/tests/resources ./internal/tests/chaos ./internal/tests/apisim ./engines/tests
 
 browser: ## the page of monitor/ in a real Chromium, with axe-core; installs both where it may, else the tests are skipped and say so
 	@command -v chromium chromium-browser google-chrome >/dev/null || { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null; } || echo "no Chromium, and it cannot be installed here"
 	@test -d internal/tests/browser/node_modules/axe-core || npm ci --silent --prefix internal/tests/browser || echo "no axe-core, and npm cannot install it here"
-	go test -count=1 -v -timeout 5m ./internal/tests/browser
+	$(CHECKED) -count=1 -v -timeout 5m ./internal/tests/browser
 
 guard: ## no regression by half, by ratios to GoChannel and to one write a message
-	go test -p 1 ./benchmarks/compare ./benchmarks/internal/drive
-	go test -count=1 -v ./benchmarks/guard
+	$(CHECKED) -p 1 ./benchmarks/compare ./benchmarks/internal/drive
+	$(CHECKED) -count=1 -v ./benchmarks/guard
 
 SEEDS ?= 50000
 sim: ## SEEDS worlds of publishers, receivers and faults; SIM_SEED repeats one
@@ -143,11 +145,13 @@ demo: ## the main job, on the Go sources
 fmt: ## gofmt
 	gofmt -w $$(git ls-files '*.go' ':!*.pb.go')
 
-vet: ## go vet, and that everything is formatted
+vet: formatted ## go vet, and that everything is formatted; lint has all of it
 	go vet $(MODULES)
+
+formatted: ## that everything is formatted
 	@test -z "$$(gofmt -l $$(git ls-files '*.go' ':!*.pb.go'))" || { echo "run make fmt"; exit 1; }
 
-lint: vet ## golangci-lint with .golangci.yml, and which package may import which
+lint: formatted ## golangci-lint with .golangci.yml, whose govet is all of go vet and more, and which package may import which
 	GOLANGCI_LINT_CACHE=$(LINT_CACHE) $(GOLANGCI) run --allow-parallel-runners $(MODULES)
 	go test -run TestImports ./internal/tests
 

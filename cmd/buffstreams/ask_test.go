@@ -3,25 +3,47 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 )
 
-// stall stops a process for most of the run of another.
-func stall(t *testing.T, stopped *os.Process, during *process) {
+// stalling is the address of a relay to target: on each connection it stands still for a while once so many bytes have passed.
+func stalling(t *testing.T, target string, after int64, stall time.Duration) string {
 	t.Helper()
-	time.Sleep(200 * time.Millisecond) // real time is the subject: the run has begun
-	require.NoError(t, stopped.Signal(syscall.SIGSTOP))
-	time.Sleep(1600 * time.Millisecond)
-	require.NoError(t, stopped.Signal(syscall.SIGCONT))
-	require.Nil(t, during.cmd.ProcessState)
+	ln, err := net.Listen("tcp", anyPort)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = ln.Close() })
+	relay := func(conn net.Conn) {
+		defer func() { _ = conn.Close() }()
+		up, err := net.Dial("tcp", target)
+		if err != nil {
+			return // the run fails
+		}
+		defer func() { _ = up.Close() }()
+		go func() { _, _ = io.Copy(conn, up) }() // ends with both connections
+		if _, err := io.CopyN(up, conn, after); err == nil {
+			time.Sleep(stall) // real time is the subject
+			_, _ = io.Copy(up, conn)
+		}
+	}
+	go func() { // ends with the listener
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go relay(conn) // ends with its connections, whose ends are processes of the test
+		}
+	}()
+	return ln.Addr().String()
 }
 
 func TestRequest_GetsItsReply(t *testing.T) {
@@ -75,9 +97,9 @@ func TestRequest_SaysWhyThereIsNoReply(t *testing.T) {
 	requireOneLine(t, stderr, "key=value")
 
 	silent, at := startSub(t, nil, anyPort+"/t")
-	_, stderr, code = runCommand(t, "", "request", at+"/t", "x", "--timeout", "500ms")
+	_, stderr, code = runCommand(t, "", "request", at+"/t", "x", "--timeout", "3s") // for the connection too
 	require.Equal(t, 1, code)
-	requireOneLine(t, stderr, "no reply", "500ms")
+	requireOneLine(t, stderr, "no reply", "3s")
 	silent.signal(os.Interrupt)
 
 	_, stderr, code = runCommand(t, "", "request", freeAddress(t), "x", "--timeout", "300ms")

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -38,8 +39,10 @@ func TestBridge_CarriesLinesAndDrainsOnSIGTERM(t *testing.T) {
 	require.Zero(t, code, sub.stderr.String())
 	require.Equal(t, sequence(0, n), got)
 	require.Eventually(t, func() bool { status, _ := get(t, at+"/readyz"); return status == http.StatusOK }, limit, limit/10000)
-	_, body := get(t, at+"/progress")
-	require.Contains(t, body, `"Forwarded":2000`)
+	require.Eventually(t, func() bool { // sub's answers come after it has printed
+		_, body := get(t, at+"/progress")
+		return strings.Contains(body, `"Forwarded":2000`)
+	}, limit, limit/10000)
 	status, _ := get(t, at+"/healthz")
 	require.Equal(t, http.StatusOK, status)
 	b.signal(syscall.SIGTERM)

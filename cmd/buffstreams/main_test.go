@@ -40,7 +40,7 @@ func testMain(m *testing.M) int {
 }
 
 // limit is how long any process of a test may take.
-const limit = 60 * time.Second
+const limit = 2 * time.Minute
 
 // process is a command that runs. Its standard error is read line by line.
 type process struct {

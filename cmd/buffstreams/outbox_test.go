@@ -246,10 +246,10 @@ func TestDrain_DeliversAroundAnAbsentSubscriber(t *testing.T) {
 	_, code := pub.wait()
 	require.Equal(t, exitInterrupted, code)
 
-	_, stderr, code := runCommand(t, "", "pub", "--outbox", dir, "--drain", "--timeout", "100ms")
+	_, stderr, code := runCommand(t, "", "pub", "--outbox", dir, "--drain", "--timeout", "3s") // it has to look for the subscriber first
 	require.Equal(t, 1, code)
 	address, _, _ := strings.Cut(away, "#")
-	requireOneLine(t, stderr, "not everything was delivered within 100ms", "1 message waits in "+dir,
+	requireOneLine(t, stderr, "not everything was delivered within 3s", "1 message waits in "+dir,
 		": 1 for "+address+" (connect: no such file or directory)")
 }
 

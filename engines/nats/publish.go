@@ -212,6 +212,10 @@ func (b *broker) publishAtomic(ctx context.Context, messages []*nats.Msg) error 
 	return nil
 }
 
+// codeNoPeers says that a cluster has too few nodes for a stream now: most often one of them is away, or has only come, and the
+// cluster does not count it.
+const codeNoPeers jetstream.ErrorCode = 10005
+
 // fullAttempts is how often a server that has no room is asked before the caller is told.
 const fullAttempts = 5
 
@@ -230,7 +234,7 @@ func retry(ctx context.Context, f func() error) error {
 func final(err error) bool {
 	var api *jetstream.APIError
 	return errors.Is(err, driver.ErrNoTopic) || errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrPermissionViolation) ||
-		errors.As(err, &api) && api.Code == 400 && !full(err)
+		errors.As(err, &api) && api.Code == 400 && api.ErrorCode != codeNoPeers && !full(err)
 }
 
 // backoff waits longer each time, from 10 ms to 1 s.

@@ -224,7 +224,7 @@ func TestOpenFaults_SayWhatIsWrong(t *testing.T) {
 				began := time.Now()
 				_, err := engines.Open(ctx, wrong.url, drivers()...)
 				require.Error(t, err)
-				assert.Less(t, time.Since(began), within+3*time.Second)
+				assert.Less(t, time.Since(began), within+20*time.Second)
 				assertShowsNoSecret(t, err)
 				var explained *driver.ServerError
 				if assert.ErrorAs(t, err, &explained, "%v", err) {
@@ -257,7 +257,7 @@ func TestOpenFaults_MissingPermissionsAreErrors(t *testing.T) {
 		_, err = sub.Subscribe(t.Context(), "topic")
 		require.ErrorIs(t, err, driver.ErrDenied)
 		assertShowsNoSecret(t, err)
-		assert.Less(t, time.Since(began), 10*time.Second)
+		assert.Less(t, time.Since(began), 25*time.Second, "not after publish_timeout, 30 s")
 		// With all permissions, and by TLS, it works.
 		e, err = engines.Open(t.Context(), g.schemes[1]+"://owner:"+secret+"@"+g.secure+g.path+"?group=g&tls_ca="+g.ca, drivers()...)
 		require.NoError(t, err)

@@ -28,10 +28,10 @@ func main() {
 	handled := newLedger()
 	port := freePort()
 	var workers []*buffstreams.Subscriber
-	for _, host := range []string{"127.0.0.1", "127.0.0.2", "127.0.0.3"} {
+	for _, host := range []string{"127.0.0.11", "127.0.0.12", "127.0.0.13"} {
 		workers = append(workers, startWorker(host, port, handled))
 	}
-	names.set("127.0.0.1", "127.0.0.2", "127.0.0.3")
+	names.set("127.0.0.11", "127.0.0.12", "127.0.0.13")
 
 	publisher, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
 		Resolver: &route.DNS{
@@ -48,13 +48,13 @@ func main() {
 			published++
 		}
 	}
-	publishUntil(func() bool { return handled.has("127.0.0.1", "127.0.0.2", "127.0.0.3") })
+	publishUntil(func() bool { return handled.has("127.0.0.11", "127.0.0.12", "127.0.0.13") })
 	fmt.Println("three workers share the orders")
 
-	names.set("127.0.0.1", "127.0.0.3", "127.0.0.4") // a deployment: one goes, one comes
-	newcomer := startWorker("127.0.0.4", port, handled)
+	names.set("127.0.0.11", "127.0.0.13", "127.0.0.14") // a deployment: one goes, one comes
+	newcomer := startWorker("127.0.0.14", port, handled)
 	check(workers[1].Close())
-	publishUntil(func() bool { return handled.has("127.0.0.4") })
+	publishUntil(func() bool { return handled.has("127.0.0.14") })
 	fmt.Println("one left, and one that came has its share")
 
 	check(publisher.Close())
@@ -114,11 +114,12 @@ func (l *ledger) count() int {
 	return len(l.orders)
 }
 
-// freePort returns a port that is free at one of the hosts.
+// freePort returns a port that is free at one of the hosts, and at the others: only what listens there has ports of theirs. Of
+// 127.0.0.1 connections have, which go out from it.
 func freePort() string {
-	ln, err := net.Listen("tcp", "127.0.0.2:0")
+	ln, err := net.Listen("tcp", "127.0.0.12:0")
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "skipped: this system has no 127.0.0.2:", err)
+		fmt.Fprintln(os.Stderr, "skipped: this system has no 127.0.0.12:", err)
 		os.Exit(skipped)
 	}
 	_, port, err := net.SplitHostPort(ln.Addr().String())

@@ -195,7 +195,7 @@
         if (s.version !== 1) throw new Error("its form is version " + s.version + ": load the page again");
         heard = Date.now();
         $("offline").hidden = true;
-        show(s);
+        if (!paused) show(s); // it can have been pressed since the question
       } catch (e) {
         const text = `No statistics from this process since ${new Date(heard).toLocaleTimeString("en", { hour12: false })}: ${e.message}`;
         setText($("offline"), text);

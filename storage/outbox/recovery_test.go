@@ -40,7 +40,7 @@ func TestRecovery_OfManyPendingMessages(t *testing.T) {
 	read := int64(heap()) - int64(before)
 	t.Logf("%d messages: first after %v; heap +%d KiB opened, +%d KiB after reading all", count, took, opened>>10, read>>10)
 	assert.Equal(t, count, total)
-	assert.Less(t, took, 2*time.Second)
+	assert.Less(t, took, 20*time.Second, "some 0.1 s, where no other process wants the machine")
 	assert.Less(t, opened, int64(8<<20))
 	assert.Less(t, read, int64(8<<20))
 }

@@ -17,6 +17,7 @@ const (
 	Bytes          = "bytes_per_second"
 	Allocations    = "allocations_per_message"      // of the process of the sending end, or of both ends in one process
 	ReceiverAllocs = "allocations_at_receiving_end" // a message, where that is a process of its own
+	CPU            = "cpu_us_per_message"           // of this process, where the system tells it; Stream alone has it
 	P50            = "p50_us"
 	P99            = "p99_us"
 )
@@ -81,21 +82,25 @@ func (e endpoints) run(ctx context.Context, l Load, d time.Duration) (Figures, e
 	}
 	p := e.start(l)
 	e.warmUp(ctx, p, l, d/5)
-	first, allocs, sent := e.count.progress(), allocations(), e.tally.Sent()
+	first, allocs, sent, cpu := e.count.progress(), allocations(), e.tally.Sent(), cpuTime()
 	last := first
 	stuck := func() bool { return last.Counted == first.Counted || e.tally.Sent() == sent }
 	for began := time.Now(); stuck() && ctx.Err() == nil && time.Since(began) < l.Patience; {
 		pause(ctx, d)
 		last = e.count.progress()
 	}
-	grown, published := allocations()-allocs, e.tally.Sent()-sent
+	grown, published, cpu := allocations()-allocs, e.tally.Sent()-sent, cpuTime()-cpu
 	if err := errors.Join(p.finish(), ctx.Err()); err != nil {
 		return nil, err
 	}
 	if err := errors.Join(e.sender.Flush(), e.settle(ctx, l.Patience)); err != nil {
 		return nil, err
 	}
-	return between(first, last, grown, published), nil
+	f := between(first, last, grown, published)
+	if counted := last.Counted - first.Counted; cpu > 0 && counted > 0 {
+		f[CPU] = float64(cpu.Nanoseconds()) / 1000 / float64(counted)
+	}
+	return f, nil
 }
 
 // warmUp waits for the first messages, and then a while.

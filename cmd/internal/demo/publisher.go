@@ -9,6 +9,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -76,7 +77,8 @@ func (p *publisher) run(ctx context.Context) error {
 	p.reporter.report(event{Found: &found})
 	p.publisher, err = buffstreams.NewPublisher(buffstreams.PublisherConfig{
 		ManagerConfig:  buffstreams.ManagerConfig{Acked: pipe.AckedConfig(p.cfg.MaxMessageSize)},
-		PublishTimeout: -1, // a slow handler holds us back for as long as it takes; the end of Control ends it
+		PublishTimeout: -1,                         // a slow handler holds us back for as long as it takes; the end of Control ends it
+		CloseTimeout:   childGrace - 2*time.Second, // then it says what was not confirmed, before it is killed
 		OnFailure:      p.onFailure,
 	}, watermill.NopLogger{})
 	if err != nil {

@@ -37,8 +37,9 @@ type SubOptions struct {
 const (
 	// inFlight is how many messages can share one write to the output. They are acked only after it.
 	inFlight = 256
-	// quiet is how long no message comes before a peer that knows no acks counts as done.
-	quiet = 200 * time.Millisecond
+	// quietLook is the time between two looks for messages of peers that know no acks, and quietLooks how many of them in a row
+	// find none new before such peers count as done. One look that is late says nothing: the whole process can have stood still.
+	quietLook, quietLooks = 50 * time.Millisecond, 4
 	// closeTimeout bounds what happens after the command was asked to end.
 	closeTimeout = 5 * time.Second
 	// nackPause is how soon what is given back comes again.
@@ -255,15 +256,18 @@ func nack(batch []*message.Message, err error) error {
 
 // drainPlain waits until no message has come for a while: those of plain peers exist only here once they were read.
 func (r *receiver) drainPlain() {
-	poll := time.NewTicker(quiet)
+	poll := time.NewTicker(quietLook)
 	defer poll.Stop()
 	end := time.After(closeTimeout)
-	for before := int64(-1); r.taken.Load() != before; {
-		before = r.taken.Load()
+	before := r.taken.Load()
+	for looks := 0; looks < quietLooks; looks++ {
 		select {
 		case <-poll.C:
 		case <-end:
 			return
+		}
+		if now := r.taken.Load(); now != before {
+			before, looks = now, -1
 		}
 	}
 }

@@ -54,7 +54,7 @@ func Open(address string, a access.Access) (*Source, error) {
 	if err := a.ClientTLSOnly(&acked); err != nil {
 		return nil, err
 	}
-	transport := &http.Transport{TLSClientConfig: acked.ClientTLS}
+	transport := &http.Transport{DialTLSContext: dialTLS(acked.ClientTLS)}
 	return &Source{u.String(), token, &http.Client{Transport: transport, CheckRedirect: noRedirect}}, nil
 }
 

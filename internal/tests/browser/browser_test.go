@@ -34,7 +34,7 @@ const peerEnv = "BROWSER_TEST_PEER"
 // pictureEnv is the file that the picture of the documentation is written to.
 const pictureEnv = "MONITOR_PICTURE"
 
-const limit = 30 * time.Second
+const limit = time.Minute
 
 func TestMain(m *testing.M) {
 	if os.Getenv(peerEnv) != "" {
@@ -317,19 +317,25 @@ func TestPage_ShowsWhatHappens(t *testing.T) {
 	await(p, handled+" > 0")
 	await(p, `parseFloat(document.getElementById("v-handled").textContent.replaceAll(",", "")) > 100`)
 	await(p, `document.querySelector("#c-out polyline").getAttribute("points").split(" ").length > 2`)
-	require.Contains(t, eval[string](p, `document.getElementById("outbox").innerText`), "delivering")
+	await(p, `document.getElementById("outbox").innerText.includes("delivering")`)
 	require.Contains(t, eval[string](p, `document.getElementById("topics").innerText`), hostileTopic, "names are text")
 	require.Zero(t, eval[int](p, `document.querySelectorAll("img").length`))
 
-	// A peer that is killed shows within two seconds, with its place and the cause.
+	// A peer that is killed shows with one of the next updates, which come each second, with its place and the cause. They are counted:
+	// on a busy machine a second takes longer.
 	there, _, _ := strings.Cut(w.there, "/")
-	require.Equal(t, "ready", eval[string](p, cell("addresses", there, "State")))
-	begin := time.Now()
+	await(p, cell("addresses", there, "State")+` === "ready"`)
+	gone := fmt.Sprintf(`(["failed", "gone", "silent"].includes(%s) && document.getElementById("stuck").innerText.includes(%q))`,
+		cell("addresses", there, "State"), there)
+	do(p, chromedp.Evaluate(fmt.Sprintf(`var updates = 0, shown = 0;
+		new MutationObserver(() => setTimeout(() => { updates++; if (!shown && %s) shown = updates; })).
+			observe(document.getElementById("at"), {childList: true, characterData: true, subtree: true})`, gone), nil))
 	require.NoError(t, w.peer.Process.Kill())
-	await(p, fmt.Sprintf(`["failed", "gone", "silent"].includes(%s) && document.getElementById("stuck").innerText.includes(%q)`, cell("addresses", there, "State"), there))
-	took := time.Since(begin)
-	t.Logf("a killed peer was on the page after %v", took.Round(time.Millisecond))
-	require.Less(t, took, 2*time.Second)
+	before := eval[int](p, "updates")
+	await(p, "shown > 0")
+	took := eval[int](p, "shown") - before
+	t.Logf("a killed peer was on the page with update %d", took)
+	require.LessOrEqual(t, took, 3, "the first can have been on its way")
 	await(p, fmt.Sprintf(`/refused|reset|EOF/.test(%s)`, cell("addresses", there, "Last error")))
 	require.Contains(t, eval[string](p, `document.getElementById("state").textContent`), "stuck")
 
@@ -412,4 +418,19 @@ func TestPage_Keyboard(t *testing.T) {
 	await(p, fmt.Sprintf("%q !== %s", at, `document.getElementById("at").textContent + document.getElementById("addresses").innerText`))
 	require.Equal(t, "1", eval[string](p, `document.activeElement.dataset.mine ?? ""`), "an update keeps the focus")
 	require.Empty(t, console.list())
+}
+
+// An answer that was on its way when the page was paused changes it no more.
+func TestPage_PauseHoldsWhatIsOnItsWay(t *testing.T) {
+	p, _ := chromium(t)
+	w := newWorld(t)
+	w.traffic(t)
+	do(p, chromedp.Navigate(w.url))
+	await(p, `document.getElementById("at").textContent !== ""`)
+	do(p, chromedp.Evaluate(`var release, asked = window.fetch;
+		window.fetch = async (...of) => { const answer = await asked(...of); await new Promise(r => release = r); return answer }`, nil))
+	await(p, "release !== undefined")
+	const shown = `document.getElementById("at").textContent + document.getElementById("addresses").innerText`
+	at := eval[string](p, `document.getElementById("pause").click(); `+shown)
+	require.Equal(t, at, eval[string](p, `release(); new Promise(r => setTimeout(r, 200)).then(() => `+shown+`)`))
 }

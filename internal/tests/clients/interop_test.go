@@ -67,7 +67,7 @@ type world struct {
 }
 
 func (w *world) startSub() {
-	w.sub = w.to.start(w.t, "sub", "127.0.0.1:0", "orders")
+	w.sub = w.to.startSub(w.t)
 	w.net.target.Store(w.sub.listening())
 }
 
@@ -243,6 +243,7 @@ func TestClients_Speed(t *testing.T) {
 		for _, to := range languages() {
 			t.Run(from.name+" to "+to.name, func(t *testing.T) {
 				sub := to.start(t, "take", "127.0.0.1:0", "orders", count)
+				sub.host = "127.0.0.1"
 				pub := from.start(t, "send", sub.listening(), "orders", count, "100")
 				t.Logf("%s messages of 100 bytes: %s/s sent and acked, %s/s received", count, pub.next(), sub.next())
 				pub.finished(false)

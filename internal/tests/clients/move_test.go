@@ -2,6 +2,7 @@ package clients
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,11 +15,11 @@ import (
 func TestClients_StreamsMove(t *testing.T) {
 	pairs(t, func(t *testing.T, from, to language) {
 		w, subs := newRoute(t, from, to, "pub")
-		w.pump(func() bool { return len(w.account.confirmed) >= 500 }, true)
+		// The first address is preferred. On a busy machine the second can be there sooner: the stream goes back after some seconds.
+		w.pump(func() bool { return len(w.account.confirmed) >= 500 && len(w.account.handled) > 0 }, true)
 		for _, line := range w.sub.finished(true) {
 			w.account.say(w.sub, line)
 		}
-		require.NotEmpty(t, w.account.handled, "the first address is preferred")
 		first := len(w.account.handled)
 		w.sub = subs[1]
 		w.pump(func() bool { return len(w.account.confirmed) == w.account.given }, false)
@@ -48,10 +49,9 @@ func TestClients_TurnsGoOnWithoutOne(t *testing.T) {
 				t.Parallel()
 				w, subs := newRoute(t, from, to, "turns")
 				w.also = subs[1:]
-				w.pump(func() bool { return len(w.account.confirmed) >= 500 }, true)
-				for _, sub := range subs {
-					require.Positive(t, w.account.by[sub], "each has its turns")
-				}
+				w.pump(func() bool { // each has its turns
+					return len(w.account.confirmed) >= 500 && !slices.ContainsFunc(subs, func(sub *process) bool { return w.account.by[sub] == 0 })
+				}, true)
 				for _, line := range subs[1].killed() {
 					w.account.say(subs[1], line)
 				}
@@ -76,7 +76,7 @@ func newRoute(t *testing.T, from, to language, command string) (w *world, subs [
 	t.Helper()
 	var addresses []string
 	for range 3 {
-		sub := to.start(t, "sub", "127.0.0.1:0", "orders")
+		sub := to.startSub(t)
 		subs = append(subs, sub)
 		addresses = append(addresses, sub.listening())
 	}

@@ -14,10 +14,12 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 // patience is for what must happen.
-const patience = time.Minute
+const patience = 2 * time.Minute
 
 // language is an implementation: how its peer program is started.
 type language struct {
@@ -65,6 +67,7 @@ func pythonPeer(t *testing.T) []string {
 type process struct {
 	t     *testing.T
 	name  string
+	host  string // of a subscriber: where it listens
 	cmd   *exec.Cmd
 	stdin io.WriteCloser
 	lines chan string // of its output; closed when that ends
@@ -98,6 +101,16 @@ func (l language) start(t *testing.T, args ...string) *process {
 	return p
 }
 
+// startSub starts a subscriber at a host of its own: when it has ended, no other test's subscriber gets its port while its publisher
+// still looks for it there.
+func (l language) startSub(t *testing.T) *process {
+	t.Helper()
+	host := testkit.Host()
+	p := l.start(t, "sub", host+":0", "orders")
+	p.host = host
+	return p
+}
+
 // next is the next line of output.
 func (p *process) next() string {
 	p.t.Helper()
@@ -116,7 +129,7 @@ func (p *process) listening() string {
 	p.t.Helper()
 	port, ok := strings.CutPrefix(p.next(), "listening ")
 	require.True(p.t, ok)
-	return "127.0.0.1:" + port
+	return p.host + ":" + port
 }
 
 func (p *process) write(line string) {

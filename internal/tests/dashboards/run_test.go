@@ -71,21 +71,24 @@ func (r *run) messages() {
 	require.NoError(t, err)
 	addr, err := sub.Addr("127.0.0.1:0/orders")
 	require.NoError(t, err)
-	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{Manager: r.manager, CloseTimeout: time.Second}, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = pub.Close() })
+	hasty, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{ // for what never succeeds
 		Manager: r.manager, PublishTimeout: 200 * time.Millisecond, CloseTimeout: time.Second,
 		Resolver: route.Func(func(context.Context, string) (route.Route, error) { return route.Route{}, errors.New("no answer") }),
 	}, nil)
 	require.NoError(t, err)
-	t.Cleanup(func() { _ = pub.Close() })
+	t.Cleanup(func() { _ = hasty.Close() })
 	topic := "tcp://" + addr.String() + "/orders"
 	require.NoError(t, pub.Publish(topic, newMessage(), newMessage()))
 	(<-out).Ack()
 	(<-out).Nack()
 	(<-out).Nack()
 	require.NoError(t, pub.Drain(context.Background()))
-	require.Error(t, pub.Publish("logical", newMessage()))
-	require.Error(t, pub.Publish(topic, newMessage(), newMessage(), newMessage(), newMessage(), newMessage(), newMessage()))
-	require.Error(t, pub.Publish("tcp://"+closedPort(t)+"/orders", newMessage()))
+	require.Error(t, hasty.Publish("logical", newMessage()))
+	require.Error(t, hasty.Publish(topic, newMessage(), newMessage(), newMessage(), newMessage(), newMessage(), newMessage()))
+	require.Error(t, hasty.Publish("tcp://"+closedPort(t)+"/orders", newMessage()))
 	stranger, err := net.Dial("tcp", addr.String())
 	require.NoError(t, err)
 	_, err = stranger.Write([]byte("GET / HTTP/1.1\r\n\r\n"))

@@ -3,7 +3,6 @@ package docs
 import (
 	"bufio"
 	"io/fs"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +13,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 // patience bounds what a command of a document may take.
@@ -150,14 +151,6 @@ func TestMain(m *testing.M) {
 // readmeAddress is what README.md uses, and what the tests put a free port in the place of.
 const readmeAddress = "127.0.0.1:5031"
 
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer func() { _ = ln.Close() }()
-	return ln.Addr().String()
-}
-
 // TestReadme_ProgramRuns holds that the program of README.md does what it says.
 func TestReadme_ProgramRuns(t *testing.T) {
 	var program string
@@ -168,13 +161,13 @@ func TestReadme_ProgramRuns(t *testing.T) {
 	}
 	require.NotEmpty(t, program)
 	file := filepath.Join(t.TempDir(), "main.go")
-	require.NoError(t, os.WriteFile(file, []byte(strings.ReplaceAll(program, readmeAddress, freeAddress(t))), 0o600))
+	require.NoError(t, os.WriteFile(file, []byte(strings.ReplaceAll(program, readmeAddress, testkit.FreeAddress(t))), 0o600))
 	require.Equal(t, "hello\n", run(t, "go", "run", file))
 }
 
 // TestReadme_PubAndSub runs what README.md says of the command: lines that go into pub come out of sub.
 func TestReadme_PubAndSub(t *testing.T) {
-	address := freeAddress(t)
+	address := testkit.FreeAddress(t)
 	lines := map[string]string{}
 	for _, c := range commands(t) {
 		if sub, ok := strings.CutPrefix(c.text, "go run ./cmd/buffstreams "); ok && c.file == "README.md" {

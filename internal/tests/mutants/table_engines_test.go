@@ -47,6 +47,11 @@ var engineMutants = []mutant{
 		engineProbe("TestRefusal_OfOneInAHundred", "nats"),
 	},
 	{
+		"a node that is not there yet is a refusal", "engines/nats/publish.go",
+		" && api.ErrorCode != codeNoPeers && !full(err)\n", " && !full(err)\n",
+		engineProbe("TestOutage_ANodeIsAwayWhenATopicIsMade", "nats"),
+	},
+	{
 		"a missing permission is waited for", "engines/nats/cause.go",
 		"\t\t\tr.refuse(err)\n", "",
 		engineProbe("TestOpenFaults_MissingPermissionsAreErrors", "nats"),
