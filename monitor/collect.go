@@ -143,12 +143,14 @@ func (m *Monitor) gather() snapshot {
 			s.subscriptions = append(s.subscriptions, Subscription{name, one})
 		}
 	})
-	sorted(m.cfg.Outboxes, func(name string, o Outbox) { s.addOutbox(name, o.Stats()) })
-	for i := range s.outboxes {
-		if o := &s.outboxes[i]; o.Err != "" {
-			why("outbox", o.Source, []string{o.Err})
+	sorted(m.cfg.Outboxes, func(name string, o Outbox) {
+		stats := o.Stats()
+		if len(stats.NotReady) == 0 && stats.Err != "" {
+			stats.NotReady = []string{stats.Err}
 		}
-	}
+		why("outbox", name, stats.NotReady)
+		s.addOutbox(name, stats)
+	})
 	slices.Sort(s.notReady)
 	s.notReady = slices.Compact(s.notReady)
 	return s
