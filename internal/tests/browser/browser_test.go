@@ -413,3 +413,29 @@ func TestPage_Keyboard(t *testing.T) {
 	require.Equal(t, "1", eval[string](p, `document.activeElement.dataset.mine ?? ""`), "an update keeps the focus")
 	require.Empty(t, console.list())
 }
+
+// With 10,000 topics that are received and published to, the page stays small, says what it leaves off, and is live.
+func TestPage_TenThousandTopics(t *testing.T) {
+	p, console := chromium(t)
+	w := newWorld(t)
+	base, _, _ := strings.Cut(w.here, "/")
+	for i := range 10_000 {
+		require.NoError(t, w.subs["billing"].SubscribeInitialize(fmt.Sprintf("127.0.0.1:0/t%d", i)))
+		require.NoError(t, w.publisher.Publish(fmt.Sprintf("%s/t%d", base, i), message.NewMessage("", []byte("x"))))
+	}
+	w.traffic(t)
+	do(p, chromedp.Navigate(w.url))
+	await(p, `/: 9,9\d\d more are in stats/.test(document.querySelector("#topics caption")?.textContent ?? "")`)
+	here, _, _ := strings.Cut(w.here, "/")
+	sent := fmt.Sprintf(number, cell("addresses", here, "Sent"))
+	began, updates := time.Now(), 3
+	for range updates {
+		before := eval[int](p, sent)
+		await(p, fmt.Sprintf("%s > %d", sent, before))
+	}
+	t.Logf("an update took %v", (time.Since(began) / time.Duration(updates)).Round(time.Millisecond))
+	require.LessOrEqual(t, eval[int](p, `document.querySelectorAll("tbody tr").length`), 500, "some 100 rows of each list")
+	require.LessOrEqual(t, eval[int](p, `document.getElementsByTagName("*").length`), 10_000)
+	require.Less(t, eval[int](p, `fetch("stats?limit=100").then(a => a.text()).then(t => t.length)`), 200_000)
+	require.Empty(t, console.list())
+}
