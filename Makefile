@@ -112,7 +112,7 @@ KILLS_EACH ?= 10
 engines_kill: ## E3: JetStream's nodes and the bridge killed KILLS_EACH times, ENGINES_KILL messages (1000000)
 	ENGINES_KILL=$(or $(ENGINES_KILL),1000000) KILLS_EACH=$(KILLS_EACH) go test -count=1 -v -timeout 120m -run TestKillEverything ./engines/tests
 
-drill: ## processes broken on purpose, seen through the page, Debian's Prometheus with our alerts, and check: 10 minutes; docs/operating.md
+drill: ## processes broken on purpose, seen through the page in Chromium, Debian's Prometheus with our alerts, traces, and check: 10 minutes; docs/operating.md
 	DRILL=1 go test -count=1 -v -timeout 25m ./internal/tests/dashboards/drill
 
 bench_outside: ## bench and latency beside nats bench, each against a count from outside

@@ -110,8 +110,8 @@ func (g *guardedOutbox) Read(k store.Key, from uint64, maxBytes int) (store.Batc
 	return try(func() (store.Batch, error) { return g.user.Read(k, from, maxBytes) })
 }
 
-func (g *guardedOutbox) Ready(k store.Key, seq uint64) (<-chan struct{}, error) {
-	return try(func() (<-chan struct{}, error) { return g.user.Ready(k, seq) })
+func (g *guardedOutbox) Readable(k store.Key, seq uint64) (<-chan struct{}, error) {
+	return try(func() (<-chan struct{}, error) { return g.user.Readable(k, seq) })
 }
 
 func (g *guardedOutbox) Settle(k store.Key, through uint64, ranges ...store.Range) error {

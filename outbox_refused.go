@@ -159,7 +159,7 @@ func (r *streamRelay) refuseAll(s store.Stream, reason error) bool {
 			}
 		}
 	}
-	ready, err := r.outbox.Ready(r.key, next)
+	ready, err := r.outbox.Readable(r.key, next)
 	if err != nil {
 		return errors.Is(err, store.ErrClosed)
 	}

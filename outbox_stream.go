@@ -159,7 +159,7 @@ func (r *streamRelay) read(from uint64, size int) (store.Batch, error) {
 // for long ends at both ends.
 func (r *streamRelay) await(fetched *sender.FetchedStream, seq uint64) error {
 	lost := fetched.Lost()
-	ready, err := r.outbox.Ready(r.key, seq)
+	ready, err := r.outbox.Readable(r.key, seq)
 	if err != nil {
 		return err
 	}

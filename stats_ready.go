@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
+	"github.com/buffstreams/watermill-buffstreams/internal/hook"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // ErrNotReady is what every *NotReadyError matches.
@@ -64,8 +66,8 @@ func (p *Publisher) notReady() []string {
 	}
 	var reasons reasons
 	if p.relay != nil {
-		if err := p.cfg.Outbox.Err(); err != nil {
-			reasons.add("the Outbox: %v", err)
+		for _, err := range outboxReady(p.cfg.Outbox) {
+			reasons.add("the Outbox %s: %v", outboxName(p.cfg.Outbox), err)
 		}
 		return reasons.sorted()
 	}
@@ -86,6 +88,28 @@ func (p *Publisher) notReady() []string {
 	}
 	slices.Sort(reasons)
 	return slices.Compact(reasons).sorted()
+}
+
+// outboxReady looks whether an Outbox takes messages, and returns why not.
+func outboxReady(o store.Outbox) []error {
+	user := o
+	if g, ok := o.(*guardedOutbox); ok {
+		user = g.user
+	}
+	err := o.Err()
+	if readier, ok := user.(store.Readier); ok {
+		look, cancel := context.WithCancel(context.Background())
+		cancel()
+		err = hook.Call(nameOutbox, func() error { return readier.Ready(look) })
+	}
+	var several *store.NotReadyError
+	switch {
+	case errors.As(err, &several):
+		return several.Reasons
+	case err != nil:
+		return []error{err}
+	}
+	return nil
 }
 
 // notReady says why none of the group's addresses takes messages; nil: one does, or would if there were any.

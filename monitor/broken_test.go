@@ -118,6 +118,24 @@ func TestBroken_FullDiskIsNamed(t *testing.T) {
 	require.Contains(t, get(m, "/readyz").Body.String(), "outbox orders: no space left on device")
 }
 
+// slowDisk is an outbox whose disk does not answer.
+type slowDisk struct{}
+
+func (slowDisk) Stats() store.OutboxStats {
+	return store.OutboxStats{
+		Name: "/mnt/orders", Delivering: true, Pending: 3, WritingSince: time.Now().Add(-time.Minute),
+		NotReady: []string{"a write to the disk has been under way since noon"},
+	}
+}
+
+func TestBroken_SlowDiskIsNamed(t *testing.T) {
+	m, err := monitor.New(monitor.Config{Outboxes: map[string]monitor.Outbox{"orders": slowDisk{}}})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, m.Close()) }()
+	requireStuck(t, m, "outbox", "/mnt/orders: a write to its disk has not ended; 3 messages wait")
+	require.Contains(t, get(m, "/readyz").Body.String(), "outbox orders: a write to the disk has been under way since noon")
+}
+
 func TestBroken_LookupsThatFailAreNamed(t *testing.T) {
 	down := atomic.Bool{}
 	down.Store(true)

@@ -1,7 +1,6 @@
 package monitor
 
 import (
-	"cmp"
 	"maps"
 	"slices"
 	"time"
@@ -143,12 +142,14 @@ func (m *Monitor) gather() snapshot {
 			s.subscriptions = append(s.subscriptions, Subscription{name, one})
 		}
 	})
-	sorted(m.cfg.Outboxes, func(name string, o Outbox) { s.addOutbox(name, o.Stats()) })
-	for i := range s.outboxes {
-		if o := &s.outboxes[i]; o.Err != "" {
-			why("outbox", o.Source, []string{o.Err})
+	sorted(m.cfg.Outboxes, func(name string, o Outbox) {
+		stats := o.Stats()
+		if len(stats.NotReady) == 0 && stats.Err != "" {
+			stats.NotReady = []string{stats.Err}
 		}
-	}
+		why("outbox", name, stats.NotReady)
+		s.addOutbox(name, stats)
+	})
 	slices.Sort(s.notReady)
 	s.notReady = slices.Compact(s.notReady)
 	return s
@@ -193,73 +194,9 @@ func (m *Monitor) collect(limit int) Stats {
 	out := Stats{
 		Version: Version, At: s.at, Title: m.cfg.Title, UptimeSeconds: s.at.Sub(m.began).Seconds(),
 		Ready: len(s.notReady) == 0, NotReady: list(s.notReady), Stuck: list(m.stuck(s)),
+		Addresses: list(s.addresses), Listeners: list(s.listeners), Subscriptions: list(s.subscriptions), Outboxes: list(s.outboxes),
 		LeftOff: map[string]int{}, Memory: list(s.memory), Rates: m.history.rates(),
 	}
-	out.NotReady = cut(out.LeftOff, "not_ready", out.NotReady, limit, nil)
-	out.Stuck = cut(out.LeftOff, "stuck", out.Stuck, limit, nil)
-	out.Addresses = cut(out.LeftOff, "addresses", list(s.addresses), limit, func(a, b Address) int {
-		return cmp.Or(-cmp.Compare(trouble(a.State), trouble(b.State)), -cmp.Compare(a.Pending, b.Pending))
-	})
-	out.Subscriptions = cut(out.LeftOff, "subscriptions", list(s.subscriptions), limit, func(a, b Subscription) int {
-		return -cmp.Compare(a.Slow, b.Slow)
-	})
-	out.Listeners = cut(out.LeftOff, "listeners", list(s.listeners), limit, nil)
-	for i := range out.Listeners {
-		l := &out.Listeners[i]
-		l.Topics = cut(out.LeftOff, "topics", list(l.Topics), limit, func(a, b buffstreams.TopicStats) int {
-			return -cmp.Compare(lag(a), lag(b))
-		})
-		l.Peers = cut(out.LeftOff, "peers", list(l.Peers), limit, nil)
-	}
-	out.Outboxes = cut(out.LeftOff, "outboxes", list(s.outboxes), limit, nil)
-	for i := range out.Outboxes {
-		o := &out.Outboxes[i]
-		o.Destinations = cut(out.LeftOff, "destinations", list(o.Destinations), limit, func(a, b store.DestinationStats) int {
-			return -cmp.Compare(a.Pending, b.Pending)
-		})
-	}
+	out.trim(limit)
 	return out
-}
-
-// list is [] in JSON where it is empty, and a copy, as the caller sorts and cuts it.
-func list[T any](all []T) []T { return append([]T{}, all...) }
-
-// cut keeps limit rows, the worst by order, in the order in which they stood.
-func cut[T any](leftOff map[string]int, name string, all []T, limit int, order func(a, b T) int) []T {
-	if len(all) <= limit {
-		return all
-	}
-	leftOff[name] += len(all) - limit
-	if order == nil {
-		return all[:limit]
-	}
-	positions := make([]int, len(all))
-	for i := range positions {
-		positions[i] = i
-	}
-	slices.SortStableFunc(positions, func(i, j int) int { return order(all[i], all[j]) })
-	positions = positions[:limit]
-	slices.Sort(positions)
-	kept := make([]T, 0, limit)
-	for _, i := range positions {
-		kept = append(kept, all[i])
-	}
-	return kept
-}
-
-// trouble orders states.
-func trouble(state string) int {
-	known := []string{"idle", "ready", "connecting", "draining", "gone", "failed", "silent"}
-	if i := slices.Index(known, state); i >= 0 {
-		return i
-	}
-	return len(known)
-}
-
-// lag is that of a topic's worst group.
-func lag(t buffstreams.TopicStats) (most int) {
-	for _, g := range t.Groups {
-		most = max(most, g.Lag)
-	}
-	return most
 }

@@ -20,6 +20,7 @@ import (
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/monitor"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -258,17 +259,56 @@ func TestStats_LimitKeepsTheWorst(t *testing.T) {
 	require.Len(t, getStats(t, m, "").Listeners[0].Topics, 6, "the others are still there")
 }
 
+// manyStored is an outbox with many destinations, of which one has many topics.
+type manyStored struct{}
+
+func (manyStored) Stats() store.OutboxStats {
+	s := store.OutboxStats{Name: "/var/spool/many", Delivering: true}
+	for i := range 10_000 {
+		s.Destinations = append(s.Destinations, store.DestinationStats{Name: fmt.Sprintf("host-%d:1", i), Pending: uint64(i)})
+	}
+	worst := &s.Destinations[len(s.Destinations)-1]
+	for i := range 10_000 {
+		worst.Topics = append(worst.Topics, store.OutboxTopicStats{Name: fmt.Sprintf("t%d", i), Pending: 1})
+	}
+	return s
+}
+
+// Lists within rows count together, and what one does not need the next ones get.
+func TestStats_LimitIsThatOfAllListeners(t *testing.T) {
+	w := newWorld(t, buffstreams.ManagerConfig{})
+	m := w.monitor(t, monitor.Config{})
+	for i := range 3 * 20 {
+		require.NoError(t, w.sub.SubscribeInitialize(fmt.Sprintf("127.0.0.%d:0/t%d", 2+i%3, i)))
+	}
+	for limit, want := range map[string]int{"?limit=40": 40, "?limit=8": 8, "": 61} {
+		require.Eventually(t, func() bool {
+			s, shown := getStats(t, m, limit), 0
+			for _, l := range s.Listeners {
+				shown += len(l.Topics)
+			}
+			return shown == want && s.LeftOff["topics"] == 61-want
+		}, 20*time.Second, 50*time.Millisecond, limit)
+	}
+}
+
 // What the page asks for stays small and quick, however much there is.
 func TestStats_TenThousandTopics(t *testing.T) {
 	if testing.Short() {
 		t.Skip("10,000 topics take seconds")
 	}
 	w := newWorld(t, buffstreams.ManagerConfig{})
-	m := w.monitor(t, monitor.Config{})
+	m := w.monitor(t, monitor.Config{Outboxes: map[string]monitor.Outbox{"many": manyStored{}}})
+	base, _, _ := strings.Cut(w.topic, "/orders")
 	for i := range 10_000 {
 		require.NoError(t, w.sub.SubscribeInitialize(fmt.Sprintf("127.0.0.1:0/t%d", i)))
+		require.NoError(t, w.publisher.Publish(fmt.Sprintf("%s/t%d", base, i), message.NewMessage("", nil)))
 	}
-	require.Eventually(t, func() bool { return getStats(t, m, "?limit=100").LeftOff["topics"] == 9_901 }, limit, 10*time.Millisecond)
+	require.Eventually(t, func() bool {
+		left := getStats(t, m, "?limit=100").LeftOff
+		return left["topics"] == 9_901 && left["streams"] == 9_900
+	}, limit, 10*time.Millisecond)
+	require.Equal(t, 10_000-100, getStats(t, m, "?limit=100").LeftOff["destinations"])
 	begin := time.Now()
 	answer := get(m, "/stats?limit=100")
 	t.Logf("the page's statistics took %v", time.Since(begin).Round(time.Millisecond))

@@ -27,6 +27,8 @@ type Stuck struct {
 const (
 	// connectingLong is how long an attempt to connect may take before it is shown.
 	connectingLong = 5 * time.Second
+	// slowDisk is how long a write of an outbox may take before it is shown.
+	slowDisk = 2 * time.Second
 	// nearlyFull is the part of an outbox's quota from which on it is shown.
 	nearlyFull = 0.8
 	// maxStuck bounds what is shown.
@@ -197,6 +199,9 @@ func groupName(name string) string {
 func (f *finder) outbox(o *OutboxStats) {
 	if o.Err != "" {
 		f.add("outbox", o.Source+" in "+o.Name, true, time.Time{}, "it takes nothing any more: %s", o.Err)
+	}
+	if !o.WritingSince.IsZero() && f.now.Sub(o.WritingSince) >= slowDisk {
+		f.add("outbox", o.Source+" in "+o.Name, true, o.WritingSince, "a write to its disk has not ended; %s", wait(int(o.Pending)))
 	}
 	if !o.Delivering && o.Pending > 0 {
 		f.add("outbox", o.Source+" in "+o.Name, true, o.OldestUnsettled, "no publisher delivers it; %s", wait(int(o.Pending)))

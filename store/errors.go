@@ -3,6 +3,8 @@ package store
 import (
 	"errors"
 	"fmt"
+	"strings"
+	"time"
 )
 
 // The errors of an [Outbox] that carry no details. They may be wrapped: match them with errors.Is.
@@ -20,7 +22,36 @@ var (
 	ErrUnknownStream = errors.New("outbox: unknown stream")
 	// ErrPending means that Forget was called for a stream that has pending messages.
 	ErrPending = errors.New("outbox: the stream has pending messages")
+	// ErrNotReady is what every [*NotReadyError] matches.
+	ErrNotReady = errors.New("outbox: not ready")
 )
+
+// NotReadyError says why an outbox would not take messages. It matches [ErrNotReady] and whatever its reasons match, such as
+// [ErrOutboxFull], [ErrFailed] and [ErrClosed].
+type NotReadyError struct {
+	Outbox  string  // what the outbox calls itself, such as its directory
+	Reasons []error // at least one
+}
+
+func (e *NotReadyError) Error() string {
+	texts := make([]string, len(e.Reasons))
+	for i, reason := range e.Reasons {
+		texts[i] = reason.Error()
+	}
+	return fmt.Sprintf("%v: %s: %s", ErrNotReady, e.Outbox, strings.Join(texts, "; "))
+}
+
+// Unwrap returns ErrNotReady and the reasons.
+func (e *NotReadyError) Unwrap() []error { return append([]error{ErrNotReady}, e.Reasons...) }
+
+// SlowDiskError reports that a write to the disk has not ended for long. Append waits for it.
+type SlowDiskError struct {
+	Since time.Time // when it has begun
+}
+
+func (e *SlowDiskError) Error() string {
+	return "outbox: a write to the disk has been under way since " + e.Since.Format(time.RFC3339)
+}
 
 // FullError reports that Append would have exceeded the quota of a destination. Nothing was stored. It matches
 // [ErrOutboxFull].

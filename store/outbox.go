@@ -38,7 +38,7 @@ type Incarnation struct {
 
 // Batch is a run of messages with consecutive sequences.
 type Batch struct {
-	First    uint64   // the sequence of the first message; if there is none, the sequence to call Ready with
+	First    uint64   // the sequence of the first message; if there is none, the sequence to call Readable with
 	Messages [][]byte // encoded; they must not be modified, and stay valid
 }
 
@@ -62,7 +62,7 @@ func (b *Batch) Next() uint64 { return b.First + uint64(len(b.Messages)) }
 // cannot have sent what was stored by a later one. A publisher that meets a receiver which knows other incarnations or
 // other messages calls Renounce, and sends all that is pending under the new identity.
 //
-// The owner of an Outbox closes it; publishers do not. Append, Drain, Read, Ready, Settle and Err return [ErrClosed]
+// The owner of an Outbox closes it; publishers do not. Append, Drain, Read, Readable, Settle and Err return [ErrClosed]
 // after that, and an error that wraps [ErrFailed] after a failed write.
 type Outbox interface {
 	// ID returns the random id of the outbox. It changes only with Renounce, and is part of the identity by which
@@ -118,16 +118,16 @@ type Outbox interface {
 	// Read returns durable messages of stream k from sequence from on: as many as fit in maxBytes bytes, but at least
 	// one. It skips messages that are settled, so First of the batch can be greater than from. It skips no others, and
 	// a batch has no gap. If there is no message to return, the batch is empty and its First is the sequence to call
-	// Ready with.
+	// Readable with.
 	//
 	// Read returns [ErrUnknownStream] if there is no stream k, and a [*CorruptError] if messages cannot be read. That
 	// error says which; a caller that settles them can read the messages behind them.
 	Read(k Key, from uint64, maxBytes int) (Batch, error)
 
-	// Ready returns a channel that is closed when message seq of stream k can be read, and when the outbox is closed or
+	// Readable returns a channel that is closed when message seq of stream k can be read, and when the outbox is closed or
 	// fails. It returns [ErrUnknownStream] if there is no stream k. Further calls with the same sequence may return the
 	// same channel.
-	Ready(k Key, seq uint64) (<-chan struct{}, error)
+	Readable(k Key, seq uint64) (<-chan struct{}, error)
 
 	// Settle records that messages of stream k need not be kept: those up to and including sequence through (0 for
 	// none), and those in ranges, which may be in any order and may overlap. It ignores sequences that Read could not
@@ -141,6 +141,14 @@ type Outbox interface {
 	// and [ErrUnknownStream] if there is no stream k. A later Append to the same key creates a new stream with a new
 	// number.
 	Forget(ctx context.Context, k Key) error
+}
+
+// Readier is an [Outbox] that knows whether it would take messages now. A publisher that has one is ready when that is.
+type Readier interface {
+	// Ready waits until Append would take messages, or ctx is done: then the error says why not, for a person, such as a
+	// [*NotReadyError]. It returns at once if that cannot change. With a ctx that is done it only looks, and must not block. It
+	// may be called concurrently with all methods, and after the outbox was closed.
+	Ready(ctx context.Context) error
 }
 
 // Sharer is an [Outbox] by which its publishers in a process find each other: one of them delivers, and tells the one

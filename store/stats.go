@@ -3,13 +3,17 @@ package store
 import "time"
 
 // OutboxStats describes an [Outbox] at one moment. An Outbox can have a method Stats() OutboxStats, which must not block
-// for long: a publisher's Stats shows what it returns.
+// for long: a publisher's Stats shows what it returns. See [Readier] for what else an Outbox can have.
 type OutboxStats struct {
 	// Name is what the outbox calls itself, such as its directory.
 	Name string `json:"name"`
 	// Err says why the outbox takes nothing any more; empty: it works. Closed tells that it was closed.
 	Err    string `json:"err,omitempty"`
 	Closed bool   `json:"closed,omitempty"`
+	// NotReady is why it would not take messages now, if that is so: what its Ready says. It includes Err.
+	NotReady []string `json:"not_ready,omitempty"`
+	// WritingSince is when the write to the disk that is under way has begun; zero: there is none.
+	WritingSince time.Time `json:"writing_since,omitzero"`
 	// Delivering tells that a publisher delivers what is in the outbox.
 	Delivering bool `json:"delivering"`
 	// Pending is the number of messages that are not settled, and Bytes what these count against the quota.

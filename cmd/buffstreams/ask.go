@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"os/exec"
 	"strings"
 	"time"
 
@@ -178,6 +179,9 @@ func (f *replyFlags) responder(cmd *cobra.Command) (ask.Responder, error) {
 	case f.echo:
 		return func(_ context.Context, m *message.Message) ([]byte, error) { return m.Payload, nil }, nil
 	case len(program) > 0:
+		if _, err := exec.LookPath(program[0]); err != nil {
+			return nil, fmt.Errorf("--exec: %w", err)
+		}
 		return ask.Program(program[0], program[1:]...), nil
 	case cmd.Flags().Changed("exec"):
 		return nil, errors.New("--exec names no program")

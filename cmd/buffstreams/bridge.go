@@ -93,6 +93,11 @@ func (f *bridgeFlags) run(ctx context.Context, warn io.Writer) error {
 	if f.config.From == "" || f.config.To == "" || len(f.topics) == 0 {
 		return errors.New("--from, --to and --topic are needed; see --help")
 	}
+	for flag, url := range map[string]string{"--from": f.config.From, "--to": f.config.To} {
+		if err := refuseSecret(flag, url); err != nil {
+			return err
+		}
+	}
 	for _, topic := range f.topics {
 		from, to, _ := strings.Cut(topic, "=")
 		f.config.Topics = append(f.config.Topics, bridge.Topic{From: from, To: cmp.Or(to, from)})

@@ -9,7 +9,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/cmd/internal/check"
+	"github.com/buffstreams/watermill-buffstreams/cmd/internal/pipe"
 	"github.com/buffstreams/watermill-buffstreams/cmd/internal/watch"
 	"github.com/buffstreams/watermill-buffstreams/monitor"
 )
@@ -18,7 +20,8 @@ const checkHelp = `Look at a peer once, in the form of a plugin for monitoring s
 
 The output is one line, "BUFFSTREAMS NAME STATE - text | performance data", on standard output whatever the state is.
 
-Exit codes: 0 OK; 1 WARNING; 2 CRITICAL, also where the peer cannot be reached or refuses; 3 UNKNOWN, as for a bad flag.`
+Exit codes: 0 OK; 1 WARNING; 2 CRITICAL, also where the peer cannot be reached or refuses; 3 UNKNOWN: a flag, an address or
+a file of this side is no good, which says nothing of the peer.`
 
 type checkFlags struct {
 	accessFlags
@@ -37,9 +40,16 @@ func (f *checkFlags) limits() check.Limits {
 	return check.Limits{Warn: f.warning, Critical: f.critical}
 }
 
+// run looks, unless the flags or what they name make no sense: that says nothing of the peer, and so is no state of it.
 func (f *checkFlags) run(cmd *cobra.Command, look func(ctx context.Context) (check.Result, error)) error {
-	if f.timeout <= 0 {
+	switch {
+	case f.timeout <= 0:
 		return fmt.Errorf("--timeout %v is not positive", f.timeout)
+	case f.warning < 0 || f.critical < 0:
+		return errors.New("--warning and --critical must not be negative; 0 means never")
+	}
+	if err := f.access().Client(&buffstreams.AckedConfig{}); err != nil {
+		return err
 	}
 	return check.Run(cmd.Context(), os.Stdout, cmd.Name(), f.timeout, look)
 }
@@ -49,7 +59,8 @@ func newCheck(secret accessFlags) *cobra.Command {
 		Use: "check", Short: "Look at a peer once, as a monitoring plugin", Long: checkHelp, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newCheckConnect(secret), newCheckCertificate(secret), newCheckPublish(secret), newCheckLag(secret), newCheckStuck(secret))
+	cmd.AddCommand(newCheckConnect(secret), newCheckCertificate(secret), newCheckPublish(secret), newCheckLag(secret), newCheckStuck(secret),
+		newCheckReady(secret))
 	return cmd
 }
 
@@ -67,6 +78,9 @@ has no greeting, it only connects.
 		RunE: func(cmd *cobra.Command, args []string) error {
 			plain, err := choose("--wire", wire, map[string]bool{"acked": false, "buffstreams": true})
 			if err != nil {
+				return err
+			}
+			if _, err := pipe.ParseTopic(args[0]); err != nil {
 				return err
 			}
 			return f.run(cmd, func(ctx context.Context) (check.Result, error) {
@@ -90,6 +104,9 @@ them: wrong name, unknown authority, not valid yet.
 		Example: `  buffstreams check certificate tls://host:5031
   buffstreams check certificate tls://host:5031 --tls-ca ca.pem -w 720h -c 72h`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if _, err := pipe.ParseTopic(args[0]); err != nil {
+				return err
+			}
 			return f.run(cmd, func(ctx context.Context) (check.Result, error) {
 				return check.Certificate(ctx, check.CertificateOptions{Address: args[0], Limits: f.limits(), Access: f.access()})
 			})
@@ -113,6 +130,9 @@ func newCheckPublish(secret accessFlags) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			level, err := choose("--confirm", confirm, confirms)
 			if err != nil {
+				return err
+			}
+			if _, err := pipe.ParseTopic(args[0]); err != nil {
 				return err
 			}
 			return f.run(cmd, func(ctx context.Context) (check.Result, error) {
@@ -163,8 +183,7 @@ there is no such group is critical.
 }
 
 func newCheckStuck(secret accessFlags) *cobra.Command {
-	a, timeout := secret, time.Duration(0)
-	cmd := &cobra.Command{
+	return newCheckMonitor(secret, check.Stuck, &cobra.Command{
 		Use: "stuck ADDRESS", Short: "Look what is stuck, and why", Args: cobra.ExactArgs(1),
 		Long: `Look in the /stats of a monitor what is stuck: addresses, topics, groups, keys and outboxes that do not get on. The line names the
 worst three and their reasons. It is critical where messages wait, otherwise a warning. ADDRESS is that of the monitor, as with 'buffstreams top'.
@@ -172,18 +191,36 @@ worst three and their reasons. It is critical where messages wait, otherwise a w
 ` + checkHelp,
 		Example: `  buffstreams check stuck 127.0.0.1:8080
   buffstreams check stuck https://host:8080/buffstreams --token-file token`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := watch.Open(args[0], a.access())
-			if err != nil {
-				return err
-			}
-			defer s.Close()
-			f := checkFlags{accessFlags: a, timeout: timeout}
-			o := check.StuckOptions{Stats: func(ctx context.Context) (monitor.Stats, error) { return s.Stats(ctx, 0) }}
-			return f.run(cmd, func(ctx context.Context) (check.Result, error) { return check.Stuck(ctx, o) })
-		},
+	})
+}
+
+func newCheckReady(secret accessFlags) *cobra.Command {
+	return newCheckMonitor(secret, check.Ready, &cobra.Command{
+		Use: "ready ADDRESS", Short: "Look whether a process is ready, and why not", Args: cobra.ExactArgs(1),
+		Long: `Look in the /stats of a monitor whether its process is ready, as /readyz says: Managers, Publishers, Subscribers and outboxes. The line
+has the first three reasons why it is not; then it is critical. ADDRESS is that of the monitor, as with 'buffstreams top'.
+
+` + checkHelp,
+		Example: `  buffstreams check ready 127.0.0.1:8080
+  buffstreams check ready https://host:8080/buffstreams --token-file token`,
+	})
+}
+
+// newCheckMonitor completes a check that looks at a monitor.
+func newCheckMonitor(
+	secret accessFlags, look func(context.Context, check.MonitorOptions) (check.Result, error), cmd *cobra.Command,
+) *cobra.Command {
+	f := checkFlags{accessFlags: secret}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		s, err := watch.Open(args[0], f.access())
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		o := check.MonitorOptions{Stats: func(ctx context.Context) (monitor.Stats, error) { return s.Stats(ctx, 0) }}
+		return f.run(cmd, func(ctx context.Context) (check.Result, error) { return look(ctx, o) })
 	}
-	a.register(cmd)
-	cmd.Flags().DurationVarP(&timeout, "timeout", "t", 10*time.Second, "how long to wait for the monitor")
+	f.accessFlags.register(cmd)
+	cmd.Flags().DurationVarP(&f.timeout, "timeout", "t", 10*time.Second, "how long to wait for the monitor")
 	return cmd
 }

@@ -45,7 +45,7 @@ func TestCheck_Connect(t *testing.T) {
 	requireCheck(t, 1, []string{"welcomed"}, "connect", at, "-w", "1ns", "-c", "0s")
 	requireCheck(t, 2, []string{"welcomed"}, "connect", at, "-w", "1ns", "-c", "1ns")
 	requireCheck(t, 2, []string{"refused"}, "connect", freeAddress(t))
-	requireCheck(t, 2, []string{"bad address"}, "connect", "nowhere")
+	requireCheck(t, 3, []string{"bad address"}, "connect", "nowhere")
 	requireCheck(t, 3, []string{"nonsense"}, "connect", at, "--nonsense")
 	requireCheck(t, 3, nil, "connect")
 

@@ -37,7 +37,7 @@ func run() int {
 	if errors.As(err, &state) {
 		return int(state.State) // its line is written
 	}
-	if parent := cmd.Parent(); parent != nil && parent.Name() == "check" {
+	if parent := cmd.Parent(); cmd.Name() == "check" || parent != nil && parent.Name() == "check" {
 		fmt.Println(check.Result{Check: cmd.Name(), State: check.Unknown, Text: oneLine(err)}.Line())
 		return int(check.Unknown)
 	}
@@ -50,8 +50,13 @@ func run() int {
 
 // oneLine is an error as a user sees it.
 func oneLine(err error) string {
-	text := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
-	return strings.TrimPrefix(text, "buffstreams: ")
+	var parts []string
+	for line := range strings.Lines(err.Error()) {
+		if line = strings.TrimSpace(line); line != "" {
+			parts = append(parts, line)
+		}
+	}
+	return strings.TrimPrefix(strings.Join(parts, "; "), "buffstreams: ")
 }
 
 const rootHelp = `Messages over TCP without a broker, for Watermill and BuffStreams.
@@ -75,14 +80,19 @@ func (c *command) newRoot() *cobra.Command {
 		Long:          rootHelp,
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		Version:       readVersion().String(),
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) (err error) {
 			c.token, err = settings.Apply(cmd)
 			return err
 		},
 	}
+	root.SetVersionTemplate("{{.Version}}\n")
 	settings.Register(root)
 	secret := accessFlags{token: &c.token}
 	root.AddCommand(newDemo(), newDemoPublisher(), newPub(secret), newSub(secret), newRequest(secret), newReply(secret), newOutbox(secret), newDedupe(),
 		newBench(secret), newLatency(secret), newCheck(secret), newTop(secret), newTap(), newBridge(), newVersion(), newDocs())
+	root.SetHelpCommand(newHelp())
+	root.InitDefaultCompletionCmd()
+	guide(root)
 	return root
 }

@@ -151,8 +151,11 @@ func (f *pubFlags) options(cmd *cobra.Command, topic string) (pipe.PubOptions, e
 	if f.wait < 0 {
 		return o, fmt.Errorf("--wait %v is negative", f.wait)
 	}
-	if f.count < 0 || f.count == 0 && cmd.Flags().Changed("count") || f.rate < 0 || f.rate == 0 && cmd.Flags().Changed("rate") {
-		return o, fmt.Errorf("--count %d and --rate %v must be positive", f.count, f.rate)
+	if f.count < 0 || f.count == 0 && cmd.Flags().Changed("count") {
+		return o, fmt.Errorf("--count %d is not positive", f.count)
+	}
+	if cmd.Flags().Changed("rate") && !(f.rate > 0) { // NaN is not either
+		return o, fmt.Errorf("--rate %v is not positive", f.rate)
 	}
 	if o.Wire == buffstreams.WireBuffStreams && len(f.headers) > 0 {
 		return o, errors.New("--header is not possible on the buffstreams wire: it has no metadata")

@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -41,7 +40,7 @@ func readVersion() versionInfo {
 	return v
 }
 
-func (v versionInfo) write(w io.Writer) error {
+func (v versionInfo) String() string {
 	revision := ""
 	if v.Revision != "" {
 		revision = " " + v.Revision
@@ -49,8 +48,7 @@ func (v versionInfo) write(w io.Writer) error {
 			revision += " (modified)"
 		}
 	}
-	_, err := fmt.Fprintf(w, "buffstreams %s%s, %s %s, protocol %d\n", v.Version, revision, v.Go, v.Platform, v.Protocol)
-	return err
+	return fmt.Sprintf("buffstreams %s%s, %s %s, protocol %d", v.Version, revision, v.Go, v.Platform, v.Protocol)
 }
 
 func newVersion() *cobra.Command {
@@ -65,7 +63,8 @@ Exit code: 0.`,
 			if asJSON {
 				return json.NewEncoder(os.Stdout).Encode(readVersion())
 			}
-			return readVersion().write(os.Stdout)
+			_, err := fmt.Println(readVersion())
+			return err
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one object")

@@ -144,11 +144,18 @@ func (o *Outbox) groupLocked() (*group, error) {
 // g if there is none.
 func (o *Outbox) reserveLocked(g *group, k store.Key, count, size int) (*stream, error) {
 	wanted, pending := cost(size, count), int64(0)
-	if d := o.index.destinations[k.Account()]; d != nil {
+	d := o.index.destinations[k.Account()]
+	if d != nil {
 		pending = d.bytes
 	}
 	if pending+wanted > o.cfg.QuotaBytes {
+		if d != nil && wanted <= o.cfg.QuotaBytes {
+			d.refused = wanted
+		}
 		return nil, &store.FullError{Destination: k.Account(), Pending: pending, Wanted: wanted, Quota: o.cfg.QuotaBytes}
+	}
+	if d != nil {
+		d.refused = 0
 	}
 	s := o.index.streams[k]
 	if s == nil {

@@ -201,7 +201,7 @@ func deliver(o *Outbox, k store.Key) {
 			_ = o.Settle(k, next-1)
 			continue
 		}
-		ready, err := o.Ready(k, next)
+		ready, err := o.Readable(k, next)
 		if err != nil {
 			return
 		}

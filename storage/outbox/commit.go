@@ -42,6 +42,7 @@ func (o *Outbox) commitLoop() {
 		case <-o.closing:
 			closing = true // and no append follows
 		}
+		o.noteWriting(true)
 		err := o.commitNext()
 		if err == nil && closing {
 			// Twice: if its newest commit rots, the meta store falls back to the one before.
@@ -49,6 +50,7 @@ func (o *Outbox) commitLoop() {
 				err = o.saveStreams()
 			}
 		}
+		o.noteWriting(false)
 		if err != nil {
 			_ = o.fail(err)
 			return

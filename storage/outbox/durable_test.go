@@ -61,7 +61,7 @@ func TestRead_ReturnsNothingBeforeItsFsync(t *testing.T) {
 		require.False(t, confirmed)
 		require.Equal(t, sequence(1, 5), readAll(t, o, orders, 1, 100))
 		require.NoError(t, o.Settle(orders, 6), "what is not durable cannot be settled")
-		ready, err := o.Ready(orders, 6)
+		ready, err := o.Readable(orders, 6)
 		require.NoError(t, err)
 		synctest.Wait()
 		select {

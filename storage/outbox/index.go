@@ -23,6 +23,7 @@ type destination struct {
 	name    string
 	streams int
 	bytes   int64 // cost of their pending messages
+	refused int64 // cost of the last append, if there was no room for it; 0: there was, or it exceeds the quota alone
 }
 
 func newIndex() *index {

@@ -6,6 +6,7 @@ import (
 	"hash/crc32"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/buffstreams/watermill-buffstreams/store"
@@ -29,6 +30,7 @@ type Outbox struct {
 	delivery chan struct{} // capacity 1: holds a value from Acquire to release
 
 	wake      chan struct{} // capacity 1: the committer has something to do
+	writing   atomic.Int64  // the time.Duration after opened when the committer has begun to use the disk; 0: it does not use it
 	closing   chan struct{} // closed by Close
 	closeOnce sync.Once
 	closeErr  error // set by closeOnce
@@ -60,6 +62,8 @@ type Outbox struct {
 var _ store.Outbox = (*Outbox)(nil)
 
 var _ store.Sharer = (*Outbox)(nil)
+
+var _ store.Readier = (*Outbox)(nil)
 
 // Shared returns what the publishers on the outbox share: what the first of them has made.
 func (o *Outbox) Shared(fresh func() any) any {
@@ -135,7 +139,7 @@ func (o *Outbox) Err() error {
 }
 
 // Close commits the appends under way, saves which messages are settled, and closes all files. It ends all waits: Drain
-// returns store.ErrClosed, and the channels of Ready and NewStreams are closed. Close does not wait for messages to be
+// returns store.ErrClosed, and the channels of Readable and NewStreams are closed. Close does not wait for messages to be
 // delivered: see [Outbox.Drain]. Further calls wait for the first, and return its error.
 func (o *Outbox) Close() error {
 	o.closeOnce.Do(func() {

@@ -178,7 +178,7 @@ func TestForget_RemovesAStreamForGood(t *testing.T) {
 	require.ErrorIs(t, o.Settle(orders, 1), store.ErrUnknownStream)
 	_, err := o.Read(orders, 1, 1)
 	require.ErrorIs(t, err, store.ErrUnknownStream)
-	_, err = o.Ready(orders, 1)
+	_, err = o.Readable(orders, 1)
 	require.ErrorIs(t, err, store.ErrUnknownStream)
 	for range 2 {
 		assert.Zero(t, streamID(o, orders))

@@ -65,6 +65,10 @@ func (s *stream) oldest(opened time.Time) time.Time {
 // Stats describes the outbox. It does not read the disk. Once the outbox is closed or has failed, it returns the last state.
 func (o *Outbox) Stats() store.OutboxStats {
 	s := o.totals()
+	reasons, _ := o.notReady()
+	for _, reason := range reasons {
+		s.NotReady = append(s.NotReady, reason.Error())
+	}
 	for _, k := range o.streamStats() {
 		i, found := slices.BinarySearchFunc(s.Destinations, k.key.Destination,
 			func(d store.DestinationStats, name string) int { return strings.Compare(d.Name, name) })
@@ -89,6 +93,7 @@ func (o *Outbox) totals() store.OutboxStats {
 		Name: o.cfg.Dir, Delivering: len(o.delivery) > 0, Bytes: o.index.bytes, QuotaBytes: o.cfg.QuotaBytes,
 	}
 	s.Closed = o.closed
+	s.WritingSince = o.writingSince()
 	if err := o.errLocked(); err != nil {
 		s.Err = err.Error()
 	}

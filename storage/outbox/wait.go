@@ -6,16 +6,16 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// waiter is a channel that Ready returned. It is closed when message seq of its stream is durable.
+// waiter is a channel that Readable returned. It is closed when message seq of its stream is durable.
 type waiter struct {
 	seq uint64
 	ch  chan struct{}
 }
 
-// Ready returns a channel that is closed when message seq of stream k can be read, and when the outbox is closed or
+// Readable returns a channel that is closed when message seq of stream k can be read, and when the outbox is closed or
 // fails. It returns store.ErrUnknownStream if there is no stream k. Calls with the same sequence return the same
 // channel while it is open.
-func (o *Outbox) Ready(k store.Key, seq uint64) (<-chan struct{}, error) {
+func (o *Outbox) Readable(k store.Key, seq uint64) (<-chan struct{}, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	s, err := o.streamLocked(k)

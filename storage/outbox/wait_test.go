@@ -21,20 +21,20 @@ func isClosed(ch <-chan struct{}) bool {
 	}
 }
 
-func ready(t *testing.T, o *Outbox, k store.Key, seq uint64) <-chan struct{} {
+func readable(t *testing.T, o *Outbox, k store.Key, seq uint64) <-chan struct{} {
 	t.Helper()
-	ch, err := o.Ready(k, seq)
+	ch, err := o.Readable(k, seq)
 	require.NoError(t, err)
 	return ch
 }
 
-func TestReady_ClosesAtItsSequence(t *testing.T) {
+func TestReadable_ClosesAtItsSequence(t *testing.T) {
 	o := open(t, newMemDisk(1).config())
 	fill(t, o, orders, 1, 3, 1)
-	require.True(t, isClosed(ready(t, o, orders, 3)), "it is readable already")
+	require.True(t, isClosed(readable(t, o, orders, 3)), "it is readable already")
 	// The later one waits first.
-	sixth, fifth, fourth := ready(t, o, orders, 6), ready(t, o, orders, 5), ready(t, o, orders, 4)
-	assert.Equal(t, fifth, ready(t, o, orders, 5))
+	sixth, fifth, fourth := readable(t, o, orders, 6), readable(t, o, orders, 5), readable(t, o, orders, 4)
+	assert.Equal(t, fifth, readable(t, o, orders, 5))
 	fill(t, o, events, 1, 9, 9)
 	require.False(t, isClosed(fourth), "another stream grew")
 	fill(t, o, orders, 4, 5, 2)
@@ -140,7 +140,7 @@ func requireAll(t *testing.T, o *Outbox, want error) {
 		o.Err,
 		func() error { return o.Settle(orders, 1) },
 		func() error { _, err := o.Read(orders, 1, 1); return err },
-		func() error { _, err := o.Ready(orders, 1); return err },
+		func() error { _, err := o.Readable(orders, 1); return err },
 		func() error { return o.Drain(bg) },
 		func() error { return o.Forget(bg, orders) },
 		func() error { _, err := o.Append(bg, orders, nil); return err },
@@ -156,7 +156,7 @@ func TestFailure_EndsEveryWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := open(t, d.config())
 		fill(t, o, orders, 1, 5, 1)
-		sixth, created := ready(t, o, orders, 6), o.NewStreams()
+		sixth, created := readable(t, o, orders, 6), o.NewStreams()
 		failNow := make(chan struct{})
 		d.onSync = func() error { <-failNow; return broken }
 		var errs [3]error

@@ -43,7 +43,7 @@ type LatencyOptions struct {
 func (o *LatencyOptions) check() error {
 	switch {
 	case o.Rate <= 0 || o.Rate > 1e7 || math.IsNaN(o.Rate):
-		return fmt.Errorf("--rate %v is not between 0 and 10000000", o.Rate)
+		return fmt.Errorf("--rate %v is not above 0, and at most 10000000", o.Rate)
 	case o.Duration <= 0:
 		return fmt.Errorf("--duration %v is not positive", o.Duration)
 	case o.WarmUp < 0:

@@ -8,8 +8,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/monitor"
 )
 
-// StuckOptions say where to look.
-type StuckOptions struct {
+// MonitorOptions say where to look.
+type MonitorOptions struct {
 	Stats func(ctx context.Context) (monitor.Stats, error)
 }
 
@@ -17,7 +17,7 @@ type StuckOptions struct {
 const mostNamed = 3
 
 // Stuck looks for what a process shows as stuck. The worst are named, with their reasons; it is critical where messages wait.
-func Stuck(ctx context.Context, o StuckOptions) (Result, error) {
+func Stuck(ctx context.Context, o MonitorOptions) (Result, error) {
 	s, err := o.Stats(ctx)
 	if err != nil {
 		return Result{}, err

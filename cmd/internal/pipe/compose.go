@@ -236,6 +236,9 @@ func (o *PubOptions) source(ctx context.Context) (*input, error) {
 	default:
 		return paced(ctx, readLines(ctx, o.In, o.MaxMessageSize), o.Rate, o.Count), nil
 	}
+	if err == nil && o.Template {
+		_, err = parseTemplate("payload", string(payload))
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -59,6 +59,9 @@ func Publish(ctx context.Context, o PubOptions) error {
 	if err != nil {
 		return err
 	}
+	if err := o.Access.Client(&buffstreams.AckedConfig{}); err != nil {
+		return err
+	}
 	source := o.source
 	if o.Body != nil || o.File != "" { // what is wrong with it shows before anything is opened
 		in, err := o.source(ctx)

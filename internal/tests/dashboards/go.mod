@@ -8,11 +8,15 @@ require (
 	github.com/buffstreams/watermill-buffstreams/metrics v0.0.0-00010101000000-000000000000
 	github.com/buffstreams/watermill-buffstreams/monitor v0.0.0-00010101000000-000000000000
 	github.com/buffstreams/watermill-buffstreams/storage v0.0.0-00010101000000-000000000000
+	github.com/buffstreams/watermill-buffstreams/tracing v0.0.0-00010101000000-000000000000
+	github.com/chromedp/cdproto v0.0.0-20250724212937-08a3db8b4327
+	github.com/chromedp/chromedp v0.14.2
 	github.com/prometheus/client_golang v1.23.2
 	github.com/prometheus/client_model v0.6.2
 	github.com/prometheus/common v0.67.4
 	github.com/prometheus/prometheus v0.308.0
 	github.com/stretchr/testify v1.12.1
+	go.opentelemetry.io/otel/sdk v1.38.0
 	golang.org/x/net v0.46.0
 )
 
@@ -43,13 +47,18 @@ require (
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/cenkalti/backoff/v5 v5.0.3 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
+	github.com/chromedp/sysutil v1.1.0 // indirect
 	github.com/dennwc/varint v1.0.0 // indirect
 	github.com/edsrzf/mmap-go v1.2.0 // indirect
 	github.com/facette/natsort v0.0.0-20181210072756-2cd4dd1e2dcb // indirect
 	github.com/fatih/color v1.16.0 // indirect
 	github.com/felixge/httpsnoop v1.0.4 // indirect
+	github.com/go-json-experiment/json v0.0.0-20250725192818-e39067aee2d2 // indirect
 	github.com/go-logr/logr v1.4.3 // indirect
 	github.com/go-logr/stdr v1.2.2 // indirect
+	github.com/gobwas/httphead v0.1.0 // indirect
+	github.com/gobwas/pool v0.2.1 // indirect
+	github.com/gobwas/ws v1.4.0 // indirect
 	github.com/gogo/protobuf v1.3.2 // indirect
 	github.com/golang-jwt/jwt/v5 v5.3.0 // indirect
 	github.com/golang/snappy v1.0.0 // indirect
@@ -114,4 +123,5 @@ replace (
 	github.com/buffstreams/watermill-buffstreams/metrics => ../../../metrics
 	github.com/buffstreams/watermill-buffstreams/monitor => ../../../monitor
 	github.com/buffstreams/watermill-buffstreams/storage => ../../../storage
+	github.com/buffstreams/watermill-buffstreams/tracing => ../../../tracing
 )

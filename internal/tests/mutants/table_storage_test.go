@@ -244,14 +244,29 @@ var storageMutants = []mutant{
 		probe{"storage/outbox", "^TestFailure_EndsEveryWait$", ""},
 	},
 	{
-		"Ready forgets one of two that wait", "storage/outbox/wait.go",
+		"Readable forgets one of two that wait", "storage/outbox/wait.go",
 		"if w.seq < s.durable {\n\t\t\tclose(w.ch)", "if w.seq+1 < s.durable {\n\t\t\tclose(w.ch)",
-		probe{"storage/outbox", "^TestReady_ClosesAtItsSequence$", ""},
+		probe{"storage/outbox", "^TestReadable_ClosesAtItsSequence$", ""},
 	},
 	{
 		"Drain returns while another stream has messages", "storage/outbox/settle.go",
 		"if o.index.bytes == 0 {\n\t\to.notifyDrainedLocked()", "if s.bytes == 0 {\n\t\to.index.bytes = 0\n\t\to.notifyDrainedLocked()",
 		probe{"storage/outbox", "^TestDrain_WaitsForTheLastMessage$", ""},
+	},
+	{
+		"an outbox is ready while its disk hangs", "storage/outbox/ready.go",
+		"time.Since(since) > slowWrite {", "time.Since(since) < 0 {",
+		probe{"storage/outbox", "^TestOutboxReady_DiskThatHangs$", ""},
+	},
+	{
+		"what could never be taken makes a full outbox ready", "storage/outbox/append.go",
+		"	if pending+wanted > o.cfg.QuotaBytes {\n", "	if d != nil {\n\t\td.refused = 0\n\t}\n\tif pending+wanted > o.cfg.QuotaBytes {\n",
+		probe{"storage/outbox", "^TestOutboxReady_NamesFullDestinations$", ""},
+	},
+	{
+		"a publisher asks only whether its outbox has failed", "stats_ready.go",
+		"user.(store.Readier); ok {", "user.(store.Readier); ok && err != nil {",
+		probe{"internal/tests", "^TestOutboxReady_OfAPublisherAndItsPage$", ""},
 	},
 
 	// The dedupe store.

@@ -13,8 +13,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/buffstreams/watermill-buffstreams/monitor"
 )
 
 const (
@@ -35,6 +33,7 @@ type trouble struct {
 
 	page  func() *process // that names it
 	why   string          // a pattern of what the page says: of what, its name, and the reason
+	trace string          // a pattern of a span: its name, status and attributes; empty: the messages suffer nothing
 	query string          // gives the place
 	place map[string]string
 	check []string // of the command
@@ -43,7 +42,7 @@ type trouble struct {
 }
 
 // outcome is how long a trouble took to be seen.
-type outcome struct{ page, metrics, check, alert, end time.Duration }
+type outcome struct{ page, metrics, trace, check, alert, end time.Duration }
 
 // Each trouble is named from outside within a minute, and has its alert and no other.
 func TestDrill(t *testing.T) {
@@ -53,6 +52,10 @@ func TestDrill(t *testing.T) {
 	prometheus, err := exec.LookPath("prometheus")
 	if err != nil {
 		t.Skip("there is no Prometheus: apt-get install prometheus")
+	}
+	b := startBrowser(t)
+	if b == nil {
+		t.Skip("there is no Chromium: make browser installs it")
 	}
 	c := buildCommand(t)
 	troubles := []*trouble{
@@ -72,16 +75,16 @@ func TestDrill(t *testing.T) {
 
 	var mu sync.Mutex // guards table
 	var table strings.Builder
-	table.WriteString("| broken | page | metrics | `check` | alert | seconds | mended |\n|---|---:|---:|---:|---|---:|---:|\n")
+	table.WriteString("| broken | page | metrics | traces | `check` | alert | seconds | mended |\n|---|---:|---:|---:|---:|---|---:|---:|\n")
 	t.Run("all", func(t *testing.T) {
 		for _, tr := range troubles {
 			t.Run(tr.job, func(t *testing.T) {
 				t.Parallel()
-				o := tr.run(t, s, c)
+				o := tr.run(t, s, b, c)
 				mu.Lock()
 				defer mu.Unlock()
-				fmt.Fprintf(&table, "| %s | %.0f | %.0f | %.0f | %s | %.0f | %.0f |\n", tr.job, o.page.Seconds(), o.metrics.Seconds(),
-					o.check.Seconds(), tr.alert, o.alert.Seconds(), o.end.Seconds())
+				fmt.Fprintf(&table, "| %s | %.0f | %.0f | %.0f | %.0f | %s | %.0f | %.0f |\n", tr.job, o.page.Seconds(), o.metrics.Seconds(),
+					o.trace.Seconds(), o.check.Seconds(), tr.alert, o.alert.Seconds(), o.end.Seconds())
 			})
 		}
 	})
@@ -107,7 +110,13 @@ func settle(t *testing.T, s *server, troubles []*trouble) {
 }
 
 // run breaks, looks, and mends.
-func (tr *trouble) run(t *testing.T, s *server, c command) (o outcome) {
+func (tr *trouble) run(t *testing.T, s *server, b *browser, c command) (o outcome) {
+	page := &tab{close: func() {}}
+	if tr.page != nil {
+		page = b.open(t, tr.page())
+		defer page.close()
+	}
+	onTraces := tr.onTraces()
 	tr.breaks(t)
 	if tr.alert == "" {
 		_, fired := within(alerted, func() bool { return len(s.firing(tr.job)) > 0 })
@@ -124,7 +133,10 @@ func (tr *trouble) run(t *testing.T, s *server, c command) (o outcome) {
 			}
 		})
 	}
-	look(&o.page, "page", tr.onPage)
+	look(&o.page, "page", func() (bool, any) {
+		all := page.stuck()
+		return slices.ContainsFunc(all, regexp.MustCompile(tr.why).MatchString), all
+	})
 	look(&o.metrics, "metrics", func() (bool, any) {
 		found := s.query(tr.query)
 		return slices.ContainsFunc(found, func(m map[string]string) bool { return holds(m, tr.place) }), found
@@ -133,7 +145,11 @@ func (tr *trouble) run(t *testing.T, s *server, c command) (o outcome) {
 		line, code := c.check(tr.check...)
 		return code != 0 && regexp.MustCompile(tr.says).MatchString(line), line
 	})
+	if tr.trace != "" {
+		look(&o.trace, "traces", onTraces)
+	}
 	looks.Wait()
+	page.close() // it costs time to draw
 	took, ok := within(alerted, func() bool { return slices.Contains(s.firing(tr.job), tr.alert) })
 	require.True(t, ok, "%s has not fired, but %v", tr.alert, s.everFired(tr.job))
 	o.alert = took + max(o.page, o.metrics, o.check)
@@ -144,12 +160,26 @@ func (tr *trouble) run(t *testing.T, s *server, c command) (o outcome) {
 	return o
 }
 
-// onPage looks for the reason among what the page shows as stuck.
-func (tr *trouble) onPage() (found bool, last any) {
-	all := tr.page().stuck()
-	return slices.ContainsFunc(all, func(one monitor.Stuck) bool {
-		return regexp.MustCompile(tr.why).MatchString(one.What + " " + one.Name + ": " + one.Why)
-	}), all
+// onTraces looks for the reason among the spans that end from now on.
+func (tr *trouble) onTraces() func() (found bool, last any) {
+	from := make([]int64, len(tr.processes))
+	for i, p := range tr.processes {
+		_, from[i] = p.spans(0)
+	}
+	var said string
+	return func() (bool, any) {
+		for i, p := range tr.processes {
+			var all []string
+			all, from[i] = p.spans(from[i])
+			if slices.ContainsFunc(all, regexp.MustCompile(tr.trace).MatchString) {
+				return true, nil
+			}
+			if len(all) > 0 {
+				said = all[len(all)-1]
+			}
+		}
+		return false, said
+	}
 }
 
 func holds(all, some map[string]string) bool {
@@ -175,6 +205,12 @@ func pair(t *testing.T, sub, pub role) (*process, *process) {
 	return s, start(t, pub)
 }
 
+// port is that of an address.
+func port(address string) string {
+	_, p, _ := strings.Cut(address, ":")
+	return p
+}
+
 // restart is what mends a process that was killed.
 func (p *process) restart(t *testing.T) {
 	p.kill()
@@ -192,6 +228,7 @@ func killedSubscriber(t *testing.T) *trouble {
 		job: "kill", processes: []*process{sub, pub},
 		breaks: func(*testing.T) { sub.kill() }, mends: sub.start,
 		page: func() *process { return pub }, why: "^address main to " + sub.role.Listen + ": no connection, and nothing listens there.*refused",
+		trace: "^send orders: .*refused.*server.address=" + host().String() + " server.port=" + port(sub.role.Listen),
 		query: `buffstreams_address_state{job="kill",state="gone"} == 1`, place: map[string]string{"address": sub.role.Listen},
 		check: []string{"connect", sub.role.Listen}, says: "CRITICAL.*refused",
 		alert: "BuffstreamsOldestUnsettled",
@@ -204,6 +241,7 @@ func stalledGroup(t *testing.T) *trouble {
 		job: "stall", processes: []*process{sub, pub},
 		breaks: func(t *testing.T) { sub.tell(t, stall) }, mends: func(t *testing.T) { sub.tell(t, goOn) },
 		page: func() *process { return sub }, why: "^group .*/orders group billing: .*a whole window behind.*its handlers have 16",
+		trace: "^send orders: .*billing.*server.address=" + host().String() + " server.port=" + port(sub.role.Listen),
 		query: `buffstreams_group_oldest_unsettled_seconds{job="stall"} > 20 and buffstreams_group_in_flight_messages > 0`,
 		place: map[string]string{"topic": "orders", "group": "billing"},
 		check: []string{"lag", sub.role.Monitor, "-w", "10s", "-c", "20s"}, says: `CRITICAL.*topic "orders" group "billing"`,
@@ -217,6 +255,7 @@ func poisonedKey(t *testing.T) *trouble {
 		job: "key", processes: []*process{sub, pub},
 		breaks: func(t *testing.T) { sub.tell(t, poison) }, mends: func(t *testing.T) { sub.tell(t, goOn) },
 		page: func() *process { return sub }, why: `^key .*/orders group billing key "bad": `,
+		trace: "^process orders: the order cannot be booked; .*delivery.attempt=[0-9]+ .*consumer.group.name=billing .*destination.name=orders",
 		query: `buffstreams_group_waiting_for_key_messages{job="key"} > 100 and on (topic, group) rate(buffstreams_redelivered_total{job="key"}[1m]) > 0`,
 		place: map[string]string{"topic": "orders", "group": "billing"},
 		check: []string{"stuck", sub.role.Monitor}, says: `CRITICAL.*key "bad"`,
@@ -238,6 +277,7 @@ func expiredCertificate(t *testing.T) *trouble {
 		},
 		mends: func(t *testing.T) { a.sign(t, time.Hour) },
 		page:  func() *process { return pub }, why: "^address main to tls://" + address + ": no connection.*expired",
+		trace: "^send orders: .*expired.*server.address=" + host().String() + " server.port=" + port(address),
 		query: `buffstreams_connect_failures_total{job="certificate",reason="certificate"} > 0`, place: map[string]string{"address": "tls://" + address},
 		check: []string{"certificate", "tls://" + address, "--tls-ca", filepath.Join(a.dir, "ca.pem")}, says: "CRITICAL.*expired",
 		alert: "BuffstreamsPeerNotTrusted",
@@ -265,6 +305,7 @@ func fullQuota(t *testing.T) *trouble {
 		job: "quota", processes: []*process{sub, pub},
 		breaks: func(t *testing.T) { sub.tell(t, stall) }, mends: func(t *testing.T) { sub.tell(t, goOn) },
 		page: func() *process { return pub }, why: "^outbox shop in " + dir + "/box for .*" + sub.role.Listen + ".*of its quota are taken",
+		trace: "^send orders: .*full: destination .*exceed its quota.*server.address=" + host().String() + " server.port=" + port(sub.role.Listen),
 		query: `buffstreams_outbox_pending_bytes{job="quota"} / on (job, instance, outbox) group_left buffstreams_outbox_quota_bytes > 0.8`,
 		place: map[string]string{"outbox": dir + "/box", "destination": sub.role.Listen},
 		check: []string{"stuck", pub.role.Monitor}, says: "of its quota are taken",
@@ -284,6 +325,7 @@ func fullDisk(t *testing.T) *trouble {
 		job: "disk", processes: []*process{sub, pub},
 		breaks: func(t *testing.T) { pub.tell(t, fillDisk) }, mends: pub.restart,
 		page: func() *process { return pub }, why: "^outbox shop in " + dir + "/box: it takes nothing any more: .*no space left on device",
+		trace: "^send orders: .*no space left on device.*server.address=" + host().String(),
 		query: `buffstreams_outbox_failed{job="disk"} == 1`, place: map[string]string{"outbox": dir + "/box"},
 		check: []string{"stuck", pub.role.Monitor}, says: "CRITICAL.*no space left on device",
 		alert: "BuffstreamsOutboxFailed",

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -31,6 +32,7 @@ func start(t *testing.T, r role) *process {
 	if r.Monitor == "" {
 		r.Monitor = freeAddress(t)
 	}
+	r.Traces = filepath.Join(t.TempDir(), "spans")
 	p := &process{role: r}
 	p.start(t)
 	t.Cleanup(p.kill)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"net"
@@ -28,6 +29,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/monitor"
 	"github.com/buffstreams/watermill-buffstreams/route"
 	"github.com/buffstreams/watermill-buffstreams/storage/outbox"
+	"github.com/buffstreams/watermill-buffstreams/tracing"
 )
 
 // roleEnv makes this binary one process of the drill; it holds a role as JSON.
@@ -36,6 +38,7 @@ const roleEnv = "DRILL_ROLE"
 // role says what a process is.
 type role struct {
 	Monitor string // where its page and metrics are
+	Traces  string // the file of its spans
 
 	// Of a subscriber.
 	Listen     string
@@ -82,12 +85,15 @@ func (r role) run() error {
 	registry.MustRegister(m)
 	cfg := buffstreams.ManagerConfig{Hooks: []hooks.Hook{m}}
 	watched := monitor.Config{Title: r.Topic + r.Listen}
+	traces, err := newTracing(r.Traces)
+	if err != nil {
+		return err
+	}
 	var obey func(string) error
-	var err error
 	if r.Listen != "" {
-		obey, err = r.subscribe(cfg, m, &watched)
+		obey, err = r.subscribe(cfg, m, traces, &watched)
 	} else {
-		obey, err = r.publish(cfg, m, &watched)
+		obey, err = r.publish(cfg, m, traces, &watched)
 	}
 	if err != nil {
 		return err
@@ -113,8 +119,10 @@ func (r role) run() error {
 	return nil
 }
 
-// subscribe handles messages of the topic orders as the group billing.
-func (r role) subscribe(cfg buffstreams.ManagerConfig, m *metrics.Metrics, shown *monitor.Config) (func(string) error, error) {
+// subscribe handles messages of the topic orders as the group billing, behind a Router.
+func (r role) subscribe(
+	cfg buffstreams.ManagerConfig, m *metrics.Metrics, traces *tracing.Tracing, shown *monitor.Config,
+) (func(string) error, error) {
 	cfg.Acked.WindowMessages = r.Window
 	if r.CertDir != "" {
 		tlsCfg, err := buffstreams.TLSFiles{
@@ -138,21 +146,18 @@ func (r role) subscribe(cfg buffstreams.ManagerConfig, m *metrics.Metrics, shown
 	if err != nil {
 		return nil, err
 	}
-	messages, err := sub.Subscribe(context.Background(), r.Listen+"/orders")
-	if err != nil {
-		return nil, err
-	}
 	shown.Managers = map[string]*buffstreams.Manager{"main": manager}
 	shown.Subscribers = map[string]*buffstreams.Subscriber{"billing": sub}
 	mood := &mood{resumed: make(chan struct{})}
 	close(mood.resumed)
-	for range 16 {
-		go func() { // ends with the process
-			for msg := range messages {
-				mood.handle(msg)
-			}
-		}()
+	router, err := message.NewRouter(message.RouterConfig{}, nil)
+	if err != nil {
+		return nil, err
 	}
+	router.AddMiddleware(traces.Middleware)
+	router.AddConsumerHandler("billing", r.Listen+"/orders", traces.Subscriber(sub, "billing"), mood.handle)
+	go func() { _ = router.Run(context.Background()) }() // ends with the process
+	<-router.Running()
 	return mood.obey, nil
 }
 
@@ -164,16 +169,15 @@ type mood struct {
 	resumed chan struct{}
 }
 
-func (m *mood) handle(msg *message.Message) {
+func (m *mood) handle(msg *message.Message) error {
 	m.mu.Lock()
 	resumed := m.resumed
 	m.mu.Unlock()
 	<-resumed
 	if m.poisoned.Load() && msg.Metadata.Get("key") == "bad" {
-		msg.Nack()
-		return
+		return errors.New("the order cannot be booked")
 	}
-	msg.Ack()
+	return nil
 }
 
 func (m *mood) obey(command string) error {
@@ -196,7 +200,9 @@ func (m *mood) obey(command string) error {
 }
 
 // publish publishes to the topic, whatever comes of it.
-func (r role) publish(cfg buffstreams.ManagerConfig, m *metrics.Metrics, shown *monitor.Config) (func(string) error, error) {
+func (r role) publish(
+	cfg buffstreams.ManagerConfig, m *metrics.Metrics, traces *tracing.Tracing, shown *monitor.Config,
+) (func(string) error, error) {
 	if r.CAFile != "" {
 		tlsCfg, err := buffstreams.TLSFiles{CA: r.CAFile}.Client()
 		if err != nil {
@@ -238,7 +244,18 @@ func (r role) publish(cfg buffstreams.ManagerConfig, m *metrics.Metrics, shown *
 	}
 	shown.Managers = map[string]*buffstreams.Manager{"main": manager}
 	shown.Publishers = map[string]*buffstreams.Publisher{"shop": pub}
-	go r.send(pub, topic) // ends with the process
+	if r.Outbox != "" {
+		go r.send(traces.Publisher(pub), topic, r.Rate) // ends with the process
+		return obey, nil
+	}
+	// Calls that do not wait for handlers learn nothing of them: their spans are left out, and some calls wait.
+	publisherCfg.Confirm = buffstreams.ConfirmHandled
+	waiting, err := buffstreams.NewPublisher(publisherCfg, nil)
+	if err != nil {
+		return nil, err
+	}
+	go r.send(pub, topic, r.Rate) // both end with the process
+	go r.send(traces.Publisher(waiting), topic, 1)
 	return obey, nil
 }
 
@@ -261,9 +278,9 @@ func (r role) resolver() *net.Resolver {
 	}}
 }
 
-func (r role) send(pub *buffstreams.Publisher, topic string) {
+func (r role) send(pub message.Publisher, topic string, rate int) {
 	keys := strings.Fields("bad good better best")
-	ticks := time.NewTicker(time.Second / time.Duration(r.Rate))
+	ticks := time.NewTicker(time.Second / time.Duration(rate))
 	for i := 0; ; i++ {
 		<-ticks.C
 		msg := message.NewMessage(watermill.NewUUID(), make([]byte, 1024))
