@@ -20,7 +20,7 @@ const (
 	// longestLook is the most time between two looks through messages that wait, and watchAfter how long one waits so: then it
 	// must not keep the memory that it arrived in.
 	longestLook = 8 * time.Millisecond
-	watchAfter  = 250 * time.Millisecond
+	watchAfter  = 10 * time.Second
 	// yieldAfter is how long a message stays in a channel that nothing reads while another member of the group waits.
 	yieldAfter = 50 * time.Millisecond
 	// maxShared is how many messages are in the channel at most while the group has other members, which could take

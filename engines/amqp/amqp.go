@@ -29,7 +29,6 @@ func Driver() driver.Spec {
 			"start":            "an exchange keeps nothing for queues that come later",
 			"confirm=enqueued": "a queue confirms what it has stored",
 			"confirm=handled":  "a queue does not tell its publishers what was handled",
-			"members":          "it keeps the order of keys with any number of members: one of them is active",
 			"redeliver_after":  "the server notices a dead member by its connection",
 		},
 		Cause: cause, OpenBroker: open,
@@ -277,7 +276,7 @@ func (b *broker) Declare(_ context.Context, topic, group string) error {
 			return missing("queue", queue, err)
 		}
 		args := amqp.Table{"x-queue-type": b.queue}
-		if b.cfg.Key != "" {
+		if b.cfg.Key != "" || b.cfg.Members == 1 { // else the next member gets what is new before what a dead one had in hand
 			args["x-single-active-consumer"] = true
 		}
 		if _, err := ch.QueueDeclare(queue, true, false, false, false, args); err != nil {

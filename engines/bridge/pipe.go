@@ -13,6 +13,7 @@ import (
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/engines/driver"
+	"github.com/buffstreams/watermill-buffstreams/engines/internal/consume"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
@@ -57,7 +58,7 @@ func (b *Bridge) newPipe(ctx context.Context, topic Topic) (*pipe, error) {
 func (p *pipe) subscribe(ctx context.Context) error {
 	sub, err := p.b.from.Subscriber()
 	if err == nil {
-		p.in, err = sub.Subscribe(ctx, p.topic.From)
+		p.in, err = sub.Subscribe(consume.Unchanged(ctx), p.topic.From)
 	}
 	if err != nil {
 		return fmt.Errorf("bridge: subscribe to the source's topic %.200q: %w", p.topic.From, err)

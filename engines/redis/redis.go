@@ -166,8 +166,12 @@ func (b *broker) exists(ctx context.Context, topic string) error {
 // addTimeout bounds a request that publishes.
 const addTimeout = time.Minute
 
-// defaultBatch is how many messages one transaction adds.
-const defaultBatch = 1000
+// defaultBatch is how many messages one transaction adds, and transactionBytes about how much: the server keeps all of one until
+// it executes it, and megabytes that it comes back to cost it more than several transactions do.
+const (
+	defaultBatch     = 1000
+	transactionBytes = 512 << 10
+)
 
 // Publish adds messages, in order, in transactions of which all or nothing is added.
 func (b *broker) Publish(ctx context.Context, topic string, messages []*message.Message) error {
@@ -180,15 +184,12 @@ func (b *broker) Publish(ctx context.Context, topic string, messages []*message.
 	}
 	errs := make([]error, len(messages))
 	for from := 0; from < len(messages); {
-		if size := driver.Size(messages[from]); size > b.limit {
-			err := fmt.Errorf("%w: %d bytes, the server's proto-max-bulk-len is %d", driver.ErrTooLarge, size, b.limit)
+		to := from + b.cut(messages[from:], limit)
+		if to == from {
+			err := fmt.Errorf("%w: %d bytes, the server's proto-max-bulk-len is %d", driver.ErrTooLarge, driver.Size(messages[from]), b.limit)
 			errs[from] = &driver.RefusedError{Engine: name, Topic: topic, Err: err}
 			from++
 			continue
-		}
-		to := from + 1
-		for to < len(messages) && to-from < limit && driver.Size(messages[to]) <= b.limit {
-			to++
 		}
 		if err := b.add(ctx, topic, messages[from:to]); err != nil {
 			for i := from; i < len(errs); i++ {
@@ -201,7 +202,18 @@ func (b *broker) Publish(ctx context.Context, topic string, messages []*message.
 	return driver.NewPublishError(errs)
 }
 
-// add adds messages in one transaction, in the format of watermill-redisstream.
+// cut returns how many messages the next transaction adds: none where the first is larger than the server takes.
+func (b *broker) cut(messages []*message.Message, limit int) (n int) {
+	for total := 0; n < min(len(messages), limit); n++ {
+		size := driver.Size(messages[n])
+		if total += size; size > b.limit || total > transactionBytes && n > 0 {
+			break
+		}
+	}
+	return n
+}
+
+// add adds messages in one transaction, in the format of watermill-redisstream. Its commands share memory.
 func (b *broker) add(ctx context.Context, topic string, messages []*message.Message) error {
 	ctx, cancel := context.WithTimeout(ctx, addTimeout)
 	defer cancel()
@@ -209,21 +221,22 @@ func (b *broker) add(ctx context.Context, topic string, messages []*message.Mess
 	if len(messages) == 1 {
 		pipe = b.client.Pipeline()
 	}
-	for _, msg := range messages {
+	args, ids := make([]any, 0, 13*len(messages)), make([]string, len(messages))
+	for i, msg := range messages {
 		if msg.Metadata.Get(redisstream.UUIDHeaderKey) != "" {
 			err := fmt.Errorf("the metadata key %s is the format's own", redisstream.UUIDHeaderKey)
 			return &driver.RefusedError{Engine: name, Topic: topic, Err: err}
 		}
-		args := make([]any, 0, 14)
-		args = append(args, "xadd", topic)
+		first := len(args)
+		args = append(args, "xadd", &topic) // a pointer costs no memory of its own
 		if b.maxLen > 0 {
 			args = append(args, "maxlen", "~", b.maxLen)
 		}
-		args = append(args, "*", redisstream.UUIDHeaderKey, msg.UUID, "metadata", encodeMetadata(msg.Metadata), "payload", []byte(msg.Payload))
-		if id := driver.ID(msg); id != "" {
-			args = append(args, driver.IDHeader, id)
+		args = append(args, "*", redisstream.UUIDHeaderKey, &msg.UUID, "metadata", encodeMetadata(msg.Metadata), "payload", []byte(msg.Payload))
+		if ids[i] = driver.ID(msg); ids[i] != "" {
+			args = append(args, driver.IDHeader, &ids[i])
 		}
-		_ = pipe.Process(ctx, redis.NewStringCmd(ctx, args...)) // its error is that of Exec
+		_ = pipe.Process(ctx, redis.NewStringCmd(ctx, args[first:len(args):len(args)]...)) // its error is that of Exec
 	}
 	_, err := pipe.Exec(ctx)
 	return b.whyAborted(ctx, topic, err)

@@ -179,7 +179,11 @@ func testKilledBridge(t *testing.T, from, to *fixture) {
 		require.NoError(t, err)
 		require.NoError(t, sub.(message.SubscribeInitializer).SubscribeInitialize(f.topic))
 	}
-	source, destination := from.open(keyIfKafka(from)), to.open("group=reader&max_in_flight=1000")
+	asSource := keyIfKafka(from)
+	if from.name == "amqp" {
+		asSource = "members=1" // as the bridge has it
+	}
+	source, destination := from.open(asSource), to.open("group=reader&max_in_flight=1000"+to.slow())
 	declare(destination, to, "reader") // RabbitMQ has messages for groups that are there
 	if from.name == "amqp" {
 		declare(source, from, "bridge")
@@ -370,6 +374,14 @@ func keyIfKafka(f *fixture) string {
 		return "&key=k"
 	}
 	return ""
+}
+
+// slow are the parameters of a reader that may be slow, and reads a topic in its order: what it has in hand does not come again.
+func (f *fixture) slow() string {
+	if !strings.Contains(f.always, "redeliver_after") {
+		return ""
+	}
+	return "&redeliver_after=2m" + f.key
 }
 
 // onePartition is for the order of messages without keys.

@@ -79,7 +79,7 @@ func (c *child) next(t *testing.T) string {
 }
 
 // patience is how long a test waits for what must come.
-const patience = 60 * time.Second
+const patience = 2 * time.Minute
 
 // childSubscription opens TEST_URL and subscribes to TEST_TOPIC.
 func childSubscription() (<-chan *message.Message, error) {

@@ -64,7 +64,7 @@ func TestOpen_RefusesWhatTheEngineCannotDo(t *testing.T) {
 		"nats":        {"confirm=handled", "confirm=enqueued"},
 		"kafka":       {"confirm=handled", "confirm=enqueued", "members=1"},
 		"redis":       {"confirm=handled", "confirm=enqueued"},
-		"amqp":        {"confirm=handled", "confirm=enqueued", "members=1", "start=new", "redeliver_after=3s"},
+		"amqp":        {"confirm=handled", "confirm=enqueued", "start=new", "redeliver_after=3s"},
 		"postgres":    {"confirm=handled", "confirm=enqueued", "members=1", "redeliver_after=3s"},
 	}
 	eachSubject(t, func(t *testing.T, f *fixture) {

@@ -162,7 +162,7 @@ func newRedis(dir string, settings ...string) (*program, error) {
 	if dir == "" {
 		dir = p.dir
 	}
-	p.within = 20 * time.Second
+	p.within = 60 * time.Second
 	p.build = func() *exec.Cmd {
 		args := []string{"--port", strconv.Itoa(p.port), "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "yes"}
 		return p.command("", nil, binary, append(args, settings...)...)
@@ -200,7 +200,7 @@ func newPostgres(dir string, settings ...string) (*program, error) {
 		p.stop()
 		return nil, fmt.Errorf("initdb: %w: %.1000s", err, out)
 	}
-	p.within = 30 * time.Second
+	p.within = 120 * time.Second
 	p.build = func() *exec.Cmd {
 		args := []string{
 			"-D", data, "-p", strconv.Itoa(p.port), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=" + p.dir,
@@ -277,7 +277,7 @@ func newRabbitMQ(dir, config string) (*rabbitMQ, error) {
 		_ = server.Process.Kill()
 		_ = server.Wait()
 	}
-	p.within = 60 * time.Second
+	p.within = 5 * time.Minute // on a machine that is busy
 	p.build = func() *exec.Cmd { return p.command("", r.env, binary) }
 	return r, p.start()
 }

@@ -37,7 +37,7 @@ func subjects() []*subject {
 		{name: "buffstreams", one: true, ownSuite: true, base: func(t *testing.T) string {
 			return "unix://" + filepath.Join(shortDir(t), "s")
 		}},
-		{name: "nats", lasting: true, always: "replicas=3&redeliver_after=5s", key: "&members=1", base: func(t *testing.T) string {
+		{name: "nats", lasting: true, always: "replicas=3&redeliver_after=5s&publish_timeout=2m", key: "&members=1", base: func(t *testing.T) string {
 			return "nats://" + natsServer(t)
 		}},
 		{name: "kafka", lasting: true, always: "partitions=4&redeliver_after=5s", base: func(t *testing.T) string {

@@ -27,20 +27,34 @@ func copyOf(from *message.Message) *message.Message {
 	return msg
 }
 
+// emission makes the message of an item as a handler gets it.
+func (s *subscription) emission(it *item) *emission {
+	ctx := s.handling
+	if it.delivery.ID != "" {
+		ctx = driver.WithID(ctx, it.delivery.ID)
+	}
+	e := &emission{item: it, cancel: func() {}}
+	switch {
+	case !s.unchanged:
+		ctx, e.cancel = context.WithCancel(ctx)
+		e.msg = copyOf(it.delivery.Message)
+	case it.attempts == 0:
+		e.msg = it.delivery.Message
+	default: // what it shares with the first one was not changed
+		e.msg = message.NewMessage(it.delivery.Message.UUID, it.delivery.Message.Payload)
+		e.msg.Metadata = it.delivery.Message.Metadata
+	}
+	e.msg.SetContext(ctx)
+	return e
+}
+
 // offer returns what can be emitted now, and the channel for it; nil if there is nothing.
 func (s *subscription) offer() (chan<- *message.Message, *message.Message) {
 	if len(s.ready) == 0 || s.inFlight >= s.cfg.Settings.MaxInFlight {
 		return nil, nil
 	}
 	if s.next == nil {
-		it := s.ready[0]
-		ctx := s.handling
-		if it.delivery.ID != "" {
-			ctx = driver.WithID(ctx, it.delivery.ID)
-		}
-		ctx, cancel := context.WithCancel(ctx)
-		s.next = &emission{item: it, msg: copyOf(it.delivery.Message), cancel: cancel}
-		s.next.msg.SetContext(ctx)
+		s.next = s.emission(s.ready[0])
 	}
 	return s.out, s.next.msg
 }
@@ -53,7 +67,84 @@ func (s *subscription) emitted() {
 	e.item.attempts++
 	s.inFlight++
 	s.running++
-	s.tasks.Go(func() { s.await(e) }) // ends with the handler, or with handling
+	s.emissions = append(s.emissions, e)
+}
+
+// answered takes over the answer of a message. It returns false if there is none.
+func (s *subscription) answered(e *emission) bool {
+	select {
+	case <-e.msg.Acked():
+		s.applyTo(e.item, acked)
+	case <-e.msg.Nacked():
+		s.applyTo(e.item, nacked)
+	default:
+		return false
+	}
+	e.cancel()
+	return true
+}
+
+// answers are those of the oldest message that run waits for, nil if there is none. The next look is due if there are others.
+func (s *subscription) answers() (acked, nacked <-chan struct{}) {
+	if len(s.emissions) == 0 {
+		return nil, nil
+	}
+	if len(s.emissions) > 1 && !s.lookSoon {
+		s.lookSoon, s.pause = true, max(s.pause, lookAfter)
+		s.looking.Reset(s.pause)
+	}
+	return s.emissions[0].msg.Acked(), s.emissions[0].msg.Nacked()
+}
+
+// reap takes over the answers that have come, up to the first message without one.
+func (s *subscription) reap() {
+	n := 0
+	for n < len(s.emissions) && s.answered(s.emissions[n]) {
+		n++
+	}
+	s.dropEmissions(n)
+}
+
+// lookAfter is how long an answer of a message may wait behind a message without one, and longestLook how long where there was
+// none the last times.
+const (
+	lookAfter   = time.Millisecond
+	longestLook = 8 * time.Millisecond
+)
+
+// look takes over the answers of messages that have overtaken others, and leaves those to goroutines of their own, so that they
+// hold up none. Handlers that answer in order, such as a bridge, need no goroutine.
+func (s *subscription) look() {
+	last := len(s.emissions)
+	for last > 0 && !isClosed(s.emissions[last-1].msg.Acked()) && !isClosed(s.emissions[last-1].msg.Nacked()) {
+		last--
+	}
+	s.lookSoon, s.pause = false, min(2*s.pause, longestLook)
+	if last > 0 {
+		s.pause = lookAfter
+	}
+	for _, e := range s.emissions[:last] {
+		if !s.answered(e) {
+			s.tasks.Go(func() { s.await(e) }) // ends with the handler, or with handling
+		}
+	}
+	s.dropEmissions(last)
+}
+
+func (s *subscription) dropEmissions(n int) {
+	clear(s.emissions[:n])
+	if s.emissions = s.emissions[n:]; len(s.emissions) == 0 {
+		s.emissions = nil // it moves through its memory, which append makes anew
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 // await reports what the handler did.
@@ -72,22 +163,26 @@ func (s *subscription) await(e *emission) {
 // apply changes the state by what happened.
 func (s *subscription) apply(e event) {
 	for _, it := range e.items {
-		switch e.kind {
-		case acked, buried:
-			s.running--
-			s.inFlight--
-			s.handled = append(s.handled, it)
-			s.release(it.key)
-		case nacked:
-			s.running--
-			s.refuse(it)
-		case due:
-			s.inFlight--
-			s.ready = append([]*item{it}, s.ready...) // it is the oldest of its key, and of its subscription mostly
-			s.dropOffer()
-		case settled:
-			s.settledOne(it)
-		}
+		s.applyTo(it, e.kind)
+	}
+}
+
+func (s *subscription) applyTo(it *item, kind eventKind) {
+	switch kind {
+	case acked, buried:
+		s.running--
+		s.inFlight--
+		s.handled = append(s.handled, it)
+		s.release(it.key)
+	case nacked:
+		s.running--
+		s.refuse(it)
+	case due:
+		s.inFlight--
+		s.ready = append([]*item{it}, s.ready...) // it is the oldest of its key, and of its subscription mostly
+		s.dropOffer()
+	case settled:
+		s.settledOne(it)
 	}
 }
 

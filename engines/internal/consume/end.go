@@ -12,7 +12,14 @@ func (s *subscription) drain() {
 	timeout := time.NewTimer(s.cfg.Settings.CloseTimeout)
 	defer timeout.Stop()
 	for s.running > 0 || len(s.handled) > 0 || s.busy {
+		acked, nacked := s.answers()
 		select {
+		case <-acked:
+			s.reap()
+		case <-nacked:
+			s.reap()
+		case <-s.looking.C:
+			s.look()
 		case s.settler() <- s.handled:
 			s.handled, s.busy = nil, true
 		case e := <-s.events:
@@ -33,6 +40,10 @@ func (s *subscription) handBack() {
 		default:
 		}
 		break
+	}
+	for _, e := range s.emissions {
+		s.answered(e)
+		e.cancel()
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
 	defer cancel()

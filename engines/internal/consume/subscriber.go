@@ -63,12 +63,21 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 		return nil, s.cfg.Explain(err)
 	}
 	sub := newSubscription(&s.cfg, topic, source)
+	sub.unchanged = ctx.Value(unchangedKey{}) != nil
 	// It ends with ctx or closing, and Close waits for it.
 	go func() {
 		defer s.subs.Done()
 		sub.run(ctx, s.closing)
 	}()
 	return sub.out, nil
+}
+
+type unchangedKey struct{}
+
+// Unchanged returns a context for subscriptions of a caller that promises to change no message, and not to use its context after
+// the answer: such messages need no copies. Other Subscribers than those of this package take no notice of it.
+func Unchanged(ctx context.Context) context.Context {
+	return context.WithValue(ctx, unchangedKey{}, true)
 }
 
 // Close ends the subscriptions and waits for them.

@@ -43,6 +43,8 @@ type subscription struct {
 	source driver.Source
 	logger watermill.LoggerAdapter
 	out    chan *message.Message
+	// unchanged tells that what gets the messages promises to change none.
+	unchanged bool
 
 	fetched  chan []driver.Delivery // from the goroutine of fetch
 	room     chan int               // to it: how many messages it may fetch
@@ -53,18 +55,23 @@ type subscription struct {
 	cancel   context.CancelFunc // of handling: the handlers' time is over
 	tasks    sync.WaitGroup     // goroutines that send events
 
-	held     map[*item]struct{} // not settled
-	byID     map[string]*item   // those of held that have an ID
-	ready    []*item            // to be emitted, in order
-	behind   map[string][]*item // by key: those that wait for an earlier one; an entry while there is an earlier one
-	next     *emission          // of ready[0]
-	inFlight int                // emitted and not settled for good: with a handler, waiting after a Nack, becoming dead letters
-	running  int                // of inFlight, those with a handler or becoming dead letters
-	handled  []*item            // to be settled
-	busy     bool               // settle has some
-	asked    bool               // fetch has been given room, and has not answered
-	late     []driver.Delivery  // fetched when the subscription had ended already; of fetch, then of run
-	unacked  []*item            // handled, and the engine was not told until the end; of settle, then of run
+	held   map[*item]struct{} // not settled
+	byID   map[string]*item   // those of held that have an ID
+	ready  []*item            // to be emitted, in order
+	behind map[string][]*item // by key: those that wait for an earlier one; an entry while there is an earlier one
+	next   *emission          // of ready[0]
+	// emissions are those that run waits for itself, in order; others have goroutines of their own: see look.
+	emissions []*emission
+	looking   *time.Timer       // for the next look
+	lookSoon  bool              // it runs
+	pause     time.Duration     // for which it runs
+	inFlight  int               // emitted and not settled for good: with a handler, waiting after a Nack, becoming dead letters
+	running   int               // of inFlight, those with a handler or becoming dead letters
+	handled   []*item           // to be settled
+	busy      bool              // settle has some
+	asked     bool              // fetch has been given room, and has not answered
+	late      []driver.Delivery // fetched when the subscription had ended already; of fetch, then of run
+	unacked   []*item           // handled, and the engine was not told until the end; of settle, then of run
 
 	fetching, settlement, extension driver.Trouble
 }
@@ -100,6 +107,8 @@ func (s *subscription) run(ctx context.Context, closing <-chan struct{}) {
 		case <-serving.Done():
 		}
 	})
+	s.looking = time.NewTimer(lookAfter)
+	defer s.looking.Stop()
 	s.serve(serving)
 	stop()
 	s.drain()
@@ -120,6 +129,7 @@ func (s *subscription) serve(ctx context.Context) {
 	defer extend.Stop()
 	for ctx.Err() == nil {
 		out, next := s.offer()
+		acked, nacked := s.answers()
 		var room chan int
 		if !s.asked && len(s.held) < s.window() {
 			room = s.room
@@ -134,6 +144,12 @@ func (s *subscription) serve(ctx context.Context) {
 			s.take(deliveries)
 		case s.settler() <- s.handled:
 			s.handled, s.busy = nil, true
+		case <-acked:
+			s.reap()
+		case <-nacked:
+			s.reap()
+		case <-s.looking.C:
+			s.look()
 		case e := <-s.events:
 			s.apply(e)
 		case <-extend.C:
