@@ -6,6 +6,7 @@ acks it; send publishes COUNT messages of SIZE bytes as fast as it can, and take
 """
 
 import asyncio
+import itertools
 import os
 import signal
 import ssl
@@ -13,7 +14,7 @@ import sys
 import time
 from collections import deque
 
-from buffstreams import Listener, Message, Publisher, RoundRobin
+from buffstreams import Listener, Message, Publisher
 
 
 def sending() -> dict:
@@ -35,11 +36,13 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-async def pub(address: str, topic: str, kind: type = Publisher) -> None:
-    publisher, tasks = kind(*address.split(","), **sending()), set()
+async def pub(address: str, topic: str, turns: bool = False) -> None:
+    addresses, tasks = address.split(","), set()
+    publishers = [Publisher(*addresses[i:], *addresses[:i], **sending()) for i in range(len(addresses) if turns else 1)]
+    turn = itertools.cycle(publishers)
 
     async def one(line: bytes) -> None:
-        await publisher.publish(topic, Message(line), handled=True, timeout=120)
+        await next(turn).publish(topic, Message(line), handled=True, timeout=120)
         say("ok " + line.decode())
 
     reader = asyncio.StreamReader(1 << 20)
@@ -47,11 +50,11 @@ async def pub(address: str, topic: str, kind: type = Publisher) -> None:
     while line := await reader.readline():
         tasks.add(asyncio.create_task(one(line.rstrip(b"\n"))))
     await asyncio.gather(*tasks)
-    await publisher.close()
+    await asyncio.gather(*[publisher.close() for publisher in publishers])
 
 
 async def turns(address: str, topic: str) -> None:
-    await pub(address, topic, RoundRobin)
+    await pub(address, topic, turns=True)
 
 
 async def sub(address: str, topic: str) -> None:

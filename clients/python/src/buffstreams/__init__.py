@@ -1,6 +1,6 @@
-"""The acked protocol of BuffStreams for Watermill: a Publisher that dials, a Listener that is dialed, no broker."""
+"""The acked protocol of BuffStreams for Watermill: a Publisher dials, a Listener is dialed."""
 
 from .listener import Delivery, Listener
-from .publisher import Message, NeverSent, Publisher, PublishTimeout, Refused, RoundRobin, Undelivered
+from .publisher import Message, Publisher, Refused, Undelivered
 
-__all__ = ["Delivery", "Listener", "Message", "NeverSent", "PublishTimeout", "Publisher", "Refused", "RoundRobin", "Undelivered"]
+__all__ = ["Delivery", "Listener", "Message", "Publisher", "Refused", "Undelivered"]

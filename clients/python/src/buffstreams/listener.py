@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import os
 import ssl
-import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from hmac import compare_digest
+from time import monotonic
+from typing import Any
 
 from . import wire
 from .wire import Connection, Fault, Frame
 
-TABLE = 65_536  # publishers, streams, topics: each
+TABLE = 65_536  # streams of a connection, publishers, topics
 
 
 class Delivery:
     """A message, to be answered once: by ack, nack or reject, at any time."""
 
-    __slots__ = ("topic", "uuid", "payload", "metadata", "redelivered", "taken", "_stream", "_sequence", "_size")
-
-    def __init__(self, stream: _Stream, sequence: int, data: bytes) -> None:
+    def __init__(self, stream: _Stream, sequence: int, data: bytes, size: int, again: bool) -> None:
         self.uuid, self.payload, self.metadata = wire.decode_message(data)
-        self.topic, self.redelivered, self.taken = stream.topic.name, False, False
-        self._stream, self._sequence, self._size = stream, sequence, wire.chunk_size(data)
+        self.topic, self.redelivered, self._state = stream.topic.name, again, "ready"
+        self._stream, self._sequence, self._size = stream, sequence, size
 
     def ack(self) -> None:
+        """Says that the message is handled."""
         if self.current():
             del self._stream.unsettled[self._sequence]
             self._stream.settled.append(self._sequence)
-            self._stream.release(1, self._size)
+            self._stream.drop(self, "settled")
 
     def nack(self, delay: float = 0.1) -> None:
         """Delivers the message again, after a delay in seconds."""
@@ -40,488 +40,435 @@ class Delivery:
     def reject(self, reason: str) -> None:
         """Gives the message up: the publisher is told that it failed."""
         if self.current():
-            self._stream.reject(self._sequence, wire.FAILED, reason, self._size)
+            del self._stream.unsettled[self._sequence]
+            self._stream.reject(self._sequence, wire.FAILED, reason)
+            self._stream.drop(self, "settled")
 
     def current(self) -> bool:
         """Whether an answer still counts: not if the publisher has taken the message elsewhere."""
-        return self._stream.unsettled.get(self._sequence) is self
+        return self._state in ("ready", "taken")
 
     def _again(self) -> None:
         self.redelivered = True
         if self.current() and self._stream.revoked:
-            self.drop(True)
+            self._stream.drop(self, "returned")
         elif self.current():
-            self._stream.topic.put(self)
-
-    def drop(self, returned: bool) -> None:
-        self._stream.unsettled[self._sequence] = returned
-        self._stream.release(1, self._size)
+            self._state = "ready"
+            self._stream.topic.ready.put_nowait(self)
 
 
 class _Topic:
     def __init__(self, name: str, window: int, window_bytes: int) -> None:
-        self.name, self.room, self.room_bytes, self.window, self.window_bytes = name, window, window_bytes, window, window_bytes
-        self.ready: deque[Delivery] = deque()
-        self.arrived = asyncio.Event()
-        self.consumers = self.streams = 0
-        self.wanting: dict[_Stream, None] = {}  # in order of asking
+        self.name, self.consumers, self.window, self.window_bytes = name, 0, window, window_bytes
+        self.room, self.room_bytes = window, window_bytes  # neither held nor granted
+        self.ready: asyncio.Queue[Delivery | None] = asyncio.Queue()  # None: the listener closes
+        self.wanting: dict[_Stream, None] = {}  # credit, in order of asking
 
-    def put(self, delivery: Delivery) -> None:
-        self.ready.append(delivery)
-        self.arrived.set()
-
-    def grant(self) -> None:
-        """Gives credit to those that ask for it, in order, while there is room."""
-        while self.consumers and self.wanting:
-            s = next(iter(self.wanting))
+    def give(self, messages: int, size: int) -> None:
+        """Gets room back, and grants it to the streams that want some, in turn."""
+        self.room, self.room_bytes = self.room + messages, self.room_bytes + size
+        for s in list(self.wanting) if self.consumers else ():
             if self.room < 1 or self.room_bytes < s.least:
-                return
+                break
             del self.wanting[s]
-            s.share = min(2 * s.share, 1 / 8)  # of the window: one that goes on gets more each time
-            messages, size = max(s.want, int(self.window * s.share)), max(s.want_bytes, int(self.window_bytes * s.share))
-            s.grant(min(messages, max(1, self.room // 2)), min(max(size, s.least), max(s.least, self.room_bytes // 2)))
-
-
-class _Stream:
-    """What is known of a stream: all below next was received, and is settled from base on if it is not in unsettled."""
-
-    def __init__(self, topic: _Topic, base: int) -> None:
-        self.topic, self.next, self.base, self.handle = topic, base, base, 0
-        # A Frame is a Reject that was not confirmed; a bool a message that was dropped: was it given back?
-        self.unsettled: dict[int, Delivery | Frame | bool] = {}
-        self.beyond: list[int] = []  # settled at or above next: pairs
-        self.tenure, self.revoked, self.awaited = 0, False, False
-        self.conn: Connection | None = None
-        self.settled: list[int] = []  # since the last Ack
-        self.leaving = self.kept = False  # released early; its sender keeps what it sent
-        self.share = 1 / 512
-        self.told = self.granted = self.granted_bytes = self.got = self.got_bytes = self.want = self.want_bytes = self.least = 0
-        self.dirty: Callable[[_Stream], None] = lambda s: None
-
-    def release(self, messages: int, size: int) -> None:
-        self.topic.room += messages
-        self.topic.room_bytes += size
-        self.topic.grant()
-        self.dirty(self)
-
-    def reject(self, sequence: int, code: int, reason: str, size: int) -> None:
-        frame = self.unsettled[sequence] = Frame("Reject", self.handle, sequence=sequence, code=code, reason=reason[:128])
-        if self.conn:
-            self.conn.send(frame)
-        self.release(1, size)
-
-    def grant(self, messages: int, size: int) -> None:
-        self.topic.room -= messages
-        self.topic.room_bytes -= size
-        self.granted += messages
-        self.granted_bytes += size
-        self.dirty(self)
-
-    def take_back(self) -> None:
-        self.topic.wanting.pop(self, None)
-        messages, size = self.granted - self.got, self.granted_bytes - self.got_bytes
-        self.told = self.granted = self.got
-        self.granted_bytes = self.got_bytes
-        self.topic.room += messages
-        self.topic.room_bytes += size
-
-    def detach(self) -> None:
-        self.take_back()
-        self.conn, self.told, self.granted, self.granted_bytes, self.got, self.got_bytes = None, 0, 0, 0, 0, 0
-        self.topic.grant()
-
-    def ask(self, f: Frame) -> None:
-        self.want, self.want_bytes, self.least = f.want_messages, f.want_bytes, f.least_bytes
-        if self.want:
-            self.topic.wanting[self] = None
-        self.topic.grant()
-
-    def ranges(self) -> list[int]:
-        """What is settled from base on."""
-        pairs, first = [], self.base
-        for sequence in [*sorted(k for k in self.unsettled if k >= first), self.next]:
-            if first < sequence:
-                pairs += [first, sequence - 1]
-            first = sequence + 1
-        return pairs + [n for a, b in zip(self.beyond[::2], self.beyond[1::2]) if a >= self.next for n in (a, b)]
-
-    def held(self) -> list[Delivery]:
-        return [d for d in self.unsettled.values() if isinstance(d, Delivery)]
-
-    def holds(self) -> bool:
-        return any(isinstance(d, Delivery) for d in self.unsettled.values())
-
-    def restart(self) -> None:
-        """Begins a new tenure with what is settled alone: the stream has been elsewhere."""
-        pairs = self.ranges()
-        for delivery in self.held():
-            delivery.drop(False)
-        self.next, self.beyond = (pairs[1] + 1, pairs[2:]) if pairs and pairs[0] == self.base else (self.base, pairs)
-        self.unsettled, self.settled, self.revoked, self.awaited = {}, [], False, False
-
-    def revoke(self, at_once: bool) -> Frame:
-        """Takes back what no consumer has, and says what became of the stream."""
-        self.revoked, self.want = True, 0
-        self.take_back()
-        for delivery in self.held():
-            if not delivery.taken:
-                delivery.drop(True)
-        held = self.held()
-        for delivery in held if at_once else ():
-            delivery.drop(False)
-        self.awaited = bool(held) and not at_once
-        returned = wire.ranges(k for k, d in self.unsettled.items() if d is True)
-        return Frame("Returned", self.handle, next=self.next, returned=returned[:4096], in_hand=len(held))
-
-    def ack(self) -> Frame:
-        ack, self.settled = Frame("Ack", self.handle, next=self.next, settled=wire.ranges(self.settled)), []
-        if self.granted > self.told and not self.revoked:  # told again it could cross a Want, and give back what that returns
-            self.told, ack.credit_messages, ack.credit_bytes = self.granted, self.granted, self.granted_bytes
-        return ack
+            messages = min(max(s.want, self.window // 32), max(1, self.room // 2))
+            size = min(max(s.want_bytes, self.window_bytes // 32), self.room_bytes // 2)
+            size = max(size, s.least)
+            self.room, self.room_bytes = self.room - messages, self.room_bytes - size
+            s.granted, s.granted_bytes = s.granted + messages, s.granted_bytes + size
+            s.kick()
 
 
 @dataclass
 class _Publisher:
+    id: bytes
     secret: bytes
     principal: str
     epoch: int
-    streams: dict[tuple[int, str], _Stream]
+    streams: dict[tuple[int, str], _Stream] = field(default_factory=dict)
+
+    def is_of(self, peer: _Peer, f: Frame) -> bool:
+        return compare_digest(self.secret, f.secret) and self.principal == peer.principal
 
 
-@dataclass
-class _Peer:
-    """A connection's own state."""
+class _Stream:
+    """A stream. Below next, or high, all is settled but what is unsettled, rejected or a hole."""
 
-    principal: str
-    handles: dict[int, tuple[bytes, tuple[int, str], _Stream]]
-    pings: list[float]
-    ponged: asyncio.Event
-    moves: bool
+    def __init__(self, publisher: _Publisher, number: int, topic: _Topic, base: int) -> None:
+        self.publisher, self.number, self.topic, self.tenure = publisher, number, topic, 0
+        self.base = self.next = self.high = base
+        self.unsettled: dict[int, Delivery] = {}  # held, or dropped without being settled
+        self.rejects: dict[int, dict[str, Any]] = {}  # not confirmed
+        self.holes: set[int] = set()  # from next to high: what was given up when the stream moved
+        self.revoked = self.awaited = self.kicked = self.kept = False
+        self.conn: _Peer | None = None
+        self.handle = self.told = self.granted = self.granted_bytes = self.got = self.got_bytes = 0
+        self.want = self.want_bytes = self.least = 0
+        self.settled: list[int] = []  # since the last Ack
+
+    def attach(self, conn: _Peer | None, handle: int = 0) -> None:
+        """Goes on with a connection, or without one. Credit is counted anew."""
+        if self.conn:
+            del self.conn.handles[self.handle]
+        if conn:
+            conn.handles[handle] = self
+        self.take_back()
+        self.told = self.granted = self.granted_bytes = self.got = self.got_bytes = 0
+        self.conn, self.handle, self.settled = conn, handle, []
+        self.kept = self.kept and conn is None
+
+    def take_back(self) -> None:
+        """Takes back credit that was not used."""
+        messages, size = self.granted - self.got, self.granted_bytes - self.got_bytes
+        self.told = self.granted = self.got
+        self.granted_bytes, self.want = self.got_bytes, 0
+        self.topic.wanting.pop(self, None)
+        self.topic.give(messages, size)
+
+    def ask(self, f: Frame) -> None:
+        self.want, self.want_bytes = f.want_messages, f.want_bytes
+        self.least = min(f.least_bytes, self.topic.window_bytes)
+        if self.want:
+            self.topic.wanting[self] = None
+            self.topic.give(0, 0)
+
+    def held(self) -> list[Delivery]:
+        return [delivery for delivery in self.unsettled.values() if delivery.current()]
+
+    def drop(self, delivery: Delivery, state: str) -> None:
+        """Holds a message no longer: it is settled, returned or void."""
+        delivery._state = state
+        self.topic.give(1, delivery._size)
+        self.kick()
+
+    def reject(self, sequence: int, code: int, reason: str) -> None:
+        self.rejects[sequence] = {"sequence": sequence, "code": code, "reason": reason[:128]}
+        if self.conn:
+            self.conn.send("Reject", self.handle, **self.rejects[sequence])
+
+    def ranges(self) -> list[int]:
+        """What is settled from base on."""
+        found, first = [], self.base
+        end = max(self.next, self.high)
+        for sequence in sorted({*self.unsettled, *self.rejects, *self.holes, end}):
+            if first < sequence:
+                found += [first, sequence - 1]
+            first = max(first, sequence + 1)
+        return found
+
+    def take(self, sequence: int) -> bool:
+        """Whether a message that arrives is new."""
+        new = sequence >= self.next
+        if new and sequence < self.high and sequence not in self.holes:
+            raise Fault("a sequence that is settled")
+        self.holes.discard(sequence)
+        self.next = max(self.next, sequence + 1)
+        return new
+
+    def restart(self) -> None:
+        """Begins a new tenure with what is settled alone: the stream has been elsewhere."""
+        for delivery in self.held():
+            self.drop(delivery, "void")
+        open = {*self.holes, *self.unsettled, *self.rejects}
+        self.holes, self.high = {n for n in open if n >= self.base}, max(self.next, self.high)
+        self.next = min(self.holes, default=self.high)
+        self.unsettled, self.rejects, self.revoked, self.awaited = {}, {}, False, False
+
+    def revoke(self, at_once: bool, settled: list[int]) -> None:
+        """Takes back what no consumer has, and says what became of the stream."""
+        self.revoked = True
+        self.take_back()
+        in_hand = [delivery for delivery in self.held() if delivery._state == "taken"]
+        for delivery in self.held():
+            if at_once or delivery._state == "ready":
+                self.drop(delivery, "returned" if delivery._state == "ready" else "void")
+        self.awaited = bool(in_hand) and not at_once
+        returned = wire.ranges(n for n, d in self.unsettled.items() if d._state == "returned")
+        if self.conn:
+            self.conn.send("Returned", self.handle, next=self.next, settled=settled[:4096],
+                           returned=returned[:4096], in_hand=len(in_hand))
+
+    def kick(self) -> None:
+        if not self.kicked:
+            self.kicked = True
+            asyncio.get_running_loop().call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Tells of what was received, settled and granted."""
+        self.kicked, settled, credit = False, wire.ranges(self.settled), {}
+        if self.granted > self.told and not self.revoked:  # told again, it could cross a Want
+            credit = {"credit_messages": self.granted, "credit_bytes": self.granted_bytes}
+        self.told, self.settled = self.granted, []
+        if self.conn:
+            self.conn.send("Ack", self.handle, next=self.next, settled=settled,
+                           **credit)
+            if self.awaited and not self.held():
+                self.revoke(False, [])
+
+
+class _Peer(Connection):
+    principal, ponged = "", False
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        super().__init__(reader, writer)
+        self.handles: dict[int, _Stream] = {}
+        self.pings: deque[float] = deque(maxlen=1000)
+
+    def end(self) -> None:
+        """Ends the connection. Its streams keep everything but credit."""
+        for s in list(self.handles.values()):
+            s.attach(None)
+        self.writer.transport.abort()
 
 
 class Listener:
-    """Receives what publishers send to one address, "host:port" or "unix:///path"; to be used on one event loop.
+    """Receives what publishers send to "host:port" or "unix:///path"; to be used on one event loop.
 
-    authenticate gets the token and the connection, and returns a name for the principal, or None to refuse it. window and
-    window_bytes bound what a topic holds.
+    authenticate gets the token and the connection, and returns a name for the principal, or None
+    to refuse it. window and window_bytes bound what a topic holds; its streams share them.
     """
 
-    def __init__(self, address: str, *, tls: ssl.SSLContext | None = None, max_message: int = 1 << 20,
-                 authenticate: Callable[[bytes, Connection], str | None] = lambda token, conn: "",
-                 window: int = 16_384, window_bytes: int = 16 << 20) -> None:
-        self.address, self.tls, self.max_message, self.authenticate = address, tls, max_message, authenticate
-        self.window, self.window_bytes = window, max(window_bytes, max_message + 16)
+    def __init__(self, address: str, *, tls: ssl.SSLContext | None = None,
+                 authenticate: Callable[[bytes, Connection], str | None] = lambda *_: "",
+                 max_message: int = 1 << 20, window: int = 16_384,
+                 window_bytes: int = 16 << 20) -> None:
+        self.address, self.tls, self.authenticate = address, tls, authenticate
+        self.max_message, self.window = max_message, (window, max(window_bytes, max_message + 16))
         self._topics: dict[str, _Topic] = {}
         self._publishers: dict[bytes, _Publisher] = {}
-        self._peers: dict[Connection, _Peer | None] = {}
-        self._dirty: dict[_Stream, None] = {}
-        self._closing, self._instance = False, os.urandom(16)
+        self._peers: set[_Peer] = set()
+        self._instance = os.urandom(16)
 
     async def start(self) -> None:
         """Begins to listen. port says where, if the address had port 0."""
-        loop = asyncio.get_running_loop()
-        self._server = await (
-            loop.create_unix_server(self._accept, self.address[7:], ssl=self.tls) if self.address.startswith("unix://")
-            else loop.create_server(self._accept, *wire.host_port(self.address), ssl=self.tls, backlog=1024))
-        self.port = 0 if self.address.startswith("unix://") else self._server.sockets[0].getsockname()[1]
-        self._ticker = asyncio.create_task(self._tick())
+        limit, self.port = 5 if self.tls else None, 0
+        if self.address.startswith("unix://"):
+            self._server = await asyncio.start_unix_server(
+                self._serve, self.address[7:], ssl=self.tls, ssl_handshake_timeout=limit)
+            return
+        self._server = await asyncio.start_server(
+            self._serve, *wire.host_port(self.address), ssl=self.tls, ssl_handshake_timeout=limit,
+            backlog=1024)
+        self.port = self._server.sockets[0].getsockname()[1]
 
     async def subscribe(self, topic: str) -> AsyncIterator[Delivery]:
-        """Iterates over the messages of a topic, until the listener closes. Subscribers of a topic share its messages."""
-        t = self._topic(topic)
+        """Iterates over the messages of a topic, until the listener closes. Subscribers of a topic
+        share its messages."""
+        t, taken = self._topic(topic), 0
         t.consumers += 1
-        t.grant()
+        t.give(0, 0)
         try:
-            taken = 0
-            while True:
-                while not t.ready:
-                    if self._closing:
-                        return
-                    t.arrived.clear()
-                    await t.arrived.wait()
-                taken += 1
+            while delivery := await t.ready.get():
+                if delivery.current() and not delivery._stream.kept:
+                    delivery._state, taken = "taken", taken + 1
+                    yield delivery
                 if taken % 64 == 0:
                     await asyncio.sleep(0)  # the connections have work to do too
-                    if not t.ready:
-                        continue
-                delivery = t.ready.popleft()
-                if delivery.current() and not delivery._stream.kept:
-                    delivery.taken = True
-                    yield delivery
+            t.ready.put_nowait(None)  # for the next consumer
         finally:
             t.consumers -= 1
 
     async def close(self, timeout: float = 5.0) -> None:
-        """Drains: what publishers do not keep is handled, and what handlers have in hand may end, within timeout seconds."""
-        end = time.monotonic() + timeout
+        """Drains: what publishers do not keep is handled, and what handlers have in hand may end,
+        within timeout seconds."""
         self._server.close()
-        peers = {conn: peer for conn, peer in self._peers.items() if peer}
-        for conn in peers:
-            conn.send(Frame("Goaway", reason="closing"))
-            conn.send(Frame("Ping", id=1))
-        waits = [asyncio.ensure_future(peer.ponged.wait()) for peer in peers.values()]
-        if waits:
-            await asyncio.wait(waits, timeout=min(1.0, timeout))
-        for peer in peers.values():
-            for _, _, s in peer.handles.values():
-                s.kept = peer.ponged.is_set()
-        self._closing = True
-        for t in self._topics.values():
-            t.arrived.set()
-        while time.monotonic() < end and any(d.taken or not s.kept for p in self._publishers.values()
-                                             for s in p.streams.values() for d in s.held()):
-            await asyncio.sleep(0.005)
-        self._flush()
-        for conn in list(self._peers):
-            conn.half_close()
-        waits = [asyncio.ensure_future(conn.ended.wait()) for conn in list(self._peers)]
-        if waits:
-            await asyncio.wait(waits, timeout=0.5)
-        for conn in list(self._peers):
-            conn.transport.abort()
-        self._ticker.cancel()
-        await asyncio.gather(self._ticker, return_exceptions=True)
+        end, peers = monotonic() + timeout, [peer for peer in self._peers if peer.greeted]
+        for peer in peers:
+            peer.send("Goaway", reason="closing")
+            peer.send("Ping", id=1)
+        await wire.until(lambda: all(peer.ponged or peer not in self._peers for peer in peers),
+                         min(1.0, timeout))
+        for peer in peers:
+            for s in peer.handles.values():
+                s.kept = peer.ponged
+        for topic in self._topics.values():
+            topic.ready.put_nowait(None)
+        await wire.until(lambda: not any(self._in_hand()), end - monotonic())
+        for peer in self._peers:
+            for s in peer.handles.values():
+                s.flush()
+            peer.half_close()
+        await wire.until(lambda: not self._peers, 0.5)
+        for peer in list(self._peers):
+            peer.end()
+
+    def _in_hand(self) -> Iterator[Delivery]:
+        """What is to be handled before the end: what consumers have, or no publisher keeps."""
+        for s in (s for p in self._publishers.values() for s in p.streams.values()):
+            yield from (d for d in s.held() if d._state == "taken" or not s.kept)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = _Peer(reader, writer)
+        self._peers.add(peer)
+        try:
+            while not writer.is_closing():
+                f = await peer.read(3)
+                if f and peer.greeted:
+                    self._on_frame(peer, f)
+                elif f:
+                    self._greet(peer, f)
+                if writer.transport.get_write_buffer_size() > 1 << 18:
+                    async with asyncio.timeout(10):
+                        await writer.drain()
+        except ValueError as error:
+            peer.fail(error)
+        except OSError:
+            pass  # it has ended, or is silent
+        finally:
+            self._peers.discard(peer)
+            for s in list(peer.handles.values()):
+                s.attach(None)
+            writer.close()
 
     def _topic(self, name: str) -> _Topic:
-        if name not in self._topics:
-            self._topics[name] = _Topic(name, self.window, self.window_bytes)
-        return self._topics[name]
+        return self._topics.setdefault(name, _Topic(name, *self.window))
 
-    def _accept(self) -> Connection:
-        conn = Connection(self._greet, self._lost, 4096)
-        conn.on_writable = lambda: conn.transport.resume_reading()
-        self._peers[conn] = None
-        return conn
-
-    def _lost(self, conn: Connection) -> None:
-        peer = self._peers.pop(conn, None)
-        for publisher, key, s in peer.handles.values() if peer else ():
-            if s.conn is conn:
-                s.detach()
-                if s.leaving:
-                    self._forget(publisher, key)
-
-    def _greet(self, conn: Connection, f: Frame) -> None:
-        if f.kind != "Hello":
-            raise Fault(wire.PROTOCOL, f"{f.kind} before Hello")
+    def _greet(self, peer: _Peer, f: Frame) -> None:
+        if f.kind != "Hello" or f.version and f.max_frame < 65_600:
+            raise Fault("no Hello, or its max_frame is below 65,600")
+        principal = self.authenticate(f.token, peer)
         if f.version < 1:
-            raise Fault(wire.VERSION, "version 0")
-        if f.max_frame < wire.LEAST_FRAME:
-            raise Fault(wire.PROTOCOL, "max_frame")
-        principal = self.authenticate(f.token, conn)
+            raise Fault("version 0", wire.VERSION)
         if principal is None:
-            raise Fault(wire.UNAUTHENTICATED, "not let in")
-        if len(self._peers) > 16_384:
-            raise Fault(wire.LIMIT, "connections")
-        moves = "move" in f.features
-        self._peers[conn] = _Peer(principal, {}, [], asyncio.Event(), moves)
-        conn.on_frame, conn.max_frame = self._on_frame, max(self.max_message, 65_536) + 64
-        conn.send(Frame("Welcome", version=1, max_frame=conn.max_frame, max_message=self.max_message,
-                        features=["move"] if moves else [], instance=self._instance if moves else b""))
+            raise Fault("not let in", wire.UNAUTHENTICATED)
+        peer.principal = principal
+        peer.welcome(max(self.max_message, 65_536) + 64, 30, b"move" in f.features)
+        peer.send("Welcome", version=1, max_frame=peer.max_frame, max_message=self.max_message,
+                  features=[b"move"] if peer.moves else [],
+                  instance=self._instance if peer.moves else b"")
 
-    def _on_frame(self, conn: Connection, f: Frame) -> None:
-        peer = self._peers[conn]
-        assert peer
-        if conn.paused:
-            conn.transport.pause_reading()
+    def _on_frame(self, peer: _Peer, f: Frame) -> None:
+        s = peer.handles.get(getattr(f, "handle", 0))
         if f.kind == "Open":
-            self._on_open(conn, peer, f)
-        elif f.kind in ("Publish", "Want", "RejectSeen"):
-            if f.handle not in peer.handles:
-                raise Fault(wire.PROTOCOL, f"handle {f.handle} is not open")
-            s = peer.handles[f.handle][2]
-            if s.conn is conn and s.revoked and f.kind != "RejectSeen":
-                if f.kind == "Publish":
-                    raise Fault(wire.PROTOCOL, "a Publish in a stream that was revoked")
-            elif s.conn is conn:
-                s.leaving = False
-                {"Publish": self._on_publish, "Want": self._on_want, "RejectSeen": self._on_reject_seen}[f.kind](s, f)
+            self._on_open(peer, f)
         elif f.kind == "Revoke":
-            self._on_revoke(conn, peer, f)
+            self._on_revoke(peer, f)
         elif f.kind == "Release":
-            opened = peer.handles.get(f.handle)
-            if opened and opened[2].conn is conn:
-                opened[2].leaving = any(not isinstance(d, bool) for d in opened[2].unsettled.values())  # unless something follows
-                if not opened[2].leaving:
-                    del peer.handles[f.handle]
-                    self._forget(*opened[:2])
+            if s and not s.held() and not s.rejects:
+                self._forget(s)
         elif f.kind == "Ping":
-            now = time.monotonic()
-            peer.pings = [*peer.pings[-1000:], now]
-            if len(peer.pings) > 1000 and now - peer.pings[0] < 1:
-                raise Fault(wire.PROTOCOL, "too many pings")
-            conn.send(Frame("Pong", id=f.id, handle=f.handle))
+            if len(peer.pings) == 1000 and monotonic() - peer.pings[0] < 1:
+                raise Fault("too many pings")
+            peer.pings.append(monotonic())
+            peer.send("Pong", f.handle, id=f.id)
         elif f.kind == "Pong":
-            if f.id == 1:
-                peer.ponged.set()
-        elif f.kind != "Failure":
-            raise Fault(wire.PROTOCOL, f"{f.kind} is for senders")
-        else:
-            conn.transport.close()
+            peer.ponged |= f.id == 1
+        elif f.kind == "Failure":
+            raise ConnectionError("the peer found a fault")
+        elif f.kind not in ("Publish", "Want", "RejectSeen"):
+            raise Fault(f"{f.kind} is for senders")
+        elif s is None or s.revoked and f.kind == "Publish":
+            raise Fault(f"handle {f.handle} is not open")
+        elif f.kind == "Publish":
+            self._on_publish(s, f)
+        elif f.kind == "RejectSeen":
+            s.rejects.pop(f.sequence, None)
+        elif f.seen_messages == s.granted and not s.revoked:  # else a grant crossed it
+            s.take_back()
+            s.ask(f)
 
-    def _refusal(self, conn: Connection, peer: _Peer, f: Frame) -> tuple[int, str]:
-        if len(f.publisher) != 16 or len(f.secret) != 16 or len(f.topic.encode()) > 1024:
-            return wire.PROTOCOL, "publisher, secret or topic"
-        if not (f.epoch and f.stream and f.base):
-            return wire.PROTOCOL, "epoch, stream or base is 0"
-        p = self._publishers.get(f.publisher)
-        if p and (not hmac.compare_digest(p.secret, f.secret) or p.principal != peer.principal or f.epoch < p.epoch):
-            return wire.FENCED, "another secret, principal, or a newer epoch"
+    def _refusal(self, peer: _Peer, f: Frame, p: _Publisher | None) -> int:
+        if len(f.publisher) != 16 or len(f.secret) != 16 or len(f.topic.encode()) > 1024 or not (
+                f.epoch and f.stream and f.base):
+            return wire.PROTOCOL
         s = p.streams.get((f.stream, f.topic)) if p and p.epoch == f.epoch else None
-        if s and 0 < f.tenure < s.tenure:
-            return wire.FENCED, "the stream has moved"
-        if len(peer.handles) >= TABLE or not p and not self._make_room() or f.topic not in self._topics and len(self._topics) >= TABLE:
-            return wire.LIMIT, "streams, publishers or topics"
-        return 0, ""
+        if p and (not p.is_of(peer, f) or f.epoch < p.epoch or s and 0 < f.tenure < s.tenure):
+            return wire.FENCED
+        topics = len(self._topics) + (f.topic not in self._topics)
+        full = max(topics, len(peer.handles) + 1) > TABLE or not p and not self._make_room()
+        return wire.LIMIT if full else 0
 
     def _make_room(self) -> bool:
-        """Forgets the oldest publisher that is away and owes nothing, if the table is full."""
-        if len(self._publishers) < TABLE:
-            return True
-        for key, p in self._publishers.items():
-            if not any(s.conn or s.unsettled for s in p.streams.values()):
+        """Forgets the oldest publisher that is away and owes nothing, if there are too many."""
+        for key, p in self._publishers.items() if len(self._publishers) >= TABLE else ():
+            if not any(s.conn or s.unsettled or s.rejects for s in p.streams.values()):
                 del self._publishers[key]
                 return True
-        return False
+        return len(self._publishers) < TABLE
 
-    def _on_open(self, conn: Connection, peer: _Peer, f: Frame) -> None:
+    def _on_open(self, peer: _Peer, f: Frame) -> None:
         if not f.handle or f.handle in peer.handles:
-            raise Fault(wire.PROTOCOL, "a handle that is open, or 0")
-        code, reason = self._refusal(conn, peer, f)
-        if code:
-            known = self._publishers.get(f.publisher)
-            epoch = known.epoch if code == wire.FENCED and known and hmac.compare_digest(known.secret, f.secret) else 0
-            return conn.send(Frame("Opened", f.handle, code=code, reason=reason, last_epoch=epoch))
-        p = self._publishers.setdefault(f.publisher, _Publisher(f.secret, peer.principal, f.epoch, {}))
-        key = (f.stream, f.topic)
-        if f.epoch > p.epoch:  # the older ones end
+            raise Fault("a handle that is open, or 0")
+        p = self._publishers.get(f.publisher)
+        if code := self._refusal(peer, f, p):
+            epoch = p.epoch if p and code == wire.FENCED and p.is_of(peer, f) else 0
+            peer.send("Opened", f.handle, code=code, last_epoch=epoch)
+            return
+        if p is None:
+            p = self._publishers[f.publisher] = _Publisher(f.publisher, f.secret,
+                                                                     peer.principal, f.epoch)
+        if f.epoch > p.epoch:
             p.epoch = f.epoch
-            for old in {s.conn for s in p.streams.values() if s.conn and s.conn is not conn}:
-                self._cut(old)
-        s = p.streams.get(key)
-        if s is None:
-            s = p.streams[key] = _Stream(self._topic(f.topic), f.base)
-            s.dirty = self._mark
-        elif s.conn and s.conn is not conn:
-            self._cut(s.conn)
-        elif s.conn:
-            del peer.handles[s.handle]
-            s.detach()
+            for older in {s.conn for s in p.streams.values() if s.conn and s.conn is not peer}:
+                older.end()
+        s = p.streams.setdefault((f.stream, f.topic),
+                                 _Stream(p, f.stream, self._topic(f.topic), f.base))
+        if s.conn and s.conn is not peer:
+            s.conn.end()
+        s.attach(peer, f.handle)
+        s.base = max(s.base, f.base)
         if s.revoked or f.tenure > s.tenure > 0:
             s.restart()
-        s.base, s.next, s.tenure = max(s.base, f.base), max(s.next, f.base), f.tenure or s.tenure
-        s.conn, s.handle, s.settled, s.leaving = conn, f.handle, [], False
-        peer.handles[f.handle] = (f.publisher, key, s)
-        pairs = s.ranges()
-        conn.send(Frame("Opened", f.handle, next=s.next, settled=pairs[:4096], last_epoch=p.epoch))
-        for at in range(4096, len(pairs), 4096):
-            conn.send(Frame("Ack", f.handle, settled=pairs[at : at + 4096]))
-        for reject in [r for r in s.unsettled.values() if isinstance(r, Frame)]:
-            reject.handle = f.handle
-            conn.send(reject)
+        s.next, s.tenure = max(s.next, s.base), f.tenure or s.tenure
+        settled = s.ranges()
+        peer.send("Opened", f.handle, next=s.next, settled=settled[:4096],
+                  last_epoch=p.epoch)
+        for at in range(4096, len(settled), 4096):
+            peer.send("Ack", f.handle, settled=settled[at : at + 4096])
+        for reject in s.rejects.values():
+            peer.send("Reject", f.handle, **reject)
         s.ask(f)
 
-    def _cut(self, conn: Connection) -> None:
-        self._lost(conn)
-        conn.transport.abort()
-
-    def _forget(self, publisher: bytes, key: tuple[int, str]) -> None:
-        """Forgets a stream, and its publisher with the last; one that holds messages goes with the last of them."""
-        s = self._publishers[publisher].streams[key]
-        if s.holds():
-            s.dirty = lambda s: None if s.conn or s.holds() else self._forget(publisher, key)
-            return
-        s.detach()
-        del self._publishers[publisher].streams[key]
-        if not self._publishers[publisher].streams:
-            del self._publishers[publisher]
+    def _forget(self, s: _Stream) -> None:
+        s.attach(None)
+        del s.publisher.streams[s.number, s.topic.name]
+        if not s.publisher.streams:
+            del self._publishers[s.publisher.id]
 
     def _on_publish(self, s: _Stream, f: Frame) -> None:
         last = f.first + len(f.messages) - 1
         if not 1 <= len(f.messages) <= 4096 or not 1 <= f.first <= last <= 2**64 - 2:
-            raise Fault(wire.PROTOCOL, "a Publish out of range")
-        sizes = [wire.chunk_size(m) for m in f.messages]
-        s.got += len(f.messages)
-        s.got_bytes += sum(sizes)
+            raise Fault("a Publish out of range")
+        again, sizes = bool(f.flags & wire.AGAIN), [wire.credit(message) for message in f.messages]
+        s.got, s.got_bytes = s.got + len(sizes), s.got_bytes + sum(sizes)
         if s.got > s.granted or s.got_bytes > s.granted_bytes:
-            raise Fault(wire.PROTOCOL, "a Publish beyond the credit")
-        if f.first > s.next:
-            if not f.flags & wire.GAP:
-                raise Fault(wire.PROTOCOL, f"sequences from {s.next} are missing")
-            s.next = f.first
-        if any(max(a, s.next) <= last and f.first <= b for a, b in zip(s.beyond[::2], s.beyond[1::2])):
-            raise Fault(wire.PROTOCOL, "a sequence that is settled")
+            raise Fault("a Publish beyond the credit")
+        if f.first > s.next and not f.flags & wire.GAP:
+            raise Fault(f"sequences from {s.next} are missing")
+        s.holes, s.next = {hole for hole in s.holes if hole >= f.first}, max(s.next, f.first)
         for sequence, data, size in zip(range(f.first, last + 1), f.messages, sizes):
-            if sequence < s.next:  # we have it
-                s.topic.room, s.topic.room_bytes = s.topic.room + 1, s.topic.room_bytes + size
+            if not s.take(sequence):
+                s.topic.give(1, size)  # a duplicate
                 continue
-            s.next = sequence + 1
             try:
                 if len(data) > self.max_message:
-                    s.reject(sequence, wire.LIMIT, "larger than max_message", size)
-                    continue
-                delivery = Delivery(s, sequence, data)
-            except (Fault, ValueError) as error:
-                s.reject(sequence, wire.UNDECODABLE, str(error), size)
-                continue
-            delivery.redelivered = bool(f.flags & wire.AGAIN)
-            s.unsettled[sequence] = delivery
-            s.topic.put(delivery)
-        if s.want and not s.topic.wanting and s.granted - s.got < s.topic.window * s.share / 2:
+                    raise Fault("larger than max_message")
+                s.unsettled[sequence] = Delivery(s, sequence, data, size, again)
+                s.topic.ready.put_nowait(s.unsettled[sequence])
+            except ValueError as error:
+                large = len(data) > self.max_message
+                s.reject(sequence, wire.LIMIT if large else wire.UNDECODABLE, str(error))
+                s.topic.give(1, size)
+        if s.want and not s.topic.wanting and s.granted - s.got < s.topic.window // 64:
             s.topic.wanting[s] = None  # a stream that goes on need not ask each time
-        s.topic.grant()
-        self._mark(s)
+        s.topic.give(0, 0)
+        s.kick()
 
-    def _on_revoke(self, conn: Connection, peer: _Peer, f: Frame) -> None:
+    def _on_revoke(self, peer: _Peer, f: Frame) -> None:
         if not peer.moves or not f.handle:
-            raise Fault(wire.PROTOCOL, "a Revoke without the feature, or with handle 0")
-        p, key = self._publishers.get(f.publisher), (f.stream, f.topic)
-        s = p.streams.get(key) if p and hmac.compare_digest(p.secret, f.secret) and p.principal == peer.principal and f.epoch >= p.epoch else None
+            raise Fault("a Revoke without the feature, or with handle 0")
+        p = self._publishers.get(f.publisher)
+        known = p and p.is_of(peer, f) and f.epoch >= p.epoch
+        s = p.streams.get((f.stream, f.topic)) if p and known else None
         if s is None or p and f.epoch == p.epoch and s.tenure >= f.tenure:
-            return conn.send(Frame("Returned", f.handle))
-        here = s.conn is conn and s.handle == f.handle
-        if s.conn and s.conn is not conn:
-            self._cut(s.conn)
-        elif s.conn and not here:
-            del peer.handles[s.handle]
-        s.conn, s.handle = conn, f.handle
-        peer.handles[f.handle] = (f.publisher, key, s)
-        settled = [] if here else s.ranges()
-        answer = s.revoke(bool(f.at_once))
-        if here:
-            conn.send(s.ack())
-        answer.settled = settled[:4096]
-        conn.send(answer)
-
-    def _on_want(self, s: _Stream, f: Frame) -> None:
-        if f.seen_messages == s.granted:
-            s.take_back()
-            s.ask(f)
-
-    def _on_reject_seen(self, s: _Stream, f: Frame) -> None:
-        if isinstance(s.unsettled.get(f.sequence), Frame):
-            del s.unsettled[f.sequence]
-
-    def _mark(self, s: _Stream) -> None:
-        if not self._dirty:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._dirty[s] = None
-
-    def _flush(self) -> None:
-        """Tells of what was received, settled and granted."""
-        streams, self._dirty = self._dirty, {}
-        for s in streams:
-            if s.conn and not s.conn.transport.is_closing():
-                s.conn.send(s.ack())
-                if s.awaited and not s.holds():
-                    s.conn.send(s.revoke(False))
-
-    async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(1)
-            now = time.monotonic()
-            for conn, peer in list(self._peers.items()):
-                if now - conn.heard > (30 if peer else 5):
-                    conn.transport.abort()
-                elif peer and conn.buffer and now - conn.said > 3:
-                    conn.send(Frame("Pong"))
+            peer.send("Returned", f.handle)
+            return
+        settled: list[int] = []
+        if s.conn is peer and s.handle == f.handle:
+            s.flush()
+        else:
+            settled = s.ranges()
+            if s.conn and s.conn is not peer:
+                s.conn.end()
+            s.attach(peer, f.handle)
+        s.revoke(bool(f.at_once), settled)
