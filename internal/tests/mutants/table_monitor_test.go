@@ -43,7 +43,7 @@ var monitorMutants = []mutant{
 		monitorProbe("TestHistory_Rates"),
 	},
 	{
-		"the first rows are kept and not the worst", "monitor/collect.go",
+		"the first rows are kept and not the worst", "monitor/limit.go",
 		"slices.SortStableFunc(positions,", "slices.SortStableFunc(positions[:0],",
 		monitorProbe("TestStats_LimitKeepsTheWorst"),
 	},
