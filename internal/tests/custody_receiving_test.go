@@ -199,7 +199,7 @@ func TestSubscriber_CloseHearsPublishersThatAnswerLate(t *testing.T) {
 	require.NoError(t, sub.SubscribeInitialize(topic))
 	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := new(net.Dialer).DialContext(ctx, network, address)
-		return lateConn{conn, 40 * time.Millisecond}, err
+		return lateConn{conn, 10 * time.Millisecond}, err
 	}
 	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
 		ManagerConfig: buffstreams.ManagerConfig{Dial: dial}, CloseTimeout: time.Millisecond,

@@ -31,12 +31,17 @@ func placed(t *testing.T, dir string, addresses ...string) (*buffstreams.Publish
 
 // handing subscribes to "orders" at an address with one message in hand at a time.
 func handing(t *testing.T, address string) <-chan *message.Message {
+	_, messages := handingAt(t, address)
+	return messages
+}
+
+func handingAt(t *testing.T, address string) (*buffstreams.Subscriber, <-chan *message.Message) {
 	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{ListenAddress: address, ConsumerGroup: "g", CloseTimeout: time.Second}, nil)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = sub.Close() })
 	messages, err := sub.Subscribe(context.Background(), "orders")
 	require.NoError(t, err)
-	return messages
+	return sub, messages
 }
 
 // A restart begins where messages were sent, and takes them back from there: nothing comes twice.
@@ -174,7 +179,8 @@ func (c cutConn) Write(b []byte) (int, error) {
 // TestOutboxPlace_RestartVoidsWhatASilentAddressHas, which the process before had left without an answer.
 func TestOutboxPlace_RestartVoidsWhatASilentAddressHas(t *testing.T) {
 	dir, a, b := t.TempDir(), freeAddress(t), freeAddress(t)
-	atA, atB := handing(t, a), handing(t, b)
+	atB := handing(t, b)
+	subA, atA := handingAt(t, a)
 	door := &cutDial{address: a}
 	open := func(addresses ...string) (*buffstreams.Manager, *buffstreams.Publisher, *outbox.Outbox) {
 		ob, err := outbox.Open(outbox.Config{Dir: dir})
@@ -214,7 +220,8 @@ func TestOutboxPlace_RestartVoidsWhatASilentAddressHas(t *testing.T) {
 		receive(t, atB).Ack()
 	}
 	require.NoError(t, pub.Drain(t.Context()))
-	time.Sleep(200 * time.Millisecond) // a has been told by then
+	lag := func() int { return subA.Stats().Listeners[0].Topics[0].Groups[0].Lag }
+	require.Eventually(t, func() bool { return lag() <= 1 }, patience, 50*time.Millisecond, "a is told")
 	stale.Ack()
 	select {
 	case m := <-atA:

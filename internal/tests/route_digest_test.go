@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -58,9 +59,9 @@ func TestRoute_AddressesWithDifferentGroups(t *testing.T) {
 			}
 			const differ, same = "Addresses of a route have different consumer groups", "The addresses of a route have the same consumer groups again"
 			differs := func() bool {
-				for i := range 8 {
+				for i := range 64 { // so many that both addresses have some
 					msg := newMessage("x")
-					msg.Metadata.Set("k", string(rune('a'+i)))
+					msg.Metadata.Set("k", fmt.Sprint(i))
 					require.NoError(t, pub.Publish("orders", msg))
 				}
 				return pub.Stats().Topics[0].GroupsDiffer

@@ -65,8 +65,8 @@ func TestDeadline_IsAboutProgress(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			acked := buffstreams.AckedConfig{
-				MaxMessageSize: 5 << 20, WriteTimeout: 700 * time.Millisecond, PingAfter: 300 * time.Millisecond,
-				DeadAfter: 900 * time.Millisecond,
+				MaxMessageSize: 5 << 20, WriteTimeout: 1500 * time.Millisecond, PingAfter: 600 * time.Millisecond,
+				DeadAfter: 2 * time.Second,
 			}
 			prefix := ""
 			if secure {
@@ -85,7 +85,7 @@ func TestDeadline_IsAboutProgress(t *testing.T) {
 					return conn, err
 				}}
 			})
-			link := slowLink(t, h.address, 1<<20)
+			link := slowLink(t, h.address, 600<<10)
 			begin := time.Now()
 			require.NoError(t, pub.Publish(prefix+link+"/a", message.NewMessage("large", make([]byte, 4<<20))))
 			require.Greater(t, time.Since(begin), 3*acked.DeadAfter, "the link is the subject")
