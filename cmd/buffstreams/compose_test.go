@@ -127,8 +127,8 @@ func TestSub_Dump(t *testing.T) {
 // What is only looked at stays for the next subscriber.
 func TestSub_NackLeavesTheMessage(t *testing.T) {
 	t.Parallel()
-	sub, at := startSub(t, nil, anyPort+"/t", "--group", "g", "--nack", "--count", "2", "--json")
-	pub := start(t, nil, "pub", at+"/t", "x", "--confirm", "handled", "--timeout", "20s")
+	sub, at := startSub(t, nil, ownPort()+"/t", "--group", "g", "--nack", "--count", "2", "--json")
+	pub := start(t, nil, "pub", at+"/t", "x", "--confirm", "handled", "--timeout", "90s")
 	got, code := sub.wait()
 	require.Zero(t, code, sub.stderr.String())
 	require.Contains(t, got, `"attempt":2`)

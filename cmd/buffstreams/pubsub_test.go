@@ -115,19 +115,23 @@ func TestUnixSocket(t *testing.T) {
 	require.Equal(t, "hello\n", got)
 }
 
-// addresses counts those that freeAddress has given.
-var addresses atomic.Int64
+// hosts counts those that ownPort has given.
+var hosts atomic.Int64
 
-// freeAddress is one where nobody listens. Where all of 127.0.0.0/8 is this machine, it has a host of its own, so that no
-// connection and no listener of others gets its port before the test uses it.
+// ownPort is anyPort for a port that is listened at again, or later: where all of 127.0.0.0/8 is this machine, it has a host of its own,
+// so that no connection and no listener of others gets the port meanwhile.
+func ownPort() string {
+	if runtime.GOOS != "linux" {
+		return anyPort
+	}
+	pid := int64(os.Getpid())
+	return fmt.Sprintf("127.%d.%d.%d:0", 1+pid/250%250, 1+pid%250, 1+hosts.Add(1)%250)
+}
+
+// freeAddress is one where nobody listens.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	address := anyPort
-	if runtime.GOOS == "linux" {
-		pid := int64(os.Getpid())
-		address = fmt.Sprintf("127.%d.%d.%d:0", 1+pid/250%250, 1+pid%250, 1+addresses.Add(1)%250)
-	}
-	ln, err := net.Listen("tcp", address)
+	ln, err := net.Listen("tcp", ownPort())
 	require.NoError(t, err)
 	defer func() { require.NoError(t, ln.Close()) }()
 	return ln.Addr().String()
@@ -241,9 +245,9 @@ func TestSub_KilledMissesNothingConfirmed(t *testing.T) {
 		t.Run(confirm, func(t *testing.T) {
 			r, w, err := os.Pipe()
 			require.NoError(t, err)
-			sub, at := startSub(t, w, anyPort+"/t", "--group", "g")
+			sub, at := startSub(t, w, ownPort()+"/t", "--group", "g")
 			require.NoError(t, w.Close())
-			pub := start(t, nil, "pub", at+"/t", "--confirm", confirm, "--json")
+			pub := start(t, nil, "pub", at+"/t", "--confirm", confirm, "--json", "--timeout", "90s") // it waits for the next one, too
 			go func() { // ends with pub's standard input
 				_, _ = io.WriteString(pub.stdin, sequence(0, all)) // what is missing shows below
 				_ = pub.stdin.Close()
@@ -326,9 +330,9 @@ func TestSub_EndsWithItsReader(t *testing.T) {
 	t.Parallel()
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
-	sub, at := startSub(t, w, anyPort+"/t", "--group", "g")
+	sub, at := startSub(t, w, ownPort()+"/t", "--group", "g")
 	require.NoError(t, w.Close())
-	pub := start(t, nil, "pub", at+"/t", "--confirm", "handled")
+	pub := start(t, nil, "pub", at+"/t", "--confirm", "handled", "--timeout", "90s")
 	_, err = io.WriteString(pub.stdin, "seen\n")
 	require.NoError(t, err)
 	line, err := bufio.NewReader(r).ReadString('\n')
