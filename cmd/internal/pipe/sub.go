@@ -91,7 +91,7 @@ func newSubscriber(o SubOptions) (*buffstreams.Subscriber, error) {
 		NackResendSleep: buffstreams.NoSleep, CloseTimeout: closeTimeout,
 	}
 	if o.Nack {
-		cfg.NackResendSleep = nackPause
+		cfg.NackResendSleep, cfg.NackResendCap = nackPause, nackPause
 	}
 	if o.Count > 0 { // all that is wanted was acked before Close: there is nothing to wait for
 		cfg.CloseTimeout = time.Millisecond

@@ -435,16 +435,14 @@ func TestPage_PauseHoldsWhatIsOnItsWay(t *testing.T) {
 	require.Equal(t, at, eval[string](p, `release(); new Promise(r => setTimeout(r, 200)).then(() => `+shown+`)`))
 }
 
-// With 10,000 topics that are received and published to, the page stays small, says what it leaves off, and is live.
+// With 10,000 topics the page stays small, says what it leaves off, and is live.
 func TestPage_TenThousandTopics(t *testing.T) {
 	if raced {
 		t.Skip("the race detector is too slow for that many topics")
 	}
 	w := newWorld(t)
-	base, _, _ := strings.Cut(w.here, "/")
 	for i := range 10_000 {
 		require.NoError(t, w.subs["billing"].SubscribeInitialize(fmt.Sprintf("127.0.0.1:0/t%d", i)))
-		require.NoError(t, w.publisher.Publish(fmt.Sprintf("%s/t%d", base, i), message.NewMessage("", []byte("x"))))
 	}
 	p, console := chromium(t) // its time begins here
 	w.traffic(t)
@@ -452,12 +450,7 @@ func TestPage_TenThousandTopics(t *testing.T) {
 	await(p, `/: 9,9\d\d more are in stats/.test(document.querySelector("#topics caption")?.textContent ?? "")`)
 	here, _, _ := strings.Cut(w.here, "/")
 	sent := fmt.Sprintf(number, cell("addresses", here, "Sent"))
-	began, updates := time.Now(), 3
-	for range updates {
-		before := eval[int](p, sent)
-		await(p, fmt.Sprintf("%s > %d", sent, before))
-	}
-	t.Logf("an update took %v", (time.Since(began) / time.Duration(updates)).Round(time.Millisecond))
+	await(p, fmt.Sprintf("%s > %d", sent, eval[int](p, sent)))
 	require.LessOrEqual(t, eval[int](p, `document.querySelectorAll("tbody tr").length`), 500, "some 100 rows of each list")
 	require.LessOrEqual(t, eval[int](p, `document.getElementsByTagName("*").length`), 10_000)
 	require.Less(t, eval[int](p, `fetch("stats?limit=100").then(a => a.text()).then(t => t.length)`), 200_000)

@@ -37,7 +37,7 @@ func (s *spanFile) ExportSpans(_ context.Context, spans []sdktrace.ReadOnlySpan)
 	for _, span := range spans {
 		var attributes []string
 		for _, a := range span.Attributes() {
-			attributes = append(attributes, string(a.Key)+"="+a.Value.Emit())
+			attributes = append(attributes, fmt.Sprint(a.Key, "=", a.Value.AsInterface()))
 		}
 		slices.Sort(attributes)
 		line, err := json.Marshal(fmt.Sprintf("%s: %s; %s", span.Name(), span.Status().Description, strings.Join(attributes, " ")))
