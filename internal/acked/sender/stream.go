@@ -128,6 +128,12 @@ func (st *Stream) Unsettled() int {
 	return st.out.Pending()
 }
 
+// NothingSent tells whether the stream holds messages, and none was sent to the present receiver.
+func (st *Stream) NothingSent() bool {
+	defer st.lock().mu.Unlock()
+	return st.target == nil && st.out.Pending() > 0 && st.out.NothingSent()
+}
+
 // Undelivered is the number of messages that no receiver is known to hold now.
 func (st *Stream) Undelivered() int {
 	s := st.lock()
