@@ -174,6 +174,20 @@ func (l *ledger) lacking(hosts ...int) (n int) {
 	return n
 }
 
+// missing counts what hosts have not handled of the messages that were on their way to each of them.
+func (l *ledger) missing(hosts []int) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for number, s := range l.said {
+		for _, host := range hosts {
+			if s != notSent && !l.at(number, host) {
+				n++
+			}
+		}
+	}
+	return n
+}
+
 // at tells whether a host has had a message. mu must be held.
 func (l *ledger) at(number, host int) bool {
 	for _, d := range l.deliveries[number] {
