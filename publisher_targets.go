@@ -220,8 +220,8 @@ func (t *target) moveAway() {
 	}
 }
 
-// freeUnsent moves the present stream of an address that is slow, if it was sent nothing of it: it may be one that answers nothing any
-// more, as nothing is sent before the receiver gives credit.
+// freeUnsent moves the present stream of an address that is slow, if it was sent nothing of it: it may be one that answers
+// nothing any more, as nothing is sent before the receiver gives credit.
 func (t *target) freeUnsent() {
 	f := t.main.Load()
 	if f == nil {

@@ -193,5 +193,6 @@ func (l linkLog) OnAddressState(e hooks.AddressState) {
 }
 
 func (l linkLog) OnMoved(e hooks.Moved) {
-	l.t.Logf("%v %d moved from %s to %s, %d can repeat, tenure %d", time.Since(l.began).Round(time.Millisecond), e.Messages, e.From, e.To, e.MayRepeat, e.Tenure)
+	l.t.Logf("%v %d moved from %s to %s, %d can repeat, tenure %d",
+		time.Since(l.began).Round(time.Millisecond), e.Messages, e.From, e.To, e.MayRepeat, e.Tenure)
 }
