@@ -147,8 +147,8 @@ func sendersTo(listeners map[netio.Target]*opening, senders map[netio.Target]*se
 	return to
 }
 
-// closeSenders closes senders when their peers have received everything, or ctx is done. None is closed before: what another one has may
-// have to move there.
+// closeSenders closes senders when their peers have received everything, or ctx is done. None is closed before all have
+// delivered: what another one holds may have to move there.
 func closeSenders(ctx context.Context, senders map[netio.Target]*sender.Sender, left *leftovers) {
 	var closing sync.WaitGroup
 	for more := true; more && ctx.Err() == nil; {

@@ -226,8 +226,8 @@ type ReconnectConfig struct {
 	InitialInterval time.Duration
 	// MaxInterval is the largest bound; 0 means 10 s.
 	MaxInterval time.Duration
-	// Multiplier is the growth of the bound from one wait to the next; 0 means 2. No wait is longer than those before it together, or
-	// InitialInterval: the end of an outage is noticed within as much time as it has taken.
+	// Multiplier is the growth of the bound from one wait to the next; 0 means 2. No wait is longer than those before it
+	// together, or InitialInterval: the end of an outage is noticed within as much time as it has taken.
 	Multiplier float64
 	// BackOff replaces the fields above. It is called once for each address that is dialed, and what it returns is used by
 	// one goroutine. backoff.Stop means 10 s, and less than 5 ms means that.

@@ -320,7 +320,9 @@ func (p *Publisher) tickGroup(g *group, now time.Time) {
 		}
 	}
 	for i, slow := range policy.Slow(ages) {
-		g.targets[i].slow.Store(slow)
+		if g.targets[i].slow.Store(slow); slow {
+			g.targets[i].freeUnsent()
+		}
 	}
 	p.tickSlots(g, now)
 }

@@ -220,6 +220,20 @@ func (t *target) moveAway() {
 	}
 }
 
+// freeUnsent moves the present stream of an address that is slow, if it was sent nothing of it: it may be one that answers
+// nothing any more, as nothing is sent before the receiver gives credit.
+func (t *target) freeUnsent() {
+	f := t.main.Load()
+	if f == nil {
+		return
+	}
+	if s, ok := f.stream.(*sender.Stream); ok && s.NothingSent() {
+		if to := f.alternative(); to != nil {
+			s.MoveTo(to)
+		}
+	}
+}
+
 // reap ends the streams that take no new messages and hold none. It returns false if there are no others of that kind.
 func (p *Publisher) reap(t *target) (others bool) {
 	if t.fixed != nil {

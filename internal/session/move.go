@@ -56,6 +56,9 @@ func (c *Client) features() []string {
 	return []string{FeatureMove}
 }
 
+// NothingSent tells whether nothing was sent in the present tenure.
+func (o *Outbound) NothingSent() bool { return o.sentTo == 0 }
+
 // Leaving tells whether the stream is being taken back from its receiver, or has come back. It ends without a call of Stay
 // when a receiver is met that does not know how.
 func (o *Outbound) Leaving() bool { return o.leaving }

@@ -110,6 +110,24 @@ func TestMove_SilenceIsCountedInTicks(t *testing.T) {
 }
 
 // A grant crosses the Revoke on the wire: what it is for must not be sent any more.
+// TestMove_AReceiverIsSilentThatDoesNotAnswerAnOpen: nothing was sent to it, and nothing will be.
+func TestMove_AReceiverIsSilentThatDoesNotAnswerAnOpen(t *testing.T) {
+	p, o := mover(t, 1)
+	require.NoError(t, p.sayAck(AckFrame{Handle: o.handle, Next: 2, Settled: []uint64{1, 1}}))
+	fresh := p.client.StartStream(Identity{Publisher: [16]byte{1}, Epoch: 1}, 8, "t", false)
+	var b Batch
+	add(t, &b, content("t", 1, 10))
+	_, _, err := p.client.Enqueue(fresh, &b, 0, nil)
+	require.NoError(t, err)
+	for range 20 {
+		p.now = p.now.Add(200 * time.Millisecond)
+		require.NoError(t, p.client.Tick(p.now, late))
+		p.output()
+	}
+	require.Zero(t, fresh.sentTo)
+	require.True(t, p.client.Silent())
+}
+
 // TestMove_ASilentReceiverIsSilentUntilItIsHeard, also when nothing waits for it any more, as all has moved away: else the next messages
 // would be sent there.
 func TestMove_ASilentReceiverIsSilentUntilItIsHeard(t *testing.T) {

@@ -93,7 +93,7 @@ func (c *Client) tickMoves(now time.Time) {
 	passed := max(0, min(now.Sub(p.lastTick), c.cfg.MoveAfter/5)) // this side may have been stopped itself
 	p.lastTick = now
 	// It is silent until it is heard, also when all has moved away: what is sent to it next would only be the next to wait.
-	if p.heard || !c.moves() || !p.silent && !slices.ContainsFunc(c.order, (*Outbound).awaitsPeer) {
+	if p.heard || !c.moves() || !p.silent && !slices.ContainsFunc(c.order, c.awaitsPeer) {
 		p.heard, p.quiet, p.probed, p.silent = false, 0, false, false
 		return
 	}
@@ -105,8 +105,10 @@ func (c *Client) tickMoves(now time.Time) {
 	p.silent = p.quiet >= c.cfg.MoveAfter && (p.probed || c.phase < established)
 }
 
-// awaitsPeer tells whether the receiver has something of the stream that is not settled.
-func (o *Outbound) awaitsPeer() bool { return o.sentTo > 0 && o.unsettled() > 0 }
+// awaitsPeer tells whether an answer of the receiver is due to a stream: it has something that is not settled, or is asked for credit.
+func (c *Client) awaitsPeer(o *Outbound) bool {
+	return o.unsettled() > 0 && (o.sentTo > 0 || c.phase >= established)
+}
 
 // TookMoves tells whether something has happened since the last call that lets streams move.
 func (c *Client) TookMoves() bool {

@@ -188,6 +188,27 @@ func TestMoves_SilentReceiver(t *testing.T) {
 	a.holds(0) // it voids the old tenure when it is met again
 }
 
+// TestMoves_SilentReceiverThatWasSentNothing, as it has not answered the Open: a stream that begins at a connection which is dead already.
+func TestMoves_SilentReceiverThatWasSentNothing(t *testing.T) {
+	testkit.CheckLeaks(t)
+	a, b := newHost(t), newHost(t)
+	w := newWorld(t, 600*time.Millisecond)
+	from, to := w.sender(a.address()), w.sender(b.address())
+	w.alternative(to)
+	st := w.stream(from)
+	w.publish(st, 1)
+	a.handle(1)
+	w.drain(st)
+	a.gate.pause()
+	fresh := w.stream(from)
+	w.publish(fresh, 3)
+	require.Zero(t, w.moved(1).Repeats)
+	b.handle(3)
+	require.Empty(t, b.marked())
+	w.drain(fresh)
+	a.gate.resume()
+}
+
 func TestMoves_SilentReceiverThatIsMetOnAnotherConnection(t *testing.T) {
 	testkit.CheckLeaks(t)
 	a, b := newHost(t), newHost(t)

@@ -316,8 +316,8 @@ type WithdrawnError struct {
 	wait func() (lacking []session.Range, err error)
 }
 
-// Wait waits for those messages of the call that were sent, as Publish does, and returns the indices of those that have not reached
-// the level. It is called once, by the caller of Publish, when the others are on their way.
+// Wait waits for those messages of the call that were sent, as Publish does, and returns the indices of those that have not
+// reached the level. It is called once, by the caller of Publish, when the others are on their way.
 func (e *WithdrawnError) Wait() (lacking []session.Range, err error) {
 	if e.wait == nil {
 		return nil, nil

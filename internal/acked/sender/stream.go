@@ -29,8 +29,8 @@ type StreamConfig struct {
 	// the Sender that has it: it stays. It is called with no lock held, again and again, and must not block. Nil stands for a
 	// function that returns nil.
 	Alternative func(*Stream) *Sender
-	// Divide is called, with no lock held, again and again while the stream leaves its Sender, for what was not sent to go elsewhere at once
-	// also where no caller waits for it: see Stream.Divide. It must not block. Nil: it waits.
+	// Divide is called, with no lock held, again and again while the stream leaves its Sender and holds what was not sent and
+	// no caller waits for, which can go elsewhere at once: see Stream.Divide. It must not block. Nil: that waits.
 	Divide func(*Stream)
 	// Moved is called after each move, with no lock held. Nil: nothing is.
 	Moved func(Moved)
@@ -126,6 +126,12 @@ func (st *Stream) Tenure() uint64 {
 func (st *Stream) Unsettled() int {
 	defer st.lock().mu.Unlock()
 	return st.out.Pending()
+}
+
+// NothingSent tells whether the stream holds messages, and none was sent to the present receiver.
+func (st *Stream) NothingSent() bool {
+	defer st.lock().mu.Unlock()
+	return st.target == nil && st.out.Pending() > 0 && st.out.NothingSent()
 }
 
 // Undelivered is the number of messages that no receiver is known to hold now.
@@ -277,8 +283,8 @@ func (st *Stream) MoveTo(to *Sender) {
 	}
 }
 
-// Divide gives messages that were never sent, and that no caller of Publish waits for, to another Stream of the same topic, which has the same Mover, while
-// this one leaves its Sender: as many as that has room for. It returns their number. It does not block.
+// Divide gives messages that were never sent, and that no caller of Publish waits for, to another Stream of the same topic and
+// Mover, while this one leaves its Sender: as many as that has room for. It returns their number. It does not block.
 func (st *Stream) Divide(to *Stream) (given int) {
 	for {
 		n := st.divide(to)

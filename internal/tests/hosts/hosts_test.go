@@ -194,7 +194,7 @@ func TestHosts_SilentOnesInFront(t *testing.T) {
 		for range n {
 			w := newWorld(t, policies[policy], buffstreams.ConfirmReceived, make([]time.Duration, 4), 1)
 			for _, h := range w.hosts[:3] {
-				require.NoError(t, h.cmd.Process.Signal(syscall.SIGSTOP))
+				h.stop(t)
 			}
 			l := startLoad(w.pub, 100)
 			began := time.Now()

@@ -55,7 +55,8 @@ func newLedger() *ledger {
 	return &ledger{said: map[int]saying{}, deliveries: map[int][]delivery{}, last: map[stay]int{}}
 }
 
-// delivered takes a line of a replica, "number key marked tenure": what was handled, or, behind a plus, what a handler begins with.
+// delivered takes a line of a replica, "number key marked tenure": what was handled, or, behind a plus, what a handler begins
+// with.
 func (l *ledger) delivered(host int, line string) {
 	line, begins := strings.CutPrefix(line, "+")
 	fields := strings.Fields(line)
@@ -174,6 +175,20 @@ func (l *ledger) lacking(hosts ...int) (n int) {
 	return n
 }
 
+// missing counts what hosts have not handled of the messages that were on their way to each of them.
+func (l *ledger) missing(hosts []int) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for number, s := range l.said {
+		for _, host := range hosts {
+			if s != notSent && !l.at(number, host) {
+				n++
+			}
+		}
+	}
+	return n
+}
+
 // at tells whether a host has had a message. mu must be held.
 func (l *ledger) at(number, host int) bool {
 	for _, d := range l.deliveries[number] {
@@ -227,7 +242,8 @@ func (l *ledger) check(t testing.TB, policy string) {
 			invented++
 		}
 	}
-	t.Logf("%d published, %d duplicates, longest Publish %v, %d calls took more than 3 s, first error %v", len(l.said), duplicates, l.longest.Round(time.Millisecond), l.stuck, l.firstErr)
+	t.Logf("%d published, %d duplicates, longest Publish %v, %d calls took more than 3 s, first error %v", len(l.said), duplicates,
+		l.longest.Round(time.Millisecond), l.stuck, l.firstErr)
 	require.Zero(t, invented, "messages that no call published")
 	require.Zero(t, sentAll, "messages that were not sent, as Publish said, were delivered")
 	require.Zero(t, unmarked, "deliveries that came twice and were not marked")

@@ -150,6 +150,15 @@ func (h *host) start(t testing.TB) {
 	})
 }
 
+// stop stops the process (SIGSTOP), and returns when it has: until then it could still welcome a connection.
+func (h *host) stop(t testing.TB) {
+	require.NoError(t, h.cmd.Process.Signal(syscall.SIGSTOP))
+	require.Eventually(t, func() bool {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", h.cmd.Process.Pid))
+		return err != nil || strings.Contains(string(b), ") T ") // there is no /proc elsewhere
+	}, 10*time.Second, time.Millisecond)
+}
+
 // end sends a signal that ends the process, and waits for that.
 func (h *host) end(sig os.Signal) {
 	_ = h.cmd.Process.Signal(sig)

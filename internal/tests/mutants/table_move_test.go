@@ -143,6 +143,51 @@ var moveMutants = []mutant{
 		probe{"internal/dispatch", "^TestWithdraw_", ""},
 	},
 	{
+		"an address from which all has moved is silent no more", "internal/session/peer.go",
+		"!p.silent && !slices.ContainsFunc", "!slices.ContainsFunc",
+		sessionProbe("TestMove_ASilentReceiverIsSilentUntilItIsHeard"),
+	},
+	{
+		"a receiver that does not answer an Open is not silent", "internal/session/peer.go",
+		"(o.sentTo > 0 || c.phase >= established)", "o.sentTo > 0",
+		sessionProbe("TestMove_AReceiverIsSilentThatDoesNotAnswerAnOpen"),
+	},
+	{
+		"a slow address keeps what it was not sent", "publisher_resolve.go",
+		"g.targets[i].slow.Store(slow); slow {", "g.targets[i].slow.Store(slow); false {",
+		testsProbe("TestRoute_WhatWasNeverSentLeavesAnAddressThatAnswersNoMore"),
+	},
+	{
+		"what went elsewhere stays too", "internal/session/divide.go",
+		"	o.settleElsewhere(Range{First: first, Last: first + uint64(taken) - 1})\n", "",
+		testsProbe("TestRoute_WhatADrainingAddressWasNotSentIsNotHeldUp"),
+	},
+	{
+		"the unsent part of a call stays with what was sent", "internal/session/withdraw.go",
+		"!w.Withdrawable || w.Last < from", "!w.Withdrawable || w.First < from",
+		testsProbe("TestRoute_WhatADrainingAddressWasNotSentIsNotHeldUp"),
+	},
+	{
+		"a call whose unsent part went elsewhere does not wait for the rest", "internal/acked/sender/publish.go",
+		"	if len(left) > 0 {\n", "	if false {\n",
+		testsProbe("TestRoute_WhatADrainingAddressWasNotSentIsNotHeldUp"),
+	},
+	{
+		"Flush does not wait for what went elsewhere", "internal/acked/sender/stream.go",
+		"err = errors.Join(err, heir.await(ctx, enough))", "_ = heir",
+		testsProbe("TestRoute_FlushWaitsForWhatHasGoneElsewhere"),
+	},
+	{
+		"a closing Manager closes the address that another one's messages move to", "manager_close.go",
+		"for more := true; more && ctx.Err() == nil; {", "for more := true; more && false; {",
+		testsProbe("TestRoute_FlushWaitsForWhatHasGoneElsewhere"),
+	},
+	{
+		"a reconnect waits longer than the outage has taken", "internal/netio/backoff.go",
+		"	if j.doubles {", "	if false {",
+		probe{"internal/netio", "^TestReconnect_", ""},
+	},
+	{
 		"an outbox begins anywhere after a restart", "outbox_place.go",
 		"	place := at.placer.Place(at.key)\n", "	place := store.Place{}\n",
 		testsProbe("TestOutboxPlace_RestartBeginsWhereItWas"),
