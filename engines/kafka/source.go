@@ -17,13 +17,17 @@ import (
 
 // source is a subscription: a client of its own, and of each partition what is not settled.
 type source struct {
-	b      *broker
-	asked  string // the topic as it was subscribed to
-	topic  topic  // its id is guarded by mu
-	group  string
-	client *kgo.Client
+	b     *broker
+	asked string // the topic as it was subscribed to
+	group string
+
+	checked time.Time // when the broker was asked last for the topic's ID; Fetch's
 
 	mu         sync.Mutex
+	topic      topic                // its name stays; its id is guarded by mu, as what follows: only Fetch changes it
+	client     *kgo.Client          // of the topic with that id
+	stored     map[int32]int64      // the positions in the topic that were sent to the group last
+	stale      map[int32]int64      // those in the topic of the same name before it
 	partitions map[int32]*partition // those that the client has; guarded by mu, as what is in them
 	changed    chan struct{}        // closed, and made anew, by each Settle
 	closing    bool
@@ -50,68 +54,156 @@ func (b *broker) Consume(ctx context.Context, asked, group string) (driver.Sourc
 	if err != nil {
 		return nil, err
 	}
-	s := &source{b: b, asked: asked, topic: t, group: group, partitions: map[int32]*partition{}, changed: make(chan struct{})}
-	options := append(slices.Clone(b.options), kgo.FetchMaxWait(500*time.Millisecond), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
-	if group == "" {
-		ends, err := b.admin.ListEndOffsets(ctx, t.name)
-		if err != nil {
-			return nil, fmt.Errorf("engines: kafka: the ends of topic %s: %w", t.name, err)
+	s := &source{
+		b: b, asked: asked, topic: t, group: group, stored: map[int32]int64{}, partitions: map[int32]*partition{}, changed: make(chan struct{}),
+	}
+	if group != "" && b.cfg.Start == driver.StartNew {
+		if err := b.beginAtEnd(ctx, t.name, group); err != nil {
+			return nil, fmt.Errorf("engines: kafka: the start of group %.100q: %w", group, err)
 		}
-		offsets := map[int32]kgo.Offset{}
-		for p, o := range ends.Offsets()[t.name] {
-			offsets[p] = kgo.NewOffset().At(o.At)
-		}
-		options = append(options, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{t.name: offsets}))
-	} else {
-		if b.cfg.Start == driver.StartNew {
-			if err := b.beginAtEnd(ctx, t.name, group); err != nil {
-				return nil, fmt.Errorf("engines: kafka: the start of group %.100q: %w", group, err)
-			}
-		}
-		options = append(options,
-			kgo.ConsumerGroup(group), kgo.ConsumeTopics(t.name), kgo.DisableAutoCommit(),
+	}
+	s.client, err = s.newClient(ctx, false)
+	return s, err
+}
+
+// newClient makes a client. One without a group begins at the topic's end, or at its start where that is asked for.
+func (s *source) newClient(ctx context.Context, atStart bool) (*kgo.Client, error) {
+	options := append(slices.Clone(s.b.options), kgo.FetchMaxWait(500*time.Millisecond), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
+	if s.group != "" {
+		return kgo.NewClient(append(options,
+			kgo.ConsumerGroup(s.group), kgo.ConsumeTopics(s.topic.name), kgo.DisableAutoCommit(),
 			kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.Balancers(kgo.CooperativeStickyBalancer()),
-			kgo.SessionTimeout(b.cfg.RedeliverAfter), kgo.HeartbeatInterval(min(3*time.Second, b.cfg.RedeliverAfter/4)),
-			kgo.OnPartitionsRevoked(s.revoked), kgo.OnPartitionsLost(s.lost),
-		)
+			kgo.SessionTimeout(s.b.cfg.RedeliverAfter), kgo.HeartbeatInterval(min(3*time.Second, s.b.cfg.RedeliverAfter/4)),
+			kgo.OnPartitionsRevoked(s.revoked), kgo.OnPartitionsLost(s.lost), kgo.AdjustFetchOffsetsFn(s.withoutStale))...)
 	}
-	s.client, err = kgo.NewClient(options...)
+	ends, err := s.b.admin.ListEndOffsets(ctx, s.topic.name)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("engines: kafka: the ends of topic %s: %w", s.topic.name, err)
 	}
-	return s, nil
+	offsets := map[int32]kgo.Offset{}
+	for p, o := range ends.Offsets()[s.topic.name] {
+		offsets[p] = kgo.NewOffset().At(o.At)
+		if atStart {
+			offsets[p] = kgo.NewOffset().AtStart()
+		}
+	}
+	return kgo.NewClient(append(options, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{s.topic.name: offsets}))...)
+}
+
+// withoutStale has the client begin at the start of partitions where the group's position can be one that was stored from here for
+// an earlier topic of the same name.
+func (s *source) withoutStale(_ context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for p, o := range offsets[s.topic.name] {
+		if at, ok := s.stale[p]; ok && o.EpochOffset().Offset <= at {
+			offsets[s.topic.name][p] = kgo.NewOffset().AtStart()
+			delete(s.stale, p)
+		}
+	}
+	return offsets, nil
 }
 
 // Fetch returns what the client has, or waits for it.
 func (s *source) Fetch(ctx context.Context, maximum int) ([]driver.Delivery, error) {
 	for ctx.Err() == nil {
-		fetches := s.client.PollRecords(ctx, maximum)
+		if s.client == nil {
+			if err := s.renew(ctx); err != nil {
+				return nil, err
+			}
+		}
+		if err := s.check(ctx); err != nil {
+			return nil, err
+		}
+		fetches := s.poll(ctx, maximum)
+		if err := elsewhere(fetches); err != nil {
+			changed, failed := s.again(ctx)
+			if changed || failed != nil || len(fetches.Records()) == 0 { // what a client of the old topic has of the new one comes again
+				return nil, errors.Join(err, failed)
+			}
+		}
 		if records := fetches.Records(); len(records) > 0 {
 			return s.take(records), nil
 		}
-		if err := fetches.Err(); err != nil {
-			if lost := (*kgo.ErrDataLoss)(nil); gone(err) || errors.As(err, &lost) {
-				return nil, errors.Join(err, s.again(ctx, gone(err)))
-			}
+		if err := fetches.Err(); err != nil && !errors.Is(err, context.DeadlineExceeded) {
 			return nil, err
 		}
 	}
 	return nil, ctx.Err()
 }
 
-// again finds a topic that was deleted, or makes it again: it has another ID then. The client has to begin anew with it, unless it
-// has done so by itself.
-func (s *source) again(ctx context.Context, anew bool) error {
-	s.b.forget(s.asked)
-	t, err := s.b.topic(ctx, s.asked)
-	s.mu.Lock()
-	s.topic.id = t.id // empty if there is none yet: its messages have no names then
-	s.mu.Unlock()
-	if anew && s.group != "" {
-		s.client.PurgeTopicsFromConsuming(s.topic.name)
-		s.client.AddConsumeTopics(s.topic.name)
+// checkEvery is how often a subscription asks whether its topic is still the same one.
+const checkEvery = 2 * time.Second
+
+// poll waits for records until the next check.
+func (s *source) poll(ctx context.Context, maximum int) kgo.Fetches {
+	ctx, cancel := context.WithDeadline(ctx, s.checked.Add(checkEvery))
+	defer cancel()
+	return s.client.PollRecords(ctx, maximum)
+}
+
+var errAnew = errors.New("engines: kafka: the topic was made anew: its messages are read from the start")
+
+// check asks for the topic's ID: where a topic has as many messages as the one of that name before it had, a client goes on as if it
+// were the same. A broker that does not answer is no news.
+func (s *source) check(ctx context.Context) error {
+	if time.Since(s.checked) < checkEvery {
+		return nil
+	}
+	asking, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	found, err := s.b.find(asking, s.topic.name)
+	s.checked = time.Now()
+	if err != nil || "kafka/"+found.ID.String()+"/" == s.topic.id {
+		return nil //nolint:nilerr // as above
+	}
+	changed, err := s.again(ctx)
+	if changed {
+		return errors.Join(errAnew, err)
 	}
 	return err
+}
+
+// elsewhere is an error that a client gets where its topic is gone, or is another one of the same name; nil if there is none.
+func elsewhere(fetches kgo.Fetches) (found error) {
+	fetches.EachError(func(_ string, _ int32, err error) {
+		if lost := (*kgo.ErrDataLoss)(nil); gone(err) || errors.As(err, &lost) {
+			found = err
+		}
+	})
+	return found
+}
+
+// again finds a topic that was deleted, or makes it again. One with another ID is another topic, which a client does not read as it
+// should: it gets one of its own, from its start. What is still in hand of the old one is settled by being gone.
+func (s *source) again(ctx context.Context) (changed bool, err error) {
+	s.b.forget(s.asked)
+	t, err := s.b.topic(ctx, s.asked)
+	if err != nil || t.id == s.topic.id {
+		return false, err
+	}
+	s.mu.Lock()
+	for _, p := range s.partitions {
+		p.lost = true
+	}
+	clear(s.partitions)
+	old := s.client
+	s.topic.id, s.stale, s.stored, s.client = t.id, s.stored, map[int32]int64{}, nil
+	s.mu.Unlock()
+	old.Close() // it leaves the group
+	return true, s.renew(ctx)
+}
+
+// renew makes the client of a topic that was made anew.
+func (s *source) renew(ctx context.Context) error {
+	client, err := s.newClient(ctx, true)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.client = client
+	return nil
 }
 
 func (s *source) take(records []*kgo.Record) []driver.Delivery {
@@ -136,10 +228,13 @@ func (s *source) take(records []*kgo.Record) []driver.Delivery {
 
 // Settle commits how far each partition is settled without a gap.
 func (s *source) Settle(ctx context.Context, deliveries []driver.Delivery) error {
-	offsets := s.settle(deliveries)
+	client, offsets := s.settle(deliveries)
 	var err error
 	if s.group != "" && len(offsets) > 0 {
-		err = s.commit(ctx, map[string]map[int32]kgo.EpochOffset{s.topic.name: offsets})
+		err = commit(ctx, client, map[string]map[int32]kgo.EpochOffset{s.topic.name: offsets})
+	}
+	if gone(err) {
+		err = nil // with its topic: Fetch will see
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -151,8 +246,8 @@ func (s *source) Settle(ctx context.Context, deliveries []driver.Delivery) error
 	return err
 }
 
-// settle notes what was handled, and returns the offsets to commit.
-func (s *source) settle(deliveries []driver.Delivery) map[int32]kgo.EpochOffset {
+// settle notes what was handled, and returns the offsets to commit and the client that they are of.
+func (s *source) settle(deliveries []driver.Delivery) (*kgo.Client, map[int32]kgo.EpochOffset) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	offsets := map[int32]kgo.EpochOffset{}
@@ -168,8 +263,9 @@ func (s *source) settle(deliveries []driver.Delivery) map[int32]kgo.EpochOffset 
 			continue
 		}
 		offsets[p.number] = kgo.EpochOffset{Epoch: p.open[n-1].epoch, Offset: p.open[n-1].offset + 1}
+		s.stored[p.number] = offsets[p.number].Offset
 	}
-	return offsets
+	return s.client, offsets
 }
 
 // forgetLocked drops what is committed.
@@ -187,9 +283,9 @@ func (s *source) forgetLocked(committed map[int32]kgo.EpochOffset) {
 	}
 }
 
-func (s *source) commit(ctx context.Context, offsets map[string]map[int32]kgo.EpochOffset) error {
+func commit(ctx context.Context, client *kgo.Client, offsets map[string]map[int32]kgo.EpochOffset) error {
 	done := make(chan error, 1)
-	s.client.CommitOffsets(ctx, offsets, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, response *kmsg.OffsetCommitResponse, err error) {
+	client.CommitOffsets(ctx, offsets, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, response *kmsg.OffsetCommitResponse, err error) {
 		done <- commitError(response, err)
 	})
 	return <-done
@@ -264,6 +360,8 @@ func (s *source) Close() error {
 	close(s.changed)
 	s.changed = make(chan struct{})
 	s.mu.Unlock()
-	s.client.Close()
+	if s.client != nil {
+		s.client.Close()
+	}
 	return nil
 }

@@ -46,7 +46,8 @@ func amount(size int) int {
 }
 
 // TestMeasure_BridgeBesideTheDriversBest is E1 and E2: messages a second into each engine, by its own client from memory with the
-// same window, and by the bridge from this library.
+// same window, and by the bridge from this library. Beside them, in turns, what publisher, source and bridge cost into an engine that
+// confirms at once: where the cores are all at work the ratio cannot be more than what the client costs of the sum of both.
 func TestMeasure_BridgeBesideTheDriversBest(t *testing.T) {
 	if os.Getenv(measured) == "" {
 		t.Skip("make engines_measure")
@@ -62,7 +63,7 @@ func TestMeasure_BridgeBesideTheDriversBest(t *testing.T) {
 			base := s.base(t)
 			eachSize(t, func(t *testing.T, size, n int, payload []byte) {
 				f := &fixture{T: t, subject: s, base: base}
-				var own, ours cost
+				var own, ours, alone cost
 				for range 3 { // the best of three, in turns
 					f.topic = "m" + watermill.NewShortUUID()
 					f.prepare()
@@ -70,9 +71,10 @@ func TestMeasure_BridgeBesideTheDriversBest(t *testing.T) {
 					f.topic = "m" + watermill.NewShortUUID()
 					f.prepare()
 					ours.measure(t, n, func() { measureBridge(t, f.url(""), f.topic, n, payload) })
+					alone.measure(t, n, func() { measureBridge(t, "none://here", "t", n, payload, none(0)) })
 				}
-				fmt.Printf("| %s | %d B | %.0f | %.0f | %.2f | %.1f | %.1f | %.2f |\n", s.name, size, own.rate, ours.rate, ours.rate/own.rate,
-					own.cpu, ours.cpu, own.cpu/ours.cpu)
+				fmt.Printf("| %s | %d B | %.0f | %.0f | %.2f | %.1f | %.1f | %.1f | %.2f | %.2f |\n", s.name, size, own.rate, ours.rate, ours.rate/own.rate,
+					own.cpu, alone.cpu, ours.cpu, own.cpu/ours.cpu, own.cpu/(own.cpu+alone.cpu))
 			})
 		})
 	}
@@ -86,12 +88,9 @@ func TestMeasure_BridgeAlone(t *testing.T) {
 	}
 	for _, delay := range []time.Duration{0, 10 * time.Millisecond} {
 		eachSize(t, func(t *testing.T, size, n int, payload []byte) {
-			none := driver.Spec{Name: "none", Schemes: []string{"none"}, OpenBroker: func(context.Context, *driver.Config) (driver.Broker, error) {
-				return confirming{delay: delay}, nil
-			}}
 			var ours cost
 			for range 3 {
-				ours.measure(t, n, func() { measureBridge(t, "none://here", "t", n, payload, func() driver.Spec { return none }) })
+				ours.measure(t, n, func() { measureBridge(t, "none://here", "t", n, payload, none(delay)) })
 			}
 			fmt.Printf("| nothing, after %v | %d B | | %.0f | | | %.1f | |\n", delay, size, ours.rate, ours.cpu)
 		})
@@ -102,6 +101,15 @@ func TestMeasure_BridgeAlone(t *testing.T) {
 func eachSize(t *testing.T, f func(t *testing.T, size, n int, payload []byte)) {
 	for _, size := range []int{110, 4096} {
 		t.Run(strconv.Itoa(size), func(t *testing.T) { f(t, size, amount(size), make([]byte, size)) })
+	}
+}
+
+// none is the driver of confirming.
+func none(delay time.Duration) engines.Driver {
+	return func() driver.Spec {
+		return driver.Spec{Name: "none", Schemes: []string{"none"}, OpenBroker: func(context.Context, *driver.Config) (driver.Broker, error) {
+			return confirming{delay: delay}, nil
+		}}
 	}
 }
 
