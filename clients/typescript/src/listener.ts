@@ -201,7 +201,7 @@ class Stream {
   ask(f: Frame): void {
     this.want = f.want_messages;
     this.wantBytes = f.want_bytes;
-    this.least = f.least_bytes;
+    this.least = Math.min(f.least_bytes, this.topic.windowBytes); // or it could wait for ever, and others behind it
     if (this.want) this.topic.wanting.add(this);
     this.topic.grant();
   }
@@ -567,16 +567,14 @@ export class Listener {
     const last = f.first + f.messages.length - 1;
     if (f.messages.length < 1 || f.messages.length > 4096 || f.first < 1) throw new Fault(Code.PROTOCOL, "a Publish out of range");
     const sizes = f.messages.map((m) => 1 + varint(m.length).length + m.length);
-    s.got += sizes.length;
-    for (const size of sizes) s.gotBytes += size;
-    if (s.got > s.granted || s.gotBytes > s.grantedBytes) throw new Fault(Code.PROTOCOL, "a Publish beyond the credit");
-    if (f.first > s.next) {
-      if (!(f.flags & GAP)) throw new Fault(Code.PROTOCOL, `sequences from ${s.next} are missing`);
-      s.next = f.first;
-    }
+    const [got, gotBytes] = [s.got + sizes.length, sizes.reduce((sum, size) => sum + size, s.gotBytes)];
+    if (got > s.granted || gotBytes > s.grantedBytes) throw new Fault(Code.PROTOCOL, "a Publish beyond the credit");
+    if (f.first > s.next && !(f.flags & GAP)) throw new Fault(Code.PROTOCOL, `sequences from ${s.next} are missing`);
+    s.next = Math.max(s.next, f.first);
     for (let i = 0; i < s.beyond.length; i += 2) {
       if (Math.max(s.beyond[i]!, s.next) <= last && f.first <= s.beyond[i + 1]!) throw new Fault(Code.PROTOCOL, "a sequence that is settled");
     }
+    [s.got, s.gotBytes] = [got, gotBytes]; // not before: what a fault brings takes no room
     for (let sequence = f.first; sequence <= last; sequence++) {
       const size = sizes[sequence - f.first]!;
       if (sequence < s.next) { // it is here

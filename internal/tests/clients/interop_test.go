@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -239,15 +240,19 @@ func TestClients_Speed(t *testing.T) {
 	if count == "" {
 		t.Skip("SPEED=200000 says how many messages to measure with")
 	}
+	messages, err := strconv.Atoi(count)
+	require.NoError(t, err)
 	for _, from := range languages() {
 		for _, to := range languages() {
 			t.Run(from.name+" to "+to.name, func(t *testing.T) {
 				sub := to.start(t, "take", "127.0.0.1:0", "orders", count)
 				sub.host = "127.0.0.1"
 				pub := from.start(t, "send", sub.listening(), "orders", count, "100")
-				t.Logf("%s messages of 100 bytes: %s/s sent and acked, %s/s received", count, pub.next(), sub.next())
+				sent, received := pub.next(), sub.next()
 				pub.finished(false)
 				sub.finished(false)
+				t.Logf("%s messages of 100 bytes: %s/s sent and acked, %s/s received; %v and %v of processor time for each",
+					count, sent, received, pub.processorTime(messages), sub.processorTime(messages))
 			})
 		}
 	}

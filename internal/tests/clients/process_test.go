@@ -174,3 +174,8 @@ func (p *process) finished(terminate bool) (rest []string) {
 	require.NoError(p.t, p.err, p.name)
 	return rest
 }
+
+// processorTime is what each of so many messages took of it. The process has finished.
+func (p *process) processorTime(messages int) time.Duration {
+	return (p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()) / time.Duration(messages)
+}

@@ -21,6 +21,9 @@ TABLE = 65_536  # streams of a connection, publishers, topics
 class Delivery:
     """A message, to be answered once: by ack, nack or reject, at any time."""
 
+    __slots__ = ("topic", "uuid", "payload", "metadata", "redelivered", "_state", "_stream",
+                 "_sequence", "_size")
+
     def __init__(self, stream: _Stream, sequence: int, data: bytes, size: int, again: bool) -> None:
         self.uuid, self.payload, self.metadata = wire.decode_message(data)
         self.topic, self.redelivered, self._state = stream.topic.name, again, "ready"
@@ -159,8 +162,6 @@ class _Stream:
     def take(self, sequence: int) -> bool:
         """Whether a message that arrives is new."""
         new = sequence >= self.next
-        if new and sequence < self.high and sequence not in self.holes:
-            raise Fault("a sequence that is settled")
         self.holes.discard(sequence)
         self.next = max(self.next, sequence + 1)
         return new
@@ -258,7 +259,7 @@ class Listener:
         t.consumers += 1
         t.give(0, 0)
         try:
-            while delivery := await t.ready.get():
+            while delivery := t.ready.get_nowait() if t.ready.qsize() else await t.ready.get():
                 if delivery.current() and not delivery._stream.kept:
                     delivery._state, taken = "taken", taken + 1
                     yield delivery
@@ -430,11 +431,14 @@ class Listener:
         if not 1 <= len(f.messages) <= 4096 or not 1 <= f.first <= last <= 2**64 - 2:
             raise Fault("a Publish out of range")
         again, sizes = bool(f.flags & wire.AGAIN), [wire.credit(message) for message in f.messages]
-        s.got, s.got_bytes = s.got + len(sizes), s.got_bytes + sum(sizes)
-        if s.got > s.granted or s.got_bytes > s.granted_bytes:
+        got, got_bytes = s.got + len(sizes), s.got_bytes + sum(sizes)
+        if got > s.granted or got_bytes > s.granted_bytes:
             raise Fault("a Publish beyond the credit")
         if f.first > s.next and not f.flags & wire.GAP:
             raise Fault(f"sequences from {s.next} are missing")
+        if not s.holes.issuperset(range(max(f.first, s.next), min(last + 1, s.high))):
+            raise Fault("a sequence that is settled")
+        s.got, s.got_bytes = got, got_bytes
         s.holes, s.next = {hole for hole in s.holes if hole >= f.first}, max(s.next, f.first)
         for sequence, data, size in zip(range(f.first, last + 1), f.messages, sizes):
             if not s.take(sequence):

@@ -67,6 +67,8 @@ def varint(n: int) -> bytes:
 
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
+    if at < len(data) and data[at] < 128:  # as nearly all are
+        return data[at], at + 1
     value = shift = 0
     while at < len(data) and shift < 64:
         byte, at = data[at], at + 1
@@ -236,7 +238,7 @@ class Connection:
         self.reader, self.writer, self.buffer, self.max_frame = reader, writer, bytearray(), 4096
         self.checksum = writer.get_extra_info("ssl_object") is None
         self.heard = self.said = monotonic()
-        self.patience, self.greeted, self.moves = 5.0, False, False
+        self.patience, self.greeted, self.moves, self.finished = 5.0, False, False, False
 
     @staticmethod
     async def dial(address: str, tls: ssl.SSLContext | None) -> Connection:
@@ -278,8 +280,9 @@ class Connection:
             self.heard = monotonic() if self.greeted else self.heard
 
     def send(self, kind: str, handle: int = 0, **fields: Any) -> None:
-        self.said = monotonic()
-        self.writer.write(encode(Frame(kind, handle, **fields), self.checksum))
+        if not self.finished:
+            self.said = monotonic()
+            self.writer.write(encode(Frame(kind, handle, **fields), self.checksum))
 
     def fail(self, error: ValueError) -> None:
         """Tells the peer about its fault, if it can read that."""
@@ -289,6 +292,7 @@ class Connection:
 
     def half_close(self) -> None:
         """Says that nothing more is written; under TLS that ends the connection."""
+        self.finished = True
         if self.writer.can_write_eof():
             self.writer.write_eof()
         else:
