@@ -18,7 +18,7 @@ var engineMutants = []mutant{
 	},
 	{
 		"a nacked message lets the next of its key go first", "engines/internal/consume/delivery.go",
-		"\t\t\ts.running--\n\t\t\ts.refuse(it)\n", "\t\t\ts.running--\n\t\t\ts.refuse(it)\n\t\t\ts.release(it.key)\n",
+		"\t\ts.running--\n\t\ts.refuse(it)\n", "\t\ts.running--\n\t\ts.refuse(it)\n\t\ts.release(it.key)\n",
 		engineProbe("TestNack_KeepsTheOrderOfItsKeyAndHoldsUpNoOther", "gochannel"),
 	},
 	{
