@@ -223,6 +223,31 @@ var routeMutants = []mutant{
 		probe{".", "_ManyCallsGoTogether$", ""},
 	},
 	{
+		"a slot's stream ends under a call", "publisher_slots.go",
+		"idle := f.calls.Load() == 0 && f.stream", "idle := f.stream",
+		probe{".", "^TestHash_AStreamStaysWhileACallUsesIt$", ""},
+	},
+	{
+		"slots belong to addresses that are not there", "publisher_slots.go",
+		"if c.State == policy.Ready && c.Priority == lowest {", "if c.Priority == lowest {",
+		probe{".", "^TestHash_SlotsBelongToAddressesThatAreReady$", ""},
+	},
+	{
+		"a route that changes waits for first attempts again", "publisher_resolve.go",
+		"	g.started.Store(last.started.Load())\n", "",
+		probe{".", "^TestRoute_AnotherSetGoesOnWhereTheLastOneWas$", ""},
+	},
+	{
+		"streams move from TLS to plaintext", "internal/acked/sender/stream.go",
+		"from.closed || from.cfg.TLS != nil && to.cfg.TLS == nil", "from.closed",
+		probe{"internal/acked/sender", "^TestStream_MovesNothingFromTLSToPlaintext$", ""},
+	},
+	{
+		"what was never sent waits at a failed address", "internal/acked/sender/state.go",
+		"return state >= Failed ||", "return state > Failed ||",
+		probe{"internal/acked/sender", "^TestStream_LeavesAnAddressThatCannotBeReached$", ""},
+	},
+	{
 		"a stream that has ended takes messages", "internal/session/client.go",
 		"\t\tc.latest = nil\n", "",
 		probe{"internal/session", "", ""},
