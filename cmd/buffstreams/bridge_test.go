@@ -59,7 +59,7 @@ func TestBridge_ErrorsAreOneLine(t *testing.T) {
 	}{
 		{[]string{"--from", "tcp://127.0.0.1:1"}, []string{"--to"}},
 		{[]string{"--from", "tcp://127.0.0.1:1", "--to", "tcp://127.0.0.1:2?colour=1", "--topic", "t"}, []string{"destination", "colour", "unknown"}},
-		{[]string{"--from", "nats://u:geheim@127.0.0.1:1", "--to", "tcp://127.0.0.1:2", "--topic", "t"}, []string{"source", "127.0.0.1:1"}},
+		{[]string{"--from", "nats://u:geheim@127.0.0.1:1", "--to", "tcp://127.0.0.1:2", "--topic", "t"}, []string{"--from has a secret", "password_file"}},
 		{[]string{"--from", "kafka://127.0.0.1:1", "--to", "tcp://127.0.0.1:2", "--topic", "t", "--start-timeout", "2s"}, []string{"source", "kafka"}},
 		{[]string{"--from", "pigeon://x", "--to", "tcp://127.0.0.1:2", "--topic", "t"}, []string{"pigeon", "nats", "kafka"}},
 		{[]string{"--from", "tcp://127.0.0.1:1", "--to", "tcp://127.0.0.1:2?confirm=received&batch=4", "--topic", "t"}, []string{"batch", "cannot"}},
@@ -69,4 +69,9 @@ func TestBridge_ErrorsAreOneLine(t *testing.T) {
 		requireOneLine(t, stderr, test.parts...)
 		require.NotContains(t, stderr, "geheim")
 	}
+	// From the environment a secret is taken, and shown to none.
+	_, stderr, code := runWith(t, []string{"BUFFSTREAMS_FROM=nats://u:geheim@127.0.0.1:1"}, "bridge", "--to", "tcp://127.0.0.1:2", "--topic", "t")
+	require.Equal(t, 1, code)
+	requireOneLine(t, stderr, "source", "127.0.0.1:1")
+	require.NotContains(t, stderr, "geheim")
 }

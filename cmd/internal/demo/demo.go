@@ -37,7 +37,7 @@ type Options struct {
 const patience = 60 * time.Second
 
 // childGrace is how long the publisher's process may take to end after it was asked to.
-const childGrace = 15 * time.Second
+const childGrace = 30 * time.Second
 
 // Run sends all files through and returns the account. When ctx is done no further file is published, and the account is
 // about those that were. The error is about the run itself; loss is told by the account.

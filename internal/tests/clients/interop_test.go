@@ -78,6 +78,8 @@ func (w *world) startPub() { w.pub = w.from.start(w.t, "pub", w.net.address(), "
 func (w *world) pump(done func() bool, give bool) {
 	w.t.Helper()
 	deadline := time.After(patience)
+	look := time.NewTicker(10 * time.Millisecond) // at the others
+	defer look.Stop()
 	for !done() {
 		if give && w.account.given-len(w.account.confirmed) < ahead {
 			w.pub.write(fmt.Sprint("m", w.account.given))
@@ -98,6 +100,7 @@ func (w *world) pump(done func() bool, give bool) {
 		case line, ok := <-w.sub.lines:
 			require.True(w.t, ok, "the subscriber has ended")
 			w.account.say(w.sub, line)
+		case <-look.C:
 		case <-deadline:
 			require.Fail(w.t, "no progress", "%d given, %d confirmed, %d handled, %d cuts left",
 				w.account.given, len(w.account.confirmed), len(w.account.handled), w.net.left.Load())
