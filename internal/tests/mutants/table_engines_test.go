@@ -18,8 +18,23 @@ var engineMutants = []mutant{
 	},
 	{
 		"a nacked message lets the next of its key go first", "engines/internal/consume/delivery.go",
-		"\t\t\ts.running--\n\t\t\ts.refuse(it)\n", "\t\t\ts.running--\n\t\t\ts.refuse(it)\n\t\t\ts.release(it.key)\n",
+		"\t\ts.running--\n\t\ts.refuse(it)\n", "\t\ts.running--\n\t\ts.refuse(it)\n\t\ts.release(it.key)\n",
 		engineProbe("TestNack_KeepsTheOrderOfItsKeyAndHoldsUpNoOther", "gochannel"),
+	},
+	{
+		"a message without an answer holds up those that have overtaken it", "engines/internal/consume/delivery.go",
+		"range s.emissions[:last] {", "range s.emissions[:0] {",
+		probe{"engines/internal/consume", "^TestAnswers_OvertakenMessagesHoldUpNone$", ""},
+	},
+	{
+		"a handler writes into the message that comes again", "engines/internal/consume/delivery.go",
+		"e.msg = copyOf(it.delivery.Message)", "e.msg = it.delivery.Message",
+		probe{"engines/internal/consume", "^TestCopies_UnlessNothingIsChanged$", ""},
+	},
+	{
+		"a topic of Kafka that was made anew is the old one", "engines/kafka/source.go",
+		"if err != nil || t.id == s.topic.id {", "if err != nil || s.topic.id != \"\" {",
+		engineProbe("TestGone_AKafkaTopicThatOthersMakeAnewIsReadFromItsStart", ""),
 	},
 	{
 		"attempts have no end", "engines/internal/consume/delivery.go",
