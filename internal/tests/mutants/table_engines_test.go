@@ -22,6 +22,21 @@ var engineMutants = []mutant{
 		engineProbe("TestNack_KeepsTheOrderOfItsKeyAndHoldsUpNoOther", "gochannel"),
 	},
 	{
+		"a message without an answer holds up those that have overtaken it", "engines/internal/consume/delivery.go",
+		"range s.emissions[:last] {", "range s.emissions[:0] {",
+		probe{"engines/internal/consume", "^TestAnswers_OvertakenMessagesHoldUpNone$", ""},
+	},
+	{
+		"a handler writes into the message that comes again", "engines/internal/consume/delivery.go",
+		"e.msg = copyOf(it.delivery.Message)", "e.msg = it.delivery.Message",
+		probe{"engines/internal/consume", "^TestCopies_UnlessNothingIsChanged$", ""},
+	},
+	{
+		"a topic of Kafka that was made anew is the old one", "engines/kafka/source.go",
+		"if err != nil || t.id == s.topic.id {", "if err != nil || s.topic.id != \"\" {",
+		engineProbe("TestGone_AKafkaTopicThatOthersMakeAnewIsReadFromItsStart", ""),
+	},
+	{
 		"attempts have no end", "engines/internal/consume/delivery.go",
 		"if set.Attempts > 0 && it.attempts >= set.Attempts {", "if false {",
 		engineProbe("TestAttempts_EndInTheDeadLetterTopic", "gochannel"),
