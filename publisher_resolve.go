@@ -1,6 +1,7 @@
 package buffstreams
 
 import (
+	"context"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -106,7 +107,11 @@ func (p *Publisher) newGroup(topic string, r route.Route, routed bool, last *res
 	if name == "" {
 		name = topic
 	}
-	g = &group{policy: r.Policy, hashKey: r.HashKey, current: policy.None, place: new(atomic.Pointer[group]), identity: newIdentity(), slots: &slots{}, groupsSaid: &groupsSaid{}}
+	g = &group{
+		policy: r.Policy, hashKey: r.HashKey, current: policy.None, place: new(atomic.Pointer[group]), identity: newIdentity(),
+		slots: &slots{}, groupsSaid: &groupsSaid{},
+	}
+	g.member, g.leave = context.WithCancel(context.Background())
 	for _, m := range r.Members() {
 		address, err := parseAddress(m.Address)
 		if err != nil {
@@ -179,6 +184,7 @@ func (g *group) follow(last *group) {
 	defer last.mu.Unlock()
 	g.place, g.identity = last.place, last.identity
 	g.slots, g.groupsSaid = last.slots, last.groupsSaid
+	g.member, g.leave = last.member, last.leave
 	g.started.Store(last.started.Load())
 	g.turn.Store(last.turn.Load())
 	if last.current != policy.None {
@@ -253,7 +259,7 @@ func (s *topicState) retireLocked(last, next *resolved) {
 		if heir := slices.IndexFunc(next.groups, old.shares); heir >= 0 && !old.pinned {
 			old.place.Store(next.groups[heir])
 		} else {
-			old.gone.Store(true)
+			old.leave()
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package buffstreams
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -23,11 +24,13 @@ type group struct {
 	hashKey string
 	dynamic bool          // the Resolver can put another one in its place
 	pinned  bool          // its only address gets every message itself: nothing moves from there
-	gone    atomic.Bool   // it left the route, and takes no calls
 	targets []*target     // in the order of Route.Members
 	turn    atomic.Uint64 // of the next call, and its place in that: see nextTurn
 	choice  atomic.Pointer[choice]
 	slots   *slots // of Hash
+
+	member context.Context // ends when the group has left the route, and takes no calls; nil: it never leaves it
+	leave  context.CancelFunc
 
 	groupsSaid *groupsSaid // shared by those that follow one another
 
@@ -61,6 +64,9 @@ func (g *group) groupsDiffer() bool {
 
 // latest returns the group that is in g's place now.
 func (g *group) latest() *group { return g.place.Load() }
+
+// left tells whether the group is in the route no longer, and no other has its addresses.
+func (g *group) left() bool { return g.member != nil && g.member.Err() != nil }
 
 // part is the messages of a call that go to one stream.
 type part struct {
@@ -126,7 +132,7 @@ var errLeftRoute = errors.New("buffstreams: these addresses are in the topic's r
 // chooses as if all addresses were ready. It returns one part, or several in more. The caller must call detach.
 func (p *Publisher) split(w *callWait, g *group, messages []*message.Message) (one part, more []part, err error) {
 	for {
-		if g = g.latest(); g.gone.Load() {
+		if g = g.latest(); g.left() {
 			return one, nil, errLeftRoute
 		}
 		if byTopic := p.splitByTopic(g, messages); byTopic != nil {

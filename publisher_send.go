@@ -30,7 +30,7 @@ func (p *Publisher) sendDirect(s *topicState, r *resolved, messages []*message.M
 		return false, nil
 	}
 	g := r.groups[0].latest()
-	if !g.started.Load() || g.gone.Load() {
+	if !g.started.Load() || g.left() {
 		return false, nil
 	}
 	at := g.assignAll(p.view(g), len(messages), int(s.calls.Load()))

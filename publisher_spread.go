@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,12 +24,12 @@ type callWait struct {
 	timeout   time.Duration // 0: there is no bound
 	began     time.Time     // zero: the time has not begun
 	deadline  time.Time     // zero: there is none, or the time has not begun
-	said      atomic.Bool   // the log has the reason of the wait
+	said      *atomic.Bool  // the log has the reason of the wait
 }
 
 // newCallWait returns the bound of a call of Publish; first is nil for what is no call of the user's.
 func (p *Publisher) newCallWait(s *topicState, first *message.Message) *callWait {
-	w := &callWait{publisher: p, state: s, ctx: p.ctx, cancel: func() {}, timeout: max(0, p.cfg.PublishTimeout)} // negative is no bound
+	w := &callWait{publisher: p, state: s, ctx: p.ctx, cancel: func() {}, timeout: max(0, p.cfg.PublishTimeout), said: new(atomic.Bool)} // negative is no bound
 	if first != nil {
 		w.ctx, w.cancel = p.callContext(first)
 	}
@@ -49,6 +50,13 @@ func (w *callWait) begin() {
 }
 
 func (w *callWait) end() { w.cancel() }
+
+// within returns the same bound for a part of the call that another context ends too. The call's time must have begun.
+func (w *callWait) within(ctx context.Context) *callWait {
+	part := *w
+	part.ctx = ctx
+	return &part
+}
 
 // left is the time that is left; 0: there is no bound.
 func (w *callWait) left() time.Duration {
@@ -123,6 +131,12 @@ type verdict struct {
 	fates []fate // nil: all arrived
 	peers []string
 	errs  []error
+	left  bool // the group is in the route no longer, and has not got them all
+}
+
+// nothing tells whether no message was sent.
+func (v *verdict) nothing() bool {
+	return v.errs != nil && !slices.ContainsFunc(v.fates, func(f fate) bool { return f != notSent })
 }
 
 // spread sends messages to the addresses that the route's policy chooses, and waits for all of them.
@@ -130,22 +144,63 @@ func (p *Publisher) spread(w *callWait, s *topicState, r *resolved, messages []*
 	if ok, err := p.sendDirect(s, r, messages, w.left()); ok {
 		return err
 	}
-	if len(r.groups) == 1 {
-		v := p.sendGroup(w, r.groups[0], messages)
+	for {
+		verdicts := p.sendGroups(w, r.groups, messages)
+		if verdicts == nil {
+			return nil
+		}
+		p.mu.Lock() // a route that is being adopted is complete then
+		next := s.resolved.Load()
+		p.mu.Unlock()
+		if next == r || slices.ContainsFunc(verdicts, func(v verdict) bool { return !v.left || !v.nothing() }) {
+			return r.publishError(messages, verdicts)
+		}
+		r = next // all have left the route before anything was sent
+	}
+}
+
+// sendGroups sends messages to groups of addresses, side by side. It returns nil if all of them have got all messages.
+func (p *Publisher) sendGroups(w *callWait, groups []*group, messages []*message.Message) []verdict {
+	if len(groups) == 1 {
+		v := p.sendGroup(w, groups[0], messages)
 		if v.errs == nil {
 			return nil
 		}
-		return r.publishError(messages, []verdict{v})
+		v.left = groups[0].latest().left()
+		return []verdict{v}
 	}
 	w.begin()
-	verdicts := make([]verdict, len(r.groups))
+	verdicts := make([]verdict, len(groups))
 	var sending sync.WaitGroup
-	for i, g := range r.groups[1:] {
-		sending.Go(func() { verdicts[i+1] = p.sendGroup(w, g, messages) }) // ends in the call's time
+	for i, g := range groups[1:] {
+		sending.Go(func() { verdicts[i+1] = p.sendToOne(w, g, messages) }) // ends in the call's time
 	}
-	verdicts[0] = p.sendGroup(w, r.groups[0], messages)
+	verdicts[0] = p.sendToOne(w, groups[0], messages)
 	sending.Wait()
-	return r.publishError(messages, verdicts)
+	if !slices.ContainsFunc(verdicts, func(v verdict) bool { return v.errs != nil }) {
+		return nil
+	}
+	return verdicts
+}
+
+// sendToOne is sendGroup for one of several groups. It does not wait for a group that leaves the route: the others are all then. What
+// the group has taken is kept for it.
+func (p *Publisher) sendToOne(w *callWait, g *group, messages []*message.Message) verdict {
+	if !g.dynamic {
+		return p.sendGroup(w, g, messages)
+	}
+	ctx, cancel := context.WithCancel(w.ctx)
+	defer cancel()
+	defer context.AfterFunc(g.member, cancel)()
+	v := p.sendGroup(w.within(ctx), g, messages)
+	if v.left = v.errs != nil && g.latest().left(); v.left {
+		for i, err := range v.errs {
+			if errors.Is(err, context.Canceled) {
+				v.errs[i] = errLeftRoute
+			}
+		}
+	}
+	return v
 }
 
 // sendGroup sends messages to one group of addresses, to several addresses side by side.
@@ -184,6 +239,14 @@ func (p *Publisher) sendPart(w *callWait, g *group, part *part) (sent sendResult
 		return p.sendAgain(w, g, part, sent, back)
 	}
 	return sent
+}
+
+// of is what became of one message.
+func (v *verdict) of(i int) fate {
+	if v.fates == nil {
+		return arrived
+	}
+	return v.fates[i]
 }
 
 // note adds what became of a part.
@@ -235,12 +298,17 @@ func (g *group) label() string {
 	return strings.Join(peers, ", ")
 }
 
-// publishError accounts for each message of a call. A message that some groups of addresses have and others lack is unknown.
+// publishError accounts for each message of a call. A message that some groups of addresses have and others lack is unknown. Groups
+// that have left the route count only where no other is left.
 func (r *resolved) publishError(messages []*message.Message, verdicts []verdict) error {
 	failed := &PublishError{Topic: r.targets[0].topic}
+	some := slices.ContainsFunc(verdicts, func(v verdict) bool { return !v.left })
 	var peers []string
 	var errs []error
 	for i, v := range verdicts {
+		if v.left && some {
+			continue
+		}
 		for k, err := range v.errs {
 			peers = append(peers, v.peers[k])
 			switch {
@@ -256,16 +324,15 @@ func (r *resolved) publishError(messages []*message.Message, verdicts []verdict)
 		return nil
 	}
 	for i, msg := range messages {
-		lacking, maybe := 0, false
-		for _, v := range verdicts {
-			if i < len(v.fates) && v.fates[i] != arrived {
-				lacking++
-				maybe = maybe || v.fates[i] == unknown
-			}
+		lacks, sent := false, false
+		for k := range verdicts {
+			v := &verdicts[k]
+			lacks = lacks || v.of(i) != arrived && !(v.left && some)
+			sent = sent || v.of(i) != notSent
 		}
 		switch {
-		case lacking == 0:
-		case lacking == len(verdicts) && !maybe:
+		case !lacks:
+		case !sent:
 			failed.NotSent = append(failed.NotSent, msg)
 		default:
 			failed.Unknown = append(failed.Unknown, msg)

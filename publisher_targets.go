@@ -15,13 +15,16 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
-// routedStream is a stream of a topic with the address at which it is. It holds a use of that address.
+// routedStream is a stream of a topic with the address at which it is. It holds a use of that address until it has ended.
 type routedStream struct {
 	stream stream
 	name   string // of the topic on the wire
 	group  *group // nil: the stream cannot move
 	slot   int    // of Hash; -1: of none
 	addr   atomic.Pointer[address]
+
+	mu    sync.Mutex // guards ended, and changes of addr
+	ended bool       // what it still holds is the Manager's: it can move, and has no use of any address
 }
 
 func (f *routedStream) peer() string { return f.addr.Load().target.Address }
@@ -189,14 +192,26 @@ func (p *Publisher) moved(f *routedStream, m sender.Moved) {
 	if to == nil {
 		return
 	}
-	from := f.addr.Swap(to)
+	from, unused := f.moveTo(to)
 	m.From.Tell(func(set *hook.Set) {
 		set.Moved(hooks.Moved{
 			Topic: m.Topic, From: formatAddress(from.target), To: formatAddress(to.target), Messages: m.Messages,
 			MayRepeat: m.Repeats, Tenure: m.Tenure,
 		})
 	})
-	p.manager.release(from)
+	p.manager.release(unused)
+}
+
+// moveTo notes that the stream is at another address, a use of which the caller has. It returns where it was, and the address of
+// which the caller must release a use.
+func (f *routedStream) moveTo(to *address) (from, unused *address) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	from = f.addr.Swap(to)
+	if f.ended {
+		return from, to
+	}
+	return from, from
 }
 
 // endFlow ends a stream that is used no more.
@@ -204,7 +219,15 @@ func (p *Publisher) endFlow(f *routedStream) {
 	if s, ok := f.stream.(*sender.Stream); ok {
 		s.End()
 	}
-	p.manager.release(f.addr.Load())
+	p.manager.release(f.end())
+}
+
+// end notes that the stream has ended, and returns the address of which the caller must release a use.
+func (f *routedStream) end() *address {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ended = true
+	return f.addr.Load()
 }
 
 // moveAway moves streams from addresses that have left the route: from this one, or from where they have gone meanwhile.

@@ -73,7 +73,7 @@ type StreamStats struct {
 	Topic           string    `json:"topic"` // on the wire
 	Outbox          bool      `json:"outbox,omitempty"`
 	Pending         int       `json:"pending"`
-	Unreceived      int       `json:"unreceived"` // messages that the peer is not known to have
+	Unreceived      int       `json:"unreceived"` // messages that the peer is not known to have, or was asked to give back
 	Bytes           int       `json:"bytes"`      // that are kept in memory
 	OldestUnsettled time.Time `json:"oldest_unsettled,omitzero"`
 	Waiting         int       `json:"waiting,omitempty"` // Publish calls that wait for room in the window

@@ -202,3 +202,32 @@ func TestBudget_ReservesTheLargestMessage(t *testing.T) {
 	b.ReserveFor(size)
 	require.Equal(t, size/2, b.NewAccount(Present).Take(1, size, nil), "half of it is for all")
 }
+
+// A holder that is stuck has taken as much as its window and its share allow, and what comes last is one message each. So many of them
+// leave room for another message of that size: docs/guarantees.md has the numbers.
+func TestBudget_StuckHoldersThatItEndures(t *testing.T) {
+	const kib, mib = 1 << 10, 1 << 20
+	for _, c := range []struct{ limit, window, message, largest, endures int }{
+		{256 * mib, 16 * mib, mib, mib, 35}, // the defaults
+		{256 * mib, 16 * mib, 100 * kib, mib, 56},
+		{256 * mib, 16 * mib, 10 * kib, mib, 75},
+		{256 * mib, 16 * mib, kib, mib, 95},
+		{64 * mib, 16 * mib, mib, mib, 11},
+	} {
+		b := NewBudget(c.limit)
+		b.ReserveFor(c.largest)
+		stuck := 0
+		for ; ; stuck++ {
+			a := b.NewAccount(Present)
+			for held := 0; held+c.message <= c.window && a.Take(c.message, c.message, nil) > 0; {
+				held += c.message
+			}
+			prompt := b.NewAccount(Present)
+			if prompt.Take(c.message, c.message, nil) == 0 {
+				break
+			}
+			prompt.Release(c.message)
+		}
+		require.Equal(t, c.endures, stuck, "messages of %d bytes", c.message)
+	}
+}

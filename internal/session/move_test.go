@@ -63,8 +63,10 @@ func TestMove_ReceivedLapsesWithTheRevoke(t *testing.T) {
 	p, o := mover(t, 3)
 	require.NoError(t, p.sayAck(AckFrame{Handle: o.handle, Next: 4}))
 	require.Zero(t, p.client.Undelivered(o))
+	require.Zero(t, p.client.Stats()[0].Unreceived)
 	require.True(t, p.client.Leave(o, p.now))
 	require.Equal(t, 3, p.client.Undelivered(o))
+	require.Equal(t, 3, p.client.Stats()[0].Unreceived)
 	require.NoError(t, p.say(returned(o, &wire.Returned{Next: 4, Settled: []uint64{1, 1}, Returned: []uint64{3, 3}, InHand: 1})))
 	require.Equal(t, 2, p.client.Undelivered(o))
 	require.False(t, p.client.Delivered(o, 3))
@@ -106,6 +108,28 @@ func TestMove_SilenceIsCountedInTicks(t *testing.T) {
 	require.NoError(t, p.client.Tick(p.now, late))
 	p.now = p.now.Add(time.Hour) // this side was stopped itself
 	_ = p.client.Tick(p.now, late)
+	require.False(t, p.client.Silent())
+}
+
+// When the streams have moved away nothing is unsettled there any more, and yet nothing may go there.
+func TestMove_SilentUntilItIsHeard(t *testing.T) {
+	p, o := mover(t, 1)
+	tick := func() {
+		p.now = p.now.Add(100 * time.Millisecond)
+		require.NoError(t, p.client.Tick(p.now, late))
+	}
+	for range 12 {
+		tick()
+	}
+	require.True(t, p.client.Silent())
+	p.client.Detach(o)
+	for range 12 {
+		tick()
+		require.True(t, p.client.Silent())
+	}
+	require.NoError(t, p.say(&wire.Frame{Body: &wire.Frame_Pong{Pong: &wire.Pong{}}}))
+	require.False(t, p.client.Silent(), "what is sent before the next Tick does not move without an answer")
+	tick()
 	require.False(t, p.client.Silent())
 }
 

@@ -15,7 +15,7 @@ type peerMoves struct {
 	gone     bool     // the connection is lost, and a dial was refused
 	quiet    time.Duration
 	probed   bool // a Ping was sent because it is quiet
-	silent   bool // it has been quiet for MoveAfter, with something unsettled
+	silent   bool // it has been quiet for MoveAfter, with something unsettled, and was not heard since
 	heard    bool // since the last Tick
 	lastTick time.Time
 	left     []*leftTenure
@@ -84,8 +84,13 @@ func (c *Client) Refuse() {
 // Gone tells whether the receiver is known to be gone.
 func (c *Client) Gone() bool { return c.peer.gone }
 
-// Silent tells whether nothing was heard for MoveAfter, though something is unsettled and a Ping was sent.
+// Silent tells whether nothing was heard for MoveAfter, though something was unsettled and a Ping was sent. It is so until the receiver
+// is heard.
 func (c *Client) Silent() bool { return c.peer.silent }
+
+// hear notes that the receiver has said something. It is not silent from that moment: what is sent from here on comes back with
+// its answer, and not without.
+func (p *peerMoves) hear() { p.heard, p.silent = true, false }
 
 // tickMoves watches for a receiver that is silent while something that it was sent is unsettled.
 func (c *Client) tickMoves(now time.Time) {

@@ -19,10 +19,12 @@ func (c *Client) Receive(payload []byte, now time.Time) error {
 		return err
 	}
 	c.lastHeard = now
-	c.peer.heard = c.peer.heard || c.phase >= established // a greeting that is refused says nothing of what was sent before
+	if c.phase >= established { // a greeting that is refused says nothing of what was sent before
+		c.peer.hear()
+	}
 	switch f := frame.(type) {
 	case *wire.Welcome:
-		c.peer.heard = true
+		c.peer.hear()
 		return c.welcomed(f)
 	case *wire.Failure:
 		return &PeerError{code: f.Code, Reason: f.Reason}

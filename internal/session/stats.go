@@ -15,7 +15,7 @@ type StreamStats struct {
 	Topic      string
 	Fetched    bool      // a store keeps the messages
 	Pending    int       // messages that are not settled
-	Unreceived int       // of these, those that the peer is not known to have
+	Unreceived int       // of these, those that the peer is not known to have, or was asked to give back
 	Bytes      int       // that are kept in memory
 	Oldest     time.Time // when the oldest message that is not settled was enqueued; zero: there is none, or it is not known
 	Waiting    int       // calls that wait for room
@@ -84,6 +84,9 @@ func (c *Client) Stats() []StreamStats {
 		s := StreamStats{
 			Topic: o.Topic, Fetched: o.fetched != nil, Pending: o.unsettled(), Unreceived: o.Unreceived(), Bytes: o.bytes,
 			Waiting: len(o.line.turns), Groups: c.groups[o.Topic],
+		}
+		if o.revoking {
+			s.Unreceived = s.Pending
 		}
 		if s.Pending > 0 {
 			s.Oldest = o.oldest()

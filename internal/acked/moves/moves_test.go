@@ -184,8 +184,10 @@ func TestMoves_SilentReceiver(t *testing.T) {
 	w.drain(st)
 
 	require.Equal(t, 5, a.receiver.Topic(topic).Backlog("g"))
+	require.Equal(t, sender.Silent, from.State())
 	a.gate.resume()
 	a.holds(0) // it voids the old tenure when it is met again
+	require.Eventually(t, func() bool { return from.State() == sender.Ready }, patience, time.Millisecond)
 }
 
 // TestMoves_SilentReceiverThatWasSentNothing, as it has not answered the Open: a stream that begins at a connection which is dead already.

@@ -345,7 +345,13 @@ func (st *Stream) exchange(from, to *Sender) (m Moved, ok bool) {
 	defer from.cfg.Mover.mu.Unlock()
 	from.mu.Lock()
 	defer from.mu.Unlock()
-	if st.at.Load() != from || st.target != to || st.out.Err() != nil || !from.client.MayMove(st.out) {
+	if st.at.Load() != from || st.target != to || st.out.Err() != nil {
+		return m, false
+	}
+	if !from.client.MayMove(st.out) {
+		if !st.out.Leaving() { // the receiver was heard meanwhile, and is not asked for anything
+			st.target = nil
+		}
 		return m, false
 	}
 	to.mu.Lock()

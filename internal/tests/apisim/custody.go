@@ -131,7 +131,7 @@ func (w *world) checkReportedLocked(ms []*msg, counted int) {
 	case len(lost) == 0 && len(ms) > counted:
 		w.violatedLocked(10, "a Close counts fewer messages than OnFailure gets", "%d of %d, such as %v; %s", counted, len(ms), ms[0], w.historyLocked(ms[0]))
 		return
-	case len(lost) <= w.untold:
+	case len(lost) <= w.untold+ms[0].from.life.back:
 		return
 	}
 	m := lost[0]

@@ -58,6 +58,9 @@ func (w *world) checkMovedLocked(x *subscription, m *msg, got *message.Message) 
 				h.life.proc.name, h.tenure, l.proc.name, d.Tenure)
 		}
 	}
+	if d.MaybeDuplicate && w.givesBackLocked(m) {
+		w.violatedLocked(11, "a message is marked though every host has given back what no handler had", "%v: %s of %s in tenure %d", m, g, l.proc.name, d.Tenure)
+	}
 	m.had[g] = append(m.had[g], &handed{life: l, tenure: d.Tenure, marked: d.MaybeDuplicate})
 	w.checkTenureLocked(x, m, d, at)
 	w.checkKeyLocked(x, m, g)
@@ -79,6 +82,20 @@ func (w *world) gone(l *life) string {
 // calmLocked reports whether nothing has happened but closes, and changes of the route. The caller must hold mu.
 func (w *world) calmLocked() bool {
 	return !w.disturbed && w.p.Shape.Moves.Brisk && len(w.receivers[0].groups()) == 1 && w.p.Shape.Moves.MoveAfter > 0
+}
+
+// givesBackLocked reports whether no host has had any reason yet but to give back what no handler had, and to have the rest handled
+// first. The caller must hold mu.
+func (w *world) givesBackLocked(m *msg) bool {
+	if !w.calmLocked() || w.revivedLocked(m) {
+		return false
+	}
+	for _, r := range w.receivers {
+		if len(r.lives) > 1 || r.life == nil || r.life.how != "" || r.life.store != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // revivedLocked reports whether a message comes from a later process of its sender. The caller must hold mu.
@@ -161,7 +178,8 @@ func (w *world) checkRouted(p *publisher, ms []*msg, began time.Time, err error)
 			}
 		}
 	}
-	if s.MoveAfter < 0 || !s.Prompt || w.p.Shape.Tight || errors.Is(err, errPublisherClosed) || !w.servesLocked(began.Add(-time.Second)) {
+	received := s.Brisk && p.plan.Confirm == 0 // for which slow handlers do not count
+	if s.MoveAfter < 0 || !s.Prompt && !received || w.p.Shape.Tight || errors.Is(err, errPublisherClosed) || !w.servesLocked(began.Add(-time.Second)) {
 		return
 	}
 	took, bound := time.Since(began), s.MoveAfter+3*time.Second

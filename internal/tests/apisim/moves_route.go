@@ -155,7 +155,7 @@ func (w *world) wellLocked(r int, since time.Time) bool {
 	for _, g := range x.groups() {
 		served := false
 		for _, sub := range l.topic("t0").subs {
-			served = served || sub.by.plan.Group == g && sub.mood == "prompt" && sub.ending.IsZero() && !sub.began.IsZero() && !sub.began.After(since)
+			served = served || sub.by.plan.Group == g && (sub.mood == "prompt" || w.p.Shape.Moves.Brisk) && sub.ending.IsZero() && !sub.began.IsZero() && !sub.began.After(since)
 		}
 		if !served {
 			return false
@@ -253,6 +253,8 @@ func (w *world) serve() {
 			m := mood("prompt")
 			switch {
 			case w.p.Shape.Moves.Prompt:
+			case w.p.Shape.Moves.Nacks:
+				m = pick(w.random(r.n, s.n, 5), mood("nacks"), "nacks", "nacks once", "slow")
 			case w.p.Shape.Moves.Brisk:
 				m = pick(w.random(r.n, s.n, 5), mood("prompt"), "slow", "slow")
 			default:

@@ -37,6 +37,7 @@ type movesPlan struct {
 	Watch     bool          // the Resolver tells of changes itself
 	Prompt    bool          // all handlers are
 	Brisk     bool          // all are prompt, or slow, which is far less than MoveAfter
+	Nacks     bool          // most handlers nack
 	StayAway  bool          // what is dead when the faults end stays dead, if another host has its place
 	Routes    bool          // hosts leave the route and come back
 	Mute      bool          // hosts accept and never greet

@@ -80,6 +80,9 @@ func Generate(seed uint64) Program {
 		g.run()
 	}
 	p.Steps = g.steps
+	if seed >= movesFrom && isDense(seed) {
+		p.thicken()
+	}
 	return p
 }
 

@@ -29,6 +29,7 @@ type senderLife struct {
 	ended   time.Time
 	how     string // "killed" or "closed"
 	counted int    // undelivered messages, as its Closes said
+	back    int    // messages that no receiver was known to hold when it was killed: what was confirmed can be among them, if it was to move
 }
 
 // boxed reports whether its messages are on disk.

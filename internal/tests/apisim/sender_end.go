@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"testing/synctest"
 	"time"
+
+	buffstreams "github.com/buffstreams/watermill-buffstreams"
 )
 
 // endLanes ends the lanes' goroutines when what is queued is done.
@@ -126,6 +128,7 @@ func (w *world) killSender(l *senderLife, silent bool) {
 		}
 		s.dir = dir
 	}
+	back := w.unreceived(l)
 	w.net.kill(l.proc, silent)
 	w.mu.Lock()
 	l.ended = time.Now()
@@ -135,8 +138,33 @@ func (w *world) killSender(l *senderLife, silent bool) {
 			m.outcome = unknown
 		}
 	}
+	l.back = back
 	w.mu.Unlock()
 	go w.buryPublishers(l) // what is left of it does not matter, but must go
+}
+
+// unreceived is the number of messages that no receiver is known to hold, of a process without an outbox in a program with moves.
+func (w *world) unreceived(l *senderLife) (n int) {
+	if w.routes == nil || l.boxed() {
+		return 0
+	}
+	count := func(addresses []buffstreams.AddressStats) {
+		for i := range addresses {
+			n += addresses[i].Unreceived
+		}
+	}
+	if l.manager != nil {
+		count(l.manager.Stats().Addresses)
+		return n
+	}
+	for _, p := range l.pubs {
+		if a, ok := p.api.(interface {
+			Stats() buffstreams.PublisherStats
+		}); ok {
+			count(a.Stats().Addresses)
+		}
+	}
+	return n
 }
 
 func (w *world) buryPublishers(l *senderLife) {

@@ -40,7 +40,7 @@ func (w *world) managerConfig(proc *process, limit int, groups map[string][]stri
 		Acked: buffstreams.AckedConfig{
 			Insecure: true, MaxMessageSize: limit, Groups: groups, HandshakeTimeout: time.Second, WriteTimeout: 2 * time.Second,
 			PingAfter: time.Second, DeadAfter: 3 * time.Second,
-			Reconnect: &buffstreams.ReconnectConfig{InitialInterval: 50 * time.Millisecond, MaxInterval: time.Second},
+			Reconnect: &buffstreams.ReconnectConfig{BackOff: w.backOffs(proc)},
 		},
 	}
 	if view != nil {

@@ -13,6 +13,36 @@ var moveMutants = []mutant{
 		probe{"internal/tests", "^TestOutboxPlace_RestartVoidsWhatASilentAddressHas$", ""},
 	},
 	{
+		"what moves when its publisher has closed gives up another's use of the address", "publisher_targets.go",
+		"	if f.ended {\n		return from, to\n	}\n", "",
+		probe{"internal/tests", "^TestManager_MovesWhatAClosedPublisherLeft$", ""},
+	},
+	{
+		"what is being taken back counts as received in statistics", "internal/session/stats.go",
+		"		if o.revoking {\n			s.Unreceived = s.Pending\n		}\n", "",
+		sessionProbe("TestMove_ReceivedLapsesWithTheRevoke"),
+	},
+	{
+		"a receiver that is heard stays silent until the next tick", "internal/session/peer.go",
+		"p.heard, p.silent = true, false", "p.heard = true",
+		sessionProbe("TestMove_SilentUntilItIsHeard"),
+	},
+	{
+		"with All a call waits for a group that has left", "publisher_spread.go",
+		"	defer context.AfterFunc(g.member, cancel)()\n", "",
+		testsProbe("TestAll_CallIsConfirmedByWhatRemains"),
+	},
+	{
+		"with All a group that has left fails a call", "publisher_spread.go",
+		"		if v.left && some {\n", "		if false {\n",
+		testsProbe("TestAll_CallIsConfirmedByWhatRemains"),
+	},
+	{
+		"a call does not follow a route that is replaced", "publisher_spread.go",
+		"		if next == r ||", "		if next = r; next == r ||",
+		testsProbe("TestAll_CallFollowsARouteThatIsReplaced"),
+	},
+	{
 		"what a gone receiver had is not marked", "internal/session/tenure.go",
 		"			o.repeats(lo, hi)\n", "",
 		movesProbe("TestMoves_GoneReceiver"),
@@ -79,7 +109,7 @@ var moveMutants = []mutant{
 	},
 	{
 		"a greeting that is refused is a sign of life", "internal/session/receive.go",
-		"c.peer.heard || c.phase >= established //", "true //",
+		"if c.phase >= established { // a greeting", "if true { // a greeting",
 		movesProbe("TestMoves_LostAndRefusedSince"),
 	},
 	{
