@@ -193,6 +193,20 @@ class Vectors(unittest.IsolatedAsyncioTestCase):
             peer.writer.close()
         await listener.close(0)
 
+    async def test_the_end_releases_a_stream_whose_last_message_was_never_sent(self) -> None:
+        listener = Listener("127.0.0.1:0", max_message=1000)
+        await listener.start()
+        taken = asyncio.ensure_future(anext(listener.subscribe("a")))
+        publisher = Publisher(f"127.0.0.1:{listener.port}")
+        await publisher.publish("a", Message(b"m"))
+        with self.assertRaises(Refused):
+            await publisher.publish("a", Message(bytes(2000)))
+        (await taken).ack()
+        await publisher.close()
+        await wire.until(lambda: not listener._publishers, 10)
+        self.assertFalse(listener._publishers)
+        await listener.close(0)
+
     async def test_credit_is_told_once(self) -> None:
         listener = Listener("127.0.0.1:0")
         await listener.start()

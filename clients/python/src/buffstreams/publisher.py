@@ -179,7 +179,7 @@ class Publisher:
         left = sum(n >= s.next for s in self._topics.values() for n in s.unsettled)
         if self._conn and self._task:
             for s in self._topics.values():
-                if s.open and s.next > s.last:
+                if s.open and all(n < s.next for n in s.unsettled):
                     self._conn.send("Release", s.number)
             self._conn.half_close()
             await asyncio.wait([self._task], timeout=min(0.5, timeout))
