@@ -248,7 +248,7 @@ func TestSub_KilledMissesNothingConfirmed(t *testing.T) {
 			sub, at := startSub(t, w, ownPort()+"/t", "--group", "g")
 			require.NoError(t, w.Close())
 			pub := start(t, nil, "pub", at+"/t", "--confirm", confirm, "--json", "--timeout", "90s") // it waits for the next one, too
-			go func() { // ends with pub's standard input
+			go func() {                                                                              // ends with pub's standard input
 				_, _ = io.WriteString(pub.stdin, sequence(0, all)) // what is missing shows below
 				_ = pub.stdin.Close()
 			}()
