@@ -153,7 +153,7 @@ func TestReply_LateOneIsDropped(t *testing.T) {
 				require.ElementsMatch(t, []string{"0", "1", "2", "3", "4", "5"}, dropped.got())
 				line := log.Next(t, "info")
 				require.Contains(t, line.Fields["topic"], "reply")
-				require.EqualValues(t, 1, line.Fields["count"])
+				require.Contains(t, []uint64{1, 2, 3, 4, 5, 6}, line.Fields["count"], "those that were dropped by then")
 				require.Empty(t, log.Lines, "the others are counted")
 			})
 		}
