@@ -155,7 +155,7 @@ func (s *source) check(ctx context.Context) error {
 	found, err := s.b.find(asking, s.topic.name)
 	s.checked = time.Now()
 	if err != nil || "kafka/"+found.ID.String()+"/" == s.topic.id {
-		return nil //nolint:nilerr // as above
+		return nil
 	}
 	changed, err := s.again(ctx)
 	if changed {

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"sync"
@@ -53,7 +54,7 @@ type broker struct {
 func open(ctx context.Context, cfg *driver.Config) (driver.Broker, error) {
 	p, u := &cfg.Params, cfg.URL
 	b := &broker{
-		cfg: cfg, create: p.Bool("create", true), maxLen: int64(p.Int("max_len", 0, 1, 1<<40)), known: map[string]bool{},
+		cfg: cfg, create: p.Bool("create", true), maxLen: int64(p.Int("max_len", 0, 1, math.MaxInt32)), known: map[string]bool{},
 		id: "redis/" + u.Host + u.Path + "/",
 	}
 	// Each request has the time of its context: what was given up can still be executed, when a server that stood still goes on.

@@ -85,7 +85,7 @@ func TestWindow_ServesClaimsInOrder(t *testing.T) {
 func TestWindow_LimitsClaimsToWhatItCanEverGive(t *testing.T) {
 	w := openWindow(10, 100)
 	l := newLine(w)
-	l.wait("huge", amount(1<<40, 1<<40), amount(1<<40, 1<<40))
+	l.wait("huge", amount(1<<30, 1<<30), amount(1<<30, 1<<30))
 	require.Equal(t, amount(10, 100), l.got["huge"])
 	w.Release(w.size)
 	l.wait("none", amount(0, 0), amount(-1, -1))

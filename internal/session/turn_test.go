@@ -140,42 +140,57 @@ func TestTurn_CallWaitsForTheBudgetInItsTurn(t *testing.T) {
 	}
 }
 
+// caller is a caller of Publish that tries again only when it is told to.
+type caller struct {
+	turn  *Turn
+	sizes []int // of what is not enqueued
+}
+
+// crowd is a pair with callers.
+type crowd struct {
+	*pair
+	rng     *rand.Rand
+	callers []*caller
+}
+
+func (p *crowd) attempt(c *caller) {
+	c.sizes = c.sizes[p.enqueueTurn(c.turn, c.sizes...):]
+	o := p.client.Stream("a")
+	require.LessOrEqual(p.t, o.pending+o.line.aside.Messages, o.window.Messages)
+}
+
+// work has those try again that were told to, in any order. It tells whether there were any.
+func (p *crowd) work() (worked bool) {
+	for _, i := range p.rng.Perm(len(p.callers)) {
+		if c := p.callers[i]; len(c.sizes) > 0 && signalled(c.turn) {
+			p.attempt(c)
+			worked = true
+		}
+	}
+	return worked
+}
+
+// settleSome settles the first of so many parts of what was received.
+func (p *crowd) settleSome(parts int) {
+	p.flow()
+	if s := p.remote.stream("a"); s != nil && len(s.order) > 0 {
+		p.remote.settle(s, s.order[:1+(len(s.order)-1)/parts]...)
+		p.flow()
+	}
+}
+
 // Callers with batches of all sizes come, wait for the window and for a budget that others use, give up, and try again only when
 // they are told to. In the end all that stayed have enqueued everything, and nothing is set aside.
 func TestTurn_NoCallIsForgotten(t *testing.T) {
-	type caller struct {
-		turn  *Turn
-		sizes []int // of what is not enqueued
-	}
 	for seed := range uint64(100) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		budget := flow.NewBudget(3000)
-		window := Window{Messages: 1 + rng.IntN(20), Bytes: 200 + rng.IntN(3000), Budget: budget}
-		p := newPair(t, window, muchRoom)
+		p := &crowd{
+			pair: newPair(t, Window{Messages: 1 + rng.IntN(20), Bytes: 200 + rng.IntN(3000), Budget: budget}, muchRoom),
+			rng:  rng,
+		}
 		p.connect()
-		o, others := p.client.Stream("a"), budget.NewAccount(flow.Present)
-		var callers []*caller
-		attempt := func(c *caller) {
-			c.sizes = c.sizes[p.enqueueTurn(c.turn, c.sizes...):]
-			require.LessOrEqual(t, o.pending+o.line.aside.Messages, window.Messages, "seed %d", seed)
-		}
-		work := func() (worked bool) {
-			for _, i := range rng.Perm(len(callers)) {
-				if c := callers[i]; len(c.sizes) > 0 && signalled(c.turn) {
-					attempt(c)
-					worked = true
-				}
-			}
-			return worked
-		}
-		settle := func(part int) { // the first of part parts of what was received
-			p.flow()
-			if s := p.remote.stream("a"); s != nil && len(s.order) > 0 {
-				p.remote.settle(s, s.order[:1+(len(s.order)-1)/part]...)
-				p.flow()
-			}
-		}
-		held := 0
+		o, others, held := p.client.Stream("a"), budget.NewAccount(flow.Present), 0
 		for range 200 {
 			switch rng.IntN(6) {
 			case 0, 1:
@@ -183,10 +198,10 @@ func TestTurn_NoCallIsForgotten(t *testing.T) {
 				for i := range sizes {
 					sizes[i] = rng.IntN(600)
 				}
-				callers = append(callers, &caller{turn: NewTurn(), sizes: sizes})
-				attempt(callers[len(callers)-1])
+				p.callers = append(p.callers, &caller{turn: NewTurn(), sizes: sizes})
+				p.attempt(p.callers[len(p.callers)-1])
 			case 2:
-				settle(1 + rng.IntN(3))
+				p.settleSome(1 + rng.IntN(3))
 			case 3:
 				if n := 1 + rng.IntN(1500); rng.IntN(2) == 0 {
 					held += others.Take(n, n, nil)
@@ -196,23 +211,23 @@ func TestTurn_NoCallIsForgotten(t *testing.T) {
 					others.Wake()
 				}
 			case 4:
-				if len(callers) > 0 {
-					if c := callers[rng.IntN(len(callers))]; len(c.sizes) > 0 && rng.IntN(4) == 0 {
+				if len(p.callers) > 0 {
+					if c := p.callers[rng.IntN(len(p.callers))]; len(c.sizes) > 0 && rng.IntN(4) == 0 {
 						o.Leave(c.turn)
 						c.sizes = nil
 					}
 				}
 			default:
-				work()
+				p.work()
 			}
 		}
 		others.Release(held)
 		others.Wake()
-		for round := 0; work() || o.pending > 0; round++ {
-			settle(1)
+		for round := 0; p.work() || o.pending > 0; round++ {
+			p.settleSome(1)
 			require.Less(t, round, 1000, "seed %d", seed)
 		}
-		for _, c := range callers {
+		for _, c := range p.callers {
 			require.Empty(t, c.sizes, "seed %d", seed)
 		}
 		require.Equal(t, line{turns: []*Turn{}}, o.line, "seed %d", seed)

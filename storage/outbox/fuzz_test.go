@@ -54,7 +54,7 @@ func recordSeeds() [][]byte {
 	whole = appendSettledRecord(whole, 1, 2)
 	return [][]byte{
 		whole, appendForgetRecord(slices.Clone(whole), 1), messages,
-		appendMessagesHeader(nil, extentKey{1, origin{3, 4}}, 1, 0xffffffff, 0xffffffff),
+		appendMessagesHeader(nil, extentKey{1, origin{3, 4}}, 1, -1, -1),
 		appendMessagesHeader(appendStreamRecord(nil, 1, key), extentKey{stream: 1}, ^uint64(0), 1, 0),
 		appendSettledRecord(nil, 1, ^uint64(0)),
 		append(appendStreamRecord(nil, 1, key), appendStreamRecord(nil, 2, key)...),

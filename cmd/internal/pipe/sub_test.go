@@ -23,7 +23,7 @@ func TestDrainPlain_EndsWhenLooksFindNothing(t *testing.T) {
 				r := &receiver{}
 				done := make(chan struct{})
 				go func() { // ends with done, or the last message
-					for n := int64(0); n < test.count; n++ {
+					for range test.count {
 						select {
 						case <-time.After(test.every - time.Millisecond):
 							r.taken.Add(1)
