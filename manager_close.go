@@ -199,11 +199,14 @@ func (m *Manager) closeListener(ctx context.Context, t netio.Target, left *lefto
 	defer context.AfterFunc(ctx, func() { m.subscriptions.expire(l) })()
 	drain(ctx, l)
 	poll(ctx, func() bool { return l.OnlyCopies() == 0 })
-	awaitAnswers(ctx, l)
+	l.AwaitAnswers(ctx)
+	answering, stop := withGrace(ctx, closeGrace) // beside the ends of members
+	defer stop()
 	ending, cancel := withGrace(ctx, endGraceFor(ctx))
 	defer cancel()
 	l.EndMembers()
 	poll(ending, func() bool { return !l.HasMembers() })
+	l.AwaitAnswers(answering) // a round trip is longer than some time-outs, and what is not known to be kept counts as lost
 	for topic, messages := range l.Unkept() {
 		left.add(topic, "", messages...)
 	}
@@ -240,14 +243,6 @@ func drain(ctx context.Context, l listener) {
 	case <-drained:
 	case <-ctx.Done():
 	}
-}
-
-// awaitAnswers waits until publishers have said what they keep, or soon after ctx is done: an answer takes a round trip, also where
-// the time of a Close is shorter than that, and what is not known to be kept counts as lost.
-func awaitAnswers(ctx context.Context, l listener) {
-	ctx, cancel := withGrace(ctx, closeGrace)
-	defer cancel()
-	l.AwaitAnswers(ctx)
 }
 
 // withGrace returns a context that is done some time after ctx.

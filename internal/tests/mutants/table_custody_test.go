@@ -39,12 +39,12 @@ var custodyMutants = []mutant{
 	},
 	{
 		"a Close does not wait to hear who keeps what", "manager_close.go",
-		"\tawaitAnswers(ctx, l)\n", "",
+		"\tl.AwaitAnswers(ctx)\n\tanswering, stop := withGrace(ctx, closeGrace)", "\tanswering, stop := withGrace(ctx, 0)",
 		probe{"internal/tests", "^TestSubscriber_CloseIsNilWhilePublishersLive$", ""},
 	},
 	{
 		"an answer that takes longer than CloseTimeout is not waited for", "manager_close.go",
-		"\tctx, cancel := withGrace(ctx, closeGrace)\n\tdefer cancel()\n\tl.AwaitAnswers(ctx)\n", "\tl.AwaitAnswers(ctx)\n",
+		"answering, stop := withGrace(ctx, closeGrace)", "answering, stop := withGrace(ctx, 0)",
 		probe{"internal/tests", "^TestSubscriber_CloseHearsPublishersThatAnswerLate$", ""},
 	},
 	{
