@@ -200,7 +200,7 @@ func TestStream_LateTerminateForgetsNoSuccessor(t *testing.T) {
 	old.terminate(nil)
 	now.terminate(nil)
 	require.Same(t, s, open(2).handles[1])
-	require.Equal(t, uint64(2), s.in.Next(), "what it has is not asked for again")
+	require.Equal(t, uint64(2), locked(s, (*session.Inbound).Next), "what it has is not asked for again")
 }
 
 // 10,000 publishers that open, or are refused, and go leave nothing behind: each releases what it opened.

@@ -32,9 +32,19 @@ func receives(t *testing.T, c *conn, handle, first uint64, messages ...string) {
 		f.Messages = append(f.Messages, []byte(m))
 		f.Bytes += session.EncodedSize(len(m))
 	}
-	c.handles[handle].in.Grant(session.Amount{Messages: len(messages), Bytes: f.Bytes})
-	c.handles[handle].topic.Window().Take(session.Amount{Messages: len(messages), Bytes: f.Bytes})
-	require.NoError(t, c.handles[handle].publish(c, f))
+	s, room := c.handles[handle], session.Amount{Messages: len(messages), Bytes: f.Bytes}
+	s.mu.Lock()
+	s.in.Grant(room)
+	s.mu.Unlock()
+	s.topic.Window().Take(room)
+	require.NoError(t, s.publish(c, f))
+}
+
+// locked asks an Inbound with the stream's lock held, as the stream writes acks meanwhile.
+func locked[T any](s *stream, ask func(*session.Inbound) T) T {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return ask(s.in)
 }
 
 func TestReceiver_HigherTenureBeginsAnew(t *testing.T) {
@@ -49,16 +59,16 @@ func TestReceiver_HigherTenureBeginsAnew(t *testing.T) {
 	again := opensMoving(t, r, 1, 3, 1) // another connection, as the first is dead
 	s := again.handles[1]
 	require.NotSame(t, old, s)
-	require.EqualValues(t, 1, s.in.Next(), "all of it has to be sent again")
+	require.EqualValues(t, 1, locked(s, (*session.Inbound).Next), "all of it has to be sent again")
 	require.Zero(t, r.Topic("a").Backlog("g"), "what no member has of the old tenure is given to none")
 	m.Settle(d)
-	require.EqualValues(t, 1, s.in.Next())
+	require.EqualValues(t, 1, locked(s, (*session.Inbound).Next))
 	receives(t, again, 1, 1, "one")
 	d, _, ok = m.Take()
 	require.True(t, ok)
 	require.Equal(t, "one", string(d.Message()))
 	m.Settle(d)
-	require.True(t, s.in.Idle())
+	require.True(t, locked(s, (*session.Inbound).Idle))
 
 	older := newConn(r, testkit.NewScriptedConn(nil))
 	o := openOf(1)
