@@ -43,15 +43,18 @@ func (p *peer) own(topic string) *wire.Open {
 	}
 }
 
-// opens opens a stream and waits for credit for some messages, which may come in parts. It returns false when the listener had no room for it.
+// opens opens a stream and waits for credit. It returns false when the listener had no room for it, or little: it may give the rest
+// only to those who ask again.
 func (p *peer) opens(o *wire.Open) bool {
 	p.opened, p.limit = nil, nil
 	p.send(o)
 	defer p.stayAlive()()
+	unpaid := o.WantMessages == 0 || o.Topic == desertedTopic
 	err := p.await(func(proto.Message) bool {
-		return p.opened != nil && (p.opened.Code != 0 || p.limit != nil && p.limit.CreditMessages >= min(5, o.WantMessages) || o.WantMessages == 0 || o.Topic == desertedTopic)
+		return p.opened != nil && (p.opened.Code != 0 || p.limit != nil || unpaid)
 	})
-	return err == nil && p.opened.Code == 0
+	p.short = !unpaid && (p.limit == nil || p.limit.CreditMessages < min(5, o.WantMessages))
+	return err == nil && p.opened.Code == 0 && !p.short
 }
 
 // stayAlive pings until the returned function is called: others may have all the credit for a while.
@@ -103,7 +106,7 @@ func streaming(name string, want answer, does func(*peer)) attack {
 			does(p)
 		}
 	}, want: func(p *peer) error {
-		if p.opened != nil && p.opened.Code == wire.Code_CODE_LIMIT {
+		if p.short || p.opened != nil && p.opened.Code == wire.Code_CODE_LIMIT {
 			return lives(p)
 		}
 		return want(p)

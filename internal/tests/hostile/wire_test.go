@@ -86,6 +86,7 @@ type peer struct {
 	failure *wire.Failure // that the other side sent
 	opened  *wire.Opened  // the last
 	limit   *wire.Ack     // the last with credit
+	short   bool          // it gave less credit than the attack needs
 
 	outlived     bool   // it went on when it should not have
 	handle, base uint64 // of the stream that a publisher opened
