@@ -154,9 +154,7 @@ func (p *Publisher) split(w *callWait, g *group, messages []*message.Message) (o
 				return one, nil, err
 			}
 		}
-		one, more = g.assign(v, messages)
-		switch {
-		case one.target == nil && more == nil:
+		if one, more = g.assign(v, messages); one.target == nil && more == nil {
 			if v, err = p.awaitReady(w, g, v); err != nil {
 				return one, nil, err
 			}
@@ -166,12 +164,10 @@ func (p *Publisher) split(w *callWait, g *group, messages []*message.Message) (o
 			if one, more = g.assign(v, messages); one.target == nil && more == nil {
 				continue
 			}
-			fallthrough
-		default:
-			if p.attachAll(g, &one, more) {
-				g.started.Store(true)
-				return one, more, nil
-			}
+		}
+		if p.attachAll(g, &one, more) {
+			g.started.Store(true)
+			return one, more, nil
 		}
 	}
 }
