@@ -36,6 +36,9 @@ type Publisher struct {
 	waits    netio.QuietBy // by topic: what sayWait says
 	lookups  netio.QuietBy // by topic and error: those that have failed
 
+	storing    atomic.Pointer[storing] // the calls that an outbox stores now; nil: there was none yet
+	storeWaits netio.Quiet             // what sayStoring says
+
 	closed   atomic.Bool
 	done     chan struct{}              // closed at the end of Close
 	closeErr error                      // of Close, once done is closed

@@ -12,10 +12,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
-	"github.com/buffstreams/watermill-buffstreams/internal/hook"
 	"github.com/buffstreams/watermill-buffstreams/internal/policy"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
-	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 var batches = sync.Pool{New: func() any { return new(session.Batch) }}
@@ -88,7 +86,7 @@ func (p *Publisher) send(
 		return 0, nil, err
 	}
 	if p.relay != nil {
-		return p.store(t, batch, messages)
+		return p.store(ctx, t, batch, messages, timeout)
 	}
 	if p.cfg.Ephemeral {
 		timeout = ephemeralTimeout(timeout)
@@ -182,22 +180,6 @@ func (c Confirm) level() session.Level {
 		return session.Handled
 	}
 	return 0
-}
-
-// store puts messages into the outbox. It returns the parts of a sendResult.
-func (p *Publisher) store(
-	t *target, batch *session.Batch, messages []*message.Message,
-) (enqueued int, lacking []session.Range, err error) {
-	key := store.Key{Destination: t.peer, Topic: t.name}
-	p.users.published(p, key)
-	_, err = p.cfg.Outbox.Append(p.ctx, key, batch.Messages()...)
-	// What a failed write left on the disk is only seen when the outbox is opened anew.
-	unconfirmed, panicked := (*store.UnconfirmedError)(nil), (*hook.PanicError)(nil)
-	if errors.As(err, &unconfirmed) || errors.As(err, &panicked) || errors.Is(err, store.ErrFailed) {
-		all := session.Range{First: 0, Last: uint64(len(messages) - 1)}
-		return len(messages), []session.Range{all}, err
-	}
-	return 0, nil, err
 }
 
 // stream is where messages are enqueued: the stream of a name that all publishers of a Manager share (namedStream), or one of

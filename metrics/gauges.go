@@ -36,6 +36,7 @@ const (
 	outboxQuota
 	outboxOldest
 	outboxFailed
+	outboxWriting
 	gaugeCount
 )
 
@@ -66,6 +67,7 @@ var kinds = [gaugeCount]struct {
 	outboxQuota:        {"outbox_quota_bytes", "The most that one destination may have pending.", "outbox", true},
 	outboxOldest:       {"outbox_oldest_unsettled_seconds", "Age of the oldest message that is not settled.", "outbox destination", true},
 	outboxFailed:       {"outbox_failed", "1 if an outbox takes nothing any more.", "outbox", false},
+	outboxWriting:      {"outbox_writing_seconds", "Age of the write to the disk that is under way; 0: there is none.", "outbox", true},
 }
 
 // descs are the descriptions of the gauges.
@@ -186,6 +188,7 @@ func (g *gauges) addOutbox(s store.OutboxStats) {
 	name := g.labels.outboxes.value(s.Name)
 	g.add(outboxQuota, float64(s.QuotaBytes), name)
 	g.add(outboxFailed, flag(s.Err != ""), name)
+	g.add(outboxWriting, g.age(s.WritingSince), name)
 	for _, d := range s.Destinations {
 		destination := g.labels.addresses.value(d.Name)
 		g.add(outboxPending, float64(d.Pending), name, destination)

@@ -17,6 +17,7 @@ import (
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/hooks"
 	"github.com/buffstreams/watermill-buffstreams/storage/outbox"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // value returns a sample of a scrape: the sum of those that have the given labels.
@@ -118,6 +119,29 @@ func TestMetrics_ShowARun(t *testing.T) {
 	require.Empty(t, m.outboxes)
 }
 
+// hangs is an outbox whose disk has not answered since a time; zero: it answers.
+type hangs struct{ since time.Time }
+
+func (h hangs) Stats() store.OutboxStats {
+	return store.OutboxStats{Name: "/mnt/orders", Delivering: true, WritingSince: h.since}
+}
+
+// A write that does not end has neither failed nor been counted: its age shows it.
+func TestMetrics_ADiskThatHangs(t *testing.T) {
+	for _, c := range []struct {
+		disk    hangs
+		seconds float64
+	}{{hangs{}, 0}, {hangs{time.Now().Add(-time.Minute)}, 60}} {
+		m := New(Options{})
+		registry := prometheus.NewPedanticRegistry()
+		registry.MustRegister(m)
+		m.WatchOutbox(c.disk)
+		writing := value(t, registry, "buffstreams_outbox_writing_seconds", map[string]string{"outbox": "/mnt/orders"})
+		require.InDelta(t, c.seconds, writing, 30)
+		require.Zero(t, value(t, registry, "buffstreams_outbox_failed", nil))
+	}
+}
+
 // watched returns a Manager and an outbox that m watches.
 func watched(t *testing.T, m *Metrics) (*buffstreams.Manager, *outbox.Outbox) {
 	t.Helper()
@@ -139,13 +163,13 @@ func closedPort(t *testing.T) string {
 	return ln.Addr().String()
 }
 
-// 10,000 topics, groups and peers make no more series than the configuration says, and no message is lost from the sums.
+// 10,000 topics, groups, peers and destinations make no more series than the configuration says, and no message is lost from the sums.
 func TestMetrics_SeriesAreBounded(t *testing.T) {
 	const most, n = 20, 10_000
 	m := New(Options{MaxLabels: most})
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(m)
-	s := buffstreams.ManagerStats{}
+	s, box := buffstreams.ManagerStats{}, store.OutboxStats{Name: "box"}
 	listener := buffstreams.ListenerStats{Address: "l"}
 	for i := range n {
 		name := fmt.Sprintf("n%d", i)
@@ -170,10 +194,12 @@ func TestMetrics_SeriesAreBounded(t *testing.T) {
 		m.OnMoved(hooks.Moved{Topic: name, From: name, To: name, Messages: 1})
 		m.OnForgotten(hooks.Forgotten{Listener: name, Streams: 1})
 		s.Addresses = append(s.Addresses, buffstreams.AddressStats{Address: name, State: "ready", Pending: 1})
+		box.Destinations = append(box.Destinations, store.DestinationStats{Name: name, Pending: 1})
+		listener.Peers = append(listener.Peers, buffstreams.PeerStats{Address: name, Principal: name})
 		listener.Topics = append(listener.Topics, buffstreams.TopicStats{Topic: name, Groups: []buffstreams.GroupStats{{Group: name, Lag: 1}}})
 	}
 	s.Listeners = append(s.Listeners, listener)
-	registry.MustRegister(&fixed{m, s})
+	registry.MustRegister(&fixed{m, s, box})
 
 	families, err := registry.Gather()
 	require.NoError(t, err)
@@ -189,6 +215,8 @@ func TestMetrics_SeriesAreBounded(t *testing.T) {
 	require.EqualValues(t, n, value(t, registry, "buffstreams_settled_messages_total", nil))
 	require.EqualValues(t, n, value(t, registry, "buffstreams_group_lag_messages", nil))
 	require.EqualValues(t, n, value(t, registry, "buffstreams_address_pending_messages", nil))
+	require.EqualValues(t, n, value(t, registry, "buffstreams_listener_peers", nil))
+	require.EqualValues(t, n, value(t, registry, "buffstreams_outbox_pending_messages", nil))
 	require.EqualValues(t, n, value(t, registry, "buffstreams_accepted_total", nil))
 	require.Equal(t, 1, int(value(t, registry, "buffstreams_accepted_lost_total", map[string]string{"listener": "l"}))/n, "a peer is no label")
 	require.EqualValues(t, n-most, value(t, registry, "buffstreams_received_messages_total", map[string]string{"topic": Other}))
@@ -196,10 +224,11 @@ func TestMetrics_SeriesAreBounded(t *testing.T) {
 	require.LessOrEqual(t, len(*m.events.handled.known.Load()), 2*most)
 }
 
-// fixed collects a state that no Manager has.
+// fixed collects states that no Manager and no outbox has.
 type fixed struct {
 	m     *Metrics
 	stats buffstreams.ManagerStats
+	box   store.OutboxStats
 }
 
 func (*fixed) Describe(chan<- *prometheus.Desc) {}
@@ -207,6 +236,7 @@ func (*fixed) Describe(chan<- *prometheus.Desc) {}
 func (f *fixed) Collect(ch chan<- prometheus.Metric) {
 	g := newGauges(f.m.descs, f.m.labels)
 	g.addManager(f.stats)
+	g.addOutbox(f.box)
 	g.send(ch)
 }
 

@@ -78,7 +78,10 @@ func ofDelivery(ctx context.Context, m *message.Message) []attribute.KeyValue {
 
 // errorType is the value of error.type: one of few.
 func errorType(err error) attribute.KeyValue {
+	lookup := (*net.DNSError)(nil)
 	switch {
+	case errors.As(err, &lookup): // whether or not the time of a call is over that has waited for it
+		return semconv.ErrorTypeKey.String("dns")
 	case errors.Is(err, buffstreams.ErrTimeout), errors.Is(err, context.DeadlineExceeded):
 		return semconv.ErrorTypeKey.String("timeout")
 	case errors.Is(err, context.Canceled):

@@ -6,7 +6,7 @@
 //	subscriber := t.Subscriber(sub, "")   // takes the context out of messages; spans of settling
 //	router.AddMiddleware(t.Middleware)    // spans of processing; what the handler publishes continues the trace
 //
-// Publisher and Subscriber work with any Pub/Sub of Watermill.
+// Publisher and Subscriber work with any Pub/Sub of Watermill. In ManagerConfig.Hooks a Tracing shows lookups of routes that fail.
 package tracing
 
 import (
@@ -45,6 +45,7 @@ type Tracing struct {
 	system     string
 	metrics    instruments
 	bounded    *bounded
+	sends      sends
 }
 
 // New returns a Tracing. The error is that of a MeterProvider that refuses an instrument.
@@ -62,5 +63,6 @@ func New(o Options) (*Tracing, error) {
 	return &Tracing{
 		tracer: o.TracerProvider.Tracer(scope), propagator: o.Propagator, system: cmp.Or(o.System, system),
 		metrics: metrics, bounded: newBounded(cmp.Or(o.MaxDestinations, DefaultMaxDestinations)),
+		sends: sends{by: map[string]map[*send]struct{}{}},
 	}, err
 }

@@ -64,6 +64,7 @@ func quiet() map[string]string {
 		"outbox_pending_bytes":             series("outbox_pending_bytes", `outbox="o",destination="a"`, "500+0x60"),
 		"outbox_quota_bytes":               series("outbox_quota_bytes", `outbox="o"`, "1000+0x60"),
 		"outbox_failed":                    series("outbox_failed", `outbox="o"`, "0+0x60"),
+		"outbox_writing_seconds":           series("outbox_writing_seconds", `outbox="o"`, "0.01+0x60"),
 		"connections_lost_total":           series("connections_lost_total", `address="a"`, "0+0x30 1+0x29"),
 		"connect_failures_total":           series("connect_failures_total", `address="a",reason="certificate"`, "0+0x30 1+0x29"),
 		"resolved_total": series("resolved_total", `topic="t",result="failed"`, "0+1x60") +
@@ -93,6 +94,8 @@ func TestAlerts_FireOnTheirOwnTrouble(t *testing.T) {
 		{"an outbox that is nearly full", "outbox_pending_bytes",
 			series("outbox_pending_bytes", `outbox="o",destination="a"`, "0+24x60"), "BuffstreamsOutboxNearQuota"},
 		{"a disk that fails", "outbox_failed", series("outbox_failed", `outbox="o"`, "0x20 1+0x39"), "BuffstreamsOutboxFailed"},
+		{"a disk that hangs", "outbox_writing_seconds", series("outbox_writing_seconds", `outbox="o"`, "0x20 0+30x39"), "BuffstreamsOutboxDiskHangs"},
+		{"a disk that is slow now and then", "outbox_writing_seconds", series("outbox_writing_seconds", `outbox="o"`, "2+0x60"), ""},
 		{"a connection that flaps", "connections_lost_total",
 			series("connections_lost_total", `address="a"`, "0+1x60"), "BuffstreamsReconnectStorm"},
 		{"a certificate that has expired", "connect_failures_total",

@@ -127,4 +127,19 @@ var hookMutants = []mutant{
 		"\t\t\t\tp.SetContext(trace.ContextWithSpan(p.Context(), span))\n", "",
 		probe{"tracing", "^TestTracing_OneTraceThroughTheRouter$", ""},
 	},
+	{
+		"a disk that hangs has no metric", "metrics/gauges.go",
+		"	g.add(outboxWriting, g.age(s.WritingSince), name)\n", "",
+		probe{"metrics", "^TestMetrics_ADiskThatHangs$", ""},
+	},
+	{
+		"a disk that hangs holds Publish up for ever", "outbox_store.go",
+		"	bound := now.ctx\n", "	bound := p.ctx\n",
+		probe{"internal/tests", "^TestOutboxHang_PublishEndsInItsTimeAndSaysWhy$", ""},
+	},
+	{
+		"a call that waits for the DNS has no trace of it", "tracing/resolve.go",
+		"			one.span.RecordError(err)\n", "",
+		probe{"tracing", "^TestResolve_", ""},
+	},
 }

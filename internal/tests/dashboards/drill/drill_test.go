@@ -33,7 +33,7 @@ type trouble struct {
 
 	page  func() *process // that names it
 	why   string          // a pattern of what the page says: of what, its name, and the reason
-	trace string          // a pattern of a span: its name, status and attributes; empty: the messages suffer nothing
+	trace string          // a pattern of a span: its name, status and attributes
 	query string          // gives the place
 	place map[string]string
 	check []string // of the command
@@ -61,9 +61,7 @@ func TestDrill(t *testing.T) {
 	troubles := []*trouble{
 		killedSubscriber(t), stalledGroup(t), poisonedKey(t), expiredCertificate(t), droppedDNS(t), fullQuota(t), well(t),
 	}
-	if full := fullDisk(t); full != nil {
-		troubles = append(troubles, full)
-	}
+	troubles = append(troubles, badDisks(t)...)
 	jobs := map[string][]string{}
 	for _, tr := range troubles {
 		for _, p := range tr.processes {
@@ -145,9 +143,7 @@ func (tr *trouble) run(t *testing.T, s *server, b *browser, c command) (o outcom
 		line, code := c.check(tr.check...)
 		return code != 0 && regexp.MustCompile(tr.says).MatchString(line), line
 	})
-	if tr.trace != "" {
-		look(&o.trace, "traces", onTraces)
-	}
+	look(&o.trace, "traces", onTraces)
 	looks.Wait()
 	page.close() // it costs time to draw
 	took, ok := within(alerted, func() bool { return slices.Contains(s.firing(tr.job), tr.alert) })
@@ -291,7 +287,8 @@ func droppedDNS(t *testing.T) *trouble {
 	return &trouble{
 		job: "dns", processes: []*process{sub, pub},
 		breaks: func(*testing.T) { names.drops.Store(true) }, mends: func(*testing.T) { names.drops.Store(false) },
-		page: func() *process { return pub }, why: "^topic shop to topic orders: its route cannot be looked up, and the last one is kept .*host.test",
+		trace: "^resolve orders: .*host.test.*error.type=dns",
+		page:  func() *process { return pub }, why: "^topic shop to topic orders: its route cannot be looked up, and the last one is kept .*host.test",
 		query: `increase(buffstreams_resolved_total{job="dns",result="failed"}[1m]) > 0`, place: map[string]string{"topic": "orders"},
 		check: []string{"stuck", pub.role.Monitor}, says: "WARNING.*topic orders.*host.test",
 		alert: "BuffstreamsLookupsFailing",
@@ -313,13 +310,35 @@ func fullQuota(t *testing.T) *trouble {
 	}
 }
 
-// fullDisk is nil where no file system can be mounted.
-func fullDisk(t *testing.T) *trouble {
-	dir := t.TempDir()
+// badDisks are those that are full and that hang, where file systems can be mounted.
+func badDisks(t *testing.T) []*trouble {
 	if os.Geteuid() != 0 {
-		t.Log("not root: the full disk is left out")
+		t.Log("not root: the disks that are full and that hang are left out")
 		return nil
 	}
+	if _, err := exec.LookPath("mkfs.ext4"); err != nil {
+		t.Log("no mkfs.ext4: the disk that hangs is left out")
+		return []*trouble{fullDisk(t)}
+	}
+	return []*trouble{fullDisk(t), hangingDisk(t)}
+}
+
+func hangingDisk(t *testing.T) *trouble {
+	dir := t.TempDir()
+	sub, pub := pair(t, role{}, role{Outbox: dir, Disk: 64 << 20, Hangs: true})
+	return &trouble{
+		job: "hang", processes: []*process{sub, pub},
+		breaks: func(t *testing.T) { pub.tell(t, hang) }, mends: func(t *testing.T) { pub.tell(t, goOn) },
+		page: func() *process { return pub }, why: "^outbox shop in " + dir + "/box: a write to its disk has not ended",
+		trace: "^send orders: .*a write to the disk has been under way.*error.type=timeout .*server.address=" + host().String(),
+		query: `buffstreams_outbox_writing_seconds{job="hang"} > 5`, place: map[string]string{"outbox": dir + "/box"},
+		check: []string{"stuck", pub.role.Monitor}, says: "CRITICAL.*/box: a write to its disk has not ended",
+		alert: "BuffstreamsOutboxDiskHangs",
+	}
+}
+
+func fullDisk(t *testing.T) *trouble {
+	dir := t.TempDir()
 	sub, pub := pair(t, role{}, role{Outbox: dir, Disk: 8 << 20})
 	return &trouble{
 		job: "disk", processes: []*process{sub, pub},

@@ -72,6 +72,11 @@ func (p *process) tell(t *testing.T, command string) {
 
 // kill ends the process as if its machine had lost power, and waits for that.
 func (p *process) kill() {
+	if p.role.Hangs { // it must let its disk go on, and ends when it is told nothing more
+		_ = p.input.Close()
+		_ = p.cmd.Wait()
+		return
+	}
 	_ = p.cmd.Process.Kill()
 	_ = p.cmd.Wait()
 }

@@ -54,6 +54,7 @@ type role struct {
 	Outbox string // a directory
 	Quota  int64  // of the outbox, in bytes
 	Disk   int    // bytes of a file system that is mounted at Outbox
+	Hangs  bool   // that file system is on a disk that can hang
 }
 
 // Commands that a process reads from its standard input, one a line.
@@ -62,6 +63,7 @@ const (
 	poison   = "poison"    // handlers nack the messages of the key "bad"
 	goOn     = "go on"     // handlers ack everything
 	fillDisk = "fill disk" // a file takes what is left of Disk
+	hang     = "hang"      // Disk answers no write, until goOn
 )
 
 func TestMain(m *testing.M) {
@@ -83,12 +85,12 @@ func (r role) run() error {
 	m := metrics.New(metrics.Options{})
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(m)
-	cfg := buffstreams.ManagerConfig{Hooks: []hooks.Hook{m}}
-	watched := monitor.Config{Title: r.Topic + r.Listen}
 	traces, err := newTracing(r.Traces)
 	if err != nil {
 		return err
 	}
+	cfg := buffstreams.ManagerConfig{Hooks: []hooks.Hook{m, traces}}
+	watched := monitor.Config{Title: r.Topic + r.Listen}
 	var obey func(string) error
 	if r.Listen != "" {
 		obey, err = r.subscribe(cfg, m, traces, &watched)
@@ -116,7 +118,7 @@ func (r role) run() error {
 			return err
 		}
 	}
-	return nil
+	return obey(goOn) // a process whose disk hangs could not end
 }
 
 // subscribe handles messages of the topic orders as the group billing, behind a Router.
@@ -223,11 +225,16 @@ func (r role) publish(
 	}
 	obey := func(string) error { return nil }
 	if r.Outbox != "" {
-		if r.Disk > 0 {
+		switch {
+		case r.Hangs:
+			if obey, err = mountHanging(r.Outbox, r.Disk); err != nil {
+				return nil, err
+			}
+		case r.Disk > 0:
 			if err := syscall.Mount("tmpfs", r.Outbox, "tmpfs", 0, fmt.Sprintf("size=%d", r.Disk)); err != nil {
 				return nil, fmt.Errorf("mount: %w", err)
 			}
-			obey = func(string) error { return fill(filepath.Join(r.Outbox, "ballast")) }
+			obey = func(command string) error { return fill(command, filepath.Join(r.Outbox, "ballast")) }
 		}
 		box, err := outbox.Open(outbox.Config{
 			Dir: filepath.Join(r.Outbox, "box"), QuotaBytes: r.Quota, SegmentBytes: 256 << 10, Hooks: []hooks.Hook{m},
@@ -257,19 +264,6 @@ func (r role) publish(
 	go r.send(pub, topic, r.Rate) // both end with the process
 	go r.send(traces.Publisher(waiting), topic, 1)
 	return obey, nil
-}
-
-// fill writes a file until the disk is full. One page stays free.
-func fill(path string) error {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	for {
-		if _, err := f.Write(make([]byte, 4096)); err != nil {
-			return f.Close()
-		}
-	}
 }
 
 func (r role) resolver() *net.Resolver {
