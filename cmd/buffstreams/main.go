@@ -6,8 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -30,7 +32,7 @@ func run() int {
 	signal.Ignore(syscall.SIGPIPE) // a write to a closed pipe is an error that commands deal with
 	var c command
 	cmd, err := c.newRoot().ExecuteContextC(ctx)
-	if err == nil {
+	if err == nil || readerGone(err) {
 		return 0
 	}
 	var state *check.StateError
@@ -46,6 +48,19 @@ func run() int {
 		return exitInterrupted
 	}
 	return 1
+}
+
+// readerGone tells that nothing is wrong but that the reader of standard output has gone, as head does when it has its lines.
+func readerGone(err error) bool {
+	switch e := err.(type) { //nolint:errorlint // all of its chain is looked at
+	case *fs.PathError:
+		return e.Path == os.Stdout.Name() && errors.Is(e, syscall.EPIPE)
+	case interface{ Unwrap() []error }:
+		return !slices.ContainsFunc(e.Unwrap(), func(one error) bool { return !readerGone(one) })
+	case interface{ Unwrap() error }:
+		return readerGone(e.Unwrap())
+	}
+	return false
 }
 
 // oneLine is an error as a user sees it.
@@ -68,7 +83,7 @@ most, then the environment, then the profile. --profile or BUFFSTREAMS_PROFILE n
 A token has no flag, as other users of the machine can read command lines: it is in the file of --token-file, in
 BUFFSTREAMS_TOKEN, or in the profile as "token", whose file then only its owner may read.
 
-Exit codes of all commands but check: 0 done; 1 failed, with one line on standard error that says why; 130 interrupted.`
+Exit codes of all commands but check: 0 done, or the reader of the output has gone, as head does; 1 failed, with one line on standard error that says why; 130 interrupted.`
 
 // command is what one execution has read.
 type command struct{ token string }

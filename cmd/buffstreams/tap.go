@@ -22,7 +22,7 @@ A line has the time, the number of the connection, > to the listener or < back, 
 docs/protocol.md calls them. Tokens and secrets are never printed, messages only with --payloads.
   --json  an object for each frame, on a line: time, connection, direction, kind, size, body, messages
 
-Exit codes: 0 ended by an interrupt; 1 failed.`
+Exit codes: 0 ended by an interrupt, or by the end of its reader; 1 failed.`
 
 func newTap() *cobra.Command {
 	var o tap.Options

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/buffstreams/watermill-buffstreams/cmd/internal/watch"
 )
@@ -15,8 +16,8 @@ outboxes with rates.
 
 ADDRESS is that of the monitor: host:port, or a URL with the path at which it is mounted.
 
-On a terminal the tables are drawn anew every --interval until an interrupt. Elsewhere there is one, unless --count says
-otherwise: tables with headings, an empty line between them, and cells without spaces or in quotes.
+On a terminal the tables are drawn anew every --interval until an interrupt, as far as they have room. Elsewhere, and where TERM is not
+set or dumb, there is one, unless --count says otherwise: tables with headings, an empty line between them, and cells without spaces or in quotes.
   --json  the statistics as they came, on a line
 
 Exit codes: 0 shown, or ended by an interrupt; 1 failed.`
@@ -44,13 +45,14 @@ func newTop(secret accessFlags) *cobra.Command {
 				return err
 			}
 			defer s.Close()
-			screen := terminal(os.Stdout) && !f.json
-			if !screen && f.count == 0 {
-				f.count = 1
+			o := watch.TopOptions{Every: f.interval, Count: f.count, Rows: f.rows, JSON: f.json, Out: os.Stdout}
+			switch {
+			case terminal(os.Stdout) && !f.json && os.Getenv("TERM") != "" && os.Getenv("TERM") != "dumb":
+				o.Screen = screenSize
+			case f.count == 0:
+				o.Count = 1
 			}
-			return watch.Top(cmd.Context(), s, watch.TopOptions{
-				Every: f.interval, Count: f.count, Rows: f.rows, Screen: screen, JSON: f.json, Out: os.Stdout,
-			})
+			return watch.Top(cmd.Context(), s, o)
 		},
 	}
 	f.register(cmd)
@@ -60,4 +62,13 @@ func newTop(secret accessFlags) *cobra.Command {
 	flags.IntVar(&f.rows, "rows", 40, "rows of a list at most, the most troubled")
 	flags.BoolVar(&f.json, "json", false, "print the statistics as they came")
 	return cmd
+}
+
+// screenSize is that of the terminal, or the usual one where it does not say.
+func screenSize() (columns, rows int) {
+	columns, rows, err := term.GetSize(int(os.Stdout.Fd()))
+	if err != nil || columns <= 0 || rows <= 0 {
+		return 80, 24
+	}
+	return columns, rows
 }

@@ -233,8 +233,10 @@ func (s *sender) receipts(batch []line, messages []*message.Message, unconfirmed
 			return err
 		}
 	}
-	_, err := s.o.Receipts.Write(lines.Bytes())
-	return err
+	if _, err := s.o.Receipts.Write(lines.Bytes()); err != nil {
+		return fmt.Errorf("a receipt cannot be printed: %v", err) //nolint:errorlint // also where its reader has gone, the input is not done
+	}
+	return nil
 }
 
 // explain says in one line what became of a batch.

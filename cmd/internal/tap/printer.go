@@ -15,8 +15,9 @@ import (
 
 // printer writes a line for each frame.
 type printer struct {
-	o  *Options
-	mu sync.Mutex
+	o      *Options
+	failed func(error) // is told that the output takes no more
+	mu     sync.Mutex  // held while a line is written
 }
 
 // entry is a line, as JSON has it.
@@ -53,10 +54,13 @@ func (p *printer) write(e entry, text string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	_, err := fmt.Fprint(p.o.Out, line)
+	if err != nil {
+		p.failed(err)
+	}
 	return err
 }
 
-// event is about a connection. That it cannot be written shows with the next frame.
+// event is about a connection.
 func (p *printer) event(id int64, event, detail string) {
 	_ = p.write(entry{Connection: id, Event: event, Detail: detail}, strings.TrimSpace("* "+event+" "+quoted(detail)))
 }

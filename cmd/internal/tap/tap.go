@@ -29,7 +29,7 @@ type Options struct {
 	Warn      func(text string)
 }
 
-// Run relays until ctx is done, and returns nil then.
+// Run relays until ctx is done, and returns nil then, or until the output takes no more.
 func Run(ctx context.Context, o Options) error {
 	listen, err := target(o.Listen)
 	if err != nil {
@@ -47,7 +47,10 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	o.Listening(ln.Addr().String())
-	r := &relay{o: o, to: to, printer: printer{o: &o}}
+	asked := ctx
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	r := &relay{o: o, to: to, printer: printer{o: &o, failed: fail}}
 	stop := context.AfterFunc(ctx, func() { _ = ln.Close() })
 	defer stop()
 	var wg sync.WaitGroup
@@ -55,8 +58,10 @@ func Run(ctx context.Context, o Options) error {
 	for {
 		conn, err := ln.Accept()
 		switch {
-		case ctx.Err() != nil:
+		case asked.Err() != nil:
 			return nil
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
 		case err != nil:
 			return err
 		}

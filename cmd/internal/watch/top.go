@@ -21,8 +21,8 @@ type TopOptions struct {
 	Count int
 	// Rows bounds each list.
 	Rows int
-	// Screen clears the terminal before each table.
-	Screen bool
+	// Screen is the size of the terminal that is cleared before each table; nil: it is none.
+	Screen func() (columns, rows int)
 	JSON   bool // the statistics as they came, on a line each
 	Out    io.Writer
 }
@@ -45,14 +45,15 @@ func Top(ctx context.Context, s *Source, o TopOptions) error {
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case err != nil && (i == 0 || !o.Screen):
+		case err != nil && (i == 0 || o.Screen == nil):
 			return err
 		case err != nil:
 			text = err.Error() + "\n"
 		}
 		before = next
-		if o.Screen {
-			text = "\x1b[H\x1b[2J" + text
+		if o.Screen != nil {
+			columns, rows := o.Screen()
+			text = "\x1b[H\x1b[2J" + fit(text, columns, rows)
 		}
 		if _, err := io.WriteString(o.Out, text); err != nil {
 			return err
