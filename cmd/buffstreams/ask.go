@@ -85,11 +85,15 @@ func (f *requestFlags) run(ctx context.Context, args []string) error {
 	waiting, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
 	reply, err := r.Request(waiting, body, headers)
+	why := ""
+	if err != nil {
+		why = r.Explain()
+	}
 	switch closeErr := r.Close(); {
 	case ctx.Err() != nil:
 		return pipe.ErrInterrupted
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("no reply from %s within %v", args[0], f.timeout)
+		return fmt.Errorf("no reply from %s within %v: %s", args[0], f.timeout, why)
 	case err != nil:
 		return err
 	case closeErr != nil && f.verbose:
@@ -197,7 +201,7 @@ func (f *replyFlags) run(ctx context.Context, topic string, respond ask.Responde
 	for i, network := range f.allow {
 		prefix, err := netip.ParsePrefix(network)
 		if err != nil {
-			return fmt.Errorf("--reply-to: %w", err)
+			return fmt.Errorf("--reply-to %q is no network, such as 10.0.0.0/8", network)
 		}
 		if i == 0 {
 			allow = nil

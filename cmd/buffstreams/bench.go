@@ -113,6 +113,9 @@ func (f *benchFlags) run(ctx context.Context, mode bench.Mode, topic string) err
 		WarmUp: f.warmUp, Confirm: confirm, ConfirmName: f.confirm, Outbox: f.outbox, Group: f.group, InFlight: f.inFlight,
 		Timeout: f.timeout, Access: f.access(), Logger: pipe.NewLogger(os.Stderr, f.verbose), Listening: listening,
 	}
+	if mode == bench.Pub {
+		o.Logger = quietLogger(f.verbose)
+	}
 	if terminal(os.Stderr) && !f.quiet {
 		o.Bar = os.Stderr
 	}
@@ -186,7 +189,7 @@ func newLatency(secret accessFlags) *cobra.Command {
 func (f *latencyFlags) run(cmd *cobra.Command, topic string) error {
 	report, err := bench.Latency(cmd.Context(), bench.LatencyOptions{
 		Topic: topic, Rate: f.rate, Duration: f.duration, WarmUp: f.warmUp, Size: f.size, Timeout: f.timeout,
-		Access: f.access(), Logger: pipe.NewLogger(os.Stderr, f.verbose),
+		Access: f.access(), Logger: quietLogger(f.verbose),
 	})
 	if report == nil {
 		return err

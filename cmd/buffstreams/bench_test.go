@@ -152,6 +152,8 @@ func TestBench_Errors(t *testing.T) {
 		"two formats":     {[]string{"both", "--json", "--csv"}, []string{"--json and --csv"}},
 		"unknown level":   {[]string{"both", "--confirm", "perhaps"}, []string{"perhaps"}},
 		"bad topic":       {[]string{"sub", "orders"}, []string{"bad address"}},
+		"no certificate":  {[]string{"both", "tls://127.0.0.1:0/x"}, []string{"--tls-cert"}},
+		"for everybody":   {[]string{"sub", "0.0.0.0:0/x"}, []string{"--insecure"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, stderr, code := runCommand(t, "", append([]string{"bench"}, test.args...)...)
@@ -231,4 +233,12 @@ func TestLatency_Errors(t *testing.T) {
 		require.Equal(t, 1, code, args)
 		requireOneLine(t, stderr)
 	}
+	_, stderr, code := runCommand(t, "", "latency", freeAddress(t), "--duration", "100ms", "--warmup", "0s", "--timeout", "2s")
+	require.Equal(t, 1, code)
+	requireOneLine(t, stderr, "100 of 100 messages did not come", "refused")
+	require.NotContains(t, stderr, "undelivered")
+	_, silent := startSub(t, nil, anyPort+"/t")
+	_, stderr, code = runCommand(t, "", "latency", silent+"/t", "--duration", "100ms", "--warmup", "0s", "--timeout", "2s")
+	require.Equal(t, 1, code)
+	requireOneLine(t, stderr, "did not come within 2s", "is a 'buffstreams reply' there?")
 }

@@ -104,8 +104,11 @@ them: wrong name, unknown authority, not valid yet.
 		Example: `  buffstreams check certificate tls://host:5031
   buffstreams check certificate tls://host:5031 --tls-ca ca.pem -w 720h -c 72h`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if _, err := pipe.ParseTopic(args[0]); err != nil {
+			switch address, err := pipe.ParseTopic(args[0]); {
+			case err != nil:
 				return err
+			case !address.Target.TLS:
+				return fmt.Errorf("%s: there is no certificate without TLS; use a tls:// address", args[0])
 			}
 			return f.run(cmd, func(ctx context.Context) (check.Result, error) {
 				return check.Certificate(ctx, check.CertificateOptions{Address: args[0], Limits: f.limits(), Access: f.access()})

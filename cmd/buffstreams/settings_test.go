@@ -100,16 +100,25 @@ func TestSettings_TokenAndTLS(t *testing.T) {
 		require.Zero(t, code, name+stderr)
 	}
 	for _, env := range []string{"X=", "BUFFSTREAMS_TOKEN=other"} {
-		_, stderr, code := runWith(t, []string{env}, pub...)
-		require.Equal(t, 1, code)
-		require.NotContains(t, stderr, "other")
+		for _, args := range [][]string{
+			pub, {"request", topic, "text", "--tls-ca", cert}, {"latency", topic, "--tls-ca", cert, "--duration", "1m"},
+			{"bench", "pub", topic, "--tls-ca", cert, "--count", "1"},
+		} {
+			_, stderr, code := runWith(t, []string{env}, args...)
+			require.Equal(t, 1, code, args)
+			requireOneLine(t, stderr, "--token-file", "the token or certificate was refused")
+			require.NotContains(t, stderr, "other")
+		}
 	}
+	_, stderr, code := runCommand(t, "", "pub", at+"/t", "text", "--timeout", "3s")
+	require.Equal(t, 1, code)
+	requireOneLine(t, stderr, "does only one side use TLS?")
 	stdout, _, code := runWith(t, []string{"BUFFSTREAMS_TOKEN=wrong"}, "check", "connect", topic, "--tls-ca", cert)
 	require.Equal(t, 2, code)
 	require.Contains(t, stdout, "UNAUTHENTICATED")
 
 	_, plain := startSub(t, nil, anyPort+"/t")
-	_, stderr, code := runWith(t, []string{"BUFFSTREAMS_TOKEN=hush"}, "pub", plain+"/t", "text", "--timeout", "1s")
+	_, stderr, code = runWith(t, []string{"BUFFSTREAMS_TOKEN=hush"}, "pub", plain+"/t", "text", "--timeout", "1s")
 	require.Equal(t, 1, code, "it would go over plaintext")
 	require.NotContains(t, stderr, "hush")
 	_, stderr, code = runCommand(t, "", "pub", plain, "text", "--token", "hush")

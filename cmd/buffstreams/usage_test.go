@@ -36,6 +36,9 @@ func TestUsage_OneLineThatHelps(t *testing.T) {
 		{[]string{"pub", "127.0.0.1:1/x", "{{.Count", "--template", "--wait", "1h"}, []string{"--template", "unclosed"}},
 		{[]string{"pub", "tls://127.0.0.1:1/x", "text", "--tls-ca", "/no/such.pem", "--wait", "1h"}, []string{"/no/such.pem"}},
 		{[]string{"pub", "tls://127.0.0.1:1/x", "text", "--token-file", "/no/token", "--wait", "1h"}, []string{"/no/token"}},
+		{[]string{"pub", "tls://127.0.0.1:1/x", "text", "--tls-cert", "/no/such.pem", "--wait", "1h"}, []string{"--tls-cert and --tls-key"}},
+		{[]string{"pub", "tls://127.0.0.1:1/x", "text", "--tls-ca", "/dev/null", "--wait", "1h"}, []string{"--tls-ca /dev/null"}},
+		{[]string{"reply", anyPort + "/x", "--echo", "--reply-to", "nearby"}, []string{"--reply-to", "nearby", "10.0.0.0/8"}},
 		{[]string{"reply", anyPort + "/x", "--exec", "/no/such/program"}, []string{"--exec", "/no/such/program"}},
 	} {
 		stdout, stderr, code := runCommand(t, "", test.args...)

@@ -71,7 +71,24 @@ func (a Access) ClientTLSOnly(cfg *buffstreams.AckedConfig) (err error) {
 	if a.CA != "" || a.Certificate != "" || a.Key != "" {
 		cfg.ClientTLS, err = buffstreams.TLSFiles{CA: a.CA, Certificate: a.Certificate, Key: a.Key}.Client()
 	}
-	return err
+	return a.explain(err)
+}
+
+// explain says which flags name files that are no good.
+func (a Access) explain(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case (a.Certificate == "") != (a.Key == ""):
+		return errors.New("--tls-cert and --tls-key need each other")
+	}
+	var flags []string
+	for _, f := range [][2]string{{"--tls-ca", a.CA}, {"--tls-cert", a.Certificate}, {"--tls-key", a.Key}} {
+		if f[1] != "" {
+			flags = append(flags, f[0]+" "+f[1])
+		}
+	}
+	return fmt.Errorf("%s: %w", strings.Join(flags, ", "), err)
 }
 
 // Server puts into cfg what is shown to and demanded of the peers that connect: with a certificate the listener speaks TLS at
@@ -81,7 +98,7 @@ func (a Access) Server(cfg *buffstreams.AckedConfig) error {
 	if a.Certificate != "" || a.Key != "" {
 		var err error
 		if cfg.ServerTLS, err = (buffstreams.TLSFiles{CA: a.CA, Certificate: a.Certificate, Key: a.Key}).Server(); err != nil {
-			return err
+			return a.explain(err)
 		}
 	}
 	if !a.HasToken() {

@@ -132,6 +132,17 @@ func (r *Requester) deliver(m *message.Message) {
 	}
 }
 
+// Explain says why no reply comes: there is no connection, or there is, and nothing answers.
+func (r *Requester) Explain() string {
+	look, cancel := context.WithCancel(context.Background())
+	cancel()
+	var missing *buffstreams.NotReadyError
+	if errors.As(r.publisher.Ready(look), &missing) {
+		return strings.Join(missing.Reasons, "; ")
+	}
+	return "requests arrive; is a 'buffstreams reply' there?"
+}
+
 // Send publishes a request whose reply goes to OnReply.
 func (r *Requester) Send(payload []byte, headers map[string]string) error {
 	return r.publisher.Publish(r.o.Topic, r.message(payload, headers))
@@ -165,7 +176,7 @@ func (r *Requester) Request(ctx context.Context, payload []byte, headers map[str
 		delete(r.waiting, m.UUID)
 	}()
 	if err := r.publisher.Publish(r.o.Topic, m); err != nil {
-		return nil, err
+		return nil, pipe.Explain(err)
 	}
 	select {
 	case reply := <-waits:

@@ -144,7 +144,8 @@ func (e *echoes) send(payload []byte) error {
 	return nil
 }
 
-func (*echoes) Close() error { return nil }
+func (*echoes) explain() string { return "" }
+func (*echoes) Close() error    { return nil }
 
 // A path that stands still holds up what is due meanwhile, and all of that is in the latencies.
 func TestMeter_AStallCountsForAllThatItHoldsUp(t *testing.T) {

@@ -85,6 +85,7 @@ type Point struct {
 // path is a way for messages, from send to the arrived function that it was made with.
 type path interface {
 	send(payload []byte) error
+	explain() string // why messages do not arrive; empty: that is not known
 	Close() error
 }
 
@@ -137,9 +138,9 @@ func Latency(ctx context.Context, o LatencyOptions) (*LatencyReport, error) {
 	}
 	begin, end, err := l.run(ctx, p)
 	if err == nil && l.received.Load() < l.sent {
-		err = l.await(ctx)
+		err = l.await(ctx, p)
 	}
-	err = errors.Join(err, p.Close())
+	err = behind(err, p.Close())
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r.Sent, r.Received = l.late.TotalCount(), l.counted
@@ -182,7 +183,7 @@ func (l *meter) run(ctx context.Context, p path) (begin, end time.Time, err erro
 }
 
 // await waits for what is on its way.
-func (l *meter) await(ctx context.Context) error {
+func (l *meter) await(ctx context.Context, p path) error {
 	poll := time.NewTicker(time.Millisecond)
 	defer poll.Stop()
 	over := time.After(l.o.Timeout)
@@ -192,7 +193,11 @@ func (l *meter) await(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-over:
-			return fmt.Errorf("%d of %d messages did not come within %v", l.sent-l.received.Load(), l.sent, l.o.Timeout)
+			err := fmt.Errorf("%d of %d messages did not come within %v", l.sent-l.received.Load(), l.sent, l.o.Timeout)
+			if why := p.explain(); why != "" {
+				err = fmt.Errorf("%w: %s", err, why)
+			}
+			return err
 		}
 	}
 	return nil
@@ -260,6 +265,8 @@ func (p *loop) send(payload []byte) error {
 	return p.publisher.Publish(p.topic, message.NewMessage("", payload))
 }
 
+func (p *loop) explain() string { return "" }
+
 func (p *loop) Close() error {
 	slices.Reverse(p.open)
 	err := closeAfter(nil, p.open...)
@@ -279,7 +286,8 @@ func newEcho(o *LatencyOptions, arrived func([]byte)) (*echo, error) {
 	return &echo{r}, err
 }
 
-func (e *echo) send(payload []byte) error { return e.requester.Send(payload, nil) }
+func (e *echo) send(payload []byte) error { return pipe.Explain(e.requester.Send(payload, nil)) }
+func (e *echo) explain() string           { return e.requester.Explain() }
 func (e *echo) Close() error              { return e.requester.Close() }
 
 // plotWidth is the number of points of a plot.

@@ -16,6 +16,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/cmd/internal/pipe"
 	"github.com/buffstreams/watermill-buffstreams/storage/outbox"
 )
 
@@ -93,7 +94,7 @@ func (c *client) publish(n int, warmUp bool) error {
 			delete(m.Metadata, WarmUpKey)
 		}
 	}
-	return c.publisher.Publish(c.o.Topic, c.batch[:n]...)
+	return pipe.Explain(c.publisher.Publish(c.o.Topic, c.batch[:n]...))
 }
 
 // warmUp sends until end, and then waits until its messages are where the others will not wait for them.
@@ -152,7 +153,7 @@ func (c *client) close() error {
 	if c.publisher != nil {
 		err = c.publisher.Close()
 	}
-	err = errors.Join(err, c.manager.Close())
+	err = behind(err, c.manager.Close())
 	if c.box != nil {
 		err = errors.Join(err, c.box.Close())
 	}

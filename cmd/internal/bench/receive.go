@@ -50,7 +50,7 @@ func subscribe(o *Options, base time.Time, s *side) (r *subscriptions, err error
 	for range o.Clients {
 		messages, err := r.sub.Subscribe(context.Background(), o.Topic)
 		if err != nil {
-			return nil, closeAfter(err, r.sub, r.manager)
+			return nil, closeAfter(pipe.ExplainListen(o.Topic, err), r.sub, r.manager)
 		}
 		one := &subscription{messages: messages}
 		if o.Mode == Both && o.Size >= stampSize {

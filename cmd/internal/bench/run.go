@@ -7,15 +7,24 @@ import (
 	"sync/atomic"
 	"time"
 
+	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/cmd/internal/pipe"
 )
 
 // closeAfter closes in order, and joins the errors behind the first.
 func closeAfter(err error, closers ...io.Closer) error {
 	for _, c := range closers {
-		err = errors.Join(err, c.Close())
+		err = behind(err, c.Close())
 	}
 	return err
+}
+
+// behind joins what a Close says to an earlier error, unless it is what follows from that: messages are left.
+func behind(err, closeErr error) error {
+	if err != nil && errors.Is(closeErr, buffstreams.ErrUndelivered) {
+		return err
+	}
+	return errors.Join(err, closeErr)
 }
 
 // Run measures, and returns what it has measured also when it is interrupted (pipe.ErrInterrupted) or fails.
@@ -104,9 +113,9 @@ func runPub(ctx context.Context, o *Options) (*Report, error) {
 	}
 	tallies, calls := clients.tallies()
 	report.Publish = summarize(tallies, calls, seconds)
-	err = errors.Join(err, clients.close())
+	err = behind(err, clients.close())
 	if r != nil {
-		err = errors.Join(err, r.close())
+		err = behind(err, r.close())
 		tallies, way := r.tallies()
 		report.Receive = summarize(tallies, way, nil)
 		if err == nil {

@@ -145,7 +145,7 @@ func Certificate(ctx context.Context, o CertificateOptions) (Result, error) {
 	defer func() { _ = conn.Close() }()
 	secured, ok := conn.(*tls.Conn)
 	if !ok {
-		return Result{}, fmt.Errorf("%s: there is no certificate without TLS; use a tls:// address", o.Address)
+		return Result{}, fmt.Errorf("%s is no tls:// address", o.Address)
 	}
 	chain := secured.ConnectionState().PeerCertificates
 	first := chain[0] // a TLS server shows one at least

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -243,10 +244,37 @@ func (s *sender) receipts(batch []line, messages []*message.Message, unconfirmed
 func (s *sender) explain(e *buffstreams.PublishError) error {
 	counts := fmt.Sprintf("%d not sent, %d in flight and unconfirmed", len(e.NotSent), len(e.Unknown))
 	if errors.Is(e.Err, buffstreams.ErrTimeout) {
-		return fmt.Errorf("no confirmation for topic %q from %s within %v (is somebody subscribed to it?): %s",
-			s.address.Name, s.address.Target.Address, s.o.Timeout, counts)
+		why := errors.New("is somebody subscribed to it?")
+		if timeout := (*buffstreams.TimeoutError)(nil); errors.As(e.Err, &timeout) && timeout.Cause != nil {
+			why = timeout.Cause
+		}
+		if errors.Is(why, io.EOF) || errors.Is(why, syscall.ECONNRESET) {
+			why = fmt.Errorf("it ends the connection without a greeting: does only one side use TLS? (%w)", why)
+		}
+		return fmt.Errorf("no confirmation for topic %q from %s within %v: %w (%s)", s.address.Name, s.address.Target.Address, s.o.Timeout, why, counts)
 	}
-	return fmt.Errorf("publishing to %s failed: %w (%s)", s.address.Target.Address, e.Err, counts)
+	return fmt.Errorf("publishing to %s failed: %w (%s)", s.address.Target.Address, Explain(e.Err), counts)
+}
+
+// notLetIn is an ErrUnauthenticated in the words of this command.
+type notLetIn struct {
+	reason string // as the peer has it
+	err    error
+}
+
+func (e *notLetIn) Error() string {
+	return fmt.Sprintf("the peer does not let this side in: %.200q; check the token (--token-file) and the certificate (--tls-cert)", e.reason)
+}
+
+func (e *notLetIn) Unwrap() error { return e.err }
+
+// Explain puts what is a matter of flags into the words of this command. Other errors stay as they are.
+func Explain(err error) error {
+	var refused *buffstreams.PeerError
+	if errors.Is(err, buffstreams.ErrUnauthenticated) && errors.As(err, &refused) {
+		return &notLetIn{refused.Reason, err}
+	}
+	return err
 }
 
 // settle waits until nothing depends on this process any more: the sending side is the keeper of what was received but
