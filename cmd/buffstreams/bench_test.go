@@ -151,6 +151,7 @@ func TestBench_Errors(t *testing.T) {
 		"no end":          {[]string{"both", "--duration", "0s"}, []string{"--duration"}},
 		"two formats":     {[]string{"both", "--json", "--csv"}, []string{"--json and --csv"}},
 		"unknown level":   {[]string{"both", "--confirm", "perhaps"}, []string{"perhaps"}},
+		"an outbox":       {[]string{"pub", nobody, "--timeout", "1s", "--warmup", "0s", "--count", "1", "--outbox", t.TempDir()}, []string{"within 1s", "refused"}},
 		"bad topic":       {[]string{"sub", "orders"}, []string{"bad address"}},
 		"no certificate":  {[]string{"both", "tls://127.0.0.1:0/x"}, []string{"--tls-cert"}},
 		"for everybody":   {[]string{"sub", "0.0.0.0:0/x"}, []string{"--insecure"}},

@@ -52,9 +52,9 @@ func unanswered(ctx context.Context, _, _ string) (net.Conn, error) {
 func TestOutboxHang_PublishEndsInItsTimeAndSaysWhy(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		real, err := outbox.Open(outbox.Config{Dir: dir})
+		disk, err := outbox.Open(outbox.Config{Dir: dir})
 		require.NoError(t, err)
-		box := &hangingOutbox{Outbox: real, since: time.Now(), hang: make(chan struct{})}
+		box := &hangingOutbox{Outbox: disk, since: time.Now(), hang: make(chan struct{})}
 		log := watermill.NewCaptureLogger()
 		publisher := func(context bool, log watermill.LoggerAdapter) *buffstreams.Publisher {
 			pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
@@ -109,6 +109,6 @@ func TestOutboxHang_PublishEndsInItsTimeAndSaysWhy(t *testing.T) {
 		require.Len(t, loud(log), 1, "%v", loud(log))
 		require.NoError(t, hasty.Close())
 		require.NoError(t, pub.Close())
-		require.NoError(t, real.Close())
+		require.NoError(t, disk.Close())
 	})
 }

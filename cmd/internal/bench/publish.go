@@ -111,10 +111,20 @@ func (c *client) warmUp(ctx context.Context, end time.Time) error {
 func (c *client) settle(handled bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), c.o.Timeout)
 	defer cancel()
+	wait := c.publisher.Flush
 	if handled {
-		return c.publisher.Drain(ctx)
+		wait = c.publisher.Drain
 	}
-	return c.publisher.Flush(ctx)
+	err := wait(ctx)
+	if err == nil || ctx.Err() == nil {
+		return err
+	}
+	for _, a := range c.manager.Stats().Addresses {
+		if a.LastError != "" {
+			return fmt.Errorf("not everything was delivered within %v: %s is %s: %s", c.o.Timeout, a.Address, a.State, a.LastError)
+		}
+	}
+	return fmt.Errorf("not everything was delivered within %v: %w", c.o.Timeout, err)
 }
 
 // measure sends count messages, or, with no count, until end. What is confirmed only later counts as sent when it is.

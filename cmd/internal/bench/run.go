@@ -27,6 +27,21 @@ func behind(err, closeErr error) error {
 	return errors.Join(err, closeErr)
 }
 
+// hurry is how long a run that has failed waits for its end.
+const hurry = time.Second
+
+// hurried ends with its time, if the Close does not.
+func hurried(closer func() error) error {
+	closed := make(chan error, 1)
+	go func() { closed <- closer() }() // ends with the Close, or with the process
+	select {
+	case err := <-closed:
+		return err
+	case <-time.After(hurry):
+		return nil
+	}
+}
+
 // Run measures, and returns what it has measured also when it is interrupted (pipe.ErrInterrupted) or fails.
 func Run(ctx context.Context, o Options) (*Report, error) {
 	if err := o.check(); err != nil {
@@ -113,7 +128,11 @@ func runPub(ctx context.Context, o *Options) (*Report, error) {
 	}
 	tallies, calls := clients.tallies()
 	report.Publish = summarize(tallies, calls, seconds)
-	err = behind(err, clients.close())
+	closing := clients.close
+	if err != nil { // what is left will not arrive
+		closing = func() error { return hurried(clients.close) }
+	}
+	err = behind(err, closing())
 	if r != nil {
 		err = behind(err, r.close())
 		tallies, way := r.tallies()

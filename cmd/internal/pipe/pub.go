@@ -124,8 +124,11 @@ func newSender(o PubOptions, address Address, conn net.Conn) (*sender, error) {
 	}
 	if plain {
 		cfg.Dial = dialAfter(conn)
-	} else if err := conn.Close(); err != nil {
-		return nil, err
+	} else {
+		cfg.CloseTimeout = time.Second // what is left then was refused, or settle has waited for it
+		if err := conn.Close(); err != nil {
+			return nil, err
+		}
 	}
 	manager, err := buffstreams.NewManager(cfg)
 	if err != nil {
