@@ -222,4 +222,14 @@ var groupMutants = []mutant{
 		"if dialed == bound || o.listener.Knows(s.Publisher()) {", "if dialed == bound {",
 		probe{"internal/tests", "^TestManager_CloseKnowsItsOwnSenders$", ""},
 	},
+	{
+		"members of a dropped group keep what no handler has", "internal/dispatch/group.go",
+		"\t\tm.recall()\n", "",
+		dispatchProbe("TestTopic_DropRecallsWhatMembersHave"),
+	},
+	{
+		"a dropped group's message waits for its next attempt", "watcher.go",
+		"\t\tcase <-recalled:\n", "\t\tcase <-recalled:\n\t\t\t<-timer.C\n\t\t\treturn true\n",
+		seamProbe("TestGroup_DroppedGivesBackWhatItsMembersHave"),
+	},
 }
