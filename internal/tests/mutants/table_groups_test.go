@@ -228,8 +228,8 @@ var groupMutants = []mutant{
 		dispatchProbe("TestTopic_DropRecallsWhatMembersHave"),
 	},
 	{
-		"a dropped group's message waits for its next attempt", "watcher.go",
-		"\t\tcase <-recalled:\n", "\t\tcase <-recalled:\n\t\t\t<-timer.C\n\t\t\treturn true\n",
+		"a dropped group's message waits for its next attempt", "recall.go",
+		"\tp.recalls.signal()\n", "",
 		seamProbe("TestGroup_DroppedGivesBackWhatItsMembersHave"),
 	},
 }
