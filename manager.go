@@ -48,9 +48,9 @@ type Manager struct {
 	done     chan struct{} // closed at the end of Close
 	closeErr error         // of Close, once done is closed
 
-	mu        sync.Mutex // guards the fields below, to holding; not held while anything is opened or closed
+	mu        sync.Mutex                // guards the fields below, to holding; not held while anything is opened or closed
 	addresses map[netio.Target]*address // by canonical target
-	writers   []string // the keys of plain
+	writers   []string                  // the keys of plain
 	listeners map[netio.Target]*opening
 	ticking   bool
 	closed    bool
