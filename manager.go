@@ -48,9 +48,9 @@ type Manager struct {
 	done     chan struct{} // closed at the end of Close
 	closeErr error         // of Close, once done is closed
 
-	mu        sync.Mutex // guards the fields below, to holding; not held while anything is opened or closed
-	addresses map[netio.Target]*address
-	writers   []string // the keys of plain
+	mu        sync.Mutex                // guards the fields below, to holding; not held while anything is opened or closed
+	addresses map[netio.Target]*address // by canonical target
+	writers   []string                  // the keys of plain
 	listeners map[netio.Target]*opening
 	ticking   bool
 	closed    bool
@@ -146,7 +146,7 @@ func (m *Manager) PeerStatus(address string) PeerStatus {
 		return PeerStatus{}
 	}
 	m.mu.Lock()
-	a := m.addresses[target]
+	a := m.addresses[target.Canonical()]
 	m.mu.Unlock()
 	if a == nil {
 		return PeerStatus{}

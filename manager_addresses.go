@@ -26,7 +26,7 @@ const (
 
 // address is what a Manager knows of an address that is published to. It lives until nothing uses it and it holds nothing.
 type address struct {
-	target netio.Target
+	target netio.Target // as the first that used it has spelled it
 	sender *sender.Sender
 	made   time.Time
 	tried  atomic.Bool  // an attempt to connect has failed, or succeeded
@@ -75,7 +75,7 @@ func (a *address) changed() (lost bool) {
 	return lost
 }
 
-// changes lets callers wait for the next change of any address.
+// changes lets callers wait for the next change, such as that of any address.
 type changes struct {
 	count atomic.Uint64 // of changes so far
 	mu    sync.Mutex    // guards next
@@ -109,7 +109,7 @@ func (m *Manager) use(t netio.Target) (*address, error) {
 	if m.closed {
 		return nil, ErrManagerClosed
 	}
-	if a := m.addresses[t]; a != nil {
+	if a := m.addresses[t.Canonical()]; a != nil {
 		a.uses++
 		return a, nil
 	}
@@ -125,7 +125,7 @@ func (m *Manager) use(t netio.Target) (*address, error) {
 	a := &address{target: t, made: time.Now(), uses: 1}
 	cfg.Changed = func(*sender.Sender) { m.addressChanged(a) }
 	a.sender = sender.New(cfg)
-	m.addresses[t] = a
+	m.addresses[t.Canonical()] = a
 	m.startTickerLocked()
 	return a, nil
 }
@@ -231,10 +231,10 @@ func (m *Manager) tick(now time.Time) (busy bool) {
 func (m *Manager) retire(a *address) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if a.uses > 0 || m.addresses[a.target] != a || m.closed || !a.sender.Retire() {
+	if a.uses > 0 || m.addresses[a.target.Canonical()] != a || m.closed || !a.sender.Retire() {
 		return
 	}
-	delete(m.addresses, a.target)
+	delete(m.addresses, a.target.Canonical())
 	m.wg.Go(func() { a.sender.Close() }) // ends within half a second; Manager.Close waits for it
 }
 
@@ -247,8 +247,8 @@ func (m *Manager) senders() map[netio.Target]*sender.Sender {
 
 func (m *Manager) sendersLocked() map[netio.Target]*sender.Sender {
 	all := make(map[netio.Target]*sender.Sender, len(m.addresses))
-	for t, a := range m.addresses {
-		all[t] = a.sender
+	for _, a := range m.addresses {
+		all[a.target] = a.sender
 	}
 	return all
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
 	"github.com/buffstreams/watermill-buffstreams/internal/hook"
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 	"github.com/buffstreams/watermill-buffstreams/internal/policy"
 	"github.com/buffstreams/watermill-buffstreams/route"
 	"github.com/buffstreams/watermill-buffstreams/store"
@@ -98,14 +100,23 @@ func (g *group) placeOf(slot int) *target {
 	return nil
 }
 
-// groupOf returns a group of a topic's route. It waits for the Resolver as Publish does.
-func (p *Publisher) groupOf(topic string, index int) (*group, error) {
+// routeOf returns a topic's route. It waits for the Resolver as Publish does, but no longer than limit.
+func (p *Publisher) routeOf(topic string, limit time.Duration) (*resolved, error) {
 	s, err := p.begin(topic)
 	if err != nil {
 		return nil, err
 	}
 	defer p.end(s)
-	r, err := p.resolve(p.newCallWait(s, nil), s)
+	w := p.newCallWait(s, nil)
+	if w.timeout == 0 || limit < w.timeout {
+		w.timeout = limit
+	}
+	return p.resolve(w, s)
+}
+
+// groupOf returns a group of a topic's route. It waits for the Resolver as Publish does.
+func (p *Publisher) groupOf(topic string, index int) (*group, error) {
+	r, err := p.routeOf(topic, math.MaxInt64)
 	if err != nil {
 		return nil, err
 	}
@@ -202,12 +213,31 @@ func (at *placement) begin() (store.Place, error) {
 			return place, at.ctx.Err()
 		}
 	}
-	target, err := parseAddress(place.Address)
+	target, err := at.dialed(at.topic, place.Address)
 	if err != nil {
 		return place, err
 	}
 	at.addr, err = at.manager.use(target)
 	return place, err
+}
+
+// dialed is how an address is dialed: as the topic's route says, if that has it and knows the name that its certificate
+// must have.
+func (r *streamRelay) dialed(topic, address string) (netio.Target, error) {
+	target, err := parseAddress(address)
+	if err != nil || !target.TLS || !isIP(target.Address) || r.publisher.cfg.Resolver == nil {
+		return target, err
+	}
+	found, err := r.publisher.routeOf(topic, retryPause)
+	if err != nil {
+		return target, nil //nolint:nilerr // the address says all that is known
+	}
+	for _, t := range found.targets {
+		if t.addr != nil && t.Address == canonical(address) {
+			return t.at, nil
+		}
+	}
+	return target, nil
 }
 
 // choose returns where the stream should be; nil: there is nowhere better.
@@ -232,7 +262,7 @@ func (at *placement) follow(ctx context.Context, fetched *sender.FetchedStream) 
 	for {
 		changed, wait := at.manager.changes.wait(), lookEvery
 		switch to := at.choose(); {
-		case to == nil || formatAddress(to.at) == formatAddress(at.addr.target), at.addr.target.TLS && !to.at.TLS:
+		case to == nil || canonical(formatAddress(to.at)) == canonical(formatAddress(at.addr.target)), at.addr.target.TLS && !to.at.TLS:
 			if leaving {
 				fetched.Stay()
 			}

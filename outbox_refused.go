@@ -131,7 +131,7 @@ func (r *streamRelay) load(seq uint64) (message []byte, there bool, err error) {
 }
 
 // refuseAll hands all that is pending to OnFailure, or drops it where there is none, as the topic is gone, and waits before
-// the next attempt until more is there. It returns false if the outbox has failed.
+// the next attempt until more is there. If nothing comes the stream ends. It returns false if the outbox has failed.
 func (r *streamRelay) refuseAll(s store.Stream, reason error) bool {
 	failures := r.users.failuresOf(r.key)
 	if s.Pending > 0 {
@@ -165,8 +165,11 @@ func (r *streamRelay) refuseAll(s store.Stream, reason error) bool {
 	}
 	select {
 	case <-ready:
+		return true
 	case <-time.After(retryPause):
+		r.forget(r.ctx)
 	case <-r.ctx.Done():
+		r.forget(r.closing)
 	}
 	return true
 }

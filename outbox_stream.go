@@ -52,7 +52,7 @@ func (r *streamRelay) deliverOnce(s store.Stream) error {
 	if topic, group, slot, ok := s.Key.ByTopic(); ok {
 		return r.deliverByTopic(s, topic, group, slot)
 	}
-	address, err := parseAddress(s.Key.Destination)
+	address, err := r.dialed(s.Key.Topic, s.Key.Destination)
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 	"github.com/buffstreams/watermill-buffstreams/internal/policy"
 	"github.com/buffstreams/watermill-buffstreams/route"
 )
@@ -95,7 +94,7 @@ func groupsOf(r route.Route) []route.Route {
 		return groups
 	}
 	groups := make([]route.Route, 0, len(r.Addresses))
-	for _, m := range r.Members() {
+	for _, m := range membersOf(r) {
 		groups = append(groups, route.Route{Addresses: []string{m.Address}, Attributes: r.Attributes, Name: r.Name})
 	}
 	return groups
@@ -112,13 +111,14 @@ func (p *Publisher) newGroup(topic string, r route.Route, routed bool, last *res
 		slots: &slots{}, groupsSaid: &groupsSaid{},
 	}
 	g.member, g.leave = context.WithCancel(context.Background())
-	for _, m := range r.Members() {
+	for _, m := range membersOf(r) {
 		address, err := parseAddress(m.Address)
 		if err != nil {
 			return nil, made, err
 		}
 		address.ServerName = m.ServerName
-		t := last.find(address, name, m)
+		m.Address = canonical(m.Address) // by which Hash chooses: all publishers must have the same
+		t := last.find(name, m)
 		if t == nil {
 			if t, err = p.newTarget(topic, destination{address, name}, m, routed); err != nil {
 				return nil, made, err
@@ -130,13 +130,34 @@ func (p *Publisher) newGroup(topic string, r route.Route, routed bool, last *res
 	return g, made, nil
 }
 
+// membersOf returns the addresses of a route, each once however it is spelled.
+func membersOf(r route.Route) (members []route.Member) {
+	seen := map[string]bool{}
+	for _, m := range r.Members() {
+		if address := canonical(m.Address); !seen[address] {
+			seen[address] = true
+			members = append(members, m)
+		}
+	}
+	return members
+}
+
+// canonical is an address as all of its spellings have it. What is no address stays as it is.
+func canonical(address string) string {
+	t, err := parseAddress(address)
+	if err != nil {
+		return address
+	}
+	return formatAddress(t.Canonical())
+}
+
 // find returns the target at an address, or nil.
-func (r *resolved) find(address netio.Target, name string, m route.Member) *target {
+func (r *resolved) find(name string, m route.Member) *target {
 	if r == nil {
 		return nil
 	}
 	for _, t := range r.targets {
-		if t.fixed == nil && t.at == address && t.name == name && t.Member == m {
+		if t.fixed == nil && t.name == name && t.Member == m {
 			return t
 		}
 	}
@@ -166,12 +187,15 @@ func followed(last, next []*group) []*group {
 // shares tells whether two groups have an address in common.
 func (g *group) shares(o *group) bool {
 	for _, t := range g.targets {
-		if slices.ContainsFunc(o.targets, func(other *target) bool { return other.at == t.at }) {
+		if slices.ContainsFunc(o.targets, func(other *target) bool { return other.isAt(t) }) {
 			return true
 		}
 	}
 	return false
 }
+
+// isAt tells whether two targets of routes are at the same address.
+func (t *target) isAt(o *target) bool { return t.Address == o.Address && t.ServerName == o.ServerName }
 
 // has tells whether an address is one of the group's.
 func (g *group) has(a *address) bool {

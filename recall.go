@@ -6,9 +6,10 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
 )
 
-// recall gives back the messages of streams that were revoked and that no handler has: their publishers send them
-// elsewhere. Those in the channel that stay keep their order.
+// recall gives back the messages that no handler has of streams that were revoked, as their publishers send them
+// elsewhere, and all of a group that was dropped. Those in the channel that stay keep their order.
 func (p *pump) recall() {
+	p.recalls.signal()
 	var unread []flight
 	kept := p.inFlight[:0]
 	i := 0
@@ -27,7 +28,7 @@ func (p *pump) recall() {
 	}
 	var back []flight
 	for _, f := range unread {
-		if f.ctx.delivery.Revoked() {
+		if p.member.MustReturn(&f.ctx.delivery) {
 			back = append(back, f)
 			continue
 		}

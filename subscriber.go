@@ -112,10 +112,10 @@ func (s *Subscriber) Addr(topic string) (net.Addr, error) {
 	return l.Addr(), nil
 }
 
-// DropGroup ends a consumer group of a topic, declared or not: messages no longer wait for it, and its subscriptions
-// get none. The next Subscribe or SubscribeInitialize makes it anew. An empty group stands for what
-// SubscribeInitialize, or subscriptions that ended, keep for subscriptions without a group. Its errors are those of
-// Subscribe.
+// DropGroup ends a consumer group of a topic, declared or not: messages no longer wait for it, except those that its
+// handlers have, and its subscriptions get none, nor a nacked one again. The next Subscribe or SubscribeInitialize
+// makes it anew. An empty group stands for what SubscribeInitialize, or subscriptions that ended, keep for
+// subscriptions without a group. Its errors are those of Subscribe.
 func (s *Subscriber) DropGroup(topic, group string) error {
 	t, _, err := s.topic(topic)
 	if err != nil {

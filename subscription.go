@@ -44,6 +44,7 @@ type subscription struct {
 	drains   bool // it answers for what no sender keeps; not where the topic ends with it
 	code     userCode
 	handling handling
+	recalls  changes // of what was taken: see recall
 
 	redelivered, deadLettered atomic.Uint64 // messages
 	deadLetters               netio.Quiet   // what could not be published

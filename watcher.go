@@ -110,7 +110,7 @@ func (s *subscription) retry(d dispatch.Delivery, ctx *messageContext) bool {
 	}
 	delay := s.delayOf(d, ctx)
 	s.noteRedelivered(d.Attempt, delay)
-	if !d.Revoked() && s.sleep(delay, &d) && !d.Revoked() {
+	if s.sleep(delay, &d) && !s.member.MustReturn(&d) {
 		switch {
 		case s.member.HandOver(d):
 			return false
@@ -122,18 +122,26 @@ func (s *subscription) retry(d dispatch.Delivery, ctx *messageContext) bool {
 	return false
 }
 
-// sleep waits before another attempt. It returns false when the subscription closes and does not answer for the
-// message.
+// sleep waits before another attempt. It returns false when the message has to go back to its group, or the subscription
+// closes and does not answer for it.
 func (s *subscription) sleep(delay time.Duration, d *dispatch.Delivery) bool {
 	if delay <= 0 {
 		return !isClosed(s.closing) || s.outlastsClose(d)
 	}
 	timer := time.NewTimer(delay)
 	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-s.closing:
+	for closing := false; !closing; {
+		recalled := s.recalls.wait()
+		if s.member.MustReturn(d) {
+			return false
+		}
+		select {
+		case <-timer.C:
+			return true
+		case <-recalled:
+		case <-s.closing:
+			closing = true
+		}
 	}
 	if !s.outlastsClose(d) {
 		return false
@@ -188,7 +196,7 @@ func (p *pump) nextRedelivery() (f flight, ok bool) {
 			return f, false
 		}
 		p.member.Dismiss(&d)
-		if d.Revoked() {
+		if p.member.MustReturn(&d) {
 			p.watched.Add(-1)
 			p.giveBack(d)
 			continue

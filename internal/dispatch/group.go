@@ -119,6 +119,7 @@ func (g *group) dropEach(keep func(Delivery) bool) (done []settledRange) {
 		for _, d := range m.takeHanded() {
 			g.returned = insertOrdered(g.returned, d)
 		}
+		m.recall()
 	}
 	for {
 		var d Delivery

@@ -232,6 +232,22 @@ func TestTopic_MembersOfADroppedGroupGetNothing(t *testing.T) {
 	require.Empty(t, s.reported())
 }
 
+func TestTopic_DropRecallsWhatMembersHave(t *testing.T) {
+	topic, s := newTestTopic()
+	woken := 0
+	a, b := topic.Join("a", quiet), topic.Join("b", func() { woken++ })
+	feed(t, topic, s, 1, 1)
+	ofA, ofB := take(t, a, 1), take(t, b, 1)
+	require.False(t, b.MustReturn(&ofB))
+	topic.Drop("b")
+	require.Equal(t, 1, woken)
+	require.True(t, b.Recalled() && b.MustReturn(&ofB))
+	require.False(t, a.Recalled() || a.MustReturn(&ofA), "of the other group nothing is recalled")
+	b.Return(ofB)
+	a.Settle(ofA)
+	require.Equal(t, []uint64{1}, s.reported())
+}
+
 func TestTopic_MessagesWaitAfterTheLastGroupWasDropped(t *testing.T) {
 	topic, s := newTestTopic()
 	topic.Initialize("g")

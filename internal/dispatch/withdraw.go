@@ -34,8 +34,7 @@ func (t *Topic) Withdraw(source Source) {
 	for _, g := range t.groups {
 		done = append(done, g.withdraw(source)...)
 		for _, m := range g.members {
-			m.recalled.Store(true)
-			m.notify()
+			m.recall()
 		}
 	}
 	for e := t.firstLocked(); e != nil && e.run != nil; e = e.next {
@@ -148,12 +147,26 @@ func (r *remainder) remove(source Source) {
 	r.deliveries = slices.DeleteFunc(r.deliveries, func(d Delivery) bool { return d.run.source == source })
 }
 
-// Recalled tells whether a source was revoked since the last call: the member is to give back what no handler has of
-// revoked sources. It is notified.
+// recall has a member look at what it has.
+func (m *Member) recall() {
+	m.recalled.Store(true)
+	m.notify()
+}
+
+// Recalled tells whether a source was revoked, or the group dropped, since the last call: the member is to give back what
+// no handler has of what it MustReturn. It is notified.
 func (m *Member) Recalled() bool { return m.recalled.Load() && m.recalled.Swap(false) }
 
-// Revoked tells whether the delivery's source was revoked. Unless a handler has it, the member must Return it.
-func (d *Delivery) Revoked() bool { return revoked(d.run.source) }
+// MustReturn tells whether the member has to Return a delivery, unless a handler has it: its source was revoked, or the
+// group dropped.
+func (m *Member) MustReturn(d *Delivery) bool {
+	if revoked(d.run.source) {
+		return true
+	}
+	m.group.topic.mu.Lock()
+	defer m.group.topic.mu.Unlock()
+	return m.group.dropped
+}
 
 // Elsewhere tells whether another receiver may have had the message.
 func (d *Delivery) Elsewhere() bool { return d.run.elsewhere }

@@ -6,6 +6,9 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
+	"net/netip"
+	"strconv"
+	"strings"
 )
 
 // Target says where to dial or listen.
@@ -15,6 +18,24 @@ type Target struct {
 	TLS     bool
 	// ServerName is what the peer's certificate must name; empty: the host of Address.
 	ServerName string
+}
+
+// Canonical returns what all spellings of a target have in common: the case of a host name means nothing, and an IP address
+// or a port can be written in several ways.
+func (t Target) Canonical() Target {
+	host, port, err := net.SplitHostPort(t.Address)
+	if t.Network != "tcp" || err != nil {
+		return t
+	}
+	host = strings.ToLower(host)
+	if ip, err := netip.ParseAddr(host); err == nil {
+		host = ip.Unmap().String()
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err == nil {
+		port = strconv.FormatUint(n, 10)
+	}
+	t.Address, t.ServerName = net.JoinHostPort(host, port), strings.ToLower(t.ServerName)
+	return t
 }
 
 // Dial opens a connection, as net.Dialer.DialContext does. It respects its context.

@@ -21,12 +21,23 @@ import (
 // SelfSignedTLS makes a certificate for 127.0.0.1 and Home, and the configurations of a server and a client that use it.
 func SelfSignedTLS(t testing.TB) (server, client *tls.Config) {
 	t.Helper()
+	return selfSigned(t, loopback())
+}
+
+// SelfSignedTLSFor is SelfSignedTLS with a certificate for names alone.
+func SelfSignedTLSFor(t testing.TB, names ...string) (server, client *tls.Config) {
+	t.Helper()
+	return selfSigned(t, nil, names...)
+}
+
+func selfSigned(t testing.TB, ips []net.IP, names ...string) (server, client *tls.Config) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: loopback(),
+		IPAddresses: ips, DNSNames: names,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	require.NoError(t, err)

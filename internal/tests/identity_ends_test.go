@@ -174,7 +174,7 @@ func TestOutbox_TopicThatIsGoneGoesToOnFailure(t *testing.T) {
 }
 
 // TestOutbox_TopicThatIsGoneNeedsNoOnFailure: what waits for a topic that is gone is dropped, and said in the log, also when it
-// is published after the end.
+// is published after the end. It leaves no stream.
 func TestOutbox_TopicThatIsGoneNeedsNoOnFailure(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	sub := h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) { c.Ephemeral, c.ConsumerGroup = true, "" })
@@ -184,15 +184,16 @@ func TestOutbox_TopicThatIsGoneNeedsNoOnFailure(t *testing.T) {
 	cancel()
 	for range messages { // it closes
 	}
-	log := &loudLog{}
+	log, ob := &loudLog{}, openOutbox(t, t.TempDir())
 	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
-		Outbox: openOutbox(t, t.TempDir()), ManagerConfig: buffstreams.ManagerConfig{Acked: quick(buffstreams.AckedConfig{})},
+		Outbox: ob, ManagerConfig: buffstreams.ManagerConfig{Acked: quick(buffstreams.AckedConfig{})},
 	}, log)
 	require.NoError(t, err)
-	defer func() { _ = pub.Close() }()
 	require.NoError(t, pub.Publish(h.topic("reply"), newMessage("late"), newMessage("later")))
 	drain(t, pub)
 	require.Positive(t, log.count("topic is gone"))
+	require.NoError(t, pub.Close())
+	require.Empty(t, ob.Streams())
 }
 
 // TestDedupe_KeepsWhatEachGroupHasSettled: a group does not get again what it has acked, because another has not, through any

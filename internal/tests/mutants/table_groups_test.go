@@ -222,4 +222,14 @@ var groupMutants = []mutant{
 		"if dialed == bound || o.listener.Knows(s.Publisher()) {", "if dialed == bound {",
 		probe{"internal/tests", "^TestManager_CloseKnowsItsOwnSenders$", ""},
 	},
+	{
+		"members of a dropped group keep what no handler has", "internal/dispatch/group.go",
+		"\t\tm.recall()\n", "",
+		dispatchProbe("TestTopic_DropRecallsWhatMembersHave"),
+	},
+	{
+		"a dropped group's message waits for its next attempt", "recall.go",
+		"\tp.recalls.signal()\n", "",
+		seamProbe("TestGroup_DroppedGivesBackWhatItsMembersHave"),
+	},
 }

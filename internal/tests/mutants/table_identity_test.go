@@ -154,4 +154,14 @@ var identityMutants = []mutant{
 		"case !known:", "case !known && n > 99:",
 		probe{"storage/outbox", "^TestOpenings_OlderCode$", ""},
 	},
+	{
+		"a stream to a topic that is gone stays in its outbox", "outbox_refused.go",
+		"\t\tr.forget(r.closing)\n", "",
+		seamProbe("TestOutbox_TopicThatIsGoneNeedsNoOnFailure"),
+	},
+	{
+		"an outbox does not know the name in a certificate", "outbox_place.go",
+		"if t.addr != nil && t.Address == canonical(address) {\n\t\t\treturn t.at, nil", "if t.addr != nil && t.Address == canonical(address) {\n\t\t\treturn target, nil",
+		seamProbe("TestOutbox_CertificatesNameTheHost"),
+	},
 }

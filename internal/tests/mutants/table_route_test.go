@@ -252,4 +252,19 @@ var routeMutants = []mutant{
 		"\t\tc.latest = nil\n", "",
 		probe{"internal/session", "", ""},
 	},
+	{
+		"two spellings are two addresses of a route", "publisher_resolve.go",
+		"if address := canonical(m.Address); !seen", "if address := m.Address; !seen",
+		seamProbe("TestRoute_AnAddressSpelledTwiceIsOne"),
+	},
+	{
+		"Hash goes by the spelling of addresses", "publisher_resolve.go",
+		"\t\tm.Address = canonical(m.Address)", "\t\t_ = canonical(m.Address)",
+		seamProbe("TestHash_PublishersThatSpellAddressesDifferentlyAgree"),
+	},
+	{
+		"two spellings are two addresses of a Manager", "internal/netio/conn.go",
+		"\thost = strings.ToLower(host)\n", "",
+		seamProbe("TestManager_AnAddressSpelledTwiceHasOneConnection"),
+	},
 }

@@ -1,0 +1,102 @@
+package tests
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/route"
+)
+
+// spellings returns an address of localhost in several spellings, and one of 127.0.0.1.
+func spellings(t *testing.T) map[string][2]string {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { _ = ln.Close() }()
+	_, port, err := net.SplitHostPort(ln.Addr().String())
+	require.NoError(t, err)
+	return map[string][2]string{
+		"scheme":    {"127.0.0.1:" + port, "tcp://127.0.0.1:" + port},
+		"case":      {"localhost:" + port, "LocalHost:" + port},
+		"port":      {"127.0.0.1:" + port, "127.0.0.1:0" + port},
+		"IPv4-in-6": {"127.0.0.1:" + port, "[::ffff:127.0.0.1]:" + port},
+	}
+}
+
+// TestRoute_AnAddressSpelledTwiceIsOne: with All each message comes once.
+func TestRoute_AnAddressSpelledTwiceIsOne(t *testing.T) {
+	for name, addresses := range spellings(t) {
+		t.Run(name, func(t *testing.T) {
+			got := counting(t, addresses[0])
+			pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+				Resolver: route.Static{"orders": {Addresses: addresses[:], Policy: route.All}}, Confirm: buffstreams.ConfirmHandled,
+			}, nil)
+			require.NoError(t, err)
+			require.NoError(t, pub.Publish("orders", newMessages(10)...))
+			require.NoError(t, pub.Close())
+			require.EqualValues(t, 10, got.Load())
+			require.Len(t, pub.Stats().Topics[0].Addresses, 1)
+		})
+	}
+}
+
+// TestHash_PublishersThatSpellAddressesDifferentlyAgree: a key has one host.
+func TestHash_PublishersThatSpellAddressesDifferentlyAgree(t *testing.T) {
+	var got [2]*atomic.Int64
+	var addresses, others []string
+	for i := range got {
+		address := freeAddress(t)
+		got[i] = counting(t, address)
+		addresses, others = append(addresses, address), append(others, "tcp://"+address)
+	}
+	publisher := func(addresses []string) *buffstreams.Publisher {
+		pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+			Resolver: route.Static{"orders": {Addresses: addresses, Policy: route.Hash, HashKey: "key"}},
+			Confirm:  buffstreams.ConfirmHandled,
+		}, nil)
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, pub.Close()) })
+		return pub
+	}
+	one, other := publisher(addresses), publisher(others)
+	for i := range 50 {
+		msg := withKey(fmt.Sprint(i), 2)
+		before := got[0].Load()
+		require.NoError(t, one.Publish("orders", msg[0]))
+		require.NoError(t, other.Publish("orders", msg[1]))
+		require.Contains(t, []int64{0, 2}, got[0].Load()-before, "key %d has two hosts", i)
+	}
+}
+
+// TestManager_AnAddressSpelledTwiceHasOneConnection: of two topics that name it.
+func TestManager_AnAddressSpelledTwiceHasOneConnection(t *testing.T) {
+	for name, addresses := range spellings(t) {
+		t.Run(name, func(t *testing.T) {
+			sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{}, nil)
+			require.NoError(t, err)
+			t.Cleanup(func() { require.NoError(t, sub.Close()) })
+			var dialed atomic.Int64
+			m, err := buffstreams.NewManager(buffstreams.ManagerConfig{Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+				dialed.Add(1)
+				return (&net.Dialer{}).DialContext(ctx, network, address)
+			}})
+			require.NoError(t, err)
+			t.Cleanup(func() { require.NoError(t, m.Close()) })
+			pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{Manager: m}, nil)
+			require.NoError(t, err)
+			for i, address := range addresses {
+				messages := subscribe(t, sub, fmt.Sprint(addresses[0], "/", i))
+				require.NoError(t, pub.Publish(fmt.Sprint(address, "/", i), newMessage("x")))
+				receiveAcked(t, messages, 1)
+			}
+			require.EqualValues(t, 1, dialed.Load())
+			require.True(t, m.PeerStatus(addresses[1]).Connected)
+			require.NoError(t, pub.Close())
+		})
+	}
+}
