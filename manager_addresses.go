@@ -55,11 +55,17 @@ func (a *address) state() policy.State {
 // fresh tells that the first attempt to connect is under way and has not taken long.
 func (a *address) fresh(now time.Time) bool { return !a.tried.Load() && now.Sub(a.made) < freshFor }
 
-// stable tells that the address has been ready for a while.
-func (a *address) stable(now time.Time) bool {
+// readyFor is how long the address has been ready; 0: it is not.
+func (a *address) readyFor(now time.Time) time.Duration {
 	since := a.ready.Load()
-	return since != 0 && now.Sub(time.Unix(0, since)) >= stableAfter
+	if since == 0 {
+		return 0
+	}
+	return now.Sub(time.Unix(0, since))
 }
+
+// stable tells that the address has been ready for a while.
+func (a *address) stable(now time.Time) bool { return a.readyFor(now) >= stableAfter }
 
 // changed notes that the state of the address is another one, and tells whether it was ready before, or was
 // tried for the first time, and is not.

@@ -198,8 +198,11 @@ func (g *group) shares(o *group) bool {
 func (t *target) isAt(o *target) bool { return t.Address == o.Address && t.ServerName == o.ServerName }
 
 // has tells whether an address is one of the group's.
-func (g *group) has(a *address) bool {
-	return slices.ContainsFunc(g.targets, func(t *target) bool { return t.addr == a })
+func (g *group) has(a *address) bool { return g.indexOf(a) >= 0 }
+
+// indexOf returns the index of the target at an address, or -1.
+func (g *group) indexOf(a *address) int {
+	return slices.IndexFunc(g.targets, func(t *target) bool { return t.addr == a })
 }
 
 // follow takes the place of an earlier group.
@@ -342,19 +345,39 @@ func (p *Publisher) tickGroup(g *group, now time.Time) {
 		return
 	}
 	defer g.known.Store(nil) // what is slow, or stable, may have changed
-	ages := make([]time.Duration, len(g.targets))
-	for i, t := range g.targets {
-		ages[i] = t.age(now)
+	for _, t := range g.targets {
 		if p.reap(t) {
 			t.moveAway()
 		}
 	}
-	for i, slow := range policy.Slow(ages) {
-		if g.targets[i].slow.Store(slow); slow {
-			g.targets[i].freeUnsent()
+	g.tickSlow(now)
+	p.tickSlots(g, now)
+}
+
+// tickSlow finds out which addresses are set aside, and frees what they were not sent.
+func (g *group) tickSlow(now time.Time) {
+	ages := make([]time.Duration, len(g.targets))
+	var unsent []*routedStream
+	for _, t := range g.targets {
+		for _, f := range t.flows() {
+			i := g.indexOf(f.addr.Load())
+			if i < 0 {
+				continue
+			}
+			at, age := g.targets[i], f.age(now)
+			ages[i] = max(ages[i], age)
+			if min(age, at.addr.readyFor(now)) >= policy.SlowAfter && f.nothingSent() {
+				at.rests = now.Add(restFor)
+				unsent = append(unsent, f)
+			}
 		}
 	}
-	p.tickSlots(g, now)
+	for i, slow := range policy.Slow(ages) {
+		g.targets[i].slow.Store(slow || now.Before(g.targets[i].rests))
+	}
+	for _, f := range unsent {
+		f.free(now)
+	}
 }
 
 // tickRetired looks after the slots of groups that are in the route no longer, and forgets those that hold nothing.

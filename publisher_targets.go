@@ -25,6 +25,9 @@ type routedStream struct {
 
 	mu    sync.Mutex // guards ended, and changes of addr
 	ended bool       // what it still holds is the Manager's: it can move, and has no use of any address
+
+	ages policy.Ages // at the address aged; used by tick alone
+	aged *address
 }
 
 func (f *routedStream) peer() string { return f.addr.Load().target.Address }
@@ -42,7 +45,7 @@ type target struct {
 
 	fixed *routedStream // of a target whose stream cannot move; nil: the fields below
 	slow  atomic.Bool   // set aside
-	ages  policy.Ages   // used by tick alone
+	rests time.Time     // until then it is set aside, as it did not take what was to be sent to it; used by tick alone
 
 	main atomic.Pointer[routedStream] // takes new messages; nil before the first; changes with mu held
 
@@ -96,14 +99,17 @@ func (t *target) giveUp() bool {
 	return true
 }
 
-// age is how long the oldest unsettled message of the present stream has been there.
-func (t *target) age(now time.Time) time.Duration {
-	f := t.main.Load()
-	if f == nil {
+// age is how long the oldest unsettled message of a stream has been at its present address, as tick has seen it.
+func (f *routedStream) age(now time.Time) time.Duration {
+	s, ok := f.stream.(*sender.Stream)
+	if !ok {
 		return 0
 	}
-	head, tail := f.stream.(*sender.Stream).Progress() //nolint:forcetypeassert // a target with main has no others
-	return t.ages.Note(head, tail, now)
+	if at := f.addr.Load(); at != f.aged {
+		f.aged, f.ages = at, policy.Ages{}
+	}
+	head, tail := s.Progress()
+	return f.ages.Note(head, tail, now)
 }
 
 // newTarget returns the target at an address. routed: its route has, or may get, other addresses, and streams can move to them.
@@ -243,14 +249,23 @@ func (t *target) moveAway() {
 	}
 }
 
-// freeUnsent moves the present stream of an address that is slow, if it was sent nothing of it: it may be one that answers
-// nothing any more, as nothing is sent before the receiver gives credit.
-func (t *target) freeUnsent() {
-	f := t.main.Load()
-	if f == nil {
+// restFor is how long an address is set aside after it did not take what was to be sent to it.
+const restFor = 2 * time.Second
+
+// nothingSent tells whether the stream holds messages of which none was sent to its present address.
+func (f *routedStream) nothingSent() bool {
+	s, ok := f.stream.(*sender.Stream)
+	return ok && s.NothingSent()
+}
+
+// free moves a stream of which nothing was sent to an address that is not set aside, if there is one: its own may answer nothing
+// any more, or give no credit, as the topic has no subscriptions there.
+func (f *routedStream) free(now time.Time) {
+	candidates := f.group.latest().candidates(now)
+	if usable := policy.Usable(nil, candidates); len(usable) == 0 || candidates[usable[0]].Slow {
 		return
 	}
-	if s, ok := f.stream.(*sender.Stream); ok && s.NothingSent() {
+	if s, ok := f.stream.(*sender.Stream); ok {
 		if to := f.alternative(); to != nil {
 			s.MoveTo(to)
 		}

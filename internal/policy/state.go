@@ -78,8 +78,8 @@ func (a *Ages) add(s sample) {
 }
 
 const (
-	// slowAfter is the age of an ack below which no address counts as slow.
-	slowAfter = 250 * time.Millisecond
+	// SlowAfter is the age of an ack below which no address counts as slow.
+	SlowAfter = 250 * time.Millisecond
 	// slowFactor is how many times the age of its siblings makes an address slow.
 	slowFactor = 4
 )
@@ -101,7 +101,7 @@ func Slow(ages []time.Duration) []bool {
 				rest = max(rest, age)
 			}
 		}
-		if ages[slowest] < slowAfter || ages[slowest] < slowFactor*rest {
+		if ages[slowest] < SlowAfter || ages[slowest] < slowFactor*rest {
 			break
 		}
 		slow[slowest] = true

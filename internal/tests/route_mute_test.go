@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/hooks"
 	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
@@ -77,6 +78,51 @@ func TestRoute_WhatWasNeverSentLeavesAnAddressThatAnswersNoMore(t *testing.T) {
 			}
 			_ = pub.Close()
 			require.Error(t, requireResult(t, connected))
+		})
+	}
+}
+
+// moveCount counts the moves of streams.
+type moveCount struct{ atomic.Int64 }
+
+func (c *moveCount) OnMoved(hooks.Moved) { c.Add(1) }
+
+// TestRoute_WhatWasNeverSentLeavesAddressesWithoutSubscriptions: they are connected and give no credit, more than half of them, as a process
+// does that has just begun. They are tried again now and then.
+func TestRoute_WhatWasNeverSentLeavesAddressesWithoutSubscriptions(t *testing.T) {
+	for _, policy := range []route.Policy{route.RoundRobin, route.LeastPending} {
+		t.Run(fmt.Sprint(policy), func(t *testing.T) {
+			addresses := []string{freeAddress(t), freeAddress(t), freeAddress(t)}
+			for _, address := range addresses[1:] {
+				sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{
+					ListenAddress: address, ConsumerGroup: "present",
+					ManagerConfig: buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{Groups: map[string][]string{"orders": {"present", "late"}}}},
+				}, nil)
+				require.NoError(t, err)
+				t.Cleanup(func() { _ = sub.Close() })
+				require.NoError(t, sub.SubscribeInitialize("orders"))
+			}
+			handled, moves := counting(t, addresses[0]), &moveCount{}
+			pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+				Resolver: route.Static{"*": {Addresses: addresses, Policy: policy}}, PublishTimeout: 2 * patience,
+				ManagerConfig: buffstreams.ManagerConfig{Hooks: []hooks.Hook{moves}},
+			}, nil)
+			require.NoError(t, err)
+			t.Cleanup(func() { _ = pub.Close() })
+			const n = 20
+			var calls []<-chan error
+			for range n {
+				calls = append(calls, later(func() error { return pub.Publish("orders", newMessage("x")) }))
+			}
+			for _, call := range calls {
+				require.NoError(t, requireResult(t, call))
+			}
+			first, began := moves.Load(), time.Now()
+			for range 2 * n {
+				require.NoError(t, requireResult(t, later(func() error { return pub.Publish("orders", newMessage("x")) })))
+			}
+			require.Eventually(t, func() bool { return handled.Load() == 3*n }, patience, time.Millisecond) // handled soon after received
+			require.LessOrEqual(t, moves.Load()-first, 4+int64(time.Since(began)/time.Second), "they are not tried with every call")
 		})
 	}
 }

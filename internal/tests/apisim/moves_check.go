@@ -16,9 +16,11 @@ import (
 // handed is a delivery of a message that a route chose the host of.
 type handed struct {
 	life   *life
+	stream streamID
 	tenure uint64
 	marked bool // it said that it may be a duplicate
 	acked  bool
+	at     time.Time
 }
 
 // ackGroup is who answers for a message with a subscription's acks: its consumer group, at any host of its group of the route.
@@ -40,6 +42,10 @@ func (w *world) checkMovedLocked(x *subscription, m *msg, got *message.Message) 
 	l, g := x.by.life, w.ackGroup(x, m)
 	w.noteLocked("  tenure %d, stream %d, sequence %d, maybe duplicate %v, redelivered %v", d.Tenure, at.Stream, at.Sequence, d.MaybeDuplicate, d.Redelivered)
 	for _, h := range m.had[g] {
+		if h.stream == at.StreamID && h.tenure > d.Tenure && time.Since(h.at) > time.Second && !w.disturbed && l.how == "" {
+			w.violatedLocked(11, "a host delivers what was taken back from it, though nothing has failed", "%v: %s of %s in tenure %d, after %s in tenure %d", m, g,
+				l.proc.name, d.Tenure, h.life.proc.name, h.tenure)
+		}
 		switch {
 		case !h.acked || d.MaybeDuplicate:
 		case d.Tenure < h.tenure && h.marked: // a host that has not heard yet that its tenure is void
@@ -61,7 +67,7 @@ func (w *world) checkMovedLocked(x *subscription, m *msg, got *message.Message) 
 	if d.MaybeDuplicate && w.givesBackLocked(m) {
 		w.violatedLocked(11, "a message is marked though every host has given back what no handler had", "%v: %s of %s in tenure %d", m, g, l.proc.name, d.Tenure)
 	}
-	m.had[g] = append(m.had[g], &handed{life: l, tenure: d.Tenure, marked: d.MaybeDuplicate})
+	m.had[g] = append(m.had[g], &handed{life: l, stream: at.StreamID, tenure: d.Tenure, marked: d.MaybeDuplicate, at: time.Now()})
 	w.checkTenureLocked(x, m, d, at)
 	w.checkKeyLocked(x, m, g)
 }

@@ -164,6 +164,21 @@ func (w *world) wellLocked(r int, since time.Time) bool {
 	return true
 }
 
+// unreadLocked reports whether a host takes connections and gives no credit, as not all of its groups have been there since a moment. The
+// caller must hold mu.
+func (w *world) unreadLocked(r int, since time.Time) bool {
+	l := w.receivers[r].life
+	if l == nil || l.ended() {
+		return false
+	}
+	for _, g := range w.receivers[r].groups() {
+		if began := l.topic("t0").groups[g]; began.IsZero() || began.After(since) {
+			return true
+		}
+	}
+	return false
+}
+
 // ailing reports whether a host cannot be reached now.
 func (w *world) ailing(r int) bool {
 	w.net.mu.Lock()
@@ -207,6 +222,9 @@ func (w *world) servesLocked(since time.Time) bool {
 	served := map[int]bool{}
 	for r, member := range w.routes.members {
 		if member {
+			if w.p.Shape.Moves.Policy.waits() && w.unreadLocked(r, since) {
+				return false
+			}
 			g := w.groupOf(r)
 			served[g] = served[g] || w.wellLocked(r, since)
 		}
@@ -254,7 +272,7 @@ func (w *world) serve() {
 			switch {
 			case w.p.Shape.Moves.Prompt:
 			case w.p.Shape.Moves.Nacks:
-				m = pick(w.random(r.n, s.n, 5), mood("nacks"), "nacks", "nacks once", "slow")
+				m = pick(w.random(r.n, s.n, 5), mood("nacks"), "always nacks", "nacks once", "slow")
 			case w.p.Shape.Moves.Brisk:
 				m = pick(w.random(r.n, s.n, 5), mood("prompt"), "slow", "slow")
 			default:

@@ -184,7 +184,7 @@ var moveMutants = []mutant{
 	},
 	{
 		"a slow address keeps what it was not sent", "publisher_resolve.go",
-		"g.targets[i].slow.Store(slow); slow {", "g.targets[i].slow.Store(slow); false {",
+		"				unsent = append(unsent, f)\n", "				_ = unsent\n",
 		testsProbe("TestRoute_WhatWasNeverSentLeavesAnAddressThatAnswersNoMore"),
 	},
 	{
