@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"net"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/acktest"
+	"github.com/buffstreams/watermill-buffstreams/internal/acked/receiver"
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
@@ -102,4 +104,19 @@ func TestPublishTimeout_SaysWhyThereIsNoConnection(t *testing.T) {
 	require.ErrorIs(t, err, testkit.ErrNetworkDown)
 	var late *sender.TimeoutError
 	require.ErrorAs(t, err, &late)
+}
+
+// Authorize is asked about all that is known of a peer and what it wants.
+func TestAuthorize_IsToldWhoWantsWhat(t *testing.T) {
+	require.Nil(t, (&AckedConfig{}).authorize())
+	var asked Access
+	refuses := errors.New("no")
+	cfg := &AckedConfig{Authorize: func(_ context.Context, a Access) error { asked = a; return refuses }}
+	from := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 7}
+	require.ErrorIs(t, cfg.authorize()(t.Context(), receiver.Access{Principal: "billing", Topic: "orders", Address: from}), refuses)
+	require.Equal(t, Access{Action: ActionPublish, Principal: "billing", Topic: "orders", Address: from}, asked)
+
+	m := newTestManager(t, ManagerConfig{Acked: AckedConfig{Authorize: cfg.Authorize}})
+	require.ErrorIs(t, m.allowSubscribe("orders"), refuses)
+	require.Equal(t, Access{Action: ActionSubscribe, Topic: "orders"}, asked)
 }

@@ -2,8 +2,10 @@ package buffstreams
 
 import (
 	"context"
+	"math"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -49,5 +51,21 @@ func TestMessageContext_DoneWhileTheDeliveryEnds(t *testing.T) {
 		}
 		c.end()
 		all.Wait()
+	}
+}
+
+// The longest delay there is waits as long, and does not overflow.
+func TestRedeliverAfter_TheLongestDelay(t *testing.T) {
+	c := &messageContext{sub: &subscription{base: context.Background()}}
+	for _, delay := range []time.Duration{math.MaxInt64, math.MaxInt64 - 1} {
+		require.True(t, RedeliverAfter(c, delay))
+		got, ok := c.redeliverAfter()
+		require.True(t, ok)
+		require.Greater(t, got, 200*365*24*time.Hour)
+	}
+	for _, delay := range []time.Duration{-1, math.MinInt64} {
+		require.True(t, RedeliverAfter(c, delay))
+		_, ok := c.redeliverAfter()
+		require.False(t, ok)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/cenkalti/backoff/v5"
 	"github.com/stretchr/testify/require"
 
@@ -242,5 +243,21 @@ func TestLog_APublishThatWaitsForItsRoute(t *testing.T) {
 			require.Equal(t, `"orders"`, waits.Fields["topic"])
 			_ = pub.Close()
 		})
+	}
+}
+
+// Of a call that has failed in part, each message has one line with what became of it.
+func TestLog_TracesWhatBecameOfEachMessage(t *testing.T) {
+	log := traceLog{testkit.NewLog()}
+	p := &Publisher{logger: log}
+	var messages []*message.Message
+	for range 4 {
+		messages = append(messages, textMessage("order"))
+	}
+	p.trace("orders", messages, &PublishError{Unknown: messages[1:2], NotSent: messages[2:], Err: ErrTimeout})
+	lines := linesOf(log.Log)
+	require.Len(t, lines, len(messages))
+	for i, outcome := range []string{"confirmed", "unknown", "not sent", "not sent"} {
+		require.Equal(t, []string{"Message published <nil> " + outcome}, outcomes(lines, messages[i].UUID))
 	}
 }

@@ -122,3 +122,18 @@ func TestTopic(t *testing.T) {
 		require.ErrorIs(t, err, ErrBadTopic, topic)
 	}
 }
+
+// A handler may append to the payload and write to it: nothing else of the message lies behind it.
+func TestEnvelope_PayloadEndsWhereItEnds(t *testing.T) {
+	for _, size := range []int{10, 2 * stringsFrom} {
+		msg := message.NewMessage("id", make([]byte, size))
+		msg.Metadata.Set("key", "value")
+		data, err := EnvelopeMarshaler{}.Marshal(nil, "", msg)
+		require.NoError(t, err)
+		got, err := EnvelopeMarshaler{}.Unmarshal("", data)
+		require.NoError(t, err)
+		require.Len(t, append(got.Payload, "xxxxxx"...), size+6)
+		require.Equal(t, message.Metadata{"key": "value"}, got.Metadata)
+		require.Equal(t, "id", got.UUID)
+	}
+}

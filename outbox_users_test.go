@@ -52,3 +52,22 @@ func TestOutboxUsers_WithoutASharer(t *testing.T) {
 		require.NotSame(t, u, usersOf(outbox), name)
 	}
 }
+
+// Failures of a stream are for the publisher that published to it last, of those that want to be told and are not closed.
+func TestOutboxUsers_TellTheLastThatWantsToKnow(t *testing.T) {
+	u, key := usersOf(&sharer{}), store.Key{Topic: "orders"}
+	wants := func() *Publisher { return &Publisher{cfg: PublisherConfig{OnFailure: func(string, []byte, error) {}}} }
+	first, second, other := wants(), wants(), &Publisher{}
+	u.publishers = []*Publisher{other, first, second}
+	require.Same(t, &first.failures, u.failuresOf(key), "any, where none of them has published")
+	for _, p := range []*Publisher{second, other} {
+		u.published(p, key)
+		require.Same(t, &second.failures, u.failuresOf(key))
+	}
+	u.leave(second)
+	require.Same(t, &first.failures, u.failuresOf(key))
+	u.published(first, key)
+	u.leave(first)
+	require.Nil(t, u.failuresOf(key))
+	require.Empty(t, u.last)
+}

@@ -122,3 +122,53 @@ func TestTopicState_IsForgottenWhileOthersLookForIt(t *testing.T) {
 	}
 	require.NoError(t, p.Close())
 }
+
+// A topic that is looked up is not forgotten, though no call waits for that any more: each call would begin another lookup.
+func TestTopicState_IsKeptWhileItIsLookedUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		goOn, lookups := make(chan struct{}), 0
+		p := newTestPublisher(t, EnvelopeMarshaler{})
+		p.cfg.PublishTimeout = time.Second
+		p.cfg.Resolver = route.Func(func(context.Context, string) (route.Route, error) {
+			lookups++
+			<-goOn
+			return route.Route{Addresses: []string{"127.0.0.1:1"}}, nil
+		})
+		for range 3 {
+			require.ErrorIs(t, p.Publish("topic", message.NewMessage("1", nil)), ErrTimeout)
+			pass(t, p, 1000)
+		}
+		require.Equal(t, 1, lookups)
+		close(goOn)
+		synctest.Wait()
+		pass(t, p, 1000)
+		require.Less(t, len(p.topics), 300)
+		require.NoError(t, p.Close())
+	})
+}
+
+// Topics that come and go leave nothing: neither themselves, nor that they can have another route, nor a use of their address.
+func TestTopicState_LeavesNothingBehind(t *testing.T) {
+	p := newTestPublisher(t, EnvelopeMarshaler{})
+	p.cfg.Resolver = route.Func(func(context.Context, string) (route.Route, error) {
+		return route.Route{Addresses: []string{"127.0.0.1:1", "127.0.0.1:2"}}, nil
+	})
+	for i := range 1000 {
+		s, err := p.begin("routed " + strconv.Itoa(i))
+		require.NoError(t, err)
+		w := p.newCallWait(s, message.NewMessage("1", nil))
+		_, err = p.resolve(w, s)
+		require.NoError(t, err)
+		w.end()
+		p.end(s)
+	}
+	require.Less(t, len(p.topics), 300)
+	require.Len(t, p.routed, len(p.topics))
+	for _, a := range p.manager.addresses {
+		require.Equal(t, len(p.topics), a.uses)
+	}
+	for s := range p.senders {
+		require.Equal(t, len(p.topics), p.senders[s])
+	}
+	require.NoError(t, p.Close())
+}

@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 )
 
 func TestMember_NotifyGoesToTheLongestWaiting(t *testing.T) {
@@ -194,4 +196,18 @@ func TestMember_YieldWithNoWaiterLeft(t *testing.T) {
 			take(t, m1, 1)
 		})
 	}
+}
+
+// A topic that its members have left counts as one that nothing reads: with others of its kind it gets half of the budget.
+func TestMember_LeaveMakesTheTopicAbsent(t *testing.T) {
+	budget := flow.NewBudget(windowRoom.Bytes)
+	topic := NewTopic("topic", flow.NewWindow(windowRoom, budget), sized)
+	require.True(t, topic.Initialize("g"))
+	m := topic.Join("g", quiet)
+	m.Leave()
+	m.Leave()
+	require.Equal(t, windowRoom.Bytes/2, topic.window.Take(windowRoom).Bytes)
+	topic.window.Release(topic.window.Held())
+	topic.Join("g", quiet)
+	require.Greater(t, topic.window.Take(windowRoom).Bytes, windowRoom.Bytes/2)
 }

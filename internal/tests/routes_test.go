@@ -166,6 +166,20 @@ func TestUnixSocket(t *testing.T) {
 	require.NoError(t, sub.Close())
 }
 
+// TestPubSub_OverAUnixSocket, at which another process can publish too.
+func TestPubSub_OverAUnixSocket(t *testing.T) {
+	ps, err := buffstreams.NewPubSub(buffstreams.PubSubConfig{Address: "unix://" + filepath.Join(t.TempDir(), "s.sock")}, nil)
+	require.NoError(t, err)
+	messages := subscribe(t, ps.Subscriber, "orders")
+	require.NoError(t, ps.Publish("orders", newMessage("x")))
+	other, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{}, nil)
+	require.NoError(t, err)
+	require.NoError(t, other.Publish(ps.Address()+"#orders", newMessage("y")))
+	require.Equal(t, []string{"x", "y"}, receiveAcked(t, messages, 2))
+	require.NoError(t, other.Close())
+	require.NoError(t, ps.Close())
+}
+
 func TestTLS(t *testing.T) {
 	server, client := testkit.SelfSignedTLS(t)
 	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{ServerTLS: server, ClientTLS: client}})

@@ -112,6 +112,11 @@ func TestSubscriber_TakesWhatAnUnmarshalerReturns(t *testing.T) {
 			msg.Ack()
 			return msg, nil
 		},
+		"acked already": func(data []byte) (*message.Message, error) {
+			msg := message.NewMessage("", data)
+			msg.Ack()
+			return msg, nil
+		},
 		"nacked already": func(data []byte) (*message.Message, error) {
 			msg := message.NewMessage("", data)
 			msg.Nack()

@@ -45,3 +45,18 @@ func TestStream_ReturnsAGrantForAnOlderClaim(t *testing.T) {
 	require.Equal(t, all, window.Take(all), "it is free again")
 	window.Release(all)
 }
+
+// A stream that is away leaves its share of what streams may hold idle to those that are there.
+func TestStream_SharesTheWindowWhileItIsAttached(t *testing.T) {
+	r := listen(t, Config{})
+	join(r, "a")
+	window := r.Topic("a").Window()
+	one := window.Idle()
+	for range 3 {
+		c, other := opens(t, r, openOf(1)), opens(t, r, openOf(2))
+		require.Equal(t, flow.Amount{Messages: one.Messages / 2, Bytes: one.Bytes / 2}, window.Idle())
+		c.terminate(nil)
+		other.terminate(nil)
+		require.Equal(t, one, window.Idle())
+	}
+}
