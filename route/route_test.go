@@ -44,6 +44,8 @@ func TestRoute_EqualAsASet(t *testing.T) {
 	require.False(t, r.Equal(Route{Addresses: []string{"a:1"}, Attributes: attributes}))
 	require.False(t, r.Equal(Route{Addresses: []string{"a:1", "b:1"}, Attributes: map[string]Attributes{"a:1": {Priority: 2}}}))
 	require.False(t, r.Equal(Route{Addresses: []string{"a:1", "b:1"}, Attributes: attributes, HashKey: "k"}))
+	require.False(t, r.Equal(Route{Addresses: []string{"a:1", "b:1"}, Attributes: attributes, Name: "n"}), "messages have another topic")
+	require.False(t, r.Equal(Route{Addresses: []string{"a:1", "b:1"}, Attributes: attributes, Policy: RoundRobin}))
 	list := Route{Addresses: []string{"a:1", "b:1"}}
 	require.False(t, list.Equal(Route{Addresses: []string{"b:1", "a:1"}}), "the order of a list is Failover's priority")
 	list.Policy = RoundRobin

@@ -128,6 +128,7 @@ func TestRoute_NothingMovesFromTLSToPlaintext(t *testing.T) {
 	changing, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{Resolver: w, Confirm: buffstreams.ConfirmEnqueued, CloseTimeout: time.Millisecond}, nil)
 	require.NoError(t, err)
 	require.NoError(t, changing.Publish("orders", newMessage("secret")))
+	require.Eventually(t, w.isWatched, patience, time.Millisecond) // else what is open goes to the first address, and stays there
 	w.set(route.Route{Addresses: []string{plain}})
 	require.NoError(t, changing.Publish("orders", newMessage("open")))
 	require.Eventually(t, func() bool { return got.Load() == 1 }, patience, time.Millisecond)

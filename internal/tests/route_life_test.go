@@ -39,6 +39,13 @@ func (w *watched) Watch(ctx context.Context, _ string, update func(route.Route))
 	return ctx.Err()
 }
 
+// isWatched tells that set is heard at once.
+func (w *watched) isWatched() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.update != nil
+}
+
 // set changes the route.
 func (w *watched) set(r route.Route) {
 	w.mu.Lock()

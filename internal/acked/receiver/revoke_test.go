@@ -97,6 +97,8 @@ func TestReceiver_RevokeNeedsTheSecret(t *testing.T) {
 	require.Nil(t, r.findRevoked(revoke, ""), "it has that tenure")
 	revoke.Tenure = 2
 	require.Same(t, c.handles[1], r.findRevoked(revoke, ""))
+	revoke.Tenure, revoke.Epoch = 1, 2
+	require.Same(t, c.handles[1], r.findRevoked(revoke, ""), "tenures count from the epoch on")
 }
 
 func TestReceiver_ForgetsARevokedStreamWhenItIsReleased(t *testing.T) {

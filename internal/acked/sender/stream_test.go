@@ -42,3 +42,12 @@ func TestStream_LeavesAnAddressThatCannotBeReached(t *testing.T) {
 	require.Eventually(t, func() bool { return st.Sender() == to }, 30*time.Second, time.Millisecond)
 	require.Equal(t, 1, st.Unsettled())
 }
+
+// TestPublication_TakesBackByTheOrderOfTheCall: a call that has waited for room has several waits, each of some of its messages.
+func TestPublication_TakesBackByTheOrderOfTheCall(t *testing.T) {
+	var p publication
+	w := &session.Waiter{At: 5, First: 10, Last: 12, Back: session.Range{First: 13, Last: 15}}
+	p.takeBack(w)
+	require.Equal(t, []session.Range{{First: 8, Last: 10}}, p.back)
+	require.Zero(t, w.Back, "it comes back once")
+}
