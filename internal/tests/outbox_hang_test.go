@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 	"github.com/buffstreams/watermill-buffstreams/storage/outbox"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
@@ -55,7 +56,7 @@ func TestOutboxHang_PublishEndsInItsTimeAndSaysWhy(t *testing.T) {
 		disk, err := outbox.Open(outbox.Config{Dir: dir})
 		require.NoError(t, err)
 		box := &hangingOutbox{Outbox: disk, since: time.Now(), hang: make(chan struct{})}
-		log := watermill.NewCaptureLogger()
+		log := testkit.NewLog()
 		publisher := func(context bool, log watermill.LoggerAdapter) *buffstreams.Publisher {
 			pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
 				Outbox: box, PublishContext: context, PublishTimeout: 20 * time.Second, CloseTimeout: time.Second,
@@ -64,7 +65,7 @@ func TestOutboxHang_PublishEndsInItsTimeAndSaysWhy(t *testing.T) {
 			require.NoError(t, err)
 			return pub
 		}
-		pub, hasty := publisher(false, log), publisher(true, nil)
+		pub, hasty := publisher(false, log), publisher(true, watermill.NopLogger{})
 		patient, hurried := newMessage("patient"), newMessage("hurried")
 		ctx, hurry := context.WithCancel(t.Context())
 		hurried.SetContext(ctx)
@@ -80,15 +81,15 @@ func TestOutboxHang_PublishEndsInItsTimeAndSaysWhy(t *testing.T) {
 		slow, other, fast := publish(pub, patient), publish(pub, newMessage("other")), publish(hasty, hurried)
 		time.Sleep(900 * time.Millisecond)
 		synctest.Wait()
-		require.Empty(t, loud(log), "a write may take a while")
+		require.Empty(t, log.Lines, "a write may take a while")
 		time.Sleep(1200 * time.Millisecond)
 		synctest.Wait()
-		lines := loud(log)
-		require.Len(t, lines, 1, "%v", lines)
-		require.Equal(t, "Publish has waited for more than a second", lines[0].Msg)
-		require.EqualValues(t, 2, lines[0].Fields["calls"])
-		require.Contains(t, lines[0].Fields["reason"], "a write to the disk has been under way since")
-		require.Contains(t, lines[0].Fields["outbox"], dir)
+		require.Len(t, log.Lines, 1)
+		line := <-log.Lines
+		require.Equal(t, "Publish has waited for more than a second", line.Msg)
+		require.EqualValues(t, 2, line.Fields["calls"])
+		require.Contains(t, line.Fields["reason"], "a write to the disk has been under way since")
+		require.Contains(t, line.Fields["outbox"], dir)
 
 		hurry()
 		ended := <-fast
@@ -106,7 +107,7 @@ func TestOutboxHang_PublishEndsInItsTimeAndSaysWhy(t *testing.T) {
 
 		close(box.hang)
 		require.NoError(t, pub.Publish("127.0.0.1:1/orders", newMessage("later")))
-		require.Len(t, loud(log), 1, "%v", loud(log))
+		require.Empty(t, log.Lines, "it is said once")
 		require.NoError(t, hasty.Close())
 		require.NoError(t, pub.Close())
 		require.NoError(t, disk.Close())
