@@ -1,22 +1,42 @@
 package watch
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 )
 
-// What is stuck comes first, and stays in sight on any terminal.
-func TestFit_TheFirstLinesStay(t *testing.T) {
-	text := strings.Repeat("CRITICAL größer als breit\n", 30)
-	require.Equal(t, text, fit(text, 80, 40))
-	for _, rows := range []int{0, 1, 3, 10, 30} {
-		lines := strings.Split(fit(text, 12, rows), "\n")
-		require.LessOrEqual(t, len(lines), max(rows, 3), "%d rows, the last of them empty", rows)
-		require.Equal(t, "CRITICAL grö", lines[0])
-		require.True(t, strings.HasPrefix(lines[len(lines)-2], "... "), lines)
-		require.Empty(t, lines[len(lines)-1])
+// height is the rows that a text takes on a terminal.
+func height(text string, columns int) (rows int) {
+	for line := range strings.SplitSeq(strings.TrimSuffix(text, "\n"), "\n") {
+		rows += max(1, (utf8.RuneCountInString(line)+columns-1)/columns)
 	}
-	require.Contains(t, fit(text, 80, 10), "... 22 lines more")
+	return rows
+}
+
+// What is stuck comes first, and stays in sight on any terminal, whole where that is possible; tables have the rest.
+func TestFit_TheFirstLinesStay(t *testing.T) {
+	head, table := "title\n", "\n"
+	for i := range 30 {
+		head += fmt.Sprintf("CRITICAL  größer als breit %d\n", i)
+		table += fmt.Sprintf("ADDRESS-%d  %s\n", i, strings.Repeat("x", 100))
+	}
+	require.Equal(t, head, fit(head, 80, 40))
+	require.Equal(t, head+"\nA B\n", fit(head+"\nA B\n", 80, 60))
+	for _, columns := range []int{1, 3, 20, 80} {
+		for rows := range 50 {
+			for _, text := range []string{head, head + table, "title\n" + table, "title\n"} {
+				got := fit(text, columns, rows)
+				require.LessOrEqual(t, height(got, columns), max(rows-1, 2), "%d x %d: %q", columns, rows, got)
+				require.True(t, strings.HasPrefix("title", strings.Split(got, "\n")[0]), got)
+			}
+		}
+	}
+	small := fit(head+table, 20, 24)
+	require.Contains(t, small, "CRITICAL  größer als breit 0\n", "a reason wraps")
+	require.Contains(t, small, "\n... 24 lines more\n")
+	require.Contains(t, small, "\n\nADDRESS-0  xxxxxxxxx\n", "a table is cut")
 }
