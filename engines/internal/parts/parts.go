@@ -19,7 +19,7 @@ func Publish[M any](messages []M, limit Limit, size func(M) int, store Store[M])
 	for from := 0; from < len(messages); {
 		to := from + cut(messages[from:], limit, size)
 		if err := store(messages[from:to], errs[from:to]); err != nil {
-			Fail(errs[to:], err)
+			_ = Fail(errs[to:], err)
 			break
 		}
 		from = to
