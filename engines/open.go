@@ -81,10 +81,16 @@ func place(u *url.URL, hosts []string) string {
 	return fmt.Sprintf("%s://%.300s%.200s", u.Scheme, strings.Join(hosts, ","), u.EscapedPath())
 }
 
+var errNoScheme = fmt.Errorf("%w: the URL has none: it begins with tcp://, nats:// or the like, or is gochannel:", ErrUnknownScheme)
+
 // parse reads a URL whose hosts can be several with commas between, which package net/url does not know.
 func parse(raw string) (u *url.URL, hosts []string, err error) {
 	first := raw
-	if scheme, rest, ok := strings.Cut(raw, "://"); ok {
+	scheme, rest, ok := strings.Cut(raw, "://")
+	if before, _, colon := strings.Cut(raw, ":"); !ok && (!colon || strings.Contains(before, ".")) { // a host, perhaps with its port
+		return nil, nil, errNoScheme
+	}
+	if ok {
 		end := len(rest)
 		if i := strings.IndexAny(rest, "/?#"); i >= 0 {
 			end = i

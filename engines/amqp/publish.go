@@ -1,9 +1,11 @@
 package amqp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/buffstreams/watermill-buffstreams/engines/driver"
+	"github.com/buffstreams/watermill-buffstreams/engines/internal/parts"
 )
 
 // errNoQueue means that no group has subscribed to a topic: nothing would hold the message.
@@ -77,29 +80,17 @@ func (b *broker) give(c *confirmer, whole bool) {
 
 // Publish publishes messages, in order, and waits for the queues' confirms. While no group has subscribed it waits for one.
 func (b *broker) Publish(ctx context.Context, topic string, messages []*message.Message) error {
-	limit := maxBatch
-	if b.cfg.Batch > 0 {
-		limit = min(limit, b.cfg.Batch)
-	}
-	errs := make([]error, len(messages))
-	for from := 0; from < len(messages); {
-		to := min(from+limit, len(messages))
-		err := b.publishPart(ctx, topic, messages[from:to], errs[from:to])
+	limit := parts.Limit{Messages: min(cmp.Or(b.cfg.Batch, maxBatch), maxBatch), Bytes: math.MaxInt}
+	return parts.Publish(messages, limit, driver.Size, func(part []*message.Message, errs []error) error {
+		err := b.publishPart(ctx, topic, part, errs)
 		for wait(err) && pause(ctx) {
-			err = b.publishPart(ctx, topic, messages[from:to], errs[from:to])
+			err = b.publishPart(ctx, topic, part, errs)
 		}
 		if errors.Is(err, errSize) {
-			err = b.publishEach(ctx, topic, messages[from:to], errs[from:to])
+			err = b.publishEach(ctx, topic, part, errs)
 		}
-		if err != nil {
-			for i := to; i < len(errs); i++ {
-				errs[i] = err
-			}
-			break
-		}
-		from = to
-	}
-	return driver.NewPublishError(errs)
+		return err
+	})
 }
 
 // wait reports whether nothing of a part was stored, and it can be later.
@@ -118,10 +109,7 @@ func (b *broker) publishEach(ctx context.Context, topic string, messages []*mess
 			continue
 		}
 		if err != nil {
-			for ; i < len(errs); i++ {
-				errs[i] = err
-			}
-			return err
+			return parts.Fail(errs[i:], err)
 		}
 	}
 	return nil
@@ -147,10 +135,7 @@ func (b *broker) publishPart(ctx context.Context, topic string, messages []*mess
 		c, err = b.take()
 	}
 	if err != nil {
-		for i := range errs {
-			errs[i] = err
-		}
-		return err
+		return parts.Fail(errs, err)
 	}
 	confirms := make([]*amqp.DeferredConfirmation, len(messages))
 	for i, msg := range messages {

@@ -3,11 +3,13 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"slices"
 	"strconv"
 	"sync"
@@ -56,9 +58,17 @@ type broker struct {
 	replicas   int
 	configs    map[string]*string
 
-	mu     sync.Mutex
-	topics map[string]topic // guarded by mu, as what follows
-	limits map[string]int32 // max.message.bytes of topics, where the broker tells
+	mu        sync.Mutex
+	topics    map[string]topic // guarded by mu, as what follows
+	limits    map[string]int32 // max.message.bytes of topics, where the broker tells
+	connected error            // of the last connection that was tried
+}
+
+// OnBrokerConnect notes why a connection has failed: the client tries again, and at the end has only that time is over.
+func (b *broker) OnBrokerConnect(_ kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.connected = err
 }
 
 // topic is a topic as it was found or made.
@@ -94,7 +104,7 @@ func open(ctx context.Context, cfg *driver.Config) (driver.Broker, error) {
 	}
 	b.options = []kgo.Opt{
 		kgo.SeedBrokers(cfg.Hosts...), kgo.ClientID("watermill-buffstreams"), kgo.MetadataMinAge(250 * time.Millisecond),
-		kgo.DialTimeout(5 * time.Second),
+		kgo.DialTimeout(5 * time.Second), kgo.WithHooks(b),
 	}
 	if secure != nil {
 		b.options = append(b.options, kgo.DialTLSConfig(secure))
@@ -182,15 +192,21 @@ func (b *broker) Check(ctx context.Context) error {
 	defer cancel()
 	answered := make(chan error, 1)
 	go func() { answered <- b.client.Ping(ctx) }() // ends with ctx, or soon after: a dial has a bound of its own
+	var err error
 	select {
-	case err := <-answered:
-		if errors.Is(err, io.EOF) && b.login && !errors.As(err, new(*kgo.ErrFirstReadEOF)) {
-			return fmt.Errorf("%w: the broker ended the connection at the login", kerr.SaslAuthenticationFailed)
-		}
-		return err
+	case err = <-answered:
 	case <-ctx.Done():
-		return ctx.Err()
+		err = ctx.Err()
 	}
+	switch {
+	case errors.Is(err, io.EOF) && b.login && !errors.As(err, new(*kgo.ErrFirstReadEOF)):
+		return fmt.Errorf("%w: the broker ended the connection at the login", kerr.SaslAuthenticationFailed)
+	case errors.Is(err, context.DeadlineExceeded):
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return cmp.Or(b.connected, err)
+	}
+	return err
 }
 
 // cause is the cause of an error of Kafka.

@@ -3,6 +3,7 @@ package nats
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -75,6 +76,14 @@ func (b *broker) denied(err error) bool {
 		}
 	}
 	return found
+}
+
+// answerOf is causeOf of a request that publishes. A stream that cannot store a message may say nothing.
+func answerOf(ctx context.Context, err error) error {
+	if err = causeOf(ctx, err); errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("the stream has not answered: its server is away, or its disk is full, which only its log says, or it has no leader: %w", err)
+	}
+	return err
 }
 
 // causeOf returns why a context of asks has ended, or the error that a request with it had.

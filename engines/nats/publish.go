@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,13 +15,13 @@ import (
 	"github.com/nats-io/nuid"
 
 	"github.com/buffstreams/watermill-buffstreams/engines/driver"
+	"github.com/buffstreams/watermill-buffstreams/engines/internal/parts"
 )
 
 // The most that one batch holds. The server's own limit is 1000 messages.
 const (
-	defaultBatch = 1000
-	maxBatch     = 1000
-	batchBytes   = 4 << 20
+	maxBatch   = 1000
+	batchBytes = 4 << 20
 )
 
 // The server's codes that are about one message.
@@ -48,34 +49,8 @@ func (b *broker) Publish(ctx context.Context, topic string, messages []*message.
 	for i, msg := range messages {
 		encoded[i] = encode(s.subject, msg)
 	}
-	errs := make([]error, len(messages))
-	for from := 0; from < len(encoded); {
-		to := b.cut(encoded, from)
-		if err := b.publishPart(ctx, topic, s, encoded[from:to], errs[from:to]); err != nil {
-			for i := from; i < len(errs); i++ {
-				if errs[i] == nil {
-					errs[i] = err
-				}
-			}
-			break
-		}
-		from = to
-	}
-	return driver.NewPublishError(errs)
-}
-
-// cut returns the end of the batch that begins at from.
-func (b *broker) cut(messages []*nats.Msg, from int) int {
-	limit := b.cfg.Batch
-	if limit == 0 {
-		limit = defaultBatch
-	}
-	to, size := from, 0
-	for to < len(messages) && to-from < min(limit, maxBatch) && (to == from || size+sizeOf(messages[to]) <= batchBytes) {
-		size += sizeOf(messages[to])
-		to++
-	}
-	return to
+	limit := parts.Limit{Messages: min(cmp.Or(b.cfg.Batch, maxBatch), maxBatch), Bytes: batchBytes}
+	return parts.Publish(encoded, limit, sizeOf, func(part []*nats.Msg, errs []error) error { return b.publishPart(ctx, topic, s, part, errs) })
 }
 
 // sizeOf is about what a message takes on the wire. The client's own count encodes the headers.
@@ -88,8 +63,7 @@ func sizeOf(m *nats.Msg) int {
 }
 
 // publishPart publishes one batch, and the halves of one that the stream refuses as a whole: of a batch it does not say which
-// message it is about. It returns an error if the rest of the call must not follow, and sets those of messages that are refused
-// for good.
+// message it is about. It is a parts.Store.
 func (b *broker) publishPart(ctx context.Context, topic string, s *stream, messages []*nats.Msg, errs []error) error {
 	if len(messages) == 1 || !s.atomic {
 		return b.publishEach(ctx, topic, messages, errs)
@@ -101,14 +75,10 @@ func (b *broker) publishPart(ctx context.Context, topic string, s *stream, messa
 			return nil
 		}
 		if refusesBatch(err) {
-			half := len(messages) / 2
-			if err := b.publishPart(ctx, topic, s, messages[:half], errs[:half]); err != nil {
-				return err
-			}
-			return b.publishPart(ctx, topic, s, messages[half:], errs[half:])
+			return parts.Halves(messages, errs, func(part []*nats.Msg, errs []error) error { return b.publishPart(ctx, topic, s, part, errs) })
 		}
 		if final(err) || !pause.wait(ctx) {
-			return err
+			return parts.Fail(errs, err)
 		}
 	}
 	return b.publishEach(ctx, topic, messages, errs)
@@ -128,10 +98,7 @@ func (b *broker) publishEach(ctx context.Context, topic string, messages []*nats
 			return err
 		})
 		if err != nil {
-			for ; i < len(errs); i++ {
-				errs[i] = err
-			}
-			return err
+			return parts.Fail(errs[i:], err)
 		}
 	}
 	return nil
@@ -159,7 +126,7 @@ func (b *broker) publishOne(ctx context.Context, m *nats.Msg) error {
 	ctx, done := b.asks(ctx, m.Subject)
 	defer done()
 	_, err := b.js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0))
-	err = causeOf(ctx, err)
+	err = answerOf(ctx, err)
 	if refusal(err) {
 		err = fmt.Errorf("%w: %w", driver.ErrTooLarge, err)
 	}
@@ -193,7 +160,7 @@ func (b *broker) publishAtomic(ctx context.Context, messages []*nats.Msg) error 
 	messages[last].Header[batchCommitHeader] = []string{"1"}
 	answer, err := b.nc.RequestMsgWithContext(ctx, messages[last])
 	if err != nil {
-		return causeOf(ctx, err)
+		return answerOf(ctx, err)
 	}
 	var ack struct {
 		Error  *jetstream.APIError `json:"error"`

@@ -14,16 +14,6 @@ import (
 // statementBytes is about how much one statement stores: what exceeds the server's work_mem, 4 MiB by default, goes through files.
 const statementBytes = 2 << 20
 
-// cut returns how many messages the next statement stores.
-func cut(messages []*message.Message, limit int) (n int) {
-	for size := 0; n < min(len(messages), limit); n++ {
-		if size += driver.Size(messages[n]); size > statementBytes && n > 0 {
-			break
-		}
-	}
-	return n
-}
-
 // columns returns the columns of messages as arrays in the server's binary format, each in memory that is made once: arrays of
 // megabytes that grow cost more than all else.
 func columns(messages []*message.Message) (uuids, payloads, metadata []byte) {

@@ -3,6 +3,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -20,6 +21,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/buffstreams/watermill-buffstreams/engines/driver"
+	"github.com/buffstreams/watermill-buffstreams/engines/internal/parts"
 )
 
 const name = "postgres"
@@ -215,51 +217,22 @@ func (b *broker) make(ctx context.Context, t table) error {
 	})
 }
 
-// Publish stores messages, in order, in one statement.
+// defaultBatch is how many messages one statement stores.
+const defaultBatch = 1000
+
+// Publish stores messages, in order, in statements of which each stores all or nothing.
 func (b *broker) Publish(ctx context.Context, topic string, messages []*message.Message) error {
 	t, err := b.table(ctx, topic)
 	if err != nil {
 		return err
 	}
-	limit := b.cfg.Batch
-	if limit == 0 {
-		limit = 1000
-	}
-	errs := make([]error, len(messages))
-	for from := 0; from < len(messages); {
-		to := from + cut(messages[from:], limit)
-		if err := b.insertPart(ctx, topic, t, messages[from:to], errs[from:to]); err != nil {
-			for i := from; i < len(errs); i++ {
-				if errs[i] == nil {
-					errs[i] = err
-				}
-			}
-			break
-		}
-		from = to
-	}
-	return driver.NewPublishError(errs)
+	limit := parts.Limit{Messages: cmp.Or(b.cfg.Batch, defaultBatch), Bytes: statementBytes}
+	return parts.Publish(messages, limit, driver.Size, parts.Whole(func(part []*message.Message) error {
+		return b.insert(ctx, topic, t, part)
+	}))
 }
 
-// insertPart stores messages in one statement, or one by one where the server refuses one of them. It sets the errors of those that
-// are refused, and returns one that keeps the rest from being stored.
-func (b *broker) insertPart(ctx context.Context, topic string, t table, messages []*message.Message, errs []error) error {
-	err := b.insert(ctx, topic, t, messages)
-	var refused *driver.RefusedError
-	if !errors.As(err, &refused) {
-		return err
-	}
-	if len(messages) == 1 {
-		errs[0] = err
-		return nil
-	}
-	half := len(messages) / 2
-	if err := b.insertPart(ctx, topic, t, messages[:half], errs[:half]); err != nil {
-		return err
-	}
-	return b.insertPart(ctx, topic, t, messages[half:], errs[half:])
-}
-
+// insert stores messages in one statement.
 func (b *broker) insert(ctx context.Context, topic string, t table, messages []*message.Message) error {
 	conn, err := b.pool.Acquire(ctx)
 	if err != nil {

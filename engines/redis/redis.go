@@ -3,6 +3,7 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/binary"
@@ -19,6 +20,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/buffstreams/watermill-buffstreams/engines/driver"
+	"github.com/buffstreams/watermill-buffstreams/engines/internal/parts"
 )
 
 const name = "redis"
@@ -179,45 +181,20 @@ func (b *broker) Publish(ctx context.Context, topic string, messages []*message.
 	if err := b.exists(ctx, topic); err != nil {
 		return err
 	}
-	limit := b.cfg.Batch
-	if limit == 0 {
-		limit = defaultBatch
-	}
-	errs := make([]error, len(messages))
-	for from := 0; from < len(messages); {
-		to := from + b.cut(messages[from:], limit)
-		if to == from {
-			err := fmt.Errorf("%w: %d bytes, the server's proto-max-bulk-len is %d", driver.ErrTooLarge, driver.Size(messages[from]), b.limit)
-			errs[from] = &driver.RefusedError{Engine: name, Topic: topic, Err: err}
-			from++
-			continue
-		}
-		if err := b.add(ctx, topic, messages[from:to]); err != nil {
-			for i := from; i < len(errs); i++ {
-				errs[i] = err
-			}
-			break
-		}
-		from = to
-	}
-	return driver.NewPublishError(errs)
-}
-
-// cut returns how many messages the next transaction adds: none where the first is larger than the server takes.
-func (b *broker) cut(messages []*message.Message, limit int) (n int) {
-	for total := 0; n < min(len(messages), limit); n++ {
-		size := driver.Size(messages[n])
-		if total += size; size > b.limit || total > transactionBytes && n > 0 {
-			break
-		}
-	}
-	return n
+	limit := parts.Limit{Messages: cmp.Or(b.cfg.Batch, defaultBatch), Bytes: transactionBytes}
+	return parts.Publish(messages, limit, driver.Size, parts.Whole(func(part []*message.Message) error {
+		return b.add(ctx, topic, part)
+	}))
 }
 
 // add adds messages in one transaction, in the format of watermill-redisstream. Its commands share memory.
 func (b *broker) add(ctx context.Context, topic string, messages []*message.Message) error {
 	ctx, cancel := context.WithTimeout(ctx, addTimeout)
 	defer cancel()
+	if size := driver.Size(messages[0]); size > b.limit { // a part of its own: no server has a limit below transactionBytes
+		err := fmt.Errorf("%w: %d bytes, the server's proto-max-bulk-len is %d", driver.ErrTooLarge, size, b.limit)
+		return &driver.RefusedError{Engine: name, Topic: topic, Err: err}
+	}
 	pipe := b.client.TxPipeline()
 	if len(messages) == 1 {
 		pipe = b.client.Pipeline()

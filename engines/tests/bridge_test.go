@@ -381,7 +381,7 @@ func (f *fixture) slow() string {
 	if !strings.Contains(f.always, "redeliver_after") {
 		return ""
 	}
-	return "&redeliver_after=2m" + f.key
+	return "&redeliver_after=1m" + f.key // less than patience: an answer of the server that is lost comes again then
 }
 
 // onePartition is for the order of messages without keys.

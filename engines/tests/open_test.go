@@ -88,6 +88,11 @@ func TestOpen_NamesTheSchemesItHas(t *testing.T) {
 	require.ErrorIs(t, err, engines.ErrUnknownScheme)
 	assert.ErrorContains(t, err, "gochannel")
 	assert.ErrorContains(t, err, "Driver")
+	for _, url := range []string{"", "127.0.0.1:5031", "host.example:5031", "nats", "/path"} {
+		_, err := engines.Open(t.Context(), url, drivers()...)
+		require.ErrorIs(t, err, engines.ErrUnknownScheme, url)
+		assert.ErrorContains(t, err, "tcp://", url)
+	}
 }
 
 func TestOpen_NeverShowsThePassword(t *testing.T) {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,7 +16,6 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"github.com/twmb/franz-go/pkg/kfake"
 
 	"github.com/buffstreams/watermill-buffstreams/engines/bridge"
 )
@@ -29,18 +27,6 @@ type outage struct {
 	signal  func(syscall.Signal)
 	kill    func()
 	restart func()
-}
-
-// runKafkaChild is kfake in a process of its own, with its data on disk, until it is killed.
-func runKafkaChild() error {
-	port, _ := strconv.Atoi(os.Getenv("TEST_PORT"))
-	_, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(port), kfake.DefaultNumPartitions(4), kfake.GroupMinSessionTimeout(time.Second),
-		kfake.DataDir(os.Getenv("TEST_DIR")), kfake.SyncWrites())
-	if err != nil {
-		return err
-	}
-	fmt.Println("ready")
-	select {}
 }
 
 // subjectAt is an engine of subjects at another address.
@@ -76,24 +62,6 @@ func natsOutage(t *testing.T) *outage {
 				require.Equal(t, "ready", c.next(t))
 			}
 		},
-	}
-}
-
-func kafkaOutage(t *testing.T) *outage {
-	port, err := freePort()
-	require.NoError(t, err)
-	env := []string{"TEST_PORT=" + strconv.Itoa(port), "TEST_DIR=" + filepath.Join(shortDir(t), "data")}
-	start := func() *child {
-		c := startChild(t, "kafka", env...)
-		require.Equal(t, "ready", c.next(t))
-		return c
-	}
-	c := start()
-	return &outage{
-		subject: subjectAt("kafka", fmt.Sprintf("kafka://127.0.0.1:%d", port)),
-		signal:  func(s syscall.Signal) { _ = c.Process.Signal(s) },
-		kill:    func() { c.kill() },
-		restart: func() { c = start() },
 	}
 }
 

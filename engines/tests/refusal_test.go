@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -144,5 +145,27 @@ func TestRefusal_OfOneInAHundred(t *testing.T) {
 			}
 			assert.EqualValues(t, n/100, b.Stats().Refused)
 		})
+	}
+}
+
+// TestRefusal_TakesNoOthersOfTheCallWithIt: the error says of each message of a call whether it is stored.
+func TestRefusal_TakesNoOthersOfTheCallWithIt(t *testing.T) {
+	redis := &fixture{T: t, subject: subjects()[4], topic: "refusal-" + watermill.NewShortUUID()}
+	redis.base = redis.subject.base(t)
+	e := redis.open("group=g&max_in_flight=10")
+	messages := redis.subscribe(e, "g")
+	batch := []*message.Message{messageOf("0"), messageOf("1"), messageOf("2"), messageOf("3")}
+	batch[1].Metadata.Set("_watermill_message_uuid", "what the format keeps for itself")
+	err := e.Publisher().Publish(redis.topic, batch...)
+	var each *driver.PublishError
+	require.ErrorAs(t, err, &each)
+	for i, err := range each.Errs {
+		var refused *driver.RefusedError
+		assert.Equal(t, i == 1, errors.As(err, &refused), "%v", err)
+	}
+	for _, payload := range []string{"0", "2", "3"} {
+		msg := receive(t, messages)
+		assert.Equal(t, payload, string(msg.Payload))
+		msg.Ack()
 	}
 }

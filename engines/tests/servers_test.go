@@ -160,6 +160,11 @@ func (c natsCluster) hosts() string {
 	return strings.Join(hosts, ",")
 }
 
+func (n *natsNode) stop() {
+	n.server.Shutdown()
+	n.server.WaitForShutdown()
+}
+
 func (c natsCluster) stop() {
 	for _, n := range c {
 		n.server.Shutdown()

@@ -7,12 +7,15 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -39,21 +42,24 @@ func main() {
 }
 
 func run(ctx context.Context) error {
-	logger := watermill.NopLogger{}
-	engine, err := engines.OpenWith(ctx, os.Getenv("ENGINE"), engines.Options{
+	s, err := readSettings()
+	if err != nil {
+		return err
+	}
+	engine, err := engines.OpenWith(ctx, s.engine, engines.Options{
 		Drivers: []engines.Driver{nats.Driver, kafka.Driver, redis.Driver, amqp.Driver, postgres.Driver}, OpenOutbox: outboxes.Open,
-		Logger: watermill.NopLogger{},
+		Logger: watermill.NewStdLogger(false, false), // what keeps the engine from working
 	})
 	if err != nil {
 		return err
 	}
+	logger := watermill.NopLogger{} // handlers fail on purpose
 	router, err := message.NewRouter(message.RouterConfig{CloseTimeout: 10 * time.Second}, logger)
 	if err != nil {
 		return err
 	}
-	shop := &shop{engine: engine, router: router, logger: watermill.NopLogger{}}
-	role := os.Getenv("ROLE")
-	if err := shop.addHandlers(role); err != nil {
+	shop := &shop{engine: engine, router: router, logger: logger}
+	if err := shop.addHandlers(s.role); err != nil {
 		return errors.Join(err, engine.Close())
 	}
 	ended := make(chan error, 1)
@@ -64,18 +70,35 @@ func run(ctx context.Context) error {
 		return errors.Join(err, engine.Close())
 	}
 	fmt.Println("running")
-	if role != "worker" {
-		n, err := strconv.Atoi(os.Getenv("ORDERS"))
-		if err != nil {
-			n = 20
-		}
-		if err := shop.placeOrders(ctx, n); err != nil {
-			return errors.Join(err, router.Close(), engine.Close())
-		}
-		if err := shop.await(ctx, n); err != nil {
-			return errors.Join(err, router.Close(), engine.Close())
-		}
-		return errors.Join(router.Close(), engine.Close())
+	if s.role == "worker" {
+		return errors.Join(<-ended, engine.Close())
 	}
-	return errors.Join(<-ended, engine.Close())
+	err = shop.placeOrders(ctx, s.orders)
+	if err == nil {
+		err = shop.await(ctx, s.orders)
+	}
+	return errors.Join(err, router.Close(), engine.Close())
+}
+
+// settings are what the environment says.
+type settings struct {
+	engine, role string
+	orders       int
+}
+
+func readSettings() (s settings, err error) {
+	s = settings{engine: os.Getenv("ENGINE"), role: cmp.Or(os.Getenv("ROLE"), "all")}
+	orders := cmp.Or(os.Getenv("ORDERS"), "20")
+	s.orders, err = strconv.Atoi(orders)
+	switch {
+	case s.engine == "":
+		return s, errors.New("ENGINE is not set: it is the URL of an engine, such as gochannel:")
+	case !slices.Contains([]string{"all", "front", "worker"}, s.role):
+		return s, fmt.Errorf("ROLE is all, front or worker, not %q", s.role)
+	case strings.HasPrefix(s.engine, "gochannel:") && s.role != "all":
+		return s, fmt.Errorf("GoChannel is in one process, which needs ROLE=all, not %s", s.role)
+	case err != nil || s.orders < 0:
+		return s, fmt.Errorf("ORDERS is a number, not %q", orders)
+	}
+	return s, nil
 }

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -27,6 +29,8 @@ type OrderBooked struct{ Number int }
 // poison is the topic of messages that no retry helps.
 const poison = "poison"
 
+var errOfNothing = errors.New("an order of nothing")
+
 // shop has the three handlers, whatever engine is below.
 type shop struct {
 	engine *engines.Engine
@@ -38,15 +42,16 @@ type shop struct {
 	mu       sync.Mutex
 	tried    map[int]bool // mails whose first attempt failed; guarded by mu, as what follows
 	mailed   map[int]bool
-	poisoned map[string]bool
+	poisoned map[int]bool
 }
 
 func topicOf(kind, name string) string { return kind + "." + name }
 
 func (s *shop) addHandlers(role string) error {
-	s.tried, s.mailed, s.poisoned = map[int]bool{}, map[int]bool{}, map[string]bool{}
+	s.tried, s.mailed, s.poisoned = map[int]bool{}, map[int]bool{}, map[int]bool{}
 	marshaler := cqrs.JSONMarshaler{GenerateName: cqrs.StructName}
-	queue, err := middleware.PoisonQueue(s.engine.Publisher(), poison)
+	// An engine that is away is no reason: the message comes again.
+	queue, err := middleware.PoisonQueueWithFilter(s.engine.Publisher(), poison, func(err error) bool { return errors.Is(err, errOfNothing) })
 	if err != nil {
 		return err
 	}
@@ -114,14 +119,14 @@ func (s *shop) addFront(marshaler cqrs.CommandEventMarshaler) error {
 	if err != nil {
 		return err
 	}
-	s.router.AddConsumerHandler("dead-letters", poison, sub, s.publishDeadLetter)
+	s.router.AddConsumerHandler("dead-letters", poison, sub, s.noteDeadLetter)
 	return events.AddHandlers(cqrs.NewEventHandler("mail", s.mail))
 }
 
 // book refuses orders of nothing for ever: they end in the poison queue.
 func (s *shop) book(ctx context.Context, order *PlaceOrder) error {
 	if order.Amount == 0 {
-		return fmt.Errorf("order %d is of nothing", order.Number)
+		return fmt.Errorf("order %d: %w", order.Number, errOfNothing)
 	}
 	return s.events.Publish(ctx, OrderBooked{Number: order.Number})
 }
@@ -138,18 +143,32 @@ func (s *shop) mail(_ context.Context, event *OrderBooked) error {
 	return nil
 }
 
-func (s *shop) publishDeadLetter(msg *message.Message) error {
+func (s *shop) noteDeadLetter(msg *message.Message) error {
+	var order PlaceOrder
+	if err := json.Unmarshal(msg.Payload, &order); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.poisoned[msg.UUID] = true
+	s.poisoned[order.Number] = true
 	return nil
 }
 
-// placeOrders places n orders, each tenth of nothing.
+// placeOrders places n orders, each tenth of nothing. One whose Send fails can be stored all the same: its number is the same when it
+// is sent again, so it counts once.
 func (s *shop) placeOrders(ctx context.Context, n int) error {
 	for i := range n {
-		if err := s.bus.Send(ctx, PlaceOrder{Number: i, Amount: i % 10}); err != nil {
-			return err
+		for {
+			err := s.bus.Send(ctx, PlaceOrder{Number: i, Amount: i % 10})
+			if err == nil {
+				break
+			}
+			fmt.Fprintf(os.Stderr, "order %d is sent again: %v\n", i, err)
+			select {
+			case <-time.After(time.Second):
+			case <-ctx.Done():
+				return fmt.Errorf("order %d is not sent: %w", i, err)
+			}
 		}
 	}
 	return nil
@@ -159,6 +178,7 @@ func (s *shop) placeOrders(ctx context.Context, n int) error {
 func (s *shop) await(ctx context.Context, n int) error {
 	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()
+	told := time.Now()
 	for {
 		s.mu.Lock()
 		mailed, poisoned := len(s.mailed), len(s.poisoned)
@@ -166,6 +186,10 @@ func (s *shop) await(ctx context.Context, n int) error {
 		if bad := (n + 9) / 10; mailed == n-bad && poisoned == bad {
 			fmt.Printf("%d orders: %d mailed, %d poisoned\n", n, mailed, poisoned)
 			return nil
+		}
+		if time.Since(told) > 5*time.Second {
+			told = time.Now()
+			fmt.Fprintf(os.Stderr, "waiting for the worker: %d of %d orders are mailed, %d poisoned\n", mailed, n, poisoned)
 		}
 		select {
 		case <-ticker.C:

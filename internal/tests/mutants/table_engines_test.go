@@ -62,6 +62,16 @@ var engineMutants = []mutant{
 		engineProbe("TestRefusal_OfOneInAHundred", "nats"),
 	},
 	{
+		"a refused message takes the others of its request with it", "engines/internal/parts/parts.go",
+		"\t\treturn Halves(part, errs, Whole(request))\n", "\t\treturn Fail(errs, err)\n",
+		probe{"engines/internal/parts", "^TestPublish_SaysOfEachMessageWhatBecameOfIt$", ""},
+	},
+	{
+		"what was stored before an engine was lost is not confirmed", "engines/internal/parts/parts.go",
+		"Fail(errs[to:], err)", "Fail(errs, err)",
+		probe{"engines/internal/parts", "^TestPublish_SaysOfEachMessageWhatBecameOfIt$", ""},
+	},
+	{
 		"a node that is not there yet is a refusal", "engines/nats/publish.go",
 		" && api.ErrorCode != codeNoPeers && !full(err)\n", " && !full(err)\n",
 		engineProbe("TestOutage_ANodeIsAwayWhenATopicIsMade", "nats"),
