@@ -2,6 +2,7 @@ package buffstreams
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -25,7 +26,8 @@ type failureQueue struct {
 	mu      sync.Mutex // guards the fields below
 	queue   []failure
 	bytes   int
-	running chan struct{} // closed when the goroutine ends; nil while there is none
+	running chan struct{}    // closed when the goroutine ends; nil while there is none
+	dropped UndeliveredError // what exceeded the bound, and no error has reported
 }
 
 type failure struct {
@@ -37,7 +39,7 @@ type failure struct {
 	told func()                                         // called when the hook has returned; may be nil
 }
 
-// add queues one failure. It does not block. What exceeds the bound is only counted in a log line.
+// add queues one failure. It does not block. What exceeds the bound is logged, and counted in the error of await.
 func (q *failureQueue) add(topic string, encoded []byte, err error) {
 	if q.hook == nil {
 		return
@@ -48,8 +50,19 @@ func (q *failureQueue) add(topic string, encoded []byte, err error) {
 		q.logger.Error("OnFailure is too slow: a message that failed was not given to it", err, watermill.LogFields{
 			"provider": provider, "topic": netio.Quote(topic), "waiting": len(q.queue),
 		})
+		q.dropped.add(topic, "", 1)
 		return
 	}
+	q.pushLocked(failure{topic: topic, encoded: encoded, err: err})
+}
+
+// addHeld queues the failure of a message that is in memory already. It does not block, and drops nothing.
+func (q *failureQueue) addHeld(topic string, encoded []byte, err error) {
+	if q.hook == nil {
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	q.pushLocked(failure{topic: topic, encoded: encoded, err: err})
 }
 
@@ -120,7 +133,7 @@ func (q *failureQueue) tell(f failure) {
 const failureGrace = 400 * time.Millisecond
 
 // await waits until everything that was added was told, or ctx is done and failureGrace is over. The error names the
-// hook that has not returned.
+// hook that has not returned, and counts what was not given to it.
 func (q *failureQueue) await(ctx context.Context, name string) error {
 	longer, cancel := withGrace(ctx, failureGrace)
 	defer cancel()
@@ -130,20 +143,25 @@ func (q *failureQueue) await(ctx context.Context, name string) error {
 // awaitUntil is await without a grace.
 func (q *failureQueue) awaitUntil(ctx context.Context, name string) error {
 	q.mu.Lock()
-	running := q.running
+	running, late := q.running, false
 	q.mu.Unlock()
-	if running == nil {
-		return nil
-	}
-	select {
-	case <-running:
-		return nil
-	case <-ctx.Done():
+	if running != nil {
+		select {
+		case <-running:
+		case <-ctx.Done():
+			late = true
+		}
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.running == nil {
-		return nil
+	var errs []error
+	if late && q.running != nil {
+		errs = append(errs, fmt.Errorf("buffstreams: %s has not returned in time: %d calls are left", name, len(q.queue)+1))
 	}
-	return fmt.Errorf("buffstreams: %s has not returned in time: %d calls are left", name, len(q.queue)+1)
+	if q.dropped.Count > 0 {
+		dropped := q.dropped
+		q.dropped = UndeliveredError{}
+		errs = append(errs, fmt.Errorf("buffstreams: %s is too slow, and did not get all that failed: %w", name, &dropped))
+	}
+	return errors.Join(errs...)
 }

@@ -36,8 +36,9 @@ type Manager struct {
 	workers *flush.Workers
 	hooks   *hook.Set // nil: none
 	ticker  *sender.Ticker
-	mover   sender.Mover   // of the senders
-	stop    chan struct{}  // ends the ticker
+	mover   sender.Mover    // of the senders
+	ended   context.Context // ends when all that was on its way is accounted for, and with it the ticker and what waits
+	end     context.CancelFunc
 	wg      sync.WaitGroup // the ticker, and what waits for a Ready
 
 	subscriptions subscriptions
@@ -56,6 +57,8 @@ type Manager struct {
 	closed    bool
 	holds     int          // Ready channels that are open
 	routing   []*Publisher // that have routes; never changed in place
+
+	closing map[*closingListener]struct{} // those of CloseListener
 
 	holding sync.Mutex // held while a change of holds is applied to the listeners
 }
@@ -113,10 +116,11 @@ func NewManager(cfg ManagerConfig) (*Manager, error) {
 	m := &Manager{
 		cfg: cfg, dial: cfg.dial(), plain: plain,
 		held: newBudget(cfg.Acked), kept: newBudget(cfg.Acked),
-		workers: flush.NewWorkers(), ticker: sender.NewTicker(cfg.Acked.PingAfter), stop: make(chan struct{}), done: make(chan struct{}),
+		workers: flush.NewWorkers(), ticker: sender.NewTicker(cfg.Acked.PingAfter), done: make(chan struct{}),
 		addresses: map[netio.Target]*address{}, listeners: map[netio.Target]*opening{},
 		failures: failureQueue{hook: cfg.OnFailure, logger: cfg.Logger}, hooks: hook.NewSet(cfg.Hooks, cfg.Logger),
 	}
+	m.ended, m.end = context.WithCancel(context.Background())
 	m.told.set = m.hooks
 	m.holdUntil(cfg.Ready, nil)
 	return m, nil

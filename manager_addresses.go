@@ -139,7 +139,7 @@ func (m *Manager) use(t netio.Target) (*address, error) {
 func (m *Manager) startTickerLocked() {
 	if !m.ticking && !m.closed {
 		m.ticking = true
-		m.wg.Go(func() { m.ticker.Run(m.stop, m.tick) }) // ends when Close closes stop
+		m.wg.Go(func() { m.ticker.Run(m.ended.Done(), m.tick) }) // ends with Close, which waits for it
 	}
 }
 

@@ -15,17 +15,83 @@ import (
 
 // CloseListener closes the listener at an address, in the form in which it was listened at, and the channels of its
 // subscriptions. Its publishers keep what was not handled. What was received from publishers that are gone is handled first,
-// as far as there are subscriptions, until ctx is done; what is left is reported by an *UndeliveredError and given to
-// OnFailure. It returns pool.ErrNotOpened if nothing listens there.
+// as far as there are subscriptions, until ctx is done, or the time of a Close of the Manager; what is left is reported by an
+// *UndeliveredError and given to OnFailure. It returns pool.ErrNotOpened if nothing listens there. A call for a listener that
+// another one closes waits for that, until its own ctx is done, and returns the same.
 func (m *Manager) CloseListener(ctx context.Context, address string) error {
 	target, err := parseAddress(address)
 	if err != nil {
 		return err
 	}
-	return m.despiteHooks(ctx, func() error {
+	c, first := m.beginClosing(target)
+	if !first {
+		select {
+		case <-c.done:
+			return c.err
+		case <-ctx.Done():
+			return fmt.Errorf("buffstreams: the listener at %.200q is closing: %w", address, ctx.Err())
+		}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer c.expire()
+	defer context.AfterFunc(c.expired, cancel)()
+	c.err = m.despiteHooks(ctx, func() error {
 		left := leftovers{failures: &m.failures}
 		return errors.Join(m.closeListener(ctx, target, &left), left.orNil())
 	})
+	m.mu.Lock()
+	delete(m.closing, c)
+	m.mu.Unlock()
+	close(c.done)
+	return c.err
+}
+
+// closingListener is a call of CloseListener.
+type closingListener struct {
+	target  netio.Target
+	done    chan struct{} // closed when err is final
+	err     error
+	expired context.Context // ends when the Manager's Close has no time left
+	expire  context.CancelFunc
+}
+
+// beginClosing returns the call of CloseListener that closes what listens at a target; first: it is the caller's. The Manager's
+// Close closes everything that is left itself.
+func (m *Manager) beginClosing(t netio.Target) (c *closingListener, first bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.listeners[t] == nil || m.closed {
+		for c := range m.closing {
+			if c.target == t {
+				return c, false
+			}
+		}
+	}
+	c = &closingListener{target: t, done: m.done, err: pool.ErrNotOpened}
+	if m.closed {
+		return c, false
+	}
+	c.done, c.err = make(chan struct{}), nil
+	c.expired, c.expire = context.WithCancel(context.Background())
+	if m.closing == nil {
+		m.closing = map[*closingListener]struct{}{}
+	}
+	m.closing[c] = struct{}{}
+	return c, true
+}
+
+// awaitClosing waits for the calls of CloseListener, whose time is over with ctx.
+func (m *Manager) awaitClosing(ctx context.Context) {
+	m.mu.Lock()
+	closing := maps.Clone(m.closing)
+	m.mu.Unlock()
+	for c := range closing {
+		defer context.AfterFunc(ctx, c.expire)()
+	}
+	for c := range closing {
+		<-c.done
+	}
 }
 
 // Close hands over what the Manager holds, within CloseTimeout: what was published is received by its peers, and what was
@@ -105,6 +171,7 @@ func (m *Manager) shutDown(ctx context.Context) error {
 
 	errs := make(chan error, len(writers)+len(listeners))
 	var closing sync.WaitGroup
+	closing.Go(func() { m.awaitClosing(ctx) })
 	closing.Go(func() { closeSenders(ctx, without(senders, own), &left) })
 	for _, key := range writers {
 		closing.Go(func() { errs <- m.flushPlain(ctx, key) }) // plain.Close says what is left
@@ -118,7 +185,7 @@ func (m *Manager) shutDown(ctx context.Context) error {
 	}
 	closing.Wait()
 	close(errs)
-	close(m.stop)
+	m.end()
 	m.wg.Wait()
 	m.workers.Close()
 	all := []error{left.orNil(), m.plain.Close(), m.failures.awaitUntil(last, "ManagerConfig.OnFailure")}
@@ -223,7 +290,7 @@ func endGraceFor(ctx context.Context) time.Duration {
 	if !ok || ctx.Err() == nil {
 		return endGrace
 	}
-	return max(2*closeGrace, endGrace-time.Since(deadline))
+	return min(endGrace, max(2*closeGrace, endGrace-time.Since(deadline)))
 }
 
 // lastGrace is how long Close goes on in all when its time is over, OnFailure included.
@@ -278,7 +345,7 @@ func (l *leftovers) add(topic, peer string, messages ...[]byte) {
 	l.left.add(topic, peer, len(messages))
 	l.mu.Unlock()
 	for _, m := range messages {
-		l.failures.add(topic, m, ErrUndelivered)
+		l.failures.addHeld(topic, m, ErrUndelivered)
 	}
 }
 

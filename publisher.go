@@ -67,7 +67,7 @@ func NewPublisher(config PublisherConfig, logger watermill.LoggerAdapter) (*Publ
 		failures: failureQueue{hook: config.OnFailure, logger: logger},
 	}
 	if config.OnFailure != nil && config.ManagerConfig.OnFailure == nil {
-		config.ManagerConfig.OnFailure = p.failures.add
+		config.ManagerConfig.OnFailure = p.failures.addHeld
 	}
 	var err error
 	if p.manager, p.owned, err = managerOf(config.Manager, config.ManagerConfig, logger); err != nil {
@@ -138,6 +138,9 @@ func (p *Publisher) publish(topic string, messages []*message.Message) error {
 		return err
 	}
 	defer p.end(s)
+	if p.cfg.PublishContext && messages[0] != nil && messages[0].Context().Err() != nil {
+		return &PublishError{Topic: topic, NotSent: messages, Err: messages[0].Context().Err()}
+	}
 	if p.plain != nil {
 		return p.plain.publish(s, messages)
 	}
@@ -186,25 +189,44 @@ func (p *Publisher) end(s *topicState) {
 
 // Drain waits until every message published so far is settled: handled by every group, or given to OnFailure. With an Outbox
 // it waits for all that the Outbox holds. On the plain wire it is Flush. The only errors are that ctx is done first, with the
-// reason why it takes so long where that is known, and that the Publisher or its Manager is closed meanwhile.
+// reason why it takes so long where that is known, that the Publisher or its Manager is closed, and an *UndeliveredError: so many
+// messages were refused that OnFailure, which is slow, was not given all.
 func (p *Publisher) Drain(ctx context.Context) error {
 	switch {
 	case p.plain != nil:
 		return p.plain.flush(ctx)
 	case p.relay != nil:
-		return p.cfg.Outbox.Drain(ctx)
+		return p.drainOutbox(ctx)
 	}
 	if err := p.awaitAll(ctx, stream.Drain); err != nil {
 		return err
 	}
-	switch { // what is left is with its receivers, or in the error of Close
-	case p.closed.Load():
-		return ErrPublisherClosed
-	case p.manager.isClosed():
-		return ErrManagerClosed
+	if p.closed.Load() || p.manager.isClosed() { // what is left is with its receivers, or in the error of Close
+		return p.closedError()
 	}
 	p.reportRefused()
 	return p.failures.await(ctx, "PublisherConfig.OnFailure")
+}
+
+// drainOutbox is Drain with an Outbox, which nothing delivers for this Publisher once it or its Manager is closed.
+func (p *Publisher) drainOutbox(ctx context.Context) error {
+	delivered, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(p.ctx, cancel)()
+	defer context.AfterFunc(p.manager.ended, cancel)()
+	err := p.cfg.Outbox.Drain(delivered)
+	if err != nil && delivered.Err() != nil && ctx.Err() == nil {
+		return p.closedError()
+	}
+	return err
+}
+
+// closedError says what was closed.
+func (p *Publisher) closedError() error {
+	if p.closed.Load() {
+		return ErrPublisherClosed
+	}
+	return ErrManagerClosed
 }
 
 // Flush waits until every message published so far is held by its subscriber's process, or ctx is done. With an Outbox it is
@@ -277,13 +299,15 @@ func (p *Publisher) shutDown() error {
 
 // handOver leaves to a Manager that lives on what a peer has received. It waits until that is everything.
 func (p *Publisher) handOver(ctx context.Context) error {
-	busy := p.busy()
-	for _, f := range busy {
-		_ = f.stream.AwaitReceived(ctx) // what is left shows below
-	}
-	left := &UndeliveredError{}
-	for _, f := range busy {
-		left.add(f.name, f.peer(), f.stream.Unreceived())
+	left, asked := &UndeliveredError{}, map[stream]bool{}
+	for more := true; more; { // while one is waited for, another can get a part of what it holds
+		more = false
+		for _, f := range p.busy() {
+			if !asked[f.stream] {
+				asked[f.stream], more = true, true
+				left.add(f.name, f.peer(), f.stream.AwaitReceived(ctx)) // other publishers of the Manager may go on with it
+			}
+		}
 	}
 	return left.orNil()
 }

@@ -27,7 +27,7 @@ func (p *Publisher) sendAgain(w *callWait, g *group, part *part, sent sendResult
 	v := p.sendGroup(w, g, rest)
 	lacking, err := back.Wait()
 	if err != nil && (p.ctx.Err() != nil || errors.Is(err, sender.ErrClosed)) {
-		err = ErrPublisherClosed
+		err = p.closedError()
 	}
 	sent.lacking = append(sent.lacking, lacking...)
 	for i, f := range v.fates {

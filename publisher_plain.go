@@ -48,7 +48,7 @@ func (p *plainPublisher) publish(s *topicState, messages []*message.Message) err
 	}
 	buf := make([]byte, 0, 512)
 	for i, msg := range messages {
-		if buf, err = p.publisher.marshal(buf[:0], topic, msg); err != nil {
+		if buf, err = p.publisher.marshalOne(buf[:0], topic, msg); err != nil {
 			return &PublishError{Topic: topic, NotSent: messages[i:], Err: err}
 		}
 		if limit := p.publisher.cfg.MaxMessageSize; len(buf) > limit {
@@ -102,8 +102,8 @@ func (w *plainWait) end() {
 // failure says why a wait has ended; cause is why it takes so long.
 func (w *plainWait) failure(err, cause error) error {
 	switch {
-	case w.publisher.ctx.Err() != nil:
-		return ErrPublisherClosed
+	case w.publisher.ctx.Err() != nil || errors.Is(err, pool.ErrClosed):
+		return w.publisher.closedError()
 	case errors.Is(err, context.DeadlineExceeded):
 		return &TimeoutError{Cause: cause}
 	}
@@ -171,8 +171,10 @@ func (p *plainPublisher) write(wait *plainWait, t netio.Target, data []byte) err
 		if err := p.dial(wait.begin(errNoConnect), t); err != nil {
 			return wait.failure(err, errNoConnect)
 		}
-	case !errors.Is(err, errNoRoom):
-		return err
+	case err != nil && !errors.Is(err, errNoRoom):
+		return wait.failure(err, errNotTaken)
+	case err == nil:
+		return nil
 	}
 	if _, err = m.WriteContext(wait.begin(errNotTaken), key, data); err != nil {
 		return wait.failure(err, errNotTaken)

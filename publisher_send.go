@@ -104,12 +104,12 @@ func (p *Publisher) send(
 	closing := p.ctx.Err() != nil || errors.Is(err, sender.ErrClosed)
 	if back := (*sender.WithdrawnError)(nil); errors.As(err, &back) {
 		if back.Err != nil && closing {
-			back.Err = ErrPublisherClosed
+			back.Err = p.closedError()
 		}
 		return enqueued, lacking, back
 	}
 	if closing {
-		err = ErrPublisherClosed
+		err = p.closedError()
 	}
 	return enqueued, lacking, err
 }
@@ -117,7 +117,7 @@ func (p *Publisher) send(
 // callContext is done when what a call waits for has to end: with Close, or with the context of its first message where that
 // counts.
 func (p *Publisher) callContext(first *message.Message) (context.Context, context.CancelFunc) {
-	if !p.cfg.PublishContext {
+	if !p.cfg.PublishContext || first == nil {
 		return p.ctx, func() {}
 	}
 	ctx, cancel := context.WithCancel(first.Context())
@@ -130,7 +130,7 @@ func (p *Publisher) encode(batch *session.Batch, topic string, messages []*messa
 	var msg *message.Message
 	defer func() {
 		if panicked := recover(); panicked != nil {
-			err = fmt.Errorf("buffstreams: cannot marshal message %.100q: the Marshaler panicked: %v", msg.UUID, panicked)
+			err = marshalerPanicked(msg, panicked)
 		}
 	}()
 	for _, msg = range messages {
@@ -171,6 +171,23 @@ func (p *Publisher) marshal(dst []byte, topic string, msg *message.Message) (ful
 	return append(dst, encoded...), nil
 }
 
+// marshalOne is marshal where the Marshaler may panic, and there may be no message.
+func (p *Publisher) marshalOne(dst []byte, topic string, msg *message.Message) (full []byte, err error) {
+	if msg == nil {
+		return nil, errNoMessage
+	}
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			full, err = nil, marshalerPanicked(msg, panicked)
+		}
+	}()
+	return p.marshal(dst, topic, msg)
+}
+
+func marshalerPanicked(msg *message.Message, panicked any) error {
+	return fmt.Errorf("buffstreams: cannot marshal message %.100q: the Marshaler panicked: %v", msg.UUID, panicked)
+}
+
 // level is what the session waits for; 0 for nothing.
 func (c Confirm) level() session.Level {
 	switch c {
@@ -182,30 +199,12 @@ func (c Confirm) level() session.Level {
 	return 0
 }
 
-// stream is where messages are enqueued: the stream of a name that all publishers of a Manager share (namedStream), or one of
+// stream is where messages are enqueued: what one Publisher has in the stream that all of a Manager share (*sender.Named), or one of
 // a route's that can move (*sender.Stream).
 type stream interface {
 	Publish(ctx context.Context, b *session.Batch, level session.Level, timeout time.Duration) (enqueued int, lacking []session.Range, err error)
 	Unsettled() int
-	Unreceived() int
 	Flush(ctx context.Context) error
 	Drain(ctx context.Context) error
-	AwaitReceived(ctx context.Context) error
-}
-
-// namedStream is a stream that stays at its address.
-type namedStream struct {
-	sender *sender.Sender
-	name   string // as Sender.Publish takes it
-}
-
-func (n namedStream) Publish(ctx context.Context, b *session.Batch, level session.Level, timeout time.Duration) (int, []session.Range, error) {
-	return n.sender.Publish(ctx, n.name, b, level, timeout)
-}
-func (n namedStream) Unsettled() int                  { return n.sender.Unsettled(n.name) }
-func (n namedStream) Unreceived() int                 { return n.sender.Unreceived(n.name) }
-func (n namedStream) Flush(ctx context.Context) error { return n.sender.Flush(ctx, n.name) }
-func (n namedStream) Drain(ctx context.Context) error { return n.sender.Drain(ctx, n.name) }
-func (n namedStream) AwaitReceived(ctx context.Context) error {
-	return n.sender.AwaitReceived(ctx, n.name)
+	AwaitReceived(ctx context.Context) (left int)
 }

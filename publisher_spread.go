@@ -114,6 +114,8 @@ func (w *callWait) waitUntil(event <-chan struct{}, moment time.Time) (expired b
 			return false, ErrPublisherClosed
 		}
 		return false, w.ctx.Err()
+	case <-w.publisher.manager.ended.Done():
+		return false, w.publisher.closedError()
 	}
 }
 

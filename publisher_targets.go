@@ -137,7 +137,7 @@ func (p *Publisher) newTarget(topic string, d destination, m route.Member, route
 		if p.cfg.Ephemeral {
 			name = session.Ephemeral(name)
 		}
-		t.fixed = &routedStream{stream: namedStream{t.addr.sender, name}, name: d.name, slot: -1}
+		t.fixed = &routedStream{stream: t.addr.sender.Named(name), name: d.name, slot: -1}
 		t.fixed.addr.Store(t.addr)
 	case routed:
 		t.addr.sender.ShortenSilence(routedPing, routedDead)

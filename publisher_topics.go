@@ -165,11 +165,23 @@ func (p *Publisher) busy() (busy []*routedStream) {
 	for _, s := range p.topics {
 		all = append(all, s.flowsLocked()...)
 	}
-	seen := map[stream]bool{}
+	at := map[any]int{} // in busy
 	for _, f := range all {
-		if !seen[f.stream] && f.stream.Unsettled() > 0 {
-			seen[f.stream] = true
+		if f.stream.Unsettled() == 0 {
+			continue
+		}
+		id := any(f.stream)
+		named, shared := f.stream.(*sender.Named)
+		if shared {
+			id = named.Of()
+		}
+		i, there := at[id]
+		switch {
+		case !there:
+			at[id] = len(busy)
 			busy = append(busy, f)
+		case shared && named.LaterThan(busy[i].stream.(*sender.Named)): //nolint:forcetypeassert // as they have one id
+			busy[i] = f
 		}
 	}
 	return busy

@@ -17,11 +17,11 @@ func (m *Manager) holdUntil(ready, ended <-chan struct{}) {
 		return
 	}
 	m.holds++
-	m.wg.Go(func() { // Ends at the latest when Close closes stop, and waits for it.
+	m.wg.Go(func() { // Ends at the latest with Close, which waits for it.
 		select {
 		case <-ready:
 		case <-ended:
-		case <-m.stop:
+		case <-m.ended.Done():
 			return
 		}
 		m.mu.Lock()

@@ -105,6 +105,14 @@ func (o *Outbound) Pending() int { return o.pending }
 // Unreceived is the number of messages that the receiver is not known to have received.
 func (o *Outbound) Unreceived() int { return int(o.end() - o.firstUnreceived()) }
 
+// UnreceivedUpTo is Unreceived for the messages up to a sequence.
+func (o *Outbound) UnreceivedUpTo(last uint64) int {
+	if first := o.firstUnreceived(); first <= last {
+		return int(last + 1 - first)
+	}
+	return 0
+}
+
 // end is one more than the sequence of the last message that the stream knows of.
 func (o *Outbound) end() uint64 {
 	if o.fetched != nil {

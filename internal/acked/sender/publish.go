@@ -13,6 +13,7 @@ import (
 // publication is one call of Publish.
 type publication struct {
 	sender   *Sender // nil: handle says
+	named    *Named  // whose it is; nil: of no owner, or of handle
 	topic    string
 	handle   *Stream // nil: the stream of topic at sender
 	batch    *session.Batch
@@ -178,6 +179,9 @@ func (s *Sender) enqueueLocked(p *publication) (w *session.Waiter, more bool, er
 	}
 	n, first, err := s.client.Enqueue(p.stream, p.batch, p.enqueued, p.turn)
 	p.enqueued += n
+	if n > 0 && p.named != nil {
+		p.named.out, p.named.last = p.stream, first+uint64(n)-1
+	}
 	if more = err == nil && p.enqueued < p.batch.Len(); more && p.turn == nil {
 		p.turn = session.NewTurn()
 		p.turn.Ready <- struct{}{} // the next enqueue puts it into the line

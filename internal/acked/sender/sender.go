@@ -120,43 +120,6 @@ func New(cfg Config) *Sender {
 	return s
 }
 
-// AwaitReceived waits until the peer has received, at some time, all messages that were enqueued for a topic, or ctx is done.
-func (s *Sender) AwaitReceived(ctx context.Context, topic string) error {
-	o, w, err := s.waitForLast(topic)
-	if w == nil {
-		return err
-	}
-	s.kick()
-	p := publication{sender: s, stream: o}
-	_, _, err = p.confirm(ctx, []*session.Waiter{w}, false)
-	return err
-}
-
-// waitForLast begins to wait for the last message of a topic. The waiter is nil if all were received.
-func (s *Sender) waitForLast(topic string) (*session.Outbound, *session.Waiter, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	o := s.client.Find(topic)
-	switch {
-	case o == nil || o.Unreceived() == 0:
-		return nil, nil, nil
-	case s.closed:
-		return nil, nil, ErrClosed
-	}
-	last := session.Range{First: o.Last(), Last: o.Last()} // what is received is a prefix
-	return o, s.waitLocked(o, session.Received, last, time.Time{}), nil
-}
-
-// Unreceived is the number of messages for a topic that the peer is not known to have.
-func (s *Sender) Unreceived(topic string) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if o := s.client.Find(topic); o != nil {
-		return o.Unreceived()
-	}
-	return 0
-}
-
 // Pending is the number of messages that are not settled, over all topics.
 func (s *Sender) Pending() int {
 	s.mu.Lock()

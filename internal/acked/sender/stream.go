@@ -141,12 +141,6 @@ func (st *Stream) Undelivered() int {
 	return s.client.Undelivered(st.out)
 }
 
-// Unreceived is the number of messages that the present receiver is not known to have had.
-func (st *Stream) Unreceived() int {
-	defer st.lock().mu.Unlock()
-	return st.out.Unreceived()
-}
-
 // Progress returns the lowest sequence that is not settled, and that of the next message.
 func (st *Stream) Progress() (head, next uint64) {
 	defer st.lock().mu.Unlock()
@@ -199,27 +193,17 @@ func (st *Stream) heirsSince(shares int) []*Stream {
 	return slices.Clone(st.heirs)
 }
 
-// AwaitReceived waits until a receiver has received, at some time, all messages that were enqueued, or ctx is done.
-func (st *Stream) AwaitReceived(ctx context.Context) error {
+// AwaitReceived waits until a receiver has received, at some time, all messages that were enqueued by now, or ctx is done. It returns
+// the number of those that the present receiver is not known to have had.
+func (st *Stream) AwaitReceived(ctx context.Context) (left int) {
 	s := st.lock()
-	o, shares := st.out, st.shares
-	if s.closed || o.Unreceived() == 0 {
-		closed := s.closed && o.Unreceived() > 0
-		s.mu.Unlock()
-		if closed {
-			return ErrClosed
-		}
-		return nil
-	}
-	w := s.waitLocked(o, session.Received, session.Range{First: o.Last(), Last: o.Last()}, time.Time{})
-	s.mu.Unlock()
-	s.kick()
-	p := publication{handle: st, stream: o}
-	_, _, err := p.confirm(ctx, []*session.Waiter{w}, false)
+	shares := st.shares
+	p := publication{handle: st, stream: st.out}
+	left = p.awaitReceived(ctx, s, st.out.Last())
 	for _, heir := range st.heirsSince(shares) {
-		err = errors.Join(err, heir.AwaitReceived(ctx))
+		_ = heir.AwaitReceived(ctx) // which counts its own
 	}
-	return err
+	return left
 }
 
 // End says that nothing more will be published: the stream ends at both ends when everything is settled. A later Publish

@@ -169,4 +169,49 @@ var custodyMutants = []mutant{
 		"return s.isCancelled() || isClosed(s.listener.Done())", "return s.isCancelled()",
 		seamProbe("TestSubscriber_CloseOfTwoUnnamedSubscriptionsLosesNothing"),
 	},
+	{
+		"one Publisher counts what another has published", "internal/acked/sender/named.go",
+		"return p.awaitReceived(ctx, n.sender, n.last)", "return p.awaitReceived(ctx, n.sender, max(n.last, p.stream.Last()))",
+		probe{"internal/tests", "^TestPublisher_CloseAccountsForItsOwn$", ""},
+	},
+	{
+		"a second spelling of a topic hides later messages", "publisher_topics.go",
+		"\t\tcase shared && named.LaterThan(", "\t\tcase shared && !named.LaterThan(",
+		probe{"internal/tests", "^TestPublisher_CloseAccountsForItsOwn$", ""},
+	},
+	{
+		"OnFailure gets 16 MiB of what Close leaves", "manager_close.go",
+		"l.failures.addHeld(topic, m, ErrUndelivered)", "l.failures.add(topic, m, ErrUndelivered)",
+		probe{"internal/tests", "^TestPublisher_CloseTellsOnFailureOfAllThatIsLeft$", ""},
+	},
+	{
+		"what a slow OnFailure did not get is only logged", "failures.go",
+		"\t\tq.dropped.add(topic, \"\", 1)\n", "",
+		probe{"internal/tests", "^TestPublisher_DrainSaysWhatASlowOnFailureDidNotGet$", ""},
+	},
+	{
+		"Manager.Close does not wait for CloseListener", "manager_close.go",
+		"\tclosing.Go(func() { m.awaitClosing(ctx) })\n", "",
+		probe{"internal/tests", "^TestManager_CloseListenerSideBySide$", ""},
+	},
+	{
+		"CloseListener has more time than Manager.Close", "manager_close.go",
+		"\t\tdefer context.AfterFunc(ctx, c.expire)()\n", "",
+		probe{"internal/tests", "^TestManager_CloseListenerSideBySide$", ""},
+	},
+	{
+		"a Drain of an outbox outlives what delivers it", "publisher.go",
+		"\tdefer context.AfterFunc(p.manager.ended, cancel)()\n", "",
+		probe{"internal/tests", "^TestOutbox_DrainEndsWithItsPublisher$", ""},
+	},
+	{
+		"a Publish waits for an address of a Manager that is closed", "publisher_spread.go",
+		"case <-w.publisher.manager.ended.Done():", "case <-w.publisher.ctx.Done():",
+		probe{"internal/tests", "^TestPublisher_OnAClosedManager$", ""},
+	},
+	{
+		"a Marshaler of the plain wire may panic", "publisher_plain.go",
+		"p.publisher.marshalOne(", "p.publisher.marshal(",
+		probe{"internal/tests", "^TestPublisher_NothingToPublish$", ""},
+	},
 }
