@@ -227,7 +227,8 @@ export class Publisher {
     this.stopped = true;
     const conn = this.conn;
     if (conn) {
-      for (const s of streams()) if (s.open && s.next > s.last) conn.send(frame("Release", { handle: s.handle }));
+      const has = (s: Stream) => [...s.unsettled.keys()].every((sequence) => sequence < s.next); // the last one may never have been sent
+      for (const s of streams()) if (s.open && has(s)) conn.send(frame("Release", { handle: s.handle }));
       conn.socket.end();
       await Promise.race([conn.ended, sleep(Math.min(500, timeout))]);
       conn.socket.destroy();

@@ -174,6 +174,21 @@ test("a lower tenure of a newer epoch resumes", async () => {
   await holding.close(0);
 });
 
+test("the end releases a stream whose last message was never sent", async (t) => {
+  const listener = new Listener("127.0.0.1:0", { maxMessage: 1000 });
+  await listener.start();
+  t.after(() => listener.close(0));
+  const taken = listener.subscribe("a").next();
+  const publisher = new Publisher(`127.0.0.1:${listener.port}`);
+  await publisher.publish("a", [{ payload: Buffer.from("m") }]);
+  await assert.rejects(publisher.publish("a", [{ payload: Buffer.alloc(2000) }]), Refused);
+  (await taken).value!.ack();
+  await publisher.close();
+  const { publishers } = listener as unknown as { publishers: Map<string, unknown> };
+  for (const end = Date.now() + 10_000; publishers.size && Date.now() < end; ) await sleep(5);
+  assert.equal(publishers.size, 0);
+});
+
 const results: Record<string, number> = { limit: Code.LIMIT, fenced: Code.FENCED, failed: Code.FAILED, gone: Code.TOPIC_GONE };
 
 for (const v of read("sender.json").vectors) {
