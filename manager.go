@@ -228,7 +228,7 @@ func (m *Manager) listen(t netio.Target) (listener, error) {
 		}
 		ln, err := netio.GuardedListen(m.cfg.Listen, t.Network, t.Address)
 		if err != nil {
-			return nil, explainInUse(err)
+			return nil, m.explainInUse(t, err)
 		}
 		if !t.TLS && !m.cfg.Acked.Insecure && netio.BoundBeyondLoopback(ln.Addr()) {
 			return nil, errors.Join(&InsecureAddressError{Address: t.Address}, ln.Close())
@@ -237,12 +237,18 @@ func (m *Manager) listen(t netio.Target) (listener, error) {
 	})
 }
 
-// explainInUse says what to do about the commonest reason for which a process cannot listen where it already does.
-func explainInUse(err error) error {
-	if netio.InUse(err) {
-		return fmt.Errorf("%w (Subscribers of one process that listen at the same address have to share a Manager)", err)
+// explainInUse says what to do about the commonest reasons for which a process cannot listen where it already does.
+func (m *Manager) explainInUse(at netio.Target, err error) error {
+	if !netio.InUse(err) {
+		return err
 	}
-	return err
+	_, port, _ := net.SplitHostPort(at.Address)
+	for t := range m.openListeners() {
+		if _, other, _ := net.SplitHostPort(t.Address); t.Network == at.Network && other == port && port != "" {
+			return fmt.Errorf("%w (this Manager listens at %s: Subscribers at the same address have to spell it alike)", err, formatAddress(t))
+		}
+	}
+	return fmt.Errorf("%w (Subscribers of one process that listen at the same address have to share a Manager)", err)
 }
 
 // forgetIdleAfter is how long a listener remembers a publisher that is away, and of which everything is handled. One

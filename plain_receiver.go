@@ -65,7 +65,7 @@ func (m *Manager) newPlainReceiver(t netio.Target, maxMessageSize int) (*plainRe
 	}
 	var err error
 	if p.listener, err = pool.ListenTCP(cfg); err != nil {
-		return nil, explainInUse(err)
+		return nil, m.explainInUse(t, err)
 	}
 	return p, p.listener.StartListeningAsync()
 }

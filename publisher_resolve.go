@@ -77,29 +77,6 @@ func (p *Publisher) change(s *topicState, found route.Route) error {
 	return nil
 }
 
-// pinned tells whether each address of a route gets every message: what one lacks is nothing for another.
-func pinned(r route.Route) bool { return r.Policy == route.All && len(r.Groups) == 0 }
-
-// groupsOf returns the groups of a route, each as a route of its own.
-func groupsOf(r route.Route) []route.Route {
-	switch {
-	case r.Policy != route.All:
-		return []route.Route{r}
-	case len(r.Groups) > 0:
-		groups := make([]route.Route, len(r.Groups))
-		for i, g := range r.Groups {
-			groups[i] = g
-			groups[i].Name = r.Name
-		}
-		return groups
-	}
-	groups := make([]route.Route, 0, len(r.Addresses))
-	for _, m := range membersOf(r) {
-		groups = append(groups, route.Route{Addresses: []string{m.Address}, Attributes: r.Attributes, Name: r.Name})
-	}
-	return groups
-}
-
 // newGroup returns the group of a route, and those of its targets that are new. Targets that the topic has already are kept.
 func (p *Publisher) newGroup(topic string, r route.Route, routed bool, last *resolved) (g *group, made []*target, err error) {
 	name := r.Name
@@ -128,27 +105,6 @@ func (p *Publisher) newGroup(topic string, r route.Route, routed bool, last *res
 		g.targets = append(g.targets, t)
 	}
 	return g, made, nil
-}
-
-// membersOf returns the addresses of a route, each once however it is spelled.
-func membersOf(r route.Route) (members []route.Member) {
-	seen := map[string]bool{}
-	for _, m := range r.Members() {
-		if address := canonical(m.Address); !seen[address] {
-			seen[address] = true
-			members = append(members, m)
-		}
-	}
-	return members
-}
-
-// canonical is an address as all of its spellings have it. What is no address stays as it is.
-func canonical(address string) string {
-	t, err := parseAddress(address)
-	if err != nil {
-		return address
-	}
-	return formatAddress(t.Canonical())
 }
 
 // find returns the target at an address, or nil.
@@ -193,9 +149,6 @@ func (g *group) shares(o *group) bool {
 	}
 	return false
 }
-
-// isAt tells whether two targets of routes are at the same address.
-func (t *target) isAt(o *target) bool { return t.Address == o.Address && t.ServerName == o.ServerName }
 
 // has tells whether an address is one of the group's.
 func (g *group) has(a *address) bool { return g.indexOf(a) >= 0 }

@@ -100,3 +100,18 @@ func TestManager_AnAddressSpelledTwiceHasOneConnection(t *testing.T) {
 		})
 	}
 }
+
+// TestManager_ListensThereUnderAnotherName: the error says under which, and not that Subscribers should share a Manager, as
+// they do.
+func TestManager_ListensThereUnderAnotherName(t *testing.T) {
+	m, err := buffstreams.NewManager(buffstreams.ManagerConfig{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, m.Close()) })
+	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{Manager: m}, nil)
+	require.NoError(t, err)
+	addresses := spellings(t)["case"]
+	subscribe(t, sub, addresses[0]+"/a")
+	_, err = sub.Subscribe(t.Context(), addresses[1]+"/b")
+	require.ErrorContains(t, err, addresses[0])
+	require.NotContains(t, err.Error(), "share a Manager")
+}

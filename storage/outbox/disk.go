@@ -35,8 +35,11 @@ func makeDir(dir string) error {
 		return fmt.Errorf("outbox: %w", err)
 	}
 	err := os.Chmod(dir, 0o700) //nolint:gosec // a directory must be searchable
+	if err == nil {
+		return nil
+	}
 	if !errors.Is(err, os.ErrPermission) {
-		return err
+		return fmt.Errorf("outbox: %w", err)
 	}
 	info, err := os.Stat(dir)
 	if err != nil {

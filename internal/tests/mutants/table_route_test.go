@@ -253,7 +253,7 @@ var routeMutants = []mutant{
 		probe{"internal/session", "", ""},
 	},
 	{
-		"two spellings are two addresses of a route", "publisher_resolve.go",
+		"two spellings are two addresses of a route", "publisher_members.go",
 		"if address := canonical(m.Address); !seen", "if address := m.Address; !seen",
 		seamProbe("TestRoute_AnAddressSpelledTwiceIsOne"),
 	},
