@@ -57,24 +57,28 @@ func (n *Named) Drain(ctx context.Context) error { return n.sender.Drain(ctx, n.
 // the number of those that the peer is not known to have.
 func (n *Named) AwaitReceived(ctx context.Context) (left int) {
 	n.sender.mu.Lock()
-	p := publication{sender: n.sender, stream: n.out}
-	return p.awaitReceived(ctx, n.sender, n.last)
+	out, last := n.out, n.last
+	n.sender.mu.Unlock()
+	if out == nil {
+		return 0
+	}
+	p := publication{sender: n.sender, stream: out}
+	return p.awaitReceived(ctx, last)
 }
 
 // awaitReceived waits until the messages of the stream up to a sequence were received, or ctx is done, and returns the number of those
-// that were not. The caller must hold s.mu; it is released.
-func (p *publication) awaitReceived(ctx context.Context, s *Sender, last uint64) (left int) {
-	if p.stream == nil || p.stream.UnreceivedUpTo(last) == 0 {
+// that were not.
+func (p *publication) awaitReceived(ctx context.Context, last uint64) (left int) {
+	s := p.lock()
+	left = p.stream.UnreceivedUpTo(last)
+	if left == 0 || s.closed {
 		s.mu.Unlock()
-		return 0
+		return left
 	}
-	if !s.closed { // what is received is a prefix
-		w := s.waitLocked(p.stream, session.Received, session.Range{First: last, Last: last}, time.Time{})
-		s.mu.Unlock()
-		s.kick()
-		_, _, _ = p.confirm(ctx, []*session.Waiter{w}, false) // what is left shows below
-		s = p.lock()
-	}
-	defer s.mu.Unlock()
+	w := s.waitLocked(p.stream, session.Received, session.Range{First: last, Last: last}, time.Time{}) // what is received is a prefix
+	s.mu.Unlock()
+	s.kick()
+	_, _, _ = p.confirm(ctx, []*session.Waiter{w}, false) // what is left shows below
+	defer p.lock().mu.Unlock()
 	return p.stream.UnreceivedUpTo(last)
 }

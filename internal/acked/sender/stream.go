@@ -197,9 +197,9 @@ func (st *Stream) heirsSince(shares int) []*Stream {
 // the number of those that the present receiver is not known to have had.
 func (st *Stream) AwaitReceived(ctx context.Context) (left int) {
 	s := st.lock()
-	shares := st.shares
-	p := publication{handle: st, stream: st.out}
-	left = p.awaitReceived(ctx, s, st.out.Last())
+	p, last, shares := publication{handle: st, stream: st.out}, st.out.Last(), st.shares
+	s.mu.Unlock()
+	left = p.awaitReceived(ctx, last)
 	for _, heir := range st.heirsSince(shares) {
 		_ = heir.AwaitReceived(ctx) // which counts its own
 	}
