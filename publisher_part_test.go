@@ -218,3 +218,38 @@ func TestTopicState_StaysWhileASlotHoldsMessages(t *testing.T) {
 	require.ErrorAs(t, p.Close(), &lost)
 	require.Equal(t, 1, lost.Count)
 }
+
+// TestHash_AStreamGoesToTheOwnerOfItsSlot when its address takes nothing: it would only have to move once more.
+func TestHash_AStreamGoesToTheOwnerOfItsSlot(t *testing.T) {
+	g := &group{policy: route.Hash, place: new(atomic.Pointer[group])}
+	g.place.Store(g)
+	for range 3 {
+		m, s, _ := newPair(t, AckedConfig{})
+		a := m.addressOf(s)
+		s.Dial()
+		require.Eventually(t, func() bool { return a.state() == policy.Ready }, 30*time.Second, time.Millisecond)
+		member := route.Member{Address: formatAddress(a.target), Attributes: route.Attributes{Weight: 1}}
+		g.targets = append(g.targets, &target{addr: a, Member: member})
+	}
+	owners := g.ownersOf(g.candidates(time.Now()))
+	for slot, at := range owners.of {
+		f := &routedStream{group: g, slot: slot}
+		f.addr.Store(&address{})
+		require.Same(t, g.targets[at].addr.sender, f.alternative())
+	}
+}
+
+// TestRoute_ACallLooksAgainWhenAFirstAttemptHadItsTime: what is known says that it is fresh until an address, or the time of a tick,
+// changes.
+func TestRoute_ACallLooksAgainWhenAFirstAttemptHadItsTime(t *testing.T) {
+	p := newTestPublisher(t, EnvelopeMarshaler{})
+	defer func() { _ = p.Close() }()
+	a := using(t, p, "127.0.0.1:1")
+	a.made = time.Now().Add(10*time.Millisecond - freshFor)
+	g := &group{policy: route.RoundRobin, targets: []*target{{addr: a}}, place: new(atomic.Pointer[group])}
+	v := p.view(g)
+	again, err := p.awaitReady(p.newCallWait(p.state("t"), nil), g, v)
+	require.NoError(t, err)
+	require.Nil(t, again)
+	require.NotSame(t, v, p.view(g))
+}

@@ -138,6 +138,7 @@ func TestTopicState_IsKeptWhileItIsLookedUp(t *testing.T) {
 			require.ErrorIs(t, p.Publish("topic", message.NewMessage("1", nil)), ErrTimeout)
 			pass(t, p, 1000)
 		}
+		synctest.Wait() // the lookup's goroutine has written it
 		require.Equal(t, 1, lookups)
 		close(goOn)
 		synctest.Wait()

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 	"github.com/buffstreams/watermill-buffstreams/route"
 	"github.com/buffstreams/watermill-buffstreams/storage/outbox"
 	"github.com/buffstreams/watermill-buffstreams/store"
@@ -228,4 +229,41 @@ func TestOutboxPlace_RestartVoidsWhatASilentAddressHas(t *testing.T) {
 		require.Fail(t, "a hands out what another address has had", m.UUID)
 	case <-time.After(300 * time.Millisecond):
 	}
+}
+
+// TestOutboxPlace_NeverFromTLSToPlaintext, though the route has no other address any more: it stays until that comes back.
+func TestOutboxPlace_NeverFromTLSToPlaintext(t *testing.T) {
+	server, client := testkit.SelfSignedTLS(t)
+	secure, plain := freeAddress(t), freeAddress(t)
+	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{
+		ListenAddress: "tls://" + secure, ConsumerGroup: "g", CloseTimeout: time.Second,
+		ManagerConfig: buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{ServerTLS: server}},
+	}, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = sub.Close() })
+	messages := subscribe(t, sub, "orders")
+	ob := openOutbox(t, t.TempDir())
+	w := &watched{route: route.Route{
+		Addresses:  []string{"tls://" + secure},
+		Attributes: map[string]route.Attributes{"tls://" + secure: {ServerName: "127.0.0.1"}}, // as the certificate has it
+	}}
+	m, err := buffstreams.NewManager(buffstreams.ManagerConfig{Acked: quick(buffstreams.AckedConfig{ClientTLS: client})})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = m.Close() })
+	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{Manager: m, Resolver: w, Outbox: ob, CloseTimeout: time.Second}, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = pub.Close() })
+	require.NoError(t, pub.Publish("orders", newMessages(5)...))
+	busy := receive(t, messages)
+	require.Eventually(t, w.isWatched, patience, time.Millisecond)
+	got := counting(t, plain)
+	w.set(route.Route{Addresses: []string{plain}})
+	require.Eventually(t, func() bool { return m.PeerStatus(plain).Connected }, patience, time.Millisecond)
+	require.Never(t, func() bool { return got.Load() > 0 }, 300*time.Millisecond, 10*time.Millisecond)
+	busy.Ack()
+	for range 4 {
+		receive(t, messages).Ack()
+	}
+	drain(t, pub)
+	require.Zero(t, got.Load())
 }

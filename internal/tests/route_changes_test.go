@@ -174,3 +174,32 @@ func TestRoute_AnAddressThatTookSharesIsForgotten(t *testing.T) {
 	w.set(route.Route{Addresses: []string{third}})
 	requireForgotten(t, pub, second)
 }
+
+// TestRoute_WhatWaitsInAChannelIsTakenBackAlone: the messages of other publishers beside it stay, and their acks count.
+func TestRoute_WhatWaitsInAChannelIsTakenBackAlone(t *testing.T) {
+	first, second := freeAddress(t), freeAddress(t)
+	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{
+		ListenAddress: first, ConsumerGroup: "g", MaxInFlight: 10, CloseTimeout: time.Second,
+	}, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = sub.Close() })
+	messages := subscribe(t, sub, "orders")
+	moving, w := changing(t, route.Route{Addresses: []string{first}}, buffstreams.ConfirmReceived)
+	staying, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{Confirm: buffstreams.ConfirmReceived}, nil)
+	require.NoError(t, err)
+	for range 3 { // in turn
+		require.NoError(t, moving.Publish("orders", newMessage("moves")))
+		require.NoError(t, staying.Publish(first+"/orders", newMessage("stays")))
+	}
+	require.Eventually(t, func() bool { return len(messages) == 6 }, patience, time.Millisecond)
+	got := counting(t, second)
+	w.set(route.Route{Addresses: []string{second}})
+	require.Eventually(t, func() bool { return got.Load() == 3 }, patience, time.Millisecond)
+	for range 3 {
+		m := receive(t, messages)
+		require.Equal(t, "stays", string(m.Payload))
+		m.Ack()
+	}
+	require.NoError(t, staying.Drain(t.Context()))
+	require.NoError(t, staying.Close())
+}

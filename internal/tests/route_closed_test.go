@@ -28,7 +28,8 @@ func TestManager_MovesWhatAClosedPublisherLeft(t *testing.T) {
 		require.NoError(t, err)
 		return pub
 	}
-	pub, stays := publisher(first, second), publisher(first)
+	pub, stays, also := publisher(first, second), publisher(first), publisher(second)
+	require.NoError(t, also.Publish("orders", newMessage("x"))) // an address that nothing uses is closed after a second
 	require.NoError(t, pub.Publish("orders", newMessages(3)...))
 	require.NoError(t, stays.Publish("orders", newMessage("x")))
 	require.NoError(t, pub.Close(), "the subscriber has received them, and the Manager keeps them")
@@ -37,7 +38,8 @@ func TestManager_MovesWhatAClosedPublisherLeft(t *testing.T) {
 	for range held { // until the channel is closed
 		t.Fatal("it was given back")
 	}
-	require.Eventually(t, func() bool { return rest.Load() == 3 }, patience, 10*time.Millisecond, "they went to the other address")
+	require.Eventually(t, func() bool { return rest.Load() == 4 }, patience, 10*time.Millisecond, "they went to the other address")
+	require.NoError(t, also.Close())
 	require.Eventually(t, func() bool { return !m.PeerStatus(second).Connected }, patience, 10*time.Millisecond, "nothing uses it")
 
 	counting(t, first)

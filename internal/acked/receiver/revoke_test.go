@@ -127,3 +127,23 @@ func (s *stream) onlyCopiesOf() int {
 	defer s.mu.Unlock()
 	return s.heldLocked()
 }
+
+// TestReceiver_HigherTenureKnowsWhatAGroupHandled, and gives that to the others alone.
+func TestReceiver_HigherTenureKnowsWhatAGroupHandled(t *testing.T) {
+	r := listen(t, Config{Dedupe: newMemoryStore()})
+	prompt, slow := r.Topic("a").Join("prompt", func() {}), r.Topic("a").Join("slow", func() {})
+	c := opensMoving(t, r, 1, 1, 1)
+	receives(t, c, 1, 1, "one", "two")
+	d, _, ok := prompt.Take()
+	require.True(t, ok)
+	prompt.Settle(d)
+
+	again := opensMoving(t, r, 1, 2, 1)
+	receives(t, again, 1, 1, "one", "two")
+	d, _, ok = prompt.Take()
+	require.True(t, ok)
+	require.Equal(t, "two", string(d.Message()))
+	d, _, ok = slow.Take()
+	require.True(t, ok)
+	require.Equal(t, "one", string(d.Message()))
+}

@@ -291,7 +291,7 @@ func (st *Stream) divide(to *Stream) int {
 	defer from.mu.Unlock()
 	heir.mu.Lock()
 	defer heir.mu.Unlock()
-	if !st.leavesLocked() || from.closed || heir.closed || heir.retired || to.ended || to.target != nil {
+	if !st.leavesLocked() || from.closed || heir.closed || to.ended || to.target != nil {
 		return 0
 	}
 	if to.out.Err() != nil {
