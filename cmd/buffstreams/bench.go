@@ -28,12 +28,12 @@ percentiles: of the duration of Publish calls, which send --batch messages each;
 from before its Publish call to its handler. At full speed most of that way is waiting in windows: 'buffstreams latency'
 measures it at a set rate.
 
-On a terminal a bar shows how far it is.
+On a terminal of 64 columns or more a bar shows how far it is.
   --json  one object, whose fields stay the same while its "version" does
   --csv   a line for each client, and one for all of a side
 
 Exit codes: 0 measured; 1 failed, or 'both' received not exactly what it published; 130 interrupted, with the report of
-what was measured until then.`
+what was measured until then, unless the peer holds up the calls that are under way.`
 
 type benchFlags struct {
 	accessFlags
@@ -113,10 +113,10 @@ func (f *benchFlags) run(ctx context.Context, mode bench.Mode, topic string) err
 		WarmUp: f.warmUp, Confirm: confirm, ConfirmName: f.confirm, Outbox: f.outbox, Group: f.group, InFlight: f.inFlight,
 		Timeout: f.timeout, Access: f.access(), Logger: pipe.NewLogger(os.Stderr, f.verbose), Listening: listening,
 	}
-	if mode == bench.Pub {
+	if mode != bench.Sub { // its errors say all that matters
 		o.Logger = quietLogger(f.verbose)
 	}
-	if terminal(os.Stderr) && !f.quiet {
+	if screen(os.Stderr) >= barWidth && !f.quiet {
 		o.Bar = os.Stderr
 	}
 	report, err := bench.Run(ctx, o)
@@ -133,6 +133,11 @@ func (f *benchFlags) run(ctx context.Context, mode bench.Mode, topic string) err
 	return errors.Join(err, write(os.Stdout))
 }
 
+const (
+	barWidth  = 64 // columns that the bar needs at least
+	plotWidth = 80 // columns that the plot needs
+)
+
 // listening says where, in the one form that all commands have.
 func listening(address string) { fmt.Fprintf(os.Stderr, "buffstreams: listening at %s\n", address) }
 
@@ -145,8 +150,8 @@ Messages are sent on a schedule, whatever became of those before, and each is me
 a stall counts for every message that it held up (no coordinated omission). How late they were sent is shown besides: it
 says whether this machine could keep the schedule.
 
-Percentiles go to five nines; those with fewer than ten messages beyond them are marked. On a terminal, or with --plot,
-a plot shows them, with the same room for each further nine. --json prints one object, whose fields stay the same while
+Percentiles go to five nines; those with fewer than ten messages beyond them are marked. On a terminal of 80 columns, or with
+--plot, a plot shows them, with the same room for each further nine. --json prints one object, whose fields stay the same while
 its "version" does.
 
 Exit codes: 0 measured; 1 failed, or messages did not come; 130 interrupted.`
@@ -197,6 +202,6 @@ func (f *latencyFlags) run(cmd *cobra.Command, topic string) error {
 	if f.json {
 		return errors.Join(err, report.WriteJSON(os.Stdout))
 	}
-	plot := f.plot || terminal(os.Stdout) && !cmd.Flags().Changed("plot")
+	plot := f.plot || screen(os.Stdout) >= plotWidth && !cmd.Flags().Changed("plot")
 	return errors.Join(err, report.WriteText(os.Stdout, plot))
 }

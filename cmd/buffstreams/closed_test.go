@@ -3,6 +3,7 @@ package main
 import (
 	"net"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -62,4 +63,35 @@ func TestPub_ReaderOfReceiptsThatHasGone(t *testing.T) {
 	_, code := p.wait()
 	require.Equal(t, 1, code)
 	requireOneLine(t, p.stderr.String(), "receipt cannot be printed")
+}
+
+// An interrupt ends what waits for a peer that says nothing, long before its time.
+func TestInterrupt_WhileThePeerIsSilent(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		code int
+		args []string
+	}{
+		{exitInterrupted, []string{"bench", "pub", "ADDRESS/t", "--timeout", "1m"}},
+		{exitInterrupted, []string{"request", "ADDRESS/t", "text", "--timeout", "1m"}},
+		{3, []string{"check", "publish", "ADDRESS/t", "--timeout", "1m"}},
+		{3, []string{"check", "connect", "ADDRESS", "--timeout", "1m"}},
+	} {
+		ln, err := net.Listen("tcp", anyPort)
+		require.NoError(t, err)
+		defer func() { _ = ln.Close() }()
+		for i, arg := range c.args {
+			c.args[i] = strings.ReplaceAll(arg, "ADDRESS", ln.Addr().String())
+		}
+		p := start(t, nil, c.args...)
+		conn, err := ln.Accept()
+		require.NoError(t, err)
+		defer func() { _ = conn.Close() }()
+		began := time.Now()
+		p.signal(os.Interrupt)
+		stdout, code := p.wait()
+		require.Equal(t, c.code, code, "%q: %s", c.args, p.stderr.String())
+		require.Less(t, time.Since(began), 40*time.Second, "%q", c.args)
+		require.Contains(t, stdout+p.stderr.String(), "interrupted", "%q", c.args)
+	}
 }

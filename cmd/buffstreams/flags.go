@@ -87,6 +87,18 @@ func choose[T any](flag, value string, choices map[string]T) (T, error) {
 // terminal tells whether a person looks at f.
 func terminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 
+// screen is the number of columns of a terminal that can be drawn on; 0: f is none.
+func screen(f *os.File) int {
+	if kind := os.Getenv("TERM"); !terminal(f) || kind == "" || kind == "dumb" {
+		return 0
+	}
+	columns, _, err := term.GetSize(int(f.Fd()))
+	if err != nil || columns <= 0 {
+		return 80
+	}
+	return columns
+}
+
 // quietLogger is for commands whose errors say all that matters.
 func quietLogger(verbose bool) watermill.LoggerAdapter {
 	if !verbose {

@@ -120,6 +120,7 @@ func TestSettings_TokenAndTLS(t *testing.T) {
 	_, plain := startSub(t, nil, anyPort+"/t")
 	_, stderr, code = runWith(t, []string{"BUFFSTREAMS_TOKEN=hush"}, "pub", plain+"/t", "text", "--timeout", "1s")
 	require.Equal(t, 1, code, "it would go over plaintext")
+	requireOneLine(t, stderr, "refusing to send the token in plaintext", "--insecure")
 	require.NotContains(t, stderr, "hush")
 	_, stderr, code = runCommand(t, "", "pub", plain, "text", "--token", "hush")
 	require.Equal(t, 1, code)

@@ -47,7 +47,7 @@ func newTop(secret accessFlags) *cobra.Command {
 			defer s.Close()
 			o := watch.TopOptions{Every: f.interval, Count: f.count, Rows: f.rows, JSON: f.json, Out: os.Stdout}
 			switch {
-			case terminal(os.Stdout) && !f.json && os.Getenv("TERM") != "" && os.Getenv("TERM") != "dumb":
+			case screen(os.Stdout) > 0 && !f.json:
 				o.Screen = screenSize
 			case f.count == 0:
 				o.Count = 1

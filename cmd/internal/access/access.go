@@ -45,7 +45,7 @@ func (a Access) token() (string, error) {
 // Show returns the token for a peer, or an error where others could read it on its way.
 func (a Access) Show(encrypted bool) (string, error) {
 	if a.HasToken() && !encrypted && !a.Insecure {
-		return "", errors.New("refusing to send the token over plaintext; use a tls:// address, or --insecure")
+		return "", errors.New("refusing to send the token over plaintext; use a tls:// or https:// address, or --insecure")
 	}
 	return a.token()
 }

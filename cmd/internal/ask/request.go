@@ -90,7 +90,7 @@ func NewRequester(o RequestOptions) (r *Requester, err error) {
 
 func (r *Requester) open(listen string) (err error) {
 	r.publisher, err = buffstreams.NewPublisher(buffstreams.PublisherConfig{
-		Manager: r.manager, Confirm: r.o.Confirm, PublishTimeout: r.o.Timeout, CloseTimeout: time.Second,
+		Manager: r.manager, Confirm: r.o.Confirm, PublishTimeout: r.o.Timeout, PublishContext: true, CloseTimeout: time.Second,
 	}, r.o.Logger)
 	if err != nil {
 		return err
@@ -163,9 +163,18 @@ func (e *RefusedError) Error() string {
 	return fmt.Sprintf("the request failed at the other side: %.200q", e.Reason)
 }
 
-// Request publishes a request and waits for its reply.
+// Request publishes a request and waits for its reply. That ctx is cancelled ends either; its deadline only the latter, as
+// Timeout does that of the former.
 func (r *Requester) Request(ctx context.Context, payload []byte, headers map[string]string) (*message.Message, error) {
 	m := r.message(payload, headers)
+	interrupted, interrupt := context.WithCancel(context.Background())
+	defer interrupt()
+	defer context.AfterFunc(ctx, func() {
+		if errors.Is(ctx.Err(), context.Canceled) {
+			interrupt()
+		}
+	})()
+	m.SetContext(interrupted)
 	waits := make(chan *message.Message, 1)
 	r.mu.Lock()
 	r.waiting[m.UUID] = waits

@@ -27,8 +27,12 @@ func behind(err, closeErr error) error {
 	return errors.Join(err, closeErr)
 }
 
-// hurry is how long a run that has failed waits for its end.
-const hurry = time.Second
+const (
+	// hurry is how long a run that has failed waits for its end.
+	hurry = time.Second
+	// patience is how long a run that was interrupted waits for the calls that are under way.
+	patience = 3 * time.Second
+)
 
 // hurried ends with its time, if the Close does not.
 func hurried(closer func() error) error {
@@ -113,7 +117,10 @@ func runPub(ctx context.Context, o *Options) (*Report, error) {
 		}
 		return nil, err
 	}
-	seconds, err := o.drive(ctx, clients, s)
+	seconds, err := interruptible(ctx, func() ([]float64, error) { return o.drive(ctx, clients, s) })
+	if errors.Is(err, errStuck) {
+		return nil, pipe.ErrInterrupted
+	}
 	report := o.report(ctx.Err() != nil)
 	if err == nil && r != nil { // what is on its way belongs to the account of the other side
 		err = clients.each(func(_ int, c *client) error { return c.settle(true) })
@@ -145,6 +152,33 @@ func runPub(ctx context.Context, o *Options) (*Report, error) {
 		err = pipe.ErrInterrupted
 	}
 	return report, err
+}
+
+// errStuck means that an interrupt does not end a run: its calls of Publish wait for the peer. They end with the process.
+var errStuck = errors.New("calls do not return")
+
+// interruptible returns what drive does, or errStuck when it has not ended soon after ctx.
+func interruptible(ctx context.Context, drive func() ([]float64, error)) ([]float64, error) {
+	type outcome struct {
+		seconds []float64
+		err     error
+	}
+	ended := make(chan outcome, 1)
+	go func() { // ends with drive, or with the process
+		seconds, err := drive()
+		ended <- outcome{seconds, err}
+	}()
+	select {
+	case o := <-ended:
+		return o.seconds, o.err
+	case <-ctx.Done():
+	}
+	select {
+	case o := <-ended:
+		return o.seconds, o.err
+	case <-time.After(patience):
+		return nil, errStuck
+	}
 }
 
 // drive warms the clients up and measures them. It returns the counts of the whole seconds.

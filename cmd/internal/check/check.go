@@ -79,13 +79,16 @@ type StateError struct{ State State }
 func (e *StateError) Error() string { return "the check is " + e.State.String() }
 
 // Run writes the result's line and returns a *StateError unless the state is OK. An error is CRITICAL: what was looked for is
-// not there.
+// not there; but UNKNOWN when ctx was done.
 func Run(ctx context.Context, w io.Writer, name string, timeout time.Duration, f func(ctx context.Context) (Result, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	within, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	r, err := f(ctx)
+	r, err := f(within)
 	r.Check = name
-	if err != nil {
+	switch {
+	case ctx.Err() != nil && err != nil:
+		r.State, r.Text = Unknown, "interrupted"
+	case err != nil:
 		r.State, r.Text = Critical, strings.TrimPrefix(err.Error(), "buffstreams: ")
 	}
 	if _, err := fmt.Fprintln(w, r.Line()); err != nil {

@@ -67,6 +67,7 @@ func dial(ctx context.Context, topic string, a access.Access, lax bool) (net.Con
 			return nil, errors.Join(err, conn.Close())
 		}
 	}
+	context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // an interrupt ends what waits; on a closed one it does nothing
 	if !address.Target.TLS {
 		return conn, nil
 	}

@@ -45,13 +45,21 @@ func Publish(ctx context.Context, o PublishOptions) (r Result, err error) {
 		return Result{}, err
 	}
 	publisher, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
-		Manager: manager, Confirm: o.Confirm, PublishTimeout: timeout, CloseTimeout: goodbye,
+		Manager: manager, Confirm: o.Confirm, PublishTimeout: timeout, PublishContext: true, CloseTimeout: goodbye,
 	}, watermill.NopLogger{})
 	if err != nil {
 		return Result{}, errors.Join(err, manager.Close())
 	}
 	m := message.NewMessage(watermill.NewUUID(), nil)
 	m.Metadata.Set(MarkKey, "1")
+	interrupted, interrupt := context.WithCancel(context.Background())
+	defer interrupt()
+	defer context.AfterFunc(ctx, func() {
+		if errors.Is(ctx.Err(), context.Canceled) { // PublishTimeout knows more of a time that is over
+			interrupt()
+		}
+	})()
+	m.SetContext(interrupted)
 	begin := time.Now()
 	err = publisher.Publish(o.Topic, m)
 	took := time.Since(begin)

@@ -271,11 +271,17 @@ func (e *notLetIn) Error() string {
 
 func (e *notLetIn) Unwrap() error { return e.err }
 
+// errPlainToken is an ErrInsecureToken in the words of this command.
+var errPlainToken = errors.New("refusing to send the token in plaintext; use a tls:// topic, or --insecure")
+
 // Explain puts what is a matter of flags into the words of this command. Other errors stay as they are.
 func Explain(err error) error {
 	var refused *buffstreams.PeerError
-	if errors.Is(err, buffstreams.ErrUnauthenticated) && errors.As(err, &refused) {
+	switch {
+	case errors.Is(err, buffstreams.ErrUnauthenticated) && errors.As(err, &refused):
 		return &notLetIn{refused.Reason, err}
+	case errors.Is(err, buffstreams.ErrInsecureToken):
+		return errPlainToken
 	}
 	return err
 }
