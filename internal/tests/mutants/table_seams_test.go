@@ -10,6 +10,21 @@ var seamMutants = []mutant{
 		testsProbe("TestPubSub_OverAUnixSocket"),
 	},
 	{
+		"dead letters are tried again without a pause", "failure.go",
+		"s.sleep(max(s.delay(attempt), deadLetterRetry), &d)", "s.sleep(s.delay(attempt), &d)",
+		rootProbe("TestDeadLetter_IsTriedAgainAfterAPause"),
+	},
+	{
+		"attempts to publish a dead letter share their bytes", "failure.go",
+		"letter.Payload = bytes.Clone(msg.Payload)", "letter.Payload = bytes.TrimSuffix(msg.Payload, nil)",
+		rootProbe("TestDeadLetter_IsTriedAgainAfterAPause"),
+	},
+	{
+		"MaxAge does not count the first delivery", "failure.go",
+		"cfg.MaxAge > 0 && age >= cfg.MaxAge {", "cfg.MaxAge > 0 && d.Attempt > 1 && age >= cfg.MaxAge {",
+		rootProbe("TestMaxAge_CountsTheFirstDelivery"),
+	},
+	{
 		"what OnFailure was told of counts in the bound for good", "failures.go",
 		"\t\tq.bytes -= len(f.encoded)\n", "",
 		rootProbe("TestFailureQueue_BoundsWhatWaits"),
@@ -33,6 +48,36 @@ var seamMutants = []mutant{
 		"a Manager keeps subscriptions that ended", "subscription.go",
 		"\tp.subscriber.manager.subscriptions.remove(p.subscription)\n", "",
 		rootProbe("TestSubscription_LeavesNothingBehind"),
+	},
+	{
+		"a subscription that has yielded takes nothing more", "pump.go",
+		"\tcase <-p.wake:\n\t\tp.yielded = false\n", "\tcase <-p.wake:\n",
+		rootProbe("TestSubscription_TakesAgainWhatItGaveAway"),
+	},
+	{
+		"a subscription that drains emits what its sender keeps, for its key", "pump.go",
+		"if p.draining && !d.Unkept() { // it was taken for its key", "if p.draining && !d.Unkept() && d.HasKey() && d.Again() { // it was taken for its key",
+		rootProbe("TestDrain_EmitsNothingOfAKeyThatASenderKeeps"),
+	},
+	{
+		"a member offers all that its siblings could have", "pump.go",
+		"(len(p.out) < maxShared || p.member.Exclusive())", "(len(p.out) <= cap(p.out) || p.member.Exclusive())",
+		rootProbe("TestSubscription_OffersFewBesideSiblings"),
+	},
+	{
+		"what waits to be redelivered is dropped at the end", "drain.go",
+		"back := append(p.takeBack(), p.endRedeliveries()...)", "back := p.takeBack()\n\t_ = p.endRedeliveries()",
+		rootProbe("TestDrain_GivesRedeliveriesBack"),
+	},
+	{
+		"a drain waits for redeliveries that it gave back", "drain.go",
+		"\tp.watched.Add(-int32(len(kept)))\n", "",
+		rootProbe("TestDrain_GivesRedeliveriesBack"),
+	},
+	{
+		"a callback that heeds the end is left behind", "usercode.go",
+		"case <-time.After(closeGrace): // it may heed", "case <-time.After(0): // it may heed",
+		rootProbe("TestUserCode_HasAMomentAfterTheEnd"),
 	},
 	{
 		"Manager.Close does not flush plain writers", "manager.go",
@@ -65,9 +110,19 @@ var seamMutants = []mutant{
 		rootProbe("TestChanges_WakeAllThatWait"),
 	},
 	{
+		"Close does not wait for what retires", "manager_close.go",
+		"\tclose(m.stop)\n\tm.wg.Wait()\n", "\tclose(m.stop)\n",
+		rootProbe("TestManager_CloseWaitsForItsGoroutines"),
+	},
+	{
 		"an outbox goes on with a publisher that has closed", "publisher.go",
 		"\t\tp.users.leave(p)\n", "",
 		testsProbe("TestOutbox_TellsNoPublisherThatHasClosed"),
+	},
+	{
+		"Drain says nil when its Manager was closed", "publisher.go",
+		"\tcase p.manager.isClosed():\n\t\treturn ErrManagerClosed\n", "",
+		rootProbe("TestPublisher_DrainIsNotNilAfterItsManagersClose"),
 	},
 	{
 		"the trace confirms what is unknown", "publisher_log.go",
