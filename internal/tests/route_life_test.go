@@ -14,7 +14,6 @@ import (
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/internal/policy"
-	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
@@ -217,25 +216,4 @@ func TestRoute_WatchThatTellsNonsenseIsLogged(t *testing.T) {
 		require.NoError(t, pub.Publish("orders", newMessage("x")))
 	}
 	require.Eventually(t, func() bool { return got.Load() == 4 }, patience, time.Millisecond)
-}
-
-// TestRoute_IsLookedUpWhenAnAddressDrains, and not only when that has ended: its successor may be there by then.
-func TestRoute_IsLookedUpWhenAnAddressDrains(t *testing.T) {
-	ln, _ := listenPeer(t)
-	lookups := make(chan time.Time, 100)
-	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
-		Confirm: buffstreams.ConfirmEnqueued, CloseTimeout: time.Millisecond,
-		Resolver: route.Func(func(context.Context, string) (route.Route, error) {
-			lookups <- time.Now()
-			return route.Route{Addresses: []string{ln.Addr().String()}}, nil
-		}),
-	}, nil)
-	require.NoError(t, err)
-	defer func() { _ = pub.Close() }()
-	require.NoError(t, pub.Publish("orders", newMessage("x")))
-	first := await(t, lookups)
-	p := acceptPeer(t, ln)
-	take[*wire.Open](p)
-	p.send(&wire.Goaway{Reason: "closing"})
-	require.Less(t, await(t, lookups).Sub(first), 20*time.Second, "before its time")
 }

@@ -35,6 +35,11 @@ var seamMutants = []mutant{
 		rootProbe("TestFailureQueue_StoredMessageIsKeptUntilItWasTold"),
 	},
 	{
+		"a stream that was absent once has no second more", "internal/session/ephemeral.go",
+		"\tcase !o.absent():\n\t\to.absentSince = time.Time{}\n", "\tcase !o.absent():\n",
+		sessionProbe("TestEphemeral_CountsEachAbsenceByItself"),
+	},
+	{
 		"the first failure is dropped if it is large", "failures.go",
 		"if len(q.queue) > 0 && q.bytes+len(encoded) > maxQueuedFailures {", "if q.bytes+len(encoded) > maxQueuedFailures {",
 		rootProbe("TestFailureQueue_BoundsWhatWaits"),
@@ -123,6 +128,11 @@ var seamMutants = []mutant{
 		"Drain says nil when its Manager was closed", "publisher.go",
 		"\tcase p.manager.isClosed():\n\t\treturn ErrManagerClosed\n", "",
 		rootProbe("TestPublisher_DrainIsNotNilAfterItsManagersClose"),
+	},
+	{
+		"every refusal to an ephemeral publisher is a drop", "publisher_ephemeral.go",
+		"if r.Ephemeral && errors.Is(r.Err, ErrTopicGone) {", "if r.Ephemeral || errors.Is(r.Err, ErrTopicGone) {",
+		rootProbe("TestPublisher_DropsOnlyWhatItsTopicTookAlong"),
 	},
 	{
 		"the trace confirms what is unknown", "publisher_log.go",
@@ -238,6 +248,16 @@ var seamMutants = []mutant{
 		"a stream that is away shares the idle room", "internal/acked/receiver/attach.go",
 		"\tif s.conn != nil {\n\t\ts.topic.Window().Share(-1)\n\t}\n", "",
 		receiverProbe("TestStream_SharesTheWindowWhileItIsAttached"),
+	},
+	{
+		"pings are counted for the life of a connection", "internal/acked/receiver/control.go",
+		"b.since, b.count = now, 0", "b.since = now",
+		receiverProbe("TestPingBudget_IsForEachSpan"),
+	},
+	{
+		"bytes of unheard rejections are not given back", "internal/acked/receiver/unheard.go",
+		"\tfor _, u := range s.unheard {\n\t\ts.receiver.unheardBytes.Add(-int64(u.bytes))\n", "\tfor _, u := range s.unheard {\n",
+		receiverProbe("TestStream_CountsWhatIsUnheard"),
 	},
 	{
 		"a topic whose members left counts as read", "internal/dispatch/member.go",
