@@ -116,7 +116,7 @@ var seamMutants = []mutant{
 	},
 	{
 		"Close does not wait for what retires", "manager_close.go",
-		"\tclose(m.stop)\n\tm.wg.Wait()\n", "\tclose(m.stop)\n",
+		"\tm.wg.Wait()\n\tm.workers.Close()\n", "\tm.workers.Close()\n",
 		rootProbe("TestManager_CloseWaitsForItsGoroutines"),
 	},
 	{
