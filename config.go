@@ -97,8 +97,11 @@ func (c *PublisherConfig) setDefaults() {
 			c.Marshaler = RawMarshaler{}
 		}
 	}
-	if c.PublishTimeout == 0 {
+	switch {
+	case c.PublishTimeout == 0:
 		c.PublishTimeout = DefaultPublishTimeout
+	case c.PublishTimeout < 0:
+		c.PublishTimeout = 0 // no bound, from here on
 	}
 	if c.CloseTimeout == 0 {
 		c.CloseTimeout = DefaultCloseTimeout

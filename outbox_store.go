@@ -48,7 +48,7 @@ func (s *storing) end() { s.calls.Add(-1) }
 
 // nextStoring returns the slice that follows last, of which several calls may find at once that it is over.
 func (p *Publisher) nextStoring(last *storing, now time.Time) *storing {
-	slice, timeout := storingSlice, max(0, p.cfg.PublishTimeout) // negative is no bound
+	slice, timeout := storingSlice, p.cfg.PublishTimeout
 	next := &storing{began: now}
 	if timeout > 0 {
 		slice = min(slice, timeout/20)
@@ -97,7 +97,7 @@ func (p *Publisher) store(
 	now := p.storingNow()
 	defer now.end()
 	bound := now.ctx
-	if ctx != p.ctx || timeout != max(0, p.cfg.PublishTimeout) { // a context of the caller's counts, or the call has waited already
+	if ctx != p.ctx || timeout != p.cfg.PublishTimeout { // a context of the caller's counts, or the call has waited already
 		cancel := func() {}
 		if bound = ctx; timeout > 0 {
 			bound, cancel = context.WithTimeout(ctx, timeout)

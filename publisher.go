@@ -145,7 +145,7 @@ func (p *Publisher) publish(topic string, messages []*message.Message) error {
 		return p.plain.publish(s, messages)
 	}
 	if r := s.resolved.Load(); r != nil {
-		if ok, err := p.sendDirect(s, r, messages, max(0, p.cfg.PublishTimeout)); ok { // negative is no bound
+		if ok, err := p.sendDirect(s, r, messages, p.cfg.PublishTimeout); ok {
 			return err
 		}
 	}

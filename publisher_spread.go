@@ -29,7 +29,7 @@ type callWait struct {
 
 // newCallWait returns the bound of a call of Publish; first is nil for what is no call of the user's.
 func (p *Publisher) newCallWait(s *topicState, first *message.Message) *callWait {
-	w := &callWait{publisher: p, state: s, ctx: p.ctx, cancel: func() {}, timeout: max(0, p.cfg.PublishTimeout), said: new(atomic.Bool)} // negative is no bound
+	w := &callWait{publisher: p, state: s, ctx: p.ctx, cancel: func() {}, timeout: p.cfg.PublishTimeout, said: new(atomic.Bool)}
 	if first != nil {
 		w.ctx, w.cancel = p.callContext(first)
 	}

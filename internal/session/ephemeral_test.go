@@ -120,3 +120,22 @@ func TestInbound_EndTellsWhatIsSettled(t *testing.T) {
 		})
 	}
 }
+
+// Each absence of a topic has its second: one that was shorter counts for nothing in the next.
+func TestEphemeral_CountsEachAbsenceByItself(t *testing.T) {
+	p := newPair(t, roomy, muchRoom)
+	p.enqueue(Ephemeral("a"), many(1)...)
+	for i := range uint64(3) {
+		p.tickFor(absentAfter - 200*time.Millisecond)
+		p.connect()
+		p.tickFor(200 * time.Millisecond)
+		s := p.remote.stream("a")
+		require.Equal(t, upTo(i+1), s.order)
+		p.remote.settle(s, s.order[i])
+		p.remote.serve()
+		p.tickFor(200 * time.Millisecond)
+		p.cut()
+		p.enqueue(Ephemeral("a"), many(1)...)
+	}
+	require.Empty(t, append(p.refused, p.client.Refused()...))
+}

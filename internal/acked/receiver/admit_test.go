@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
@@ -337,4 +338,41 @@ func TestConn_BoundsAnswersThatAreNotRead(t *testing.T) {
 	require.NoError(t, r.Close(context.Background()))
 	<-ended
 	r.until(0)
+}
+
+// Pings are counted within a span: a peer that pings often, and not too often, keeps its connection for good.
+func TestPingBudget_IsForEachSpan(t *testing.T) {
+	var b pingBudget
+	for now := time.Now(); now.Before(time.Now().Add(3 * pingSpan)); now = now.Add(pingSpan) {
+		for range maxPings {
+			require.True(t, b.spend(now))
+		}
+		require.False(t, b.spend(now.Add(pingSpan-1)))
+	}
+}
+
+// What is kept of rejections that no sender has read is counted while it is kept.
+func TestStream_CountsWhatIsUnheard(t *testing.T) {
+	r := listen(t, Config{})
+	join(r, "a")
+	c := opens(t, r, openOf(1))
+	s := c.handles[1]
+	for _, end := range []func(){
+		func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.heardLocked(1)
+			s.heardLocked(2)
+		},
+		func() { require.Len(t, s.takeUnheard(), 2) },
+	} {
+		s.mu.Lock()
+		for seq := range uint64(2) {
+			require.Nil(t, s.keepUnheardLocked(seq+1, dispatch.Refusal{Unheard: func() {}, Bytes: 100}))
+		}
+		s.mu.Unlock()
+		require.EqualValues(t, 200, r.unheardBytes.Load())
+		end()
+		require.Zero(t, r.unheardBytes.Load())
+	}
 }

@@ -171,7 +171,7 @@ var custodyMutants = []mutant{
 	},
 	{
 		"one Publisher counts what another has published", "internal/acked/sender/named.go",
-		"return p.awaitReceived(ctx, n.sender, n.last)", "return p.awaitReceived(ctx, n.sender, max(n.last, p.stream.Last()))",
+		"return p.awaitReceived(ctx, last)", "return p.awaitReceived(ctx, max(last, out.Last()))",
 		probe{"internal/tests", "^TestPublisher_CloseAccountsForItsOwn$", ""},
 	},
 	{

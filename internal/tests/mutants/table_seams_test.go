@@ -10,6 +10,21 @@ var seamMutants = []mutant{
 		testsProbe("TestPubSub_OverAUnixSocket"),
 	},
 	{
+		"dead letters are tried again without a pause", "failure.go",
+		"s.sleep(max(s.delay(attempt), deadLetterRetry), &d)", "s.sleep(s.delay(attempt), &d)",
+		rootProbe("TestDeadLetter_IsTriedAgainAfterAPause"),
+	},
+	{
+		"attempts to publish a dead letter share their bytes", "failure.go",
+		"letter.Payload = bytes.Clone(msg.Payload)", "letter.Payload = bytes.TrimSuffix(msg.Payload, nil)",
+		rootProbe("TestDeadLetter_IsTriedAgainAfterAPause"),
+	},
+	{
+		"MaxAge does not count the first delivery", "failure.go",
+		"cfg.MaxAge > 0 && age >= cfg.MaxAge {", "cfg.MaxAge > 0 && d.Attempt > 1 && age >= cfg.MaxAge {",
+		rootProbe("TestMaxAge_CountsTheFirstDelivery"),
+	},
+	{
 		"what OnFailure was told of counts in the bound for good", "failures.go",
 		"\t\tq.bytes -= len(f.encoded)\n", "",
 		rootProbe("TestFailureQueue_BoundsWhatWaits"),
@@ -18,6 +33,11 @@ var seamMutants = []mutant{
 		"an OnFailure that panics keeps its stored message", "failures.go",
 		"if f.told != nil {", "if f.told != nil && err == nil {",
 		rootProbe("TestFailureQueue_StoredMessageIsKeptUntilItWasTold"),
+	},
+	{
+		"a stream that was absent once has no second more", "internal/session/ephemeral.go",
+		"\tcase !o.absent():\n\t\to.absentSince = time.Time{}\n", "\tcase !o.absent():\n",
+		sessionProbe("TestEphemeral_CountsEachAbsenceByItself"),
 	},
 	{
 		"the first failure is dropped if it is large", "failures.go",
@@ -33,6 +53,36 @@ var seamMutants = []mutant{
 		"a Manager keeps subscriptions that ended", "subscription.go",
 		"\tp.subscriber.manager.subscriptions.remove(p.subscription)\n", "",
 		rootProbe("TestSubscription_LeavesNothingBehind"),
+	},
+	{
+		"a subscription that has yielded takes nothing more", "pump.go",
+		"\tcase <-p.wake:\n\t\tp.yielded = false\n", "\tcase <-p.wake:\n",
+		rootProbe("TestSubscription_TakesAgainWhatItGaveAway"),
+	},
+	{
+		"a subscription that drains emits what its sender keeps, for its key", "pump.go",
+		"if p.draining && !d.Unkept() { // it was taken for its key", "if p.draining && !d.Unkept() && d.HasKey() && d.Again() { // it was taken for its key",
+		rootProbe("TestDrain_EmitsNothingOfAKeyThatASenderKeeps"),
+	},
+	{
+		"a member offers all that its siblings could have", "pump.go",
+		"(len(p.out) < maxShared || p.member.Exclusive())", "(len(p.out) <= cap(p.out) || p.member.Exclusive())",
+		rootProbe("TestSubscription_OffersFewBesideSiblings"),
+	},
+	{
+		"what waits to be redelivered is dropped at the end", "drain.go",
+		"back := append(p.takeBack(), p.endRedeliveries()...)", "back := p.takeBack()\n\t_ = p.endRedeliveries()",
+		rootProbe("TestDrain_GivesRedeliveriesBack"),
+	},
+	{
+		"a drain waits for redeliveries that it gave back", "drain.go",
+		"\tp.watched.Add(-int32(len(kept)))\n", "",
+		rootProbe("TestDrain_GivesRedeliveriesBack"),
+	},
+	{
+		"a callback that heeds the end is left behind", "usercode.go",
+		"case <-time.After(closeGrace): // it may heed", "case <-time.After(0): // it may heed",
+		rootProbe("TestUserCode_HasAMomentAfterTheEnd"),
 	},
 	{
 		"Manager.Close does not flush plain writers", "manager.go",
@@ -65,9 +115,24 @@ var seamMutants = []mutant{
 		rootProbe("TestChanges_WakeAllThatWait"),
 	},
 	{
+		"Close does not wait for what retires", "manager_close.go",
+		"\tm.wg.Wait()\n\tm.workers.Close()\n", "\tm.workers.Close()\n",
+		rootProbe("TestManager_CloseWaitsForItsGoroutines"),
+	},
+	{
 		"an outbox goes on with a publisher that has closed", "publisher.go",
 		"\t\tp.users.leave(p)\n", "",
 		testsProbe("TestOutbox_TellsNoPublisherThatHasClosed"),
+	},
+	{
+		"Drain says nil when its Manager was closed", "publisher.go",
+		"\tcase p.manager.isClosed():\n\t\treturn ErrManagerClosed\n", "",
+		rootProbe("TestPublisher_DrainIsNotNilAfterItsManagersClose"),
+	},
+	{
+		"every refusal to an ephemeral publisher is a drop", "publisher_ephemeral.go",
+		"if r.Ephemeral && errors.Is(r.Err, ErrTopicGone) {", "if r.Ephemeral || errors.Is(r.Err, ErrTopicGone) {",
+		rootProbe("TestPublisher_DropsOnlyWhatItsTopicTookAlong"),
 	},
 	{
 		"the trace confirms what is unknown", "publisher_log.go",
@@ -183,6 +248,16 @@ var seamMutants = []mutant{
 		"a stream that is away shares the idle room", "internal/acked/receiver/attach.go",
 		"\tif s.conn != nil {\n\t\ts.topic.Window().Share(-1)\n\t}\n", "",
 		receiverProbe("TestStream_SharesTheWindowWhileItIsAttached"),
+	},
+	{
+		"pings are counted for the life of a connection", "internal/acked/receiver/control.go",
+		"b.since, b.count = now, 0", "b.since = now",
+		receiverProbe("TestPingBudget_IsForEachSpan"),
+	},
+	{
+		"bytes of unheard rejections are not given back", "internal/acked/receiver/unheard.go",
+		"\tfor _, u := range s.unheard {\n\t\ts.receiver.unheardBytes.Add(-int64(u.bytes))\n", "\tfor _, u := range s.unheard {\n",
+		receiverProbe("TestStream_CountsWhatIsUnheard"),
 	},
 	{
 		"a topic whose members left counts as read", "internal/dispatch/member.go",
