@@ -104,9 +104,9 @@ type PublishError struct {
 func (e *PublishError) Error() string {
 	at := ""
 	if e.Peer != "" {
-		at = fmt.Sprintf(" at %q", e.Peer)
+		at = fmt.Sprintf(" at %.200q", e.Peer)
 	}
-	return fmt.Sprintf("buffstreams: publishing to %q%s: %v (%d not sent, %d unconfirmed)",
+	return fmt.Sprintf("buffstreams: publishing to %.200q%s: %v (%d not sent, %d unconfirmed)",
 		e.Topic, at, e.Err, len(e.NotSent), len(e.Unknown))
 }
 
@@ -120,7 +120,7 @@ type TooLargeError struct {
 }
 
 func (e *TooLargeError) Error() string {
-	return fmt.Sprintf("%v: message %q is %d bytes when encoded, the limit is %d; raise MaxMessageSize at both ends or send less",
+	return fmt.Sprintf("%v: message %.100q is %d bytes when encoded, the limit is %d; raise MaxMessageSize at both ends or send less",
 		ErrTooLarge, e.UUID, e.Size, e.Limit)
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -173,4 +174,17 @@ func TestManager_CloseListenerSideBySide(t *testing.T) {
 	requireUndelivered(t, err, "a", 3)
 	require.Equal(t, err, requireResult(t, second))
 	require.ErrorIs(t, h.manager.CloseListener(context.Background(), h.address), pool.ErrNotOpened)
+}
+
+// TestPublishError_IsShort, whatever the topic and the UUID are.
+func TestPublishError_IsShort(t *testing.T) {
+	h := newHouse(t, buffstreams.ManagerConfig{})
+	pub := h.newPublisher(t, nil)
+	huge := strings.Repeat("x", 2<<20)
+	err := pub.Publish(h.topic("a"), message.NewMessage(huge, nil))
+	require.ErrorIs(t, err, buffstreams.ErrTooLarge)
+	require.Less(t, len(err.Error()), 1000)
+	err = pub.Publish(h.topic(huge), newMessages(1)...)
+	require.ErrorIs(t, err, buffstreams.ErrBadTopic)
+	require.Less(t, len(err.Error()), 1000)
 }
