@@ -171,7 +171,7 @@ var custodyMutants = []mutant{
 	},
 	{
 		"one Publisher counts what another has published", "internal/acked/sender/named.go",
-		"return p.awaitReceived(ctx, n.sender, n.last)", "return p.awaitReceived(ctx, n.sender, max(n.last, p.stream.Last()))",
+		"\treturn p.awaitReceived(ctx, last)\n", "\treturn p.awaitReceived(ctx, max(last, out.Last()))\n",
 		probe{"internal/tests", "^TestPublisher_CloseAccountsForItsOwn$", ""},
 	},
 	{
@@ -223,5 +223,10 @@ var custodyMutants = []mutant{
 		"an outbox takes what may never be dialed", "publisher_targets.go",
 		"return t, p.manager.mayDial(d.target)", "return t, nil",
 		probe{"internal/tests", "^TestDialAllow_DeniesWhatAnOutboxWouldKeepForEver$", ""},
+	},
+	{
+		"a Unix path of any length is tried", "topic.go",
+		"if len(path) > maxSocketPath {", "if len(path) > 9999 {",
+		probe{"internal/tests", "^TestUnix_SaysWhatIsWrongWithAPath$", ""},
 	},
 }
