@@ -86,7 +86,8 @@ type PublisherConfig struct {
 	// OnFailure is called for each message that the subscriber's side refused for good, as soon as that is known; err
 	// is a *PeerError, or what the plain wire ran into. An Outbox keeps a message until OnFailure has returned; without
 	// OnFailure it keeps it, and Drain does not return nil. With a shared Manager it sees the refusals of all its
-	// publishers to the addresses that this one uses. It must not block for long.
+	// publishers to the addresses that this one uses. On the plain wire the first Publisher of a Manager that connects
+	// to an address sees what fails there; Flush and Close tell the others. It must not block for long.
 	OnFailure func(topic string, encoded []byte, err error)
 }
 

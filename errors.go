@@ -104,23 +104,24 @@ type PublishError struct {
 func (e *PublishError) Error() string {
 	at := ""
 	if e.Peer != "" {
-		at = fmt.Sprintf(" at %q", e.Peer)
+		at = fmt.Sprintf(" at %.200q", e.Peer)
 	}
-	return fmt.Sprintf("buffstreams: publishing to %q%s: %v (%d not sent, %d unconfirmed)",
+	return fmt.Sprintf("buffstreams: publishing to %.200q%s: %v (%d not sent, %d unconfirmed)",
 		e.Topic, at, e.Err, len(e.NotSent), len(e.Unknown))
 }
 
 // Unwrap returns Err.
 func (e *PublishError) Unwrap() error { return e.Err }
 
-// TooLargeError says that a message, as it was encoded, is over the limit. Nothing of the call was sent.
+// TooLargeError says that a message, as it was encoded, is over the limit. Nothing of the call was sent, but, on the plain wire, the
+// messages before it, and, where a route has several addresses, those for the others: see PublishError.
 type TooLargeError struct {
 	UUID        string
 	Size, Limit int // bytes
 }
 
 func (e *TooLargeError) Error() string {
-	return fmt.Sprintf("%v: message %q is %d bytes when encoded, the limit is %d; raise MaxMessageSize at both ends or send less",
+	return fmt.Sprintf("%v: message %.100q is %d bytes when encoded, the limit is %d; raise MaxMessageSize at both ends or send less",
 		ErrTooLarge, e.UUID, e.Size, e.Limit)
 }
 

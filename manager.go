@@ -6,7 +6,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -241,6 +243,9 @@ func (m *Manager) listen(t netio.Target) (listener, error) {
 func (m *Manager) explainInUse(at netio.Target, err error) error {
 	if !netio.InUse(err) {
 		return err
+	}
+	if info, statErr := os.Lstat(at.Address); at.Network == "unix" && statErr == nil && info.Mode()&fs.ModeSocket == 0 {
+		return fmt.Errorf("%w (what is there is no socket)", err)
 	}
 	_, port, _ := net.SplitHostPort(at.Address)
 	for t := range m.openListeners() {

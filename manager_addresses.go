@@ -119,10 +119,8 @@ func (m *Manager) use(t netio.Target) (*address, error) {
 		a.uses++
 		return a, nil
 	}
-	if m.cfg.DialAllow != nil && m.cfg.Dial == nil {
-		if err := (*netio.DialAllow)(m.cfg.DialAllow).AllowsLiteral(t); err != nil {
-			return nil, err
-		}
+	if err := m.mayDial(t); err != nil {
+		return nil, err
 	}
 	cfg, err := m.senderConfig(t)
 	if err != nil {
@@ -134,6 +132,14 @@ func (m *Manager) use(t netio.Target) (*address, error) {
 	m.addresses[t.Canonical()] = a
 	m.startTickerLocked()
 	return a, nil
+}
+
+// mayDial returns why an address will never be dialed, as far as its spelling tells.
+func (m *Manager) mayDial(t netio.Target) error {
+	if m.cfg.DialAllow == nil || m.cfg.Dial != nil {
+		return nil
+	}
+	return (*netio.DialAllow)(m.cfg.DialAllow).AllowsLiteral(t)
 }
 
 func (m *Manager) startTickerLocked() {

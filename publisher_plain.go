@@ -24,7 +24,7 @@ type plainPublisher struct {
 
 	mu      sync.Mutex                // guards the fields below
 	dialing map[netio.Target]*dialing // under way
-	dialed  map[netio.Target]bool     // ever
+	used    map[netio.Target]bool     // ever; another Publisher of the Manager may have dialed them
 }
 
 // dialing is the first attempt to connect to an address, which the calls that need it share.
@@ -34,7 +34,7 @@ type dialing struct {
 }
 
 func newPlainPublisher(p *Publisher) *plainPublisher {
-	return &plainPublisher{publisher: p, dialing: map[netio.Target]*dialing{}, dialed: map[netio.Target]bool{}}
+	return &plainPublisher{publisher: p, dialing: map[netio.Target]*dialing{}, used: map[netio.Target]bool{}}
 }
 
 // publish writes the messages to the topic's address; of a route, to the first that takes them.
@@ -192,7 +192,7 @@ func (p *plainPublisher) dial(ctx context.Context, t netio.Target) error {
 	d := p.dialing[t]
 	if d == nil {
 		d = &dialing{done: make(chan struct{})}
-		p.dialing[t], p.dialed[t] = d, true
+		p.dialing[t] = d
 		go func() { // ends with the attempt, which its time-out and Manager.Close bound
 			d.err = p.publisher.manager.dialPlain(cfg)
 			p.mu.Lock()
@@ -229,10 +229,17 @@ func (p *plainPublisher) config(t netio.Target) (cfg pool.WriterConfig, err erro
 	return cfg, nil
 }
 
+// use notes an address that a topic leads to, for flush.
+func (p *plainPublisher) use(t netio.Target) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.used[t] = true
+}
+
 // flush waits until everything written so far is with the kernel: a plain peer says no more.
 func (p *plainPublisher) flush(ctx context.Context) error {
 	p.mu.Lock()
-	targets := slices.Collect(maps.Keys(p.dialed))
+	targets := slices.Collect(maps.Keys(p.used))
 	p.mu.Unlock()
 	var errs []error
 	for _, t := range targets {

@@ -119,12 +119,13 @@ func (p *Publisher) newTarget(topic string, d destination, m route.Member, route
 	}
 	t := &target{topic: topic, name: d.name, peer: d.target.Address, at: d.target, Member: m}
 	if p.plain != nil {
+		p.plain.use(d.target)
 		return t, nil
 	}
 	if p.relay != nil {
 		t.peer = formatAddress(d.target)
 		if !routed {
-			return t, nil // the relay dials when the outbox has something for it
+			return t, p.manager.mayDial(d.target) // the relay dials when the outbox has something for it
 		}
 	}
 	var err error

@@ -42,14 +42,14 @@ func (p *Publisher) sendersByTarget() map[netio.Target]*sender.Sender {
 	return used
 }
 
-// plainTargets returns the plain peers that the Publisher has dialed; none on the acked wire.
+// plainTargets returns the plain peers that the Publisher's topics lead to; none on the acked wire.
 func (p *Publisher) plainTargets() map[netio.Target]bool {
 	if p.plain == nil {
 		return map[netio.Target]bool{}
 	}
 	p.plain.mu.Lock()
 	defer p.plain.mu.Unlock()
-	return maps.Clone(p.plain.dialed)
+	return maps.Clone(p.plain.used)
 }
 
 // topicStats describes the topics, in the order of their names.

@@ -43,6 +43,9 @@ func parseTopic(topic string, expectNames bool) (d destination, ok bool, err err
 		if !strings.HasPrefix(path, "/") {
 			return d, false, fmt.Errorf("%w: the path of %.200q is not absolute", ErrBadTopic, topic)
 		}
+		if len(path) > maxSocketPath {
+			return d, false, fmt.Errorf("%w: the path of %.200q has %d bytes; that of a Unix socket can have %d", ErrBadTopic, topic, len(path), maxSocketPath)
+		}
 		return destination{netio.Target{Network: "unix", Address: path}, name}, true, nil
 	}
 	if expectNames {
@@ -50,6 +53,9 @@ func parseTopic(topic string, expectNames bool) (d destination, ok bool, err err
 	}
 	return d, false, fmt.Errorf("%w: unknown scheme in %.200q; use tcp://, tls:// or unix://", ErrBadTopic, topic)
 }
+
+// maxSocketPath is the longest path of a Unix socket in bytes, on Linux; elsewhere it is somewhat less.
+const maxSocketPath = 107
 
 // isHostPort tells an address from a name: an address has a numeric port.
 func isHostPort(s string) bool {

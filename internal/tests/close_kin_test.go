@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -173,4 +175,34 @@ func TestManager_CloseListenerSideBySide(t *testing.T) {
 	requireUndelivered(t, err, "a", 3)
 	require.Equal(t, err, requireResult(t, second))
 	require.ErrorIs(t, h.manager.CloseListener(context.Background(), h.address), pool.ErrNotOpened)
+}
+
+// TestPublishError_IsShort, whatever the topic and the UUID are.
+func TestPublishError_IsShort(t *testing.T) {
+	h := newHouse(t, buffstreams.ManagerConfig{})
+	pub := h.newPublisher(t, nil)
+	huge := strings.Repeat("x", 2<<20)
+	err := pub.Publish(h.topic("a"), message.NewMessage(huge, nil))
+	require.ErrorIs(t, err, buffstreams.ErrTooLarge)
+	require.Less(t, len(err.Error()), 1000)
+	err = pub.Publish(h.topic(huge), newMessages(1)...)
+	require.ErrorIs(t, err, buffstreams.ErrBadTopic)
+	require.Less(t, len(err.Error()), 1000)
+}
+
+// TestUnix_SaysWhatIsWrongWithAPath: one that no socket can have is refused at once, at either end.
+func TestUnix_SaysWhatIsWrongWithAPath(t *testing.T) {
+	h := newHouse(t, buffstreams.ManagerConfig{})
+	sub, dir := h.newSubscriber(t, nil), t.TempDir()
+	long := "unix://" + dir + "/" + strings.Repeat("x", 108) + "#a"
+	_, err := sub.Subscribe(context.Background(), long)
+	require.ErrorIs(t, err, buffstreams.ErrBadTopic)
+	require.ErrorIs(t, h.newPublisher(t, nil).Publish(long, newMessages(1)...), buffstreams.ErrBadTopic)
+
+	require.NoError(t, os.WriteFile(dir+"/file", nil, 0o600))
+	peer, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{}, nil) // newHouse has a Listen of its own
+	require.NoError(t, err)
+	defer func() { require.NoError(t, peer.Close()) }()
+	_, err = peer.Subscribe(context.Background(), "unix://"+dir+"/file#a")
+	require.ErrorContains(t, err, "no socket")
 }

@@ -104,3 +104,25 @@ func TestPlainPublisher_SharesOneDial(t *testing.T) {
 		require.Equal(t, time.Second, time.Since(begin))
 	})
 }
+
+// TestPlainPublisher_FlushesWhatAnotherConnected: a Publisher answers for what it has written, whichever of its Manager has dialed.
+func TestPlainPublisher_FlushesWhatAnotherConnected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, err := buffstreams.NewManager(buffstreams.ManagerConfig{Dial: dialDeaf, CloseTimeout: time.Second})
+		require.NoError(t, err)
+		cfg := plainConfig(nil)
+		cfg.Manager, cfg.CloseTimeout = m, time.Second
+		first, err := buffstreams.NewPublisher(cfg, nil)
+		require.NoError(t, err)
+		require.NoError(t, first.Publish("127.0.0.1:1", newMessages(1)...))
+		second, err := buffstreams.NewPublisher(cfg, nil)
+		require.NoError(t, err)
+		require.NoError(t, second.Publish("127.0.0.1:1", newMessages(1)...))
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		require.ErrorIs(t, second.Flush(ctx), context.DeadlineExceeded)
+		require.ErrorIs(t, second.Close(), context.DeadlineExceeded)
+		require.ErrorIs(t, first.Close(), context.DeadlineExceeded)
+		require.ErrorContains(t, m.Close(), "2 accepted messages")
+	})
+}

@@ -122,3 +122,15 @@ func TestFlush_RefusedAddressHoldsUpNoOther(t *testing.T) {
 	receiveAcked(t, messages, 1)
 	require.ErrorIs(t, requireResult(t, result), buffstreams.ErrUnauthenticated)
 }
+
+// TestDialAllow_DeniesWhatAnOutboxWouldKeepForEver: Publish says it, as without an outbox.
+func TestDialAllow_DeniesWhatAnOutboxWouldKeepForEver(t *testing.T) {
+	ob := openOutbox(t, t.TempDir())
+	stored, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{Outbox: ob, ManagerConfig: buffstreams.ManagerConfig{
+		DialAllow: &pool.DialAllow{Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
+	}}, nil)
+	require.NoError(t, err)
+	require.ErrorIs(t, stored.Publish("127.0.0.1:1/a", newMessages(1)...), buffstreams.ErrDialDenied)
+	require.Empty(t, ob.Streams())
+	require.NoError(t, stored.Close())
+}

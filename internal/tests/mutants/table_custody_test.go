@@ -214,4 +214,19 @@ var custodyMutants = []mutant{
 		"p.publisher.marshalOne(", "p.publisher.marshal(",
 		probe{"internal/tests", "^TestPublisher_NothingToPublish$", ""},
 	},
+	{
+		"a Publisher does not flush what another has dialed", "publisher_targets.go",
+		"\t\tp.plain.use(d.target)\n", "",
+		probe{"internal/tests", "^TestPlainPublisher_FlushesWhatAnotherConnected$", ""},
+	},
+	{
+		"an outbox takes what may never be dialed", "publisher_targets.go",
+		"return t, p.manager.mayDial(d.target)", "return t, nil",
+		probe{"internal/tests", "^TestDialAllow_DeniesWhatAnOutboxWouldKeepForEver$", ""},
+	},
+	{
+		"a Unix path of any length is tried", "topic.go",
+		"if len(path) > maxSocketPath {", "if len(path) > 9999 {",
+		probe{"internal/tests", "^TestUnix_SaysWhatIsWrongWithAPath$", ""},
+	},
 }
