@@ -26,10 +26,10 @@ func (p *pump) recall() {
 			i = len(p.inFlight)
 		}
 	}
-	var back []flight
+	var back []dispatch.Delivery
 	for _, f := range unread {
 		if p.member.MustReturn(&f.ctx.delivery) {
-			back = append(back, f)
+			back = append(back, *f.ctx.end())
 			continue
 		}
 		p.out <- f.msg // only this goroutine sends, and there is room for all in flight
@@ -37,8 +37,8 @@ func (p *pump) recall() {
 	}
 	clear(p.inFlight[len(kept):])
 	p.inFlight = kept
-	for _, f := range back {
-		p.giveBack(*f.ctx.end())
+	if len(back) > 0 {
+		p.giveBack(back...) // at once: each call may wait for a DedupeStore
 	}
 }
 

@@ -190,15 +190,16 @@ func (s *subscription) redeliver(d dispatch.Delivery) bool {
 
 // nextRedelivery returns the next message to emit once more, which counts as watched no longer.
 func (p *pump) nextRedelivery() (f flight, ok bool) {
+	var back []dispatch.Delivery
 	for p.watched.Load() > 0 && !ok {
 		d, found := p.popRedelivery()
 		if !found {
-			return f, false
+			break
 		}
 		p.member.Dismiss(&d)
 		if p.member.MustReturn(&d) {
 			p.watched.Add(-1)
-			p.giveBack(d)
+			back = append(back, d)
 			continue
 		}
 		msg, _, err := p.decode(&d, false)
@@ -208,6 +209,9 @@ func (p *pump) nextRedelivery() (f flight, ok bool) {
 			p.startFailure(d, msg, &UndecodableError{err})
 		}
 		p.watched.Add(-1)
+	}
+	if len(back) > 0 {
+		p.giveBack(back...)
 	}
 	return f, ok
 }
