@@ -185,7 +185,7 @@ func (w *world) checkRouted(p *publisher, ms []*msg, began time.Time, err error)
 		}
 	}
 	received := s.Brisk && p.plan.Confirm == 0 // for which slow handlers do not count
-	if s.MoveAfter < 0 || !s.Prompt && !received || w.p.Shape.Tight || errors.Is(err, errPublisherClosed) || !w.servesLocked(began.Add(-time.Second)) {
+	if s.MoveAfter < 0 || !s.Prompt && !received || w.p.Shape.Tight || errors.Is(err, errPublisherClosed) || !w.servesLocked(w.earlierLocked(began)) {
 		return
 	}
 	took, bound := time.Since(began), s.MoveAfter+3*time.Second
@@ -195,6 +195,14 @@ func (w *world) checkRouted(p *publisher, ms []*msg, began time.Time, err error)
 	case took > bound:
 		w.violatedLocked(13, "Publish takes long though a host of the route was well all the time", "%v: %v", m, took)
 	}
+}
+
+// earlierLocked is a second before a moment, but not before the hosts were there that the program begins with. The caller must hold mu.
+func (w *world) earlierLocked(t time.Time) time.Time {
+	if t = t.Add(-time.Second); t.Before(w.built) {
+		return w.built
+	}
+	return t
 }
 
 // lackingLocked names a group, of those that every message since a moment has to come to, that has not acked one. The caller must hold mu.
