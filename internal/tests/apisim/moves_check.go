@@ -42,8 +42,8 @@ func (w *world) checkMovedLocked(x *subscription, m *msg, got *message.Message) 
 	l, g := x.by.life, w.ackGroup(x, m)
 	w.noteLocked("  tenure %d, stream %d, sequence %d, maybe duplicate %v, redelivered %v", d.Tenure, at.Stream, at.Sequence, d.MaybeDuplicate, d.Redelivered)
 	for _, h := range m.had[g] {
-		if h.stream == at.StreamID && h.tenure > d.Tenure && time.Since(h.at) > time.Second && !w.disturbed && l.how == "" {
-			w.violatedLocked(11, "a host delivers what was taken back from it, though nothing has failed", "%v: %s of %s in tenure %d, after %s in tenure %d", m, g,
+		if h.stream == at.StreamID && h.tenure > d.Tenure && w.toldLocked(m, l, h.at) {
+			w.violatedLocked(11, "a host delivers what has gone elsewhere, of which it was told", "%v: %s of %s in tenure %d, after %s in tenure %d", m, g,
 				l.proc.name, d.Tenure, h.life.proc.name, h.tenure)
 		}
 		switch {
@@ -70,6 +70,20 @@ func (w *world) checkMovedLocked(x *subscription, m *msg, got *message.Message) 
 	m.had[g] = append(m.had[g], &handed{life: l, stream: at.StreamID, tenure: d.Tenure, marked: d.MaybeDuplicate, at: time.Now()})
 	w.checkTenureLocked(x, m, d, at)
 	w.checkKeyLocked(x, m, g)
+}
+
+// toldLocked reports whether a message's sender, which goes on, must have told a host that lives of what it sent elsewhere at a moment: nothing has
+// failed, or the host could be reached for long. The caller must hold mu.
+func (w *world) toldLocked(m *msg, l *life, since time.Time) bool {
+	patience := time.Second
+	if w.disturbed {
+		patience = 10 * time.Second
+	}
+	r := l.of.n
+	if unwell := w.routes.unwell[r]; unwell.After(since) {
+		since = unwell
+	}
+	return time.Since(since) > patience && l.how == "" && !w.ailing(r) && m.from.life.how == "" && m.from.closing.IsZero()
 }
 
 // gone says how a process has ended.
@@ -185,7 +199,7 @@ func (w *world) checkRouted(p *publisher, ms []*msg, began time.Time, err error)
 		}
 	}
 	received := s.Brisk && p.plan.Confirm == 0 // for which slow handlers do not count
-	if s.MoveAfter < 0 || !s.Prompt && !received || w.p.Shape.Tight || errors.Is(err, errPublisherClosed) || !w.servesLocked(began.Add(-time.Second)) {
+	if s.MoveAfter < 0 || !s.Prompt && !received || w.p.Shape.Tight || errors.Is(err, errPublisherClosed) || !w.servesLocked(w.earlierLocked(began)) {
 		return
 	}
 	took, bound := time.Since(began), s.MoveAfter+3*time.Second
@@ -195,6 +209,14 @@ func (w *world) checkRouted(p *publisher, ms []*msg, began time.Time, err error)
 	case took > bound:
 		w.violatedLocked(13, "Publish takes long though a host of the route was well all the time", "%v: %v", m, took)
 	}
+}
+
+// earlierLocked is a second before a moment, but not before the hosts were there that the program begins with. The caller must hold mu.
+func (w *world) earlierLocked(t time.Time) time.Time {
+	if t = t.Add(-time.Second); t.Before(w.built) {
+		return w.built
+	}
+	return t
 }
 
 // lackingLocked names a group, of those that every message since a moment has to come to, that has not acked one. The caller must hold mu.

@@ -85,13 +85,32 @@ func (p *Program) spare(r *rand.Rand, steps []Step) []Step {
 	}
 	if p.Shape.Faults || p.Shape.Kills {
 		p.Shape.Faults = true
+		strict := chance(r, 60) // Publish is held to its time
+		if strict {
+			p.Shape.Moves.Prompt, p.Shape.Moves.Brisk, p.Shape.Moves.Nacks, p.Shape.Tight = true, true, false, false
+			for i := range p.Shape.Senders {
+				for k := range p.Shape.Senders[i].Pubs {
+					p.Shape.Senders[i].Pubs[k].PublishTimeout = 30 * time.Second
+				}
+			}
+		}
 		var more []Step
 		for _, s := range steps {
 			if slices.Contains([]Op{opCloseReceiver, opKillReceiver, opCut, opRefuse}, s.Op) && chance(r, 40) {
 				s.Op = opHole
 			}
-			if more = append(more, s); s.Op == opHole && chance(r, 50) && p.Shape.Moves.MoveAfter > 0 {
-				more = append(more, Step{ID: 1000 + s.ID, Op: opWait, N: 1, Wait: p.Shape.Moves.MoveAfter + 4*time.Second})
+			switch {
+			case s.Op != opHole || p.Shape.Moves.MoveAfter < 0:
+				more = append(more, s)
+			case strict: // what is sent in that moment
+				before := Step{ID: 2000 + s.ID, Op: opPublish, A: s.B, C: s.C, N: 10, Wait: s.Wait}
+				s.Wait = 0
+				after := Step{ID: 3000 + s.ID, Op: opPublish, A: s.B + 1, C: s.C, N: 3}
+				more = append(more, before, s, after, Step{ID: 1000 + s.ID, Op: opWait, N: 1, Wait: p.Shape.Moves.MoveAfter + 4*time.Second})
+			default:
+				if more = append(more, s); chance(r, 50) {
+					more = append(more, Step{ID: 1000 + s.ID, Op: opWait, N: 1, Wait: p.Shape.Moves.MoveAfter + 4*time.Second})
+				}
 			}
 		}
 		steps = more

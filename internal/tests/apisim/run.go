@@ -13,6 +13,7 @@ func Run(p Program, dir string, trace io.Writer) Result {
 	w := newWorld(p, dir, trace)
 	before := len(bubble())
 	w.build()
+	w.built = time.Now()
 	for _, s := range p.Steps {
 		w.take(s)
 	}

@@ -13,7 +13,8 @@ type world struct {
 	p     Program
 	net   *network
 	began time.Time
-	dir   string // of the outboxes
+	built time.Time // everybody was there
+	dir   string    // of the outboxes
 
 	receivers []*receiver
 	senders   []*sender

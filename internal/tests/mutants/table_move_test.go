@@ -188,6 +188,11 @@ var moveMutants = []mutant{
 		testsProbe("TestRoute_WhatWasNeverSentLeavesAnAddressThatAnswersNoMore"),
 	},
 	{
+		"an address that gives no credit is tried with every call", "publisher_resolve.go",
+		"				at.rests = now.Add(restFor)\n", "",
+		testsProbe("TestRoute_WhatWasNeverSentLeavesAddressesWithoutSubscriptions"),
+	},
+	{
 		"what went elsewhere stays too", "internal/session/divide.go",
 		"	o.settleElsewhere(Range{First: first, Last: first + uint64(taken) - 1})\n", "",
 		testsProbe("TestRoute_WhatADrainingAddressWasNotSentIsNotHeldUp"),
