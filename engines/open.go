@@ -101,6 +101,9 @@ func parse(raw string) (u *url.URL, hosts []string, err error) {
 			user, authority = authority[:i+1], authority[i+1:]
 		}
 		hosts = strings.Split(authority, ",")
+		if len(hosts) > 1 && slices.Contains(hosts, "") {
+			return nil, nil, errors.New("engines: the URL cannot be read: one of its hosts is empty")
+		}
 		first = scheme + "://" + user + hosts[0] + behind
 	}
 	if u, err = url.Parse(first); err != nil { // which has the URL, and so a password, in its text
