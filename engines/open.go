@@ -81,7 +81,7 @@ func place(u *url.URL, hosts []string) string {
 	return fmt.Sprintf("%s://%.300s%.200s", u.Scheme, strings.Join(hosts, ","), u.EscapedPath())
 }
 
-var errNoScheme = fmt.Errorf("%w: the URL has none: it begins with tcp://, nats:// or the like, or is gochannel:", ErrUnknownScheme)
+var errNoScheme = fmt.Errorf("%w: the URL has none: it begins with gochannel:, tcp://, nats:// or the like", ErrUnknownScheme)
 
 // parse reads a URL whose hosts can be several with commas between, which package net/url does not know.
 func parse(raw string) (u *url.URL, hosts []string, err error) {
@@ -101,6 +101,9 @@ func parse(raw string) (u *url.URL, hosts []string, err error) {
 			user, authority = authority[:i+1], authority[i+1:]
 		}
 		hosts = strings.Split(authority, ",")
+		if len(hosts) > 1 && slices.Contains(hosts, "") {
+			return nil, nil, errors.New("engines: the URL cannot be read: one of its hosts is empty")
+		}
 		first = scheme + "://" + user + hosts[0] + behind
 	}
 	if u, err = url.Parse(first); err != nil { // which has the URL, and so a password, in its text

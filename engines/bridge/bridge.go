@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -104,6 +105,8 @@ func (c *Config) setDefaults() error {
 	switch {
 	case (c.From == "") == (c.Source == nil) || (c.To == "") == (c.Destination == nil):
 		return errors.New("bridge: it needs two engines: From or Source, and To or Destination")
+	case isGoChannel(c.From) || isGoChannel(c.To):
+		return errors.New("bridge: a URL opens a GoChannel of the bridge's own, where nothing comes from, and nothing is kept; give one that is open as Source or Destination")
 	case len(c.Topics) == 0:
 		return errors.New("bridge: there are no Topics")
 	case c.MaxInFlight < 0 || c.Lanes < 0 || c.Batch < 0 || c.BatchBytes < 0 || c.MaxMessageSize < 0 || c.DrainTimeout < 0:
@@ -119,6 +122,9 @@ func (c *Config) setDefaults() error {
 		if t.To == "" {
 			t.To = t.From
 		}
+		if t.To == t.From && (c.From != "" && place(c.From) == place(c.To) || c.Source != nil && c.Source == c.Destination) {
+			return fmt.Errorf("bridge: the topic %.200q would go to itself, again and again; give it another name at the destination", t.From)
+		}
 		topics[i] = t
 	}
 	c.Topics = topics
@@ -126,6 +132,15 @@ func (c *Config) setDefaults() error {
 		c.Lanes = 1
 	}
 	return nil
+}
+
+func isGoChannel(url string) bool { return strings.HasPrefix(url, "gochannel:") }
+
+// place is what a URL has without user and parameters.
+func place(url string) string {
+	url, _, _ = strings.Cut(url, "?")
+	scheme, rest, _ := strings.Cut(url, "://")
+	return scheme + "://" + strings.TrimSuffix(rest[strings.LastIndexByte(rest, '@')+1:], "/")
 }
 
 // Bridge carries messages between two engines. It is safe for concurrent use.

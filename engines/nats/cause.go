@@ -23,7 +23,10 @@ func cause(err error) *driver.Cause {
 		driver.ErrDenied:      {nats.ErrPermissionViolation},
 		driver.ErrNoTLS:       {nats.ErrSecureConnWanted},
 		driver.ErrProtocol:    {nats.ErrSecureConnRequired, nats.ErrNoInfoReceived},
-		driver.ErrUnreachable: {nats.ErrNoServers, nats.ErrDisconnected, nats.ErrTimeout, nats.ErrConnectionReconnecting, nats.ErrReconnectBufExceeded, jetstream.ErrNoHeartbeat},
+		driver.ErrUnreachable: {
+			nats.ErrNoServers, nats.ErrDisconnected, nats.ErrTimeout, nats.ErrConnectionReconnecting, nats.ErrReconnectBufExceeded,
+			nats.ErrNoResponders, jetstream.ErrNoStreamResponse, jetstream.ErrNoHeartbeat, // the stream's, or the consumer's
+		},
 		driver.ErrUnavailable: {jetstream.ErrJetStreamNotEnabled, jetstream.ErrJetStreamNotEnabledForAccount},
 	} {
 		if slices.ContainsFunc(errs, func(of error) bool { return errors.Is(err, of) }) {

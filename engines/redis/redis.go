@@ -284,6 +284,9 @@ func (b *broker) Declare(ctx context.Context, topic, group string) error {
 func (b *broker) Recent(ctx context.Context, topic string, n int) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, addTimeout)
 	defer cancel()
+	if err := b.exists(ctx, topic); err != nil {
+		return nil, err
+	}
 	entries, err := b.client.XRevRangeN(ctx, topic, "+", "-", int64(n)).Result()
 	var ids []string
 	for _, e := range entries {

@@ -357,17 +357,6 @@ func TestBridge_DrainsAtItsEnd(t *testing.T) {
 	silence(t, arrived, 200*time.Millisecond)
 }
 
-func TestBridge_SaysWhatIsMissing(t *testing.T) {
-	for _, cfg := range []bridge.Config{
-		{}, {From: "gochannel:", To: "gochannel:"}, {From: "gochannel:", Topics: []bridge.Topic{{From: "t"}}},
-		{From: "gochannel:", To: "gochannel:", Topics: []bridge.Topic{{}}}, {From: "gochannel:", To: "nats://h", Topics: []bridge.Topic{{From: "t"}}},
-		{From: "gochannel:?colour=1", To: "gochannel:", Topics: []bridge.Topic{{From: "t"}}},
-	} {
-		_, err := bridge.Open(t.Context(), cfg)
-		assert.Error(t, err, cfg)
-	}
-}
-
 // keyIfKafka has publishers of Kafka put messages with one key into one partition.
 func keyIfKafka(f *fixture) string {
 	if f.name == "kafka" {

@@ -138,6 +138,10 @@ func TestOpen_MissingTopicIsAnErrorWithCreateFalse(t *testing.T) {
 		require.NoError(t, err)
 		_, err = sub.Subscribe(t.Context(), f.topic)
 		require.ErrorIs(t, err, driver.ErrNoTopic)
+		if f.name != "amqp" { // which cannot be asked
+			_, _, err = e.Recent(t.Context(), f.topic, 1)
+			require.ErrorIs(t, err, driver.ErrNoTopic) // as a bridge asks before it begins
+		}
 		f.topic = "other-" + f.topic
 		err = e.Publisher().Publish(f.topic, messageOf("x"))
 		require.ErrorIs(t, err, driver.ErrNoTopic)

@@ -72,8 +72,10 @@ func TestPostgres_LooksBackBehindWhatIsOnItsWay(t *testing.T) {
 	_, err = tx.Exec(t.Context(), `INSERT INTO `+table+` (uuid, metadata, transaction_id)
 		SELECT 'u', '{"`+driver.IDHeader+`":"late"}', pg_current_xact_id() FROM pg_advisory_xact_lock_shared(hashtextextended($1, 1))`, table)
 	require.NoError(t, err)
-	time.AfterFunc(100*time.Millisecond, func() { _ = tx.Commit(t.Context()) })
+	committed := make(chan error, 1)
+	time.AfterFunc(100*time.Millisecond, func() { committed <- tx.Commit(t.Context()) }) // real time: Recent waits meanwhile
 	ids, _, err := e.Recent(t.Context(), f.topic, 10)
+	require.NoError(t, <-committed)
 	require.NoError(t, err)
 	assert.Contains(t, ids, "late")
 }

@@ -92,7 +92,7 @@ func readSettings() (s settings, err error) {
 	s.orders, err = strconv.Atoi(orders)
 	switch {
 	case s.engine == "":
-		return s, errors.New("ENGINE is not set: it is the URL of an engine, such as gochannel:")
+		return s, errors.New("ENGINE is not set: it is the URL of an engine, such as gochannel: or tcp://host:port")
 	case !slices.Contains([]string{"all", "front", "worker"}, s.role):
 		return s, fmt.Errorf("ROLE is all, front or worker, not %q", s.role)
 	case strings.HasPrefix(s.engine, "gochannel:") && s.role != "all":

@@ -72,6 +72,11 @@ var engineMutants = []mutant{
 		probe{"engines/internal/parts", "^TestPublish_SaysOfEachMessageWhatBecameOfIt$", ""},
 	},
 	{
+		"a bridge copies a topic to itself", "engines/bridge/bridge.go",
+		"place(c.From) == place(c.To)", "c.From == c.To",
+		engineProbe("TestBridge_SaysWhatIsMissing", "nats"),
+	},
+	{
 		"a node that is not there yet is a refusal", "engines/nats/publish.go",
 		" && api.ErrorCode != codeNoPeers && !full(err)\n", " && !full(err)\n",
 		engineProbe("TestOutage_ANodeIsAwayWhenATopicIsMade", "nats"),
