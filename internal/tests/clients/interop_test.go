@@ -28,6 +28,7 @@ type account struct {
 	handled   map[string]int
 	excused   map[string]bool // a kill may have doubled it
 	by        map[*process]int
+	last      *process // that has handled one
 }
 
 func newAccount() account {
@@ -39,6 +40,7 @@ func (a *account) say(p *process, line string) {
 	if p.cmd.Args[len(p.cmd.Args)-3] == "sub" {
 		a.handled[line]++
 		a.by[p]++
+		a.last = p
 		return
 	}
 	message, ok := strings.CutPrefix(line, "ok ")
