@@ -86,9 +86,11 @@ func (m *Manager) awaitClosing(ctx context.Context) {
 	m.mu.Lock()
 	closing := maps.Clone(m.closing)
 	m.mu.Unlock()
-	for c := range closing {
-		defer context.AfterFunc(ctx, c.expire)()
-	}
+	defer context.AfterFunc(ctx, func() {
+		for c := range closing {
+			c.expire()
+		}
+	})()
 	for c := range closing {
 		<-c.done
 	}
