@@ -196,7 +196,7 @@ var custodyMutants = []mutant{
 	},
 	{
 		"CloseListener has more time than Manager.Close", "manager_close.go",
-		"\t\tdefer context.AfterFunc(ctx, c.expire)()\n", "",
+		"\t\t\tc.expire()\n", "\t\t\t_ = c.expire\n",
 		probe{"internal/tests", "^TestManager_CloseListenerSideBySide$", ""},
 	},
 	{
