@@ -136,8 +136,9 @@ func TestRoute_AnAddressThatLeftIsForgotten(t *testing.T) {
 func requireForgotten(t *testing.T, pub *buffstreams.Publisher, address string) {
 	t.Helper()
 	require.Eventually(t, func() bool {
-		for _, a := range pub.Stats().Addresses {
-			if a.Address == address {
+		all := pub.Stats().Addresses
+		for i := range all {
+			if all[i].Address == address {
 				return false
 			}
 		}
