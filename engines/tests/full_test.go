@@ -80,6 +80,39 @@ func ofNode(t *testing.T, n *natsNode) *fixture {
 	return f
 }
 
+// fillableStore is a JetStream of which all streams together have reached what the server may take.
+func fillableStore(t *testing.T) *fillable {
+	n := oneNode(t, t.TempDir(), 16<<20)
+	f := ofNode(t, n)
+	nc, err := natsgo.Connect(f.base)
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	require.NoError(t, err)
+	return &fillable{f, func() {
+		_, err := js.CreateStream(context.Background(), jetstream.StreamConfig{Name: "ballast"})
+		require.NoError(t, err)
+		for size := 1 << 19; size > 0; size /= 8 {
+			for err = nil; err == nil; {
+				_, err = js.Publish(context.Background(), "ballast", make([]byte, size), jetstream.WithRetryAttempts(0))
+			}
+		}
+		t.Log(err)
+	}, func() { require.NoError(t, js.DeleteStream(context.Background(), "ballast")) }, nil}
+}
+
+// fillableDisk is a JetStream alone, whose disk is full.
+func fillableDisk(t *testing.T) *fillable {
+	dir := smallDisk(t, 64)
+	n := oneNode(t, dir, 1<<30)
+	var remove func()
+	return &fillable{ofNode(t, n), func() { remove = fillDisk(t, dir) }, func() {
+		remove()
+		n.stop() // a stream whose disk was full stores nothing more before
+		require.NoError(t, n.start())
+	}, driver.ErrUnreachable} // it does not answer
+}
+
 func fillables() map[string]func(*testing.T) *fillable {
 	of := func(t *testing.T, name, base string) *fixture {
 		return &fixture{T: t, subject: subjectAt(name, base), base: base, topic: "full-" + watermill.NewShortUUID()}
@@ -100,35 +133,7 @@ func fillables() map[string]func(*testing.T) *fillable {
 			}
 			return &fillable{f, func() { limit(1) }, func() { limit(-1) }, nil}
 		},
-		"nats store": func(t *testing.T) *fillable { // what all streams of a server may take
-			n := oneNode(t, t.TempDir(), 16<<20)
-			f := ofNode(t, n)
-			nc, err := natsgo.Connect(f.base)
-			require.NoError(t, err)
-			t.Cleanup(nc.Close)
-			js, err := jetstream.New(nc)
-			require.NoError(t, err)
-			return &fillable{f, func() {
-				_, err := js.CreateStream(context.Background(), jetstream.StreamConfig{Name: "ballast"})
-				require.NoError(t, err)
-				for size := 1 << 19; size > 0; size /= 8 {
-					for err = nil; err == nil; {
-						_, err = js.Publish(context.Background(), "ballast", make([]byte, size), jetstream.WithRetryAttempts(0))
-					}
-				}
-				t.Log(err)
-			}, func() { require.NoError(t, js.DeleteStream(context.Background(), "ballast")) }, nil}
-		},
-		"nats disk": func(t *testing.T) *fillable {
-			dir := smallDisk(t, 64)
-			n := oneNode(t, dir, 1<<30)
-			var remove func()
-			return &fillable{ofNode(t, n), func() { remove = fillDisk(t, dir) }, func() {
-				remove()
-				n.stop() // a stream whose disk was full stores nothing more before
-				require.NoError(t, n.start())
-			}, driver.ErrUnreachable} // it does not answer
-		},
+		"nats store": fillableStore, "nats disk": fillableDisk,
 		"redis": func(t *testing.T) *fillable { // its memory
 			p, err := newRedis("")
 			if err != nil {
