@@ -153,11 +153,14 @@ func TestPublisher_OnAClosedManager(t *testing.T) {
 func TestManager_CloseListenerSideBySide(t *testing.T) {
 	var left failures
 	h := newHouse(t, buffstreams.ManagerConfig{CloseTimeout: 100 * time.Millisecond, OnFailure: left.add})
-	sub := h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) { c.CloseTimeout = time.Hour })
+	sub := h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) { c.CloseTimeout = patience })
 	messages := subscribe(t, sub, h.topic("a"))
 	publishAndLeave(t, h.topic("a"), 3)
 	receive(t, messages) // its handler is stuck
-	first := later(func() error { return h.manager.CloseListener(context.Background(), h.address) })
+	patient, stop := context.WithTimeout(context.Background(), patience)
+	defer stop()
+	begin := time.Now()
+	first := later(func() error { return h.manager.CloseListener(patient, h.address) })
 	require.Eventually(t, func() bool { // it is under way
 		conn, err := net.Dial("tcp", h.address)
 		if err == nil {
@@ -170,6 +173,7 @@ func TestManager_CloseListenerSideBySide(t *testing.T) {
 	require.ErrorIs(t, h.manager.CloseListener(ctx, h.address), context.Canceled)
 	second := later(func() error { return h.manager.CloseListener(context.Background(), h.address) })
 	require.NoError(t, h.manager.Close(), "CloseListener says what is left")
+	require.Less(t, time.Since(begin), patience/2)
 	require.Equal(t, []string{"0", "1", "2"}, left.got())
 	err := requireResult(t, first)
 	requireUndelivered(t, err, "a", 3)
