@@ -79,14 +79,14 @@ func TestInterrupt_WhileThePeerIsSilent(t *testing.T) {
 	} {
 		ln, err := net.Listen("tcp", anyPort)
 		require.NoError(t, err)
-		defer func() { _ = ln.Close() }()
+		t.Cleanup(func() { _ = ln.Close() })
 		for i, arg := range c.args {
 			c.args[i] = strings.ReplaceAll(arg, "ADDRESS", ln.Addr().String())
 		}
 		p := start(t, nil, c.args...)
 		conn, err := ln.Accept()
 		require.NoError(t, err)
-		defer func() { _ = conn.Close() }()
+		t.Cleanup(func() { _ = conn.Close() })
 		began := time.Now()
 		p.signal(os.Interrupt)
 		stdout, code := p.wait()

@@ -119,8 +119,9 @@ func (c *client) settle(handled bool) error {
 	if err == nil || ctx.Err() == nil {
 		return err
 	}
-	for _, a := range c.manager.Stats().Addresses {
-		if a.LastError != "" {
+	addresses := c.manager.Stats().Addresses
+	for i := range addresses {
+		if a := &addresses[i]; a.LastError != "" {
 			return fmt.Errorf("not everything was delivered within %v: %s is %s: %s", c.o.Timeout, a.Address, a.State, a.LastError)
 		}
 	}
