@@ -87,6 +87,7 @@ func (p *Program) spare(r *rand.Rand, steps []Step) []Step {
 		p.Shape.Faults = true
 		strict := chance(r, 60) // Publish is held to its time
 		if strict {
+			steps = slices.DeleteFunc(steps, func(s Step) bool { return s.Op == opCancel || s.Op == opSubscribe }) // whose mood is any
 			p.Shape.Moves.Prompt, p.Shape.Moves.Brisk, p.Shape.Moves.Nacks, p.Shape.Tight = true, true, false, false
 			for i := range p.Shape.Senders {
 				for k := range p.Shape.Senders[i].Pubs {
