@@ -43,7 +43,9 @@ func TestFailureQueue_BoundsWhatWaits(t *testing.T) {
 			for range 3 {
 				g.open <- struct{}{}
 			}
-			require.NoError(t, q.await(t.Context(), "OnFailure"))
+			var dropped *UndeliveredError
+			require.ErrorAs(t, q.await(t.Context(), "OnFailure"), &dropped)
+			require.Equal(t, 1, dropped.Count)
 			require.Equal(t, want, g.told)
 		}
 		require.Empty(t, log.Lines)

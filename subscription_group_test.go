@@ -178,6 +178,7 @@ func TestDeadLetter_IsTriedAgainAfterAPause(t *testing.T) {
 		topic.feed(1)
 		next(t, sub).Nack()
 		time.Sleep(10*deadLetterRetry - time.Millisecond)
+		synctest.Wait()
 		require.Equal(t, failing{"0": 10}, letters)
 	})
 }
