@@ -13,8 +13,8 @@ import (
 const drainPoll = 5 * time.Millisecond
 
 // drain emits what no connected sender keeps, after the subscription was cancelled. It ends when nothing is left to be
-// handled, of this subscription and of all others of the Manager that were cancelled; when a member of the group can take over;
-// or when the time is over or the listener gone. What senders keep, and no handler has, is given back.
+// handled, of this subscription and of all others of the Manager that were cancelled; when a member of the group can
+// take over; or when the time is over or the listener gone. What senders keep, and no handler has, is given back.
 func (p *pump) drain() {
 	if !p.drains {
 		return
@@ -57,8 +57,8 @@ func (p *pump) giveBackKept() {
 	}
 }
 
-// stop gives back what no handler has, and leaves the rest to watchers. It calls the DedupeStore once: each call may take
-// closeGrace.
+// stop gives back what no handler has, and leaves the rest to watchers. It calls the DedupeStore once: each call may
+// take closeGrace.
 func (p *pump) stop() {
 	back := append(p.takeBack(), p.endRedeliveries()...)
 	if p.decoding.busy { // the pump was taken over
@@ -78,12 +78,12 @@ func (p *pump) stop() {
 	})
 }
 
-// outlastsClose reports whether a message that was nacked, or whose dead letter was not published, is tried again though the
-// subscription was cancelled.
+// outlastsClose reports whether a message that was nacked, or whose dead letter was not published, is tried again
+// though the subscription was cancelled.
 func (s *subscription) outlastsClose(d *dispatch.Delivery) bool { return s.drains && d.Unkept() }
 
-// awaitOthers waits until no other subscription of the Manager that was cancelled still drains, or the time is over: with the first
-// channel that is closed a Router closes the publishers that the handlers of all share.
+// awaitOthers waits until no other subscription of the Manager that was cancelled still drains, or the time is over:
+// with the first channel that is closed a Router closes the publishers that the handlers of all share.
 func (s *subscription) awaitOthers() {
 	s.drained.Store(true)
 	if s.drains {
@@ -142,8 +142,8 @@ func (s *subscriptions) drained() bool {
 	return true
 }
 
-// drained reports whether no subscription that was cancelled may have something to do yet: while the Manager closes, its senders
-// leave, and what they kept is to be handled.
+// drained reports whether no subscription that was cancelled may have something to do yet: while the Manager closes,
+// its senders leave, and what they kept is to be handled.
 func (m *Manager) drained() bool {
 	return !m.isClosed() && m.subscriptions.drained()
 }

@@ -113,8 +113,8 @@ func (e *PublishError) Error() string {
 // Unwrap returns Err.
 func (e *PublishError) Unwrap() error { return e.Err }
 
-// TooLargeError says that a message, as it was encoded, is over the limit. Nothing of the call was sent, but, on the plain wire, the
-// messages before it, and, where a route has several addresses, those for the others: see PublishError.
+// TooLargeError says that a message, as it was encoded, is over the limit. Nothing of the call was sent, but, on the
+// plain wire, the messages before it, and, where a route has several addresses, those for the others: see PublishError.
 type TooLargeError struct {
 	UUID        string
 	Size, Limit int // bytes

@@ -10,10 +10,10 @@ import (
 
 // handling says when the time of a slow message begins that AckWaitTimeout gives its handler.
 //
-// A message that was taken from the channel need not be with a handler yet: a decorator may hold it until the handler is
-// through with those before. So time runs for the oldest message without an answer, for as many more as handlers were seen
-// to work side by side (an answer that comes before those of n older messages shows that there are n+1), and for all but
-// maxHeld.
+// A message that was taken from the channel need not be with a handler yet: a decorator may hold it until the handler
+// is through with those before. So time runs for the oldest message without an answer, for as many more as handlers
+// were seen to work side by side (an answer that comes before those of n older messages shows that there are n+1), and
+// for all but maxHeld.
 type handling struct {
 	timeout time.Duration // 0: for ever
 

@@ -13,18 +13,21 @@ import (
 )
 
 const (
-	// freshFor is how long the first attempt to connect to an address of a route may take before others are used in its place.
+	// freshFor is how long the first attempt to connect to an address of a route may take before others are used in its
+	// place.
 	freshFor = 300 * time.Millisecond
 	// stableAfter is how long an address must have been ready before Failover goes back to it.
 	stableAfter = 5 * time.Second
-	// lingerFor is how long an address that nothing uses keeps its connection: publishers that come one after another share it.
+	// lingerFor is how long an address that nothing uses keeps its connection: publishers that come one after another
+	// share it.
 	lingerFor = time.Second
-	// routedPing and routedDead are the silence after which an address of a route with others is pinged and given up, where
-	// AckedConfig does not say less.
+	// routedPing and routedDead are the silence after which an address of a route with others is pinged and given up,
+	// where AckedConfig does not say less.
 	routedPing, routedDead = 4 * time.Second, 12 * time.Second
 )
 
-// address is what a Manager knows of an address that is published to. It lives until nothing uses it and it holds nothing.
+// address is what a Manager knows of an address that is published to. It lives until nothing uses it and it holds
+// nothing.
 type address struct {
 	target netio.Target // as the first that used it has spelled it
 	sender *sender.Sender

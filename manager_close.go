@@ -14,10 +14,10 @@ import (
 )
 
 // CloseListener closes the listener at an address, in the form in which it was listened at, and the channels of its
-// subscriptions. Its publishers keep what was not handled. What was received from publishers that are gone is handled first,
-// as far as there are subscriptions, until ctx is done, or the time of a Close of the Manager; what is left is reported by an
-// *UndeliveredError and given to OnFailure. It returns pool.ErrNotOpened if nothing listens there. A call for a listener that
-// another one closes waits for that, until its own ctx is done, and returns the same.
+// subscriptions. Its publishers keep what was not handled. What was received from publishers that are gone is handled
+// first, as far as there are subscriptions, until ctx is done, or the time of a Close of the Manager; what is left is
+// reported by an *UndeliveredError and given to OnFailure. It returns pool.ErrNotOpened if nothing listens there. A
+// call for a listener that another one closes waits for that, until its own ctx is done, and returns the same.
 func (m *Manager) CloseListener(ctx context.Context, address string) error {
 	target, err := parseAddress(address)
 	if err != nil {
@@ -56,8 +56,8 @@ type closingListener struct {
 	expire  context.CancelFunc
 }
 
-// beginClosing returns the call of CloseListener that closes what listens at a target; first: it is the caller's. The Manager's
-// Close closes everything that is left itself.
+// beginClosing returns the call of CloseListener that closes what listens at a target; first: it is the caller's. The
+// Manager's Close closes everything that is left itself.
 func (m *Manager) beginClosing(t netio.Target) (c *closingListener, first bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -96,10 +96,11 @@ func (m *Manager) awaitClosing(ctx context.Context) {
 	}
 }
 
-// Close hands over what the Manager holds, within CloseTimeout: what was published is received by its peers, and what was
-// received from publishers that are gone is handled by the subscriptions that are still there, whose handlers have as much
-// time. Then it closes every listener and every connection. What is left is reported by an *UndeliveredError and given to OnFailure. Publish calls that wait
-// return an error. Later and concurrent calls wait for the first and return the same.
+// Close hands over what the Manager holds, within CloseTimeout: what was published is received by its peers, and what
+// was received from publishers that are gone is handled by the subscriptions that are still there, whose handlers have
+// as much time. Then it closes every listener and every connection. What is left is reported by an *UndeliveredError
+// and given to OnFailure. Publish calls that wait return an error. Later and concurrent calls wait for the first and
+// return the same.
 func (m *Manager) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), m.cfg.CloseTimeout)
 	defer cancel()
@@ -121,8 +122,8 @@ func (m *Manager) closeWithin(ctx context.Context) error {
 	return m.closeErr
 }
 
-// despiteHooks ends something, and does not wait longer than a while after ctx for it if a hook has not returned by then: what
-// that holds up ends when it returns.
+// despiteHooks ends something, and does not wait longer than a while after ctx for it if a hook has not returned by
+// then: what that holds up ends when it returns.
 func (m *Manager) despiteHooks(ctx context.Context, end func() error) error {
 	if m.hooks == nil {
 		return end()
@@ -197,8 +198,8 @@ func (m *Manager) shutDown(ctx context.Context) error {
 	return errors.Join(append(all, m.told.late())...)
 }
 
-// sendersTo returns the senders to some of the listeners: a listener knows who has sent to it, whatever address that has
-// dialed. One that has not connected yet is found by its address.
+// sendersTo returns the senders to some of the listeners: a listener knows who has sent to it, whatever address that
+// has dialed. One that has not connected yet is found by its address.
 func sendersTo(listeners map[netio.Target]*opening, senders map[netio.Target]*sender.Sender) map[netio.Target]*sender.Sender {
 	to := map[netio.Target]*sender.Sender{}
 	for t, o := range listeners {
@@ -285,8 +286,8 @@ func (m *Manager) closeListener(ctx context.Context, t netio.Target, left *lefto
 // endGrace is how long Close waits for the ends of subscriptions, and for acks to be written, when its time is over.
 const endGrace = 4 * closeGrace
 
-// endGraceFor is endGrace less the time that ctx has been done for, as the senders to a listener end first, but no less than what
-// subscriptions take to leave callbacks behind.
+// endGraceFor is endGrace less the time that ctx has been done for, as the senders to a listener end first, but no less
+// than what subscriptions take to leave callbacks behind.
 func endGraceFor(ctx context.Context) time.Duration {
 	deadline, ok := ctx.Deadline()
 	if !ok || ctx.Err() == nil {
@@ -298,8 +299,8 @@ func endGraceFor(ctx context.Context) time.Duration {
 // lastGrace is how long Close goes on in all when its time is over, OnFailure included.
 const lastGrace = endGrace + closeGrace/2
 
-// drain drains a listener, which plain peers can hold up, or returns soon after ctx is done: what is not asked whether it keeps
-// its messages is taken for one that does.
+// drain drains a listener, which plain peers can hold up, or returns soon after ctx is done: what is not asked whether
+// it keeps its messages is taken for one that does.
 func drain(ctx context.Context, l listener) {
 	ctx, cancel := withGrace(ctx, closeGrace)
 	defer cancel()

@@ -19,30 +19,31 @@ import (
 
 // ManagerConfig configures a Manager. The zero value is valid.
 type ManagerConfig struct {
-	// Dial and Listen stand between the Manager and the network: a proxy, a test, or a socket that was handed over. Nil means
-	// package net. Dial must respect its context.
+	// Dial and Listen stand between the Manager and the network: a proxy, a test, or a socket that was handed over. Nil
+	// means package net. Dial must respect its context.
 	Dial   pool.DialFunc
 	Listen pool.ListenFunc
-	// DialAllow limits where everything of this Manager connects to, also through Dial. Nil means no limit. Set it where
-	// topics or routes come from elsewhere than the configuration.
+	// DialAllow limits where everything of this Manager connects to, also through Dial. Nil means no limit. Set it
+	// where topics or routes come from elsewhere than the configuration.
 	DialAllow *pool.DialAllow
-	// Logger takes what no caller is told of. It can be called with locks held: it must not block, nor call the library. A
-	// panic is ignored. Nil means watermill.NopLogger.
+	// Logger takes what no caller is told of. It can be called with locks held: it must not block, nor call the
+	// library. A panic is ignored. Nil means watermill.NopLogger.
 	Logger watermill.LoggerAdapter
 	// CloseTimeout bounds how long Close waits for what is on its way; 0 means 5 s.
 	CloseTimeout time.Duration
-	// OnFailure is called for each message that was confirmed, or handed to the Manager by a Publisher that closed, and that
-	// Close leaves undelivered; err is ErrUndelivered. It is called too, with a *PeerError, for each message that a peer
-	// refuses while no Publisher to that address has an OnFailure, as when its Publisher has closed; and, with the reason, for
-	// each message that a Subscriber without an OnFailure rejects while its publisher is gone. It is called from one
-	// goroutine, with no lock held; Close waits for it.
+	// OnFailure is called for each message that was confirmed, or handed to the Manager by a Publisher that closed, and
+	// that Close leaves undelivered; err is ErrUndelivered. It is called too, with a *PeerError, for each message that
+	// a peer refuses while no Publisher to that address has an OnFailure, as when its Publisher has closed; and, with
+	// the reason, for each message that a Subscriber without an OnFailure rejects while its publisher is gone. It is
+	// called from one goroutine, with no lock held; Close waits for it.
 	OnFailure func(topic string, encoded []byte, err error)
 	// Ready holds back every topic that is listened for until it is closed: publishers wait, so that a start or restart
-	// with many subscriptions loses nothing for the last of them. A Router's Running fits. Nil means that a topic is open
-	// as soon as it has a subscription.
+	// with many subscriptions loses nothing for the last of them. A Router's Running fits. Nil means that a topic is
+	// open as soon as it has a subscription.
 	Ready <-chan struct{}
-	// Hooks are told what happens: see package hooks. Each has to implement at least one interface of that package. On the
-	// plain wire they are told of connections at both ends, and what subscriptions do; not of what is sent and received.
+	// Hooks are told what happens: see package hooks. Each has to implement at least one interface of that package. On
+	// the plain wire they are told of connections at both ends, and what subscriptions do; not of what is sent and
+	// received.
 	Hooks []hooks.Hook
 	// Acked configures the acked protocol.
 	Acked AckedConfig
@@ -93,59 +94,63 @@ type AckedConfig struct {
 	MaxMessageSize int
 	// WindowMessages and WindowBytes bound what each end keeps per topic; 0 means 16,384 and 16 MiB.
 	WindowMessages, WindowBytes int
-	// MemoryLimit bounds in bytes what all topics that are listened for hold together, and as much again what is kept of
-	// all topics that are published to; 0 means 256 MiB. Topics without subscriptions, and peers that are away, together
-	// get half of it; the last eighth, and at least a message of MaxMessageSize, is for topics that hold little.
+	// MemoryLimit bounds in bytes what all topics that are listened for hold together, and as much again what is kept
+	// of all topics that are published to; 0 means 256 MiB. Topics without subscriptions, and peers that are away,
+	// together get half of it; the last eighth, and at least a message of MaxMessageSize, is for topics that hold
+	// little.
 	MemoryLimit int
-	// ClientTLS is used for tls:// addresses that are dialed, ServerTLS for those that are listened at. Both speak TLS 1.3
-	// or later, whatever their MinVersion; a listener resumes no sessions. Certificates that come from GetCertificate,
-	// GetConfigForClient or GetClientCertificate are asked for at every handshake; TLSFiles makes such configurations of
-	// files. ServerTLS with ClientAuth tls.RequireAndVerifyClientCert makes it mutual.
+	// ClientTLS is used for tls:// addresses that are dialed, ServerTLS for those that are listened at. Both speak TLS
+	// 1.3 or later, whatever their MinVersion; a listener resumes no sessions. Certificates that come from
+	// GetCertificate, GetConfigForClient or GetClientCertificate are asked for at every handshake; TLSFiles makes such
+	// configurations of files. ServerTLS with ClientAuth tls.RequireAndVerifyClientCert makes it mutual.
 	ClientTLS, ServerTLS *tls.Config
-	// Insecure permits plaintext at an address that is not loopback, and Token to be sent over plaintext or to a peer whose
-	// certificate is not verified.
+	// Insecure permits plaintext at an address that is not loopback, and Token to be sent over plaintext or to a peer
+	// whose certificate is not verified.
 	Insecure bool
 
-	// Authenticate tells who a connecting peer is, from its certificate or token: see Tokens and CertificateName. Publisher
-	// ids then belong to their principal. An error refuses the connection, and is logged here but not told to the peer; one
-	// that wraps ErrUnavailable makes the peer come back. ctx ends with HandshakeTimeout. It is called concurrently, each
-	// time on a goroutine of its own. Nil lets every peer in that can connect.
+	// Authenticate tells who a connecting peer is, from its certificate or token: see Tokens and CertificateName.
+	// Publisher ids then belong to their principal. An error refuses the connection, and is logged here but not told to
+	// the peer; one that wraps ErrUnavailable makes the peer come back. ctx ends with HandshakeTimeout. It is called
+	// concurrently, each time on a goroutine of its own. Nil lets every peer in that can connect.
 	Authenticate func(ctx context.Context, p Peer) (principal string, err error)
-	// Authorize allows (nil) or refuses what a principal, or this process, does with a topic: see Action. Errors are treated
-	// as those of Authenticate. The connection that it is about is not read meanwhile, so it should be quick; ctx ends after
-	// HandshakeTimeout. It is called concurrently. Nil means that everything is allowed.
+	// Authorize allows (nil) or refuses what a principal, or this process, does with a topic: see Action. Errors are
+	// treated as those of Authenticate. The connection that it is about is not read meanwhile, so it should be quick;
+	// ctx ends after HandshakeTimeout. It is called concurrently. Nil means that everything is allowed.
 	Authorize func(ctx context.Context, a Access) error
-	// Token returns what to show to the Authenticate hook of the peer at an address, which has the form of an address topic
-	// without a name ("host:port", "tls://host:port", "unix:///path"), or an empty string for nothing: see StaticToken. It is
-	// called for every connection, so that tokens can be renewed. Mind that the address can come from a topic: a token for
-	// all addresses goes to whichever the application publishes to. One that would go over plaintext TCP is refused
-	// (*InsecureTokenError) unless Insecure is set. At most 3 KiB.
+	// Token returns what to show to the Authenticate hook of the peer at an address, which has the form of an address
+	// topic without a name ("host:port", "tls://host:port", "unix:///path"), or an empty string for nothing: see
+	// StaticToken. It is called for every connection, so that tokens can be renewed. Mind that the address can come
+	// from a topic: a token for all addresses goes to whichever the application publishes to. One that would go over
+	// plaintext TCP is refused (*InsecureTokenError) unless Insecure is set. At most 3 KiB.
 	Token func(ctx context.Context, address string) (string, error)
-	// Groups declares the consumer groups of topics, by topic: no credit is given before all of them exist or were dropped,
-	// so that a restarted process gives none of them less than it confirmed. ManagerConfig.Ready does that without names.
+	// Groups declares the consumer groups of topics, by topic: no credit is given before all of them exist or were
+	// dropped, so that a restarted process gives none of them less than it confirmed. ManagerConfig.Ready does that
+	// without names.
 	Groups map[string][]string
 	// Dedupe remembers across restarts what was settled. Nil means that this lives as long as the listener.
 	Dedupe store.DedupeStore
 
 	// HandshakeTimeout bounds connecting, TLS and greeting; 0 means 5 s.
 	HandshakeTimeout time.Duration
-	// WriteTimeout is how long the socket may take next to nothing, less than a kilobyte a second, of what is written before
-	// the connection counts as broken; 0 means 10 s.
+	// WriteTimeout is how long the socket may take next to nothing, less than a kilobyte a second, of what is written
+	// before the connection counts as broken; 0 means 10 s.
 	WriteTimeout time.Duration
 	// PingAfter is the silence after which a peer is pinged, DeadAfter that after which it is given up; 0 means 10 s
 	// and 30 s. A part of a large frame breaks the silence if it comes at a kilobyte a second or more.
 	PingAfter, DeadAfter time.Duration
-	// MoveAfter is how long a peer may be silent that has something unsettled, and handlers there may take when messages are
-	// taken back from it, before streams of a route move to another address without its answer: what it had can then come
-	// twice, and is marked (Delivery.MaybeDuplicate). 0 means 5 s; negative: what was sent to an address never moves.
+	// MoveAfter is how long a peer may be silent that has something unsettled, and handlers there may take when
+	// messages are taken back from it, before streams of a route move to another address without its answer: what it
+	// had can then come twice, and is marked (Delivery.MaybeDuplicate). 0 means 5 s; negative: what was sent to an
+	// address never moves.
 	MoveAfter time.Duration
-	// ForgetAfter is how long an idle stream, and the name of an ephemeral topic that ended, are remembered; 0 means 5 min.
+	// ForgetAfter is how long an idle stream, and the name of an ephemeral topic that ended, are remembered; 0 means 5
+	// min.
 	ForgetAfter time.Duration
 	// Reconnect says how long to wait between attempts to connect, which never end. Nil means DefaultReconnectConfig.
 	Reconnect *ReconnectConfig
 
-	// MaxConnections, MaxTopics, MaxPublishers and MaxStreams bound what is kept at one address that is listened at; 0 means
-	// 16,384 connections and 65,536 of each of the others. A stream is one publisher's flow to one topic.
+	// MaxConnections, MaxTopics, MaxPublishers and MaxStreams bound what is kept at one address that is listened at; 0
+	// means 16,384 connections and 65,536 of each of the others. A stream is one publisher's flow to one topic.
 	// MaxConnectionsPerHost bounds the connections from one IP address, or one /64 of IPv6; 0 means a quarter of
 	// MaxConnections, Unlimited none. A peer that exceeds a bound is told so, and can come back.
 	MaxConnections, MaxConnectionsPerHost, MaxTopics, MaxPublishers, MaxStreams int
@@ -219,18 +224,18 @@ func (c *AckedConfig) validateTrust() error {
 	return nil
 }
 
-// ReconnectConfig says how long to wait between attempts to connect: anything from nothing to a bound that grows with each
-// attempt and begins anew with a connection that was welcomed. The zero value of each field means its default.
+// ReconnectConfig says how long to wait between attempts to connect: anything from nothing to a bound that grows with
+// each attempt and begins anew with a connection that was welcomed. The zero value of each field means its default.
 type ReconnectConfig struct {
 	// InitialInterval is the bound of the wait after the first attempt that failed; 0 means 100 ms.
 	InitialInterval time.Duration
 	// MaxInterval is the largest bound; 0 means 10 s.
 	MaxInterval time.Duration
-	// Multiplier is the growth of the bound from one wait to the next; 0 means 2. No wait is longer than those before it
-	// together, or InitialInterval: the end of an outage is noticed within as much time as it has taken.
+	// Multiplier is the growth of the bound from one wait to the next; 0 means 2. No wait is longer than those before
+	// it together, or InitialInterval: the end of an outage is noticed within as much time as it has taken.
 	Multiplier float64
-	// BackOff replaces the fields above. It is called once for each address that is dialed, and what it returns is used by
-	// one goroutine. backoff.Stop means 10 s, and less than 5 ms means that.
+	// BackOff replaces the fields above. It is called once for each address that is dialed, and what it returns is used
+	// by one goroutine. backoff.Stop means 10 s, and less than 5 ms means that.
 	BackOff func() backoff.BackOff
 }
 

@@ -18,9 +18,10 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// With an outbox that is a store.Placer, the messages of a route belong to the topic, and to one of its slots: the address is
-// chosen when they are sent, made durable before the first of them goes there, and chosen again when it takes nothing or the
-// slot belongs to another. A policy without slots has outboxSlots of them, so that its addresses share the load.
+// With an outbox that is a store.Placer, the messages of a route belong to the topic, and to one of its slots: the
+// address is chosen when they are sent, made durable before the first of them goes there, and chosen again when it
+// takes nothing or the slot belongs to another. A policy without slots has outboxSlots of them, so that its addresses
+// share the load.
 const outboxSlots = 16
 
 // placer returns what remembers where an outbox's streams are; nil: nothing does.
@@ -175,8 +176,8 @@ func (r *streamRelay) deliverByTopic(s store.Stream, topic string, index, slot i
 	return err
 }
 
-// voidElsewhere has the other addresses of the route void what an earlier process of the outbox may have left there unanswered:
-// they would go on to hand it out. Which of them it was at is not known.
+// voidElsewhere has the other addresses of the route void what an earlier process of the outbox may have left there
+// unanswered: they would go on to hand it out. Which of them it was at is not known.
 func (at *placement) voidElsewhere(cfg sender.FetchConfig) {
 	if cfg.Tenure <= 1 || at.voided {
 		return

@@ -13,8 +13,8 @@ import (
 // maxRefused is how many refused messages of a stream wait for OnFailure before no more of it is read.
 const maxRefused = 1000
 
-// refusedMessages are the messages of a stream that the peer does not take, and that OnFailure has not been told of yet. The
-// outbox keeps them.
+// refusedMessages are the messages of a stream that the peer does not take, and that OnFailure has not been told of
+// yet. The outbox keeps them.
 type refusedMessages struct {
 	mu      sync.Mutex // guards the fields below
 	seqs    map[uint64]struct{}
@@ -130,8 +130,9 @@ func (r *streamRelay) load(seq uint64) (message []byte, there bool, err error) {
 	return batch.Messages[0], true, nil
 }
 
-// refuseAll hands all that is pending to OnFailure, or drops it where there is none, as the topic is gone, and waits before
-// the next attempt until more is there. If nothing comes the stream ends. It returns false if the outbox has failed.
+// refuseAll hands all that is pending to OnFailure, or drops it where there is none, as the topic is gone, and waits
+// before the next attempt until more is there. If nothing comes the stream ends. It returns false if the outbox has
+// failed.
 func (r *streamRelay) refuseAll(s store.Stream, reason error) bool {
 	failures := r.users.failuresOf(r.key)
 	if s.Pending > 0 {

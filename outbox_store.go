@@ -17,8 +17,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// storing is the calls of Append that begin within a slice of time. They share the context that ends them, and the line that
-// says why they wait: timers for each call would cost more than the rest of what this side does for it.
+// storing is the calls of Append that begin within a slice of time. They share the context that ends them, and the line
+// that says why they wait: timers for each call would cost more than the rest of what this side does for it.
 type storing struct {
 	ctx    context.Context // ends at the latest PublishTimeout after each of them has begun, and with Close
 	cancel context.CancelFunc
@@ -27,7 +27,8 @@ type storing struct {
 	calls  atomic.Int64 // under way
 }
 
-// storingSlice is the longest slice of time. A call may wait for less than PublishTimeout by as much, or by a twentieth of it.
+// storingSlice is the longest slice of time. A call may wait for less than PublishTimeout by as much, or by a twentieth
+// of it.
 const storingSlice = time.Second
 
 // errStoring is what calls wait for whose outbox says no more.
@@ -88,7 +89,8 @@ func (p *Publisher) sayStoring(s *storing) {
 	})
 }
 
-// store puts messages into the outbox. It returns the parts of a sendResult. ctx and timeout are what the call has left.
+// store puts messages into the outbox. It returns the parts of a sendResult. ctx and timeout are what the call has
+// left.
 func (p *Publisher) store(
 	ctx context.Context, t *target, batch *session.Batch, messages []*message.Message, timeout time.Duration,
 ) (enqueued int, lacking []session.Range, err error) {

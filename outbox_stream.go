@@ -155,8 +155,8 @@ func (r *streamRelay) read(from uint64, size int) (store.Batch, error) {
 	return r.outbox.Read(r.key, from, size)
 }
 
-// await waits until message seq is durable, and announces it, or until something else is wanted. A stream that has been idle
-// for long ends at both ends.
+// await waits until message seq is durable, and announces it, or until something else is wanted. A stream that has been
+// idle for long ends at both ends.
 func (r *streamRelay) await(fetched *sender.FetchedStream, seq uint64) error {
 	lost := fetched.Lost()
 	ready, err := r.outbox.Readable(r.key, seq)

@@ -15,8 +15,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
-// Publisher publishes to address topics ([tcp|tls://]host:port[/name], unix:///path.sock#name), and to other topics where its
-// Resolver says. All methods are safe for concurrent use.
+// Publisher publishes to address topics ([tcp|tls://]host:port[/name], unix:///path.sock#name), and to other topics
+// where its Resolver says. All methods are safe for concurrent use.
 type Publisher struct {
 	cfg     PublisherConfig
 	logger  watermill.LoggerAdapter
@@ -115,11 +115,11 @@ func managerOf(m *Manager, cfg ManagerConfig, logger watermill.LoggerAdapter) (m
 	return m, true, err
 }
 
-// Publish sends messages, in order, and returns nil when all of them reached the configured confirm level. Otherwise the
-// error is a *PublishError that says which were not sent and of which it is unknown, or ErrPublisherClosed.
+// Publish sends messages, in order, and returns nil when all of them reached the configured confirm level. Otherwise
+// the error is a *PublishError that says which were not sent and of which it is unknown, or ErrPublisherClosed.
 //
-// It blocks while the send window is full or the topic does not exist at the peer yet, up to PublishTimeout. The messages may
-// be changed when it has returned.
+// It blocks while the send window is full or the topic does not exist at the peer yet, up to PublishTimeout. The
+// messages may be changed when it has returned.
 func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 	if len(messages) == 0 {
 		return nil
@@ -158,7 +158,8 @@ func (p *Publisher) publish(topic string, messages []*message.Message) error {
 	return p.spread(w, s, r, messages)
 }
 
-// begin begins a Publish call and returns the topic's state. Most publishers have one topic, and find it without the mutex.
+// begin begins a Publish call and returns the topic's state. Most publishers have one topic, and find it without the
+// mutex.
 func (p *Publisher) begin(topic string) (*topicState, error) {
 	for {
 		s := p.last.Load()
@@ -187,10 +188,10 @@ func (p *Publisher) end(s *topicState) {
 	}
 }
 
-// Drain waits until every message published so far is settled: handled by every group, or given to OnFailure. With an Outbox
-// it waits for all that the Outbox holds. On the plain wire it is Flush. The only errors are that ctx is done first, with the
-// reason why it takes so long where that is known, that the Publisher or its Manager is closed, and an *UndeliveredError: so many
-// messages were refused that OnFailure, which is slow, was not given all.
+// Drain waits until every message published so far is settled: handled by every group, or given to OnFailure. With an
+// Outbox it waits for all that the Outbox holds. On the plain wire it is Flush. The only errors are that ctx is done
+// first, with the reason why it takes so long where that is known, that the Publisher or its Manager is closed, and an
+// *UndeliveredError: so many messages were refused that OnFailure, which is slow, was not given all.
 func (p *Publisher) Drain(ctx context.Context) error {
 	switch {
 	case p.plain != nil:
@@ -229,8 +230,8 @@ func (p *Publisher) closedError() error {
 	return ErrManagerClosed
 }
 
-// Flush waits until every message published so far is held by its subscriber's process, or ctx is done. With an Outbox it is
-// Drain. On the plain wire it waits until the kernel has taken everything.
+// Flush waits until every message published so far is held by its subscriber's process, or ctx is done. With an Outbox
+// it is Drain. On the plain wire it waits until the kernel has taken everything.
 func (p *Publisher) Flush(ctx context.Context) error {
 	if p.plain != nil || p.relay != nil {
 		return p.Drain(ctx)
@@ -245,8 +246,8 @@ func (p *Publisher) reportRefused() {
 	}
 }
 
-// awaitAll waits for every target to which something may be on its way. One that is refused keeps none of the others from
-// being waited for.
+// awaitAll waits for every target to which something may be on its way. One that is refused keeps none of the others
+// from being waited for.
 func (p *Publisher) awaitAll(ctx context.Context, wait func(stream, context.Context) error) error {
 	var errs []error
 	for _, f := range p.busy() {
@@ -255,9 +256,10 @@ func (p *Publisher) awaitAll(ctx context.Context, wait func(stream, context.Cont
 	return errors.Join(errs...)
 }
 
-// Close refuses further messages and waits up to CloseTimeout until those of this Publisher have reached their confirm level
-// (received, for ConfirmEnqueued). It does not wait for what is in an Outbox: see Drain. It returns an *UndeliveredError with
-// the number of messages that did not. Later and concurrent calls wait for the first and return the same.
+// Close refuses further messages and waits up to CloseTimeout until those of this Publisher have reached their confirm
+// level (received, for ConfirmEnqueued). It does not wait for what is in an Outbox: see Drain. It returns an
+// *UndeliveredError with the number of messages that did not. Later and concurrent calls wait for the first and return
+// the same.
 func (p *Publisher) Close() error {
 	if p.closed.Swap(true) {
 		<-p.done

@@ -9,8 +9,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 )
 
-// sendAgain sends elsewhere, within the time of the call, what came back from a stream that leaves its address. It returns what
-// became of all messages of the part.
+// sendAgain sends elsewhere, within the time of the call, what came back from a stream that leaves its address. It
+// returns what became of all messages of the part.
 func (p *Publisher) sendAgain(w *callWait, g *group, part *part, sent sendResult, back *sender.WithdrawnError) sendResult {
 	if w.began.IsZero() { // the call has this part alone
 		if w.begin(); !back.Deadline.IsZero() {

@@ -11,8 +11,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
-// assignAll chooses the address of n messages that the policy sends to one; policy.None: there is none, or it may send them to
-// several. So many calls are under way.
+// assignAll chooses the address of n messages that the policy sends to one; policy.None: there is none, or it may send
+// them to several. So many calls are under way.
 func (g *group) assignAll(v *view, n, calls int) int {
 	switch {
 	case g.policy == route.Failover:
@@ -23,7 +23,8 @@ func (g *group) assignAll(v *view, n, calls int) int {
 	return g.pick(v, &loads{group: g, calls: calls})
 }
 
-// assign chooses the address of each message: of all of them in one, or of each in more. Both are empty if none is usable.
+// assign chooses the address of each message: of all of them in one, or of each in more. Both are empty if none is
+// usable.
 func (g *group) assign(v *view, messages []*message.Message) (one part, more []part) {
 	at := g.assignAll(v, len(messages), 0)
 	switch {
@@ -84,8 +85,9 @@ func (g *group) filled(parts []part) []part {
 	return kept
 }
 
-// together is how many calls of one message in a row go to the same address while there are many at a time, at least as many for
-// each usable address: they, the acks, and the calls that follow these then share a write. Each address still has enough to do.
+// together is how many calls of one message in a row go to the same address while there are many at a time, at least as
+// many for each usable address: they, the acks, and the calls that follow these then share a write. Each address still
+// has enough to do.
 const together = 64
 
 // nextTurn returns the turn of a call. It is the same one for up to together calls if these go together.

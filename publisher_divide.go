@@ -9,8 +9,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/policy"
 )
 
-// divide gives what a stream that leaves its address has not sent, and that no caller waits for, to the streams of other
-// addresses that are ready and have room, one after the other: it would wait for the handlers of the old one.
+// divide gives what a stream that leaves its address has not sent, and that no caller waits for, to the streams of
+// other addresses that are ready and have room, one after the other: it would wait for the handlers of the old one.
 func (p *Publisher) divide(f *routedStream, st *sender.Stream) {
 	g := f.group.latest()
 	candidates := g.candidates(time.Now())
@@ -26,8 +26,8 @@ func (p *Publisher) divide(f *routedStream, st *sender.Stream) {
 	}
 }
 
-// heir returns the stream for new messages at a target, or nil if none begins there any more: the Publisher can be closed,
-// while its Manager goes on.
+// heir returns the stream for new messages at a target, or nil if none begins there any more: the Publisher can be
+// closed, while its Manager goes on.
 func (p *Publisher) heir(g *group, t *target) *sender.Stream {
 	t.mu.Lock()
 	defer t.mu.Unlock()

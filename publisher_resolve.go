@@ -77,7 +77,8 @@ func (p *Publisher) change(s *topicState, found route.Route) error {
 	return nil
 }
 
-// newGroup returns the group of a route, and those of its targets that are new. Targets that the topic has already are kept.
+// newGroup returns the group of a route, and those of its targets that are new. Targets that the topic has already are
+// kept.
 func (p *Publisher) newGroup(topic string, r route.Route, routed bool, last *resolved) (g *group, made []*target, err error) {
 	name := r.Name
 	if name == "" {
@@ -120,9 +121,9 @@ func (r *resolved) find(name string, m route.Member) *target {
 	return nil
 }
 
-// followed returns which of the last route's groups each of the next one's takes the place of: one that has an address in
-// common, else, in their order, one of those that have none. nil: it is a new one. What is pinned to an address follows no
-// other address.
+// followed returns which of the last route's groups each of the next one's takes the place of: one that has an address
+// in common, else, in their order, one of those that have none. nil: it is a new one. What is pinned to an address
+// follows no other address.
 func followed(last, next []*group) []*group {
 	pairs, taken := make([]*group, len(next)), map[*group]bool{}
 	match := func(fits func(old, g *group) bool) {
@@ -228,8 +229,9 @@ func (p *Publisher) adopt(s *topicState, next *resolved) {
 	}
 }
 
-// retireLocked gives up the groups of the last route that no group of the next one follows. One whose addresses another group
-// has taken over leads there from now on. The others keep what they hold until it is settled. The caller must hold mu.
+// retireLocked gives up the groups of the last route that no group of the next one follows. One whose addresses another
+// group has taken over leads there from now on. The others keep what they hold until it is settled. The caller must
+// hold mu.
 func (s *topicState) retireLocked(last, next *resolved) {
 	for _, old := range last.groups {
 		if slices.ContainsFunc(next.groups, func(g *group) bool { return g.place == old.place }) {
@@ -278,8 +280,8 @@ func (p *Publisher) tick(now time.Time) {
 	}
 }
 
-// enter begins a use of a topic's state that Close waits for. It returns false if the state is being forgotten, or the Publisher
-// is closed.
+// enter begins a use of a topic's state that Close waits for. It returns false if the state is being forgotten, or the
+// Publisher is closed.
 func (p *Publisher) enter(s *topicState) bool {
 	if !s.enter() {
 		return false

@@ -17,7 +17,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
-// group is a set of addresses with a policy. A route has one; with All it has one for each address, or for each of its Groups.
+// group is a set of addresses with a policy. A route has one; with All it has one for each address, or for each of its
+// Groups.
 type group struct {
 	policy  route.Policy
 	index   int // among the groups of its route
@@ -127,9 +128,10 @@ var errNoneReady = errors.New("no address of the route is ready")
 // errLeftRoute is why a call ended that was to send to a group of addresses when the Resolver left it out.
 var errLeftRoute = errors.New("buffstreams: these addresses are in the topic's route no longer")
 
-// split chooses the address of each message. It waits until one is ready, or w ends. Where the messages can wait in a window or
-// an outbox, or every address has refused this side, it waits no longer than a first attempt to connect may take, and then
-// chooses as if all addresses were ready. It returns one part, or several in more. The caller must call detach.
+// split chooses the address of each message. It waits until one is ready, or w ends. Where the messages can wait in a
+// window or an outbox, or every address has refused this side, it waits no longer than a first attempt to connect may
+// take, and then chooses as if all addresses were ready. It returns one part, or several in more. The caller must call
+// detach.
 func (p *Publisher) split(w *callWait, g *group, messages []*message.Message) (one part, more []part, err error) {
 	for {
 		if g = g.latest(); g.left() {
@@ -172,8 +174,8 @@ func (p *Publisher) split(w *callWait, g *group, messages []*message.Message) (o
 	}
 }
 
-// awaitStart waits until the first attempts to connect had their time, or all addresses are ready: else whatever is connected
-// first would get all of the first messages. Failover knows itself when to wait.
+// awaitStart waits until the first attempts to connect had their time, or all addresses are ready: else whatever is
+// connected first would get all of the first messages. Failover knows itself when to wait.
 func (p *Publisher) awaitStart(w *callWait, g *group) (*view, error) {
 	for {
 		changed := p.manager.changes.wait()
@@ -188,8 +190,8 @@ func (p *Publisher) awaitStart(w *callWait, g *group) (*view, error) {
 	}
 }
 
-// awaitReady waits for a change, as no address is usable. It returns a view in which all addresses are ready if the call should
-// wait no longer for one.
+// awaitReady waits for a change, as no address is usable. It returns a view in which all addresses are ready if the
+// call should wait no longer for one.
 func (p *Publisher) awaitReady(w *callWait, g *group, v *view) (*view, error) {
 	changed := p.manager.changes.wait()
 	if p.manager.changes.count.Load() != v.changes {

@@ -18,8 +18,9 @@ import (
 
 var batches = sync.Pool{New: func() any { return new(session.Batch) }}
 
-// sendDirect sends messages of which all go to one address that is known to be usable: most calls are such, and need none of
-// what calls need that wait for an address or have several parts. ok is false if this call is another one: nothing was done.
+// sendDirect sends messages of which all go to one address that is known to be usable: most calls are such, and need
+// none of what calls need that wait for an address or have several parts. ok is false if this call is another one:
+// nothing was done.
 func (p *Publisher) sendDirect(s *topicState, r *resolved, messages []*message.Message, timeout time.Duration) (ok bool, err error) {
 	if r.single() {
 		return true, p.sendAll(r.targets[0], r.targets[0].fixed, messages, timeout)
@@ -63,8 +64,8 @@ func (p *Publisher) sendAll(t *target, s *routedStream, messages []*message.Mess
 	return failed
 }
 
-// sendResult is what became of messages: none but those that were enqueued will be sent, and of these the lacking ones have not
-// reached the confirm level.
+// sendResult is what became of messages: none but those that were enqueued will be sent, and of these the lacking ones
+// have not reached the confirm level.
 type sendResult struct {
 	enqueued int
 	lacking  []session.Range // of indices
@@ -114,8 +115,8 @@ func (p *Publisher) send(
 	return enqueued, lacking, err
 }
 
-// callContext is done when what a call waits for has to end: with Close, or with the context of its first message where that
-// counts.
+// callContext is done when what a call waits for has to end: with Close, or with the context of its first message where
+// that counts.
 func (p *Publisher) callContext(first *message.Message) (context.Context, context.CancelFunc) {
 	if !p.cfg.PublishContext || first == nil {
 		return p.ctx, func() {}
@@ -154,8 +155,8 @@ var (
 	errNoBytes   = errors.New("the Marshaler returned neither bytes nor an error")
 )
 
-// marshal appends the encoded message to dst. The Marshaler gets an empty slice with the room behind dst. What it returns is
-// copied unless it is there: it may return other memory than it was given, or keep it.
+// marshal appends the encoded message to dst. The Marshaler gets an empty slice with the room behind dst. What it
+// returns is copied unless it is there: it may return other memory than it was given, or keep it.
 func (p *Publisher) marshal(dst []byte, topic string, msg *message.Message) (full []byte, err error) {
 	room := dst[len(dst):]
 	encoded, err := p.cfg.Marshaler.Marshal(room, topic, msg)
@@ -199,8 +200,8 @@ func (c Confirm) level() session.Level {
 	return 0
 }
 
-// stream is where messages are enqueued: what one Publisher has in the stream that all of a Manager share (*sender.Named), or one of
-// a route's that can move (*sender.Stream).
+// stream is where messages are enqueued: what one Publisher has in the stream that all of a Manager share
+// (*sender.Named), or one of a route's that can move (*sender.Stream).
 type stream interface {
 	Publish(ctx context.Context, b *session.Batch, level session.Level, timeout time.Duration) (enqueued int, lacking []session.Range, err error)
 	Unsettled() int

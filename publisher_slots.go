@@ -14,8 +14,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
-// slots has the streams of the slots of a topic with the policy Hash. Only slots whose messages are not all settled have one:
-// its messages are in order wherever it goes. Groups that follow one another share it.
+// slots has the streams of the slots of a topic with the policy Hash. Only slots whose messages are not all settled
+// have one: its messages are in order wherever it goes. Groups that follow one another share it.
 type slots struct {
 	mu     sync.Mutex // guards the fields below
 	flows  map[int]*slotFlow
@@ -34,8 +34,8 @@ type owners struct {
 	of      [policy.Slots]int
 }
 
-// ownersOf returns the owners of the slots among the addresses that are ready, of the lowest priority that has one. nil: none
-// is ready.
+// ownersOf returns the owners of the slots among the addresses that are ready, of the lowest priority that has one.
+// nil: none is ready.
 func (g *group) ownersOf(candidates []policy.Candidate) *owners {
 	present, members, index := presentMembers(candidates)
 	if len(members) == 0 {
@@ -100,8 +100,8 @@ func (g *group) assignSlots(v *view, messages []*message.Message) []part {
 	return append(parts, g.filled(unkeyed)...)
 }
 
-// slotFlow returns the stream of a slot, and makes it at its owner where there is none; nil if the group was given up. The caller must
-// lower its calls.
+// slotFlow returns the stream of a slot, and makes it at its owner where there is none; nil if the group was given up.
+// The caller must lower its calls.
 func (p *Publisher) slotFlow(g *group, slot int, owner *target) *slotFlow {
 	g.slots.mu.Lock()
 	defer g.slots.mu.Unlock()

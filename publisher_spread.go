@@ -37,8 +37,8 @@ func (p *Publisher) newCallWait(s *topicState, first *message.Message) *callWait
 	return w
 }
 
-// begin begins the call's time, unless it has begun. Most calls have one part and wait for nothing before it: they look at no
-// clock. It must be called before the call goes on in several goroutines.
+// begin begins the call's time, unless it has begun. Most calls have one part and wait for nothing before it: they look
+// at no clock. It must be called before the call goes on in several goroutines.
 func (w *callWait) begin() {
 	if !w.began.IsZero() {
 		return
@@ -66,8 +66,8 @@ func (w *callWait) left() time.Duration {
 	return max(time.Nanosecond, time.Until(w.deadline))
 }
 
-// wait waits for an event, or until a moment, which may be zero. The error says why it waited in vain: a time-out without a
-// cause, ErrPublisherClosed or that of the context. Once the call has waited for long, the log says why.
+// wait waits for an event, or until a moment, which may be zero. The error says why it waited in vain: a time-out
+// without a cause, ErrPublisherClosed or that of the context. Once the call has waited for long, the log says why.
 func (w *callWait) wait(event <-chan struct{}, until time.Time, why func() error) error {
 	w.begin()
 	for {
@@ -185,8 +185,8 @@ func (p *Publisher) sendGroups(w *callWait, groups []*group, messages []*message
 	return verdicts
 }
 
-// sendToOne is sendGroup for one of several groups. It does not wait for a group that leaves the route: the others are all then. What
-// the group has taken is kept for it.
+// sendToOne is sendGroup for one of several groups. It does not wait for a group that leaves the route: the others are
+// all then. What the group has taken is kept for it.
 func (p *Publisher) sendToOne(w *callWait, g *group, messages []*message.Message) verdict {
 	if !g.dynamic {
 		return p.sendGroup(w, g, messages)
@@ -300,8 +300,8 @@ func (g *group) label() string {
 	return strings.Join(peers, ", ")
 }
 
-// publishError accounts for each message of a call. A message that some groups of addresses have and others lack is unknown. Groups
-// that have left the route count only where no other is left.
+// publishError accounts for each message of a call. A message that some groups of addresses have and others lack is
+// unknown. Groups that have left the route count only where no other is left.
 func (r *resolved) publishError(messages []*message.Message, verdicts []verdict) error {
 	failed := &PublishError{Topic: r.targets[0].topic}
 	some := slices.ContainsFunc(verdicts, func(v verdict) bool { return !v.left })

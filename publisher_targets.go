@@ -15,7 +15,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
-// routedStream is a stream of a topic with the address at which it is. It holds a use of that address until it has ended.
+// routedStream is a stream of a topic with the address at which it is. It holds a use of that address until it has
+// ended.
 type routedStream struct {
 	stream stream
 	name   string // of the topic on the wire
@@ -112,7 +113,8 @@ func (f *routedStream) age(now time.Time) time.Duration {
 	return f.ages.Note(head, tail, now)
 }
 
-// newTarget returns the target at an address. routed: its route has, or may get, other addresses, and streams can move to them.
+// newTarget returns the target at an address. routed: its route has, or may get, other addresses, and streams can move
+// to them.
 func (p *Publisher) newTarget(topic string, d destination, m route.Member, routed bool) (*target, error) {
 	if err := checkName(d.name); err != nil {
 		return nil, err
@@ -209,8 +211,8 @@ func (p *Publisher) moved(f *routedStream, m sender.Moved) {
 	p.manager.release(unused)
 }
 
-// moveTo notes that the stream is at another address, a use of which the caller has. It returns where it was, and the address of
-// which the caller must release a use.
+// moveTo notes that the stream is at another address, a use of which the caller has. It returns where it was, and the
+// address of which the caller must release a use.
 func (f *routedStream) moveTo(to *address) (from, unused *address) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -237,7 +239,8 @@ func (f *routedStream) end() *address {
 	return f.addr.Load()
 }
 
-// moveAway moves streams from addresses that have left the route: from this one, or from where they have gone meanwhile.
+// moveAway moves streams from addresses that have left the route: from this one, or from where they have gone
+// meanwhile.
 func (t *target) moveAway() {
 	for _, f := range t.flows() {
 		s, ok := f.stream.(*sender.Stream)
@@ -259,8 +262,8 @@ func (f *routedStream) nothingSent() bool {
 	return ok && s.NothingSent()
 }
 
-// free moves a stream of which nothing was sent to an address that is not set aside, if there is one: its own may answer nothing
-// any more, or give no credit, as the topic has no subscriptions there.
+// free moves a stream of which nothing was sent to an address that is not set aside, if there is one: its own may
+// answer nothing any more, or give no credit, as the topic has no subscriptions there.
 func (f *routedStream) free(now time.Time) {
 	candidates := f.group.latest().candidates(now)
 	if usable := policy.Usable(nil, candidates); len(usable) == 0 || candidates[usable[0]].Slow {

@@ -45,7 +45,8 @@ func (s *topicState) enter() bool {
 	return false
 }
 
-// forgetLocked makes the state take no more calls, unless something is under way. The caller must hold the Publisher's mu.
+// forgetLocked makes the state take no more calls, unless something is under way. The caller must hold the Publisher's
+// mu.
 func (s *topicState) forgetLocked() bool {
 	if !s.calls.CompareAndSwap(0, forgotten) {
 		return false
@@ -96,8 +97,8 @@ func (s *topicState) allLocked() []*target {
 	return append(s.former[:len(s.former):len(s.former)], r.targets...)
 }
 
-// awaitCalls waits for the end of all Publish calls. The Publisher must be closed. When ctx is done they wait for nothing any
-// more but the user's code, which the error names if it has not returned.
+// awaitCalls waits for the end of all Publish calls. The Publisher must be closed. When ctx is done they wait for
+// nothing any more but the user's code, which the error names if it has not returned.
 func (p *Publisher) awaitCalls(ctx context.Context) error {
 	done := ctx.Done()
 	var grace <-chan time.Time
@@ -123,8 +124,8 @@ func (p *Publisher) calling() (n int64) {
 	return n
 }
 
-// state returns the state of a topic, and makes it where there is none. Now and then it forgets the topics for which nothing
-// is under way.
+// state returns the state of a topic, and makes it where there is none. Now and then it forgets the topics for which
+// nothing is under way.
 func (p *Publisher) state(topic string) *topicState {
 	p.mu.Lock()
 	s := p.topics[topic]

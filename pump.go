@@ -15,10 +15,11 @@ import (
 )
 
 const (
-	// slowAfter is how long the pump waits for an ack before messages that handlers have get watchers, or are looked through.
+	// slowAfter is how long the pump waits for an ack before messages that handlers have get watchers, or are looked
+	// through.
 	slowAfter = time.Millisecond
-	// longestLook is the most time between two looks through messages that wait, and watchAfter how long one waits so: then it
-	// must not keep the memory that it arrived in.
+	// longestLook is the most time between two looks through messages that wait, and watchAfter how long one waits so:
+	// then it must not keep the memory that it arrived in.
 	longestLook = 8 * time.Millisecond
 	watchAfter  = 10 * time.Second
 	// yieldAfter is how long a message stays in a channel that nothing reads while another member of the group waits.
@@ -41,17 +42,19 @@ const (
 //   - Watched, counted in watched: nacked, slow or undecodable. A watcher settles it, ends it or gives it back to the
 //     group, or queues it in redeliveries, from where it is in flight again.
 //
-// In flight and watched are MaxInFlight at most. The channel has room for as many, so that emitting never blocks. Acks are collected up to the first message without an answer;
-// what stands behind that is found when it is answered, or when the timer has moved it to a watcher.
+// In flight and watched are MaxInFlight at most. The channel has room for as many, so that emitting never blocks. Acks
+// are collected up to the first message without an answer; what stands behind that is found when it is answered, or
+// when the timer has moved it to a watcher.
 //
 // The timer runs while messages are in flight, unless it could change nothing. When it runs down after an ack, it
-// starts again. Without an ack, what handlers have goes to watchers; or, where nothing depends on each, only what younger
-// messages have overtaken, or has waited for watchAfter: handlers that answer many messages together in their order, such as
-// a bridge's, cost no watchers. If handlers have nothing, the channel is not read: the timeout grows to yieldAfter, and then the
-// messages are yielded to members that wait. After that the pump takes nothing until it is woken.
+// starts again. Without an ack, what handlers have goes to watchers; or, where nothing depends on each, only what
+// younger messages have overtaken, or has waited for watchAfter: handlers that answer many messages together in their
+// order, such as a bridge's, cost no watchers. If handlers have nothing, the channel is not read: the timeout grows to
+// yieldAfter, and then the messages are yielded to members that wait. After that the pump takes nothing until it is
+// woken.
 //
-// The Unmarshaler and the Key function run on the pump's goroutine. If one of them has not returned when the subscription
-// ends, finish takes the pump over, and that goroutine does not touch it again.
+// The Unmarshaler and the Key function run on the pump's goroutine. If one of them has not returned when the
+// subscription ends, finish takes the pump over, and that goroutine does not touch it again.
 type pump struct {
 	*subscription
 	decoding       decoding
@@ -128,8 +131,8 @@ func (p *pump) hasRoom() bool {
 		(len(p.out) < maxShared || p.member.Exclusive())
 }
 
-// takeOne takes the group's next message, if one is found; the pump is woken when there is one. ok is false if the message
-// is not to be emitted now: it cannot be decoded, or another message has its key.
+// takeOne takes the group's next message, if one is found; the pump is woken when there is one. ok is false if the
+// message is not to be emitted now: it cannot be decoded, or another message has its key.
 func (p *pump) takeOne() (f flight, ok, found bool) {
 	if p.subscriber.cfg.Key != nil || !p.trusted {
 		return p.takeWithUserCode()
@@ -316,8 +319,8 @@ type decoding struct {
 	delivery dispatch.Delivery
 }
 
-// decode returns a delivery's message and, where that is asked for, its key. With an error, the message has the raw bytes
-// as payload.
+// decode returns a delivery's message and, where that is asked for, its key. With an error, the message has the raw
+// bytes as payload.
 func (p *pump) decode(d *dispatch.Delivery, keyed bool) (msg *message.Message, key string, err error) {
 	p.decoding = decoding{true, *d}
 	if p.trusted {
@@ -374,8 +377,8 @@ func undecoded(d *dispatch.Delivery, reason error) *message.Message {
 
 var errNoMessageDecoded = errors.New("the Unmarshaler returned neither a message nor an error")
 
-// usable makes a message of the user's one that can be emitted: with metadata that can be added to, and with an answer of
-// its own that can be waited for. A literal has none, and one that was emitted or answered before has another's.
+// usable makes a message of the user's one that can be emitted: with metadata that can be added to, and with an answer
+// of its own that can be waited for. A literal has none, and one that was emitted or answered before has another's.
 func usable(msg *message.Message) (*message.Message, error) {
 	if msg == nil {
 		return nil, errNoMessageDecoded

@@ -43,8 +43,8 @@ func (p *pump) onTimer() {
 	}
 }
 
-// overtaken returns how many of the first n messages in flight have been overtaken by the answer of a younger one, or have waited
-// for too long, as far as the last of them.
+// overtaken returns how many of the first n messages in flight have been overtaken by the answer of a younger one, or
+// have waited for too long, as far as the last of them.
 func (p *pump) overtaken(n int) (last int) {
 	now := time.Now()
 	for i := range p.inFlight[:n] {

@@ -7,8 +7,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// StatsVersion is the version of the JSON form of what the Stats methods return. It grows when a field changes its meaning or
-// goes; fields may be added without that.
+// StatsVersion is the version of the JSON form of what the Stats methods return. It grows when a field changes its
+// meaning or goes; fields may be added without that.
 const StatsVersion = 1
 
 // statsKept is how long the Stats methods return the same result.
@@ -34,8 +34,8 @@ type MemoryStats struct {
 	Receiving int `json:"receiving"`
 }
 
-// AddressStats describes one address to which a Manager publishes. Of a plain peer it says State, "connecting", "ready" or
-// "failed", the last error, Connects and Failures: what was written there is not known to be received.
+// AddressStats describes one address to which a Manager publishes. Of a plain peer it says State, "connecting", "ready"
+// or "failed", the last error, Connects and Failures: what was written there is not known to be received.
 type AddressStats struct {
 	Address string `json:"address"` // host:port, tls://host:port or unix:///path
 	Plain   bool   `json:"plain,omitempty"`
@@ -59,7 +59,8 @@ type AddressStats struct {
 	Failures    uint64    `json:"failures"` // connections that were lost, and attempts that failed
 	Pending     int       `json:"pending"`  // messages that are not settled
 	Unreceived  int       `json:"unreceived"`
-	// OldestUnsettled is when the oldest message that is not settled was published; zero: there is none, or an Outbox has it.
+	// OldestUnsettled is when the oldest message that is not settled was published; zero: there is none, or an Outbox
+	// has it.
 	OldestUnsettled time.Time     `json:"oldest_unsettled,omitzero"`
 	Sent            uint64        `json:"sent"` // messages, those that were sent again included
 	SentBytes       uint64        `json:"sent_bytes"`
@@ -77,8 +78,9 @@ type StreamStats struct {
 	Bytes           int       `json:"bytes"`      // that are kept in memory
 	OldestUnsettled time.Time `json:"oldest_unsettled,omitzero"`
 	Waiting         int       `json:"waiting,omitempty"` // Publish calls that wait for room in the window
-	// Groups is a digest of the names of the topic's consumer groups there, as the peer said when the stream was opened: what
-	// serves one topic together should have the same. Empty: no group has a name, or the peer has not said.
+	// Groups is a digest of the names of the topic's consumer groups there, as the peer said when the stream was
+	// opened: what serves one topic together should have the same. Empty: no group has a name, or the peer has not
+	// said.
 	Groups string `json:"groups,omitempty"`
 }
 
@@ -102,12 +104,12 @@ type PublisherTopicStats struct {
 	Addresses []string `json:"addresses"`      // where it leads now
 	Pending   int      `json:"pending"`        // messages that are not settled, over all of these addresses; without those of an Outbox
 	Calls     int      `json:"calls,omitzero"` // Publish calls that are under way
-	// LookupError is why the Resolver gives no route; the topic keeps the last one, if it has had any: see Addresses. Empty: the
-	// last lookup has found one.
+	// LookupError is why the Resolver gives no route; the topic keeps the last one, if it has had any: see Addresses.
+	// Empty: the last lookup has found one.
 	LookupError   string    `json:"lookup_error,omitempty"`
 	LookupFailing time.Time `json:"lookup_failing_since,omitzero"`
-	// GroupsDiffer tells that addresses which share the topic's messages have different consumer groups: some group misses what
-	// the others get.
+	// GroupsDiffer tells that addresses which share the topic's messages have different consumer groups: some group
+	// misses what the others get.
 	GroupsDiffer bool `json:"groups_differ,omitempty"`
 }
 

@@ -53,11 +53,11 @@ func awaitReady(ctx context.Context, look func() []string) error {
 	}
 }
 
-// Ready waits until the Publisher could send what is published to the topics that it has used, or ctx is done: then the error
-// is a *NotReadyError that says which cannot be reached and why. With a ctx that is done it only looks. Of the addresses among
-// which a route chooses one is enough. A topic to which nothing was published yet counts as ready, and so does an address that
-// has nothing to send: Ready dials nothing. With an Outbox it is the Outbox that matters, and not the addresses. A Publisher
-// that is closed is not ready.
+// Ready waits until the Publisher could send what is published to the topics that it has used, or ctx is done: then the
+// error is a *NotReadyError that says which cannot be reached and why. With a ctx that is done it only looks. Of the
+// addresses among which a route chooses one is enough. A topic to which nothing was published yet counts as ready, and
+// so does an address that has nothing to send: Ready dials nothing. With an Outbox it is the Outbox that matters, and
+// not the addresses. A Publisher that is closed is not ready.
 func (p *Publisher) Ready(ctx context.Context) error { return awaitReady(ctx, p.notReady) }
 
 func (p *Publisher) notReady() []string {
@@ -134,8 +134,8 @@ func (g *group) notReady() (reasons reasons) {
 }
 
 // Ready waits until every listener of the Subscriber's Manager takes messages, or ctx is done: then the error is a
-// *NotReadyError that says which do not and why. With a ctx that is done it only looks. It opens no listener; a Subscriber
-// without subscriptions is not ready.
+// *NotReadyError that says which do not and why. With a ctx that is done it only looks. It opens no listener; a
+// Subscriber without subscriptions is not ready.
 func (s *Subscriber) Ready(ctx context.Context) error { return awaitReady(ctx, s.notReady) }
 
 func (s *Subscriber) notReady() []string {
@@ -149,9 +149,10 @@ func (s *Subscriber) notReady() []string {
 	return reasons.sorted()
 }
 
-// Ready waits until no Ready channel holds topics back, and every listener takes messages: every group that was declared for a
-// topic has subscribed. If ctx is done before, the error is a *NotReadyError that says what is missing. With a ctx that is done
-// it only looks. It opens and dials nothing; peers that cannot be reached do not count: see Publisher.Ready.
+// Ready waits until no Ready channel holds topics back, and every listener takes messages: every group that was
+// declared for a topic has subscribed. If ctx is done before, the error is a *NotReadyError that says what is missing.
+// With a ctx that is done it only looks. It opens and dials nothing; peers that cannot be reached do not count: see
+// Publisher.Ready.
 func (m *Manager) Ready(ctx context.Context) error { return awaitReady(ctx, m.notReady) }
 
 func (m *Manager) notReady() []string {

@@ -122,8 +122,8 @@ func (s *subscription) retry(d dispatch.Delivery, ctx *messageContext) bool {
 	return false
 }
 
-// sleep waits before another attempt. It returns false when the message has to go back to its group, or the subscription
-// closes and does not answer for it.
+// sleep waits before another attempt. It returns false when the message has to go back to its group, or the
+// subscription closes and does not answer for it.
 func (s *subscription) sleep(delay time.Duration, d *dispatch.Delivery) bool {
 	if delay <= 0 {
 		return !isClosed(s.closing) || s.outlastsClose(d)

@@ -1,8 +1,9 @@
 // Package cqrsx wires Watermill's CQRS and request-reply components to this transport. It returns Watermill's own
 // configurations, filled in, so that whatever differs can be changed before they are used.
 //
-// Commands go to the topic "commands.NAME", events to "events.NAME". Every handler is a consumer group of its own, named
-// after it: processes with the same handler share its messages, different handlers of one event each get all of them.
+// Commands go to the topic "commands.NAME", events to "events.NAME". Every handler is a consumer group of its own,
+// named after it: processes with the same handler share its messages, different handlers of one event each get all of
+// them.
 package cqrsx
 
 import (
@@ -43,8 +44,8 @@ func subscribers(sub buffstreams.SubscriberConfig, logger watermill.LoggerAdapte
 }
 
 // CommandProcessorConfig returns the configuration of a cqrs.CommandProcessor whose handlers listen as sub says: its
-// Manager and ListenAddress are needed, its ConsumerGroup is the handler's name. marshaler nil means JSON, logger nil none.
-// A handler's error nacks its command, which comes again.
+// Manager and ListenAddress are needed, its ConsumerGroup is the handler's name. marshaler nil means JSON, logger nil
+// none. A handler's error nacks its command, which comes again.
 func CommandProcessorConfig(sub buffstreams.SubscriberConfig, marshaler cqrs.CommandEventMarshaler, logger watermill.LoggerAdapter) cqrs.CommandProcessorConfig {
 	subscriber := subscribers(sub, logger)
 	return cqrs.CommandProcessorConfig{
@@ -73,8 +74,8 @@ func EventProcessorConfig(sub buffstreams.SubscriberConfig, marshaler cqrs.Comma
 }
 
 // EventGroupProcessorConfig is EventProcessorConfig for a cqrs.EventGroupProcessor: a group's handlers share one
-// subscription to GroupTopic, in a consumer group with the group's name, and see its events in order. Events that a group
-// has no handler for are acked. Publish with GroupEventBusConfig.
+// subscription to GroupTopic, in a consumer group with the group's name, and see its events in order. Events that a
+// group has no handler for are acked. Publish with GroupEventBusConfig.
 func EventGroupProcessorConfig(sub buffstreams.SubscriberConfig, marshaler cqrs.CommandEventMarshaler, logger watermill.LoggerAdapter) cqrs.EventGroupProcessorConfig {
 	subscriber := subscribers(sub, logger)
 	return cqrs.EventGroupProcessorConfig{
@@ -89,8 +90,8 @@ func EventGroupProcessorConfig(sub buffstreams.SubscriberConfig, marshaler cqrs.
 	}
 }
 
-// CommandBusConfig returns the configuration of a cqrs.CommandBus for the handlers of CommandProcessorConfig. Its Publisher
-// needs a Resolver that knows where "commands.NAME" goes. marshaler nil means JSON, logger nil none.
+// CommandBusConfig returns the configuration of a cqrs.CommandBus for the handlers of CommandProcessorConfig. Its
+// Publisher needs a Resolver that knows where "commands.NAME" goes. marshaler nil means JSON, logger nil none.
 func CommandBusConfig(marshaler cqrs.CommandEventMarshaler, logger watermill.LoggerAdapter) cqrs.CommandBusConfig {
 	return cqrs.CommandBusConfig{
 		GeneratePublishTopic: func(p cqrs.CommandBusGeneratePublishTopicParams) (string, error) {

@@ -14,22 +14,24 @@ import (
 
 // ReplierConfig configures a Replier. Manager is needed.
 type ReplierConfig struct {
-	// Manager owns the connections to requesters. Their addresses come from commands: set ManagerConfig.DialAllow if not
-	// all who send commands are trusted.
+	// Manager owns the connections to requesters. Their addresses come from commands: set ManagerConfig.DialAllow if
+	// not all who send commands are trusted.
 	Manager *buffstreams.Manager
-	// NackCommandErrors makes a handler's error nack the command, so that it is handled again and replied to again. False
-	// means that the error is the reply, and the command is done.
+	// NackCommandErrors makes a handler's error nack the command, so that it is handled again and replied to again.
+	// False means that the error is the reply, and the command is done.
 	NackCommandErrors bool
 	// OnDropped is called for each reply that was dropped after it was sent: its requester has given up, or is away for
-	// more than a second. encoded is the reply as the transport sends it. It must not block for long. Nil means a log line.
+	// more than a second. encoded is the reply as the transport sends it. It must not block for long. Nil means a log
+	// line.
 	OnDropped func(topic string, encoded []byte, err error)
 	// Logger nil means none.
 	Logger watermill.LoggerAdapter
 }
 
-// Replier is the Backend of handlers that reply: give it to requestreply.NewCommandHandler or NewCommandHandlerWithResult.
-// A reply that cannot be delivered (no address, one that may not be dialed, a requester that is gone) is logged and dropped,
-// and its command is done: handling it again would bring no reply either. It is safe for concurrent use.
+// Replier is the Backend of handlers that reply: give it to requestreply.NewCommandHandler or
+// NewCommandHandlerWithResult. A reply that cannot be delivered (no address, one that may not be dialed, a requester
+// that is gone) is logged and dropped, and its command is done: handling it again would bring no reply either. It is
+// safe for concurrent use.
 type Replier[Result any] struct {
 	backend   *requestreply.PubSubBackend[Result]
 	publisher *buffstreams.Publisher
@@ -78,8 +80,8 @@ func (p *Replier[Result]) ListenForNotifications(context.Context, requestreply.B
 	return nil, errAsks
 }
 
-// OnCommandProcessed implements requestreply.Backend: it sends the reply. A command that names no address for it was not
-// sent by a Requester: there is nothing to reply, and its handler's error nacks it.
+// OnCommandProcessed implements requestreply.Backend: it sends the reply. A command that names no address for it was
+// not sent by a Requester: there is nothing to reply, and its handler's error nacks it.
 func (p *Replier[Result]) OnCommandProcessed(ctx context.Context, params requestreply.BackendOnCommandProcessedParams[Result]) error {
 	sent := params.CommandMessage.Metadata
 	if sent.Get(ReplyToKey) == "" || sent.Get(requestreply.OperationIDMetadataKey) == "" {

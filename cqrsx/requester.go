@@ -31,8 +31,9 @@ type RequesterConfig struct {
 	Publisher message.Publisher
 	// ListenAddress is where replies are listened for; empty means a free port of 127.0.0.1.
 	ListenAddress string
-	// AdvertisedAddress is what repliers dial: a host, whose port is then the listener's, or host:port, either with tls://
-	// before it. Empty means the listener's own address, which must then be one that others can dial, not 0.0.0.0.
+	// AdvertisedAddress is what repliers dial: a host, whose port is then the listener's, or host:port, either with
+	// tls:// before it. Empty means the listener's own address, which must then be one that others can dial, not
+	// 0.0.0.0.
 	AdvertisedAddress string
 	// Timeout is how long Ask waits for a reply; 0 means 30 s. A context that ends earlier is respected.
 	Timeout time.Duration
@@ -42,8 +43,8 @@ type RequesterConfig struct {
 	Logger watermill.LoggerAdapter
 }
 
-// Requester sends commands and returns their replies. Each reply comes on an ephemeral topic of its own, which ends with
-// the request: nothing is left of it at either end. It is safe for concurrent use.
+// Requester sends commands and returns their replies. Each reply comes on an ephemeral topic of its own, which ends
+// with the request: nothing is left of it at either end. It is safe for concurrent use.
 type Requester[Result any] struct {
 	bus     *cqrs.CommandBus
 	backend *requestreply.PubSubBackend[Result]
@@ -153,9 +154,9 @@ func advertised(configured, listen string, bound net.Addr) (string, error) {
 // Address is where replies come: it travels with each command.
 func (q *Requester[Result]) Address() string { return q.address }
 
-// Ask sends a command and returns its handler's result, or the text of its error in a requestreply.CommandHandlerError. A
-// requestreply.ReplyTimeoutError says that no reply came in time, and a requestreply.ReplyUnmarshalError that it cannot be
-// read; the command may have been handled, or will be. Any other error is of the command's Publish or of ctx.
+// Ask sends a command and returns its handler's result, or the text of its error in a requestreply.CommandHandlerError.
+// A requestreply.ReplyTimeoutError says that no reply came in time, and a requestreply.ReplyUnmarshalError that it
+// cannot be read; the command may have been handled, or will be. Any other error is of the command's Publish or of ctx.
 func (q *Requester[Result]) Ask(ctx context.Context, command any) (Result, error) {
 	reply, err := requestreply.SendWithReply[Result](ctx, q.bus, q.backend, command)
 	switch {
@@ -176,8 +177,8 @@ func (q *Requester[Result]) Bus() *cqrs.CommandBus { return q.bus }
 // Backend returns the side of Watermill's request-reply that listens.
 func (q *Requester[Result]) Backend() *requestreply.PubSubBackend[Result] { return q.backend }
 
-// Close ends all requests that wait: their Ask returns a requestreply.ReplyTimeoutError. Replies that come later are dropped
-// by their Replier.
+// Close ends all requests that wait: their Ask returns a requestreply.ReplyTimeoutError. Replies that come later are
+// dropped by their Replier.
 func (q *Requester[Result]) Close() error { return q.replies.Close() }
 
 func replyTopic(address string, id requestreply.OperationID) string {

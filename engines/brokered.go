@@ -88,8 +88,8 @@ type publisher struct {
 	closed bool
 }
 
-// Publish returns nil when the engine has confirmed all messages, and else what is unknown or refused: a *driver.PublishError
-// where that is of single messages.
+// Publish returns nil when the engine has confirmed all messages, and else what is unknown or refused: a
+// *driver.PublishError where that is of single messages.
 func (p *publisher) Publish(topic string, messages ...*message.Message) error {
 	ctx, cancel := context.WithTimeout(context.Background(), p.settings.PublishTimeout)
 	defer cancel()

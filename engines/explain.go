@@ -9,8 +9,8 @@ import (
 // explainer gives the errors of an engine their causes.
 type explainer struct{ spec driver.Spec }
 
-// explain returns err as a *driver.ServerError where its cause is known. Those of single messages stay apart. What was opened once
-// speaks the protocol, so that a connection that ends means a server that is away.
+// explain returns err as a *driver.ServerError where its cause is known. Those of single messages stay apart. What was
+// opened once speaks the protocol, so that a connection that ends means a server that is away.
 func (e explainer) explain(err error) error {
 	err = e.explainOpening(err)
 	var explained *driver.ServerError

@@ -44,7 +44,8 @@ func goChannelDriver() driver.Spec {
 	}
 }
 
-// goChannel is a Broker over Watermill's GoChannel. Its sources ack what they have fetched: there is no more durable place.
+// goChannel is a Broker over Watermill's GoChannel. Its sources ack what they have fetched: there is no more durable
+// place.
 type goChannel struct {
 	g *gochannel.GoChannel
 

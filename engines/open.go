@@ -186,8 +186,8 @@ func (e *Engine) Group(name string) (message.Subscriber, error) { return e.pubsu
 // Check returns nil if the engine answers: what a health check wants to know.
 func (e *Engine) Check(ctx context.Context) error { return e.pubsub.Check(ctx) }
 
-// Recent returns the IDs of the last n messages of a topic, of those that were published with one. known is false if the
-// engine cannot look back.
+// Recent returns the IDs of the last n messages of a topic, of those that were published with one. known is false if
+// the engine cannot look back.
 func (e *Engine) Recent(ctx context.Context, topic string, n int) (ids []string, known bool, err error) {
 	b, ok := e.pubsub.(*brokered)
 	if !ok {

@@ -40,7 +40,8 @@ const (
 	gaugeCount
 )
 
-// kinds are the gauges: their names, what they mean, their labels, and whether "other" shows the largest rather than the sum.
+// kinds are the gauges: their names, what they mean, their labels, and whether "other" shows the largest rather than
+// the sum.
 var kinds = [gaugeCount]struct {
 	name, help, labels string
 	largest            bool

@@ -55,8 +55,8 @@ func (b *bounded) value(v string) string {
 // pair is the values of two labels.
 type pair struct{ a, b string }
 
-// children are the series of an event, by one or two labels, so that no event looks them up by their names. There are at most
-// twice as many as a label has values; the others share one.
+// children are the series of an event, by one or two labels, so that no event looks them up by their names. There are
+// at most twice as many as a label has values; the others share one.
 type children[T any] struct {
 	a, b  *bounded // b is nil where there is one label
 	most  int

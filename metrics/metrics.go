@@ -5,9 +5,9 @@
 //	m.Watch(manager)
 //	prometheus.MustRegister(m)
 //
-// What flows is counted by hooks; what stands is read from Stats when Prometheus asks. The names of topics, groups, addresses
-// and listeners are labels: of each, the first Options.MaxLabels have series of their own, and all others share one that is
-// called "other".
+// What flows is counted by hooks; what stands is read from Stats when Prometheus asks. The names of topics, groups,
+// addresses and listeners are labels: of each, the first Options.MaxLabels have series of their own, and all others
+// share one that is called "other".
 package metrics
 
 import (
@@ -29,10 +29,11 @@ const Other = "other"
 
 // Options configures a Metrics. The zero value is valid.
 type Options struct {
-	// Namespace begins the names of all metrics; empty means "buffstreams". The dashboard and the alerts are made for that.
+	// Namespace begins the names of all metrics; empty means "buffstreams". The dashboard and the alerts are made for
+	// that.
 	Namespace string
-	// MaxLabels is how many topics, groups, addresses, listeners and outboxes, of each, have series of their own; 0 means
-	// DefaultMaxLabels. The pairs of topic and group, and of topic and address, are bounded by twice as many.
+	// MaxLabels is how many topics, groups, addresses, listeners and outboxes, of each, have series of their own; 0
+	// means DefaultMaxLabels. The pairs of topic and group, and of topic and address, are bounded by twice as many.
 	MaxLabels int
 	// Buckets are those of the histograms of time, in seconds; nil means 1 ms to 1 min.
 	Buckets []float64
@@ -44,7 +45,8 @@ type Options struct {
 type Outbox interface{ Stats() store.OutboxStats }
 
 // Metrics counts what a Manager does. It is a hook for ManagerConfig.Hooks, and for the Hooks of an outbox, and a
-// prometheus.Collector. One Metrics may serve several Managers, whose counts are added up. It is safe for concurrent use.
+// prometheus.Collector. One Metrics may serve several Managers, whose counts are added up. It is safe for concurrent
+// use.
 type Metrics struct {
 	labels *labels
 	events *events

@@ -87,8 +87,8 @@ func sorted[T any](all map[string]T, f func(name string, value T)) {
 	}
 }
 
-// gather asks everything for its Stats. Addresses and listeners of publishers and subscribers are left out where a Manager
-// that is shown has the same.
+// gather asks everything for its Stats. Addresses and listeners of publishers and subscribers are left out where a
+// Manager that is shown has the same.
 func (m *Monitor) gather() snapshot {
 	s := snapshot{at: time.Now()}
 	known := map[string][]*buffstreams.AddressStats{} // by address

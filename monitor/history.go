@@ -11,18 +11,20 @@ const (
 	samples     = 300
 )
 
-// Rates are messages per second over the last ten minutes, the newest last. Lines are shorter while there was less time.
+// Rates are messages per second over the last ten minutes, the newest last. Lines are shorter while there was less
+// time.
 type Rates struct {
 	IntervalSeconds float64 `json:"interval_seconds"`
-	// Sent are messages that went to peers, those that were sent again included; Settled those that came to their end there;
-	// Received those that came from peers; Handled is what groups have settled.
+	// Sent are messages that went to peers, those that were sent again included; Settled those that came to their end
+	// there; Received those that came from peers; Handled is what groups have settled.
 	Sent     []float64 `json:"sent"`
 	Settled  []float64 `json:"settled"`
 	Received []float64 `json:"received"`
 	Handled  []float64 `json:"handled"`
 }
 
-// counters are what rates are made of, by what has them: an address's counters begin anew when it is forgotten and comes back.
+// counters are what rates are made of, by what has them: an address's counters begin anew when it is forgotten and
+// comes back.
 type counters struct{ sent, settled, received, handled uint64 }
 
 // history is the rates of the last ten minutes.

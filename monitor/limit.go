@@ -8,8 +8,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// trim leaves off what is beyond limit rows of each list, the most troubled first. Lists within rows count together: those of all
-// listeners, addresses and outboxes have limit rows.
+// trim leaves off what is beyond limit rows of each list, the most troubled first. Lists within rows count together:
+// those of all listeners, addresses and outboxes have limit rows.
 func (s *Stats) trim(limit int) {
 	s.NotReady = cut(s.LeftOff, "not_ready", s.NotReady, limit, nil)
 	s.Stuck = cut(s.LeftOff, "stuck", s.Stuck, limit, nil)
@@ -58,7 +58,8 @@ func list[T any](all []T) []T { return append([]T{}, all...) }
 // budget shares out rows among lists that are shown as one, such as the topics of all listeners.
 type budget struct{ rows, lists int }
 
-// next is how many rows the next list gets, of those that it has: its share, and what the lists before it have left over.
+// next is how many rows the next list gets, of those that it has: its share, and what the lists before it have left
+// over.
 func (b *budget) next(has int) int {
 	share := max(1, b.rows/b.lists)
 	b.rows, b.lists = b.rows-min(share, has), b.lists-1

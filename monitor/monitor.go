@@ -1,5 +1,5 @@
-// Package monitor shows what a process does with the transport: health checks, statistics as JSON, and a live page, behind
-// one http.Handler. It changes nothing, and needs nothing from the network but the browser that looks at it.
+// Package monitor shows what a process does with the transport: health checks, statistics as JSON, and a live page,
+// behind one http.Handler. It changes nothing, and needs nothing from the network but the browser that looks at it.
 //
 //	m, err := monitor.New(monitor.Config{Managers: map[string]*buffstreams.Manager{"main": manager}})
 //	defer m.Close()
@@ -38,17 +38,18 @@ type Config struct {
 	Subscribers map[string]*buffstreams.Subscriber
 	Outboxes    map[string]Outbox
 
-	// Token is what requests must show, as "Authorization: Bearer TOKEN" or as the password of Basic authentication, which
-	// browsers ask for; the user name does not matter. Empty means that requests from other machines need a verified client
-	// certificate, and those from this one nothing. Never log it.
+	// Token is what requests must show, as "Authorization: Bearer TOKEN" or as the password of Basic authentication,
+	// which browsers ask for; the user name does not matter. Empty means that requests from other machines need a
+	// verified client certificate, and those from this one nothing. Never log it.
 	Token string
-	// Insecure serves everything to every client, also from other machines. It is for a network that has protection of its own.
+	// Insecure serves everything to every client, also from other machines. It is for a network that has protection of
+	// its own.
 	Insecure bool
-	// Logger gets what ListenAndServe has to say of clients, such as TLS handshakes that failed, at its debug level. Nil means
-	// watermill.NopLogger.
+	// Logger gets what ListenAndServe has to say of clients, such as TLS handshakes that failed, at its debug level.
+	// Nil means watermill.NopLogger.
 	Logger watermill.LoggerAdapter
-	// StuckAfter is how old the oldest unsettled message of an address, group or outbox may be before it is shown as stuck;
-	// 0 means DefaultStuckAfter.
+	// StuckAfter is how old the oldest unsettled message of an address, group or outbox may be before it is shown as
+	// stuck; 0 means DefaultStuckAfter.
 	StuckAfter time.Duration
 }
 
@@ -87,7 +88,8 @@ func fieldError(field, name string) error {
 	return errors.New("monitor: Config." + field + "[" + name + "] is nil")
 }
 
-// Monitor is the handler. It is safe for concurrent use. Paths are relative to where it is mounted: use http.StripPrefix.
+// Monitor is the handler. It is safe for concurrent use. Paths are relative to where it is mounted: use
+// http.StripPrefix.
 type Monitor struct {
 	cfg     Config
 	token   [sha256.Size]byte // of Config.Token

@@ -37,9 +37,10 @@ const (
 	maxHeader       = 16 << 10
 )
 
-// ListenAndServe serves the Monitor alone at an address, host:port, until ctx is done, and returns nil then. tlsConfig is nil for
-// plaintext. At an address that is not loopback it needs a token and TLS, or TLS that verifies client certificates:
-// otherwise it returns an *InsecureAddressError. listening, if not nil, is called with the address once it listens.
+// ListenAndServe serves the Monitor alone at an address, host:port, until ctx is done, and returns nil then. tlsConfig
+// is nil for plaintext. At an address that is not loopback it needs a token and TLS, or TLS that verifies client
+// certificates: otherwise it returns an *InsecureAddressError. listening, if not nil, is called with the address once
+// it listens.
 func (m *Monitor) ListenAndServe(ctx context.Context, address string, tlsConfig *tls.Config, listening func(net.Addr)) error {
 	if err := m.checkAddress(address, tlsConfig); err != nil {
 		return err

@@ -1,5 +1,6 @@
-// Package route says where the messages of a topic go. A Resolver finds the Route of a topic, which is a set of addresses with
-// a policy that says how messages are shared among them. The package knows neither messages nor the wire.
+// Package route says where the messages of a topic go. A Resolver finds the Route of a topic, which is a set of
+// addresses with a policy that says how messages are shared among them. The package knows neither messages nor the
+// wire.
 package route
 
 import (
@@ -13,21 +14,24 @@ import (
 // ErrNoRoute means that a topic has no route.
 var ErrNoRoute = errors.New("route: topic has no route")
 
-// Policy says which of a route's addresses a message goes to. docs/routing.md has a table of each: what it promises for order,
-// and what happens when an address comes, goes, is slow or is full.
+// Policy says which of a route's addresses a message goes to. docs/routing.md has a table of each: what it promises for
+// order, and what happens when an address comes, goes, is slow or is full.
 type Policy int
 
-// The policies of a Route. All of them prefer addresses that are ready, and, of these, the ones with the lowest priority.
+// The policies of a Route. All of them prefer addresses that are ready, and, of these, the ones with the lowest
+// priority.
 const (
-	// Failover sends everything to one address, that with the lowest priority. While it is not ready another one has its
-	// place; it gets it back when it has been ready for a while.
+	// Failover sends everything to one address, that with the lowest priority. While it is not ready another one has
+	// its place; it gets it back when it has been ready for a while.
 	Failover Policy = iota
 	// RoundRobin sends each message to the next address that is ready and has room, in proportion to the weights.
 	RoundRobin
-	// Hash sends messages with the same value of the metadata key HashKey to the same address, in order: each key has one of
-	// 256 slots, and a slot belongs to one address at a time. A message without the key goes as with LeastPending.
+	// Hash sends messages with the same value of the metadata key HashKey to the same address, in order: each key has
+	// one of 256 slots, and a slot belongs to one address at a time. A message without the key goes as with
+	// LeastPending.
 	Hash
-	// All sends every message to every address, or to every one of Route.Groups, side by side, and waits for all of them.
+	// All sends every message to every address, or to every one of Route.Groups, side by side, and waits for all of
+	// them.
 	All
 	// LeastPending sends each message to that of two addresses, chosen at random, which has fewer messages pending.
 	LeastPending
@@ -39,8 +43,8 @@ func (p Policy) valid() bool { return p >= 0 && p < policies }
 
 // Route says where the messages of a topic go. It is a value: what a Resolver has returned must not be changed.
 type Route struct {
-	// Addresses are host:port, tls://host:port or unix:///path. Their order has no meaning where Attributes says something of
-	// any of them. Without that, Failover takes their order as their priority.
+	// Addresses are host:port, tls://host:port or unix:///path. Their order has no meaning where Attributes says
+	// something of any of them. Without that, Failover takes their order as their priority.
 	Addresses []string
 	// Attributes has what else is known of some of the addresses, by address. Nil: nothing is.
 	Attributes map[string]Attributes
@@ -50,8 +54,9 @@ type Route struct {
 	HashKey string
 	// Name is the topic's name on the wire. Empty means the topic itself.
 	Name string
-	// Groups, with All, are sets of addresses of which each gets every message, at the address that its own policy picks:
-	// fan-out between groups, competition within one. Addresses must then be empty. Groups have no Groups, nor All, and no Name.
+	// Groups, with All, are sets of addresses of which each gets every message, at the address that its own policy
+	// picks: fan-out between groups, competition within one. Addresses must then be empty. Groups have no Groups, nor
+	// All, and no Name.
 	Groups []Route
 }
 

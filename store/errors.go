@@ -26,8 +26,8 @@ var (
 	ErrNotReady = errors.New("outbox: not ready")
 )
 
-// NotReadyError says why an outbox would not take messages. It matches [ErrNotReady] and whatever its reasons match, such as
-// [ErrOutboxFull], [ErrFailed] and [ErrClosed].
+// NotReadyError says why an outbox would not take messages. It matches [ErrNotReady] and whatever its reasons match,
+// such as [ErrOutboxFull], [ErrFailed] and [ErrClosed].
 type NotReadyError struct {
 	Outbox  string  // what the outbox calls itself, such as its directory
 	Reasons []error // at least one

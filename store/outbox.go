@@ -124,9 +124,9 @@ type Outbox interface {
 	// error says which; a caller that settles them can read the messages behind them.
 	Read(k Key, from uint64, maxBytes int) (Batch, error)
 
-	// Readable returns a channel that is closed when message seq of stream k can be read, and when the outbox is closed or
-	// fails. It returns [ErrUnknownStream] if there is no stream k. Further calls with the same sequence may return the
-	// same channel.
+	// Readable returns a channel that is closed when message seq of stream k can be read, and when the outbox is closed
+	// or fails. It returns [ErrUnknownStream] if there is no stream k. Further calls with the same sequence may return
+	// the same channel.
 	Readable(k Key, seq uint64) (<-chan struct{}, error)
 
 	// Settle records that messages of stream k need not be kept: those up to and including sequence through (0 for
@@ -145,9 +145,9 @@ type Outbox interface {
 
 // Readier is an [Outbox] that knows whether it would take messages now. A publisher that has one is ready when that is.
 type Readier interface {
-	// Ready waits until Append would take messages, or ctx is done: then the error says why not, for a person, such as a
-	// [*NotReadyError]. It returns at once if that cannot change. With a ctx that is done it only looks, and must not block. It
-	// may be called concurrently with all methods, and after the outbox was closed.
+	// Ready waits until Append would take messages, or ctx is done: then the error says why not, for a person, such as
+	// a [*NotReadyError]. It returns at once if that cannot change. With a ctx that is done it only looks, and must not
+	// block. It may be called concurrently with all methods, and after the outbox was closed.
 	Ready(ctx context.Context) error
 }
 

@@ -2,8 +2,8 @@ package store
 
 import "time"
 
-// OutboxStats describes an [Outbox] at one moment. An Outbox can have a method Stats() OutboxStats, which must not block
-// for long: a publisher's Stats shows what it returns. See [Readier] for what else an Outbox can have.
+// OutboxStats describes an [Outbox] at one moment. An Outbox can have a method Stats() OutboxStats, which must not
+// block for long: a publisher's Stats shows what it returns. See [Readier] for what else an Outbox can have.
 type OutboxStats struct {
 	// Name is what the outbox calls itself, such as its directory.
 	Name string `json:"name"`

@@ -9,9 +9,9 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Middleware makes a span for each call of a handler, as a child of the span that has sent the message, and puts it into the
-// message's context, where it stays. Messages that the handler returns have it in theirs, so that what the Router publishes, through a
-// Publisher of this package, continues the trace.
+// Middleware makes a span for each call of a handler, as a child of the span that has sent the message, and puts it
+// into the message's context, where it stays. Messages that the handler returns have it in theirs, so that what the
+// Router publishes, through a Publisher of this package, continues the trace.
 func (t *Tracing) Middleware(h message.HandlerFunc) message.HandlerFunc {
 	return func(m *message.Message) (produced []*message.Message, err error) {
 		before := m.Context()
@@ -35,8 +35,8 @@ func (t *Tracing) Middleware(h message.HandlerFunc) message.HandlerFunc {
 	}
 }
 
-// Process makes a span for work on several messages of a topic at once, which links to the spans that have sent them, and calls
-// f with its context, on the calling goroutine. It returns f's error, which the span has too.
+// Process makes a span for work on several messages of a topic at once, which links to the spans that have sent them,
+// and calls f with its context, on the calling goroutine. It returns f's error, which the span has too.
 func (t *Tracing) Process(ctx context.Context, topic string, messages []*message.Message, f func(context.Context) error) (err error) {
 	d, began := destinationOf(topic), time.Now()
 	links := make([]trace.Link, 0, len(messages))

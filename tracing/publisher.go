@@ -12,10 +12,10 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Publisher returns a publisher that makes a span for each Publish, as a child of the span in the messages' contexts, and puts
-// its context into their metadata. A call with several messages has a span for the creation of each, which the span of the
-// call links to: receivers continue that of their message. Messages without a span in their context continue the one in
-// their metadata, so that a forwarder does not break the trace.
+// Publisher returns a publisher that makes a span for each Publish, as a child of the span in the messages' contexts,
+// and puts its context into their metadata. A call with several messages has a span for the creation of each, which the
+// span of the call links to: receivers continue that of their message. Messages without a span in their context
+// continue the one in their metadata, so that a forwarder does not break the trace.
 func (t *Tracing) Publisher(p message.Publisher) message.Publisher { return &publisher{t, p} }
 
 // PublisherDecorator is Publisher for a Router.
@@ -78,7 +78,8 @@ func (t *Tracing) create(m *message.Message, d destination) trace.SpanContext {
 	return span.SpanContext()
 }
 
-// parentOf is the context that a message belongs to: its own, if there is a span in it, otherwise the one in its metadata.
+// parentOf is the context that a message belongs to: its own, if there is a span in it, otherwise the one in its
+// metadata.
 func (t *Tracing) parentOf(m *message.Message) context.Context {
 	ctx := m.Context()
 	if trace.SpanContextFromContext(ctx).IsValid() {

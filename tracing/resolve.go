@@ -12,9 +12,9 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/hooks"
 )
 
-// OnResolved implements hooks.ResolvedHook, for ManagerConfig.Hooks. A lookup of a route that fails is a span of its own, as messages
-// may go on to the addresses that were found last. Calls of Publish to the topic that are under way have the error as an
-// event of their span, once, and are linked to. Lookups that succeed leave no span.
+// OnResolved implements hooks.ResolvedHook, for ManagerConfig.Hooks. A lookup of a route that fails is a span of its
+// own, as messages may go on to the addresses that were found last. Calls of Publish to the topic that are under way
+// have the error as an event of their span, once, and are linked to. Lookups that succeed leave no span.
 func (t *Tracing) OnResolved(e hooks.Resolved) {
 	if e.Err == nil {
 		return

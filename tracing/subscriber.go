@@ -10,8 +10,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Subscriber returns a subscriber whose messages have in their context the span context of their metadata, and that makes a
-// span when a message of a sampled trace is acked or nacked. group is the name of its consumer group, or empty.
+// Subscriber returns a subscriber whose messages have in their context the span context of their metadata, and that
+// makes a span when a message of a sampled trace is acked or nacked. group is the name of its consumer group, or empty.
 func (t *Tracing) Subscriber(s message.Subscriber, group string) message.Subscriber {
 	return &subscriber{tracing: t, Subscriber: s, group: group}
 }

@@ -1,12 +1,14 @@
-// Package tracing shows what a Publisher and a Subscriber do to OpenTelemetry, by its conventions for messaging: spans of
-// sending, processing and settling, and metrics of the same. The context travels in the metadata of messages, in W3C's form.
+// Package tracing shows what a Publisher and a Subscriber do to OpenTelemetry, by its conventions for messaging: spans
+// of sending, processing and settling, and metrics of the same. The context travels in the metadata of messages, in
+// W3C's form.
 //
 //	t, err := tracing.New(tracing.Options{})
 //	publisher := t.Publisher(pub)         // spans of sending; puts the context into messages
 //	subscriber := t.Subscriber(sub, "")   // takes the context out of messages; spans of settling
 //	router.AddMiddleware(t.Middleware)    // spans of processing; what the handler publishes continues the trace
 //
-// Publisher and Subscriber work with any Pub/Sub of Watermill. In ManagerConfig.Hooks a Tracing shows lookups of routes that fail.
+// Publisher and Subscriber work with any Pub/Sub of Watermill. In ManagerConfig.Hooks a Tracing shows lookups of routes
+// that fail.
 package tracing
 
 import (
@@ -26,15 +28,16 @@ const (
 // DefaultMaxDestinations is how many names of destinations have metrics of their own.
 const DefaultMaxDestinations = 200
 
-// Options configures a Tracing. The zero value takes OpenTelemetry's global providers, and W3C's trace context and baggage.
+// Options configures a Tracing. The zero value takes OpenTelemetry's global providers, and W3C's trace context and
+// baggage.
 type Options struct {
 	TracerProvider trace.TracerProvider
 	MeterProvider  metric.MeterProvider
 	Propagator     propagation.TextMapPropagator
 	// System is the value of messaging.system; empty means "buffstreams".
 	System string
-	// MaxDestinations bounds the destinations, and the groups, that have metrics of their own; those beyond share the name
-	// "_OTHER". 0 means DefaultMaxDestinations. Spans always have the real name.
+	// MaxDestinations bounds the destinations, and the groups, that have metrics of their own; those beyond share the
+	// name "_OTHER". 0 means DefaultMaxDestinations. Spans always have the real name.
 	MaxDestinations int
 }
 

@@ -74,8 +74,8 @@ func (r *report) run(ctx context.Context, contests []contest) error {
 	}
 	bar := progress.New(os.Stderr, steps)
 	defer bar.Done()
-	// The rare ones come last: their goroutines stay in the runtime's books, 20,000 of them as ten MiB of heap that it looks
-	// through at every collection.
+	// The rare ones come last: their goroutines stay in the runtime's books, 20,000 of them as ten MiB of heap that it
+	// looks through at every collection.
 	for _, rare := range []bool{false, true} {
 		for round := range r.Plan.rounds(rare) {
 			for _, c := range contests {

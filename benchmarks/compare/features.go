@@ -24,8 +24,8 @@ const (
 // orderKeys is how many values the order key has where messages have one.
 const orderKeys = 1000
 
-// embedded is a contest with what a program could take in that has no other process to talk to yet: at both ends the server
-// is in this process, and no socket is between.
+// embedded is a contest with what a program could take in that has no other process to talk to yet: at both ends the
+// server is in this process, and no socket is between.
 func (s *stage) embedded() (all []contest) {
 	for _, sh := range shapes[:2] {
 		all = append(all, contest{name: "embedded-" + sh.name, title: sh.title, contestants: []contestant{

@@ -35,7 +35,8 @@ func (g *goals) add(id, what string, want float64, atMost bool, got measure.Spre
 	g.all = append(g.all, goal{ID: id, Goal: m, Spread: got, Reached: m.Met()})
 }
 
-// least adds the goal that of is at least want times as much as the best of to; contests that did not run are passed over.
+// least adds the goal that of is at least want times as much as the best of to; contests that did not run are passed
+// over.
 func (g *goals) least(id, contest, what string, want float64, of string, to ...string) {
 	g.compare(id, contest, what, want, false, drive.Rate, of, to...)
 }
@@ -92,7 +93,8 @@ func (r *report) goals() ([]goal, error) {
 	return g.all, g.err
 }
 
-// features are what came later: what a route, hooks, batches and the bridge may cost, and the least beside an embedded server.
+// features are what came later: what a route, hooks, batches and the bridge may cost, and the least beside an embedded
+// server.
 func (g *goals) features() {
 	g.least("P11", "embedded-1", "MaxInFlight 256 × core", 5.5, ours256, peers.NATSEmbedded.Name)
 	g.least("P11", "embedded-100", "MaxInFlight 256 × core", 5.5, ours256, peers.NATSEmbedded.Name)

@@ -12,8 +12,8 @@ import (
 // grown is how many connections and topics there are in the end, with a step between.
 var grown = []int{1, 1_000, 10_000}
 
-// growing is the load of growth: enough goroutines that wait for confirmation to keep both ends busy, also where each of them
-// has a connection of its own.
+// growing is the load of growth: enough goroutines that wait for confirmation to keep both ends busy, also where each
+// of them has a connection of its own.
 var growing = drive.Load{Publishers: 64, Batch: 100, Primed: true}
 
 func (s *stage) growth() []contest {

@@ -1,5 +1,5 @@
-// Command buffstreams shows the transport at work (demo), connects topics with standard input and output (pub, sub), and
-// lists what waits on disk (outbox).
+// Command buffstreams shows the transport at work (demo), connects topics with standard input and output (pub, sub),
+// and lists what waits on disk (outbox).
 package main
 
 import (
@@ -50,7 +50,8 @@ func run() int {
 	return 1
 }
 
-// readerGone tells that nothing is wrong but that the reader of standard output has gone, as head does when it has its lines.
+// readerGone tells that nothing is wrong but that the reader of standard output has gone, as head does when it has its
+// lines.
 func readerGone(err error) bool {
 	switch e := err.(type) { //nolint:errorlint // all of its chain is looked at
 	case *fs.PathError:

@@ -53,8 +53,8 @@ func newHelp() *cobra.Command {
 	}
 }
 
-// refuseSecret refuses a URL with a password that is on the command line, as other users of the machine can read that. In the
-// environment and in a profile it may stand.
+// refuseSecret refuses a URL with a password that is on the command line, as other users of the machine can read that.
+// In the environment and in a profile it may stand.
 func refuseSecret(flag, url string) error {
 	_, rest, _ := strings.Cut(url, "://")
 	authority := rest

@@ -1,5 +1,5 @@
-// Package amqp is the driver of RabbitMQ: amqp://user@host:5672/vhost. A topic is a durable fanout exchange, a group a durable
-// queue that is bound to it.
+// Package amqp is the driver of RabbitMQ: amqp://user@host:5672/vhost. A topic is a durable fanout exchange, a group a
+// durable queue that is bound to it.
 package amqp
 
 import (
@@ -35,8 +35,8 @@ func Driver() driver.Spec {
 	}
 }
 
-// broker keeps two connections, and makes new ones when they are lost: a server without room stops reading from connections that
-// publish, so what consumes must not share theirs.
+// broker keeps two connections, and makes new ones when they are lost: a server without room stops reading from
+// connections that publish, so what consumes must not share theirs.
 type broker struct {
 	cfg    *driver.Config
 	dial   func() (*amqp.Connection, error)

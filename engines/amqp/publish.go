@@ -78,7 +78,8 @@ func (b *broker) give(c *confirmer, whole bool) {
 	}
 }
 
-// Publish publishes messages, in order, and waits for the queues' confirms. While no group has subscribed it waits for one.
+// Publish publishes messages, in order, and waits for the queues' confirms. While no group has subscribed it waits for
+// one.
 func (b *broker) Publish(ctx context.Context, topic string, messages []*message.Message) error {
 	limit := parts.Limit{Messages: min(cmp.Or(b.cfg.Batch, maxBatch), maxBatch), Bytes: math.MaxInt}
 	return parts.Publish(messages, limit, driver.Size, func(part []*message.Message, errs []error) error {
@@ -96,8 +97,8 @@ func (b *broker) Publish(ctx context.Context, topic string, messages []*message.
 // wait reports whether nothing of a part was stored, and it can be later.
 func wait(err error) bool { return errors.Is(err, errNoQueue) || errors.Is(err, errBlocked) }
 
-// publishEach publishes the messages of a part that are not confirmed one by one, as the server does not say which of them is
-// too large.
+// publishEach publishes the messages of a part that are not confirmed one by one, as the server does not say which of
+// them is too large.
 func (b *broker) publishEach(ctx context.Context, topic string, messages []*message.Message, errs []error) error {
 	for i := range messages {
 		if errs[i] == nil {

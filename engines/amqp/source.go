@@ -114,7 +114,8 @@ func (s *source) delivery(d amqp.Delivery) driver.Delivery {
 	return driver.Delivery{Message: decode(d.Headers, d.Body), Token: token{s.ch, d.DeliveryTag}}
 }
 
-// current are the tags of those deliveries whose channel is still the one in use, in order. The server gives the others again.
+// current are the tags of those deliveries whose channel is still the one in use, in order. The server gives the others
+// again.
 func (s *source) current(deliveries []driver.Delivery) (ch *amqp.Channel, tags []uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

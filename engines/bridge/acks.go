@@ -6,7 +6,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// held is a message in the bridge's hands. Those that come together share memory, so that msg is let go with the answer.
+// held is a message in the bridge's hands. Those that come together share memory, so that msg is let go with the
+// answer.
 type held struct {
 	msg   *message.Message
 	id    string
@@ -25,7 +26,8 @@ const (
 	outOfLine
 )
 
-// acks acks messages in the order in which they came, which costs a source the least: it has to look at the oldest only.
+// acks acks messages in the order in which they came, which costs a source the least: it has to look at the oldest
+// only.
 type acks struct {
 	mu   sync.Mutex
 	line []*held // in the order in which they came; guarded by mu

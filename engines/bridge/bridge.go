@@ -1,5 +1,6 @@
-// Package bridge carries messages between any two engines. A message is acked at its source when the destination has confirmed
-// it: a bridge that dies loses none, and one that comes back duplicates none where the destination knows IDs or can look back.
+// Package bridge carries messages between any two engines. A message is acked at its source when the destination has
+// confirmed it: a bridge that dies loses none, and one that comes back duplicates none where the destination knows IDs
+// or can look back.
 package bridge
 
 import (
@@ -34,18 +35,18 @@ type Topic struct {
 
 // Config configures a Bridge. Two engines and Topics are required.
 type Config struct {
-	// From and To are the engines' URLs. Parameters that they have count; where they have none the source gets group=bridge,
-	// and members=1 if its order needs that.
+	// From and To are the engines' URLs. Parameters that they have count; where they have none the source gets
+	// group=bridge, and members=1 if its order needs that.
 	From, To string
-	// Source and Destination are engines that are open, instead of From and To, such as a GoChannel. They are not closed, and
-	// are used as they are: the source's group, max_in_flight and members are what its URL said.
+	// Source and Destination are engines that are open, instead of From and To, such as a GoChannel. They are not
+	// closed, and are used as they are: the source's group, max_in_flight and members are what its URL said.
 	Source, Destination *engines.Engine
 	// Options are for opening both.
 	Options engines.Options
 	// Topics are carried side by side.
 	Topics []Topic
-	// Key is the metadata key of the order key: messages that share its value keep their order, others go side by side. Empty
-	// means that each topic keeps its order as a whole.
+	// Key is the metadata key of the order key: messages that share its value keep their order, others go side by side.
+	// Empty means that each topic keeps its order as a whole.
 	Key string
 	// MaxInFlight is how many messages of a topic may be in the bridge's hands; 0 means 4096.
 	MaxInFlight int
@@ -54,14 +55,15 @@ type Config struct {
 	Lanes int
 	// Batch and BatchBytes bound what one Publish call carries; 0 means 1000 messages and 4 MiB.
 	Batch, BatchBytes int
-	// MaxMessageSize is the limit of payload and metadata in bytes; a larger message is poison. 0 means the destination's.
+	// MaxMessageSize is the limit of payload and metadata in bytes; a larger message is poison. 0 means the
+	// destination's.
 	MaxMessageSize int
-	// LookBack is how many of the destination's last messages are read at the start, to skip those that are there already;
-	// 0 means four times MaxInFlight, negative none. More is needed where others publish to the same topics.
+	// LookBack is how many of the destination's last messages are read at the start, to skip those that are there
+	// already; 0 means four times MaxInFlight, negative none. More is needed where others publish to the same topics.
 	LookBack int
 	// DeadLetter gets the messages that the destination refuses for good, at DeadLetterTopic, with the metadata keys of
-	// Watermill's poison queue. Nil with a DeadLetterTopic means the source. Without a topic the bridge ends at the first
-	// such message, which stays at the source.
+	// Watermill's poison queue. Nil with a DeadLetterTopic means the source. Without a topic the bridge ends at the
+	// first such message, which stays at the source.
 	DeadLetter      message.Publisher
 	DeadLetterTopic string
 	// DrainTimeout bounds how long the end waits for the destination; 0 means 30 s.
@@ -190,9 +192,9 @@ func Open(ctx context.Context, cfg Config) (*Bridge, error) {
 	return b, nil
 }
 
-// Run carries messages until ctx is done or a message is refused and there is no place for dead letters. Then no new ones are
-// taken, those in hand are delivered for up to DrainTimeout, and both engines are closed. What was not confirmed stays at the
-// source. It returns nil for an end by ctx.
+// Run carries messages until ctx is done or a message is refused and there is no place for dead letters. Then no new
+// ones are taken, those in hand are delivered for up to DrainTimeout, and both engines are closed. What was not
+// confirmed stays at the source. It returns nil for an end by ctx.
 func (b *Bridge) Run(ctx context.Context) error {
 	ctx, b.stop = context.WithCancel(ctx)
 	defer b.stop()

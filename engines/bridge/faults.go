@@ -11,8 +11,9 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/engines/driver"
 )
 
-// seen are the names of the messages that the destination got last: those that it had at the start, and what was forwarded since.
-// A source that has lost an ack, or its connection, gives messages again that are among them. It is safe for concurrent use.
+// seen are the names of the messages that the destination got last: those that it had at the start, and what was
+// forwarded since. A source that has lost an ack, or its connection, gives messages again that are among them. It is
+// safe for concurrent use.
 type seen struct {
 	mu    sync.Mutex
 	names map[string]struct{}
@@ -48,8 +49,8 @@ func (s *seen) has(name string) bool {
 	return there
 }
 
-// lookAgain asks the destination for its last messages until it answers: what was sent before it stood still can be stored when it
-// goes on. known is false if it cannot be asked, or ctx is done.
+// lookAgain asks the destination for its last messages until it answers: what was sent before it stood still can be
+// stored when it goes on. known is false if it cannot be asked, or ctx is done.
 func (l *lane) lookAgain(ctx context.Context) (ids []string, known bool) {
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
 		asking, cancel := context.WithTimeout(ctx, lookBackTimeout)

@@ -56,8 +56,8 @@ func (l *lane) take() {
 	}
 }
 
-// cut returns how many of those that wait are the next batch. A message that is too large is a batch of its own, so that those before
-// it are delivered whatever becomes of it.
+// cut returns how many of those that wait are the next batch. A message that is too large is a batch of its own, so
+// that those before it are delivered whatever becomes of it.
 func (l *lane) cut() int {
 	size := l.waiting[0].size
 	if l.tooLarge(size) {
@@ -107,8 +107,8 @@ func (l *lane) deliver(ctx context.Context, left []*held) {
 	}
 }
 
-// settle acks what the destination has confirmed, makes dead letters of what it refuses, and returns the rest. What is not confirmed
-// holds up no acks from now on, as it can take long.
+// settle acks what the destination has confirmed, makes dead letters of what it refuses, and returns the rest. What is
+// not confirmed holds up no acks from now on, as it can take long.
 func (l *lane) settle(ctx context.Context, messages []*held, err error, began time.Time) (rest []*held) {
 	if err == nil {
 		l.confirmed(messages, time.Since(began))
@@ -227,7 +227,8 @@ func (l *lane) publishTogether(ctx context.Context, messages []*message.Message)
 	return pub.Publish(l.topic.To, messages...)
 }
 
-// publishDeadLetter makes a refused message a dead letter and acks it then, or ends the bridge where there is no place for it.
+// publishDeadLetter makes a refused message a dead letter and acks it then, or ends the bridge where there is no place
+// for it.
 func (l *lane) publishDeadLetter(ctx context.Context, h *held, reason error) {
 	msg := h.msg
 	l.b.counts.refused.Add(1)

@@ -22,7 +22,8 @@ type Spec struct {
 	// Cannot has the common parameters that the engine has no equivalent for, as "name" or "name=value", each with the
 	// reason. One that a URL sets is an error of Open.
 	Cannot map[string]string
-	// KeyNeedsOneMember tells that the order of keys holds only while a group has one member, so that key needs members=1.
+	// KeyNeedsOneMember tells that the order of keys holds only while a group has one member, so that key needs
+	// members=1.
 	KeyNeedsOneMember bool
 	// NoHost tells that a URL without a host is valid.
 	NoHost bool
@@ -53,7 +54,8 @@ type Config struct {
 	Params Params
 	// Logger takes what no caller is told of. It is never nil.
 	Logger watermill.LoggerAdapter
-	// OpenOutbox opens the outbox in a directory, with a function that closes it. It is nil where the application linked none.
+	// OpenOutbox opens the outbox in a directory, with a function that closes it. It is nil where the application
+	// linked none.
 	OpenOutbox func(dir string) (store.Outbox, func() error, error)
 }
 
@@ -65,11 +67,12 @@ func (c *Config) Login() (user, password string) {
 
 // Broker is an engine that stores messages on a server. Its methods are safe for concurrent use.
 type Broker interface {
-	// Publish stores the messages, in order, and returns nil when the engine has confirmed all of them. Otherwise it may have
-	// stored some, and an error that is of single messages is a *PublishError. A message with an ID is stored once however
-	// often it is published, as far as the engine can tell.
+	// Publish stores the messages, in order, and returns nil when the engine has confirmed all of them. Otherwise it
+	// may have stored some, and an error that is of single messages is a *PublishError. A message with an ID is stored
+	// once however often it is published, as far as the engine can tell.
 	Publish(ctx context.Context, topic string, messages []*message.Message) error
-	// Declare makes a topic, and a group of it where group is not empty: what is published from then on waits for the group.
+	// Declare makes a topic, and a group of it where group is not empty: what is published from then on waits for the
+	// group.
 	Declare(ctx context.Context, topic, group string) error
 	// Consume begins a subscription. An empty group means all that is published from the return of Consume on.
 	Consume(ctx context.Context, topic, group string) (Source, error)
@@ -87,8 +90,8 @@ type LookBack interface {
 
 // Source is one subscription at a Broker. One goroutine calls Fetch, another one the rest; Close is the last call.
 type Source interface {
-	// Fetch waits until there is a message, and returns up to maximum of them in their order. An error is logged, and Fetch
-	// called again after a pause, unless ctx is done.
+	// Fetch waits until there is a message, and returns up to maximum of them in their order. An error is logged, and
+	// Fetch called again after a pause, unless ctx is done.
 	Fetch(ctx context.Context, maximum int) ([]Delivery, error)
 	// Settle tells the engine that messages were handled, in any order. An error means that they can come again.
 	Settle(ctx context.Context, deliveries []Delivery) error
@@ -103,7 +106,8 @@ type Source interface {
 type Delivery struct {
 	// Message is given to handlers as copies.
 	Message *message.Message
-	// ID names the message in its engine, the same at each delivery and after each restart. Empty where the engine has none.
+	// ID names the message in its engine, the same at each delivery and after each restart. Empty where the engine has
+	// none.
 	ID string
 	// Token is the driver's.
 	Token any

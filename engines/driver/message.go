@@ -26,7 +26,8 @@ func (c *idContext) Value(key any) any {
 // WithID returns a context for messages that are to be stored once under an ID.
 func WithID(ctx context.Context, id string) context.Context { return &idContext{ctx, id} }
 
-// ID returns the ID that a message is to be stored under, or has in the engine that it comes from; empty if it has none.
+// ID returns the ID that a message is to be stored under, or has in the engine that it comes from; empty if it has
+// none.
 func ID(msg *message.Message) string {
 	if c, _ := msg.Context().Value(idKey{}).(*idContext); c != nil {
 		return c.id
@@ -52,8 +53,8 @@ func Size(msg *message.Message) int {
 // escaped begins the names that Escape had to change.
 const escaped = "x_"
 
-// Escape returns a name of an engine for a topic or group, of bytes that the engine allows: the name itself where that is
-// possible, or one that no other name gets. The engine must allow letters, digits and the underscore.
+// Escape returns a name of an engine for a topic or group, of bytes that the engine allows: the name itself where that
+// is possible, or one that no other name gets. The engine must allow letters, digits and the underscore.
 func Escape(name string, legal func(byte) bool) string {
 	plain := name != "" && !strings.HasPrefix(name, escaped)
 	for i := 0; plain && i < len(name); i++ {

@@ -107,8 +107,8 @@ func (p *Params) Duration(name string, otherwise time.Duration) time.Duration {
 	return d
 }
 
-// ServerParameters are those of an engine with a server: create, which missing describes, its own ones, and how a client shows who
-// it is.
+// ServerParameters are those of an engine with a server: create, which missing describes, its own ones, and how a
+// client shows who it is.
 func ServerParameters(missing string, own ...Parameter) []Parameter {
 	all := append([]Parameter{{"create", "false: " + missing + " is an error; default true"}}, own...)
 	return append(append(all, SecretParameters("password", "password of the URL's user")...), TLSParameters()...)
@@ -122,7 +122,8 @@ func SecretParameters(name, help string) []Parameter {
 	}
 }
 
-// Secret returns a secret from the file that name_file names, or the variable that name_env names, or else what the URL has.
+// Secret returns a secret from the file that name_file names, or the variable that name_env names, or else what the URL
+// has.
 func (p *Params) Secret(name, inURL string) string {
 	file, env := name+"_file", name+"_env"
 	switch {

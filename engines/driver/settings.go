@@ -9,7 +9,8 @@ type Confirm string
 
 // The levels of confirmation.
 const (
-	// ConfirmReceived: the engine, or the subscriber's process where there is no server, has the message. It is the default.
+	// ConfirmReceived: the engine, or the subscriber's process where there is no server, has the message. It is the
+	// default.
 	ConfirmReceived Confirm = "received"
 	// ConfirmEnqueued: the send window of this process has it.
 	ConfirmEnqueued Confirm = "enqueued"
@@ -30,12 +31,13 @@ const (
 
 // Settings are what the common URL parameters say. They mean the same with every engine.
 type Settings struct {
-	// Group is the consumer group: its members share the messages of a topic, each group gets them all. Empty means that each
-	// subscription gets what is published while it lives.
+	// Group is the consumer group: its members share the messages of a topic, each group gets them all. Empty means
+	// that each subscription gets what is published while it lives.
 	Group string
 	// Start says where a new group begins.
 	Start Start
-	// Key is the metadata key of the order key: of the messages that share its value, one at a time is handled, in order.
+	// Key is the metadata key of the order key: of the messages that share its value, one at a time is handled, in
+	// order.
 	Key string
 	// Members is 1 where the application promises that each group has one member, 0 otherwise.
 	Members int

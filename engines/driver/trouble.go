@@ -11,8 +11,8 @@ import (
 // troubleEvery is how often a failure that goes on is logged.
 const troubleEvery = time.Minute
 
-// Trouble logs what fails again and again: once for each cause, then each minute with the count, and once when it is over. It is
-// safe for concurrent use.
+// Trouble logs what fails again and again: once for each cause, then each minute with the count, and once when it is
+// over. It is safe for concurrent use.
 type Trouble struct {
 	// Logger takes the lines. What says what fails, Over that it works again.
 	Logger     watermill.LoggerAdapter

@@ -1,5 +1,5 @@
-// Package kafka is the driver of Kafka: kafka://host:9092,host:9092. A topic is a topic, a group a consumer group; the order
-// key is the records' key.
+// Package kafka is the driver of Kafka: kafka://host:9092,host:9092. A topic is a topic, a group a consumer group; the
+// order key is the records' key.
 package kafka
 
 import (
@@ -131,8 +131,8 @@ func open(ctx context.Context, cfg *driver.Config) (driver.Broker, error) {
 // recordOverhead is what a batch of one record needs beside the message.
 const recordOverhead = 4096
 
-// producing are the options of the client that publishes: it has a producer id, so that its own retries duplicate nothing, and
-// goes on trying until the call that publishes gives up.
+// producing are the options of the client that publishes: it has a producer id, so that its own retries duplicate
+// nothing, and goes on trying until the call that publishes gives up.
 func (b *broker) producing() []kgo.Opt {
 	return []kgo.Opt{
 		kgo.RequiredAcks(kgo.AllISRAcks()), kgo.ProducerLinger(0), kgo.MaxBufferedRecords(1 << 16), kgo.UnknownTopicRetries(10),
@@ -141,8 +141,8 @@ func (b *broker) producing() []kgo.Opt {
 	}
 }
 
-// limit is the most that a batch of a topic may have: a broker refuses a larger one as a whole, so that messages which it could take
-// would be refused with those that it cannot.
+// limit is the most that a batch of a topic may have: a broker refuses a larger one as a whole, so that messages which
+// it could take would be refused with those that it cannot.
 func (b *broker) limit(topic string) int32 {
 	b.mu.Lock()
 	defer b.mu.Unlock()

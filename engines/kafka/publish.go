@@ -13,8 +13,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/engines/driver"
 )
 
-// Publish stores messages: those of one partition, so of one key, in order, as the producer id has the brokers refuse what
-// comes out of order. After the end of ctx the client goes on with what it has sent already.
+// Publish stores messages: those of one partition, so of one key, in order, as the producer id has the brokers refuse
+// what comes out of order. After the end of ctx the client goes on with what it has sent already.
 func (b *broker) Publish(ctx context.Context, asked string, messages []*message.Message) error {
 	t, err := b.topic(ctx, asked)
 	if err != nil {
@@ -106,7 +106,8 @@ func (b *broker) forget(asked string) {
 	}
 }
 
-// encode makes records: the headers are the metadata and the UUID, as watermill-kafka has them. All of a call share memory.
+// encode makes records: the headers are the metadata and the UUID, as watermill-kafka has them. All of a call share
+// memory.
 func (b *broker) encode(topic string, messages []*message.Message) []kgo.Record {
 	records := make([]kgo.Record, len(messages))
 	headers := make([]kgo.RecordHeader, 0, 4*len(messages))

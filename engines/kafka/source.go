@@ -90,8 +90,8 @@ func (s *source) newClient(ctx context.Context, atStart bool) (*kgo.Client, erro
 	return kgo.NewClient(append(options, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{s.topic.name: offsets}))...)
 }
 
-// withoutStale has the client begin at the start of partitions where the group's position can be one that was stored from here for
-// an earlier topic of the same name.
+// withoutStale has the client begin at the start of partitions where the group's position can be one that was stored
+// from here for an earlier topic of the same name.
 func (s *source) withoutStale(_ context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -144,8 +144,8 @@ func (s *source) poll(ctx context.Context, maximum int) kgo.Fetches {
 
 var errAnew = errors.New("engines: kafka: the topic was made anew: its messages are read from the start")
 
-// check asks for the topic's ID: where a topic has as many messages as the one of that name before it had, a client goes on as if it
-// were the same. A broker that does not answer is no news.
+// check asks for the topic's ID: where a topic has as many messages as the one of that name before it had, a client
+// goes on as if it were the same. A broker that does not answer is no news.
 func (s *source) check(ctx context.Context) error {
 	if time.Since(s.checked) < checkEvery {
 		return nil
@@ -164,7 +164,8 @@ func (s *source) check(ctx context.Context) error {
 	return err
 }
 
-// elsewhere is an error that a client gets where its topic is gone, or is another one of the same name; nil if there is none.
+// elsewhere is an error that a client gets where its topic is gone, or is another one of the same name; nil if there is
+// none.
 func elsewhere(fetches kgo.Fetches) (found error) {
 	fetches.EachError(func(_ string, _ int32, err error) {
 		if lost := (*kgo.ErrDataLoss)(nil); gone(err) || errors.As(err, &lost) {
@@ -174,8 +175,9 @@ func elsewhere(fetches kgo.Fetches) (found error) {
 	return found
 }
 
-// again finds a topic that was deleted, or makes it again. One with another ID is another topic, which a client does not read as it
-// should: it gets one of its own, from its start. What is still in hand of the old one is settled by being gone.
+// again finds a topic that was deleted, or makes it again. One with another ID is another topic, which a client does
+// not read as it should: it gets one of its own, from its start. What is still in hand of the old one is settled by
+// being gone.
 func (s *source) again(ctx context.Context) (changed bool, err error) {
 	s.b.forget(s.asked)
 	t, err := s.b.topic(ctx, s.asked)

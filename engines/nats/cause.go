@@ -43,13 +43,15 @@ func full(err error) bool {
 	return slices.ContainsFunc(fullCodes, func(code jetstream.ErrorCode) bool { return isCode(err, code) })
 }
 
-// request is one that waits for an answer: the server does not answer one that the user may not make, but reports it apart.
+// request is one that waits for an answer: the server does not answer one that the user may not make, but reports it
+// apart.
 type request struct {
 	subject string // or how it begins
 	refuse  context.CancelCauseFunc
 }
 
-// asks returns the context of a request, which ends when the server reports that the user may not make it. done ends it.
+// asks returns the context of a request, which ends when the server reports that the user may not make it. done ends
+// it.
 func (b *broker) asks(ctx context.Context, subject string) (asking context.Context, done func()) {
 	asking, cancel := context.WithCancelCause(ctx)
 	r := &request{subject, cancel}

@@ -34,8 +34,8 @@ func encode(subject string, msg *message.Message) *nats.Msg {
 	return &nats.Msg{Subject: subject, Header: header, Data: msg.Payload}
 }
 
-// plain reports whether metadata comes back from headers as it is: neither names nor values have anything that headers cannot
-// hold, and no name is one of NATS.
+// plain reports whether metadata comes back from headers as it is: neither names nor values have anything that headers
+// cannot hold, and no name is one of NATS.
 func plain(metadata message.Metadata) bool {
 	for k, v := range metadata {
 		if k == "" || v == "" || strings.HasPrefix(k, "Nats-") || strings.HasPrefix(k, "_") || strings.TrimSpace(v) != v {

@@ -1,5 +1,5 @@
-// Package nats is the driver of NATS JetStream: nats://host:4222,host:4222. A topic is a stream, a group a durable consumer
-// of it.
+// Package nats is the driver of NATS JetStream: nats://host:4222,host:4222. A topic is a stream, a group a durable
+// consumer of it.
 package nats
 
 import (

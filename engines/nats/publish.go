@@ -30,12 +30,13 @@ const (
 	codeHeaderTooLarge  jetstream.ErrorCode = 10097
 )
 
-// atomicAttempts is how often a batch is refused before its messages are published one by one, so that each gets its own error.
+// atomicAttempts is how often a batch is refused before its messages are published one by one, so that each gets its
+// own error.
 const atomicAttempts = 5
 
-// Publish stores messages in order: in batches of which all or nothing is stored, and one by one where the stream takes no
-// batches, or has part of one already. Each message has an ID within the call at least, so that what is published again after
-// a lost answer is stored once.
+// Publish stores messages in order: in batches of which all or nothing is stored, and one by one where the stream takes
+// no batches, or has part of one already. Each message has an ID within the call at least, so that what is published
+// again after a lost answer is stored once.
 func (b *broker) Publish(ctx context.Context, topic string, messages []*message.Message) error {
 	var s *stream
 	err := retry(ctx, func() (err error) {
@@ -62,8 +63,8 @@ func sizeOf(m *nats.Msg) int {
 	return size
 }
 
-// publishPart publishes one batch, and the halves of one that the stream refuses as a whole: of a batch it does not say which
-// message it is about. It is a parts.Store.
+// publishPart publishes one batch, and the halves of one that the stream refuses as a whole: of a batch it does not say
+// which message it is about. It is a parts.Store.
 func (b *broker) publishPart(ctx context.Context, topic string, s *stream, messages []*nats.Msg, errs []error) error {
 	if len(messages) == 1 || !s.atomic {
 		return b.publishEach(ctx, topic, messages, errs)
@@ -104,8 +105,8 @@ func (b *broker) publishEach(ctx context.Context, topic string, messages []*nats
 	return nil
 }
 
-// refusesBatch reports whether the stream refuses a batch because of what is in it: a message that is too large, or that it has
-// already.
+// refusesBatch reports whether the stream refuses a batch because of what is in it: a message that is too large, or
+// that it has already.
 func refusesBatch(err error) bool {
 	var api *jetstream.APIError
 	return refusal(err) || errors.As(err, &api) && api.Code == 400 && !full(err)
@@ -179,8 +180,8 @@ func (b *broker) publishAtomic(ctx context.Context, messages []*nats.Msg) error 
 	return nil
 }
 
-// codeNoPeers says that a cluster has too few nodes for a stream now: most often one of them is away, or has only come, and the
-// cluster does not count it.
+// codeNoPeers says that a cluster has too few nodes for a stream now: most often one of them is away, or has only come,
+// and the cluster does not count it.
 const codeNoPeers jetstream.ErrorCode = 10005
 
 // fullAttempts is how often a server that has no room is asked before the caller is told.

@@ -33,8 +33,9 @@ func (s *source) handOut(deliveries []driver.Delivery) []driver.Delivery {
 	return deliveries
 }
 
-// sort waits until the server gives again what it has given before and is neither acked nor in hand here: what an earlier member
-// had, or what was lost with a connection. The server has lost the order of those, and would give new messages with them.
+// sort waits until the server gives again what it has given before and is neither acked nor in hand here: what an
+// earlier member had, or what was lost with a connection. The server has lost the order of those, and would give new
+// messages with them.
 func (s *source) sort(ctx context.Context) error {
 	found := map[uint64]driver.Delivery{}
 	for _, d := range s.first {

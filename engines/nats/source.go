@@ -24,8 +24,8 @@ type source struct {
 	reached  uint64 // the last place in the stream that was delivered
 
 	pending jetstream.MessageBatch // of a request that is not through
-	// sorting tells that messages which the server has given already must come first: those that a member before had in hand,
-	// or that were lost with a connection. first is what of them is not returned yet.
+	// sorting tells that messages which the server has given already must come first: those that a member before had in
+	// hand, or that were lost with a connection. first is what of them is not returned yet.
 	sorting bool
 	first   []driver.Delivery
 	// last is the consumer's number of the last delivery: the numbers have no gaps unless one was lost.
@@ -101,7 +101,8 @@ func (s *source) Fetch(ctx context.Context, maximum int) ([]driver.Delivery, err
 	return nil, ctx.Err()
 }
 
-// again makes the consumer again where it is gone, and the stream, if create allows that. It returns err, and why that failed.
+// again makes the consumer again where it is gone, and the stream, if create allows that. It returns err, and why that
+// failed.
 func (s *source) again(ctx context.Context, err error) error {
 	asking, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
@@ -155,8 +156,8 @@ func (s *source) delivery(msg jetstream.Msg) driver.Delivery {
 	return d
 }
 
-// answer publishes what the server is told about messages, and flushes. It does not use the client's own methods, which tell
-// it once only, even if the connection was lost then.
+// answer publishes what the server is told about messages, and flushes. It does not use the client's own methods, which
+// tell it once only, even if the connection was lost then.
 func (s *source) answer(ctx context.Context, deliveries []driver.Delivery, what string) error {
 	for _, d := range deliveries {
 		if err := s.b.nc.Publish(d.Token.(jetstream.Msg).Reply(), []byte(what)); err != nil { //nolint:forcetypeassert // delivery made it

@@ -13,8 +13,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/engines/driver"
 )
 
-// streamConfig is the part of a stream's configuration that the driver sets or looks at. The client's own type does not have
-// allow_atomic.
+// streamConfig is the part of a stream's configuration that the driver sets or looks at. The client's own type does not
+// have allow_atomic.
 type streamConfig struct {
 	Name        string        `json:"name"`
 	Subjects    []string      `json:"subjects"`
@@ -134,8 +134,8 @@ func (b *broker) Declare(ctx context.Context, topic, group string) error {
 	})
 }
 
-// consumer makes the consumer of a group, or of one subscription without a group, unless it is there. One that is there keeps
-// its place. A new one begins at a place in the stream, or with 0 where the URL says.
+// consumer makes the consumer of a group, or of one subscription without a group, unless it is there. One that is there
+// keeps its place. A new one begins at a place in the stream, or with 0 where the URL says.
 func (b *broker) consumer(ctx context.Context, s *stream, group string, from uint64) (jetstream.Consumer, error) {
 	cfg := jetstream.ConsumerConfig{
 		AckPolicy: jetstream.AckExplicitPolicy, AckWait: b.cfg.RedeliverAfter, MaxAckPending: -1, Replicas: s.replicas,

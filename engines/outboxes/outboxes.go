@@ -1,5 +1,5 @@
-// Package outboxes opens the outbox that a URL of this library names with outbox=DIR. It is a module of its own, as storage
-// engines come with it.
+// Package outboxes opens the outbox that a URL of this library names with outbox=DIR. It is a module of its own, as
+// storage engines come with it.
 package outboxes
 
 import (

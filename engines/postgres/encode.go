@@ -11,11 +11,12 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/engines/driver"
 )
 
-// statementBytes is about how much one statement stores: what exceeds the server's work_mem, 4 MiB by default, goes through files.
+// statementBytes is about how much one statement stores: what exceeds the server's work_mem, 4 MiB by default, goes
+// through files.
 const statementBytes = 2 << 20
 
-// columns returns the columns of messages as arrays in the server's binary format, each in memory that is made once: arrays of
-// megabytes that grow cost more than all else.
+// columns returns the columns of messages as arrays in the server's binary format, each in memory that is made once:
+// arrays of megabytes that grow cost more than all else.
 func columns(messages []*message.Message) (uuids, payloads, metadata []byte) {
 	uuidSize, payloadSize := 0, 0
 	for _, msg := range messages {

@@ -1,5 +1,5 @@
-// Package postgres is the driver of PostgreSQL: postgres://user@host:5432/database. A topic is a table of messages and one of
-// the groups' positions, in the format of watermill-sql with a bytea payload.
+// Package postgres is the driver of PostgreSQL: postgres://user@host:5432/database. A topic is a table of messages and
+// one of the groups' positions, in the format of watermill-sql with a bytea payload.
 package postgres
 
 import (
@@ -240,7 +240,8 @@ func (b *broker) insert(ctx context.Context, topic string, t table, messages []*
 	}
 	defer conn.Release()
 	uuids, payloads, metadata := columns(messages)
-	// Rows of unnest, and so what is inserted, are in the order of the arrays; to sort them would copy each payload once more.
+	// Rows of unnest, and so what is inserted, are in the order of the arrays; to sort them would copy each payload
+	// once more.
 	err = conn.Conn().PgConn().ExecParams(ctx, `INSERT INTO `+t.messages+` (uuid, payload, metadata, transaction_id)
 		SELECT u, p, m::json, pg_current_xact_id() FROM (SELECT pg_advisory_xact_lock_shared(hashtextextended($4, 1))) AS inserting,
 		unnest($1::text[], $2::bytea[], $3::text[]) AS x(u, p, m)`,
@@ -258,8 +259,8 @@ func (b *broker) insert(ctx context.Context, topic string, t table, messages []*
 	return err
 }
 
-// refusals are the server's codes that are about a message, beside the classes 22, of data that it cannot store, and 23, of
-// constraints: an exception that a trigger has raised, and limits of a program.
+// refusals are the server's codes that are about a message, beside the classes 22, of data that it cannot store, and
+// 23, of constraints: an exception that a trigger has raised, and limits of a program.
 var refusals = map[string]bool{"P0001": true, "54000": true}
 
 const undefinedTable = "42P01"

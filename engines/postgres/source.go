@@ -27,8 +27,8 @@ func (p position) before(q position) bool {
 	return p.transaction < q.transaction || p.transaction == q.transaction && p.offset < q.offset
 }
 
-// source is a subscription. A group has one active member: the one whose connection has the group's lock. What it has handled
-// is stored over the same connection, so that a member that lost the lock cannot move the position.
+// source is a subscription. A group has one active member: the one whose connection has the group's lock. What it has
+// handled is stored over the same connection, so that a member that lost the lock cannot move the position.
 type source struct {
 	b     *broker
 	table table
@@ -144,8 +144,8 @@ func (s *source) delivery(r pgx.CollectableRow) (driver.Delivery, error) {
 	return driver.Delivery{Message: msg, ID: id, Token: token}, nil
 }
 
-// connectLocked takes a connection, the group's lock, and the group's position. What was fetched over an earlier connection is in
-// hand still, unless another member has handled it since.
+// connectLocked takes a connection, the group's lock, and the group's position. What was fetched over an earlier
+// connection is in hand still, unless another member has handled it since.
 func (s *source) connectLocked(ctx context.Context) error {
 	if s.conn != nil {
 		return nil

@@ -59,7 +59,8 @@ func open(ctx context.Context, cfg *driver.Config) (driver.Broker, error) {
 		cfg: cfg, create: p.Bool("create", true), maxLen: int64(p.Int("max_len", 0, 1, math.MaxInt32)), known: map[string]bool{},
 		id: "redis/" + u.Host + u.Path + "/",
 	}
-	// Each request has the time of its context: what was given up can still be executed, when a server that stood still goes on.
+	// Each request has the time of its context: what was given up can still be executed, when a server that stood still
+	// goes on.
 	options := &redis.Options{Addr: u.Host, MaxRetries: -1, ContextTimeoutEnabled: true, ReadTimeout: -1, PoolSize: 32, DisableIdentity: true}
 	if !strings.Contains(u.Host, ":") {
 		options.Addr += ":6379"
@@ -94,7 +95,8 @@ func open(ctx context.Context, cfg *driver.Config) (driver.Broker, error) {
 // defaultLimit is the server's own.
 const defaultLimit = 512 << 20
 
-// readLimit asks the server for the most that it takes as one value: it ends the connection of a client that sends more.
+// readLimit asks the server for the most that it takes as one value: it ends the connection of a client that sends
+// more.
 func (b *broker) readLimit(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
@@ -169,8 +171,8 @@ func (b *broker) exists(ctx context.Context, topic string) error {
 // addTimeout bounds a request that publishes.
 const addTimeout = time.Minute
 
-// defaultBatch is how many messages one transaction adds, and transactionBytes about how much: the server keeps all of one until
-// it executes it, and megabytes that it comes back to cost it more than several transactions do.
+// defaultBatch is how many messages one transaction adds, and transactionBytes about how much: the server keeps all of
+// one until it executes it, and megabytes that it comes back to cost it more than several transactions do.
 const (
 	defaultBatch     = 1000
 	transactionBytes = 512 << 10
@@ -220,8 +222,8 @@ func (b *broker) add(ctx context.Context, topic string, messages []*message.Mess
 	return b.whyAborted(ctx, topic, err)
 }
 
-// whyAborted returns why the server has not executed a transaction, which it says of its commands, and the client does not: what
-// it says of one that can add nothing, as no entry has that ID.
+// whyAborted returns why the server has not executed a transaction, which it says of its commands, and the client does
+// not: what it says of one that can add nothing, as no entry has that ID.
 func (b *broker) whyAborted(ctx context.Context, topic string, err error) error {
 	if !redis.HasErrorPrefix(err, "EXECABORT") {
 		return err
@@ -233,7 +235,8 @@ func (b *broker) whyAborted(ctx context.Context, topic string, err error) error 
 	return why
 }
 
-// encodeMetadata returns metadata as a map of MessagePack, or nothing where there is none, as watermill-redisstream has it.
+// encodeMetadata returns metadata as a map of MessagePack, or nothing where there is none, as watermill-redisstream has
+// it.
 func encodeMetadata(metadata message.Metadata) []byte {
 	if len(metadata) == 0 {
 		return nil
@@ -250,8 +253,8 @@ func encodeMetadata(metadata message.Metadata) []byte {
 	return dst
 }
 
-// appendLength appends the head of a map or a string of MessagePack: in one byte with small up to most, else as wide, which is
-// followed by 16 bits, or the type behind it, by 32.
+// appendLength appends the head of a map or a string of MessagePack: in one byte with small up to most, else as wide,
+// which is followed by 16 bits, or the type behind it, by 32.
 func appendLength(dst []byte, n int, small byte, most int, wide byte) []byte {
 	switch {
 	case n <= most:

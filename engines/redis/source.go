@@ -76,8 +76,9 @@ func (s *source) readOnce(ctx context.Context, maximum int) ([]redis.XMessage, e
 	return s.read(ctx, maximum)
 }
 
-// recover prepares the next Fetch after an error: the server can have given entries to this consumer whose answer was lost, so that
-// its own come first again; and a group that is gone is made again, as the stream was deleted or the server has lost its data.
+// recover prepares the next Fetch after an error: the server can have given entries to this consumer whose answer was
+// lost, so that its own come first again; and a group that is gone is made again, as the stream was deleted or the
+// server has lost its data.
 func (s *source) recover(ctx context.Context, err error) error {
 	if s.group == "" {
 		return nil
@@ -124,7 +125,8 @@ func (s *source) read(ctx context.Context, maximum int) ([]redis.XMessage, error
 	}).Result())
 }
 
-// withoutTrimmed acks the entries that max_len has removed from the stream before they were handled: there is nothing left of them.
+// withoutTrimmed acks the entries that max_len has removed from the stream before they were handled: there is nothing
+// left of them.
 func (s *source) withoutTrimmed(ctx context.Context, entries []redis.XMessage) []redis.XMessage {
 	kept := entries[:0]
 	for _, e := range entries {
@@ -192,7 +194,8 @@ func (s *source) Extend(ctx context.Context, deliveries []driver.Delivery) error
 	return s.claim(ctx, s.consumer, 0, deliveries)
 }
 
-// Return has others claim entries at once. The one member of a group keeps its own, and reads them again when it comes back.
+// Return has others claim entries at once. The one member of a group keeps its own, and reads them again when it comes
+// back.
 func (s *source) Return(ctx context.Context, deliveries []driver.Delivery) error {
 	if s.b.cfg.Members == 1 {
 		return nil

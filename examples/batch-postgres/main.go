@@ -1,7 +1,7 @@
 //go:build unix
 
-// Batches into PostgreSQL: an insert of many rows costs about as much as one of a single row. The program starts a server of
-// its own in a temporary directory, and compares with one row at a time. Figures go to standard error.
+// Batches into PostgreSQL: an insert of many rows costs about as much as one of a single row. The program starts a
+// server of its own in a temporary directory, and compares with one row at a time. Figures go to standard error.
 package main
 
 import (

@@ -39,7 +39,8 @@ func main() {
 	check(publisher.Close())
 }
 
-// hotel runs the service that handles commands and events on one Manager, and returns where it listens, and what was done.
+// hotel runs the service that handles commands and events on one Manager, and returns where it listens, and what was
+// done.
 func hotel() (string, <-chan string) {
 	manager, err := buffstreams.NewManager(buffstreams.ManagerConfig{Logger: logger})
 	check(err)

@@ -1,5 +1,6 @@
-// Command graduate is an application that moves from one process to a cluster without a change: a shop that takes orders. The
-// front places orders and sends mails, the worker books them. ENGINE is the URL of the engine, ROLE is all, front or worker.
+// Command graduate is an application that moves from one process to a cluster without a change: a shop that takes
+// orders. The front places orders and sends mails, the worker books them. ENGINE is the URL of the engine, ROLE is all,
+// front or worker.
 //
 //	ENGINE=gochannel: ROLE=all go run .
 //

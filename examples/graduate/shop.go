@@ -154,8 +154,8 @@ func (s *shop) noteDeadLetter(msg *message.Message) error {
 	return nil
 }
 
-// placeOrders places n orders, each tenth of nothing. One whose Send fails can be stored all the same: its number is the same when it
-// is sent again, so it counts once.
+// placeOrders places n orders, each tenth of nothing. One whose Send fails can be stored all the same: its number is
+// the same when it is sent again, so it counts once.
 func (s *shop) placeOrders(ctx context.Context, n int) error {
 	for i := range n {
 		for {

@@ -25,8 +25,8 @@ func main() {
 	behind, err := store.Addr("readings")
 	check(err)
 
-	// The ingest: a plain listener, and a publisher that waits until the service has each message. An outbox in place of
-	// that wait would let the ingest restart while the service is away.
+	// The ingest: a plain listener, and a publisher that waits until the service has each message. An outbox in place
+	// of that wait would let the ingest restart while the service is away.
 	ingest, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{Wire: buffstreams.WireBuffStreams}, logger)
 	check(err)
 	plain, err := ingest.Addr("127.0.0.1:0")

@@ -1,5 +1,5 @@
-// Mutual TLS: both sides show a certificate, and the names in them decide who may do what. Certificates are renewed without
-// a restart.
+// Mutual TLS: both sides show a certificate, and the names in them decide who may do what. Certificates are renewed
+// without a restart.
 package main
 
 import (

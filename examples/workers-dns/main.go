@@ -1,5 +1,6 @@
-// Workers on several hosts share a topic, and the publisher knows one name: the hosts are what DNS says. One worker leaves, one
-// comes, and every order is handled. The hosts are addresses of this machine, and the name server is in names.go.
+// Workers on several hosts share a topic, and the publisher knows one name: the hosts are what DNS says. One worker
+// leaves, one comes, and every order is handled. The hosts are addresses of this machine, and the name server is in
+// names.go.
 package main
 
 import (
@@ -114,8 +115,8 @@ func (l *ledger) count() int {
 	return len(l.orders)
 }
 
-// freePort returns a port that is free at one of the hosts, and at the others: only what listens there has ports of theirs. Of
-// 127.0.0.1 connections have, which go out from it.
+// freePort returns a port that is free at one of the hosts, and at the others: only what listens there has ports of
+// theirs. Of 127.0.0.1 connections have, which go out from it.
 func freePort() string {
 	ln, err := net.Listen("tcp", "127.0.0.12:0")
 	if err != nil {

@@ -12,7 +12,8 @@ import (
 type Delivery struct {
 	run   *run
 	index int32
-	// Redelivered tells that the message was given to a member before: to one that gave it back, or to a group that ended.
+	// Redelivered tells that the message was given to a member before: to one that gave it back, or to a group that
+	// ended.
 	Redelivered bool      // stands here as there is room
 	data        []byte    // the message, if it was detached from the run
 	key         *keyQueue // of the key that the delivery holds, or nil

@@ -29,9 +29,9 @@ func (t *Topic) Initialize(group string) bool {
 	return true
 }
 
-// Join adds a member to a group; with an empty name, to a group of its own. It returns nil if the topic has ended. notify
-// is called when the member is not alone any more, and when a message may be there after a Take that found none. It is
-// called with the topic's lock held: it must neither block nor call the topic or a member.
+// Join adds a member to a group; with an empty name, to a group of its own. It returns nil if the topic has ended.
+// notify is called when the member is not alone any more, and when a message may be there after a Take that found none.
+// It is called with the topic's lock held: it must neither block nor call the topic or a member.
 func (t *Topic) Join(group string, notify func()) *Member {
 	t.mu.Lock()
 	if t.ended {

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// Member is one consumer of a group. Its methods are safe for concurrent use. Topic.mu guards all fields but group and notify.
+// Member is one consumer of a group. Its methods are safe for concurrent use. Topic.mu guards all fields but group and
+// notify.
 type Member struct {
 	group    *group
 	notify   func()
@@ -30,14 +31,15 @@ type Member struct {
 const deferAcksFrom = 64
 
 // Take returns the group's next message. When there is none, the member waits to be notified, and has to Take then: no
-// other member is notified of the same message. deferAcks tells that so many messages are left that acks are not urgent.
+// other member is notified of the same message. deferAcks tells that so many messages are left that acks are not
+// urgent.
 func (m *Member) Take() (d Delivery, deferAcks, ok bool) {
 	deferAcks, ok = m.TakeInto(&d, false)
 	return d, deferAcks, ok
 }
 
-// TakeToClaim is Take for a member that orders messages by key. It has to Claim the delivery's key then, or to Forgo it,
-// or to Return the delivery: no later message of the group is claimed before.
+// TakeToClaim is Take for a member that orders messages by key. It has to Claim the delivery's key then, or to Forgo
+// it, or to Return the delivery: no later message of the group is claimed before.
 func (m *Member) TakeToClaim() (d Delivery, deferAcks, ok bool) {
 	deferAcks, ok = m.TakeInto(&d, true)
 	return d, deferAcks, ok
@@ -134,7 +136,8 @@ func (m *Member) Yield(ds ...Delivery) {
 	g.topic.report(done)
 }
 
-// StopTaking makes Take find nothing from now on. What was reserved for the member, or it was notified of, is the others'.
+// StopTaking makes Take find nothing from now on. What was reserved for the member, or it was notified of, is the
+// others'.
 func (m *Member) StopTaking() {
 	g := m.group
 	g.topic.mu.Lock()

@@ -11,9 +11,9 @@ import (
 // remainderFor is how long a message stays in a remainder.
 const remainderFor = time.Minute
 
-// remainder is what single subscriptions that ended had not settled, in the order of the log. Its deliveries are copies,
-// of messages that may have been settled: they are given out once more, and settling them has no effect. It is guarded
-// by Topic.mu.
+// remainder is what single subscriptions that ended had not settled, in the order of the log. Its deliveries are
+// copies, of messages that may have been settled: they are given out once more, and settling them has no effect. It is
+// guarded by Topic.mu.
 type remainder struct {
 	deliveries []Delivery
 	timer      *time.Timer // empties the remainder; nil if it is empty
@@ -73,7 +73,8 @@ func (g *group) copies() (ds []Delivery) {
 	return ds
 }
 
-// giveAgain gives messages out once more, except those that the group is still to give out anyway. The group has no members.
+// giveAgain gives messages out once more, except those that the group is still to give out anyway. The group has no
+// members.
 func (g *group) giveAgain(ds []Delivery) {
 	g.forgetKeys() // one that is given out once more may come before what holds its key
 	var more []Delivery

@@ -26,9 +26,9 @@ func (g *group) eachUntaken(f func(Delivery)) {
 	}
 }
 
-// Unkept returns copies of the messages that a group has not settled, no member has, and no connected sender keeps, each
-// once and in the order of the log: they are lost with the process. What is given out once more is not among them: its
-// group had settled it, or has it still.
+// Unkept returns copies of the messages that a group has not settled, no member has, and no connected sender keeps,
+// each once and in the order of the log: they are lost with the process. What is given out once more is not among them:
+// its group had settled it, or has it still.
 func (t *Topic) Unkept() (messages [][]byte) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -153,8 +153,8 @@ func (m *Member) recall() {
 	m.notify()
 }
 
-// Recalled tells whether a source was revoked, or the group dropped, since the last call: the member is to give back what
-// no handler has of what it MustReturn. It is notified.
+// Recalled tells whether a source was revoked, or the group dropped, since the last call: the member is to give back
+// what no handler has of what it MustReturn. It is notified.
 func (m *Member) Recalled() bool { return m.recalled.Load() && m.recalled.Swap(false) }
 
 // MustReturn tells whether the member has to Return a delivery, unless a handler has it: its source was revoked, or the

@@ -29,8 +29,8 @@ func NewFullJitter(initial, limit time.Duration, multiplier float64) *FullJitter
 	return &FullJitter{bound: bound, rand: rand.Float64}
 }
 
-// NewReconnect is NewFullJitter for what goes on until a peer is back: the end of an outage is noticed within as much time as
-// it has taken. With the bound alone thousands of senders come back over ten seconds after one of five.
+// NewReconnect is NewFullJitter for what goes on until a peer is back: the end of an outage is noticed within as much
+// time as it has taken. With the bound alone thousands of senders come back over ten seconds after one of five.
 func NewReconnect(initial, limit time.Duration, multiplier float64) *FullJitter {
 	j := NewFullJitter(initial, limit, multiplier)
 	j.doubles = true

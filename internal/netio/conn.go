@@ -20,8 +20,8 @@ type Target struct {
 	ServerName string
 }
 
-// Canonical returns what all spellings of a target have in common: the case of a host name means nothing, and an IP address
-// or a port can be written in several ways.
+// Canonical returns what all spellings of a target have in common: the case of a host name means nothing, and an IP
+// address or a port can be written in several ways.
 func (t Target) Canonical() Target {
 	host, port, err := net.SplitHostPort(t.Address)
 	if t.Network != "tcp" || err != nil {

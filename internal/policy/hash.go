@@ -24,13 +24,14 @@ func mix(h uint64) uint64 {
 	return h ^ h>>31
 }
 
-// slack is how much more than its share of the slots an address can get. Without a bound the share of one of three addresses
-// would be larger by a quarter now and then; with it such an address gives up a few slots, which is all that moves besides.
+// slack is how much more than its share of the slots an address can get. Without a bound the share of one of three
+// addresses would be larger by a quarter now and then; with it such an address gives up a few slots, which is all that
+// moves besides.
 const slack = 0.06
 
-// AssignSlots returns the index of the address of every slot. It depends on nothing but the members: every publisher that sees
-// the same set comes to the same result, and one that comes or goes moves about its own share of the slots. There must be one
-// member at least.
+// AssignSlots returns the index of the address of every slot. It depends on nothing but the members: every publisher
+// that sees the same set comes to the same result, and one that comes or goes moves about its own share of the slots.
+// There must be one member at least.
 func AssignSlots(members []route.Member) (owners [Slots]int) {
 	seeds, room := make([]uint64, len(members)), make([]int, len(members))
 	total := 0

@@ -1,5 +1,5 @@
-// Package policy chooses among the addresses of a route, by what is known of their state. It does no I/O and holds no state of
-// its own: the root package dials, watches and sends.
+// Package policy chooses among the addresses of a route, by what is known of their state. It does no I/O and holds no
+// state of its own: the root package dials, watches and sends.
 package policy
 
 import "github.com/buffstreams/watermill-buffstreams/route"
@@ -38,8 +38,9 @@ func (c *Candidate) grade() int {
 	return 2
 }
 
-// Usable returns the indices of the candidates to choose from: of the lowest priority at which any is ready those with the best
-// grade. It is nil if none is ready, or if one that may come soon has a lower priority. The result is appended to into.
+// Usable returns the indices of the candidates to choose from: of the lowest priority at which any is ready those with
+// the best grade. It is nil if none is ready, or if one that may come soon has a lower priority. The result is appended
+// to into.
 func Usable(into []int, candidates []Candidate) []int {
 	priority, grade, ready := 0, 0, false
 	for i := range candidates {
@@ -96,8 +97,8 @@ func PickFailover(current int, candidates []Candidate) int {
 	return current
 }
 
-// PickRoundRobin returns the address of a turn, which is a number that grows by one with each message: of the usable ones the
-// next that is not full, or the next of all if all are. load is called for an index of candidates.
+// PickRoundRobin returns the address of a turn, which is a number that grows by one with each message: of the usable
+// ones the next that is not full, or the next of all if all are. load is called for an index of candidates.
 func PickRoundRobin(turn uint64, candidates []Candidate, usable []int, load func(i int) Load) int {
 	switch len(usable) {
 	case 0:
@@ -148,8 +149,8 @@ func stride(total uint64) uint64 {
 	}
 }
 
-// PickLeastPending returns that of two usable addresses, chosen by two random numbers, which has fewer messages pending for its
-// weight. If both are full it is the next one that is not, if any. load is called for an index of candidates.
+// PickLeastPending returns that of two usable addresses, chosen by two random numbers, which has fewer messages pending
+// for its weight. If both are full it is the next one that is not, if any. load is called for an index of candidates.
 func PickLeastPending(first, second uint64, candidates []Candidate, usable []int, load func(i int) Load) int {
 	if len(usable) == 0 {
 		return None

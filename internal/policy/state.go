@@ -24,8 +24,8 @@ func (s State) String() string {
 	return stateNames[s]
 }
 
-// Ages finds the age of the oldest unsettled message of a stream from its position at several moments. The zero value has seen
-// none. It is not safe for concurrent use.
+// Ages finds the age of the oldest unsettled message of a stream from its position at several moments. The zero value
+// has seen none. It is not safe for concurrent use.
 type Ages struct {
 	samples []sample      // with growing tails
 	apart   time.Duration // the least time between two of them
@@ -40,8 +40,8 @@ type sample struct {
 // maxSamples bounds what Ages keeps: when it is full, every second sample goes, and the next ones are as far apart.
 const maxSamples = 64
 
-// Note takes the lowest unsettled sequence and the one after the last, and returns how long the former has been there: about,
-// and never more than it was.
+// Note takes the lowest unsettled sequence and the one after the last, and returns how long the former has been there:
+// about, and never more than it was.
 func (a *Ages) Note(head, tail uint64, now time.Time) time.Duration {
 	n := 0
 	for n < len(a.samples) && a.samples[n].tail <= head {
@@ -84,8 +84,8 @@ const (
 	slowFactor = 4
 )
 
-// Slow tells which addresses to set aside, as their ages are far beyond their siblings': at most half of them, the slowest
-// first.
+// Slow tells which addresses to set aside, as their ages are far beyond their siblings': at most half of them, the
+// slowest first.
 func Slow(ages []time.Duration) []bool {
 	slow := make([]bool, len(ages))
 	for range len(ages) / 2 {

@@ -241,9 +241,9 @@ func (c *Client) EndStream(o *Outbound) {
 // Ended tells whether the stream's own side has ended it, as it was idle.
 func (o *Outbound) Ended() bool { return o.cause == ErrEnded } //nolint:errorlint // set by this package, never wrapped
 
-// ReleaseDelivered ends, at both ends, the streams of which the receiver has everything, but for fetched ones: it answers
-// for what is not settled from then on, but for what it has refused by then. Their Waiters get cause. ReleaseDelivered tells
-// whether there were any. Abort follows.
+// ReleaseDelivered ends, at both ends, the streams of which the receiver has everything, but for fetched ones: it
+// answers for what is not settled from then on, but for what it has refused by then. Their Waiters get cause.
+// ReleaseDelivered tells whether there were any. Abort follows.
 func (c *Client) ReleaseDelivered(cause error) (released bool) {
 	for _, o := range c.inOrder() {
 		if o.state != open || o.fetched != nil || c.Undelivered(o) > 0 {

@@ -2,10 +2,10 @@ package session
 
 import "bytes"
 
-// Undelivered is the number of messages of a stream that no receiver is known to hold now. That a receiver has received a
-// message is true of the present one only: it counts no more when the connection is lost, when the receiver has said that
-// it goes away, when it is asked to give the stream back, or when a new one does not have it. The messages of a fetched stream
-// count too.
+// Undelivered is the number of messages of a stream that no receiver is known to hold now. That a receiver has received
+// a message is true of the present one only: it counts no more when the connection is lost, when the receiver has said
+// that it goes away, when it is asked to give the stream back, or when a new one does not have it. The messages of a
+// fetched stream count too.
 func (c *Client) Undelivered(o *Outbound) int {
 	if c.holds(o) {
 		return o.Unreceived()
@@ -27,8 +27,8 @@ func (o *Outbound) settledUpTo(last uint64) bool {
 	return first > last
 }
 
-// holds tells whether the receiver of a stream is there and keeps what it has received. One that was asked to give the stream
-// back gives nothing of it to consumers any more.
+// holds tells whether the receiver of a stream is there and keeps what it has received. One that was asked to give the
+// stream back gives nothing of it to consumers any more.
 func (c *Client) holds(o *Outbound) bool {
 	return o.state == open && c.phase == established && !o.revoking
 }
@@ -39,8 +39,8 @@ type Leftover struct {
 	Message []byte // encoded; a copy
 }
 
-// Leftovers returns the messages of all streams that are undelivered, in the order of each stream. Those of fetched streams
-// are not among them: the store keeps them.
+// Leftovers returns the messages of all streams that are undelivered, in the order of each stream. Those of fetched
+// streams are not among them: the store keeps them.
 func (c *Client) Leftovers() (all []Leftover) {
 	for _, o := range c.inOrder() {
 		if o.fetched != nil {

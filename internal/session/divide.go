@@ -9,9 +9,9 @@ func (c *Client) Divisible(o *Outbound) bool {
 	return first <= last
 }
 
-// Divide puts messages of o, a stream that leaves its receiver, behind those of a stream of the same topic at another Client:
-// those that were never sent and that no caller of Publish waits for, from the first on, as many as there is room for and a
-// call should copy. It returns their number. o goes on behind them as behind what was settled.
+// Divide puts messages of o, a stream that leaves its receiver, behind those of a stream of the same topic at another
+// Client: those that were never sent and that no caller of Publish waits for, from the first on, as many as there is
+// room for and a call should copy. It returns their number. o goes on behind them as behind what was settled.
 func (c *Client) Divide(o *Outbound, to *Client, into *Outbound) int {
 	first, last := o.unsentRun()
 	if first > last || into.cause != nil || into.fetched != nil {

@@ -162,8 +162,8 @@ func (in *Inbound) Reject(seq uint64, err *PeerError) *wire.Reject {
 	return reject(in.handle, seq, err)
 }
 
-// End gives up what was received last and is neither settled nor rejected: the sender need not hear any more that it was
-// received. The caller calls Ack until there is none, and Refuse.
+// End gives up what was received last and is neither settled nor rejected: the sender need not hear any more that it
+// was received. The caller calls Ack until there is none, and Refuse.
 func (in *Inbound) End() {
 	told := max(in.ackedNext, in.settled.End())
 	for seq := range in.rejected { // a sender that opens the stream again must have sent it

@@ -59,8 +59,8 @@ func (c *Client) features() []string {
 // NothingSent tells whether nothing was sent in the present tenure.
 func (o *Outbound) NothingSent() bool { return o.sentTo == 0 }
 
-// Leaving tells whether the stream is being taken back from its receiver, or has come back. It ends without a call of Stay
-// when a receiver is met that does not know how.
+// Leaving tells whether the stream is being taken back from its receiver, or has come back. It ends without a call of
+// Stay when a receiver is met that does not know how.
 func (o *Outbound) Leaving() bool { return o.leaving }
 
 // MayMove tells whether a stream can be detached now.
@@ -74,12 +74,12 @@ func (c *Client) MayMove(o *Outbound) bool {
 	return c.moves() && (c.peer.gone || c.peer.silent)
 }
 
-// moves tells whether both sides know moves of what was sent. Of a peer that has not been met yet, an earlier process may
-// have known it: it is taken for one that does.
+// moves tells whether both sides know moves of what was sent. Of a peer that has not been met yet, an earlier process
+// may have known it: it is taken for one that does.
 func (c *Client) moves() bool { return c.cfg.MoveAfter > 0 && (c.peer.able || !c.peer.met) }
 
-// Leave begins to take a stream back from the receiver. MayMove tells when it has come back. Leave returns false, and the
-// stream goes on, if the receiver does not know how; that can be found out later, too: see Leaving.
+// Leave begins to take a stream back from the receiver. MayMove tells when it has come back. Leave returns false, and
+// the stream goes on, if the receiver does not know how; that can be found out later, too: see Leaving.
 func (c *Client) Leave(o *Outbound, now time.Time) bool {
 	if o.cause != nil || !c.moves() && !c.MayMove(o) {
 		c.Stay(o)
@@ -106,7 +106,8 @@ func (c *Client) Stay(o *Outbound) {
 	c.schedule(o)
 }
 
-// resume begins a new tenure at the same receiver if that may have taken the stream for revoked, and its answer was lost.
+// resume begins a new tenure at the same receiver if that may have taken the stream for revoked, and its answer was
+// lost.
 func (o *Outbound) resume() {
 	if o.asked {
 		o.lapse(nil, 0)

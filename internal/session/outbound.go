@@ -12,8 +12,8 @@ type Identity struct {
 	Publisher [16]byte
 	Epoch     uint64
 	Secret    [16]byte
-	// Lineage has the incarnations of the identity that are known, the present one last. Nil: it has none, as it does not
-	// outlive the process.
+	// Lineage has the incarnations of the identity that are known, the present one last. Nil: it has none, as it does
+	// not outlive the process.
 	Lineage []Incarnation
 }
 

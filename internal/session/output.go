@@ -43,8 +43,8 @@ func (c *Client) Output(segments []Segment, limit int) (control []byte, out []Se
 	return control, segments, false
 }
 
-// segment returns the next run of messages in one chunk that the credit covers and of which none with its tag and length
-// is larger than most, and counts them as sent. ok is false when there is none.
+// segment returns the next run of messages in one chunk that the credit covers and of which none with its tag and
+// length is larger than most, and counts them as sent. ok is false when there is none.
 func (o *Outbound) segment(most int) (s Segment, ok bool) {
 	if o.state != open || o.leaving || o.revoking || !o.skipSettled() {
 		return s, false

@@ -22,7 +22,8 @@ type peerMoves struct {
 	changed  bool // see TookMoves
 }
 
-// leftTenure is a stream that has moved without an answer of the receiver, which may give its messages to consumers still.
+// leftTenure is a stream that has moved without an answer of the receiver, which may give its messages to consumers
+// still.
 type leftTenure struct {
 	id     Identity
 	stream uint64
@@ -84,12 +85,12 @@ func (c *Client) Refuse() {
 // Gone tells whether the receiver is known to be gone.
 func (c *Client) Gone() bool { return c.peer.gone }
 
-// Silent tells whether nothing was heard for MoveAfter, though something was unsettled and a Ping was sent. It is so until the receiver
-// is heard.
+// Silent tells whether nothing was heard for MoveAfter, though something was unsettled and a Ping was sent. It is so
+// until the receiver is heard.
 func (c *Client) Silent() bool { return c.peer.silent }
 
-// hear notes that the receiver has said something. It is not silent from that moment: what is sent from here on comes back with
-// its answer, and not without.
+// hear notes that the receiver has said something. It is not silent from that moment: what is sent from here on comes
+// back with its answer, and not without.
 func (p *peerMoves) hear() { p.heard, p.silent = true, false }
 
 // tickMoves watches for a receiver that is silent while something that it was sent is unsettled.
@@ -97,7 +98,8 @@ func (c *Client) tickMoves(now time.Time) {
 	p := &c.peer
 	passed := max(0, min(now.Sub(p.lastTick), c.cfg.MoveAfter/5)) // this side may have been stopped itself
 	p.lastTick = now
-	// It is silent until it is heard, also when all has moved away: what is sent to it next would only be the next to wait.
+	// It is silent until it is heard, also when all has moved away: what is sent to it next would only be the next to
+	// wait.
 	if p.heard || !c.moves() || !p.silent && !slices.ContainsFunc(c.order, c.awaitsPeer) {
 		p.heard, p.quiet, p.probed, p.silent = false, 0, false, false
 		return
@@ -110,7 +112,8 @@ func (c *Client) tickMoves(now time.Time) {
 	p.silent = p.quiet >= c.cfg.MoveAfter && (p.probed || c.phase < established)
 }
 
-// awaitsPeer tells whether an answer of the receiver is due to a stream: it has something that is not settled, or is asked for credit.
+// awaitsPeer tells whether an answer of the receiver is due to a stream: it has something that is not settled, or is
+// asked for credit.
 func (c *Client) awaitsPeer(o *Outbound) bool {
 	return o.unsettled() > 0 && (o.sentTo > 0 || c.phase >= established)
 }
@@ -125,8 +128,8 @@ func (c *Client) TookMoves() bool {
 // Left tells whether the receiver has to be told of streams that have moved without its answer.
 func (c *Client) Left() bool { return len(c.peer.left) > 0 }
 
-// LeftBehind has the receiver void the tenures below one of a stream that is elsewhere: an earlier process of this side may have
-// left it here without an answer.
+// LeftBehind has the receiver void the tenures below one of a stream that is elsewhere: an earlier process of this side
+// may have left it here without an answer.
 func (c *Client) LeftBehind(id Identity, stream uint64, topic string, tenure uint64) {
 	l := &leftTenure{id: id, stream: stream, topic: topic, tenure: tenure}
 	c.peer.left = append(c.peer.left, l)

@@ -7,9 +7,9 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/buffers"
 )
 
-// Enqueue adds as many messages of b to a stream, from index i on, as there is room for, or none while a caller has to wait
-// for room that came before this one. It returns their number and the sequence of the first. If they are not all, the
-// caller's turn, which may be nil, stands in the line: it tries again when its turn is Ready, or leaves the line.
+// Enqueue adds as many messages of b to a stream, from index i on, as there is room for, or none while a caller has to
+// wait for room that came before this one. It returns their number and the sequence of the first. If they are not all,
+// the caller's turn, which may be nil, stands in the line: it tries again when its turn is Ready, or leaves the line.
 func (c *Client) Enqueue(o *Outbound, b *Batch, i int, turn *Turn) (taken int, first uint64, err error) {
 	if o.cause != nil {
 		return 0, 0, o.cause
@@ -70,8 +70,8 @@ func (o *Outbound) enqueue(b *Batch, i int, turn *Turn) (taken int) {
 	return taken
 }
 
-// fits tells whether the window has room for so many more messages and bytes, beside what is set aside. A message that is larger than the window
-// fits when the buffer is empty.
+// fits tells whether the window has room for so many more messages and bytes, beside what is set aside. A message that
+// is larger than the window fits when the buffer is empty.
 func (o *Outbound) fits(messages, bytes int) bool {
 	messages += o.pending + o.line.aside.Messages
 	return messages <= o.window.Messages && (messages == 1 || o.bytes+o.line.aside.Bytes+bytes <= o.window.Bytes)

@@ -40,16 +40,16 @@ type counting struct {
 // Totals returns what the Client has counted.
 func (c *Client) Totals() Totals { return c.counting.Totals }
 
-// SettledRuns returns what was settled since the last call, where ClientConfig.Observe is set. It is valid until the next
-// call.
+// SettledRuns returns what was settled since the last call, where ClientConfig.Observe is set. It is valid until the
+// next call.
 func (c *Client) SettledRuns() []SettledRun {
 	runs := c.counting.runs
 	c.counting.runs, c.spareRuns = c.spareRuns[:0], runs
 	return runs
 }
 
-// noteSettled counts n messages from first on that were settled, with so many bytes, and forgets the ages that are needed no
-// longer.
+// noteSettled counts n messages from first on that were settled, with so many bytes, and forgets the ages that are
+// needed no longer.
 func (o *Outbound) noteSettled(first, n uint64, bytes int) {
 	if c := o.counting; c != nil {
 		c.Settled += n
@@ -102,8 +102,8 @@ func (o *Outbound) oldest() time.Time {
 	return o.ages.of(first)
 }
 
-// noteAge marks when the next message of a stream is enqueued: exactly for the first of a stream that had none, and where
-// settled messages are observed, otherwise to the time between two Ticks.
+// noteAge marks when the next message of a stream is enqueued: exactly for the first of a stream that had none, and
+// where settled messages are observed, otherwise to the time between two Ticks.
 func (c *Client) noteAge(o *Outbound) {
 	if c.cfg.Clock != nil && (o.pending == 0 || c.cfg.Observe) {
 		c.now = c.cfg.Clock().UnixNano()

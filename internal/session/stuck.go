@@ -69,8 +69,8 @@ func (l *longest) add(o *Outbound) {
 	}
 }
 
-// LongestWait returns the stream whose caller waits longest, as the last Tick has seen it, since when, and how many calls
-// wait in all. The stream is nil if none waits.
+// LongestWait returns the stream whose caller waits longest, as the last Tick has seen it, since when, and how many
+// calls wait in all. The stream is nil if none waits.
 func (c *Client) LongestWait() (stream *Outbound, since time.Time, calls int) {
 	return c.longest.stream, c.longest.since, c.longest.calls
 }

@@ -19,8 +19,8 @@ func (c *Client) tenureOf(o *Outbound) uint64 {
 	return o.tenure
 }
 
-// lapse ends a tenure. What was sent in it and is not settled can come twice, but for what the receiver has returned and
-// what is not below next, the lowest sequence that it has not received; 0: it does not say. Neither was given to a
+// lapse ends a tenure. What was sent in it and is not settled can come twice, but for what the receiver has returned
+// and what is not below next, the lowest sequence that it has not received; 0: it does not say. Neither was given to a
 // consumer.
 func (o *Outbound) lapse(returned []uint64, next uint64) {
 	end := o.sentTo

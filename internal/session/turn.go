@@ -6,8 +6,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 )
 
-// Turn is the place of a caller in the line of those that wait for room in a stream. Ready receives when the caller tries again:
-// room is set aside for it, the budget has more, or the stream has ended.
+// Turn is the place of a caller in the line of those that wait for room in a stream. Ready receives when the caller
+// tries again: room is set aside for it, the budget has more, or the stream has ended.
 type Turn struct {
 	Ready  chan struct{}
 	signal func()
@@ -29,9 +29,9 @@ func NewTurn() *Turn {
 	return t
 }
 
-// line is the callers that wait for room in a stream. Those for whom there is room are called together, in order, and those that
-// come meanwhile need not wait where room is left: if each were called when the one before it is done, callers that come again
-// would find the line never empty, and wait for each message.
+// line is the callers that wait for room in a stream. Those for whom there is room are called together, in order, and
+// those that come meanwhile need not wait where room is left: if each were called when the one before it is done,
+// callers that come again would find the line never empty, and wait for each message.
 type line struct {
 	turns  []*Turn
 	called int         // turns that are called

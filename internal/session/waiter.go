@@ -30,8 +30,8 @@ type Waiter struct {
 	Lacking     []Range
 	// Withdrawable: the caller has the messages, and sends them elsewhere if Err is ErrWithdrawn.
 	Withdrawable bool
-	// Woken, if it is not nil, is signalled when messages of the wait are withdrawn. Back then has those of a wait that goes
-	// on, which is about the messages before them from then on; it is read when Woken was signalled, or Done.
+	// Woken, if it is not nil, is signalled when messages of the wait are withdrawn. Back then has those of a wait that
+	// goes on, which is about the messages before them from then on; it is read when Woken was signalled, or Done.
 	Woken chan<- struct{}
 	Back  Range
 	At    int // of First among the messages of the call

@@ -116,8 +116,8 @@ func (w *Watermark) Hole(seq uint64) (first, last uint64) {
 	return first, ^uint64(0)
 }
 
-// Holes yields the runs of sequences from first on and below end that are not in the set, in order. The set must not change
-// meanwhile.
+// Holes yields the runs of sequences from first on and below end that are not in the set, in order. The set must not
+// change meanwhile.
 func (w *Watermark) Holes(first, end uint64) iter.Seq2[uint64, uint64] {
 	return func(yield func(first, last uint64) bool) {
 		for first < end {

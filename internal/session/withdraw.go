@@ -5,13 +5,13 @@ import (
 	"slices"
 )
 
-// ErrWithdrawn ends the wait for messages that were never sent, and will not be: their stream leaves its receiver, which first waits for
-// what consumers have there.
+// ErrWithdrawn ends the wait for messages that were never sent, and will not be: their stream leaves its receiver,
+// which first waits for what consumers have there.
 var ErrWithdrawn = errors.New("buffstreams: the messages were never sent, and their stream leaves its receiver")
 
-// Withdraw takes those messages out of a stream that leaves which were never sent and whose callers have them, and ends their
-// waits, or the parts of their waits that are about them. The stream goes on behind them as behind what was settled. It
-// wakes those that wait for room.
+// Withdraw takes those messages out of a stream that leaves which were never sent and whose callers have them, and ends
+// their waits, or the parts of their waits that are about them. The stream goes on behind them as behind what was
+// settled. It wakes those that wait for room.
 func (c *Client) Withdraw(o *Outbound) {
 	if !o.leaving || o.fetched != nil || o.cause != nil {
 		return

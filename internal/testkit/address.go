@@ -14,8 +14,9 @@ import (
 // hosts counts the hosts that Host has given.
 var hosts atomic.Int64
 
-// Host is a loopback address of the caller's own, where all of 127.0.0.0/8 is this machine; else it is 127.0.0.1. No listener and no
-// connection of another test gets a port there that was free, or is free again. One who dials such a port never meets itself.
+// Host is a loopback address of the caller's own, where all of 127.0.0.0/8 is this machine; else it is 127.0.0.1. No
+// listener and no connection of another test gets a port there that was free, or is free again. One who dials such a
+// port never meets itself.
 func Host() string {
 	if runtime.GOOS != "linux" {
 		return "127.0.0.1"

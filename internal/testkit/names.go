@@ -13,8 +13,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// resolverDial is how net.DefaultResolver reaches its server in a process that Main runs; nil means as ever. A test cannot
-// replace net.DefaultResolver itself: the dial of a test before it, which nothing waits for, may still read that.
+// resolverDial is how net.DefaultResolver reaches its server in a process that Main runs; nil means as ever. A test
+// cannot replace net.DefaultResolver itself: the dial of a test before it, which nothing waits for, may still read
+// that.
 var resolverDial atomic.Pointer[func(ctx context.Context, network, address string) (net.Conn, error)]
 
 func installResolver() {

@@ -18,7 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// SelfSignedTLS makes a certificate for 127.0.0.1 and Home, and the configurations of a server and a client that use it.
+// SelfSignedTLS makes a certificate for 127.0.0.1 and Home, and the configurations of a server and a client that use
+// it.
 func SelfSignedTLS(t testing.TB) (server, client *tls.Config) {
 	t.Helper()
 	return selfSigned(t, loopback())

@@ -40,7 +40,8 @@ func TestPublisher_CloseBesideOneThatPublishes(t *testing.T) {
 	for _, level := range []buffstreams.Confirm{buffstreams.ConfirmReceived, buffstreams.ConfirmEnqueued, buffstreams.ConfirmHandled} {
 		t.Run(fmt.Sprint(level), func(t *testing.T) {
 			h := newHouse(t, buffstreams.ManagerConfig{})
-			go ackAll(subscribe(t, h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) { c.MaxInFlight = 100 }), h.topic("a")))
+			messages := subscribe(t, h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) { c.MaxInFlight = 100 }), h.topic("a"))
+			go ackAll(messages)
 			m, _ := newPeer(t, buffstreams.ManagerConfig{CloseTimeout: patience})
 			open := func() *buffstreams.Publisher {
 				pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{Manager: m, Confirm: level, CloseTimeout: patience}, nil)

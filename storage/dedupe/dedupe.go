@@ -47,10 +47,10 @@ const DefaultForgetAfter = 30 * 24 * time.Hour
 type Config struct {
 	// Path is the path of the file.
 	Path string
-	// ForgetAfter is how long the record of a stream is kept of which nothing was saved: publishers that were killed, or that
-	// were away when they closed, leave theirs behind. A publisher that returns later, and does not know that its
-	// messages were handled, has them delivered again. 0 means DefaultForgetAfter, and a negative value that all records
-	// are kept. Records go when the file is opened, and with a Save now and then.
+	// ForgetAfter is how long the record of a stream is kept of which nothing was saved: publishers that were killed,
+	// or that were away when they closed, leave theirs behind. A publisher that returns later, and does not know that
+	// its messages were handled, has them delivered again. 0 means DefaultForgetAfter, and a negative value that all
+	// records are kept. Records go when the file is opened, and with a Save now and then.
 	ForgetAfter time.Duration
 }
 

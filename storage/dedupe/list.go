@@ -17,8 +17,9 @@ type Record struct {
 	Saved time.Time         // of the last Save, to the second; zero: it is not known
 }
 
-// List calls f for each record, those of a publisher side by side, until it returns an error, which List returns. f must not
-// call the Store. What f is given is its own. It is for those who look into a file: a listener needs only Load.
+// List calls f for each record, those of a publisher side by side, until it returns an error, which List returns. f
+// must not call the Store. What f is given is its own. It is for those who look into a file: a listener needs only
+// Load.
 func (s *Store) List(f func(Record) error) error {
 	var failed error
 	err := s.view(func(tx *bolt.Tx) error {

@@ -130,8 +130,9 @@ type record struct {
 	saved int64 // when it was saved, in seconds since 1970; 0: not known
 }
 
-// encode returns the value of key k: epoch, secret, the settled ranges, and a checksum. Behind the ranges comes a 0, which
-// no range begins with, and then what format 1 did not have: the time, the incarnation, and the ranges of each group.
+// encode returns the value of key k: epoch, secret, the settled ranges, and a checksum. Behind the ranges comes a 0,
+// which no range begins with, and then what format 1 did not have: the time, the incarnation, and the ranges of each
+// group.
 func encode(k []byte, r record) []byte {
 	v := binary.AppendUvarint(nil, r.state.Epoch)
 	v = append(v, r.state.Secret[:]...)

@@ -49,9 +49,9 @@ type Config struct {
 	// -1 none.
 	CacheBytes int
 
-	// Hooks are told of appends, writes to the disk and recovery: see package hooks of the core. OnOutboxAppended is called on
-	// the goroutine of the Append, OnOutboxSynced on the one that writes, and OnOutboxRecovered on that of Open, which each of
-	// them holds up while it blocks. A panic is ignored.
+	// Hooks are told of appends, writes to the disk and recovery: see package hooks of the core. OnOutboxAppended is
+	// called on the goroutine of the Append, OnOutboxSynced on the one that writes, and OnOutboxRecovered on that of
+	// Open, which each of them holds up while it blocks. A panic is ignored.
 	Hooks []hooks.Hook
 
 	// open replaces the disk in tests.

@@ -2,9 +2,9 @@
 // directory that one process at a time has open.
 //
 // [Outbox.Append] returns when the messages are fsynced. The caller that delivers them takes that duty with
-// [Outbox.Acquire], reads each stream in order with [Outbox.Read], waits for new messages with [Outbox.Readable], and says
-// with [Outbox.Settle] which messages need not be kept any longer. A stream is a pair of destination and topic. Its
-// messages carry consecutive sequences from 1, which are never given out twice, so that a receiver can drop the
+// [Outbox.Acquire], reads each stream in order with [Outbox.Read], waits for new messages with [Outbox.Readable], and
+// says with [Outbox.Settle] which messages need not be kept any longer. A stream is a pair of destination and topic.
+// Its messages carry consecutive sequences from 1, which are never given out twice, so that a receiver can drop the
 // messages that it already has.
 //
 // Package store has the interface, its types, such as store.Key, and the errors that its methods share with other

@@ -89,9 +89,9 @@ func (o *Outbox) saveLineage(l lineage) error {
 	return o.meta.set(keyIdentity, o.identity.encode())
 }
 
-// Renounce gives the outbox a new id and secret, and returns once that is durable. A receiver that knows the messages of
-// another outbox by the old id takes none of this one's for those. Messages under way may be delivered twice. Renounce
-// returns false, and does nothing, if the id was drawn since Open: no other outbox can have it.
+// Renounce gives the outbox a new id and secret, and returns once that is durable. A receiver that knows the messages
+// of another outbox by the old id takes none of this one's for those. Messages under way may be delivered twice.
+// Renounce returns false, and does nothing, if the id was drawn since Open: no other outbox can have it.
 func (o *Outbox) Renounce() (renounced bool, err error) {
 	r, err := o.requestRenunciation()
 	if r == nil {

@@ -9,10 +9,10 @@ import (
 // moveBytes is how much Move copies at a time.
 const moveBytes = 1 << 20
 
-// Move gives the pending messages of one stream to another, at whose end they go on in their order, and ends the first. It is
-// for messages that are pinned to an address which never returns: their new key is that of another address, or store.TopicKey.
-// It waits until no publisher delivers the outbox. Messages that an earlier process had sent can come twice, as can some after a
-// crash in the middle. moved is how many were copied, also with an error.
+// Move gives the pending messages of one stream to another, at whose end they go on in their order, and ends the first.
+// It is for messages that are pinned to an address which never returns: their new key is that of another address, or
+// store.TopicKey. It waits until no publisher delivers the outbox. Messages that an earlier process had sent can come
+// twice, as can some after a crash in the middle. moved is how many were copied, also with an error.
 func (o *Outbox) Move(ctx context.Context, from, to store.Key) (moved int, err error) {
 	release, err := o.Acquire(ctx)
 	if err != nil {

@@ -139,8 +139,8 @@ func (o *Outbox) Err() error {
 }
 
 // Close commits the appends under way, saves which messages are settled, and closes all files. It ends all waits: Drain
-// returns store.ErrClosed, and the channels of Readable and NewStreams are closed. Close does not wait for messages to be
-// delivered: see [Outbox.Drain]. Further calls wait for the first, and return its error.
+// returns store.ErrClosed, and the channels of Readable and NewStreams are closed. Close does not wait for messages to
+// be delivered: see [Outbox.Drain]. Further calls wait for the first, and return its error.
 func (o *Outbox) Close() error {
 	o.closeOnce.Do(func() {
 		o.mu.Lock()

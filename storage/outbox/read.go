@@ -13,8 +13,8 @@ import (
 
 // Read returns durable messages of stream k from sequence from on: as many as fit in maxBytes bytes, but at least one.
 // It skips messages that are settled, so First of the batch can be greater than from. It skips no others, and a batch
-// has no gap. If there is no message to return, the batch is empty and its First is the sequence to call [Outbox.Readable]
-// with.
+// has no gap. If there is no message to return, the batch is empty and its First is the sequence to call
+// [Outbox.Readable] with.
 //
 // To read on from Next of the last batch is cheap; any other sequence costs a search of at most one segment. One
 // goroutine at a time may read a stream.

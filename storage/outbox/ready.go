@@ -19,15 +19,17 @@ const (
 	maxReasons = 20
 )
 
-// Ready waits until Append would take messages, or ctx is done. Then the error is a *store.NotReadyError that says why not:
+// Ready waits until Append would take messages, or ctx is done. Then the error is a *store.NotReadyError that says why
+// not:
 //
 //   - A write to the disk has been under way for over a second: a *store.SlowDiskError.
 //   - A destination had no room for what was last appended to it, and has none yet: a *store.FullError for each, the first 20.
 //   - The outbox was closed, or a write has failed: store.ErrClosed, or an error that wraps store.ErrFailed. Neither ends, so
 //     Ready returns at once.
 //
-// With a ctx that is done it only looks. An outbox that Open has returned is recovered and holds the lock of its directory. Ready
-// stores nothing and does not touch the disk. That no publisher delivers it does not count: see store.OutboxStats.Delivering.
+// With a ctx that is done it only looks. An outbox that Open has returned is recovered and holds the lock of its
+// directory. Ready stores nothing and does not touch the disk. That no publisher delivers it does not count: see
+// store.OutboxStats.Delivering.
 func (o *Outbox) Ready(ctx context.Context) error {
 	poll := time.NewTicker(readyPoll)
 	defer poll.Stop()

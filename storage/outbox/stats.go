@@ -10,8 +10,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// maxMarks bounds the marks of a stream. When there are more, about every second one goes, such that the others are spread
-// evenly over the time that they span.
+// maxMarks bounds the marks of a stream. When there are more, about every second one goes, such that the others are
+// spread evenly over the time that they span.
 const maxMarks = 256
 
 // mark says that the messages of a stream from seq on, up to the next mark, were stored at a time, or a little later.
@@ -62,7 +62,8 @@ func (s *stream) oldest(opened time.Time) time.Time {
 	return opened
 }
 
-// Stats describes the outbox. It does not read the disk. Once the outbox is closed or has failed, it returns the last state.
+// Stats describes the outbox. It does not read the disk. Once the outbox is closed or has failed, it returns the last
+// state.
 func (o *Outbox) Stats() store.OutboxStats {
 	s := o.totals()
 	reasons, _ := o.notReady()

@@ -6,8 +6,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/hooks"
 )
 
-// watchers are Config.Hooks, sorted by what they watch. They are called with no lock held. A panic is lost: an outbox has no
-// log.
+// watchers are Config.Hooks, sorted by what they watch. They are called with no lock held. A panic is lost: an outbox
+// has no log.
 type watchers struct {
 	appended  []hooks.OutboxAppendedHook
 	synced    []hooks.OutboxSyncedHook

@@ -11,8 +11,9 @@ import (
 )
 
 // BesideSlow measures the throughput of topic 0 while the handler of topic 1, on the same connection, is slow and its
-// publisher keeps the window full. s.Topics is 2, and s.Slow says how long that handler takes; 0 leaves topic 1 alone, so
-// that there is something to compare with. When the time is over the slow handler hurries up: its messages count too.
+// publisher keeps the window full. s.Topics is 2, and s.Slow says how long that handler takes; 0 leaves topic 1 alone,
+// so that there is something to compare with. When the time is over the slow handler hurries up: its messages count
+// too.
 func BesideSlow(ctx context.Context, p peers.Peer, s peers.Setup, l Load, d time.Duration) (f Figures, err error) {
 	s.Senders, s.Topics = 2, 2
 	hurry := make(chan struct{})

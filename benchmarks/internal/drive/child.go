@@ -57,8 +57,8 @@ type news struct {
 	Done     bool              `json:"done,omitempty"`
 }
 
-// reportEvery is how often a receiving end tells how far it is, if it got further. Adding up thousands of senders takes a
-// while.
+// reportEvery is how often a receiving end tells how far it is, if it got further. Adding up thousands of senders takes
+// a while.
 func reportEvery(senders int) time.Duration {
 	if senders > 100 {
 		return 20 * time.Millisecond

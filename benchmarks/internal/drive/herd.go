@@ -11,8 +11,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/benchmarks/internal/peers"
 )
 
-// Idle is a figure: what one more connection costs the listening process while nothing is sent, in bytes of live objects
-// and stacks. IdleResident is the same as the system sees it.
+// Idle is a figure: what one more connection costs the listening process while nothing is sent, in bytes of live
+// objects and stacks. IdleResident is the same as the system sees it.
 const (
 	Idle         = "idle_bytes"
 	IdleResident = "idle_resident_bytes"

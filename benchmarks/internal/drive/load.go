@@ -15,15 +15,17 @@ import (
 type Load struct {
 	Publishers int // goroutines; 0 means 1
 	Batch      int // messages of one call; 0 means 1
-	// Lanes are the senders that the goroutines go round, such as connections or topics; 0 means one for each goroutine.
+	// Lanes are the senders that the goroutines go round, such as connections or topics; 0 means one for each
+	// goroutine.
 	Lanes int
 	// Primed sends one message on every lane before anything is measured.
 	Primed bool
-	// Reuse sends the same buffers again and again, where the peer lets go of them: for payloads so large that making them
-	// would be what is measured.
+	// Reuse sends the same buffers again and again, where the peer lets go of them: for payloads so large that making
+	// them would be what is measured.
 	Reuse bool
-	// WarmUp is how many bytes of payload have to arrive before anything is measured: until the receiving end's heap has
-	// all the memory that it goes on to use again. A page that is touched for the first time can cost more than a message.
+	// WarmUp is how many bytes of payload have to arrive before anything is measured: until the receiving end's heap
+	// has all the memory that it goes on to use again. A page that is touched for the first time can cost more than a
+	// message.
 	WarmUp uint64
 	// Patience is how long a turn waits while nothing arrives, before it counts what is missing; 0 means 10 s.
 	Patience time.Duration

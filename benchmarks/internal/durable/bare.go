@@ -13,8 +13,8 @@ import (
 )
 
 // Bare is the limit of group commit: one growing file, a write and an fdatasync for all messages that have gathered
-// meanwhile, and senders that wait for theirs. It has no streams, no cursor and no recovery; a store can only beat it by
-// preallocating.
+// meanwhile, and senders that wait for theirs. It has no streams, no cursor and no recovery; a store can only beat it
+// by preallocating.
 var Bare = Kind{Open: openBare, Replay: replayBare}
 
 type bare struct {

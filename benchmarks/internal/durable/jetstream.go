@@ -17,9 +17,9 @@ const (
 	patience   = 10 * time.Second
 )
 
-// JetStream is a NATS server in this process with its file store. Senders publish and wait for the server's ack. Without
-// syncAlways the ack comes before the message is durable, and up to two minutes of acked messages are lost with the
-// power: that is its default, shown to compare, and no peer.
+// JetStream is a NATS server in this process with its file store. Senders publish and wait for the server's ack.
+// Without syncAlways the ack comes before the message is durable, and up to two minutes of acked messages are lost with
+// the power: that is its default, shown to compare, and no peer.
 func JetStream(syncAlways bool) Kind {
 	return Kind{
 		Open: func(dir string, senders int) (Store, error) { return openJetStream(dir, syncAlways, senders) },

@@ -10,8 +10,8 @@ import (
 // HeaderBytes is the least size of a message that a Ledger can account for.
 const HeaderBytes = 12
 
-// Ledger is the account of the messages of one turn: who sent which, and which arrived. Each sender numbers its messages
-// from 0 on, and they must arrive in that order, whole, once, and all of them.
+// Ledger is the account of the messages of one turn: who sent which, and which arrived. Each sender numbers its
+// messages from 0 on, and they must arrive in that order, whole, once, and all of them.
 type Ledger struct {
 	size   int
 	filler []byte

@@ -23,8 +23,8 @@ func (p Pace) PerSecond() float64 {
 
 // Publish lets every sender of the ledger publish one message after the other, each waiting for its confirmation, and
 // returns the pace over d, after an eighth of d that does not count; over as many times d as it takes where nothing is
-// confirmed in one. All that was confirmed, also outside of that time, is in the ledger. The first error of send ends it.
-// A message is only valid during send.
+// confirmed in one. All that was confirmed, also outside of that time, is in the ledger. The first error of send ends
+// it. A message is only valid during send.
 func Publish(ctx context.Context, l *Ledger, d time.Duration, send func(sender int, message []byte) error) (Pace, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

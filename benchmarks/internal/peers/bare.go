@@ -9,8 +9,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/benchmarks/internal/measure"
 )
 
-// Bare feeds subscribers from a Go channel that nothing else is attached to: with a Router behind it, it is the most that
-// the Router can do.
+// Bare feeds subscribers from a Go channel that nothing else is attached to: with a Router behind it, it is the most
+// that the Router can do.
 var Bare = Peer{
 	Name: "bare channel", Guarantee: "none: nobody looks at acks",
 	Settings: "a channel of 256 messages", Unordered: true,

@@ -10,8 +10,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/benchmarks/internal/measure"
 )
 
-// nats-server inside the program that uses it, without a socket: client and server meet over a pipe in memory. Two programs
-// cannot meet so; it is what one that has outgrown GoChannel would take.
+// nats-server inside the program that uses it, without a socket: client and server meet over a pipe in memory. Two
+// programs cannot meet so; it is what one that has outgrown GoChannel would take.
 var (
 	NATSEmbedded      = embedded("embedded nats-server, core", NATSCore.Guarantee, "JetStream disabled", wnats.JetStreamConfig{Disabled: true})
 	JetStreamEmbedded = embedded("embedded nats-server, JetStream", JetStream.Guarantee,
@@ -45,8 +45,8 @@ func embedded(name, guarantee, settings string, js wnats.JetStreamConfig) Peer {
 	}
 }
 
-// inProcessServer are the options of a connection to a server in this process. Without a handler the client prints that the
-// pipe was closed, as it is at the end of each turn; a message that is lost fails the turn in any case.
+// inProcessServer are the options of a connection to a server in this process. Without a handler the client prints that
+// the pipe was closed, as it is at the end of each turn; a message that is lost fails the turn in any case.
 func inProcessServer(s *server.Server) []nats.Option {
 	return []nats.Option{nats.InProcessServer(s), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})}
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/benchmarks/internal/measure"
 )
 
-// Frames is the physical limit: one goroutine fills 64 KiB before it writes, one reads 256 KiB and parses what is there.
-// BigFrames is that for payloads which do not fit: one write for header and payload, without a copy.
+// Frames is the physical limit: one goroutine fills 64 KiB before it writes, one reads 256 KiB and parses what is
+// there. BigFrames is that for payloads which do not fit: one write for header and payload, without a copy.
 var (
 	Frames = Peer{
 		Name: "raw TCP frames", Guarantee: "none: it is in a buffer",

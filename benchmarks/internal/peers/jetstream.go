@@ -6,8 +6,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/benchmarks/internal/measure"
 )
 
-// JetStream is watermill-nats with a stream in files. Its publisher waits for the server's ack of each message, which by
-// default comes before the message is synced to the disk.
+// JetStream is watermill-nats with a stream in files. Its publisher waits for the server's ack of each message, which
+// by default comes before the message is synced to the disk.
 var (
 	JetStream      = jetStream("JetStream", "AckAsync off: the subscriber awaits that the server took each ack", false)
 	JetStreamAsync = jetStream("JetStream, AckAsync", "AckAsync on", true)

@@ -13,7 +13,8 @@ import (
 // natsWindow keeps NATS core from dropping what its subscriber does not take in time.
 const natsWindow = 16384
 
-// NATSCore is watermill-nats without JetStream. The publisher, the server and the subscriber have a connection each way.
+// NATSCore is watermill-nats without JetStream. The publisher, the server and the subscriber have a connection each
+// way.
 var NATSCore = Peer{
 	Name: "NATS core", Guarantee: "none: the client buffers it; what the server cannot hand on at once is dropped",
 	Settings: "defaults, JetStream disabled; nats-server embedded beside the subscriber unless said otherwise", Window: natsWindow,

@@ -50,8 +50,8 @@ type Receiver interface {
 
 // Sender is a sending end.
 type Sender interface {
-	// Send sends a batch, and returns when the peer's guarantee says that it may. The payloads are the caller's again, unless
-	// the peer keeps them. Each sender is one goroutine.
+	// Send sends a batch, and returns when the peer's guarantee says that it may. The payloads are the caller's again,
+	// unless the peer keeps them. Each sender is one goroutine.
 	Send(sender int, batch [][]byte) error
 	// Flush puts everything on its way that would not go by itself.
 	Flush() error

@@ -46,7 +46,8 @@ var Redis = Peer{
 	},
 }
 
-// StartRedis starts a server that stores nothing, and returns its version. ErrNoRedis means that there is none to start.
+// StartRedis starts a server that stores nothing, and returns its version. ErrNoRedis means that there is none to
+// start.
 func StartRedis() (address, version string, stop func() error, err error) {
 	exe, err := exec.LookPath("redis-server")
 	if err != nil {

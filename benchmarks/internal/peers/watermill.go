@@ -23,8 +23,8 @@ func (s Setup) topics() []string {
 	return names
 }
 
-// consume acks every message of the turn's topics once it is entered. The result ends the consumers after the subscriber
-// was closed.
+// consume acks every message of the turn's topics once it is entered. The result ends the consumers after the
+// subscriber was closed.
 func (s Setup) consume(sub message.Subscriber, topics []string, tally *measure.Tally) (func() error, error) {
 	if s.Router {
 		return throughRouter(sub, topics[0], tally)

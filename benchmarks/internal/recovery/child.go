@@ -52,8 +52,8 @@ type Mark struct {
 	Peak    int64 `json:"heap_peak_bytes"` // since the mark before, garbage included
 }
 
-// Child does a job of its parent, writes the results to out, and waits to be killed, or for the end of in, which the end
-// of its parent brings about.
+// Child does a job of its parent, writes the results to out, and waits to be killed, or for the end of in, which the
+// end of its parent brings about.
 func Child(args []string, in io.Reader, out io.Writer) error {
 	if len(args) != 1 {
 		return errors.New("a job is missing: this command is for the benchmark itself")

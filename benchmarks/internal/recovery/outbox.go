@@ -22,7 +22,8 @@ type Opened struct {
 }
 
 // Open fills an outbox in a new directory dir with about count messages in ten streams, batch to a call, kills the
-// process that did, and opens in another one what it left, from the disk rather than from the page cache where the system allows.
+// process that did, and opens in another one what it left, from the disk rather than from the page cache where the
+// system allows.
 func Open(ctx context.Context, dir string, count, batch int) (Opened, error) {
 	j := job{Dir: filepath.Join(dir, "outbox"), Writers: 10, Batch: batch}
 	if batch < 10 { // or it would take minutes

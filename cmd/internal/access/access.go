@@ -15,8 +15,8 @@ import (
 type Access struct {
 	// CA, Certificate and Key are PEM files, as in buffstreams.TLSFiles.
 	CA, Certificate, Key string
-	// TokenFile has the token in its first line, and is read again for every connection. Token is used without a TokenFile;
-	// there is no flag for it, as other users of the machine can read command lines.
+	// TokenFile has the token in its first line, and is read again for every connection. Token is used without a
+	// TokenFile; there is no flag for it, as other users of the machine can read command lines.
 	TokenFile, Token string
 	// Insecure permits plaintext at addresses that other machines can reach, and a token to be sent over it.
 	Insecure bool
@@ -91,8 +91,8 @@ func (a Access) explain(err error) error {
 	return fmt.Errorf("%s: %w", strings.Join(flags, ", "), err)
 }
 
-// Server puts into cfg what is shown to and demanded of the peers that connect: with a certificate the listener speaks TLS at
-// tls:// addresses, with a CA it demands a certificate, and with a token it lets in those that show the same.
+// Server puts into cfg what is shown to and demanded of the peers that connect: with a certificate the listener speaks
+// TLS at tls:// addresses, with a CA it demands a certificate, and with a token it lets in those that show the same.
 func (a Access) Server(cfg *buffstreams.AckedConfig) error {
 	cfg.Insecure = cfg.Insecure || a.Insecure
 	if a.Certificate != "" || a.Key != "" {

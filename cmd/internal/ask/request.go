@@ -33,8 +33,8 @@ const (
 // RequestOptions say whom to ask.
 type RequestOptions struct {
 	Topic string
-	// Listen is where replies are listened for: [tls://]host:port. Empty means a free port of the address from which the
-	// topic's host is reached.
+	// Listen is where replies are listened for: [tls://]host:port. Empty means a free port of the address from which
+	// the topic's host is reached.
 	Listen string
 	// Timeout bounds how long Publish waits.
 	Timeout        time.Duration
@@ -163,8 +163,8 @@ func (e *RefusedError) Error() string {
 	return fmt.Sprintf("the request failed at the other side: %.200q", e.Reason)
 }
 
-// Request publishes a request and waits for its reply. That ctx is cancelled ends either; its deadline only the latter, as
-// Timeout does that of the former.
+// Request publishes a request and waits for its reply. That ctx is cancelled ends either; its deadline only the latter,
+// as Timeout does that of the former.
 func (r *Requester) Request(ctx context.Context, payload []byte, headers map[string]string) (*message.Message, error) {
 	m := r.message(payload, headers)
 	interrupted, interrupt := context.WithCancel(context.Background())

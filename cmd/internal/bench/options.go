@@ -28,15 +28,16 @@ const (
 type Options struct {
 	Mode  Mode
 	Topic string
-	// Clients is the number of publishers, each with a connection of its own, or of the subscriptions that share a group; with
-	// Both of either.
+	// Clients is the number of publishers, each with a connection of its own, or of the subscriptions that share a
+	// group; with Both of either.
 	Clients int
 	// Size is that of a payload in bytes, Batch the number of messages of a Publish call.
 	Size, Batch int
 	// Count is how many messages all clients together send or receive; 0 means that Duration says when it ends.
 	Count    int
 	Duration time.Duration
-	// WarmUp is how long messages are sent before the measuring begins. They are marked: the subscribers here do not count them.
+	// WarmUp is how long messages are sent before the measuring begins. They are marked: the subscribers here do not
+	// count them.
 	WarmUp  time.Duration
 	Confirm buffstreams.Confirm
 	// ConfirmName is what reports call Confirm.

@@ -154,7 +154,8 @@ func runPub(ctx context.Context, o *Options) (*Report, error) {
 	return report, err
 }
 
-// errStuck means that an interrupt does not end a run: its calls of Publish wait for the peer. They end with the process.
+// errStuck means that an interrupt does not end a run: its calls of Publish wait for the peer. They end with the
+// process.
 var errStuck = errors.New("calls do not return")
 
 // interruptible returns what drive does, or errStuck when it has not ended soon after ctx.

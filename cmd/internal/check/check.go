@@ -1,5 +1,5 @@
-// Package check looks at a peer once, and says what it found as monitoring systems of the Nagios family expect it: one line
-// with performance data, and a state that is the exit code.
+// Package check looks at a peer once, and says what it found as monitoring systems of the Nagios family expect it: one
+// line with performance data, and a state that is the exit code.
 package check
 
 import (
@@ -78,8 +78,8 @@ type StateError struct{ State State }
 
 func (e *StateError) Error() string { return "the check is " + e.State.String() }
 
-// Run writes the result's line and returns a *StateError unless the state is OK. An error is CRITICAL: what was looked for is
-// not there; but UNKNOWN when ctx was done.
+// Run writes the result's line and returns a *StateError unless the state is OK. An error is CRITICAL: what was looked
+// for is not there; but UNKNOWN when ctx was done.
 func Run(ctx context.Context, w io.Writer, name string, timeout time.Duration, f func(ctx context.Context) (Result, error)) error {
 	within, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()

@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// Ready looks whether a process is ready, as its /readyz says. The first reasons are named; it is critical if there is one.
+// Ready looks whether a process is ready, as its /readyz says. The first reasons are named; it is critical if there is
+// one.
 func Ready(ctx context.Context, o MonitorOptions) (Result, error) {
 	s, err := o.Stats(ctx)
 	if err != nil {

@@ -16,7 +16,8 @@ type MonitorOptions struct {
 // mostNamed is how many of what is stuck a line names.
 const mostNamed = 3
 
-// Stuck looks for what a process shows as stuck. The worst are named, with their reasons; it is critical where messages wait.
+// Stuck looks for what a process shows as stuck. The worst are named, with their reasons; it is critical where messages
+// wait.
 func Stuck(ctx context.Context, o MonitorOptions) (Result, error) {
 	s, err := o.Stats(ctx)
 	if err != nil {

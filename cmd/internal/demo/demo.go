@@ -39,8 +39,8 @@ const patience = 60 * time.Second
 // childGrace is how long the publisher's process may take to end after it was asked to.
 const childGrace = 30 * time.Second
 
-// Run sends all files through and returns the account. When ctx is done no further file is published, and the account is
-// about those that were. The error is about the run itself; loss is told by the account.
+// Run sends all files through and returns the account. When ctx is done no further file is published, and the account
+// is about those that were. The error is about the run itself; loss is told by the account.
 func Run(ctx context.Context, o Options) (Account, error) {
 	if o.Workers == 0 {
 		o.Workers = 2 * runtime.NumCPU()

@@ -25,7 +25,8 @@ const (
 	retryInterval = 10 * time.Millisecond
 )
 
-// maxReason bounds the reason in a poisoned message's metadata: an error of the parser can quote a literal of any length.
+// maxReason bounds the reason in a poisoned message's metadata: an error of the parser can quote a literal of any
+// length.
 const maxReason = 1 << 10
 
 type deskConfig struct {
@@ -107,7 +108,8 @@ func (d *desk) start() (err error) {
 	return nil
 }
 
-// parse is the handler. Whether a file parses does not depend on how identifiers resolve, so that this part is left out.
+// parse is the handler. Whether a file parses does not depend on how identifiers resolve, so that this part is left
+// out.
 func (d *desk) parse(m *message.Message) error {
 	d.cfg.ledger.countAttempt()
 	name := m.Metadata.Get(pathKey)

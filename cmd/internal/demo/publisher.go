@@ -38,8 +38,8 @@ type PublisherConfig struct {
 	Events io.Writer
 }
 
-// RunPublisher publishes every file and reports of each what became of it. When Control ends it publishes no further file
-// and waits for those on their way.
+// RunPublisher publishes every file and reports of each what became of it. When Control ends it publishes no further
+// file and waits for those on their way.
 func RunPublisher(ctx context.Context, cfg PublisherConfig) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()

@@ -17,8 +17,8 @@ type file struct {
 	size int64  // when it was found
 }
 
-// findFiles lists every regular file below root whose name ends in .go, hidden ones and testdata included. Links are not
-// followed, except root itself. Folders that cannot be read are told to skipped and passed over.
+// findFiles lists every regular file below root whose name ends in .go, hidden ones and testdata included. Links are
+// not followed, except root itself. Folders that cannot be read are told to skipped and passed over.
 func findFiles(root string, skipped func(name string, err error)) ([]file, error) {
 	root, err := filepath.EvalSymlinks(root)
 	if err != nil {

@@ -1,5 +1,6 @@
-// Package frames reads and writes the frames of the acked protocol one at a time, for what looks at them: tap and check. It
-// knows them by their descriptors, which the library registers, so that a frame of a later version shows its new fields.
+// Package frames reads and writes the frames of the acked protocol one at a time, for what looks at them: tap and
+// check. It knows them by their descriptors, which the library registers, so that a frame of a later version shows its
+// new fields.
 package frames
 
 import (

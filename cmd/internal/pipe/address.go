@@ -102,8 +102,8 @@ func checkHostPort(s string) error {
 // redialPause is the wait between two looks whether somebody listens.
 const redialPause = 100 * time.Millisecond
 
-// AwaitListener connects to a target as soon as somebody listens there, for at most patience: a publisher may be started
-// before its subscriber. What waiting cannot mend, such as an unknown host, is an error at once.
+// AwaitListener connects to a target as soon as somebody listens there, for at most patience: a publisher may be
+// started before its subscriber. What waiting cannot mend, such as an unknown host, is an error at once.
 func AwaitListener(ctx context.Context, t Target, patience time.Duration) (net.Conn, error) {
 	end := time.Now().Add(patience)
 	dialer := net.Dialer{Deadline: end.Add(time.Second)} // without patience there is one attempt nevertheless

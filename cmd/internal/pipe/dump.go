@@ -12,8 +12,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// dump writes messages to files: NUMBER.payload with the exact bytes, and NUMBER.json with the rest. Names are numbers, as a
-// peer chooses the UUID.
+// dump writes messages to files: NUMBER.payload with the exact bytes, and NUMBER.json with the rest. Names are numbers,
+// as a peer chooses the UUID.
 type dump struct {
 	dir    string
 	number int

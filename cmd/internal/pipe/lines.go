@@ -74,8 +74,8 @@ type input struct {
 	err   error // why lines was closed, if not at the end of the input
 }
 
-// readLines starts to read. The goroutine ends with the input or after ctx is done; as a read cannot be cut short, it can
-// outlive the command's work and end with the process.
+// readLines starts to read. The goroutine ends with the input or after ctx is done; as a read cannot be cut short, it
+// can outlive the command's work and end with the process.
 func readLines(ctx context.Context, r io.Reader, limit int) *input {
 	in := &input{lines: make(chan line, readAhead)}
 	go func() {

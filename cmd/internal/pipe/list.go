@@ -62,8 +62,8 @@ func (l *listed) writeTable(out io.Writer) error {
 	return errors.Join(err, totalErr, table.Flush())
 }
 
-// Printable is a name as it is where that cannot mislead a person at a terminal or a program that splits it at spaces, and
-// quoted otherwise.
+// Printable is a name as it is where that cannot mislead a person at a terminal or a program that splits it at spaces,
+// and quoted otherwise.
 func Printable(name string) string {
 	quoted := strconv.Quote(name)
 	if quoted == `"`+name+`"` && name != "" && !strings.ContainsRune(name, ' ') {

@@ -11,8 +11,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// largestStored is the limit of --max-message-size with an outbox: a batch of lines is stored whole or not at all, so one
-// such line has to fit into an append together with what was gathered before it.
+// largestStored is the limit of --max-message-size with an outbox: a batch of lines is stored whole or not at all, so
+// one such line has to fit into an append together with what was gathered before it.
 const largestStored = outbox.MaxAppendBytes - 2<<20
 
 // OpenOutbox opens the outbox in dir. Only with create it makes one, and never in a directory that holds anything else.

@@ -27,12 +27,13 @@ type PubOptions struct {
 	Outbox string
 	// KeepRefused leaves in the Outbox what a subscriber refuses.
 	KeepRefused bool
-	// Timeout bounds how long a message may take to be confirmed, and the wait at the end for what is not handled yet. With
-	// an Outbox it bounds only that wait, and 0 means for ever.
+	// Timeout bounds how long a message may take to be confirmed, and the wait at the end for what is not handled yet.
+	// With an Outbox it bounds only that wait, and 0 means for ever.
 	Timeout time.Duration
 	// Wait is how long nobody may listen at the address when the command starts.
 	Wait time.Duration
-	// Body or File is published as one message, Count times or once, instead of In line by line, of which Count is the most.
+	// Body or File is published as one message, Count times or once, instead of In line by line, of which Count is the
+	// most.
 	Body  *[]byte
 	File  string
 	In    io.Reader
@@ -114,8 +115,9 @@ type sender struct {
 	failed   error // the first
 }
 
-// newSender owns conn, the proof that somebody listens. On the plain wire it becomes the connection that is written to: a
-// peer may well take only one. The acked protocol greets when there is something to send, which can be too late for it.
+// newSender owns conn, the proof that somebody listens. On the plain wire it becomes the connection that is written to:
+// a peer may well take only one. The acked protocol greets when there is something to send, which can be too late for
+// it.
 func newSender(o PubOptions, address Address, conn net.Conn) (*sender, error) {
 	plain := o.Wire == buffstreams.WireBuffStreams
 	cfg := buffstreams.ManagerConfig{Logger: o.Logger, Acked: AckedConfig(o.MaxMessageSize)}

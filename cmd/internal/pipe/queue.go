@@ -28,8 +28,8 @@ type queue struct {
 	damaged map[store.Key]*store.CorruptError // the last of each stream
 }
 
-// publishStored puts the input into the outbox and delivers it. What was stored stays there whatever happens next, so that
-// nothing is waited for after an error of the input, or once ctx is done.
+// publishStored puts the input into the outbox and delivers it. What was stored stays there whatever happens next, so
+// that nothing is waited for after an error of the input, or once ctx is done.
 func publishStored(ctx context.Context, o PubOptions, c *composer, source func(context.Context) (*input, error)) error {
 	if o.MaxMessageSize > largestStored {
 		return fmt.Errorf("--max-message-size %d is over %d, the limit with --outbox", o.MaxMessageSize, largestStored)
@@ -160,8 +160,8 @@ const damagePatience = 6 * time.Second
 // errDamaged ends a delivery that can deliver nothing more.
 var errDamaged = errors.New("the outbox is damaged: the messages that were named are lost, and those behind them are kept")
 
-// deliverUndamaged waits until only messages are left that are lost in the outbox, or follow such. What comes before them
-// has to get on.
+// deliverUndamaged waits until only messages are left that are lost in the outbox, or follow such. What comes before
+// them has to get on.
 func (s *queue) deliverUndamaged(ctx context.Context) error {
 	poll := time.NewTicker(20 * time.Millisecond)
 	defer poll.Stop()

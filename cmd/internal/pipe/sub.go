@@ -37,8 +37,9 @@ type SubOptions struct {
 const (
 	// inFlight is how many messages can share one write to the output. They are acked only after it.
 	inFlight = 256
-	// quietLook is the time between two looks for messages of peers that know no acks, and quietLooks how many of them in a row
-	// find none new before such peers count as done. One look that is late says nothing: the whole process can have stood still.
+	// quietLook is the time between two looks for messages of peers that know no acks, and quietLooks how many of them
+	// in a row find none new before such peers count as done. One look that is late says nothing: the whole process can
+	// have stood still.
 	quietLook, quietLooks = 50 * time.Millisecond, 4
 	// closeTimeout bounds what happens after the command was asked to end.
 	closeTimeout = 5 * time.Second
@@ -152,8 +153,8 @@ func (r *receiver) subscribe() (<-chan *message.Message, error) {
 // errBlocked means that the reader of the output does not read: what was not written goes back to its publishers.
 var errBlocked = errors.New("the output is blocked: what was not written stays with its publishers")
 
-// run writes messages until there are enough or ctx is done, and closes the subscriber. Its publishers hear of an interrupt at
-// once, also while the output is blocked: then run ends without the write.
+// run writes messages until there are enough or ctx is done, and closes the subscriber. Its publishers hear of an
+// interrupt at once, also while the output is blocked: then run ends without the write.
 func (r *receiver) run(ctx context.Context, messages <-chan *message.Message) (err, closeErr error) {
 	closed, written := make(chan error, 1), make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() { closed <- r.end() })

@@ -11,8 +11,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// witness is a logger that knows, for a caller that waits, what keeps messages from being delivered: it remembers the last error
-// of each address, and tells at once, but only once, what waiting is unlikely to mend.
+// witness is a logger that knows, for a caller that waits, what keeps messages from being delivered: it remembers the
+// last error of each address, and tells at once, but only once, what waiting is unlikely to mend.
 type witness struct {
 	watermill.LoggerAdapter
 	*testimony

@@ -1,4 +1,5 @@
-// Package settings gives flags their values from the environment and from a profile file, where the command line has none.
+// Package settings gives flags their values from the environment and from a profile file, where the command line has
+// none.
 package settings
 
 import (
@@ -17,8 +18,8 @@ import (
 // prefix begins the names of the variables: --tls-ca is BUFFSTREAMS_TLS_CA.
 const prefix = "BUFFSTREAMS_"
 
-// tokenName is what a profile, and with the prefix the environment, calls the token. It is no flag: other users of the machine
-// can read command lines.
+// tokenName is what a profile, and with the prefix the environment, calls the token. It is no flag: other users of the
+// machine can read command lines.
 const tokenName = "token"
 
 // profileFlag names the profile.
@@ -34,8 +35,8 @@ func Variable(flag string) string {
 	return prefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
-// Apply sets the flags of cmd that are not on the command line: from the environment, else from the profile. It returns the
-// token that these have.
+// Apply sets the flags of cmd that are not on the command line: from the environment, else from the profile. It returns
+// the token that these have.
 func Apply(cmd *cobra.Command) (token string, err error) {
 	values, from, err := readProfile(cmd)
 	if err != nil {

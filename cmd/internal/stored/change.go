@@ -41,8 +41,8 @@ func (t tally) String() string {
 // ErrNotForced means that nothing was changed, as that was not asked for.
 var ErrNotForced = errors.New("nothing was changed; --force does it")
 
-// Move puts messages behind those for another destination, in order, and drops them where they were once they are on disk
-// there: a crash in between leaves them in both. It says how many on out.
+// Move puts messages behind those for another destination, in order, and drops them where they were once they are on
+// disk there: a crash in between leaves them in both. It says how many on out.
 func Move(ctx context.Context, dir string, s Selection, to string, force bool, out io.Writer) error {
 	target, err := pipe.ParseTopic(to)
 	if err != nil {
@@ -106,7 +106,8 @@ func (c change) do(dir string, s Selection, force bool, out io.Writer, one func(
 	return err
 }
 
-// Repair reads everything, and names what cannot be read; with force it drops that, so that what is behind it is delivered.
+// Repair reads everything, and names what cannot be read; with force it drops that, so that what is behind it is
+// delivered.
 func Repair(dir string, force bool, out io.Writer) (err error) {
 	box, err := pipe.OpenOutbox(dir, false)
 	if err != nil {

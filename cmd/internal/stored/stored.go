@@ -1,4 +1,5 @@
-// Package stored looks into outboxes and dedupe files, and changes them for an operator: what the commands outbox and dedupe do.
+// Package stored looks into outboxes and dedupe files, and changes them for an operator: what the commands outbox and
+// dedupe do.
 package stored
 
 import (

@@ -24,9 +24,9 @@ func dialTLS(cfg *tls.Config) func(ctx context.Context, network, address string)
 	}
 }
 
-// toldConn is a connection of TLS whose writes fail with the peer's alert, where there is one. In TLS 1.3 a peer refuses a certificate
-// after the handshake, while the first request is written, and net/http returns the error of that write: a pipe that is broken, or a
-// connection that it has closed itself.
+// toldConn is a connection of TLS whose writes fail with the peer's alert, where there is one. In TLS 1.3 a peer
+// refuses a certificate after the handshake, while the first request is written, and net/http returns the error of that
+// write: a pipe that is broken, or a connection that it has closed itself.
 type toldConn struct {
 	net.Conn
 	once  sync.Once

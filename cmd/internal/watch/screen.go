@@ -9,8 +9,8 @@ import (
 // smallScreen is the number of rows from which on tables have some of them, whatever is stuck.
 const smallScreen = 12
 
-// fit cuts text to what a terminal shows, such that what stands first stays in sight. What is before the first empty line says what is
-// stuck: it gets two thirds of the rows, and may wrap. The lines of tables are cut.
+// fit cuts text to what a terminal shows, such that what stands first stays in sight. What is before the first empty
+// line says what is stuck: it gets two thirds of the rows, and may wrap. The lines of tables are cut.
 func fit(text string, columns, rows int) string {
 	head, tables, found := strings.Cut(strings.TrimSuffix(text, "\n"), "\n\n")
 	rows = max(rows-1, 2) // the cursor stands below the last line

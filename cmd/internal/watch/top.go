@@ -27,8 +27,8 @@ type TopOptions struct {
 	Out    io.Writer
 }
 
-// Top shows a table, and another one every interval. An error of the first look is returned; later ones are shown, as the
-// process that is looked at may come back. It returns nil when ctx is done.
+// Top shows a table, and another one every interval. An error of the first look is returned; later ones are shown, as
+// the process that is looked at may come back. It returns nil when ctx is done.
 func Top(ctx context.Context, s *Source, o TopOptions) error {
 	tick := time.NewTicker(o.Every)
 	defer tick.Stop()

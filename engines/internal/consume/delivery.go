@@ -84,7 +84,8 @@ func (s *subscription) answered(e *emission) bool {
 	return true
 }
 
-// answers are those of the oldest message that run waits for, nil if there is none. The next look is due if there are others.
+// answers are those of the oldest message that run waits for, nil if there is none. The next look is due if there are
+// others.
 func (s *subscription) answers() (acked, nacked <-chan struct{}) {
 	if len(s.emissions) == 0 {
 		return nil, nil
@@ -105,15 +106,15 @@ func (s *subscription) reap() {
 	s.dropEmissions(n)
 }
 
-// lookAfter is how long an answer of a message may wait behind a message without one, and longestLook how long where there was
-// none the last times.
+// lookAfter is how long an answer of a message may wait behind a message without one, and longestLook how long where
+// there was none the last times.
 const (
 	lookAfter   = time.Millisecond
 	longestLook = 8 * time.Millisecond
 )
 
-// look takes over the answers of messages that have overtaken others, and leaves those to goroutines of their own, so that they
-// hold up none. Handlers that answer in order, such as a bridge, need no goroutine.
+// look takes over the answers of messages that have overtaken others, and leaves those to goroutines of their own, so
+// that they hold up none. Handlers that answer in order, such as a bridge, need no goroutine.
 func (s *subscription) look() {
 	last := len(s.emissions)
 	for last > 0 && !isClosed(s.emissions[last-1].msg.Acked()) && !isClosed(s.emissions[last-1].msg.Nacked()) {

@@ -1,5 +1,5 @@
-// Package consume runs the subscriptions of engines with a server: what is in flight, order by key, redelivery, attempts, dead
-// letters and a graceful end are the same with all of them, as they are here.
+// Package consume runs the subscriptions of engines with a server: what is in flight, order by key, redelivery,
+// attempts, dead letters and a graceful end are the same with all of them, as they are here.
 package consume
 
 import (
@@ -47,8 +47,8 @@ func (s *Subscriber) SubscribeInitialize(topic string) error {
 	return s.cfg.Explain(s.cfg.Broker.Declare(context.Background(), topic, s.group))
 }
 
-// Subscribe begins a subscription. It lasts until ctx is done or the Subscriber is closed, then handlers may end for up to
-// Settings.CloseTimeout, and the channel is closed.
+// Subscribe begins a subscription. It lasts until ctx is done or the Subscriber is closed, then handlers may end for up
+// to Settings.CloseTimeout, and the channel is closed.
 func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
 	s.mu.Lock()
 	if s.closed {
@@ -74,8 +74,9 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 
 type unchangedKey struct{}
 
-// Unchanged returns a context for subscriptions of a caller that promises to change no message, and not to use its context after
-// the answer: such messages need no copies. Other Subscribers than those of this package take no notice of it.
+// Unchanged returns a context for subscriptions of a caller that promises to change no message, and not to use its
+// context after the answer: such messages need no copies. Other Subscribers than those of this package take no notice
+// of it.
 func Unchanged(ctx context.Context) context.Context {
 	return context.WithValue(ctx, unchangedKey{}, true)
 }

@@ -227,8 +227,8 @@ func (s *subscription) fetch(ctx context.Context) {
 // settleTimeout bounds a request that settles messages.
 const settleTimeout = 10 * time.Second
 
-// settle tells the engine what was handled, a batch at a time, until it knows or the subscription ends: what it is not told comes
-// again.
+// settle tells the engine what was handled, a batch at a time, until it knows or the subscription ends: what it is not
+// told comes again.
 func (s *subscription) settle() {
 	for items := range s.settling {
 		pause := backoff{}

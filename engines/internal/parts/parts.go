@@ -10,7 +10,8 @@ import (
 // Limit bounds a part. A message that is larger is a part of its own.
 type Limit struct{ Messages, Bytes int }
 
-// Store stores a part, and sets the errors of its messages. It returns an error that keeps what follows from being stored.
+// Store stores a part, and sets the errors of its messages. It returns an error that keeps what follows from being
+// stored.
 type Store[M any] func(part []M, errs []error) error
 
 // Publish stores messages part by part, in order. What follows an error that Store returns has it too.
@@ -45,8 +46,8 @@ func Fail(errs []error, err error) error {
 	return err
 }
 
-// Whole is the Store of requests that store all of a part or nothing. One that is refused is made again by halves, until each
-// message that it is about is alone.
+// Whole is the Store of requests that store all of a part or nothing. One that is refused is made again by halves,
+// until each message that it is about is alone.
 func Whole[M any](request func(part []M) error) Store[M] {
 	return func(part []M, errs []error) error {
 		err := request(part)

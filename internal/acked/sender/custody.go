@@ -17,7 +17,8 @@ type condition struct {
 // Publisher is the id by which receivers know the Sender, apart from streams that have an identity of their own.
 func (s *Sender) Publisher() [16]byte { return s.cfg.Identity.Publisher }
 
-// Undelivered is the number of messages for a topic that no receiver is known to hold now: see session.Client.Undelivered.
+// Undelivered is the number of messages for a topic that no receiver is known to hold now: see
+// session.Client.Undelivered.
 func (s *Sender) Undelivered(topic string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -76,7 +77,8 @@ func (s *Sender) AllDelivered() bool {
 	return s.closed || s.client.AllDelivered()
 }
 
-// awaitCondition waits until a condition is met. It looks whenever the connection or what is known of the messages may have changed.
+// awaitCondition waits until a condition is met. It looks whenever the connection or what is known of the messages may
+// have changed.
 func (s *Sender) awaitCondition(ctx context.Context, met func() bool) error {
 	s.mu.Lock()
 	if met() {

@@ -7,8 +7,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 )
 
-// Named is what one owner publishes to a topic, in the stream that all owners of a Sender share. Its methods are safe for concurrent
-// use.
+// Named is what one owner publishes to a topic, in the stream that all owners of a Sender share. Its methods are safe
+// for concurrent use.
 type Named struct {
 	sender *Sender
 	topic  string // as Sender.Publish takes it
@@ -53,8 +53,8 @@ func (n *Named) Flush(ctx context.Context) error { return n.sender.Flush(ctx, n.
 // Drain is Sender.Drain.
 func (n *Named) Drain(ctx context.Context) error { return n.sender.Drain(ctx, n.topic) }
 
-// AwaitReceived waits until the peer has received, at some time, all messages up to the owner's last one, or ctx is done. It returns
-// the number of those that the peer is not known to have.
+// AwaitReceived waits until the peer has received, at some time, all messages up to the owner's last one, or ctx is
+// done. It returns the number of those that the peer is not known to have.
 func (n *Named) AwaitReceived(ctx context.Context) (left int) {
 	n.sender.mu.Lock()
 	out, last := n.out, n.last
@@ -66,8 +66,8 @@ func (n *Named) AwaitReceived(ctx context.Context) (left int) {
 	return p.awaitReceived(ctx, last)
 }
 
-// awaitReceived waits until the messages of the stream up to a sequence were received, or ctx is done, and returns the number of those
-// that were not.
+// awaitReceived waits until the messages of the stream up to a sequence were received, or ctx is done, and returns the
+// number of those that were not.
 func (p *publication) awaitReceived(ctx context.Context, last uint64) (left int) {
 	s := p.lock()
 	left = p.stream.UnreceivedUpTo(last)

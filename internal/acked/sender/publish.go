@@ -30,8 +30,8 @@ type publication struct {
 
 // Publish puts the messages of b into the stream of topic and, unless level is 0, waits until they reached it. It
 // returns how many were enqueued: only those will be sent. lacking are the indices in b, in runs, of those that were
-// enqueued and have not reached the level. It blocks for at most timeout, or without bound if that is 0, and no longer than
-// ctx.
+// enqueued and have not reached the level. It blocks for at most timeout, or without bound if that is 0, and no longer
+// than ctx.
 func (s *Sender) Publish(
 	ctx context.Context, topic string, b *session.Batch, level session.Level, timeout time.Duration,
 ) (enqueued int, lacking []session.Range, err error) {
@@ -101,8 +101,8 @@ func (p *publication) run(ctx context.Context) (enqueued int, lacking []session.
 	}
 }
 
-// withdrawn returns what run returns where messages of the call come back: an error that has them, and waits for the rest. It is
-// err where none do.
+// withdrawn returns what run returns where messages of the call come back: an error that has them, and waits for the
+// rest. It is err where none do.
 func (p *publication) withdrawn(ctx context.Context, waiters []*session.Waiter, err error) error {
 	var left []*session.Waiter
 	p.woken = nil // nothing more comes back
@@ -252,8 +252,8 @@ func (p *publication) leaveLine(err error) error {
 }
 
 // confirm waits until every waiter is done, or ends them all at once if abandon is set. It returns the first error, and
-// which of all the messages, counted from 0, have not reached their level. Where messages come back it returns early, with the
-// waiters that are left.
+// which of all the messages, counted from 0, have not reached their level. Where messages come back it returns early,
+// with the waiters that are left.
 func (p *publication) confirm(
 	ctx context.Context, waiters []*session.Waiter, abandon bool,
 ) (left []*session.Waiter, lacking []session.Range, failed error) {
@@ -311,7 +311,8 @@ func (s *Sender) kick() {
 	s.flusher.Kick()
 }
 
-// WithdrawnError is the error of a Publish whose stream has begun to leave its Sender. What was sent is accounted for as with any error.
+// WithdrawnError is the error of a Publish whose stream has begun to leave its Sender. What was sent is accounted for
+// as with any error.
 type WithdrawnError struct {
 	Messages []session.Range // indices of those that were not sent, and can be sent elsewhere
 	Deadline time.Time       // of the call; zero: none
@@ -320,8 +321,8 @@ type WithdrawnError struct {
 	wait func() (lacking []session.Range, err error)
 }
 
-// Wait waits for those messages of the call that were sent, as Publish does, and returns the indices of those that have not
-// reached the level. It is called once, by the caller of Publish, when the others are on their way.
+// Wait waits for those messages of the call that were sent, as Publish does, and returns the indices of those that have
+// not reached the level. It is called once, by the caller of Publish, when the others are on their way.
 func (e *WithdrawnError) Wait() (lacking []session.Range, err error) {
 	if e.wait == nil {
 		return nil, nil

@@ -134,9 +134,9 @@ func (s *Sender) Connected() bool {
 	return s.conn != nil && s.client.Established() && !s.client.Draining()
 }
 
-// OnRefused sets the function to call for each message that the peer refuses, one for each owner; nil removes it, after it
-// was called for every refusal that is known. It is called for one message at a time, without mu. While it blocks, no ack
-// is taken, or nothing that Tick does is done.
+// OnRefused sets the function to call for each message that the peer refuses, one for each owner; nil removes it, after
+// it was called for every refusal that is known. It is called for one message at a time, without mu. While it blocks,
+// no ack is taken, or nothing that Tick does is done.
 func (s *Sender) OnRefused(owner any, f func(session.Refused)) {
 	if f == nil {
 		s.ReportRefused()
@@ -178,8 +178,8 @@ func (s *Sender) Tick(now time.Time) (busy bool) {
 	return busy
 }
 
-// Retire has no stream move to the Sender any more, which is to be closed. It returns false, and changes nothing, if the Sender
-// has a Stream, or messages that are not settled.
+// Retire has no stream move to the Sender any more, which is to be closed. It returns false, and changes nothing, if
+// the Sender has a Stream, or messages that are not settled.
 func (s *Sender) Retire() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -190,9 +190,9 @@ func (s *Sender) Retire() bool {
 	return true
 }
 
-// Close ends the Sender and waits for its goroutines. It tells the peer of the streams of which everything is settled, for
-// which it takes finishTimeout at most, and returns the messages that no receiver is known to hold: they are lost to it.
-// Calls of Publish that wait return ErrClosed. Later calls wait for the end and return nothing.
+// Close ends the Sender and waits for its goroutines. It tells the peer of the streams of which everything is settled,
+// for which it takes finishTimeout at most, and returns the messages that no receiver is known to hold: they are lost
+// to it. Calls of Publish that wait return ErrClosed. Later calls wait for the end and return nothing.
 func (s *Sender) Close() (left []session.Leftover) {
 	if conn, released, first := s.release(&left); first {
 		if released {
@@ -212,9 +212,9 @@ func (s *Sender) Close() (left []session.Leftover) {
 	return left
 }
 
-// release refuses further calls, notes what is left while the receiver is there that may hold it, and ends the streams of
-// which the receiver has everything: it needs to remember them no longer than until all is handled. first is false if the
-// Sender was closed before.
+// release refuses further calls, notes what is left while the receiver is there that may hold it, and ends the streams
+// of which the receiver has everything: it needs to remember them no longer than until all is handled. first is false
+// if the Sender was closed before.
 func (s *Sender) release(left *[]session.Leftover) (conn net.Conn, released, first bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

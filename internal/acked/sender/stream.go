@@ -22,15 +22,16 @@ type StreamConfig struct {
 	Topic     string           // as it travels on the wire
 	Ephemeral bool             // see session.Ephemeral
 
-	// Elsewhere: Publish gives back what was not sent when the stream begins to leave its Sender (see WithdrawnError), for its
-	// caller to send elsewhere: order among what is published counts for nothing then.
+	// Elsewhere: Publish gives back what was not sent when the stream begins to leave its Sender (see WithdrawnError),
+	// for its caller to send elsewhere: order among what is published counts for nothing then.
 	Elsewhere bool
-	// Alternative returns where the stream should be when its peer drains, is gone, silent, or cannot be reached; nil, or
-	// the Sender that has it: it stays. It is called with no lock held, again and again, and must not block. Nil stands for a
-	// function that returns nil.
+	// Alternative returns where the stream should be when its peer drains, is gone, silent, or cannot be reached; nil,
+	// or the Sender that has it: it stays. It is called with no lock held, again and again, and must not block. Nil
+	// stands for a function that returns nil.
 	Alternative func(*Stream) *Sender
-	// Divide is called, with no lock held, again and again while the stream leaves its Sender and holds what was not sent and
-	// no caller waits for, which can go elsewhere at once: see Stream.Divide. It must not block. Nil: that waits.
+	// Divide is called, with no lock held, again and again while the stream leaves its Sender and holds what was not
+	// sent and no caller waits for, which can go elsewhere at once: see Stream.Divide. It must not block. Nil: that
+	// waits.
 	Divide func(*Stream)
 	// Moved is called after each move, with no lock held. Nil: nothing is.
 	Moved func(Moved)
@@ -53,8 +54,8 @@ type Moved struct {
 	Repeats  int    // of these, those that can come twice because of this move
 }
 
-// Stream is one flow of messages to a topic that is at one Sender at a time, and moves between Senders that have the same
-// Mover, with its messages and the callers that wait for them. Its methods are safe for concurrent use.
+// Stream is one flow of messages to a topic that is at one Sender at a time, and moves between Senders that have the
+// same Mover, with its messages and the callers that wait for them. Its methods are safe for concurrent use.
 type Stream struct {
 	place
 	cfg StreamConfig
@@ -193,8 +194,8 @@ func (st *Stream) heirsSince(shares int) []*Stream {
 	return slices.Clone(st.heirs)
 }
 
-// AwaitReceived waits until a receiver has received, at some time, all messages that were enqueued by now, or ctx is done. It returns
-// the number of those that the present receiver is not known to have had.
+// AwaitReceived waits until a receiver has received, at some time, all messages that were enqueued by now, or ctx is
+// done. It returns the number of those that the present receiver is not known to have had.
 func (st *Stream) AwaitReceived(ctx context.Context) (left int) {
 	s := st.lock()
 	p, last, shares := publication{handle: st, stream: st.out}, st.out.Last(), st.shares
@@ -206,8 +207,8 @@ func (st *Stream) AwaitReceived(ctx context.Context) (left int) {
 	return left
 }
 
-// End says that nothing more will be published: the stream ends at both ends when everything is settled. A later Publish
-// begins it anew.
+// End says that nothing more will be published: the stream ends at both ends when everything is settled. A later
+// Publish begins it anew.
 func (st *Stream) End() {
 	s := st.lock()
 	st.ended = true
@@ -230,8 +231,8 @@ func (s *Sender) sweepLocked() {
 }
 
 // MoveTo asks for a move to another Sender. It does not block: what was never sent moves at once, else the present
-// receiver is asked first, unless it is gone or silent. Nothing moves from TLS to plaintext. A later call replaces an earlier one; with the Sender that has the
-// stream, it stays.
+// receiver is asked first, unless it is gone or silent. Nothing moves from TLS to plaintext. A later call replaces an
+// earlier one; with the Sender that has the stream, it stays.
 func (st *Stream) MoveTo(to *Sender) {
 	from := st.lock()
 	if to == from {
@@ -267,8 +268,9 @@ func (st *Stream) MoveTo(to *Sender) {
 	}
 }
 
-// Divide gives messages that were never sent, and that no caller of Publish waits for, to another Stream of the same topic and
-// Mover, while this one leaves its Sender: as many as that has room for. It returns their number. It does not block.
+// Divide gives messages that were never sent, and that no caller of Publish waits for, to another Stream of the same
+// topic and Mover, while this one leaves its Sender: as many as that has room for. It returns their number. It does not
+// block.
 func (st *Stream) Divide(to *Stream) (given int) {
 	for {
 		n := st.divide(to)

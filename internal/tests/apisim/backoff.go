@@ -9,7 +9,8 @@ import (
 
 const firstBackOff, lastBackOff = 50 * time.Millisecond, time.Second
 
-// jitter is the library's own BackOff with random numbers of the program: when a process connects again is the same in a replay.
+// jitter is the library's own BackOff with random numbers of the program: when a process connects again is the same in
+// a replay.
 type jitter struct {
 	random *rand.Rand
 	bound  time.Duration

@@ -85,8 +85,8 @@ type closing struct {
 	at   []time.Time
 }
 
-// closeAll makes n calls of a Close side by side, and one more when they are through. Each has to wait for the same end and
-// say the same. It returns when all have returned.
+// closeAll makes n calls of a Close side by side, and one more when they are through. Each has to wait for the same end
+// and say the same. It returns when all have returned.
 func (w *world) closeAll(proc *process, name string, n int, bound time.Duration, f func() error) error {
 	r := closing{errs: make([]error, n), at: make([]time.Time, n)}
 	var wg sync.WaitGroup

@@ -78,14 +78,14 @@ func (w *world) checkAgainLocked(x *subscription, m *msg) {
 	}
 }
 
-// closedBeforeKillLocked reports whether a subscription's channel was closed before its process was killed, so that its acks had been
-// written. Of a host that falls silent they must have arrived too. The caller must hold mu.
+// closedBeforeKillLocked reports whether a subscription's channel was closed before its process was killed, so that its
+// acks had been written. Of a host that falls silent they must have arrived too. The caller must hold mu.
 func (w *world) closedBeforeKillLocked(x *subscription) bool {
 	return !x.ended.IsZero() && !x.outlived && !(x.by.life.silent && x.ended.Add(w.net.latency).After(x.by.life.killed))
 }
 
-// checkSiblingsLocked holds a group to giving a nacked message to a member that is idle. One is not while OnFailure has its
-// messages: which member's these are cannot be seen, so that they count for all. The caller must hold mu.
+// checkSiblingsLocked holds a group to giving a nacked message to a member that is idle. One is not while OnFailure has
+// its messages: which member's these are cannot be seen, so that they count for all. The caller must hold mu.
 func (w *world) checkSiblingsLocked(x *subscription, m *msg) {
 	if x.mood != "always nacks" || x.seen[m.id] < 5 || x.by.plan.Key || x.by.plan.Group == "" || !m.from.life.of.restored.IsZero() {
 		return // an outbox that was restored sends what was nacked before as something new
@@ -106,7 +106,8 @@ func (w *world) checkSiblingsLocked(x *subscription, m *msg) {
 	}
 }
 
-// checkStoreLocked holds a receiver whose DedupeStore has failed to what it had granted by then. The caller must hold mu.
+// checkStoreLocked holds a receiver whose DedupeStore has failed to what it had granted by then. The caller must hold
+// mu.
 func (w *world) checkStoreLocked(l *life, m *msg) {
 	if l.store == nil || !l.store.failed.Load() || !w.p.Shape.Tight || !w.freshLocked(l, m) {
 		return
@@ -116,7 +117,8 @@ func (w *world) checkStoreLocked(l *life, m *msg) {
 	}
 }
 
-// freshLocked reports whether a message was published after the life of a receiver began, and delivered never before. The caller must hold mu.
+// freshLocked reports whether a message was published after the life of a receiver began, and delivered never before.
+// The caller must hold mu.
 func (w *world) freshLocked(l *life, m *msg) bool {
 	return m.began.After(l.began) && len(m.first) == 1 && m.nacks == 0
 }
@@ -124,7 +126,8 @@ func (w *world) freshLocked(l *life, m *msg) bool {
 // faultyLocked reports whether connections broke in this program. The caller must hold mu.
 func (w *world) faultyLocked() bool { return w.faults }
 
-// stoodLocked reports whether nothing stood between a life's graceful end and the sender of a message. The caller must hold mu.
+// stoodLocked reports whether nothing stood between a life's graceful end and the sender of a message. The caller must
+// hold mu.
 func (w *world) stoodLocked(l *life, m *msg) bool {
 	return l.how == "closed" && !l.closed.IsZero() && !w.disturbed && m.from.life.how == "" && m.from.closing.IsZero() &&
 		m.acks[firstKey(m.acks)].at.Before(l.closing) && l.closed.Sub(l.closing) < w.managerCloseTimeout()-200*time.Millisecond
@@ -272,7 +275,8 @@ func (w *world) hookMayLagLocked() bool {
 	return blocked || strings.HasPrefix(string(w.p.Shape.Rude), "onfailure")
 }
 
-// reachableLocked reports whether any receiver that a message can go to lived at any time since it was published. The caller must hold mu.
+// reachableLocked reports whether any receiver that a message can go to lived at any time since it was published. The
+// caller must hold mu.
 func (w *world) reachableLocked(m *msg) bool {
 	for _, r := range m.to {
 		for _, l := range w.receivers[r].lives {

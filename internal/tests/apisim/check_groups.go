@@ -104,7 +104,8 @@ func (w *world) servedLaterLocked(l *life, name, group string) bool {
 	return false
 }
 
-// checkUnionsLocked holds unnamed subscriptions that came soon after the last one had ended to having had what that left. The caller must hold mu.
+// checkUnionsLocked holds unnamed subscriptions that came soon after the last one had ended to having had what that
+// left. The caller must hold mu.
 func (w *world) checkUnionsLocked() {
 	for _, r := range w.receivers {
 		if len(r.lives) != 1 {

@@ -159,8 +159,9 @@ func (w *world) markEndingLocked(x *subscription) {
 	w.noteLocked("subscription %d of %s ends", x.id, x.by.life.proc.name)
 }
 
-// remainderLocked notes what an unnamed subscription leaves when it ends: nothing beside others, all that was not acked if it is
-// the last. When exactly it leaves cannot be seen: some time from its being asked to its channel's end. The caller must hold mu.
+// remainderLocked notes what an unnamed subscription leaves when it ends: nothing beside others, all that was not acked
+// if it is the last. When exactly it leaves cannot be seen: some time from its being asked to its channel's end. The
+// caller must hold mu.
 func (w *world) remainderLocked(x *subscription) {
 	l := x.by.life
 	if x.by.plan.Group != "" || l.proc.dead.Load() {

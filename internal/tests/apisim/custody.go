@@ -117,9 +117,9 @@ func receiversOf(ms []*msg) map[int]bool {
 	return all
 }
 
-// checkReportedLocked holds the Closes of both sides to accounting for messages that were not handled: counted is what their errors
-// count. OnFailure gets each of them; where it may be late, or the messages are in an outbox, the count has to do. The caller
-// must hold mu.
+// checkReportedLocked holds the Closes of both sides to accounting for messages that were not handled: counted is what
+// their errors count. OnFailure gets each of them; where it may be late, or the messages are in an outbox, the count
+// has to do. The caller must hold mu.
 func (w *world) checkReportedLocked(ms []*msg, counted int) {
 	boxed := ms[0].from.life.of.plan.Outbox
 	lost := slices.DeleteFunc(slices.Clone(ms), func(m *msg) bool { return m.undelivered })
@@ -139,7 +139,8 @@ func (w *world) checkReportedLocked(ms []*msg, counted int) {
 		w.suspectsLocked(m), w.circumstancesLocked(m))
 }
 
-// bothDiedLocked reports whether the contract lets a message be lost: both who held it have died. The caller must hold mu.
+// bothDiedLocked reports whether the contract lets a message be lost: both who held it have died. The caller must hold
+// mu.
 func (w *world) bothDiedLocked(m *msg) bool {
 	s := m.from.life
 	if s.of.plan.Outbox {

@@ -1,12 +1,14 @@
 // Package apisim runs random programs over the public API: publishers, subscribers, Managers, PubSubs, outboxes, dedupe
-// stores and routers, on a network in memory and under a clock that is not real, and holds a model of the contract against
-// what happens.
+// stores and routers, on a network in memory and under a clock that is not real, and holds a model of the contract
+// against what happens.
 //
-// A seed makes a shape (who there is, how it is configured, which faults it knows) and a list of steps. The steps are played
-// by one goroutine, which never waits for the library: every call that can block has a goroutine of its own and is timed.
-// When the steps are over, the network heals, everything that is stuck lets go, and what was confirmed has to be somewhere.
+// A seed makes a shape (who there is, how it is configured, which faults it knows) and a list of steps. The steps are
+// played by one goroutine, which never waits for the library: every call that can block has a goroutine of its own and
+// is timed. When the steps are over, the network heals, everything that is stuck lets go, and what was confirmed has to
+// be somewhere.
 //
-// The program of a seed is always the same; the interleaving of goroutines is not, so that a seed can need several tries.
+// The program of a seed is always the same; the interleaving of goroutines is not, so that a seed can need several
+// tries.
 package apisim
 
 import "fmt"

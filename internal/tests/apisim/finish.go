@@ -10,8 +10,8 @@ const (
 	drainTime  = 90 * time.Second // for everything to be handled when everybody is well
 )
 
-// finish ends a program: the network heals, topics with prompt readers are probed beside those that are stuck, then everything
-// is let go, has to drain, and is closed.
+// finish ends a program: the network heals, topics with prompt readers are probed beside those that are stuck, then
+// everything is let go, has to drain, and is closed.
 func (w *world) finish() {
 	w.disturbAiling()
 	w.net.heal(w.addresses())

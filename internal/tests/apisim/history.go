@@ -42,8 +42,8 @@ func (w *world) suspectsLocked(m *msg) string {
 	return w.rudeness()
 }
 
-// rejectedLocked says that a message was rejected, by a subscriber without a hook, when its publisher was there no longer. The
-// caller must hold mu.
+// rejectedLocked says that a message was rejected, by a subscriber without a hook, when its publisher was there no
+// longer. The caller must hold mu.
 func (w *world) rejectedLocked(m *msg) string {
 	for _, s := range w.receivers[m.to[0]].plan.Subs {
 		if s.NoHook && s.Attempts > 0 && m.nacks >= s.Attempts && (w.leftLocked(m) || m.from.life.how == "killed") {

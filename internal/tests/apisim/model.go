@@ -59,9 +59,10 @@ type ack struct {
 // settled reports whether some handler or failure hook has answered for the message.
 func (m *msg) settled() bool { return len(m.acks) > 0 || m.failed != "" }
 
-// heardLocked reports whether a receiver knows that a handler has acked the message: the ack was of a delivery that was not over, as
-// by AckWaitTimeout, and in a process that has not been killed since, which forgets what not all groups had acked. Where the
-// DedupeStore has not returned since, it is not known to be durable, and says nothing. The caller must hold mu.
+// heardLocked reports whether a receiver knows that a handler has acked the message: the ack was of a delivery that was
+// not over, as by AckWaitTimeout, and in a process that has not been killed since, which forgets what not all groups
+// had acked. Where the DedupeStore has not returned since, it is not known to be durable, and says nothing. The caller
+// must hold mu.
 func (w *world) heardLocked(m *msg) bool {
 	for _, a := range m.acks {
 		until, ever := w.gated["dedupe"]

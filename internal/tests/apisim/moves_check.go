@@ -23,7 +23,8 @@ type handed struct {
 	at     time.Time
 }
 
-// ackGroup is who answers for a message with a subscription's acks: its consumer group, at any host of its group of the route.
+// ackGroup is who answers for a message with a subscription's acks: its consumer group, at any host of its group of the
+// route.
 func (w *world) ackGroup(x *subscription, m *msg) string {
 	if !m.routed {
 		return x.group()
@@ -72,8 +73,8 @@ func (w *world) checkMovedLocked(x *subscription, m *msg, got *message.Message) 
 	w.checkKeyLocked(x, m, g)
 }
 
-// toldLocked reports whether a message's sender, which goes on, must have told a host that lives of what it sent elsewhere at a moment: nothing has
-// failed, or the host could be reached for long. The caller must hold mu.
+// toldLocked reports whether a message's sender, which goes on, must have told a host that lives of what it sent
+// elsewhere at a moment: nothing has failed, or the host could be reached for long. The caller must hold mu.
 func (w *world) toldLocked(m *msg, l *life, since time.Time) bool {
 	patience := time.Second
 	if w.disturbed {
@@ -107,8 +108,8 @@ func (w *world) calmLocked() bool {
 	return !w.disturbed && w.p.Shape.Moves.Brisk && len(w.receivers[0].groups()) == 1 && w.p.Shape.Moves.MoveAfter > 0
 }
 
-// givesBackLocked reports whether no host has had any reason yet but to give back what no handler had, and to have the rest handled
-// first. The caller must hold mu.
+// givesBackLocked reports whether no host has had any reason yet but to give back what no handler had, and to have the
+// rest handled first. The caller must hold mu.
 func (w *world) givesBackLocked(m *msg) bool {
 	if !w.calmLocked() || w.revivedLocked(m) {
 		return false
@@ -124,8 +125,8 @@ func (w *world) givesBackLocked(m *msg) bool {
 // revivedLocked reports whether a message comes from a later process of its sender. The caller must hold mu.
 func (w *world) revivedLocked(m *msg) bool { return m.from.life.how != "" }
 
-// aloneLocked reports whether a subscription is the only one that its group has had in its life, or keys keep the order. The
-// caller must hold mu.
+// aloneLocked reports whether a subscription is the only one that its group has had in its life, or keys keep the
+// order. The caller must hold mu.
 func (s *subscription) aloneLocked() bool {
 	if s.by.plan.Key {
 		return true
@@ -139,8 +140,9 @@ func (s *subscription) aloneLocked() bool {
 	return n <= 1
 }
 
-// checkTenureLocked holds first deliveries of a stream's tenure to the order of its sequences, and to that of the calls, where the
-// policy promises that: with others, a part of a call can go on elsewhere behind the rest. The caller must hold mu.
+// checkTenureLocked holds first deliveries of a stream's tenure to the order of its sequences, and to that of the
+// calls, where the policy promises that: with others, a part of a call can go on elsewhere behind the rest. The caller
+// must hold mu.
 func (w *world) checkTenureLocked(x *subscription, m *msg, d buffstreams.Delivery, at store.Position) {
 	if d.Redelivered || !x.aloneLocked() {
 		return
@@ -161,7 +163,8 @@ func (w *world) checkTenureLocked(x *subscription, m *msg, d buffstreams.Deliver
 	}
 }
 
-// checkKeyLocked holds the first deliveries of a key to the order of the calls, wherever they are. The caller must hold mu.
+// checkKeyLocked holds the first deliveries of a key to the order of the calls, wherever they are. The caller must hold
+// mu.
 func (w *world) checkKeyLocked(x *subscription, m *msg, g string) {
 	if len(m.had[g]) > 1 || !w.p.Shape.Moves.Policy.keyed() || w.revivedLocked(m) {
 		return
@@ -214,7 +217,8 @@ func (w *world) checkRouted(p *publisher, ms []*msg, began time.Time, err error)
 	}
 }
 
-// earlierLocked is a second before a moment, but not before the hosts were there that the program begins with. The caller must hold mu.
+// earlierLocked is a second before a moment, but not before the hosts were there that the program begins with. The
+// caller must hold mu.
 func (w *world) earlierLocked(t time.Time) time.Time {
 	if t = t.Add(-time.Second); t.Before(w.built) {
 		return w.built
@@ -222,7 +226,8 @@ func (w *world) earlierLocked(t time.Time) time.Time {
 	return t
 }
 
-// lackingLocked names a group, of those that every message since a moment has to come to, that has not acked one. The caller must hold mu.
+// lackingLocked names a group, of those that every message since a moment has to come to, that has not acked one. The
+// caller must hold mu.
 func (w *world) lackingLocked(m *msg, since time.Time) string {
 	for r, member := range w.routes.members {
 		if !member || !w.expectedLocked(r, since) {
@@ -237,7 +242,8 @@ func (w *world) lackingLocked(m *msg, since time.Time) string {
 	return ""
 }
 
-// checkRoutedDrainedLocked holds every group of the route to having handled what living senders have confirmed. The caller must hold mu.
+// checkRoutedDrainedLocked holds every group of the route to having handled what living senders have confirmed. The
+// caller must hold mu.
 func (w *world) checkRoutedDrainedLocked() {
 	for _, m := range w.messages {
 		if g := w.owingLocked(m); g != "" && w.heldLocked(m) {
@@ -247,7 +253,8 @@ func (w *world) checkRoutedDrainedLocked() {
 	}
 }
 
-// owingLocked names a group, of those that can be expected to have it, that has not acked a confirmed message. The caller must hold mu.
+// owingLocked names a group, of those that can be expected to have it, that has not acked a confirmed message. The
+// caller must hold mu.
 func (w *world) owingLocked(m *msg) string {
 	if !m.routed || m.outcome != okay || m.dropped != "" || m.failed != "" || m.undelivered {
 		return ""

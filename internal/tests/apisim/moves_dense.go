@@ -6,11 +6,12 @@ import (
 	"time"
 )
 
-// denseSalt makes half of the programs with moves dense; the seeds of movesLookedFor that were found before there were any are others.
+// denseSalt makes half of the programs with moves dense; the seeds of movesLookedFor that were found before there were
+// any are others.
 const denseSalt = 0x64656e779d
 
-// isDense reports whether the messages of a program with moves come just before something happens to a host, so that they are under
-// way then.
+// isDense reports whether the messages of a program with moves come just before something happens to a host, so that
+// they are under way then.
 func isDense(seed uint64) bool { return rand.New(rand.NewPCG(seed, denseSalt)).IntN(2) == 0 }
 
 // thicken makes a program dense. The steps that it has keep their ids, and so their randomness.
@@ -70,8 +71,8 @@ func (p *Program) thicken() {
 	p.Steps = steps
 }
 
-// spare leaves one host of each group of the route alone, and mostly the route too: Publish has to get on whatever happens to the
-// others.
+// spare leaves one host of each group of the route alone, and mostly the route too: Publish has to get on whatever
+// happens to the others.
 func (p *Program) spare(r *rand.Rand, steps []Step) []Step {
 	n, spared := len(p.Shape.Receivers), 1
 	switch p.Shape.Moves.Policy {

@@ -4,7 +4,8 @@ import (
 	"time"
 )
 
-// probeRoute publishes over the route when all is well: if every group of it has a host that is, the message is handled.
+// probeRoute publishes over the route when all is well: if every group of it has a host that is, the message is
+// handled.
 func (w *world) probeRoute() {
 	if w.routes == nil || !w.p.Shape.Moves.Prompt {
 		return

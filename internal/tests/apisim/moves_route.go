@@ -67,7 +67,8 @@ func (w *world) setMember(r int, in bool) {
 	w.noteLocked("the route is %v", s.members)
 }
 
-// expectedLocked reports whether all publishers know a member of the route that was one at a moment. The caller must hold mu.
+// expectedLocked reports whether all publishers know a member of the route that was one at a moment. The caller must
+// hold mu.
 func (w *world) expectedLocked(r int, at time.Time) bool {
 	known := w.routes.joined[r]
 	switch {
@@ -141,8 +142,8 @@ func (w *world) movesResolver() route.Resolver {
 	return movingResolver{w}
 }
 
-// wellLocked reports whether a host has been a member of the route, alive, reachable and read by a prompt handler of each group since a
-// moment. The caller must hold mu.
+// wellLocked reports whether a host has been a member of the route, alive, reachable and read by a prompt handler of
+// each group since a moment. The caller must hold mu.
 func (w *world) wellLocked(r int, since time.Time) bool {
 	s, x := w.routes, w.receivers[r]
 	l := x.life
@@ -164,8 +165,8 @@ func (w *world) wellLocked(r int, since time.Time) bool {
 	return true
 }
 
-// unreadLocked reports whether a host takes connections and gives no credit, as not all of its groups have been there since a moment. The
-// caller must hold mu.
+// unreadLocked reports whether a host takes connections and gives no credit, as not all of its groups have been there
+// since a moment. The caller must hold mu.
 func (w *world) unreadLocked(r int, since time.Time) bool {
 	l := w.receivers[r].life
 	if l == nil || l.ended() {
@@ -209,8 +210,8 @@ func (w *world) disturbAiling() {
 	}
 }
 
-// servesLocked reports whether the route has been the same, and every group of it has had a host that is well, since a moment. The
-// caller must hold mu.
+// servesLocked reports whether the route has been the same, and every group of it has had a host that is well, since a
+// moment. The caller must hold mu.
 func (w *world) servesLocked(since time.Time) bool {
 	known := since
 	if !w.p.Shape.Moves.Watch {

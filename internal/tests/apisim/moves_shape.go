@@ -29,7 +29,8 @@ func (p policy) String() string {
 // keyed reports whether a key's messages stay together.
 func (p policy) keyed() bool { return p == hashed || p == toHashed }
 
-// waits reports whether what goes to a host that is connected and gives no credit waits for it: another has not its place.
+// waits reports whether what goes to a host that is connected and gives no credit waits for it: another has not its
+// place.
 func (p policy) waits() bool { return p == failover || p.keyed() }
 
 // movesPlan is the route of a program with moves.

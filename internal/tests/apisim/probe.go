@@ -61,7 +61,8 @@ func (w *world) prompt(r *receiver, name string) bool {
 	return living > 0
 }
 
-// suspectLocked names what may have to do with a topic that takes nothing, or does not hand out what it took. The caller must hold mu.
+// suspectLocked names what may have to do with a topic that takes nothing, or does not hand out what it took. The
+// caller must hold mu.
 func (w *world) suspectLocked(r *receiver, name string) (s string) {
 	for _, l := range r.lives {
 		t := l.topic(name)

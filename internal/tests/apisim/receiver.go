@@ -171,8 +171,8 @@ func (r *receiver) groups() (names []string) {
 	return names
 }
 
-// impatient tells that some of its Subscribers give up on handlers: what others of a group then get has more attempts than
-// any handler has nacked.
+// impatient tells that some of its Subscribers give up on handlers: what others of a group then get has more attempts
+// than any handler has nacked.
 func (r *receiver) impatient() bool {
 	return slices.ContainsFunc(r.plan.Subs, func(s subscriberPlan) bool { return s.AckWait > 0 })
 }

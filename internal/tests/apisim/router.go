@@ -9,9 +9,9 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// router does what message.Router does with its subscriptions, in the same order: at its Close it cancels the contexts of
-// Subscribe, may close the subscribers meanwhile, reads until the channels are closed, and waits for the handlers. The real
-// one holds a mutex while it waits, under which the clock of a bubble stands still.
+// router does what message.Router does with its subscriptions, in the same order: at its Close it cancels the contexts
+// of Subscribe, may close the subscribers meanwhile, reads until the channels are closed, and waits for the handlers.
+// The real one holds a mutex while it waits, under which the clock of a bubble stands still.
 type router struct {
 	ctx      context.Context
 	cancel   context.CancelFunc

@@ -143,7 +143,8 @@ func (w *world) killSender(l *senderLife, silent bool) {
 	go w.buryPublishers(l) // what is left of it does not matter, but must go
 }
 
-// unreceived is the number of messages that no receiver is known to hold, of a process without an outbox in a program with moves.
+// unreceived is the number of messages that no receiver is known to hold, of a process without an outbox in a program
+// with moves.
 func (w *world) unreceived(l *senderLife) (n int) {
 	if w.routes == nil || l.boxed() {
 		return 0

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// Shape is who there is and how it is configured. Not every shape knows every fault: what one fault hides another seed shows.
+// Shape is who there is and how it is configured. Not every shape knows every fault: what one fault hides another seed
+// shows.
 type Shape struct {
 	Latency   time.Duration
 	Room      int  // bytes that a direction of a connection takes
