@@ -59,6 +59,7 @@ type Manager struct {
 	closed    bool
 	holds     int          // Ready channels that are open
 	routing   []*Publisher // that have routes; never changed in place
+	left      []*leftBehind
 
 	closing map[*closingListener]struct{} // those of CloseListener
 

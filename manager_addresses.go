@@ -236,6 +236,7 @@ func (m *Manager) tick(now time.Time) (busy bool) {
 	for _, p := range publishers {
 		p.tick(now)
 	}
+	m.tickLeft()
 	for _, a := range unused {
 		m.retire(a)
 	}

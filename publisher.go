@@ -320,11 +320,14 @@ func (p *Publisher) leaveAll() {
 	p.mu.Lock()
 	var targets []*target
 	var flows []*routedStream
+	var left []leftBehind
 	for _, s := range p.topics {
 		targets = append(targets, s.allLocked()...)
 		flows = append(flows, s.slotFlowsLocked()...)
+		left = append(left, s.leavesLocked())
 	}
 	p.mu.Unlock()
+	p.manager.keep(left)
 	for _, f := range flows {
 		p.endFlow(f)
 	}

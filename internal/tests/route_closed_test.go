@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -47,4 +48,32 @@ func TestManager_MovesWhatAClosedPublisherLeft(t *testing.T) {
 	require.NoError(t, stays.Drain(t.Context()))
 	require.NoError(t, stays.Close())
 	require.Eventually(t, func() bool { return len(m.Stats().Addresses) == 0 }, patience, 50*time.Millisecond)
+}
+
+// TestManager_MovesWhatAClosedPublisherLeftToAnAddressThatNothingUses: it is kept for as long as messages may have to move there.
+func TestManager_MovesWhatAClosedPublisherLeftToAnAddressThatNothingUses(t *testing.T) {
+	for _, policy := range []route.Policy{route.Failover, route.RoundRobin, route.Hash} {
+		t.Run(fmt.Sprint(policy), func(t *testing.T) {
+			first, second := freeAddress(t), freeAddress(t)
+			sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{ListenAddress: first, CloseTimeout: 10 * time.Second}, nil)
+			require.NoError(t, err)
+			subscribe(t, sub, "orders") // nothing is read from it
+			m, err := buffstreams.NewManager(buffstreams.ManagerConfig{})
+			require.NoError(t, err)
+			defer func() { require.NoError(t, m.Close()) }()
+			pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+				Manager: m, Resolver: route.Static{"orders": {Addresses: []string{first, second}, Policy: policy, HashKey: "k"}}, PublishTimeout: patience,
+			}, nil)
+			require.NoError(t, err)
+			require.NoError(t, pub.Publish("orders", newMessages(3)...))
+			require.NoError(t, pub.Close())
+
+			time.Sleep(3 * time.Second) // an address that nothing uses is forgotten after one
+			require.Len(t, m.Stats().Addresses, 2)
+			rest := counting(t, second)
+			require.NoError(t, sub.Close())
+			require.Eventually(t, func() bool { return rest.Load() == 3 }, patience, 10*time.Millisecond, "they went to the other address")
+			require.Eventually(t, func() bool { return len(m.Stats().Addresses) == 0 }, patience, 50*time.Millisecond, "and nothing is kept")
+		})
+	}
 }

@@ -18,6 +18,16 @@ var moveMutants = []mutant{
 		probe{"internal/tests", "^TestManager_MovesWhatAClosedPublisherLeft$", ""},
 	},
 	{
+		"a Manager forgets where what a closed publisher left can go", "publisher.go",
+		"\tp.manager.keep(left)\n", "\t_ = left\n",
+		probe{"internal/tests", "^TestManager_MovesWhatAClosedPublisherLeftToAnAddressThatNothingUses$", ""},
+	},
+	{
+		"a Manager keeps addresses though all that was left is settled", "manager_left.go",
+		"\t\t\tm.release(a)\n", "\t\t\t_ = a\n",
+		probe{"internal/tests", "^TestManager_MovesWhatAClosedPublisherLeftToAnAddressThatNothingUses$", ""},
+	},
+	{
 		"what is being taken back counts as received in statistics", "internal/session/stats.go",
 		"		if o.revoking {\n			s.Unreceived = s.Pending\n		}\n", "",
 		sessionProbe("TestMove_ReceivedLapsesWithTheRevoke"),
