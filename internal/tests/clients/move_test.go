@@ -103,7 +103,7 @@ func TestClients_SilentListenerIsLeft(t *testing.T) {
 					w.account.excused[message] = true
 				}
 			}
-			require.NoError(t, subs[0].cmd.Process.Signal(syscall.SIGSTOP))
+			subs[0].stop()
 			w.sub, w.also = subs[1], subs[:1]
 			more := w.account.given + 500
 			w.pump(func() bool { return w.account.given >= more }, true)

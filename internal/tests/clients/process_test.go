@@ -145,6 +145,16 @@ func (p *process) kill() {
 	})
 }
 
+// stop stops the process without a word. A signal alone takes a moment, in which messages are handled.
+func (p *process) stop() {
+	pid := p.cmd.Process.Pid
+	require.NoError(p.t, p.cmd.Process.Signal(syscall.SIGSTOP))
+	var status syscall.WaitStatus
+	_, err := syscall.Wait4(pid, &status, syscall.WUNTRACED, nil)
+	require.NoError(p.t, err)
+	require.True(p.t, status.Stopped())
+}
+
 // killed kills the process and returns what it has still said.
 func (p *process) killed() (rest []string) {
 	p.ended.Do(func() {
