@@ -9,6 +9,7 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -148,12 +149,26 @@ func TestTopicState_IsKeptWhileItIsLookedUp(t *testing.T) {
 	})
 }
 
-// Topics that come and go leave nothing: neither themselves, nor that they can have another route, nor a use of their address.
+// watchedRoutes counts who watches it.
+type watchedRoutes struct{ watching atomic.Int64 }
+
+func (*watchedRoutes) Resolve(context.Context, string) (route.Route, error) {
+	return route.Route{Addresses: []string{"127.0.0.1:1", "127.0.0.1:2"}}, nil
+}
+
+func (w *watchedRoutes) Watch(ctx context.Context, _ string, _ func(route.Route)) error {
+	w.watching.Add(1)
+	defer w.watching.Add(-1)
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// Topics that come and go leave nothing: neither themselves, nor that they can have another route, nor a use of their address, nor
+// a Watch.
 func TestTopicState_LeavesNothingBehind(t *testing.T) {
 	p := newTestPublisher(t, EnvelopeMarshaler{})
-	p.cfg.Resolver = route.Func(func(context.Context, string) (route.Route, error) {
-		return route.Route{Addresses: []string{"127.0.0.1:1", "127.0.0.1:2"}}, nil
-	})
+	routes := &watchedRoutes{}
+	p.cfg.Resolver = routes
 	for i := range 1000 {
 		s, err := p.begin("routed " + strconv.Itoa(i))
 		require.NoError(t, err)
@@ -171,5 +186,6 @@ func TestTopicState_LeavesNothingBehind(t *testing.T) {
 	for s := range p.senders {
 		require.Equal(t, len(p.topics), p.senders[s])
 	}
+	require.Eventually(t, func() bool { return routes.watching.Load() == int64(len(p.topics)) }, 30*time.Second, time.Millisecond)
 	require.NoError(t, p.Close())
 }

@@ -277,6 +277,7 @@ func TestListener_MaxConnections(t *testing.T) {
 			require.NoError(t, send(third, "room again"))
 			require.NoError(t, send(second, "still in"))
 			require.Error(t, send(connect(1), "one too many again"))
+			require.Len(t, log.Lines, 1, "there was room meanwhile: this is another flood")
 			require.NoError(t, second.Close())
 			require.NoError(t, third.Close())
 		})

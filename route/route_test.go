@@ -55,6 +55,22 @@ func TestRoute_EqualAsASet(t *testing.T) {
 	require.False(t, groups.Equal(Route{Policy: All, Groups: []Route{{Addresses: []string{"b:1"}}}}))
 }
 
+// What a Resolver does with a route later changes no clone of it.
+func TestRoute_CloneSharesNothing(t *testing.T) {
+	some := func() Route {
+		return Route{Addresses: []string{"a:1"}, Attributes: map[string]Attributes{"a:1": {Weight: 1}}}
+	}
+	change := func(r Route) { r.Addresses[0], r.Attributes["a:1"] = "b:1", Attributes{Weight: 2} }
+	flat := some()
+	deep := Route{Policy: All, Groups: []Route{some(), some()}}
+	flatClone, deepClone := flat.Clone(), deep.Clone()
+	change(flat)
+	change(deep.Groups[0])
+	deep.Groups[1] = flat
+	require.Equal(t, some(), flatClone)
+	require.Equal(t, []Route{some(), some()}, deepClone.Groups)
+}
+
 func TestRoute_Validate(t *testing.T) {
 	a := []string{"a:1"}
 	for name, r := range map[string]Route{

@@ -105,6 +105,9 @@ func takeNone(t testing.TB, m *Member) {
 func requireFull(t testing.TB, topic *Topic) {
 	t.Helper()
 	require.Zero(t, topic.window.Held(), "the window has everything back, and so has its budget")
+	for _, g := range topic.Stats().Groups {
+		require.Zero(t, g.Unsettled, "group %q has settled everything", g.Name)
+	}
 }
 
 func seqRange(first, last uint64) []uint64 {

@@ -176,3 +176,23 @@ func TestKey_DropSettlesEarlyClaims(t *testing.T) {
 	m.Settle(claim(t, m, d1, "k", true))
 	requireFull(t, topic)
 }
+
+// A message that gets no key, as it cannot be decoded, holds up no claim behind it any more.
+func TestKey_EarlyClaimsWaitNoMoreForWhatHasNoKey(t *testing.T) {
+	topic, s := newTestTopic()
+	var s2 signal
+	m1, m2 := topic.Join("g", quiet), topic.Join("g", s2.notify)
+	feed(t, topic, s, 1, 2)
+	d1, d2 := takeToClaim(t, m1, 1), takeToClaim(t, m2, 2)
+	claim(t, m2, d2, "k", false)
+	_, _, ok := m2.TakeToClaim()
+	require.False(t, ok)
+	s2 = signal{}
+	m1.Forgo(&d1)
+	require.NotZero(t, s2.n)
+	d2 = takeToClaim(t, m2, 2)
+	require.True(t, d2.HasKey())
+	m1.Settle(d1)
+	m2.Settle(d2)
+	requireFull(t, topic)
+}

@@ -217,3 +217,21 @@ func TestMove_GoesOnWhereTheReceiverDoesNotKnowHow(t *testing.T) {
 		require.Equal(t, opening, o.state, name)
 	}
 }
+
+// TestMove_AStreamThatStaysAfterAllBeginsOneTenure: a connection that is lost later is no reason for another, which would have the
+// receiver void what it has.
+func TestMove_AStreamThatStaysAfterAllBeginsOneTenure(t *testing.T) {
+	p, o := mover(t, 3)
+	require.True(t, p.client.Leave(o, p.now))
+	require.NoError(t, p.say(returned(o, &wire.Returned{Next: 4, Returned: []uint64{1, 3}})))
+	require.EqualValues(t, 2, o.Tenure())
+	p.client.Stay(o)
+	p.output()
+	require.NoError(t, p.say(&wire.Frame{Body: &wire.Frame_Opened{Opened: &wire.Opened{Handle: o.handle, Next: 1}}}))
+	require.NoError(t, p.sayAck(AckFrame{Handle: o.handle, Messages: 3, Bytes: 1 << 20}))
+	p.output()
+	require.EqualValues(t, 4, o.sent)
+	p.client.Disconnect()
+	require.EqualValues(t, 2, o.Tenure())
+	require.Zero(t, o.Repeats())
+}

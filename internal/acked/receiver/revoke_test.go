@@ -1,7 +1,9 @@
 package receiver
 
 import (
+	"context"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -146,4 +148,25 @@ func TestReceiver_HigherTenureKnowsWhatAGroupHandled(t *testing.T) {
 	d, _, ok = slow.Take()
 	require.True(t, ok)
 	require.Equal(t, "one", string(d.Message()))
+}
+
+// TestReceiver_SaysAtOnceThatTheLastMessageCameBack: the stream waits for nothing else.
+func TestReceiver_SaysAtOnceThatTheLastMessageCameBack(t *testing.T) {
+	r := listen(t, Config{})
+	m := join(r, "a")
+	c := opensMoving(t, r, 1, 1, 1)
+	receives(t, c, 1, 1, "one")
+	d, _, ok := m.Take()
+	require.True(t, ok)
+	o := openOf(1)
+	require.NoError(t, c.revoke(&wire.Revoke{
+		Handle: 1, Publisher: o.Publisher, Secret: make([]byte, 16), Epoch: 1, Stream: 1, Topic: "a", Tenure: 2,
+	}))
+	written := func() int { return len(c.nc.(*testkit.ScriptedConn).Written()) }
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	c.flusher.Sync(ctx) // what was to be said until now
+	before := written()
+	m.Return(d)
+	require.Eventually(t, func() bool { return written() > before }, 10*time.Second, time.Millisecond)
 }

@@ -1,0 +1,77 @@
+package mutants
+
+// freshMutants are mistakes of a list that was written before any of them was tried, and that no test told of.
+var freshMutants = []mutant{
+	{
+		"a PubSub that cannot be made goes on listening", "pubsub.go",
+		"\t\treturn nil, errors.Join(err, sub.Close())\n", "\t\treturn nil, err\n",
+		rootProbe("TestPubSub_ThatCannotBeMadeListensNoMore"),
+	},
+	{
+		"what a stuck Unmarshaler has is lost", "failure.go",
+		"\tif !returned {\n\t\ts.giveBack(d)\n\t\treturn\n\t}\n\ts.fail(d, msg, reason)\n",
+		"\tif !returned {\n\t\treturn\n\t}\n\ts.fail(d, msg, reason)\n",
+		rootProbe("TestFailure_WhatAStuckCallbackHasGoesBack"),
+	},
+	{
+		"Close does not wait for what was divided meanwhile", "publisher.go",
+		"\t\t\t\tasked[f.stream], more = true, true\n", "\t\t\t\tasked[f.stream] = true\n",
+		rootProbe("TestPublisher_CloseWaitsForWhatGotAPartMeanwhile"),
+	},
+	{
+		"Close blames a callback that has returned", "usercode.go",
+		"\tleft := u.left\n\tu.left = false\n", "\tleft := u.left\n",
+		rootProbe("TestUserCode_ReturnsAfterItWasLeftBehind"),
+	},
+	{
+		"a topic that is forgotten is watched", "publisher_topics.go",
+		"\t\t\ts.endWatchLocked()\n", "",
+		rootProbe("TestTopicState_LeavesNothingBehind"),
+	},
+	{
+		"what the outbox has stored counts as waiting", "outbox_store.go",
+		"\tdefer now.end()\n", "",
+		rootProbe("TestStoring_CountsTheCallsThatWait"),
+	},
+	{
+		"a caller joins a lookup that was cancelled", "route/shared.go",
+		"\tc.cancel()\n\tif s.call == c {\n\t\ts.call = nil\n\t}\n", "\tc.cancel()\n",
+		routeProbe("TestShared_ALookupIsForThoseThatWaitForIt"),
+	},
+	{
+		"a clone shares its groups", "route/route.go",
+		"\tfor i := range r.Groups {\n\t\tr.Groups[i] = r.Groups[i].Clone()\n\t}\n", "",
+		routeProbe("TestRoute_CloneSharesNothing"),
+	},
+	{
+		"a stream that stays is revoked for ever", "internal/session/tenure.go",
+		"\to.openSent, o.asked, o.sentTo, o.received = false, false, 0, o.settled.Next()\n",
+		"\to.openSent, o.sentTo, o.received = false, 0, o.settled.Next()\n",
+		sessionProbe("TestMove_AStreamThatStaysAfterAllBeginsOneTenure"),
+	},
+	{
+		"that the last message came back is said with the next frame", "internal/acked/receiver/revoke.go",
+		"\ts.revocation.answerTo = nil\n\tc.flusher.Kick()\n", "\ts.revocation.answerTo = nil\n",
+		receiverProbe("TestReceiver_SaysAtOnceThatTheLastMessageCameBack"),
+	},
+	{
+		"a call forgets what became of what was sent before it moved", "publisher_again.go",
+		"append(v.errs, back.Err, err)...", "append(v.errs, back.Err)...",
+		rootProbe("TestSendAgain_AccountsForWhatWasSentBefore"),
+	},
+	{
+		"claims wait for a message that gets no key", "internal/dispatch/key.go",
+		"\tg.removeUnclaimed(d.pos())\n\tg.claimEarly()\n}", "\tg.removeUnclaimed(d.pos())\n}",
+		dispatchProbe("TestKey_EarlyClaimsWaitNoMoreForWhatHasNoKey"),
+	},
+	{
+		"what a group had settled before is lag for ever", "internal/dispatch/known.go",
+		"\tg.unsettled.Add(-1)\n\treturn true\n", "\treturn true\n",
+		dispatchProbe("TestTopic_GroupsSkipWhatTheyHadSettled"),
+	},
+	{
+		"a second flood of connections is not told of", "pool/listener.go",
+		"\t\tl.refusing = false\n", "",
+		probe{"pool", "^TestListener_MaxConnections$", ""},
+	},
+}

@@ -1,0 +1,44 @@
+package buffstreams
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/session"
+	"github.com/buffstreams/watermill-buffstreams/store"
+)
+
+// appendFunc is an outbox that can store.
+type appendFunc struct {
+	store.Outbox
+	store func(ctx context.Context) error
+}
+
+func (a appendFunc) Append(ctx context.Context, _ store.Key, _ ...[]byte) (uint64, error) {
+	return 1, a.store(ctx)
+}
+
+func (appendFunc) Err() error { return nil }
+
+// A call that the outbox has answered waits no more, whatever the answer is: the log tells of those that do.
+func TestStoring_CountsTheCallsThatWait(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	p := &Publisher{ctx: ctx, logger: watermill.NopLogger{}, users: usersOf(&sharer{})}
+	p.cfg.PublishTimeout = time.Minute
+	for _, answer := range []error{nil, &store.FullError{}, store.ErrFailed} {
+		waiting := int64(0)
+		p.cfg.Outbox = appendFunc{store: func(context.Context) error {
+			waiting = p.storing.Load().calls.Load()
+			return answer
+		}}
+		_, _, err := p.store(ctx, &target{}, &session.Batch{}, keyed("a"), p.cfg.PublishTimeout)
+		require.ErrorIs(t, err, answer)
+		require.EqualValues(t, 1, waiting)
+		require.Zero(t, p.storing.Load().calls.Load())
+	}
+}
