@@ -115,3 +115,32 @@ func TestGroupsDigest(t *testing.T) {
 	two.Join("c", quiet)
 	require.NotEqual(t, one.GroupsDigest(), two.GroupsDigest())
 }
+
+// Claims that came early wait for a message of a source that is withdrawn no more, whether it was given back before or after.
+func TestWithdraw_EarlyClaimsGoOn(t *testing.T) {
+	for _, before := range []bool{false, true} {
+		topic, plain := newTestTopic()
+		r := &revocable{source: newSource()}
+		var s2 signal
+		m1, m2 := topic.Join("g", quiet), topic.Join("g", s2.notify)
+		feed(t, topic, r, 1, 1)
+		feed(t, topic, plain, 2, 2)
+		d1, d2 := takeToClaim(t, m1, 1), takeToClaim(t, m2, 2)
+		claim(t, m2, d2, "k", false)
+		if before {
+			m1.Return(d1)
+			r.revoke(topic)
+		} else {
+			_, _, ok := m2.TakeToClaim()
+			require.False(t, ok)
+			r.revoke(topic)
+			s2 = signal{}
+			m1.Return(d1)
+			require.NotZero(t, s2.n)
+		}
+		d2 = takeToClaim(t, m2, 2)
+		require.True(t, d2.HasKey(), "before: %v", before)
+		m2.Settle(d2)
+		requireFull(t, topic)
+	}
+}

@@ -168,5 +168,5 @@ func TestReceiver_SaysAtOnceThatTheLastMessageCameBack(t *testing.T) {
 	c.flusher.Sync(ctx) // what was to be said until now
 	before := written()
 	m.Return(d)
-	require.Eventually(t, func() bool { return written() > before }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return written() > before }, 30*time.Second, time.Millisecond)
 }

@@ -74,4 +74,14 @@ var freshMutants = []mutant{
 		"\t\tl.refusing = false\n", "",
 		probe{"pool", "^TestListener_MaxConnections$", ""},
 	},
+	{
+		"claims wait for what came back to a receiver that gave it up", "internal/dispatch/group.go",
+		"\t\tdone := g.giveUp(d)\n\t\tg.claimEarly()\n", "\t\tdone := g.giveUp(d)\n",
+		dispatchProbe("TestWithdraw_EarlyClaimsGoOn"),
+	},
+	{
+		"claims wait for what was withdrawn", "internal/dispatch/withdraw.go",
+		"\t\tdone = append(done, g.giveUp(d)...)\n\t}\n\tg.claimEarly()\n", "\t\tdone = append(done, g.giveUp(d)...)\n\t}\n",
+		dispatchProbe("TestWithdraw_EarlyClaimsGoOn"),
+	},
 }
