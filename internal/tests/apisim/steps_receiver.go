@@ -79,10 +79,9 @@ func (w *world) dropGroup(x *subscriber, topic, name string) {
 	t := l.topic(name)
 	t.dropped[x.plan.Group] = true
 	t.drops++
-	if !slices.ContainsFunc(t.subs, func(sub *subscription) bool { // one that came meanwhile may have made it anew
-		return sub.by.plan.Group == x.plan.Group && !sub.began.Before(began)
-	}) {
-		delete(t.groups, x.plan.Group)
+	delete(t.groups, x.plan.Group)
+	if slices.ContainsFunc(t.subs, func(sub *subscription) bool { return sub.by.plan.Group == x.plan.Group && !sub.began.Before(began) }) {
+		t.groups[x.plan.Group] = time.Now().Add(1000 * time.Hour) // it may have been made anew meanwhile, or not: it is owed nothing
 	}
 	for _, sub := range t.subs { // what they are for the topic now is not said
 		if sub.by.plan.Group == x.plan.Group && sub.ending.IsZero() {
