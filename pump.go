@@ -166,12 +166,12 @@ func (p *pump) takeWithUserCode() (f flight, ok, found bool) {
 		p.member.CheckKey(key)
 		return f, false, true
 	}
-	if !emitted {
-		p.startFailure(d, msg, &UndecodableError{err})
-		return f, false, true
-	}
-	if p.draining && !d.Unkept() { // it was taken for its key
+	switch {
+	case p.draining && !d.Unkept(): // it was taken for its key
 		p.giveBack(d)
+		return f, false, true
+	case !emitted:
+		p.startFailure(d, msg, &UndecodableError{err})
 		return f, false, true
 	}
 	return p.newFlight(&d, msg), true, true

@@ -14,7 +14,8 @@ type Delivery struct {
 	index int32
 	// Redelivered tells that the message was given to a member before: to one that gave it back, or to a group that
 	// ended.
-	Redelivered bool      // stands here as there is room
+	Redelivered bool      // stands here as there is room, as does keyless
+	keyless     bool      // no key can be found: see Forgo
 	data        []byte    // the message, if it was detached from the run
 	key         *keyQueue // of the key that the delivery holds, or nil
 	Attempt     int       // earlier deliveries of the message that ended without an ack

@@ -51,7 +51,7 @@ func (m *Member) TakeUnkept(toClaim bool) (d Delivery, ok bool) {
 
 // popUnkept is pop for TakeUnkept. What it passes over stays in its place.
 func (g *group) popUnkept(toClaim bool) (Delivery, bool) {
-	wanted := func(d Delivery) bool { return d.Unkept() || toClaim && d.key == nil && !d.Again() }
+	wanted := func(d Delivery) bool { return d.Unkept() || toClaim && d.key == nil && !d.keyless && !d.Again() }
 	for {
 		i := slices.IndexFunc(g.returned, wanted)
 		if i < 0 {

@@ -139,3 +139,22 @@ func TestDrain_KeepsTheOrderOfKeys(t *testing.T) {
 	}
 	requireFull(t, topic)
 }
+
+// One that is kept and has no key, as it cannot be decoded, is taken for its key once, and not again and again.
+func TestDrain_LooksOnceForAKey(t *testing.T) {
+	topic, kept := newTestTopic()
+	m := topic.Join("g", quiet)
+	feed(t, topic, kept, 1, 1)
+	m.BeginDrain()
+	d, ok := m.TakeUnkept(true)
+	require.True(t, ok)
+	m.Forgo(&d)
+	m.Return(d)
+	_, ok = m.TakeUnkept(true)
+	require.False(t, ok)
+	kept.alone = true
+	d, ok = m.TakeUnkept(true)
+	require.True(t, ok, "nothing else keeps it now")
+	m.Settle(d)
+	requireFull(t, topic)
+}

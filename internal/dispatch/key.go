@@ -54,6 +54,7 @@ func (m *Member) Forgo(d *Delivery) {
 	g := m.group
 	g.topic.mu.Lock()
 	defer g.topic.mu.Unlock()
+	d.keyless = true
 	g.removeUnclaimed(d.pos())
 	g.claimEarly()
 }

@@ -96,12 +96,12 @@ var custodyMutants = []mutant{
 	},
 	{
 		"a member that drains takes what a sender keeps", "internal/dispatch/drain.go",
-		"return d.Unkept() || toClaim && d.key == nil && !d.Again()", "return !d.Again()",
+		"return d.Unkept() || toClaim && d.key == nil && !d.keyless && !d.Again()", "return !d.Again()",
 		dispatchProbe("TestDrain_TakesOnlyWhatNoSenderKeeps"),
 	},
 	{
 		"the order of keys ends with the drain", "internal/dispatch/drain.go",
-		"return d.Unkept() || toClaim && d.key == nil && !d.Again()", "return d.Unkept()",
+		"return d.Unkept() || toClaim && d.key == nil && !d.keyless && !d.Again()", "return d.Unkept()",
 		dispatchProbe("TestDrain_KeepsTheOrderOfKeys"),
 	},
 	{

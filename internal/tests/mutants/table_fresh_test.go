@@ -84,4 +84,9 @@ var freshMutants = []mutant{
 		"\t\tdone = append(done, g.giveUp(d)...)\n\t}\n\tg.claimEarly()\n", "\t\tdone = append(done, g.giveUp(d)...)\n\t}\n",
 		dispatchProbe("TestWithdraw_EarlyClaimsGoOn"),
 	},
+	{
+		"a message without a key is taken for its key again and again", "internal/dispatch/key.go",
+		"\td.keyless = true\n", "",
+		dispatchProbe("TestDrain_LooksOnceForAKey"),
+	},
 }
