@@ -61,7 +61,7 @@ var seamMutants = []mutant{
 	},
 	{
 		"a subscription that drains emits what its sender keeps, for its key", "pump.go",
-		"if p.draining && !d.Unkept() { // it was taken for its key", "if p.draining && !d.Unkept() && d.HasKey() && d.Again() { // it was taken for its key",
+		"case p.draining && !d.Unkept(): // it was taken for its key", "case p.draining && !d.Unkept() && d.HasKey() && d.Again(): // it was taken for its key",
 		rootProbe("TestDrain_EmitsNothingOfAKeyThatASenderKeeps"),
 	},
 	{
