@@ -38,7 +38,7 @@ func TestOutbox_CertificatesNameTheHost(t *testing.T) {
 				}, nil)
 				require.NoError(t, err)
 				if life == 0 {
-					require.NoError(t, pub.Publish("orders", newMessages(3)...)) // nobody listens
+					require.NoError(t, pub.Publish("orders", newMessages(3)...)) // nothing listens
 				} else {
 					sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{
 						ListenAddress: address,

@@ -117,7 +117,7 @@ func AwaitListener(ctx context.Context, t Target, patience time.Duration) (net.C
 		case !nobodyListens(err):
 			return nil, fmt.Errorf("cannot reach %s: %w", t.Address, cause(err))
 		case !time.Now().Before(end):
-			return nil, fmt.Errorf("nobody listens at %s (waited %v): %w; start the subscriber, or raise --wait", t.Address, patience, cause(err))
+			return nil, fmt.Errorf("nothing listens at %s (waited %v): %w; start the subscriber, or raise --wait", t.Address, patience, cause(err))
 		}
 		select {
 		case <-time.After(redialPause):

@@ -31,7 +31,7 @@ func TestParseTopic(t *testing.T) {
 func TestAwaitListener(t *testing.T) {
 	nowhere := Target{Network: "unix", Address: filepath.Join(t.TempDir(), "s")}
 	_, err := AwaitListener(t.Context(), nowhere, 0)
-	require.ErrorContains(t, err, "nobody listens at "+nowhere.Address)
+	require.ErrorContains(t, err, "nothing listens at "+nowhere.Address)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

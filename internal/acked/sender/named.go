@@ -44,7 +44,7 @@ func (n *Named) Publish(
 	return p.run(ctx)
 }
 
-// Unsettled is the number of messages of the stream that are not settled, whoever published them.
+// Unsettled is the number of messages of the stream that are not settled, of all owners.
 func (n *Named) Unsettled() int { return n.sender.Unsettled(n.topic) }
 
 // Flush is Sender.Flush.
