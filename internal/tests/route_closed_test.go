@@ -68,7 +68,18 @@ func TestManager_MovesWhatAClosedPublisherLeftToAnAddressThatNothingUses(t *test
 			require.NoError(t, pub.Publish("orders", newMessages(3)...))
 			require.NoError(t, pub.Close())
 
-			time.Sleep(3 * time.Second) // an address that nothing uses is forgotten after one
+			brief, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{Manager: m}, nil)
+			require.NoError(t, err)
+			third := freeAddress(t)
+			counting(t, third)
+			require.NoError(t, brief.Publish(third+"/orders", newMessage("x")))
+			require.NoError(t, brief.Drain(t.Context()))
+			require.NoError(t, brief.Close())
+			require.Len(t, m.Stats().Addresses, 3)
+			require.Eventually(t, func() bool { return len(m.Stats().Addresses) < 3 }, patience, 10*time.Millisecond, "what is left later is forgotten")
+			for _, a := range m.Stats().Addresses {
+				require.Contains(t, []string{first, second}, a.Address)
+			}
 			require.Len(t, m.Stats().Addresses, 2)
 			rest := counting(t, second)
 			require.NoError(t, sub.Close())
