@@ -57,9 +57,9 @@ type Manager struct {
 	listeners map[netio.Target]*opening
 	ticking   bool
 	closed    bool
-	holds     int          // Ready channels that are open
-	routing   []*Publisher // that have routes; never changed in place
-	left      []*leftBehind
+	holds     int           // Ready channels that are open
+	routing   []*Publisher  // that have routes; never changed in place
+	left      []*leftBehind // that hold messages
 
 	closing map[*closingListener]struct{} // those of CloseListener
 

@@ -50,12 +50,10 @@ func (s *storing) end() { s.calls.Add(-1) }
 // nextStoring returns the slice that follows last, of which several calls may find at once that it is over.
 func (p *Publisher) nextStoring(last *storing, now time.Time) *storing {
 	slice, timeout := storingSlice, p.cfg.PublishTimeout
-	next := &storing{began: now}
+	next := &storing{ctx: p.ctx, cancel: func() {}, began: now}
 	if timeout > 0 {
 		slice = min(slice, timeout/20)
-		next.ctx, next.cancel = context.WithTimeout(p.ctx, timeout)
-	} else {
-		next.ctx, next.cancel = context.WithCancel(p.ctx)
+		next.ctx, next.cancel = context.WithTimeout(p.ctx, timeout) // which ends then: a slice is not cancelled
 	}
 	next.until = now.Add(slice)
 	if !p.storing.CompareAndSwap(last, next) {

@@ -42,3 +42,15 @@ func TestStoring_CountsTheCallsThatWait(t *testing.T) {
 		require.Zero(t, p.storing.Load().calls.Load())
 	}
 }
+
+// TestStoring_LeavesNothingBehind: a slice of calls without a time-out has the Publisher's context itself, which would keep
+// one of its own for as long as the Publisher lives.
+func TestStoring_LeavesNothingBehind(t *testing.T) {
+	p := &Publisher{ctx: t.Context(), logger: watermill.NopLogger{}}
+	require.Equal(t, p.ctx, p.storingNow().ctx)
+	p.cfg.PublishTimeout = time.Minute
+	s := p.nextStoring(p.storing.Load(), time.Now())
+	deadline, ok := s.ctx.Deadline()
+	require.True(t, ok)
+	require.WithinDuration(t, s.began.Add(time.Minute), deadline, time.Second)
+}

@@ -167,13 +167,8 @@ func (e *RefusedError) Error() string {
 // as Timeout does that of the former.
 func (r *Requester) Request(ctx context.Context, payload []byte, headers map[string]string) (*message.Message, error) {
 	m := r.message(payload, headers)
-	interrupted, interrupt := context.WithCancel(context.Background())
-	defer interrupt()
-	defer context.AfterFunc(ctx, func() {
-		if errors.Is(ctx.Err(), context.Canceled) {
-			interrupt()
-		}
-	})()
+	interrupted, stop := pipe.Interrupted(ctx)
+	defer stop()
 	m.SetContext(interrupted)
 	waits := make(chan *message.Message, 1)
 	r.mu.Lock()

@@ -52,13 +52,8 @@ func Publish(ctx context.Context, o PublishOptions) (r Result, err error) {
 	}
 	m := message.NewMessage(watermill.NewUUID(), nil)
 	m.Metadata.Set(MarkKey, "1")
-	interrupted, interrupt := context.WithCancel(context.Background())
-	defer interrupt()
-	defer context.AfterFunc(ctx, func() {
-		if errors.Is(ctx.Err(), context.Canceled) { // PublishTimeout knows more of a time that is over
-			interrupt()
-		}
-	})()
+	interrupted, stop := pipe.Interrupted(ctx)
+	defer stop()
 	m.SetContext(interrupted)
 	begin := time.Now()
 	err = publisher.Publish(o.Topic, m)

@@ -89,4 +89,10 @@ var freshMutants = []mutant{
 		"\td.keyless = true\n", "",
 		dispatchProbe("TestDrain_LooksOnceForAKey"),
 	},
+	{
+		"a slice of stored calls leaves a context behind", "outbox_store.go",
+		"\tnext := &storing{ctx: p.ctx, cancel: func() {}, began: now}\n",
+		"\tnext := &storing{began: now}\n\tnext.ctx, next.cancel = context.WithCancel(p.ctx)\n",
+		rootProbe("TestStoring_LeavesNothingBehind"),
+	},
 }
