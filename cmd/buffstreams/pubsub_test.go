@@ -170,7 +170,7 @@ func TestErrors_AreOneLine(t *testing.T) {
 		"pub to an unknown host":    {"", []string{"pub", "no.such.host.invalid:1"}, []string{"no.such.host.invalid:1"}},
 		"pub where nobody listens":  {"x", []string{"pub", nobody, "--wait", "200ms"}, []string{"nothing listens at " + nobody}},
 		"and nothing to say":        {"", []string{"pub", nobody, "--wait", "0s"}, []string{"nothing listens at " + nobody}},
-		"plain where nobody is":     {"x", []string{"pub", nobody, "--wait", "0s", "--wire", "buffstreams"}, []string{"nobody listens"}},
+		"plain where nobody is":     {"x", []string{"pub", nobody, "--wait", "0s", "--wire", "buffstreams"}, []string{"nothing listens"}},
 		"line over the limit":       {"short\n" + strings.Repeat("x", 101), []string{"pub", listening, "--max-message-size", "100"}, []string{"line 2", "100", "--max-message-size"}},
 		"file over the limit":       {"", []string{"pub", listening, "--file", big, "--max-message-size", "5000"}, []string{big, "5001", "5000"}},
 		"file over the plain limit": {"", []string{"pub", listening, "--file", big, "--wire", "buffstreams"}, []string{big, "5001", "4096"}},
