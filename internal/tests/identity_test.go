@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -230,12 +232,32 @@ func (h *host) crash() (backup string) {
 	return backup
 }
 
-// backup returns a copy of the outbox, which is idle.
+// backup returns a copy of the outbox. The outbox may still remove a file that nothing needs any more, so a copy counts only
+// if no file changed meanwhile.
 func (h *host) backup() string {
 	h.t.Helper()
 	dir := filepath.Join(h.t.TempDir(), "copy")
-	copyTo(h.t, h.dir, dir)
+	require.Eventually(h.t, func() bool {
+		before := listing(h.t, h.dir)
+		if os.RemoveAll(dir) != nil || os.CopyFS(dir, os.DirFS(h.dir)) != nil {
+			return false
+		}
+		return slices.Equal(before, listing(h.t, h.dir))
+	}, 30*time.Second, time.Millisecond)
 	return dir
+}
+
+// listing names the files of a directory, each with its size and when it was last written.
+func listing(t *testing.T, dir string) (all []string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil { // it may be gone by now: then the next listing differs
+			all = append(all, fmt.Sprint(e.Name(), info.Size(), info.ModTime().UnixNano()))
+		}
+	}
+	return all
 }
 
 // TestIdentity_RestoredOutboxThatIsStuckAndRestarted: more epochs were lost than the backup knows, so it is fenced, until it
