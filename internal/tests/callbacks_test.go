@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -91,7 +92,7 @@ func TestCallback_DialingThatBlocksIsBounded(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := blocker{make(chan struct{}, 10), make(chan struct{})}
+			b := blocker{make(chan struct{}, 1000), make(chan struct{})}
 			cfg := buffstreams.ManagerConfig{
 				CloseTimeout: 100 * time.Millisecond, Acked: buffstreams.AckedConfig{HandshakeTimeout: 100 * time.Millisecond, Reconnect: brisk()},
 			}
@@ -102,8 +103,11 @@ func TestCallback_DialingThatBlocksIsBounded(t *testing.T) {
 				Manager: m, PublishTimeout: 400 * time.Millisecond, CloseTimeout: 100 * time.Millisecond,
 			}, nil)
 			require.NoError(t, err)
-			require.ErrorContains(t, pub.Publish("127.0.0.1:1/a", newMessage("x")), name+" has not returned")
-			require.Greater(t, len(b.entered), 1, "it is tried again")
+			require.Eventually(t, func() bool { // as soon as an attempt has had its time
+				err = pub.Publish("127.0.0.1:1/a", newMessage("x"))
+				return err != nil && strings.Contains(err.Error(), name+" has not returned")
+			}, patience, time.Millisecond, "the timeout says why")
+			require.Eventually(t, func() bool { return len(b.entered) > 1 }, patience, time.Millisecond, "it is tried again")
 			_ = requireSoon(t, later(pub.Close))
 			_ = requireSoon(t, later(m.Close))
 			close(b.release)
