@@ -60,13 +60,14 @@ func carrySlowly(to, from net.Conn, rate int) {
 
 // A message takes many times as long on its way as every time-out is long: no byte of it is late.
 func TestDeadline_IsAboutProgress(t *testing.T) {
+	t.Parallel()
 	server, client := testkit.SelfSignedTLS(t)
 	for name, secure := range map[string]bool{"plaintext": false, "TLS": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			acked := buffstreams.AckedConfig{
-				MaxMessageSize: 5 << 20, WriteTimeout: 1500 * time.Millisecond, PingAfter: 600 * time.Millisecond,
-				DeadAfter: 2 * time.Second,
+				MaxMessageSize: 5 << 20, WriteTimeout: 4500 * time.Millisecond, PingAfter: 1800 * time.Millisecond,
+				DeadAfter: 6 * time.Second, // a busy machine may do nothing for seconds
 			}
 			prefix := ""
 			if secure {
@@ -76,6 +77,7 @@ func TestDeadline_IsAboutProgress(t *testing.T) {
 			messages := subscribe(t, h.newSubscriber(t, nil), prefix+h.topic("a"))
 			dials := 0
 			pub := outsider(t, func(c *buffstreams.PublisherConfig) {
+				c.PublishTimeout = 2 * time.Minute
 				c.ManagerConfig = buffstreams.ManagerConfig{Acked: acked, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
 					dials++
 					conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
@@ -85,7 +87,7 @@ func TestDeadline_IsAboutProgress(t *testing.T) {
 					return conn, err
 				}}
 			})
-			link := slowLink(t, h.address, 600<<10)
+			link := slowLink(t, h.address, 200<<10)
 			begin := time.Now()
 			require.NoError(t, pub.Publish(prefix+link+"/a", message.NewMessage("large", make([]byte, 4<<20))))
 			require.Greater(t, time.Since(begin), 3*acked.DeadAfter, "the link is the subject")
