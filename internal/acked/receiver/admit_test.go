@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -33,7 +34,7 @@ func comeFrom(t *testing.T, ip, address string) stranger {
 	conn, err := d.Dial("tcp", address)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
-	require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+	require.NoError(t, conn.SetDeadline(time.Now().Add(30*time.Second)))
 	return stranger{t, conn}
 }
 
@@ -214,50 +215,58 @@ func TestConn_TakesALargeFrameOnASlowLink(t *testing.T) {
 	const dead, pieces = 600 * time.Millisecond, 40
 	for name, secure := range map[string]bool{"plaintext": false, "TLS": true} {
 		t.Run(name, func(t *testing.T) {
-			cfg := Config{DeadAfter: dead}
-			server, client := testkit.SelfSignedTLS(t)
-			if secure {
-				cfg.TLS = netio.ServerTLS(server)
-			}
-			_, address := listenWith(t, cfg, testkit.NewLog())
-			s := comeFrom(t, "127.0.0.1", address)
-			seal := sealed
-			if secure {
-				client.ServerName = "127.0.0.1"
-				s.conn = tls.Client(s.conn, client)
-				seal = func(t testing.TB, f *wire.Frame) []byte {
-					payload, err := proto.Marshal(f)
-					require.NoError(t, err)
-					return append(binary.BigEndian.AppendUint32(nil, uint32(len(payload))), payload...)
+			synctest.Test(t, func(t *testing.T) {
+				cfg, ln := Config{DeadAfter: dead}, testkit.NewPipeListener()
+				server, client := testkit.SelfSignedTLS(t)
+				if secure {
+					cfg.TLS = netio.ServerTLS(server)
 				}
-			}
-			_, err := s.conn.Write(seal(t, &wire.Frame{Body: &wire.Frame_Hello{Hello: &wire.Hello{Version: 1, MaxFrame: 65600}}}))
-			require.NoError(t, err)
-			require.NotNil(t, s.next().GetWelcome())
-			// An unknown field of a Ping is skipped, however large it is.
-			large := (&wire.Ping{Id: 9}).ProtoReflect()
-			large.SetUnknown(protowire.AppendBytes(protowire.AppendTag(nil, 99, protowire.BytesType), make([]byte, pieces*1024)))
-			frame := seal(t, &wire.Frame{Body: &wire.Frame_Ping{Ping: large.Interface().(*wire.Ping)}})
-			begin := time.Now()
-			for len(frame) > 0 {
-				n := min(len(frame), 1024)
-				_, err := s.conn.Write(frame[:n])
+				start(t, cfg, ln)
+				s := stranger{t, ln.Connect()}
+				defer func() { _ = s.conn.Close() }()
+				seal := sealed
+				if secure {
+					client.ServerName = "127.0.0.1"
+					s.conn = tls.Client(s.conn, client)
+					seal = func(t testing.TB, f *wire.Frame) []byte {
+						payload, err := proto.Marshal(f)
+						require.NoError(t, err)
+						return append(binary.BigEndian.AppendUint32(nil, uint32(len(payload))), payload...)
+					}
+				}
+				_, err := s.conn.Write(seal(t, &wire.Frame{Body: &wire.Frame_Hello{Hello: &wire.Hello{Version: 1, MaxFrame: 65600}}}))
 				require.NoError(t, err)
-				frame = frame[n:]
-				time.Sleep(dead / 10) // the link is the subject
-			}
-			require.Greater(t, time.Since(begin), 2*dead)
-			alive := 0
-			for {
-				f := s.next()
-				require.NotNil(t, f, "the connection was ended")
-				if f.GetPong().GetId() == 9 {
-					break
+				require.NotNil(t, s.next().GetWelcome())
+				frames := make(chan *wire.Frame, pieces)
+				go func() { // ends with the connection
+					for f := s.next(); f != nil; f = s.next() {
+						frames <- f
+					}
+					close(frames)
+				}()
+				// An unknown field of a Ping is skipped, however large it is.
+				large := (&wire.Ping{Id: 9}).ProtoReflect()
+				large.SetUnknown(protowire.AppendBytes(protowire.AppendTag(nil, 99, protowire.BytesType), make([]byte, pieces*1024)))
+				frame := seal(t, &wire.Frame{Body: &wire.Frame_Ping{Ping: large.Interface().(*wire.Ping)}})
+				begin := time.Now()
+				for len(frame) > 0 {
+					n := min(len(frame), 1024)
+					_, err := s.conn.Write(frame[:n])
+					require.NoError(t, err)
+					frame = frame[n:]
+					time.Sleep(dead / 10)
 				}
-				alive++
-			}
-			require.Greater(t, alive, 3)
-			require.Less(t, alive, 9*int(time.Since(begin)/dead))
+				require.Greater(t, time.Since(begin), 2*dead)
+				alive := 0
+				for f := range frames {
+					if f.GetPong().GetId() == 9 {
+						break
+					}
+					alive++
+				}
+				require.Greater(t, alive, 3)
+				require.Less(t, alive, 9*int(time.Since(begin)/dead))
+			})
 		})
 	}
 }
