@@ -27,18 +27,18 @@ test_short: ## what answers fast: no race detector, small sizes
 	go test -short $(MODULES)
 
 test_race: ## everything, with the race detector and the sizes that it allows
-	$(CHECKED) -race -timeout 10m $(RACED)
+	$(CHECKED) -race -timeout 20m $(RACED)
 
 test_reconnect: ## the universal suite over a network that is cut; see the test for why not under -race
-	$(CHECKED) -timeout 5m -run "TestPubSub.*Reconnect" ./internal/tests
+	$(CHECKED) -timeout 10m -run "TestPubSub.*Reconnect" ./internal/tests
 
 test_faults: ## what is too long for the race detector: simulations, chaos, hostile peers, files and resources that fail
-	$(CHECKED) -p 1 -timeout 12m ./internal/acked/receiver ./storage/outbox ./storage/dedupe ./internal/tests/hostile ./internal/tests/resources ./internal/tests/chaos ./internal/tests/apisim ./engines/tests
+	$(CHECKED) -p 1 -timeout 25m ./internal/acked/receiver ./storage/outbox ./storage/dedupe ./internal/tests/hostile ./internal/tests/resources ./internal/tests/chaos ./internal/tests/apisim ./engines/tests
 
 browser: ## the page of monitor/ in a real Chromium, with axe-core; installs both where it may, else the tests are skipped and say so
 	@command -v chromium chromium-browser google-chrome >/dev/null || { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null; } || echo "no Chromium, and it cannot be installed here"
 	@test -d internal/tests/browser/node_modules/axe-core || npm ci --silent --prefix internal/tests/browser || echo "no axe-core, and npm cannot install it here"
-	$(CHECKED) -count=1 -v -timeout 5m ./internal/tests/browser
+	$(CHECKED) -count=1 -v -timeout 10m ./internal/tests/browser
 
 guard: ## no regression by half, by ratios to GoChannel and to one write a message
 	$(CHECKED) -p 1 ./benchmarks/compare ./benchmarks/internal/drive

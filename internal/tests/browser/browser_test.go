@@ -245,7 +245,8 @@ func chromium(t *testing.T) (*tab, *complaints) {
 	if path == "" {
 		t.Skip("there is no Chromium here: make browser installs it where apt-get may")
 	}
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.WindowSize(1280, 900))
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.WindowSize(1280, 900),
+		chromedp.WSURLReadTimeout(limit)) // its start is given 20 s otherwise
 	allocator, cancel := chromedp.NewExecAllocator(context.Background(), options...)
 	t.Cleanup(cancel)
 	ctx, cancel := chromedp.NewContext(allocator)
