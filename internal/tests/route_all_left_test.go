@@ -35,7 +35,7 @@ func TestAll_CallIsConfirmedByWhatRemains(t *testing.T) {
 		w.set(route.Route{Addresses: []string{stays}, Policy: route.All})
 		require.NoError(t, requireResult(t, call))
 		if reached {
-			require.Equal(t, 3, pendingOf(t, pub))
+			requirePending(t, pub, 3)
 			for range 3 {
 				handled()
 			}

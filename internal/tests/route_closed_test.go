@@ -74,8 +74,8 @@ func TestManager_MovesWhatAClosedPublisherLeftToAnAddressThatNothingUses(t *test
 			counting(t, third)
 			require.NoError(t, brief.Publish(third+"/orders", newMessage("x")))
 			require.NoError(t, brief.Drain(t.Context()))
-			require.NoError(t, brief.Close())
 			require.Len(t, m.Stats().Addresses, 3)
+			require.NoError(t, brief.Close())
 			require.Eventually(t, func() bool { return len(m.Stats().Addresses) < 3 }, patience, 10*time.Millisecond, "what is left later is forgotten")
 			for _, a := range m.Stats().Addresses {
 				require.Contains(t, []string{first, second}, a.Address)

@@ -10,21 +10,21 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
-// spellings returns an address of localhost in several spellings, and one of 127.0.0.1.
+// spellings returns a free address in several spellings, and one by its host's name.
 func spellings(t *testing.T) map[string][2]string {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	address := freeAddress(t)
+	host, port, err := net.SplitHostPort(address)
 	require.NoError(t, err)
-	defer func() { _ = ln.Close() }()
-	_, port, err := net.SplitHostPort(ln.Addr().String())
-	require.NoError(t, err)
+	testkit.ServeNames(t, host)
 	return map[string][2]string{
-		"scheme":    {"127.0.0.1:" + port, "tcp://127.0.0.1:" + port},
-		"case":      {"localhost:" + port, "LocalHost:" + port},
-		"port":      {"127.0.0.1:" + port, "127.0.0.1:0" + port},
-		"IPv4-in-6": {"127.0.0.1:" + port, "[::ffff:127.0.0.1]:" + port},
+		"scheme":    {address, "tcp://" + address},
+		"case":      {"here.test:" + port, "Here.Test:" + port},
+		"port":      {address, host + ":0" + port},
+		"IPv4-in-6": {address, "[::ffff:" + host + "]:" + port},
 	}
 }
 
