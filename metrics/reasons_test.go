@@ -98,7 +98,7 @@ func trustFailures(t *testing.T) []noConnection {
 // networkFailures are the others.
 func networkFailures() []noConnection {
 	return []noConnection{
-		{"nothing listens", "refused", buffstreams.ManagerConfig{}, func(t *testing.T) string { return closedPort(t) + "/t" }},
+		{"nothing listens", "refused", buffstreams.ManagerConfig{}, func(*testing.T) string { return nobody + "/t" }},
 		{"no socket", "refused", buffstreams.ManagerConfig{}, func(t *testing.T) string { return "unix://" + t.TempDir() + "/s#t" }},
 		{"a host without an address", "dns", buffstreams.ManagerConfig{Dial: func(context.Context, string, string) (net.Conn, error) {
 			return nil, &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "host.example", IsNotFound: true}}
@@ -109,11 +109,7 @@ func networkFailures() []noConnection {
 		}, func(*testing.T) string { return "127.0.0.1:1/t" }},
 		{"an address that is not allowed", "denied", buffstreams.ManagerConfig{DialAllow: &pool.DialAllow{
 			Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
-		}}, func(t *testing.T) string {
-			_, port, err := net.SplitHostPort(closedPort(t))
-			require.NoError(t, err)
-			return "localhost:" + port + "/t"
-		}},
+		}}, func(*testing.T) string { return "localhost:1/t" }},
 		{"a peer that closes", "closed", buffstreams.ManagerConfig{}, func(t *testing.T) string {
 			ln, err := net.Listen("tcp", "127.0.0.1:0")
 			require.NoError(t, err)

@@ -79,7 +79,7 @@ func TestWriter_DialReturnsWhyItFailed(t *testing.T) {
 func TestWriter_NextWriteReconnectsAfterThePeerRestarted(t *testing.T) {
 	testkit.CheckLeaks(t)
 	log := testkit.NewLog()
-	server := testkit.NewPeerServer(t, "127.0.0.1:0")
+	server := testkit.NewPeerServer(t, testkit.Host()+":0") // its own, which it gets again
 	w := dialTest(t, WriterConfig{Address: server.Address(), Logger: log})
 	conn := server.Accept(t)
 	for round := range 5 {
@@ -105,7 +105,7 @@ func TestWriter_NextWriteReconnectsAfterThePeerRestarted(t *testing.T) {
 
 func TestWriter_Reopen(t *testing.T) {
 	testkit.CheckLeaks(t)
-	server := testkit.NewPeerServer(t, "127.0.0.1:0")
+	server := testkit.NewPeerServer(t, testkit.Host()+":0") // its own, which it gets again
 	w := dialTest(t, WriterConfig{Address: server.Address()})
 	first := server.Accept(t)
 	require.NoError(t, w.Reopen())

@@ -184,7 +184,7 @@ func TestPub_FileToAPlainServer(t *testing.T) {
 // A peer that goes away for good ends the command, however much there is still to send.
 func TestPub_ToAPlainServerThatDies(t *testing.T) {
 	t.Parallel()
-	ln, err := net.Listen("tcp", anyPort)
+	ln, err := net.Listen("tcp", ownPort()) // which is free again
 	require.NoError(t, err)
 	pub := start(t, nil, "pub", ln.Addr().String(), "--wire", "buffstreams")
 	conn, err := ln.Accept()

@@ -199,12 +199,9 @@ func TestTimeout_SaysWhy(t *testing.T) {
 	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{
 		WindowMessages: 8, Groups: map[string][]string{"declared": {"here", "there"}},
 	}})
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = silent.Close() })
-	require.NoError(t, ln.Close())
 	slow := h.newSubscriber(t, inGroup("slow"))
 	subscribe(t, slow, h.topic("full"))
 	subscribe(t, h.newSubscriber(t, inGroup("here")), h.topic("declared"))
@@ -214,7 +211,7 @@ func TestTimeout_SaysWhy(t *testing.T) {
 		count   int
 		why     []string
 	}{
-		"nobody listens":        {ln.Addr().String() + "/a", buffstreams.ConfirmReceived, 1, []string{"connection refused"}},
+		"nobody listens":        {freeAddress(t) + "/a", buffstreams.ConfirmReceived, 1, []string{"connection refused"}},
 		"no greeting":           {silent.Addr().String() + "/a", buffstreams.ConfirmReceived, 1, []string{"greeting"}},
 		"nobody has subscribed": {h.topic("typo"), buffstreams.ConfirmReceived, 1, []string{"nobody has subscribed"}},
 		"one group is missing":  {h.topic("declared"), buffstreams.ConfirmReceived, 1, []string{"declared", `group \"there\"`}},

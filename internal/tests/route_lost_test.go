@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
@@ -56,7 +57,7 @@ func TestRoute_AddressEndsInTheMidstOfItsDrain(t *testing.T) {
 }
 
 func endsInDrain(t *testing.T, policy route.Policy, confirm buffstreams.Confirm) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", testkit.Host()+":0") // its port is free again when it ends
 	require.NoError(t, err)
 	door := &mortal{Listener: ln}
 	first, second := ln.Addr().String(), freeAddress(t)
