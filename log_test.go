@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -115,16 +116,18 @@ func TestLog_APublishThatWaitsSaysWhy(t *testing.T) {
 
 // A Publish that waits for a peer that is away says that.
 func TestLog_APublishThatWaitsForAPeer(t *testing.T) {
-	log := testkit.NewLog()
-	pub, err := NewPublisher(PublisherConfig{PublishTimeout: 3 * time.Second, CloseTimeout: time.Millisecond, ManagerConfig: ManagerConfig{
-		Dial: func(ctx context.Context, _, _ string) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() },
-	}}, log)
-	require.NoError(t, err)
-	require.ErrorIs(t, pub.Publish("127.0.0.1:1/orders", textMessage("order")), ErrTimeout)
-	lines := linesOf(log)
-	require.Equal(t, 1, count(lines, "info", "Publish has waited"))
-	require.Contains(t, lines[0].Fields["reason"], "connecting to 127.0.0.1:1")
-	_ = pub.Close()
+	synctest.Test(t, func(t *testing.T) {
+		log := testkit.NewLog()
+		pub, err := NewPublisher(PublisherConfig{PublishTimeout: 3 * time.Second, CloseTimeout: time.Millisecond, ManagerConfig: ManagerConfig{
+			Dial: func(ctx context.Context, _, _ string) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() },
+		}}, log)
+		require.NoError(t, err)
+		require.ErrorIs(t, pub.Publish("127.0.0.1:1/orders", textMessage("order")), ErrTimeout)
+		lines := linesOf(log)
+		require.Equal(t, 1, count(lines, "info", "Publish has waited"))
+		require.Contains(t, lines[0].Fields["reason"], "connecting to 127.0.0.1:1")
+		_ = pub.Close()
+	})
 }
 
 // What needs a person is an error, once.
@@ -225,23 +228,25 @@ func TestLog_APublishThatWaitsForItsRoute(t *testing.T) {
 		{"a plain peer", route.Static{"orders": {Addresses: []string{"127.0.0.1:1"}}}, WireBuffStreams, "there is no connection yet"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			log := testkit.NewLog()
-			config := PublisherConfig{
-				Resolver: c.resolver, Wire: c.wire, PublishTimeout: 1500 * time.Millisecond, CloseTimeout: time.Millisecond,
-				ManagerConfig: ManagerConfig{Dial: block},
-			}
-			if c.wire == WireBuffStreams {
-				config.Confirm = ConfirmEnqueued
-			}
-			pub, err := NewPublisher(config, log)
-			require.NoError(t, err)
-			require.ErrorIs(t, pub.Publish("orders", textMessage("order")), ErrTimeout)
-			lines := linesOf(log)
-			require.Equal(t, 1, count(lines, "info", "Publish has waited for more than a second"), "%v", lines)
-			waits := lines[slices.IndexFunc(lines, func(l testkit.LogLine) bool { return strings.Contains(l.Msg, "has waited") })]
-			require.Contains(t, waits.Fields["reason"], c.reason)
-			require.Equal(t, `"orders"`, waits.Fields["topic"])
-			_ = pub.Close()
+			synctest.Test(t, func(t *testing.T) {
+				log := testkit.NewLog()
+				config := PublisherConfig{
+					Resolver: c.resolver, Wire: c.wire, PublishTimeout: 1500 * time.Millisecond, CloseTimeout: time.Millisecond,
+					ManagerConfig: ManagerConfig{Dial: block},
+				}
+				if c.wire == WireBuffStreams {
+					config.Confirm = ConfirmEnqueued
+				}
+				pub, err := NewPublisher(config, log)
+				require.NoError(t, err)
+				require.ErrorIs(t, pub.Publish("orders", textMessage("order")), ErrTimeout)
+				lines := linesOf(log)
+				require.Equal(t, 1, count(lines, "info", "Publish has waited for more than a second"), "%v", lines)
+				waits := lines[slices.IndexFunc(lines, func(l testkit.LogLine) bool { return strings.Contains(l.Msg, "has waited") })]
+				require.Contains(t, waits.Fields["reason"], c.reason)
+				require.Equal(t, `"orders"`, waits.Fields["topic"])
+				_ = pub.Close()
+			})
 		})
 	}
 }

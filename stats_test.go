@@ -131,7 +131,10 @@ func TestStats_MakeNothing(t *testing.T) {
 func TestStats_AreKeptForASecond(t *testing.T) {
 	p := newStatsPair(t, PublisherConfig{}, SubscriberConfig{})
 	first := p.pub.Stats()
-	require.Equal(t, first.At, p.pub.Stats().At)
+	for again := p.pub.Stats(); !again.At.Equal(first.At); again = p.pub.Stats() { // a busy machine may take a second for two lines
+		require.GreaterOrEqual(t, again.At.Sub(first.At), time.Second)
+		first = again
+	}
 	require.Eventually(t, func() bool { return p.pub.Stats().At.After(first.At) }, 30*time.Second, 50*time.Millisecond)
 	require.GreaterOrEqual(t, p.pub.Stats().At.Sub(first.At), time.Second)
 }

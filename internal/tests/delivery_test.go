@@ -122,9 +122,10 @@ func TestPublish_WaitsForItsTopic(t *testing.T) {
 }
 
 func TestPublishTimeout_NamesWhatIsUnknown(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{WindowMessages: 3}})
 	pub := h.newPublisher(t, func(c *buffstreams.PublisherConfig) {
-		c.PublishTimeout, c.CloseTimeout = 200*time.Millisecond, time.Millisecond
+		c.PublishTimeout, c.CloseTimeout = 4*time.Second, time.Millisecond // in which three are sent
 	})
 	msgs := newMessages(5)
 	err := pub.Publish(h.topic("a"), msgs...)

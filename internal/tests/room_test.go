@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
@@ -222,11 +223,13 @@ func TestTimeout_SaysWhy(t *testing.T) {
 			pub := outsider(t, func(cfg *buffstreams.PublisherConfig) {
 				cfg.Confirm, cfg.PublishTimeout = c.confirm, 300*time.Millisecond
 			})
-			err := pub.Publish(c.topic, newMessages(c.count)...)
-			require.ErrorIs(t, err, buffstreams.ErrTimeout)
-			for _, text := range c.why {
-				require.ErrorContains(t, err, text)
-			}
+			require.EventuallyWithT(t, func(now *assert.CollectT) { // as soon as the peer has been heard within the time-out
+				err := pub.Publish(c.topic, newMessages(c.count)...)
+				require.ErrorIs(now, err, buffstreams.ErrTimeout)
+				for _, text := range c.why {
+					require.ErrorContains(now, err, text)
+				}
+			}, patience, time.Millisecond)
 		})
 	}
 }

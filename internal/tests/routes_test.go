@@ -99,11 +99,12 @@ func TestRoute(t *testing.T) {
 }
 
 func TestRoute_AllReportsTheAddressThatIsAway(t *testing.T) {
+	t.Parallel()
 	addresses, channels := listeners(t, 1, "orders")
 	away := freeAddress(t)
 	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
 		Resolver:       route.Static{"orders": {Addresses: []string{away, addresses[0]}, Policy: route.All}},
-		PublishTimeout: 300 * time.Millisecond, CloseTimeout: time.Millisecond,
+		PublishTimeout: 4 * time.Second, CloseTimeout: time.Millisecond, // in which the other confirms
 	}, nil)
 	require.NoError(t, err)
 	err = pub.Publish("orders", newMessages(3)...)

@@ -36,7 +36,7 @@ func TestLock_KeepsASecondProcessOut(t *testing.T) {
 	o := open(t, Config{Dir: dir})
 	child := func() (string, int) {
 		// Without the lock, the meta store would let the child wait for its own lock for good.
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		cmd := exec.CommandContext(ctx, os.Args[0])
 		cmd.Env = append(os.Environ(), "OUTBOX_TEST_LOCK="+dir)
