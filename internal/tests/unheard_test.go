@@ -109,7 +109,7 @@ func rejecting(t *testing.T, h *house, d *doomed) {
 
 // TestUnheard_OfAPublisherThatIsKilled: the rejection was written to a connection that lived.
 func TestUnheard_OfAPublisherThatIsKilled(t *testing.T) {
-	for name, patience := range map[string]time.Duration{"when it stays away": 150 * time.Millisecond, "at Close": time.Hour} {
+	for name, patience := range map[string]time.Duration{"when it stays away": 3 * time.Second, "at Close": time.Hour} {
 		t.Run(name, func(t *testing.T) {
 			var told failures
 			cfg := buffstreams.ManagerConfig{OnFailure: told.add}
