@@ -178,7 +178,7 @@ func covers(state store.StreamState, seq uint64) bool {
 
 func listenWith(t *testing.T, topic string, s store.DedupeStore, logger watermill.LoggerAdapter, books *audit) (*buffstreams.Subscriber, <-chan struct{}) {
 	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{
-		ConsumerGroup: "g", CloseTimeout: 50 * time.Millisecond,
+		ConsumerGroup: "g", CloseTimeout: 2 * time.Second,
 		ManagerConfig: buffstreams.ManagerConfig{Logger: logger, Acked: buffstreams.AckedConfig{Dedupe: s}},
 	}, nil)
 	require.NoError(t, err)

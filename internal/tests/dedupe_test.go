@@ -42,7 +42,7 @@ func afterSwallowedAcks(t *testing.T, known store.DedupeStore, n int) []string {
 	require.NoError(t, err)
 	newSubscriber := func() *buffstreams.Subscriber {
 		sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{
-			ConsumerGroup: "g", CloseTimeout: 50 * time.Millisecond,
+			ConsumerGroup: "g", CloseTimeout: 2 * time.Second,
 			ManagerConfig: buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{Dedupe: known}},
 		}, nil)
 		require.NoError(t, err)

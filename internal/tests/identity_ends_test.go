@@ -220,7 +220,7 @@ func TestDedupe_KeepsWhatEachGroupHasSettled(t *testing.T) {
 		messages, subs := map[string]<-chan *message.Message{}, []*buffstreams.Subscriber{}
 		for group := range handled {
 			sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{
-				Manager: m, ConsumerGroup: group, CloseTimeout: 20 * time.Millisecond,
+				Manager: m, ConsumerGroup: group, CloseTimeout: time.Second,
 			}, nil)
 			require.NoError(t, err)
 			messages[group], subs = subscribe(t, sub, topic), append(subs, sub)
