@@ -95,4 +95,14 @@ var freshMutants = []mutant{
 		"\tnext := &storing{began: now}\n\tnext.ctx, next.cancel = context.WithCancel(p.ctx)\n",
 		rootProbe("TestStoring_LeavesNothingBehind"),
 	},
+	{
+		"a stream is forgotten while members of a dropped group have messages of it", "internal/acked/receiver/held.go",
+		"s.opens > 0 || s.heldLocked() > 0 ||", "s.opens > 0 ||",
+		receiverProbe("TestStream_StaysWhileADroppedGroupHasMessages"),
+	},
+	{
+		"a stream whose topic lost its group outlives its last message", "internal/acked/receiver/stream.go",
+		"\tcase c == nil && s.topic.Unused():", "\tcase s.committer != nil && c == nil && s.topic.Unused():",
+		receiverProbe("TestStream_StaysWhileADroppedGroupHasMessages"),
+	},
 }
