@@ -26,7 +26,7 @@ var lookedFor = []uint64{
 }
 
 // movesLookedFor are those of programs with moves, counted from movesFrom.
-var movesLookedFor = []uint64{5117, 7156, 15016, 29125, 29723}
+var movesLookedFor = []uint64{1317, 5117, 7156, 15016, 29125, 29723, 152121}
 
 // openKind returns the entry of a kind, or nil. APISIM_KNOWN is a regular expression of others.
 func openKind(kind string) *open {
