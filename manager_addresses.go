@@ -238,16 +238,20 @@ func (m *Manager) tick(now time.Time) (busy bool) {
 	}
 	m.tickLeft()
 	for _, a := range unused {
-		m.retire(a)
+		m.retire(a, now)
 	}
 	return busy
 }
 
-// retire closes an address that nothing uses and that holds nothing. It does not block.
-func (m *Manager) retire(a *address) {
+// retire closes an address that nothing uses and that holds nothing. One that has to hear of streams which left it while
+// it was silent is dialed for ForgetAfter. It does not block.
+func (m *Manager) retire(a *address, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if a.uses > 0 || m.addresses[a.target.Canonical()] != a || m.closed || !a.sender.Retire() {
+	if a.uses > 0 || m.addresses[a.target.Canonical()] != a || m.closed {
+		return
+	}
+	if late := now.Sub(a.unused) >= m.cfg.Acked.ForgetAfter; !a.sender.Retire(late) {
 		return
 	}
 	delete(m.addresses, a.target.Canonical())

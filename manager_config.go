@@ -143,7 +143,8 @@ type AckedConfig struct {
 	// had can then come twice, and is marked (Delivery.MaybeDuplicate). 0 means 5 s; negative: what was sent to an
 	// address never moves.
 	MoveAfter time.Duration
-	// ForgetAfter is how long an idle stream, and the name of an ephemeral topic that ended, are remembered; 0 means 5
+	// ForgetAfter is how long an idle stream, and the name of an ephemeral topic that ended, are remembered, and how
+	// long an address that left its route while it was silent is dialed, to tell it which streams have moved; 0 means 5
 	// min.
 	ForgetAfter time.Duration
 	// Reconnect says how long to wait between attempts to connect, which never end. Nil means DefaultReconnectConfig.

@@ -183,6 +183,29 @@ func TestMove_ASilentReceiverIsSilentUntilItIsHeard(t *testing.T) {
 	require.Equal(t, []bool{false, true}, []bool{p.client.Silent(), p.client.Gone()}, "the host has answered: nothing listens there")
 }
 
+// What has left a receiver is told to it once. One that turns out not to know moves cannot be told.
+func TestMove_AReceiverIsToldOnceWhatHasLeft(t *testing.T) {
+	for name, features := range map[string][]string{"it knows moves": {FeatureMove}, "it does not": nil} {
+		p := newPair(t, roomy, muchRoom)
+		p.client.cfg.MoveAfter = time.Second
+		p.client.LeftBehind(Identity{Publisher: [16]byte{1}, Epoch: 1}, 7, "t", 2)
+		require.True(t, p.client.Left(), name)
+		p.connect()
+		p.output()
+		require.NoError(t, p.say(&wire.Frame{Body: &wire.Frame_Welcome{Welcome: &wire.Welcome{
+			Version: 1, MaxFrame: MinFrame, MaxMessage: 1 << 20, Features: features,
+		}}}))
+		require.Equal(t, features != nil, p.client.Left(), name)
+		if features == nil {
+			continue
+		}
+		answer := &wire.Returned{Handle: p.client.peer.left[0].handle, Next: 3, InHand: 1} // a consumer has one, and goes on
+		require.NoError(t, p.say(&wire.Frame{Body: &wire.Frame_Returned{Returned: answer}}))
+		require.False(t, p.client.Left(), name)
+		require.NoError(t, p.say(&wire.Frame{Body: &wire.Frame_Returned{Returned: answer}}), "an answer that is late")
+	}
+}
+
 func TestMove_SendsNothingWhileItIsRevoked(t *testing.T) {
 	p, o := mover(t, 3)
 	var b Batch

@@ -55,7 +55,8 @@ func (c *Client) welcomeMoves(f *wire.Welcome) {
 			c.peer.changed = true
 		}
 	}
-	if !c.moves() {
+	if !c.moves() { // it cannot be told
+		c.peer.left = nil
 		return
 	}
 	for _, l := range c.peer.left {
@@ -145,14 +146,13 @@ func (c *Client) revokeLeft(l *leftTenure) {
 	c.sendRevoke(l.handle, l, true)
 }
 
-// settleLeft takes the answer of a receiver that was told of a stream which has moved.
+// settleLeft takes the answer of a receiver that was told of a stream which has moved. It gives nothing more to
+// consumers; what they have is of no interest.
 func (c *Client) settleLeft(f *wire.Returned) bool {
 	i := slices.IndexFunc(c.peer.left, func(l *leftTenure) bool { return l.handle == f.Handle })
 	if i < 0 {
 		return false
 	}
-	if f.InHand == 0 || f.Next == 0 {
-		c.peer.left = slices.Delete(c.peer.left, i, i+1)
-	}
+	c.peer.left = slices.Delete(c.peer.left, i, i+1)
 	return true
 }

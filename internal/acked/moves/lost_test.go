@@ -190,8 +190,8 @@ func TestMoves_NotToWhatIsRetired(t *testing.T) {
 	l := newLeaving(t, never)
 	l.st.MoveTo(l.to)
 	l.a.holds(0)
-	require.False(t, l.from.Retire())
-	require.True(t, l.to.Retire())
+	require.False(t, l.from.Retire(false))
+	require.True(t, l.to.Retire(false))
 	l.a.settle(3)
 	l.a.handle(7)
 	l.drain(l.st)
@@ -201,7 +201,25 @@ func TestMoves_NotToWhatIsRetired(t *testing.T) {
 	next := l.sender(c.address())
 	l.st.MoveTo(next)
 	l.moved(1)
-	require.False(t, next.Retire(), "it has a stream, though without messages")
+	require.False(t, next.Retire(false), "it has a stream, though without messages")
+}
+
+// A receiver that is gone has nothing to be told; one that is only silent would go on with what has moved.
+func TestMoves_RetiresWhatIsGone(t *testing.T) {
+	for name, lose := range map[string]func(*gate){"gone": (*gate).kill, "silent": (*gate).pause} {
+		t.Run(name, func(t *testing.T) {
+			l := newLeaving(t, 300*time.Millisecond)
+			lose(l.a.gate)
+			l.st.MoveTo(l.to)
+			l.arrives(10)
+			if name == "gone" {
+				require.Eventually(t, func() bool { return l.from.Retire(false) }, patience, time.Millisecond)
+			}
+			require.Equal(t, name == "gone", l.from.Retire(false))
+			require.True(t, l.from.Retire(true))
+			l.a.gate.resume()
+		})
+	}
 }
 
 // What a receiver has that lets this side in no more moves as from one that is silent.

@@ -53,12 +53,13 @@ func (s *stream) isReleased() bool {
 	return s.revocation.void || s.released && s.conn == nil
 }
 
-// inUse tells whether a connection has the stream, an Open is about to attach it, or something of it is on its way to
-// the DedupeStore: one that is read from there has less meanwhile.
+// inUse tells whether a connection has the stream, an Open is about to attach it, messages of it are not settled, as
+// members of a group that was dropped may have them yet, or something is on its way to the DedupeStore: one that began
+// anew would get all of that once more.
 func (s *stream) inUse() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.ended == nil && (s.conn != nil || s.opens > 0 || len(s.uncommitted) > 0)
+	return s.ended == nil && (s.conn != nil || s.opens > 0 || s.heldLocked() > 0 || len(s.uncommitted) > 0)
 }
 
 // forgettable tells whether nothing would be lost with the stream's state.

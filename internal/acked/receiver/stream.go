@@ -141,7 +141,7 @@ func (s *stream) Settled(first, last uint64) {
 	switch {
 	case over:
 		s.receiver.forget(s)
-	case s.committer != nil && c == nil && s.topic.Unused(): // its connection ended while it was saved
+	case c == nil && s.topic.Unused(): // its connection ended before this was settled
 		s.receiver.removeUnused(s)
 	}
 }

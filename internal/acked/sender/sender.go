@@ -179,11 +179,12 @@ func (s *Sender) Tick(now time.Time) (busy bool) {
 }
 
 // Retire has no stream move to the Sender any more, which is to be closed. It returns false, and changes nothing, if
-// the Sender has a Stream, or messages that are not settled.
-func (s *Sender) Retire() bool {
+// the Sender has a Stream, or messages that are not settled; or, without untold, if the peer has still to be told of
+// streams that moved without its answer, and is not known to be gone: it would go on to hand out what it has of them.
+func (s *Sender) Retire(untold bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.client.Pending() > 0 || len(s.streams) > 0 {
+	if s.client.Pending() > 0 || len(s.streams) > 0 || !untold && s.client.Left() && !s.client.Gone() {
 		return false
 	}
 	s.retired = true

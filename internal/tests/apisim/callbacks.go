@@ -89,9 +89,21 @@ func (w *world) misbehave(p *publisher) {
 	switch {
 	case w.rude("onfailure-panics", 1):
 		panic("apisim: OnFailure")
-	case w.rude("onfailure-publishes", 1) && !w.healed:
+	case w.rude("onfailure-publishes", 1) && !w.healed && w.publishesAgain():
 		w.publish(p, w.destination(p, 0), 1, 20, false)
 	}
+}
+
+// mostAgain bounds what the OnFailure hooks of a program publish: where the peer refuses all of that too, and a Manager's
+// publishers have a hook each, it would grow for ever.
+const mostAgain = 1000
+
+// publishesAgain reports whether an OnFailure may publish once more.
+func (w *world) publishesAgain() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.again++
+	return w.again <= mostAgain
 }
 
 // quietLocked reports whether no fault, kill, close or blocking callback has happened. The caller must hold mu.

@@ -69,7 +69,7 @@ func (w *world) checkAgainLocked(x *subscription, m *msg) {
 	case before.life == l:
 		w.violatedLocked(4, "a message that was acked is delivered once more to its group", "%v to %s of %s", m, g, l.proc.name)
 	case l.n == before.life.n+1 && before.life.how == "killed" && w.closedBeforeKillLocked(before.by) &&
-		!w.faultyLocked() && m.from.life.how != "killed" && w.aloneInLocked(before.life, x.topic):
+		!w.faultyLocked() && m.from.life.how != "killed" && m.from.listensUntilLocked(before.by.ended) && w.aloneInLocked(before.life, x.topic):
 		w.violatedLocked(4, "a message acked before its channel was closed comes again, though the connection stood until then",
 			"%v to %s: acked at %v, channel closed at %v, killed at %v", m, g, before.at.Sub(w.began), before.by.ended.Sub(w.began), before.life.killed.Sub(w.began))
 	case l.n == before.life.n+1 && w.stoodLocked(before.life, m) && w.aloneInLocked(before.life, x.topic):
@@ -82,6 +82,16 @@ func (w *world) checkAgainLocked(x *subscription, m *msg) {
 // acks had been written. Of a host that falls silent they must have arrived too. The caller must hold mu.
 func (w *world) closedBeforeKillLocked(x *subscription) bool {
 	return !x.ended.IsZero() && !x.outlived && !(x.by.life.silent && x.ended.Add(w.net.latency).After(x.by.life.killed))
+}
+
+// listensUntilLocked reports whether acks reach a publisher's messages until some moment: those of an outbox while the
+// publisher is open, others while their Manager is. The caller must hold the world's mu.
+func (p *publisher) listensUntilLocked(moment time.Time) bool {
+	ends := p.closing
+	if !p.life.boxed() && p.life.manager != nil {
+		ends = p.life.closing
+	}
+	return ends.IsZero() || ends.After(moment)
 }
 
 // checkSiblingsLocked holds a group to giving a nacked message to a member that is idle. One is not while OnFailure has

@@ -78,9 +78,6 @@ func (w *world) checkMovedLocked(x *subscription, m *msg, got *message.Message) 
 func (w *world) toldLocked(m *msg, l *life, since time.Time) bool {
 	patience := time.Second
 	if w.disturbed {
-		if w.routes.changes > 0 { // an address that left the route is forgotten, with what it was to be told
-			return false
-		}
 		patience = 10 * time.Second
 	}
 	r := l.of.n

@@ -238,7 +238,8 @@ func (w *world) servesLocked(since time.Time) bool {
 	return true
 }
 
-// strayAddresses are the addresses that a Manager keeps although they are in no route.
+// strayAddresses are the addresses that a Manager keeps although they are in no route. One that is silent may have to
+// hear yet of what left it, and is dialed for that.
 func (w *world) strayAddresses(m *buffstreams.Manager) (stray []string) {
 	addresses := m.Stats().Addresses
 	w.mu.Lock()
@@ -246,6 +247,9 @@ func (w *world) strayAddresses(m *buffstreams.Manager) (stray []string) {
 	for i := range addresses {
 		a := addresses[i].Address
 		for r, member := range w.routes.members {
+			if l := w.receivers[r].life; w.ailing(r) || l != nil && l.how == "killed" && l.silent {
+				continue
+			}
 			if !member && a == w.address(r) && !slices.Contains(stray, a) {
 				stray = append(stray, a)
 			}

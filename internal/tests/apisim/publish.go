@@ -66,9 +66,14 @@ func (w *world) publish(p *publisher, d destination, n, size int, wait bool) {
 		return
 	}
 	done := make(chan struct{})
-	l.queue <- func() {
+	select {
+	case l.queue <- func() {
 		defer close(done)
 		w.publishNow(p, d, l, n, size)
+	}:
+	default: // to wait for room would hold mu, which is needed to make it
+		w.violatedLocked(13, "the simulation itself fails: a lane is full", "%s", l.name)
+		close(done)
 	}
 	w.mu.Unlock()
 	if wait {

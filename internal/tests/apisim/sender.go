@@ -26,6 +26,7 @@ type senderLife struct {
 	manager manager // nil: each publisher has its own
 	box     box
 	pubs    []*publisher
+	closing time.Time // it has begun to end
 	ended   time.Time
 	how     string // "killed" or "closed"
 	counted int    // undelivered messages, as its Closes said

@@ -109,7 +109,7 @@ func (w *world) beginEnd(l *senderLife, how string) bool {
 	if l.how != "" {
 		return false
 	}
-	l.how = how
+	l.how, l.closing = how, time.Now()
 	return true
 }
 

@@ -41,6 +41,7 @@ type world struct {
 	moved      time.Time            // when a publisher asked last, since then
 	subs       []*subscription
 	delivered  int
+	again      int            // messages that OnFailure hooks published
 	visitors   int            // addresses that came to go
 	churned    int            // those that had their message and are gone
 	firsts     map[string]int // of the last first delivery of a lane to a group in a life, the seq

@@ -95,4 +95,39 @@ var freshMutants = []mutant{
 		"\tnext := &storing{began: now}\n\tnext.ctx, next.cancel = context.WithCancel(p.ctx)\n",
 		rootProbe("TestStoring_LeavesNothingBehind"),
 	},
+	{
+		"a stream is forgotten while members of a dropped group have messages of it", "internal/acked/receiver/held.go",
+		"s.opens > 0 || s.heldLocked() > 0 ||", "s.opens > 0 ||",
+		receiverProbe("TestStream_StaysWhileADroppedGroupHasMessages"),
+	},
+	{
+		"a stream whose topic lost its group outlives its last message", "internal/acked/receiver/stream.go",
+		"\tcase c == nil && s.topic.Unused():", "\tcase s.committer != nil && c == nil && s.topic.Unused():",
+		receiverProbe("TestStream_StaysWhileADroppedGroupHasMessages"),
+	},
+	{
+		"a silent address that left its route is not told what moved", "internal/acked/sender/sender.go",
+		" || !untold && s.client.Left() && !s.client.Gone() {", " {",
+		testsProbe("TestRoute_ASilentAddressThatLeftIsTold"),
+	},
+	{
+		"an address that never comes back is kept to be told", "manager_addresses.go",
+		"!a.sender.Retire(late)", "late || !a.sender.Retire(false)",
+		testsProbe("TestRoute_ASilentAddressThatLeftIsTold"),
+	},
+	{
+		"a receiver that is gone is kept to be told", "internal/acked/sender/sender.go",
+		"!untold && s.client.Left() && !s.client.Gone()", "!untold && s.client.Left()",
+		movesProbe("TestMoves_RetiresWhatIsGone"),
+	},
+	{
+		"what has left a receiver is told until no consumer has any", "internal/session/peer.go",
+		"\tc.peer.left = slices.Delete(c.peer.left, i, i+1)\n", "\tif f.InHand == 0 {\n\t\tc.peer.left = slices.Delete(c.peer.left, i, i+1)\n\t}\n",
+		sessionProbe("TestMove_AReceiverIsToldOnceWhatHasLeft"),
+	},
+	{
+		"a receiver that knows no moves is to be told for ever", "internal/session/peer.go",
+		"\t\tc.peer.left = nil\n\t\treturn\n", "\t\treturn\n",
+		sessionProbe("TestMove_AReceiverIsToldOnceWhatHasLeft"),
+	},
 }
