@@ -178,7 +178,7 @@ func TestErrors_AreOneLine(t *testing.T) {
 		"plain wire and a name":     {"", []string{"pub", listening + "/name", "--wire", "buffstreams"}, []string{"no topic names"}},
 		"plain wire and acks":       {"", []string{"pub", listening, "--wire", "buffstreams", "--confirm", "handled"}, []string{"knows no acks"}},
 		"unknown wire":              {"", []string{"pub", listening, "--wire", "smoke"}, []string{"smoke"}},
-		"nobody subscribed":         {"x", []string{"pub", listening + "/other", "--timeout", "3s"}, []string{"other", "3s", "1 in flight"}},
+		"nobody subscribed":         {"x", []string{"pub", listening + "/other", "--timeout", "3s"}, []string{"other", "3s", "(0 not sent, 1 unconfirmed)"}},
 		"sub without a port":        {"", []string{"sub", "orders"}, []string{"bad address", "orders"}},
 		"sub on a port in use":      {"", []string{"sub", listening}, []string{listening, "in use"}},
 		"plain sub on it":           {"", []string{"sub", listening, "--wire", "buffstreams"}, []string{listening, "in use"}},
