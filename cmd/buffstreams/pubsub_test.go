@@ -182,7 +182,7 @@ func TestErrors_AreOneLine(t *testing.T) {
 		"sub without a port":        {"", []string{"sub", "orders"}, []string{"bad address", "orders"}},
 		"sub on a port in use":      {"", []string{"sub", listening}, []string{listening, "in use"}},
 		"plain sub on it":           {"", []string{"sub", listening, "--wire", "buffstreams"}, []string{listening, "in use"}},
-		"sub for everybody":         {"", []string{"sub", "0.0.0.0:0"}, []string{"--insecure"}},
+		"sub for everybody":         {"", []string{"sub", "0.0.0.0:0"}, []string{"--insecure", "--tls-cert"}},
 		"plain sub for everybody":   {"", []string{"sub", ":0", "--wire", "buffstreams"}, []string{"--insecure"}},
 		"sub with TLS":              {"", []string{"sub", "tls://127.0.0.1:0"}, []string{"certificate"}},
 		"sub at a foreign address":  {"", []string{"sub", "192.0.2.1:0", "--insecure"}, []string{"192.0.2.1:0"}},
