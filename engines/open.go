@@ -186,6 +186,16 @@ func (e *Engine) Group(name string) (message.Subscriber, error) { return e.pubsu
 // Check returns nil if the engine answers: what a health check wants to know.
 func (e *Engine) Check(ctx context.Context) error { return e.pubsub.Check(ctx) }
 
+// Declare makes a topic, or finds it, so that what is missing shows before the first message: with create=false the error
+// of a topic that is not there matches driver.ErrNoTopic. Engines that keep no topics return nil.
+func (e *Engine) Declare(ctx context.Context, topic string) error {
+	b, ok := e.pubsub.(*brokered)
+	if !ok {
+		return nil
+	}
+	return b.explain(b.broker.Declare(ctx, topic, ""))
+}
+
 // Recent returns the IDs of the last n messages of a topic, of those that were published with one. known is false if
 // the engine cannot look back.
 func (e *Engine) Recent(ctx context.Context, topic string, n int) (ids []string, known bool, err error) {

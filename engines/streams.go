@@ -50,6 +50,7 @@ type streams struct {
 	subscriber buffstreams.SubscriberConfig
 	cfg        *driver.Config
 	closeStore func() error
+	shows      bool // a certificate, where it listens
 
 	mu     sync.Mutex
 	subs   map[string]*buffstreams.Subscriber // by group; guarded by mu
@@ -92,7 +93,7 @@ func openStreams(cfg *driver.Config) (driver.PubSub, error) {
 		return nil, errors.Join(err, s.manager.Close(), closeStore())
 	}
 	s.subscriber = streamsSubscriber(cfg, s.publisher)
-	s.subscriber.Manager, s.subscriber.ListenAddress = s.manager, listen
+	s.subscriber.Manager, s.subscriber.ListenAddress, s.shows = s.manager, listen, manager.Acked.ServerTLS != nil
 	if err := s.subscriber.Validate(); err != nil {
 		return nil, errors.Join(err, s.publisher.Close(), s.manager.Close(), closeStore())
 	}
@@ -248,6 +249,11 @@ func (s *streams) Subscriber(group string) (message.Subscriber, error) {
 	if s.subscriber.ListenAddress == "" {
 		return nil, &driver.UnsupportedError{
 			Engine: streamsName, Parameter: "Subscriber", Why: "a " + s.cfg.URL.Scheme + " URL names what is dialed; add listen=ADDRESS",
+		}
+	}
+	if strings.HasPrefix(s.subscriber.ListenAddress, "tls://") && !s.shows {
+		return nil, &driver.UnsupportedError{
+			Engine: streamsName, Parameter: "Subscriber", Why: "it listens at " + s.subscriber.ListenAddress + ", and has no certificate; add tls_cert and tls_key",
 		}
 	}
 	config := s.subscriber

@@ -16,6 +16,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/spf13/cobra"
 
+	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/cmd/internal/pipe"
 	"github.com/buffstreams/watermill-buffstreams/engines"
 	"github.com/buffstreams/watermill-buffstreams/engines/amqp"
@@ -137,6 +138,10 @@ func (f *bridgeFlags) run(ctx context.Context, warn io.Writer) error {
 	close(stop)
 	<-stopped
 	_, _ = fmt.Fprintln(warn, progressLine(b.Stats()))
+	if exposed := (*buffstreams.InsecureAddressError)(nil); errors.As(err, &exposed) {
+		return fmt.Errorf("--from: refusing to listen in plaintext at %s, which other machines can reach; "+
+			"use a loopback address, tls:// with tls_cert and tls_key, or insecure=true", exposed.Address)
+	}
 	return err
 }
 

@@ -75,3 +75,20 @@ func TestBridge_ErrorsAreOneLine(t *testing.T) {
 	requireOneLine(t, stderr, "source", "127.0.0.1:1")
 	require.NotContains(t, stderr, "geheim")
 }
+
+// The URL's parameters are what a user of the command can change, not the fields of a configuration in Go.
+func TestBridge_ListensWithTLSBeyondLoopback(t *testing.T) {
+	t.Parallel()
+	for url, parts := range map[string][]string{
+		"tcp://0.0.0.0:0": {"--from: refusing to listen in plaintext at 0.0.0.0:0", "tls_cert and tls_key", "insecure=true"},
+		"tls://0.0.0.0:0": {"tls://0.0.0.0:0", "no certificate; add tls_cert and tls_key"},
+	} {
+		_, stderr, code := runCommand(t, "", "bridge", "--from", url, "--to", "tcp://127.0.0.1:1", "--topic", "x")
+		require.Equal(t, 1, code)
+		for _, part := range parts {
+			require.Contains(t, stderr, part)
+		}
+		require.NotContains(t, stderr, "TLSConfig")
+		require.NotContains(t, stderr, "ServerTLS")
+	}
+}

@@ -106,7 +106,8 @@ func TestTop_ShowsItsToken(t *testing.T) {
 	_, elsewhere := startSub(t, nil, anyPort)
 	_, stderr, code = runCommand(t, "", "top", elsewhere)
 	require.Equal(t, 1, code)
-	requireOneLine(t, stderr)
+	requireOneLine(t, stderr, "does not speak HTTP", "may be a listener of messages")
+	requireCheck(t, 2, []string{"may be a listener of messages", "use the address of the HTTP server that has the monitor"}, "ready", elsewhere)
 }
 
 // With client certificates no token is needed, and without one there is no connection.

@@ -202,6 +202,9 @@ func (b *Bridge) Run(ctx context.Context) error {
 	defer giveUp()
 	// Some engines' publishers end only with the engine.
 	defer context.AfterFunc(delivering, func() { _ = b.closeDestination() })()
+	if err := b.declareDeadLetters(ctx); err != nil {
+		return errors.Join(err, b.Close())
+	}
 	var pipes []*pipe
 	for _, topic := range b.cfg.Topics {
 		p, err := b.newPipe(ctx, topic)
@@ -229,6 +232,20 @@ func (b *Bridge) Run(ctx context.Context) error {
 	err := b.fatal
 	b.mu.Unlock()
 	return errors.Join(err, b.Close())
+}
+
+// declareDeadLetters makes the topic of dead letters at the source, so that a topic that is missing there shows before a
+// message has to go to it.
+func (b *Bridge) declareDeadLetters(ctx context.Context) error {
+	if b.cfg.DeadLetterTopic == "" || b.cfg.DeadLetter != b.from.Publisher() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookBackTimeout)
+	defer cancel()
+	if err := b.from.Declare(ctx, b.cfg.DeadLetterTopic); err != nil {
+		return fmt.Errorf("bridge: the topic of dead letters %.200q at the source: %w", b.cfg.DeadLetterTopic, err)
+	}
+	return nil
 }
 
 // end ends Run with an error.

@@ -31,15 +31,18 @@ type pipe struct {
 	prefix string
 }
 
-// lookBackTimeout bounds the reading of the destination's last messages.
+// lookBackTimeout bounds the making of the destination's topic, and the reading of its last messages.
 const lookBackTimeout = time.Minute
 
-// newPipe reads the destination's last messages, and makes the topic there where that is possible.
+// newPipe makes the destination's topic where that is possible, and reads its last messages.
 func (b *Bridge) newPipe(ctx context.Context, topic Topic) (*pipe, error) {
 	p := &pipe{b: b, topic: topic, seed: maphash.MakeSeed(), seen: newSeen(b.cfg.LookBack)}
+	ctx, cancel := context.WithTimeout(ctx, lookBackTimeout)
+	defer cancel()
+	if err := b.to.Declare(ctx, topic.To); err != nil {
+		return nil, fmt.Errorf("bridge: the destination's topic %.200q: %w", topic.To, err)
+	}
 	if b.cfg.LookBack > 0 {
-		ctx, cancel := context.WithTimeout(ctx, lookBackTimeout)
-		defer cancel()
 		ids, _, err := b.to.Recent(ctx, topic.To, b.cfg.LookBack)
 		if err != nil {
 			return nil, fmt.Errorf("bridge: the last messages of the destination's topic %.200q: %w", topic.To, err)

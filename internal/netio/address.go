@@ -18,7 +18,7 @@ type InsecureAddressError struct {
 }
 
 func (e *InsecureAddressError) Error() string {
-	return fmt.Sprintf("%v: %s is not a loopback address; set TLSConfig, or Insecure: true to accept plaintext from any machine that can reach it",
+	return fmt.Sprintf("%v: %s is not a loopback address; listen with TLS, or set Insecure to accept plaintext from any machine that can reach it",
 		ErrInsecureAddress, Quote(e.Address))
 }
 

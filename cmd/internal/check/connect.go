@@ -15,6 +15,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/cmd/internal/access"
 	"github.com/buffstreams/watermill-buffstreams/cmd/internal/frames"
 	"github.com/buffstreams/watermill-buffstreams/cmd/internal/pipe"
+	"github.com/buffstreams/watermill-buffstreams/framing"
 )
 
 // ConnectOptions say whom to greet.
@@ -109,10 +110,13 @@ func greet(ctx context.Context, conn net.Conn, a access.Access) (string, error) 
 	}
 	f, err := frames.Read(conn, largestReply)
 	if err != nil {
+		if length := (*framing.LengthError)(nil); errors.As(err, &length) { // another limit would not help
+			err = fmt.Errorf("its answer would have %d bytes", length.Length)
+		}
 		if ctx.Err() != nil {
 			err = ctx.Err()
 		}
-		return "", fmt.Errorf("no greeting came back: %w", err)
+		return "", fmt.Errorf("no greeting came back: is it a listener of this library, and does only one side use TLS? %w", err)
 	}
 	body := f.Body()
 	switch f.Kind {

@@ -67,7 +67,7 @@ func Publish(ctx context.Context, o PublishOptions) (r Result, err error) {
 		if errors.As(err, &partly) {
 			err = partly.Err
 		}
-		return Result{}, fmt.Errorf("%s: not %s: %w", o.Topic, o.ConfirmName, err)
+		return Result{}, fmt.Errorf("%s: not %s: %w", o.Topic, o.ConfirmName, pipe.Explain(err))
 	}
 	return Result{
 		State: o.Limits.of(took), Text: fmt.Sprintf("%s: %s in %.1f ms", o.Topic, o.ConfirmName, took.Seconds()*1000),

@@ -4,18 +4,20 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"sync"
-	"syscall"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/hooks"
 	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
@@ -97,7 +99,7 @@ func Publish(ctx context.Context, o PubOptions) error {
 	if settleErr != nil && (sendErr == nil || errors.Is(sendErr, ErrInterrupted)) {
 		return settleErr
 	}
-	return cmp.Or(sendErr, closeErr)
+	return cmp.Or(s.count(sendErr), closeErr)
 }
 
 // sender publishes batches.
@@ -109,6 +111,8 @@ type sender struct {
 	composer  *composer
 	queue     *queue // nil without an outbox
 	broken    bool   // Publish failed: waiting for more would be in vain
+	partly    *buffstreams.PublishError
+	welcomed  atomic.Bool // a peer has let this side in
 
 	mu       sync.Mutex
 	failures int
@@ -120,7 +124,8 @@ type sender struct {
 // it.
 func newSender(o PubOptions, address Address, conn net.Conn) (*sender, error) {
 	plain := o.Wire == buffstreams.WireBuffStreams
-	cfg := buffstreams.ManagerConfig{Logger: o.Logger, Acked: AckedConfig(o.MaxMessageSize)}
+	s := &sender{o: o, address: address}
+	cfg := buffstreams.ManagerConfig{Logger: o.Logger, Acked: AckedConfig(o.MaxMessageSize), Hooks: []hooks.Hook{s}}
 	if err := o.Access.Client(&cfg.Acked); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
@@ -132,13 +137,12 @@ func newSender(o PubOptions, address Address, conn net.Conn) (*sender, error) {
 			return nil, err
 		}
 	}
-	manager, err := buffstreams.NewManager(cfg)
-	if err != nil {
+	var err error
+	if s.manager, err = buffstreams.NewManager(cfg); err != nil {
 		return nil, err
 	}
-	s := &sender{o: o, address: address, manager: manager}
 	pubCfg := buffstreams.PublisherConfig{
-		Manager: manager, Wire: o.Wire, Confirm: o.Confirm, PublishTimeout: o.Timeout,
+		Manager: s.manager, Wire: o.Wire, Confirm: o.Confirm, PublishTimeout: o.Timeout,
 		CloseTimeout: 100 * time.Millisecond, // settle does the waiting
 		OnFailure:    s.fail,
 	}
@@ -146,7 +150,7 @@ func newSender(o PubOptions, address Address, conn net.Conn) (*sender, error) {
 		pubCfg.MaxMessageSize = o.MaxMessageSize
 	}
 	if s.publisher, err = buffstreams.NewPublisher(pubCfg, o.Logger); err != nil {
-		return nil, errors.Join(err, manager.Close())
+		return nil, errors.Join(err, s.manager.Close())
 	}
 	return s, nil
 }
@@ -245,20 +249,32 @@ func (s *sender) receipts(batch []line, messages []*message.Message, unconfirmed
 	return nil
 }
 
-// explain says in one line what became of a batch.
+// OnConnected implements hooks.ConnectedHook.
+func (s *sender) OnConnected(hooks.Connected) { s.welcomed.Store(true) }
+
+// explain says in one line why a batch was not confirmed. count adds what became of it.
 func (s *sender) explain(e *buffstreams.PublishError) error {
-	counts := fmt.Sprintf("%d not sent, %d in flight and unconfirmed", len(e.NotSent), len(e.Unknown))
+	s.partly = e
 	if errors.Is(e.Err, buffstreams.ErrTimeout) {
-		why := errors.New("is somebody subscribed to it?")
+		why := errors.New("is a subscriber of it running?")
 		if timeout := (*buffstreams.TimeoutError)(nil); errors.As(e.Err, &timeout) && timeout.Cause != nil {
-			why = timeout.Cause
+			why = Explain(timeout.Cause)
 		}
-		if errors.Is(why, io.EOF) || errors.Is(why, syscall.ECONNRESET) {
-			why = fmt.Errorf("it ends the connection without a greeting: does only one side use TLS? (%w)", why)
-		}
-		return fmt.Errorf("no confirmation for topic %q from %s within %v: %w (%s)", s.address.Name, s.address.Target.Address, s.o.Timeout, why, counts)
+		return fmt.Errorf("no confirmation for topic %q from %s within %v: %w", s.address.Name, s.address.Target.Address, s.o.Timeout, why)
 	}
-	return fmt.Errorf("publishing to %s failed: %w (%s)", s.address.Target.Address, Explain(e.Err), counts)
+	return fmt.Errorf("publishing to %s failed: %w", s.address.Target.Address, Explain(e.Err))
+}
+
+// count adds to an error of explain what became of the messages. That stands only once the sender is closed: until then
+// what is in its window goes on being sent.
+func (s *sender) count(err error) error {
+	switch {
+	case err == nil || s.partly == nil:
+		return err
+	case s.o.Wire == buffstreams.WireAcked && !s.welcomed.Load():
+		return fmt.Errorf("%w (nothing was sent)", err)
+	}
+	return fmt.Errorf("%w (%d not sent, %d unconfirmed)", err, len(s.partly.NotSent), len(s.partly.Unknown))
 }
 
 // notLetIn is an ErrUnauthenticated in the words of this command.
@@ -279,11 +295,17 @@ var errPlainToken = errors.New("refusing to send the token in plaintext; use a t
 // Explain puts what is a matter of flags into the words of this command. Other errors stay as they are.
 func Explain(err error) error {
 	var refused *buffstreams.PeerError
+	var certificate *tls.CertificateVerificationError
+	var op *net.OpError
 	switch {
 	case errors.Is(err, buffstreams.ErrUnauthenticated) && errors.As(err, &refused):
 		return &notLetIn{refused.Reason, err}
 	case errors.Is(err, buffstreams.ErrInsecureToken):
 		return errPlainToken
+	case errors.As(err, &certificate):
+		return fmt.Errorf("%w; --tls-ca names the certificates to verify the peer by", err)
+	case errors.As(err, &op) && op.Op == "remote error": // as crypto/tls calls an alert
+		return fmt.Errorf("%w; check the certificate (--tls-cert)", err)
 	}
 	return err
 }

@@ -242,11 +242,11 @@ func (s *queue) why(destination string) string {
 	if s.manager.PeerStatus(destination).Connected {
 		return "connected; is somebody subscribed to the topic?"
 	}
-	switch err := s.witness.lastError(address.Target.Address); {
+	switch err := Explain(s.witness.lastError(address.Target.Address)); {
 	case err == nil:
 		return ""
-	case errors.Is(err, io.EOF):
-		return "the peer ends the connection"
+	case errors.Is(err, io.EOF): // its cause says more
+		return err.Error()
 	default:
 		return cause(err).Error()
 	}

@@ -207,7 +207,7 @@ func ExplainListen(topic string, err error) error {
 	case parseErr != nil:
 		return parseErr
 	case errors.Is(err, buffstreams.ErrInsecureAddress):
-		return fmt.Errorf("refusing to listen in plaintext at %s, which other machines can reach; use a loopback address, or --insecure", a.Target.Address)
+		return fmt.Errorf("refusing to listen in plaintext at %s, which other machines can reach; use a loopback address, tls:// with --tls-cert and --tls-key, or --insecure", a.Target.Address)
 	case errors.Is(err, syscall.EADDRINUSE):
 		return fmt.Errorf("cannot listen at %s: the address is in use", a.Target.Address)
 	case a.Target.TLS:

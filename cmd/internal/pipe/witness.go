@@ -42,7 +42,7 @@ func (w witness) Error(msg string, err error, fields watermill.LogFields) {
 	case single: // OnFailure has it
 	case err != nil:
 		w.note(fields, err)
-		w.tell(fmt.Errorf("%v: %w", fields["address"], err), "its messages are kept and tried again")
+		w.tell(fmt.Errorf("%v: %w", fields["address"], Explain(err)), "its messages are kept and tried again")
 	}
 }
 

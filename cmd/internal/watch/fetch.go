@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -81,19 +80,15 @@ func (s *Source) Raw(ctx context.Context, limit int) ([]byte, error) {
 	}
 	answer, err := s.client.Do(r)
 	if err != nil {
-		var op *net.OpError
-		if errors.As(err, &op) {
-			err = op
-		}
-		return nil, fmt.Errorf("%s: %w", s.url, err)
+		return nil, fmt.Errorf("%s: %w", s.url, noAnswer(err))
 	}
 	defer func() { _ = answer.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(answer.Body, maxStats))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", s.url, err)
+		return nil, fmt.Errorf("%s: its answer has no end: %w", s.url, err)
 	}
 	if answer.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s: %s: %.200s", s.url, answer.Status, strings.TrimSpace(string(body)))
+		return nil, fmt.Errorf("%s: %s", s.url, notOK(answer, body))
 	}
 	return body, nil
 }
@@ -105,11 +100,20 @@ func (s *Source) Stats(ctx context.Context, limit int) (monitor.Stats, error) {
 		return monitor.Stats{}, err
 	}
 	var stats monitor.Stats
-	if err := json.Unmarshal(body, &stats); err != nil {
-		return monitor.Stats{}, fmt.Errorf("%s: this is no monitor: %w", s.url, err)
+	var form struct{ Version int } // fields of another version can have other types
+	if err := json.Unmarshal(body, &form); err != nil {
+		return stats, fmt.Errorf("%s: an HTTP server, but no monitor: %w; %s", s.url, err, useMonitor)
 	}
-	if stats.Version != monitor.Version {
-		return monitor.Stats{}, fmt.Errorf("%s: its statistics have version %d, this command knows %d", s.url, stats.Version, monitor.Version)
+	switch form.Version {
+	case monitor.Version:
+	case 0:
+		return stats, fmt.Errorf("%s: an HTTP server, but no monitor: what it answers has no version; %s", s.url, useMonitor)
+	default:
+		return stats, fmt.Errorf("%s: its statistics have version %d, this command knows %d; use the command of the version that the process is built with",
+			s.url, form.Version, monitor.Version)
+	}
+	if err := json.Unmarshal(body, &stats); err != nil {
+		return stats, fmt.Errorf("%s: no statistics of version %d: %w", s.url, form.Version, err)
 	}
 	return stats, nil
 }

@@ -247,10 +247,13 @@ func (s *Sender) read(conn net.Conn, r *framing.Reader, welcomed func()) error {
 	established := false
 	for {
 		payload, err := r.Next()
-		if err != nil {
-			return err
+		if err == nil {
+			payload, err = s.enc.Verify(payload)
 		}
-		if payload, err = s.enc.Verify(payload); err != nil {
+		if err != nil && !established {
+			return notGreeted(err)
+		}
+		if err != nil {
 			return err
 		}
 		got, err := s.receive(payload)

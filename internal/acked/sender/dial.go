@@ -73,7 +73,7 @@ func (s *Sender) dial() (net.Conn, []byte, error) {
 	secured := tls.Client(netio.Patient(conn, s.cfg.WriteTimeout), s.cfg.TLS)
 	if err := netio.Handshake(ctx, secured); err != nil {
 		s.noteAddress(conn, false)
-		return nil, nil, errors.Join(err, conn.Close())
+		return nil, nil, errors.Join(ended(err), conn.Close())
 	}
 	return secured, token, nil
 }

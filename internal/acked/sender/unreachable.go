@@ -4,7 +4,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"os"
+	"syscall"
 
+	"github.com/buffstreams/watermill-buffstreams/framing"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
@@ -60,6 +65,33 @@ func (s *Sender) disconnected(err error) {
 		s.client.Interrupt(err)
 		s.giveUpLocked(err)
 	}
+}
+
+// notGreeted says what it can mean that a connection ended with err before the peer had greeted.
+func notGreeted(err error) error {
+	var length *framing.LengthError
+	var op *net.OpError
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Errorf("the peer does not answer the greeting: is it a listener of this library, and alive? %w", err)
+	case errors.As(err, &length): // another limit would not help
+		return fmt.Errorf("the peer does not speak this protocol: does something else listen there? Its answer would have %d bytes", length.Length)
+	case errors.As(err, &op), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
+		return ended(err)
+	}
+	return fmt.Errorf("the peer does not speak this protocol: does something else listen there? %w", err)
+}
+
+// ended says what it can mean that the peer ended a connection before it had greeted. Other errors stay as they are.
+func ended(err error) error {
+	var op *net.OpError
+	switch {
+	case errors.As(err, &op) && op.Op == "remote error": // an alert of TLS, as crypto/tls calls it
+		return err
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
+		return fmt.Errorf("the peer ended the connection without a greeting: does only one side use TLS? %w", err)
+	}
+	return err
 }
 
 // definite tells whether an attempt to connect was refused and will be until a configuration changes, here or at the
