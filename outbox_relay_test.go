@@ -1,8 +1,11 @@
 package buffstreams
 
 import (
+	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,7 +21,9 @@ import (
 // scriptedOutbox is an outbox with one stream, whose answers a test gives.
 type scriptedOutbox struct {
 	store.Outbox
-	stream   store.Stream
+	mu     sync.Mutex // guards stream, where a test changes it
+	stream store.Stream
+
 	acquire  func() (func(), error)
 	read     func(from uint64) (store.Batch, error)
 	readable func(seq uint64) (<-chan struct{}, error)
@@ -26,7 +31,18 @@ type scriptedOutbox struct {
 	forget   func() error
 }
 
-func (o *scriptedOutbox) Streams() []store.Stream                 { return []store.Stream{o.stream} }
+func (o *scriptedOutbox) Streams() []store.Stream {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return []store.Stream{o.stream}
+}
+
+func (o *scriptedOutbox) ID() [16]byte     { return [16]byte(bytes.Repeat([]byte{1}, 16)) }
+func (o *scriptedOutbox) Secret() [16]byte { return [16]byte(bytes.Repeat([]byte{2}, 16)) }
+func (o *scriptedOutbox) Epoch() uint64    { return 3 }
+func (o *scriptedOutbox) Lineage() []store.Incarnation {
+	return []store.Incarnation{{Epoch: 3, ID: [16]byte{4}}}
+}
 func (o *scriptedOutbox) Err() error                              { return nil }
 func (o *scriptedOutbox) Acquire(context.Context) (func(), error) { return o.acquire() }
 func (o *scriptedOutbox) Forget(context.Context, store.Key) error { return o.forget() }
@@ -155,4 +171,56 @@ func TestRefuseAll_WaitsForMore(t *testing.T) {
 			requireFault(t, log, c.read != nil, c.read, "Messages of an outbox cannot be delivered; they are kept")
 		})
 	}
+}
+
+// TestOutboxRelay_IdentityIsThatOfEarlierVersions: one that is derived in another way would have all that an upgraded process holds
+// delivered again. Each destination knows the outbox by another.
+func TestOutboxRelay_IdentityIsThatOfEarlierVersions(t *testing.T) {
+	r, _ := newTestRelay(t, &scriptedOutbox{})
+	id, valid := r.currentIdentity("127.0.0.1:1")
+	require.NoError(t, valid.Err())
+	require.Equal(t, "4c2a28e55467f3bf522df3e1eb5a434a27e0a6933c2580ba81fc8e3b45fbaedc", hex.EncodeToString(append(id.Publisher[:], id.Secret[:]...)))
+	require.EqualValues(t, 3, id.Epoch)
+	require.Equal(t, r.outbox.Lineage(), id.Lineage)
+	other, _ := r.currentIdentity("127.0.0.1:2")
+	require.NotEqual(t, id.Publisher, other.Publisher)
+	require.NotEqual(t, id.Secret, other.Secret)
+}
+
+// TestOutboxRelay_StreamsThatHoldNothingEndAtBothEnds when the delivery stops, and their address has no use any more.
+func TestOutboxRelay_StreamsThatHoldNothingEndAtBothEnds(t *testing.T) {
+	m, s, l := newPair(t, AckedConfig{})
+	o, settled := &scriptedOutbox{}, make(chan struct{})
+	o.stream = store.Stream{ID: 1, Key: store.Key{Destination: l.Addr().String(), Topic: "orders"}, First: 1, Next: 2, Pending: 1}
+	o.read = func(from uint64) (store.Batch, error) {
+		if from > 1 {
+			return store.Batch{First: from}, nil
+		}
+		return store.Batch{First: 1, Messages: [][]byte{[]byte("order")}}, nil
+	}
+	o.readable = func(uint64) (<-chan struct{}, error) { return make(chan struct{}), nil }
+	o.settle = func(...store.Range) error {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.stream.First, o.stream.Pending = 2, 0
+		close(settled)
+		return nil
+	}
+	o.forget = func() error { return nil }
+	r, _ := newTestRelay(t, o)
+	r.manager = m
+	a := m.addressOf(s)
+	before := usesAt(m, a)
+	ended := make(chan error, 1)
+	go func() { ended <- r.deliverOnce(o.stream) }() // ends with the relay
+	c := newConsumer(l, "orders")
+	d := c.next()
+	streams := func() int { return l.Stats().Topics[0].Streams }
+	require.Equal(t, 1, streams())
+	c.Settle(d)
+	<-settled
+	r.cancel()
+	require.ErrorIs(t, testkit.Receive(t, ended), context.Canceled)
+	require.Eventually(t, func() bool { return streams() == 0 }, 30*time.Second, time.Millisecond)
+	require.Equal(t, before, usesAt(m, a))
 }
