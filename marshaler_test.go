@@ -137,3 +137,20 @@ func TestEnvelope_PayloadEndsWhereItEnds(t *testing.T) {
 		require.Equal(t, "id", got.UUID)
 	}
 }
+
+// TestEnvelope_EqualMessagesHaveEqualBytes: metadata is in order of its keys, however many there are.
+func TestEnvelope_EqualMessagesHaveEqualBytes(t *testing.T) {
+	for _, count := range []int{5, 20} {
+		msg, want := message.NewMessage("1", nil), []byte{0x0a, 1, '1'}
+		for i := range count {
+			key := string(rune('a' + i))
+			msg.Metadata.Set(key, key)
+			want = append(want, 0x1a, 6, 0x0a, 1, key[0], 0x12, 1, key[0])
+		}
+		for range 10 { // a map has another order each time
+			data, err := EnvelopeMarshaler{}.Marshal(nil, "", msg)
+			require.NoError(t, err)
+			require.Equal(t, want, data)
+		}
+	}
+}
