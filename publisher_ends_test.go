@@ -166,6 +166,49 @@ func TestPublishError_NamesAFewAddresses(t *testing.T) {
 	require.Contains(t, errorOf(t, r, messages, v).Error(), `at "127.0.0.1:2": `+ErrTimeout.Error())
 }
 
+// A call is sent to the addresses of the next route only if none of it was sent. Groups that have left count where no other is left.
+func TestVerdict_OfGroupsThatHaveLeft(t *testing.T) {
+	for _, c := range []struct {
+		fates   []fate
+		nothing bool
+	}{
+		{[]fate{notSent, notSent}, true}, {[]fate{notSent, unknown}, false}, {[]fate{arrived, notSent}, false},
+	} {
+		require.Equal(t, c.nothing, (&verdict{fates: c.fates}).nothing(), "%v", c.fates)
+	}
+	p := newTestPublisher(t, EnvelopeMarshaler{})
+	defer func() { _ = p.Close() }()
+	one, two := awayGroup(t, p, route.RoundRobin, "127.0.0.1:1"), awayGroup(t, p, route.RoundRobin, "127.0.0.1:2")
+	r, messages := &resolved{groups: []*group{one, two}, targets: append(one.targets, two.targets...)}, keyed("a", "b")
+	left, stays := verdict{left: true}, verdict{}
+	for _, v := range []*verdict{&left, &stays} {
+		v.fail(2, "", errLeftRoute)
+	}
+	left.fates[0], left.fates[1] = notSent, notSent
+	var failed *PublishError
+	require.ErrorAs(t, r.publishError(messages, []verdict{left, left}), &failed)
+	require.Equal(t, messages, failed.NotSent)
+	require.Empty(t, failed.Unknown)
+	stays.fates[0] = unknown
+	require.ErrorAs(t, r.publishError(messages, []verdict{left, stays}), &failed)
+	require.Empty(t, failed.NotSent)
+	require.Equal(t, messages[:1], failed.Unknown, "the other group has the second")
+}
+
+// Of topics that share a stream, as they differ in nothing but their spelling, Close waits for the one that was used last.
+func TestPublisher_BusyWithTheLastOfAStream(t *testing.T) {
+	p := newTestPublisher(t, EnvelopeMarshaler{})
+	defer func() { _ = p.Close() }()
+	for range 10 { // a map has no order
+		for _, topic := range []string{"127.0.0.1:1/orders", "tcp://127.0.0.1:1/orders"} {
+			require.NoError(t, p.Publish(topic, keyed("a")...))
+			busy := p.busy()
+			require.Len(t, busy, 1)
+			require.Same(t, p.state(topic).resolved.Load().targets[0].fixed, busy[0])
+		}
+	}
+}
+
 func errorOf(t *testing.T, r *resolved, messages []*message.Message, v verdict) error {
 	t.Helper()
 	v.fates = []fate{notSent}

@@ -159,6 +159,28 @@ func TestTarget_IsNotGivenUpWithAMessage(t *testing.T) {
 	one := &target{fixed: &routedStream{stream: &stubStream{unsettled: []int{0, 0}}}}
 	require.True(t, one.giveUp())
 	require.False(t, one.enter())
+	require.EqualValues(t, forgotten, one.calls.Load())
+}
+
+// TestRoute_ThatIsNotAdoptedLeavesNothing: one with an address that is none, and one that another call was faster with.
+func TestRoute_ThatIsNotAdoptedLeavesNothing(t *testing.T) {
+	p := newTestPublisher(t, EnvelopeMarshaler{})
+	defer func() { _ = p.Close() }()
+	const first, second = "127.0.0.1:1", "127.0.0.1:2"
+	other := awayGroup(t, p, route.RoundRobin, first).targets[0].addr // of another topic
+	require.ErrorIs(t, p.change(p.state("bad"), route.Route{Addresses: []string{first, "nowhere"}}), ErrBadTopic)
+	require.Equal(t, 1, p.manager.usesOf(first))
+	require.Equal(t, 1, p.senders[other.sender], "OnFailure still hears what the address refuses of the other topic")
+
+	s := p.state("orders")
+	for _, want := range []int{1, 1} {
+		g := &group{place: new(atomic.Pointer[group])}
+		one, err := p.newTarget("orders", destination{tcp(second), "orders"}, route.Member{Address: second}, false)
+		require.NoError(t, err)
+		g.targets = []*target{one}
+		p.adopt(s, &resolved{groups: []*group{g}, targets: g.targets})
+		require.Equal(t, want, p.manager.usesOf(second))
+	}
 }
 
 // TestSlots_OfAGroupThatWasGivenUpTakeNoCall, and a call that comes so leaves no trace.

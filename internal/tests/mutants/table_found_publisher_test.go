@@ -38,8 +38,58 @@ var foundPublisherMutants = []mutant{
 		"part.slotFlow == nil {\n\t\t\tpart.target.end()\n", "part.slotFlow == nil {\n",
 		rootProbe("TestSlots_OfAGroupThatWasGivenUpTakeNoCall"),
 	},
+	{
+		"a route that is refused takes the refusals of others", "publisher_resolve.go",
+		"\t\t\tp.leaveNew(made)\n", "\t\t\tp.leave(made)\n",
+		rootProbe("TestRoute_ThatIsNotAdoptedLeavesNothing"),
+	},
+	{
+		"a route that is refused keeps its addresses", "publisher_resolve.go",
+		"\t\t\tp.leaveNew(made)\n", "",
+		rootProbe("TestRoute_ThatIsNotAdoptedLeavesNothing"),
+	},
+	{
+		"an address of two calls is never forgotten", "publisher_resolve.go",
+		"\t\tp.leaveNew(next.targets)\n", "",
+		rootProbe("TestRoute_ThatIsNotAdoptedLeavesNothing"),
+	},
+	{
+		"a stream that leaves enters a target that was given up", "publisher_divide.go",
+		"|| !t.enter() {", "{",
+		rootProbe("TestDivide_LeavesTargetsAsTheyWere"),
+	},
+	{
+		"a stream of TLS begins one without", "publisher_divide.go",
+		"if !f.mayMoveTo(t.addr) || ", "if ",
+		rootProbe("TestDivide_LeavesTargetsAsTheyWere"),
+	},
+	{
+		"LeastPending stays at an address for good", "publisher_choose.go",
+		"c.view == v && c.turn == turn &&", "c.view == v &&",
+		rootProbe("TestLeastPending_ManyCallsGoTogether"),
+	},
+	{
+		"calls go together to a full address", "publisher_choose.go",
+		" && !g.load(c.at).Full {", " {",
+		rootProbe("TestLeastPending_AFullAddressEndsATurn"),
+	},
 
 	// What the end of a call leaves, and says.
+	{
+		"a call is sent again though some of it was sent", "publisher_spread.go",
+		"return f != notSent })\n}", "return f != notSent }) || true\n}",
+		rootProbe("TestVerdict_OfGroupsThatHaveLeft"),
+	},
+	{
+		"nothing is told of groups that have all left", "publisher_spread.go",
+		"v.of(i) != arrived && !(v.left && some)", "v.of(i) != arrived && !v.left",
+		rootProbe("TestVerdict_OfGroupsThatHaveLeft"),
+	},
+	{
+		"Close waits for any topic of a stream", "publisher_topics.go",
+		"case shared && named.LaterThan(busy[i].stream.(*sender.Named)):", "case shared && named == nil:",
+		rootProbe("TestPublisher_BusyWithTheLastOfAStream"),
+	},
 	{
 		"each call leaves something with the Publisher's context", "publisher_send.go",
 		"func() { stop(); cancel() }", "func() { cancel() }",
