@@ -260,9 +260,16 @@ func TestLog_TracesWhatBecameOfEachMessage(t *testing.T) {
 		messages = append(messages, textMessage("order"))
 	}
 	p.trace("orders", messages, &PublishError{Unknown: messages[1:2], NotSent: messages[2:], Err: ErrTimeout})
+	p.trace("orders", messages[:1], ErrPublisherClosed)
+	p.trace("orders", messages[:1], nil)
 	lines := linesOf(log.Log)
-	require.Len(t, lines, len(messages))
-	for i, outcome := range []string{"confirmed", "unknown", "not sent", "not sent"} {
-		require.Equal(t, []string{"Message published <nil> " + outcome}, outcomes(lines, messages[i].UUID))
+	require.Len(t, lines, len(messages)+2)
+	for i, outcome := range []string{"confirmed", "unknown", "not sent", "not sent", "not sent", "confirmed"} {
+		if i < len(messages) {
+			require.Equal(t, messages[i].UUID, lines[i].Fields["message_uuid"])
+		}
+		require.Equal(t, outcome, lines[i].Fields["outcome"])
+		require.Equal(t, outcome != "confirmed", lines[i].Fields["reason"] != nil, "%v", lines[i])
 	}
+	require.Equal(t, ErrPublisherClosed.Error(), lines[4].Fields["reason"])
 }

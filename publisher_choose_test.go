@@ -2,10 +2,14 @@ package buffstreams
 
 import (
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 	"github.com/buffstreams/watermill-buffstreams/internal/policy"
 	"github.com/buffstreams/watermill-buffstreams/route"
 )
@@ -63,12 +67,15 @@ func TestRoundRobin_ManyCallsGoTogether(t *testing.T) {
 // TestLeastPending_ManyCallsGoTogether: they go where the first of them went, for one turn, and no longer than nothing changes.
 func TestLeastPending_ManyCallsGoTogether(t *testing.T) {
 	g, v := pickers(route.LeastPending, 3)
+	turns := map[int]bool{}
 	for range 50 {
 		turn := picks(g, v, together, 3*together)
 		for _, at := range turn {
 			require.Equal(t, turn[0], at)
 		}
+		turns[turn[0]] = true
 	}
+	require.Len(t, turns, 3, "the next turn chooses anew")
 	g.choice.Store(&choice{view: v, turn: g.turn.Load() / together, at: 2})
 	v = &view{candidates: v.candidates, usable: []int{0, 1}} // one is gone
 	require.NotContains(t, picks(g, v, together, 3*together), 2)
@@ -77,4 +84,49 @@ func TestLeastPending_ManyCallsGoTogether(t *testing.T) {
 		seen[at] = true
 	}
 	require.Len(t, seen, 2)
+}
+
+// TestLeastPending_AFullAddressEndsATurn: the calls that follow go where there is room.
+func TestLeastPending_AFullAddressEndsATurn(t *testing.T) {
+	m, s, l := newPair(t, AckedConfig{WindowMessages: 1})
+	p, err := NewPublisher(PublisherConfig{Manager: m, Confirm: ConfirmEnqueued, CloseTimeout: time.Millisecond}, nil)
+	require.NoError(t, err)
+	defer func() { _ = p.Close() }()
+	require.True(t, l.Topic("orders").Initialize("g"))
+	g, v := pickers(route.LeastPending, 2)
+	g.place = new(atomic.Pointer[group])
+	g.place.Store(g)
+	full := g.targets[1]
+	full.addr, full.name = m.addressOf(s), "orders"
+	_, _, err = p.send(t.Context(), full, p.flow(g, full), keyed("a", "b"), time.Minute)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return g.load(1).Full }, 30*time.Second, time.Millisecond)
+	g.choice.Store(&choice{view: v, turn: g.turn.Load() / together, at: 1})
+	require.NotContains(t, picks(g, v, together, 3*together), 1)
+}
+
+// TestDivide_LeavesTargetsAsTheyWere: calls find them, but for one that was given up, and nothing begins where it must not go.
+func TestDivide_LeavesTargetsAsTheyWere(t *testing.T) {
+	m, s, _ := newPair(t, AckedConfig{})
+	p, err := NewPublisher(PublisherConfig{Manager: m, Confirm: ConfirmEnqueued, CloseTimeout: time.Millisecond}, nil)
+	require.NoError(t, err)
+	defer func() { _ = p.Close() }()
+	a := m.addressOf(s)
+	s.Dial()
+	require.Eventually(t, func() bool { return a.state() == policy.Ready }, 30*time.Second, time.Millisecond)
+	g := awayGroup(t, p, route.RoundRobin)
+	for range 2 {
+		g.targets = append(g.targets, &target{addr: a, name: "orders"})
+	}
+	alive, gone := g.targets[0], g.targets[1]
+	gone.calls.Store(forgotten)
+	for _, secure := range []bool{true, false} {
+		f := &routedStream{group: g, slot: -1}
+		f.addr.Store(&address{target: netio.Target{Network: "tcp", TLS: secure}})
+		p.divide(f, s.NewStream(sender.StreamConfig{Identity: newIdentity(), Topic: "orders"}))
+		require.Zero(t, alive.calls.Load())
+		require.EqualValues(t, forgotten, gone.calls.Load())
+		require.Equal(t, secure, alive.main.Load() == nil, "a stream begins")
+		require.Nil(t, gone.main.Load())
+	}
 }

@@ -16,7 +16,7 @@ func (p *Publisher) divide(f *routedStream, st *sender.Stream) {
 	candidates := g.candidates(time.Now())
 	for _, at := range policy.Usable(nil, candidates) {
 		t := g.targets[at]
-		if t.addr == f.addr.Load() || !f.mayMoveTo(t.addr) || !t.enter() {
+		if !f.mayMoveTo(t.addr) || !t.enter() {
 			continue
 		}
 		if to := p.heir(g, t); to != nil {

@@ -52,11 +52,11 @@ func (p *Publisher) compareGroups(g *group) {
 	if !changed {
 		return
 	}
-	fields := watermill.LogFields{"provider": netio.Provider, "topic": netio.Quote(g.targets[0].topic), "digests": said}
+	fields := watermill.LogFields{"provider": netio.Provider, "topic": netio.Quote(g.targets[0].topic)}
 	if differ {
+		fields["digests"] = said
 		p.logger.Error("Addresses of a route have different consumer groups", errGroupsDiffer, fields)
 	} else {
-		delete(fields, "digests")
 		p.logger.Info("The addresses of a route have the same consumer groups again", fields)
 	}
 }

@@ -59,7 +59,7 @@ func (p *Publisher) change(s *topicState, found route.Route) error {
 		g, fresh, err := p.newGroup(s.topic, r, routed, last)
 		made = append(made, fresh...)
 		if err != nil {
-			p.leave(made)
+			p.leaveNew(made)
 			return err
 		}
 		g.dynamic, g.index, g.pinned = next.dynamic, i, pinned(found)
@@ -183,7 +183,7 @@ func (p *Publisher) adopt(s *topicState, next *resolved) {
 	last := s.resolved.Load()
 	if last != nil && last.dynamic == next.dynamic && !next.dynamic {
 		p.mu.Unlock() // another call was faster
-		p.leaveNew(next)
+		p.leaveNew(next.targets)
 		return
 	}
 	kept := map[*target]bool{}
@@ -246,9 +246,9 @@ func (s *topicState) retireLocked(last, next *resolved) {
 	}
 }
 
-// leaveNew gives up the targets of a route that is not used.
-func (p *Publisher) leaveNew(r *resolved) {
-	for _, t := range r.targets {
+// leaveNew gives up targets of a route that is not adopted.
+func (p *Publisher) leaveNew(targets []*target) {
+	for _, t := range targets {
 		if t.addr != nil {
 			p.manager.release(t.addr)
 		}

@@ -136,9 +136,9 @@ type verdict struct {
 	left  bool // the group is in the route no longer, and has not got them all
 }
 
-// nothing tells whether no message was sent.
+// nothing tells whether no message was sent, of those that did not all arrive.
 func (v *verdict) nothing() bool {
-	return v.errs != nil && !slices.ContainsFunc(v.fates, func(f fate) bool { return f != notSent })
+	return !slices.ContainsFunc(v.fates, func(f fate) bool { return f != notSent })
 }
 
 // spread sends messages to the addresses that the route's policy chooses, and waits for all of them.

@@ -25,9 +25,7 @@ func (p *pump) onTimer() {
 	p.settle()
 	handled := len(p.inFlight) - len(p.out) // by handlers, which may have taken more since
 	switch {
-	case p.nothingToDo():
-	case p.progress:
-		p.timeout = slowAfter
+	case p.nothingToDo(), p.progress: // with an ack, reapOne has shortened the timeout
 	case handled > 0 && p.member.Exclusive() && p.handling.timeout == 0:
 		p.timeout = min(2*p.timeout, longestLook)
 		p.watchFirst(p.overtaken(handled))

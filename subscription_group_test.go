@@ -22,6 +22,7 @@ type bubbleTopic struct {
 	*dispatch.Topic
 	t      *testing.T
 	source *bubbleSource
+	from   dispatch.Source // of what is fed; nil: source
 	next   uint64
 }
 
@@ -58,12 +59,16 @@ func (b *bubbleTopic) subscribe(ctx context.Context, cfg SubscriberConfig) *subs
 // feed appends so many messages, whose payloads are their numbers from 0 on, and waits until they are where they go.
 func (b *bubbleTopic) feed(count int) {
 	b.t.Helper()
+	from := b.from
+	if from == nil {
+		from = b.source
+	}
 	for range count {
 		payload := fmt.Appendf(nil, "%d", b.next)
 		room := flow.Amount{Messages: 1, Bytes: len(payload)}
 		require.Equal(b.t, room, b.Window().Take(room))
 		b.next++
-		b.Append(b.source, b.next, [][]byte{payload}, time.Now(), nil)
+		b.Append(from, b.next, [][]byte{payload}, time.Now(), nil)
 	}
 	synctest.Wait()
 }

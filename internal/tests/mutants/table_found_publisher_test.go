@@ -1,0 +1,199 @@
+package mutants
+
+// foundPublisherMutants are mistakes that no test caught until all statements of a Publisher and of a subscription were looked at.
+var foundPublisherMutants = []mutant{
+	// What a tick leaves.
+	{
+		"no address is slow", "publisher_resolve.go",
+		"\t\t\tages[i] = max(ages[i], age)\n", "",
+		rootProbe("TestTick_SetsASlowAddressAside"),
+	},
+	{
+		"a slot's stream has a use of its address for ever", "publisher_slots.go",
+		"\tfor _, f := range ended {\n\t\tp.endFlow(f)\n\t}\n", "",
+		rootProbe("TestTick_EndsTheStreamOfASlotThatHoldsNothing"),
+	},
+	{
+		"an address that left is forgotten with what it holds", "publisher_resolve.go",
+		"\t\t\tkept = append(kept, t)\n", "",
+		rootProbe("TestTick_ForgetsAnAddressThatLeft"),
+	},
+	{
+		"a group that left leads nowhere", "publisher_resolve.go",
+		"old.place.Store(next.groups[heir])", "_ = heir",
+		rootProbe("TestRoute_AGroupThatLeftLeadsToTheOneThatHasItsAddresses"),
+	},
+	{
+		"what an address alone gets goes to its heir", "publisher_resolve.go",
+		"heir >= 0 && !old.pinned", "heir >= 0",
+		rootProbe("TestRoute_AGroupThatLeftLeadsToTheOneThatHasItsAddresses"),
+	},
+	{
+		"a target takes no calls after a message came in the last moment", "publisher_targets.go",
+		"\tif t.unsettled() > 0 { // enqueued in between\n\t\tt.calls.Add(-forgotten)\n", "\tif t.unsettled() > 0 { // enqueued in between\n",
+		rootProbe("TestTarget_IsNotGivenUpWithAMessage"),
+	},
+	{
+		"a call at a slot that was given up keeps its target", "publisher_route.go",
+		"part.slotFlow == nil {\n\t\t\tpart.target.end()\n", "part.slotFlow == nil {\n",
+		rootProbe("TestSlots_OfAGroupThatWasGivenUpTakeNoCall"),
+	},
+	{
+		"a route that is refused takes the refusals of others", "publisher_resolve.go",
+		"\t\t\tp.leaveNew(made)\n", "\t\t\tp.leave(made)\n",
+		rootProbe("TestRoute_ThatIsNotAdoptedLeavesNothing"),
+	},
+	{
+		"a route that is refused keeps its addresses", "publisher_resolve.go",
+		"\t\t\tp.leaveNew(made)\n", "",
+		rootProbe("TestRoute_ThatIsNotAdoptedLeavesNothing"),
+	},
+	{
+		"an address of two calls is never forgotten", "publisher_resolve.go",
+		"\t\tp.leaveNew(next.targets)\n", "",
+		rootProbe("TestRoute_ThatIsNotAdoptedLeavesNothing"),
+	},
+	{
+		"a stream that leaves enters a target that was given up", "publisher_divide.go",
+		"|| !t.enter() {", "{",
+		rootProbe("TestDivide_LeavesTargetsAsTheyWere"),
+	},
+	{
+		"a stream of TLS begins one without", "publisher_divide.go",
+		"if !f.mayMoveTo(t.addr) || ", "if ",
+		rootProbe("TestDivide_LeavesTargetsAsTheyWere"),
+	},
+	{
+		"LeastPending stays at an address for good", "publisher_choose.go",
+		"c.view == v && c.turn == turn &&", "c.view == v &&",
+		rootProbe("TestLeastPending_ManyCallsGoTogether"),
+	},
+	{
+		"calls go together to a full address", "publisher_choose.go",
+		" && !g.load(c.at).Full {", " {",
+		rootProbe("TestLeastPending_AFullAddressEndsATurn"),
+	},
+
+	// What the end of a call leaves, and says.
+	{
+		"a call is sent again though some of it was sent", "publisher_spread.go",
+		"return f != notSent })\n}", "return f != notSent }) || true\n}",
+		rootProbe("TestVerdict_OfGroupsThatHaveLeft"),
+	},
+	{
+		"nothing is told of groups that have all left", "publisher_spread.go",
+		"v.of(i) != arrived && !(v.left && some)", "v.of(i) != arrived && !v.left",
+		rootProbe("TestVerdict_OfGroupsThatHaveLeft"),
+	},
+	{
+		"Close waits for any topic of a stream", "publisher_topics.go",
+		"case shared && named.LaterThan(busy[i].stream.(*sender.Named)):", "case shared && named == nil:",
+		rootProbe("TestPublisher_BusyWithTheLastOfAStream"),
+	},
+	{
+		"each call leaves something with the Publisher's context", "publisher_send.go",
+		"func() { stop(); cancel() }", "func() { cancel() }",
+		rootProbe("TestPublish_LeavesNothingWithAContext"),
+	},
+	{
+		"a call that waits leaves something with its message's context", "publisher.go",
+		"\tw := p.newCallWait(s, messages[0])\n\tdefer w.end()\n", "\tw := p.newCallWait(s, messages[0])\n",
+		rootProbe("TestPublish_LeavesNothingWithAContext"),
+	},
+	{
+		"what came back is never told as closed", "publisher_send.go",
+		"\t\t\tback.Err = p.closedError()\n", "",
+		rootProbe("TestSend_SaysThatItIsClosedOnlyIfItIs"),
+	},
+	{
+		"what came back is told as closed", "publisher_send.go",
+		"if back.Err != nil && closing {", "if back.Err != nil {",
+		rootProbe("TestSend_SaysThatItIsClosedOnlyIfItIs"),
+	},
+	{
+		"what was sent before is told as a context's end", "publisher_again.go",
+		"(p.ctx.Err() != nil || errors.Is(err, sender.ErrClosed))", "errors.Is(err, sender.ErrClosed)",
+		rootProbe("TestSendAgain_SaysWhatIsClosed"),
+	},
+	{
+		"what came back is never accounted for", "publisher_again.go",
+		"\tv.note(len(messages), &one, p.sendAgain(w, g, &one, sent, back))\n", "\tp.sendAgain(w, g, &one, sent, back)\n",
+		rootProbe("TestSendAgain_IsTheWholeCall"),
+	},
+	{
+		"the log follows no message of a Publisher that is closed", "publisher_log.go",
+		"\t\tp.traceEach(topic, messages, \"not sent\", err)\n\tdefault", "\tdefault",
+		rootProbe("TestLog_TracesWhatBecameOfEachMessage"),
+	},
+
+	// What a subscription has.
+	{
+		"what handlers have is lost when messages are called back", "recall.go",
+		"\t\t\t\tkept = append(kept, p.inFlight[i])\n\t\t\t}\n", "\t\t\t}\n",
+		rootProbe("TestRecall_LeavesWithHandlersWhatTheyHave"),
+	},
+	{
+		"what was called back is watched for ever", "watcher.go",
+		"\t\t\tp.watched.Add(-1)\n\t\t\tback = append(back, d)\n", "\t\t\tback = append(back, d)\n",
+		rootProbe("TestRedelivery_OfWhatWasCalledBackIsGivenBack"),
+	},
+	{
+		"what was called back is lost", "watcher.go",
+		"\tif len(back) > 0 {\n\t\tp.giveBack(back...)\n\t}\n\treturn f, ok", "\treturn f, ok",
+		rootProbe("TestRedelivery_OfWhatWasCalledBackIsGivenBack"),
+	},
+	{
+		"a message that cannot be decoded again is lost", "watcher.go",
+		"\t\t\tp.startFailure(d, msg, &UndecodableError{err})\n", "\t\t\t_ = msg\n",
+		rootProbe("TestRedelivery_OfWhatCannotBeDecodedFails"),
+	},
+	{
+		"what waits to be emitted again is lost with its sender", "watcher.go",
+		"\t\t\tunkept = append(unkept, d)\n", "",
+		rootProbe("TestDrain_KeepsRedeliveriesOfASenderThatIsGone"),
+	},
+	{
+		"a drain tries nothing again at once", "watcher.go",
+		"return !isClosed(s.closing) || s.outlastsClose(d)", "return !isClosed(s.closing)",
+		rootProbe("TestDrain_RetriesWhatASenderThatIsGoneHadSent"),
+	},
+	{
+		"no hook hears of what took long", "watcher.go",
+		"set.Handled(handled)", "_ = handled",
+		rootProbe("TestHooks_HearOfWhatTookLong"),
+	},
+	{
+		"what was settled stays in memory", "pump.go",
+		"\tclear(acked)\n", "",
+		rootProbe("TestPump_HoldsNothingThatHasEnded"),
+	},
+	{
+		"a message that comes again has no metadata", "pump.go",
+		"\t\tmaps.Copy(fresh.Metadata, msg.Metadata)\n", "\t\t_ = maps.Copy[message.Metadata, message.Metadata]\n",
+		rootProbe("TestUsable_MakesAnAnswerOfItsOwn"),
+	},
+	{
+		"a Key that fails hides why a message cannot be decoded", "pump.go",
+		"if failed != nil && err == nil {", "if failed != nil {",
+		rootProbe("TestDecode_TheFirstFailureIsTheReason"),
+	},
+
+	// The user's hooks and logger.
+	{
+		"no hook hears of what is forgotten", "internal/hook/set.go",
+		"\t\teach(s, \"OnForgotten\", s.forgotten, hooks.ForgottenHook.OnForgotten, e)\n", "",
+		hookProbe("TestSet_CallsTheHooksOfEachEvent"),
+	},
+	{
+		"each window is watched", "internal/hook/set.go",
+		"return s != nil && len(s.windowFull) > 0", "return s != nil",
+		hookProbe("TestSet_OfNoHooksDoesNothing"),
+	},
+	{
+		"a logger that panics makes none", "internal/hook/logger.go",
+		"\twith = l //nolint:wastedassign // what is returned after a panic\n", "",
+		hookProbe("TestLogger_NeverPanics"),
+	},
+}
+
+func hookProbe(run string) probe { return probe{"internal/hook", "^" + run + "$", ""} }
