@@ -173,6 +173,5 @@ func (c *committer) close() {
 	if c.next != nil {
 		c.next.err = c.failed
 		close(c.next.done)
-		c.next = nil
 	}
 }
