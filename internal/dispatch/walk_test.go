@@ -162,8 +162,9 @@ func (w *walk) member(m *walker, n int) {
 		for w.take(m) && n < 22 { // all that there is
 		}
 	case n < 38 && len(m.unclaimed) > 0:
-		d := m.unclaimed[0]
-		m.unclaimed = m.unclaimed[1:]
+		i := w.rng.IntN(len(m.unclaimed))
+		d := m.unclaimed[i]
+		m.unclaimed = slices.Delete(m.unclaimed, i, i+1)
 		if w.rng.IntN(4) == 0 {
 			m.Forgo(&d)
 		} else if !m.Claim(&d, fmt.Sprint(d.pos()%3)) {
