@@ -26,8 +26,7 @@ func (t *Topic) expireLocked() (done, dropped []settledRange, ended bool) {
 		return nil, nil, false
 	}
 	t.ended = true
-	t.beside.clear()
-	t.union.clear()
+	t.union.clear() // beside is empty: it was for members
 	for len(t.groups) > 0 {
 		for _, s := range t.removeLocked(t.groups[0]) {
 			for i := range s.count {

@@ -155,7 +155,6 @@ func (g *group) stopTaking(m *Member) []settledRange {
 // passOn gives what was reserved for a member, or it was notified of, to the others. The caller has to report what it
 // returns.
 func (g *group) passOn(m *Member) (done []settledRange) {
-	g.removeWaiter(m)
 	for _, d := range m.takeHanded() {
 		done = append(done, g.giveBack(d)...)
 	}

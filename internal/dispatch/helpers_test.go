@@ -100,6 +100,7 @@ func takeNone(t testing.TB, m *Member) {
 	t.Helper()
 	d, _, ok := m.Take()
 	require.False(t, ok, "%v", d)
+	require.Zero(t, d)
 }
 
 func requireFull(t testing.TB, topic *Topic) {

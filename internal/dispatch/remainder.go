@@ -65,11 +65,10 @@ func (d *Delivery) again(until time.Time) Delivery {
 	}
 }
 
-// copies returns copies of the messages that the group has not settled and no member has, in the order of the log.
+// copies returns copies of the messages that the group has not settled and no member has, in no order.
 func (g *group) copies() (ds []Delivery) {
 	until := time.Now().Add(remainderFor)
 	g.eachUntaken(func(d Delivery) { ds = append(ds, d.again(until)) })
-	slices.SortFunc(ds, comparePos)
 	return ds
 }
 

@@ -42,7 +42,6 @@ func (t *Topic) Withdraw(source Source) {
 			e.run.withdrawn = true
 		}
 	}
-	done = append(done, t.takeSkippedLocked()...)
 	t.mu.Unlock()
 	t.report(done)
 	t.mayBeUnused()
@@ -102,7 +101,9 @@ func (g *group) withdraw(source Source) (done []settledRange) {
 	}
 	slices.SortFunc(taken, comparePos)
 	for _, d := range taken {
-		done = append(done, g.giveUp(d)...)
+		for _, s := range g.giveUp(d) {
+			done = appendSettled(done, s)
+		}
 	}
 	g.claimEarly()
 	return done

@@ -10,12 +10,14 @@ import (
 type revocable struct {
 	*source
 	gone              bool
+	calls             int      // of Returned
 	returned, handled []uint64 // handled: by some group
 }
 
 func (r *revocable) Revoked() bool { return r.gone }
 
 func (r *revocable) Returned(first, last uint64, handled bool) {
+	r.calls++
 	for seq := first; seq <= last; seq++ {
 		if handled {
 			r.handled = append(r.handled, seq)
