@@ -81,7 +81,7 @@ var freshMutants = []mutant{
 	},
 	{
 		"claims wait for what was withdrawn", "internal/dispatch/withdraw.go",
-		"\t\tdone = append(done, g.giveUp(d)...)\n\t}\n\tg.claimEarly()\n", "\t\tdone = append(done, g.giveUp(d)...)\n\t}\n",
+		"\tg.claimEarly()\n\treturn done\n}\n\n// giveUp", "\treturn done\n}\n\n// giveUp",
 		dispatchProbe("TestWithdraw_EarlyClaimsGoOn"),
 	},
 	{

@@ -158,7 +158,7 @@ var groupMutants = []mutant{
 	},
 	{
 		"a member that closes keeps what it was handed", "internal/dispatch/group.go",
-		"\tg.removeWaiter(m)\n\tfor _, d := range m.takeHanded() {", "\tg.removeWaiter(m)\n\tfor _, d := range m.handed[len(m.handed):] {",
+		"for _, d := range m.takeHanded() {\n\t\tdone", "for _, d := range m.handed[len(m.handed):] {\n\t\tdone",
 		dispatchProbe("TestMember_StopTakingLeavesAllToTheOthers"),
 	},
 	{
