@@ -99,7 +99,7 @@ func TestPublishTimeout_SaysWhyThereIsNoConnection(t *testing.T) {
 	network.SetDown(true)
 	m := newTestManager(t, ManagerConfig{Dial: network.Dial})
 	l := senderTo(t, m, tcp("127.0.0.1:1"))
-	_, _, err := l.Publish(context.Background(), "a", acktest.BatchOf(t, "x"), session.Received, 200*time.Millisecond)
+	_, _, err := l.Publish(context.Background(), "a", acktest.BatchOf(t, "x"), session.Received, 2*time.Second) // in which it is dialed
 	require.ErrorIs(t, err, sender.ErrTimeout)
 	require.ErrorIs(t, err, testkit.ErrNetworkDown)
 	var late *sender.TimeoutError

@@ -172,7 +172,7 @@ func outcomes(lines []testkit.LogLine, uuid string) (all []string) {
 func TestLog_TracesEachMessageOnRequest(t *testing.T) {
 	for _, traces := range []bool{false, true} {
 		pubLog, subLog := traceLog{testkit.NewLog()}, traceLog{testkit.NewLog()}
-		sub, err := NewSubscriber(SubscriberConfig{TraceMessages: traces, NackResendSleep: NoSleep, AckWaitTimeout: 20 * time.Millisecond}, subLog)
+		sub, err := NewSubscriber(SubscriberConfig{TraceMessages: traces, NackResendSleep: NoSleep, AckWaitTimeout: 2 * time.Second}, subLog)
 		require.NoError(t, err)
 		addr, err := sub.Addr("127.0.0.1:0/orders")
 		require.NoError(t, err)

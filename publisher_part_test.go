@@ -245,7 +245,7 @@ func TestRoute_ACallLooksAgainWhenAFirstAttemptHadItsTime(t *testing.T) {
 	p := newTestPublisher(t, EnvelopeMarshaler{})
 	defer func() { _ = p.Close() }()
 	a := using(t, p, "127.0.0.1:1")
-	a.made = time.Now().Add(10*time.Millisecond - freshFor)
+	a.made = time.Now().Add(2*time.Second - freshFor) // in which it is looked at first
 	g := &group{policy: route.RoundRobin, targets: []*target{{addr: a}}, place: new(atomic.Pointer[group])}
 	v := p.view(g)
 	again, err := p.awaitReady(p.newCallWait(p.state("t"), nil), g, v)

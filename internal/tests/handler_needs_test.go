@@ -54,6 +54,7 @@ func TestDelivery_EachGroupCountsItsOwn(t *testing.T) {
 // TestRedeliverAfter_HoldsUpItsKeyOnly: while one message waits for its own delay, those of its key wait behind it in order, and
 // those of other keys go on.
 func TestRedeliverAfter_HoldsUpItsKeyOnly(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	messages := subscribe(t, h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) {
 		c.Key = func(msg *message.Message) string { return msg.Metadata.Get("key") }
@@ -67,7 +68,7 @@ func TestRedeliverAfter_HoldsUpItsKeyOnly(t *testing.T) {
 	}
 	publish("slow", "slow 1")
 	first := receive(t, messages)
-	const delay = 500 * time.Millisecond
+	const delay = 4 * time.Second // in which the others come and go
 	ctx, cancel := context.WithTimeout(context.WithValue(first.Context(), deliveryKey{}, "a middleware's"), time.Hour)
 	defer cancel()
 	require.True(t, buffstreams.RedeliverAfter(ctx, delay), "a context that was made of the message's")

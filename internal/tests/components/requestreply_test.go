@@ -171,7 +171,7 @@ func TestReplier_LateReply(t *testing.T) {
 					return adds(ctx, c)
 				})
 			requests := newManager(t, buffstreams.ManagerConfig{})
-			q := p.requester(t, func(c *cqrsx.RequesterConfig) { c.Manager, c.Timeout = requests, 50*time.Millisecond })
+			q := p.requester(t, func(c *cqrsx.RequesterConfig) { c.Manager, c.Timeout = requests, 2*time.Second }) // in which it is asked
 			_, err := q.Ask(t.Context(), &add{0, 1})
 			var late requestreply.ReplyTimeoutError
 			require.ErrorAs(t, err, &late)
