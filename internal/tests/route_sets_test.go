@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -33,6 +34,14 @@ func requirePending(t *testing.T, pub *buffstreams.Publisher, want int) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	require.Eventually(t, func() bool { return pub.Stats().Topics[0].Pending == want }, patience, 10*time.Millisecond)
+}
+
+// awaitReady waits until a publisher is connected to all addresses of its routes.
+func awaitReady(t *testing.T, pub *buffstreams.Publisher) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		return !slices.ContainsFunc(pub.Stats().Addresses, func(a buffstreams.AddressStats) bool { return a.State != "ready" })
+	}, patience, 10*time.Millisecond)
 }
 
 // TestAll_WhatAnAddressLacksGoesToNoOther when that address leaves the route: each has had its own. It comes to the address when that

@@ -64,6 +64,10 @@ func TestHash_PublishersThatSpellAddressesDifferentlyAgree(t *testing.T) {
 		return pub
 	}
 	one, other := publisher(addresses), publisher(others)
+	for _, pub := range []*buffstreams.Publisher{one, other} {
+		require.NoError(t, pub.Publish("orders", newMessage("x")))
+		awaitReady(t, pub)
+	}
 	for i := range 50 {
 		msg := withKey(fmt.Sprint(i), 2)
 		before := got[0].Load()
