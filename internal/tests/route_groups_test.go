@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -22,7 +23,16 @@ func TestAll_FanOutBetweenGroupsCompetitionWithin(t *testing.T) {
 		{Addresses: []string{a, b}, Policy: route.RoundRobin}, {Addresses: []string{freeAddress(t), c}},
 	}}, patience)
 	require.NoError(t, pub.Publish("orders", newMessages(10)...))
-	require.Eventually(t, func() bool { return gotA.Load() == 5 && gotB.Load() == 5 && gotC.Load() == 10 }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return gotA.Load()+gotB.Load() == 10 && gotC.Load() == 10 }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { // as soon as both are connected
+		return !slices.ContainsFunc(pub.Stats().Addresses, func(s buffstreams.AddressStats) bool {
+			return (s.Address == a || s.Address == b) && s.State != "ready"
+		})
+	}, patience, 10*time.Millisecond)
+	before := gotB.Load()
+	require.NoError(t, pub.Publish("orders", newMessages(10)...))
+	require.Eventually(t, func() bool { return gotA.Load()+gotB.Load() == 20 && gotC.Load() == 20 }, patience, time.Millisecond)
+	require.EqualValues(t, 5, gotB.Load()-before)
 }
 
 // TestAll_WhatAGroupLacksIsUnknown, and the group is named. It goes to all groups side by side, in one time.
