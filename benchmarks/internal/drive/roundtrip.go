@@ -45,12 +45,13 @@ func roundTrip(ctx context.Context, p peers.Peer, s peers.Setup, d time.Duration
 	return Figures{P50: quantile(took, 0.5), P99: quantile(took, 0.99)}, arrivals.Check(tally.Sent(), true)
 }
 
-// pingFor sends for d after a warm-up that does not count, and returns the times in µs, sorted.
+// pingFor sends for d after a warm-up that does not count, and then until one message was counted, and returns the times in µs, sorted.
 func (e endpoints) pingFor(ctx context.Context, d time.Duration) ([]float64, error) {
 	payloads := e.payloads(Load{Batch: 1})
 	took := make([]float64, 0, 1<<17)
 	n := uint64(0)
-	for began := time.Now(); time.Since(began) < d+d/5 && ctx.Err() == nil; n++ {
+	goesOn := func(passed time.Duration) bool { return passed < d+d/5 || len(took) == 0 && passed < defaultPatience }
+	for began := time.Now(); goesOn(time.Since(began)) && ctx.Err() == nil; n++ {
 		batch := payloads()
 		e.tally.Stamp(batch[0], 0, n)
 		e.tally.Send(0, n+1)
