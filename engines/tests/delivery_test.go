@@ -103,7 +103,7 @@ func TestNack_WaitsAndDoubles(t *testing.T) {
 
 func TestNack_KeepsTheOrderOfItsKeyAndHoldsUpNoOther(t *testing.T) {
 	eachSubject(t, func(t *testing.T, f *fixture) {
-		e := f.open("group=g&key=k&max_in_flight=8&nack_delay=2s")
+		e := f.open("group=g&key=k&max_in_flight=8&nack_delay=5s")
 		messages := f.subscribe(e, "g")
 		f.publish(e, 0, 6, 2)
 		nacked := false
