@@ -36,3 +36,25 @@ func TestStream_StaysWhileADroppedGroupHasMessages(t *testing.T) {
 		})
 	}
 }
+
+// A stream is forgotten, as its topic has no group, between the look for it in memory and its Open: the DedupeStore was
+// not asked, and what it knows must not be passed over.
+func TestReceiver_AsksTheStoreForWhatIsForgottenMeanwhile(t *testing.T) {
+	m := newMemoryStore()
+	r := listen(t, Config{Dedupe: m})
+	o := openOf(1)
+	id := store.StreamID{Publisher: [16]byte(o.Publisher), Stream: o.Stream, Topic: o.Topic}
+	m.states[id] = store.StreamState{Epoch: o.Epoch, Secret: [16]byte(o.Secret), Settled: []store.Range{{First: 1, Last: 2}}}
+	s, _, refused := r.open(o, "")
+	require.Nil(t, refused)
+	memory, err := r.recall(id)
+	require.NoError(t, err)
+	require.True(t, memory.held)
+	s.opens = 0 // it was attached, and detached
+	require.True(t, r.removeUnused(s))
+	_, _, _, stale := r.openRecalled(o, "", id, memory)
+	require.True(t, stale)
+	s, _, refused = r.open(o, "")
+	require.Nil(t, refused)
+	require.Equal(t, []store.Range{{First: 1, Last: 2}}, s.in.Settled(nil))
+}

@@ -51,12 +51,34 @@ func (r *Receiver) open(f *wire.Open, principal string) (s, voided *stream, refu
 		return nil, nil, session.NewPeerError(wire.Code_CODE_PROTOCOL, "malformed open")
 	}
 	id := store.StreamID{Publisher: [16]byte(f.Publisher), Stream: f.Stream, Topic: f.Topic}
-	stored, known, err := r.recall(id)
-	if err != nil {
-		return nil, nil, session.NewPeerError(wire.Code_CODE_LIMIT, "the dedupe store cannot be read")
+	for stale := true; stale; {
+		memory, err := r.recall(id)
+		if err != nil {
+			return nil, nil, session.NewPeerError(wire.Code_CODE_LIMIT, "the dedupe store cannot be read")
+		}
+		s, voided, refused, stale = r.openRecalled(f, principal, id, memory)
 	}
+	return s, voided, refused
+}
+
+// openRecalled is open with what is known of the stream. stale: the stream was in memory and is not there any more.
+func (r *Receiver) openRecalled(f *wire.Open, principal string, id store.StreamID, memory recalled) (
+	s, voided *stream, refused *session.PeerError, stale bool,
+) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if memory.held && !r.knowsLocked(id) {
+		return nil, nil, nil, true
+	}
+	s, voided, refused = r.openLocked(f, principal, id, memory)
+	return s, voided, refused, false
+}
+
+// openLocked is openRecalled where that is not stale. The caller must hold mu.
+func (r *Receiver) openLocked(f *wire.Open, principal string, id store.StreamID, memory recalled) (
+	s, voided *stream, refused *session.PeerError,
+) {
+	stored, known := memory.state, memory.known
 	p, refused := r.publisherLocked(f, principal, stored, known)
 	if refused != nil {
 		return nil, nil, refused
@@ -137,23 +159,35 @@ func (r *Receiver) logForgottenLocked(topic string) {
 	r.noteForgottenLocked(1, true)
 }
 
+// recalled is what is known of a stream when it is opened.
+type recalled struct {
+	state store.StreamState // of the DedupeStore
+	known bool
+	held  bool // it is in memory, and the store was not asked
+}
+
 // recall asks the DedupeStore for a stream that is not in memory.
-func (r *Receiver) recall(id store.StreamID) (state store.StreamState, known bool, err error) {
-	if known := r.knows(id); known || r.cfg.Dedupe == nil {
-		return state, known, nil
+func (r *Receiver) recall(id store.StreamID) (m recalled, err error) {
+	if m.held = r.knows(id); m.held || r.cfg.Dedupe == nil {
+		m.known = m.held
+		return m, nil
 	}
-	state, known, err = r.cfg.Dedupe.Load(id)
+	m.state, m.known, err = r.cfg.Dedupe.Load(id)
 	if err != nil {
 		r.cfg.Logger.Error("The dedupe store cannot be read: the stream is refused", err, watermill.LogFields{
 			"provider": netio.Provider, "address": r.cfg.Address,
 		})
 	}
-	return state, known, err
+	return m, err
 }
 
 func (r *Receiver) knows(id store.StreamID) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return r.knowsLocked(id)
+}
+
+func (r *Receiver) knowsLocked(id store.StreamID) bool {
 	p := r.publishers[id.Publisher]
 	return p != nil && p.streams[streamKey{id.Stream, id.Topic}] != nil
 }

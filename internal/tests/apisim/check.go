@@ -95,10 +95,14 @@ func (p *publisher) listensUntilLocked(moment time.Time) bool {
 }
 
 // checkSiblingsLocked holds a group to giving a nacked message to a member that is idle. One is not while OnFailure has
-// its messages: which member's these are cannot be seen, so that they count for all. The caller must hold mu.
+// its messages: which member's these are cannot be seen, so that they count for all. None is while a DedupeStore that
+// does not return has its acks. The caller must hold mu.
 func (w *world) checkSiblingsLocked(x *subscription, m *msg) {
 	if x.mood != "always nacks" || x.seen[m.id] < 5 || x.by.plan.Key || x.by.plan.Group == "" || !m.from.life.of.restored.IsZero() {
 		return // an outbox that was restored sends what was nacked before as something new
+	}
+	if until, ever := w.gated["dedupe"]; x.by.life.store != nil && ever && (until.IsZero() || time.Since(until) <= time.Second) {
+		return
 	}
 	room, failing := 0, map[*subscriber]int{}
 	for _, other := range x.by.life.topic(x.topic).subs {

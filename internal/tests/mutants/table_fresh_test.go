@@ -130,4 +130,9 @@ var freshMutants = []mutant{
 		"\t\tc.peer.left = nil\n\t\treturn\n", "\t\treturn\n",
 		sessionProbe("TestMove_AReceiverIsToldOnceWhatHasLeft"),
 	},
+	{
+		"a stream that was forgotten meanwhile is opened without the store", "internal/acked/receiver/registry.go",
+		"\tif memory.held && !r.knowsLocked(id) {\n", "\tif false {\n",
+		receiverProbe("TestReceiver_AsksTheStoreForWhatIsForgottenMeanwhile"),
+	},
 }
