@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/engines"
 )
 
@@ -39,4 +40,18 @@ func TestEngine_LeavesNothingBehind(t *testing.T) {
 		<-held.Context().Done()
 		goleak.VerifyNone(t, none)
 	}
+}
+
+// What is left at Close is said once, though the Publisher and its Manager both had it.
+func TestEngine_SaysOnceWhatIsNotDelivered(t *testing.T) {
+	e, err := engines.Open(t.Context(), "unix://"+filepath.Join(t.TempDir(), "s")+"?confirm=enqueued&close_timeout=10ms")
+	require.NoError(t, err)
+	for _, id := range []string{"a", "b"} {
+		require.NoError(t, e.Publisher().Publish("t", message.NewMessage(id, nil)))
+	}
+	err = e.Close()
+	var left *buffstreams.UndeliveredError
+	require.ErrorAs(t, err, &left)
+	require.Equal(t, 2, left.Count)
+	require.Equal(t, left.Error(), err.Error())
 }

@@ -296,7 +296,11 @@ func (s *streams) Close() error {
 		})
 	}
 	closing.Wait()
-	s.err = errors.Join(s.err, s.publisher.Close(), s.manager.Close(), s.closeStore())
+	published := s.publisher.Close()
+	if errors.Is(published, buffstreams.ErrUndelivered) { // the Manager has these messages, and says at its end what is left of them
+		published = nil
+	}
+	s.err = errors.Join(s.err, published, s.manager.Close(), s.closeStore())
 	close(s.done)
 	return s.err
 }

@@ -33,7 +33,7 @@ const bridgeHelp = `Carry messages from one engine to another, until SIGTERM or 
 A message is acked at its source when the destination has confirmed it. Messages with the same --key keep their order; without
 --key each topic keeps its order as a whole, which is slower. After a kill -9 the next bridge goes on where the last one was:
 none is lost, and none is repeated where the destination knows IDs (JetStream) or can look back (JetStream, Kafka, Redis,
-PostgreSQL).
+PostgreSQL); what the last one had sent to a destination that stood still is repeated by all but JetStream.
 
 URLs:  tcp://host:port  tls://host:port  unix:///path  dns://name:port  srv://_service._proto.name
        nats://host,host  kafka://host,host  redis://host/0  amqp://host/vhost  postgres://host/database

@@ -61,14 +61,17 @@ type broker struct {
 	mu        sync.Mutex
 	topics    map[string]topic // guarded by mu, as what follows
 	limits    map[string]int32 // max.message.bytes of topics, where the broker tells
-	connected error            // of the last connection that was tried
+	connected error            // why the last connection that was tried since Check began has failed
 }
 
-// OnBrokerConnect notes why a connection has failed: the client tries again, and at the end has only that time is over.
+// OnBrokerConnect notes why a connection has failed: the client tries others, and at the end has only that time is over.
+// That of one which was waited for to the end says less than what came before.
 func (b *broker) OnBrokerConnect(_ kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.connected = err
+	if b.connected == nil || !errors.Is(err, context.DeadlineExceeded) {
+		b.connected = err
+	}
 }
 
 // topic is a topic as it was found or made.
@@ -190,6 +193,9 @@ func (b *broker) mechanism() (sasl.Mechanism, error) {
 func (b *broker) Check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
+	b.mu.Lock()
+	b.connected = nil
+	b.mu.Unlock()
 	answered := make(chan error, 1)
 	go func() { answered <- b.client.Ping(ctx) }() // ends with ctx, or soon after: a dial has a bound of its own
 	var err error

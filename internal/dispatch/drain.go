@@ -32,8 +32,8 @@ func (m *Member) hasSuccessorLocked() bool {
 }
 
 // TakeUnkept returns the group's next message that no connected sender keeps, if the member drains and has no
-// successor. It is not notified of others. With toClaim it is what TakeToClaim is to Take, and returns also messages
-// that are kept and whose key is not known yet: it may be that of a later message.
+// successor. It is not notified of others. With toClaim the delivery is to be claimed, as that of TakeInto, and messages
+// come too that are kept and whose key is not known yet: it may be that of a later message.
 func (m *Member) TakeUnkept(toClaim bool) (d Delivery, ok bool) {
 	g := m.group
 	g.topic.mu.Lock()

@@ -20,6 +20,12 @@ type source struct {
 	alone   bool // no sender keeps its messages
 }
 
+// takeAnyToClaim is Take for a member that orders messages by key.
+func takeAnyToClaim(m *Member) (d Delivery, deferAcks, ok bool) {
+	deferAcks, ok = m.TakeInto(&d, true)
+	return d, deferAcks, ok
+}
+
 func newSource() *source {
 	return &source{settled: map[uint64]int{}, refused: map[uint64][]Refusal{}}
 }

@@ -109,7 +109,7 @@ func TestKey_DropReportsInOrderOfTheLog(t *testing.T) {
 // takeToClaim takes the next message and checks that it is seq.
 func takeToClaim(t *testing.T, m *Member, seq uint64) Delivery {
 	t.Helper()
-	d, _, ok := m.TakeToClaim()
+	d, _, ok := takeAnyToClaim(m)
 	require.True(t, ok)
 	require.Equal(t, seq, seqOf(d))
 	return d
@@ -127,7 +127,7 @@ func TestKey_EarlyClaimsWait(t *testing.T) {
 	claim(t, m2, d2, "k", false)
 	m2.Forgo(&d4)
 	require.Equal(t, 2, topic.Backlog("g"))
-	_, _, ok := m2.TakeToClaim()
+	_, _, ok := takeAnyToClaim(m2)
 	require.False(t, ok)
 	s2 = signal{}
 	d1 = claim(t, m1, d1, "k", true)
@@ -185,7 +185,7 @@ func TestKey_EarlyClaimsWaitNoMoreForWhatHasNoKey(t *testing.T) {
 	feed(t, topic, s, 1, 2)
 	d1, d2 := takeToClaim(t, m1, 1), takeToClaim(t, m2, 2)
 	claim(t, m2, d2, "k", false)
-	_, _, ok := m2.TakeToClaim()
+	_, _, ok := takeAnyToClaim(m2)
 	require.False(t, ok)
 	s2 = signal{}
 	m1.Forgo(&d1)

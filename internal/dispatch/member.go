@@ -38,14 +38,9 @@ func (m *Member) Take() (d Delivery, deferAcks, ok bool) {
 	return d, deferAcks, ok
 }
 
-// TakeToClaim is Take for a member that orders messages by key. It has to Claim the delivery's key then, or to Forgo
-// it, or to Return the delivery: no later message of the group is claimed before.
-func (m *Member) TakeToClaim() (d Delivery, deferAcks, ok bool) {
-	deferAcks, ok = m.TakeInto(&d, true)
-	return d, deferAcks, ok
-}
-
-// TakeInto is Take, or TakeToClaim, into d, which is empty: to return a Delivery costs more than to take it.
+// TakeInto is Take into d, which is empty: to return a Delivery costs more than to take it. With toClaim the member orders
+// messages by key: it has to Claim the delivery's key then, or to Forgo it, or to Return the delivery: no later message
+// of the group is claimed before.
 func (m *Member) TakeInto(d *Delivery, toClaim bool) (deferAcks, ok bool) {
 	deferAcks, ok, after := m.pop(d, toClaim)
 	if after.hungry {

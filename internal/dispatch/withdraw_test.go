@@ -84,18 +84,18 @@ func TestWithdraw_KeysGoOn(t *testing.T) {
 	m := topic.Join("g", quiet)
 	feed(t, topic, r, 1, 2)
 	feed(t, topic, plain, 1, 1)
-	held, _, ok := m.TakeToClaim()
+	held, _, ok := takeAnyToClaim(m)
 	require.True(t, ok)
 	require.True(t, m.Claim(&held, "k"))
 	for range 2 { // they wait for the key
-		d, _, ok := m.TakeToClaim()
+		d, _, ok := takeAnyToClaim(m)
 		require.True(t, ok)
 		require.False(t, m.Claim(&d, "k"))
 	}
 	m.Return(held) // it keeps its key
 	r.revoke(topic)
 	require.Equal(t, seqRange(1, 2), r.returned)
-	d, _, ok := m.TakeToClaim()
+	d, _, ok := takeAnyToClaim(m)
 	require.True(t, ok)
 	require.EqualValues(t, 1, seqOf(d))
 	require.True(t, d.HasKey())
@@ -133,7 +133,7 @@ func TestWithdraw_EarlyClaimsGoOn(t *testing.T) {
 			m1.Return(d1)
 			r.revoke(topic)
 		} else {
-			_, _, ok := m2.TakeToClaim()
+			_, _, ok := takeAnyToClaim(m2)
 			require.False(t, ok)
 			r.revoke(topic)
 			s2 = signal{}

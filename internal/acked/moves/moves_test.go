@@ -77,7 +77,7 @@ func TestMoves_RevokedStreamLosesAndRepeatsNothing(t *testing.T) {
 	st.MoveTo(to)
 	a.holds(0)
 	w.publish(st, 2) // they wait for the move, so that the order holds
-	require.True(t, st.Moving())
+	require.Same(t, from, st.Sender())
 	a.settle(2)
 	b.receiver.Topic(topic)
 	require.Empty(t, b.got)
@@ -88,7 +88,7 @@ func TestMoves_RevokedStreamLosesAndRepeatsNothing(t *testing.T) {
 	require.Equal(t, numbers(4, 12), b.ids())
 	require.Empty(t, b.marked())
 	w.drain(st)
-	require.False(t, st.Moving())
+	require.Same(t, to, st.Sender())
 }
 
 // TestMoves_RevokedStreamOfWhichNothingWasTaken: all of it comes back, from the first message on, and none is marked.

@@ -17,6 +17,12 @@ import (
 
 func TestMain(m *testing.M) { testkit.Main(m) }
 
+// moving tells whether the stream is on its way to another Sender.
+func (st *Stream) moving() bool {
+	defer st.lock().mu.Unlock()
+	return st.target != nil
+}
+
 // start returns a Sender. The fields that a test leaves zero have the values that a Manager would give them.
 func start(t testing.TB, cfg Config) *Sender {
 	t.Helper()

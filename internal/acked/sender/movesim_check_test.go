@@ -164,7 +164,7 @@ func (w *moveWorld) heal() {
 func (w *moveWorld) account() {
 	for i, st := range w.streams {
 		if n := st.Unsettled(); n > 0 {
-			w.fail("stream %d at %v, moving %v, %v, has %d messages left", i, slices.Index(w.senders, st.Sender()), st.Moving(), st.Sender().State(), n)
+			w.fail("stream %d at %v, moving %v, %v, has %d messages left", i, slices.Index(w.senders, st.Sender()), st.moving(), st.Sender().State(), n)
 			return
 		}
 	}

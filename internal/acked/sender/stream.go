@@ -111,12 +111,6 @@ func (st *Stream) leavesLocked() bool {
 	return st.cfg.Elsewhere && st.target != nil && st.out.Leaving()
 }
 
-// Moving tells whether the stream is on its way to another Sender: what is published waits until it is there.
-func (st *Stream) Moving() bool {
-	defer st.lock().mu.Unlock()
-	return st.target != nil
-}
-
 // Tenure counts the places that the stream has had.
 func (st *Stream) Tenure() uint64 {
 	defer st.lock().mu.Unlock()

@@ -20,7 +20,7 @@ func TestStream_MovesNothingFromTLSToPlaintext(t *testing.T) {
 	st := secret.NewStream(StreamConfig{Topic: "t"})
 	st.MoveTo(plain)
 	require.Same(t, secret, st.Sender())
-	require.False(t, st.Moving())
+	require.False(t, st.moving())
 	back := plain.NewStream(StreamConfig{Topic: "t"})
 	back.MoveTo(secret)
 	require.Same(t, secret, back.Sender())

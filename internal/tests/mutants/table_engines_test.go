@@ -7,6 +7,16 @@ func engineProbe(run, engine string) probe {
 // engineMutants are mistakes in what runs the subscriptions of engines.
 var engineMutants = []mutant{
 	{
+		"Kafka's Open says only that time is over", "engines/kafka/kafka.go",
+		"return cmp.Or(b.connected, err)", "return cmp.Or(err, b.connected)",
+		engineProbe("TestOpenFaults_KafkaSaysWhyAConnectionFailed", "kafka"),
+	},
+	{
+		"a bridge finds a missing topic at its first message", "engines/bridge/pipe.go",
+		"b.to.Declare(ctx, topic.To); err != nil {", "b.to.Declare(ctx, topic.To); err == ctx.Err() && err != nil {",
+		engineProbe("TestBridge_EndsAtItsStartWhereATopicIsMissing", "nats"),
+	},
+	{
 		"the bridge acks a message before those that came before it", "engines/bridge/acks.go",
 		"\t\tif h.state == outOfLine {\n", "\t\tif true {\n",
 		probe{"engines/bridge", "^TestAcks_ComeInOrderButForThoseThatAreTriedAgain$", ""},
