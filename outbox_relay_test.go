@@ -111,6 +111,7 @@ func TestOutboxRelay_SaysWhatAnOutboxCannotDo(t *testing.T) {
 func requireFault(t *testing.T, log testkit.Log, fault bool, err error, msg string) {
 	t.Helper()
 	if fault {
+		require.Len(t, log.Lines, 1)
 		line := log.Next(t, "error")
 		require.Equal(t, msg, line.Msg)
 		require.ErrorIs(t, line.Err, err)

@@ -53,4 +53,9 @@ func TestStoring_LeavesNothingBehind(t *testing.T) {
 	deadline, ok := s.ctx.Deadline()
 	require.True(t, ok)
 	require.WithinDuration(t, s.began.Add(time.Minute), deadline, time.Second)
+
+	base := newAttended()
+	p.ctx = base
+	require.Same(t, s, p.nextStoring(nil, time.Now()), "another call was first")
+	require.Zero(t, base.waiting.Load())
 }
