@@ -44,7 +44,7 @@ func TestManager_ForgetsAnAddressThatNothingUses(t *testing.T) {
 	require.Zero(t, there())
 	second := use()
 	require.NotSame(t, first, second)
-	m.retire(first) // as two ticks may have found it
+	m.retire(first, time.Now()) // as two ticks may have found it
 	require.Equal(t, 1, there())
 	require.Nil(t, m.addressOf(first.sender))
 }
