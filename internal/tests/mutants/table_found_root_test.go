@@ -77,4 +77,44 @@ var foundRootMutants = []mutant{
 		"\tslices.SortFunc(dst, func(a, b entry) int { return strings.Compare(a.key, b.key) })\n", "\t_, _ = slices.Sort[[]string], strings.Compare\n",
 		rootProbe("TestEnvelope_EqualMessagesHaveEqualBytes"),
 	},
+	{
+		"a stream whose move failed waits where it is", "outbox_place.go",
+		"case fetched.MayMove():\n", "case fetched.MayMove():\n\t\t\tleaving = false\n",
+		seamProbe("TestOutboxPlace_GoesOnWhereTheRouteComesBack"),
+	},
+	{
+		"a stream that was to move waits where it is", "outbox_place.go",
+		"\t\t\t\tfetched.Stay()\n", "",
+		seamProbe("TestOutboxPlace_GoesOnWhereTheRouteComesBack"),
+	},
+	{
+		"an outbox is asked for a damaged message without a pause", "outbox_stream.go",
+		"\t\t\tr.pause(err, retryPause)\n", "",
+		rootProbe("TestDeliver_ADamagedMessageIsReadAgainAfterAPause"),
+	},
+	{
+		"a stream of a copied outbox is tried again without a pause", "outbox_relay.go",
+		"if !r.renounce(stream, err) {\n\t\t\t\tstream.pause(err, fencedPause)\n\t\t\t}", "r.renounce(stream, err)",
+		rootProbe("TestDeliver_PausesBeforeTheNextAttempt"),
+	},
+	{
+		"failures that were told of stay in memory", "failures.go",
+		"\t\tq.queue[0] = failure{}\n", "",
+		rootProbe("TestFailureQueue_KeepsNothingThatWasTold"),
+	},
+	{
+		"a slow message's timer outlives its answer", "handling.go",
+		"\tif s.timer != nil {\n\t\ts.timer.Stop()\n\t}\n", "",
+		rootProbe("TestHandling_KeepsNothingOfWhatWasAnswered"),
+	},
+	{
+		"a Manager keeps publishers that have closed", "manager_addresses.go",
+		"\tm.routing = slices.DeleteFunc(slices.Clone(m.routing), func(o *Publisher) bool { return o == p })\n", "",
+		rootProbe("TestManager_ForgetsAPublisherThatHasClosed"),
+	},
+	{
+		"senders share a secret", "manager.go",
+		"\t_, _ = rand.Read(id.Secret[:])\n", "",
+		rootProbe("TestIdentity_IsOfOneSender"),
+	},
 }
