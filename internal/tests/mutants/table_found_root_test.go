@@ -117,4 +117,19 @@ var foundRootMutants = []mutant{
 		"\t_, _ = rand.Read(id.Secret[:])\n", "",
 		rootProbe("TestIdentity_IsOfOneSender"),
 	},
+	{
+		"what comes while a listener drains is waited for by none", "manager_close.go",
+		"\tl.AwaitAnswers(ctx) // until then more can arrive, of publishers that are gone by the time they would answer\n", "",
+		seamProbe("TestCloseListener_HandlesWhatComesWhileItDrains"),
+	},
+	{
+		"Manager.Close waits for CloseListener's time", "manager_close.go",
+		"\tdefer context.AfterFunc(ctx, func() {\n\t\tfor c := range closing {\n\t\t\tc.expire()\n\t\t}\n\t})()\n", "",
+		rootProbe("TestManager_CloseEndsWhatClosesAListener"),
+	},
+	{
+		"a listener closes while a handler has what its publisher keeps", "manager_close.go",
+		"\tdefer context.AfterFunc(ctx, func() { m.subscriptions.expire(l) })()\n", "",
+		rootProbe("TestCloseListener_TakesBackWhatAHandlerHas"),
+	},
 }
