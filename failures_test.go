@@ -3,9 +3,11 @@ package buffstreams
 import (
 	"context"
 	"errors"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/stretchr/testify/require"
 
@@ -92,4 +94,27 @@ func TestFailureQueue_SaysHowManyCallsAreLeft(t *testing.T) {
 		close(g.open)
 		require.NoError(t, q.await(t.Context(), "OnFailure"))
 	})
+}
+
+// TestFailureQueue_KeepsNothingThatWasTold: what waits is bounded, and what was told of would come on top of that.
+func TestFailureQueue_KeepsNothingThatWasTold(t *testing.T) {
+	told, goOn := make(chan struct{}), make(chan struct{})
+	q := failureQueue{logger: testkit.NewLog(), hook: func(string, []byte, error) { told <- struct{}{}; <-goOn }}
+	first := func() weak.Pointer[byte] { // so that this test keeps nothing either
+		encoded := make([]byte, 1<<20)
+		q.add("a", encoded, errBlocked)
+		return weak.Make(&encoded[0])
+	}()
+	q.add("a", make([]byte, 1<<20), errBlocked)
+	q.add("a", make([]byte, 1<<20), errBlocked)
+	<-told
+	require.NotNil(t, first.Value())
+	goOn <- struct{}{}
+	<-told // of the second
+	runtime.GC()
+	require.Nil(t, first.Value())
+	close(goOn)
+	<-told
+	require.NoError(t, q.await(t.Context(), "OnFailure"))
+	require.Zero(t, q.bytes)
 }

@@ -147,3 +147,14 @@ func TestSubscriber_AckWaitIsSideBySide(t *testing.T) {
 		require.EqualValues(t, 2*handlers, source.settled.Load())
 	})
 }
+
+// TestHandling_KeepsNothingOfWhatWasAnswered: a timer would keep each message for as long as AckWaitTimeout.
+func TestHandling_KeepsNothingOfWhatWasAnswered(t *testing.T) {
+	h := &handling{timeout: time.Hour}
+	for _, s := range begin(h, 2) {
+		s.msg.Ack()
+		h.remove(s)
+		require.False(t, s.timer.Stop(), "it is stopped")
+	}
+	require.Empty(t, h.slow)
+}

@@ -1,10 +1,7 @@
 package buffstreams
 
 import (
-	"context"
 	"errors"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,34 +10,20 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
-// attended is a context that counts what waits for its end.
-type attended struct {
-	context.Context
-	done    chan struct{}
-	waiting atomic.Int64
-	asked   func() // called by Done; may be nil
+// overtaken is the context of a subscription whose delivery ends while it is looked at.
+type overtaken struct {
+	*lasting
+	end func()
 }
 
-func newAttended() *attended {
-	return &attended{Context: context.Background(), done: make(chan struct{})}
-}
-
-func (c *attended) Done() <-chan struct{} {
-	if c.asked != nil {
-		c.asked()
-	}
+func (c *overtaken) Done() <-chan struct{} {
+	c.end()
 	return c.done
-}
-
-// AfterFunc is what package context asks for.
-func (c *attended) AfterFunc(func()) (stop func() bool) {
-	c.waiting.Add(1)
-	return sync.OnceValue(func() bool { c.waiting.Add(-1); return true })
 }
 
 // TestContext_NothingWaitsForItsEnd once a call has returned: a program can have one for as long as it runs.
 func TestContext_NothingWaitsForItsEnd(t *testing.T) {
-	ctx := newAttended()
+	ctx := newLasting()
 	later, cancel := withGrace(ctx, time.Hour)
 	require.EqualValues(t, 1, ctx.waiting.Load())
 	cancel()
@@ -71,10 +54,10 @@ func TestContext_NothingWaitsForItsEnd(t *testing.T) {
 // TestMessageContext_LeavesNothingAtItsSubscription, though the delivery ends while the context is made.
 func TestMessageContext_LeavesNothingAtItsSubscription(t *testing.T) {
 	for name, ends := range map[string]bool{"before": true, "after": false} {
-		base := newAttended()
+		base := newLasting()
 		c := &messageContext{sub: &subscription{base: base}}
 		if ends {
-			base.asked = func() { c.end() }
+			c.sub.base = &overtaken{base, func() { c.end() }}
 		}
 		done := c.Done()
 		require.Equal(t, ends, isClosed(done), name)

@@ -268,8 +268,8 @@ func (m *Manager) closeListener(ctx context.Context, t netio.Target, left *lefto
 	l := o.listener
 	defer context.AfterFunc(ctx, func() { m.subscriptions.expire(l) })()
 	drain(ctx, l)
+	l.AwaitAnswers(ctx) // until then more can arrive, of publishers that are gone by the time they would answer
 	poll(ctx, func() bool { return l.OnlyCopies() == 0 })
-	l.AwaitAnswers(ctx)
 	answering, stop := withGrace(ctx, closeGrace) // beside the ends of members
 	defer stop()
 	ending, cancel := withGrace(ctx, endGraceFor(ctx))

@@ -269,7 +269,6 @@ func (at *placement) follow(ctx context.Context, fetched *sender.FetchedStream) 
 			}
 			leaving = false
 		case fetched.MayMove():
-			leaving = false
 			if err := at.move(ctx, fetched, to); err != nil && ctx.Err() == nil {
 				at.logger.Error("Messages of an outbox cannot move to another address", err, at.fields())
 			}

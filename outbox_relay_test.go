@@ -29,6 +29,7 @@ type scriptedOutbox struct {
 	readable func(seq uint64) (<-chan struct{}, error)
 	settle   func(...store.Range) error
 	forget   func() error
+	renounce func() (bool, error)
 }
 
 func (o *scriptedOutbox) Streams() []store.Stream {
@@ -43,6 +44,7 @@ func (o *scriptedOutbox) Epoch() uint64    { return 3 }
 func (o *scriptedOutbox) Lineage() []store.Incarnation {
 	return []store.Incarnation{{Epoch: 3, ID: [16]byte{4}}}
 }
+func (o *scriptedOutbox) Renounce() (bool, error)                 { return o.renounce() }
 func (o *scriptedOutbox) Err() error                              { return nil }
 func (o *scriptedOutbox) Acquire(context.Context) (func(), error) { return o.acquire() }
 func (o *scriptedOutbox) Forget(context.Context, store.Key) error { return o.forget() }
@@ -111,6 +113,7 @@ func TestOutboxRelay_SaysWhatAnOutboxCannotDo(t *testing.T) {
 func requireFault(t *testing.T, log testkit.Log, fault bool, err error, msg string) {
 	t.Helper()
 	if fault {
+		require.Len(t, log.Lines, 1)
 		line := log.Next(t, "error")
 		require.Equal(t, msg, line.Msg)
 		require.ErrorIs(t, line.Err, err)

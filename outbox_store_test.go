@@ -53,4 +53,17 @@ func TestStoring_LeavesNothingBehind(t *testing.T) {
 	deadline, ok := s.ctx.Deadline()
 	require.True(t, ok)
 	require.WithinDuration(t, s.began.Add(time.Minute), deadline, time.Second)
+
+	base := newLasting()
+	p.ctx = base
+	require.Same(t, s, p.nextStoring(nil, time.Now()), "another call was first")
+	require.Zero(t, base.waiting.Load())
+
+	p.cfg.PublishTimeout = time.Second
+	hasty := p.nextStoring(s, s.began)
+	require.Equal(t, s.began.Add(50*time.Millisecond), hasty.until, "calls wait for PublishTimeout, nearly")
+	hasty.until = time.Now().Add(time.Hour)
+	require.Same(t, hasty, p.storingNow())
+	hasty.until = time.Time{}
+	require.NotSame(t, hasty, p.storingNow())
 }
