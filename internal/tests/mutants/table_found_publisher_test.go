@@ -92,7 +92,7 @@ var foundPublisherMutants = []mutant{
 	},
 	{
 		"each call leaves something with the Publisher's context", "publisher_send.go",
-		"func() { stop(); cancel() }", "func() { cancel() }",
+		"func() { stop(); cancel() }", "func() { _ = stop; cancel() }",
 		rootProbe("TestPublish_LeavesNothingWithAContext"),
 	},
 	{
