@@ -97,6 +97,9 @@ func TestSendAgain_IsTheWholeCall(t *testing.T) {
 		if !waits {
 			require.NoError(t, err)
 			require.Equal(t, 2, g.targets[0].unsettled())
+			p.cancel() // what needs no wait arrives all the same
+			require.NoError(t, p.sendAllAgain(g, g.targets[0], messages, sendResult{enqueued: 3}, back))
+			require.Equal(t, 4, g.targets[0].unsettled())
 		} else {
 			var failed *PublishError
 			require.ErrorAs(t, err, &failed)
