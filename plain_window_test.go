@@ -2,6 +2,7 @@ package buffstreams
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
 	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
@@ -35,44 +37,51 @@ func listenPlainFor(t *testing.T, logger watermill.LoggerAdapter) (*Manager, *pl
 // What waits for room when the listener closes takes none, also if the room comes in the last moment. That it waits is logged with the
 // group that holds it up.
 func TestPlainReceiver_LeavesNoRoomTakenAtItsEnd(t *testing.T) {
-	room := flow.Amount{Messages: 1, Bytes: session.EncodedSize(1)}
-	for _, late := range []bool{false, true} {
-		for range 20 { // a select of two channels that are ready chooses either
-			var p *plainReceiver
-			waits := make(chan struct{}, 1)
-			_, p = listenPlainFor(t, onInfo{call: func(msg string) {
-				require.Equal(t, "A consumer group is a whole window behind, and holds up its topic", msg)
-				if late {
-					p.topic.Window().Release(room)
-					close(p.abandoned)
-				}
-				waits <- struct{}{}
-			}})
-			member := p.topic.Join("g", func() {})
-			require.NoError(t, p.receive([]byte("1")))
-			received := make(chan error, 1)
-			go func() { received <- p.receive([]byte("2")) }() // ends with abandoned
-			<-waits
-			if !late {
-				close(p.abandoned)
-			}
-			err := <-received
-			for range p.held.Load() {
-				d, _, ok := member.Take()
-				require.True(t, ok)
-				member.Settle(d)
-			}
-			if late {
-				p.topic.Window().Take(room) // what was released twice: by the logger, and with the message
-			}
-			if err != nil {
-				require.ErrorIs(t, err, pool.ErrClosed)
-			}
-			require.Zero(t, p.topic.Window().Held())
-			member.Leave()
-			p.abandoned = make(chan struct{}) // for Close
-		}
+	endsWaiting(t, false)
+	for range 20 { // a select of two channels that are ready chooses either
+		endsWaiting(t, true)
 	}
+}
+
+// endsWaiting ends a listener while a message waits for room; late: which comes at the same time.
+func endsWaiting(t *testing.T, late bool) {
+	t.Helper()
+	room := flow.Amount{Messages: 1, Bytes: session.EncodedSize(1)}
+	var p *plainReceiver
+	abandon := sync.OnceFunc(func() { close(p.abandoned) })
+	lines := make(chan string, 1)
+	_, p = listenPlainFor(t, onInfo{call: func(msg string) {
+		if late {
+			p.topic.Window().Release(room)
+			abandon()
+		}
+		lines <- msg
+	}})
+	t.Cleanup(func() {
+		abandon()
+		p.abandoned = make(chan struct{}) // for Close
+	})
+	member := p.topic.Join("g", func() {})
+	defer member.Leave()
+	require.NoError(t, p.receive([]byte("1")))
+	received := make(chan error, 1)
+	go func() { received <- p.receive([]byte("2")) }() // ends with abandoned
+	require.Equal(t, "A consumer group is a whole window behind, and holds up its topic", testkit.Receive(t, lines))
+	if !late {
+		abandon()
+	}
+	if err := testkit.Receive(t, received); err != nil {
+		require.ErrorIs(t, err, pool.ErrClosed)
+	}
+	for range p.held.Load() {
+		d, _, ok := member.Take()
+		require.True(t, ok)
+		member.Settle(d)
+	}
+	if late {
+		p.topic.Window().Take(room) // what was released twice: by the logger, and with the message
+	}
+	require.Zero(t, p.topic.Window().Held())
 }
 
 // A listener that drains says so, and its Manager is not ready.
