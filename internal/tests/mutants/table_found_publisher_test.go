@@ -282,6 +282,76 @@ var foundPublisherMutants = []mutant{
 		"if err != nil && (p.ctx", "if (p.ctx",
 		rootProbe("TestSendAgain_IsTheWholeCall"),
 	},
+	{
+		"slots of a Publisher that closed use their addresses", "publisher.go",
+		"\t\tp.endFlow(f)\n\t}\n\tp.leave(targets)", "\t\t_ = f\n\t}\n\tp.leave(targets)",
+		rootProbe("TestPublisher_ThatClosesUsesNoAddress"),
+	},
+	{
+		"an address that stays in a route counts again", "publisher_resolve.go",
+		"\t\t\t\tdelete(kept, t)\n", "\t\t\t\t_ = t\n",
+		rootProbe("TestRoute_ThatChangesHasEachAddressOnce"),
+	},
+	{
+		"groups that left a route are never forgotten", "publisher_resolve.go",
+		"\ts.retired = append(kept, s.retired[len(retired):]...)\n", "\t_ = kept\n",
+		rootProbe("TestRoute_ThatChangesHasEachAddressOnce"),
+	},
+	{
+		"each group of a call has its own time", "publisher_spread.go",
+		"\tw.begin()\n\tverdicts := make(", "\tverdicts := make(",
+		rootProbe("TestCallWait_BeginsBeforePartsGoSideBySide"),
+	},
+	{
+		"each part of a call has its own time", "publisher_spread.go",
+		"\t\tw.begin()\n\t\tresults := make(", "\t\tresults := make(",
+		rootProbe("TestCallWait_BeginsBeforePartsGoSideBySide"),
+	},
+	{
+		"groups that differ are logged in each order", "publisher_groups.go",
+		"\tslices.Sort(said)\n", "",
+		rootProbe("TestRoute_GroupsThatDifferAreLoggedOnce"),
+	},
+	{
+		"an Outbox shows all addresses", "stats_publisher.go",
+		"return !destinations[t] })", "return !destinations[t] && false })",
+		rootProbe("TestStats_OfAnOutboxShowItsDestinations"),
+	},
+	{
+		"an Outbox shows no address", "stats_publisher.go",
+		"\t\t\t\tdestinations[t] = true\n", "\t\t\t\t_ = t\n",
+		rootProbe("TestStats_OfAnOutboxShowItsDestinations"),
+	},
+	{
+		"an Outbox that fails is closed", "publisher.go",
+		"if err != nil && delivered.Err() != nil && ctx.Err() == nil {", "if err != nil && ctx.Err() == nil {",
+		rootProbe("TestDrain_OfAnOutboxSaysWhyItEnds"),
+	},
+	{
+		"an Outbox whose time is over is closed", "publisher.go",
+		"if err != nil && delivered.Err() != nil && ctx.Err() == nil {", "if err != nil && delivered.Err() != nil {",
+		rootProbe("TestDrain_OfAnOutboxSaysWhyItEnds"),
+	},
+	{
+		"a call to a plain peer begins its time after the lookup", "publisher_plain.go",
+		"\t\twait.timeout = w.left()\n", "",
+		rootProbe("TestPlainPublisher_HasOneTimeAndSaysWhatItWaitsFor"),
+	},
+	{
+		"a call that has ended still waits in the log", "publisher_plain.go",
+		"func() { say.Stop(); outer() }", "func() { _ = say; outer() }",
+		rootProbe("TestPlainPublisher_HasOneTimeAndSaysWhatItWaitsFor"),
+	},
+	{
+		"the log has the first reason of a wait", "publisher_plain.go",
+		"\tw.cause.Store(&cause)\n\treturn w.ctx", "\treturn w.ctx",
+		rootProbe("TestPlainPublisher_HasOneTimeAndSaysWhatItWaitsFor"),
+	},
+	{
+		"each call to a group of several leaves something", "publisher_spread.go",
+		"\tdefer cancel()\n\tdefer context.AfterFunc(g.member, cancel)()", "\tdefer context.AfterFunc(g.member, cancel)()",
+		rootProbe("TestPublish_LeavesNothingWithAContext"),
+	},
 
 	// Routes.
 	{
