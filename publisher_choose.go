@@ -130,8 +130,7 @@ func (l *loads) of(i int) policy.Load {
 }
 
 func (l *loads) add(i int) {
-	if l.known != nil {
-		l.of(i)
+	if l.known != nil { // and then it was looked at, unless there is no other
 		l.loads[i].Pending++
 	}
 }

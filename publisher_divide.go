@@ -31,7 +31,7 @@ func (p *Publisher) divide(f *routedStream, st *sender.Stream) {
 func (p *Publisher) heir(g *group, t *target) *sender.Stream {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.left || t.fixed != nil {
+	if t.left {
 		return nil
 	}
 	st, _ := p.flowLocked(g, t).stream.(*sender.Stream)

@@ -28,23 +28,25 @@ func TestPublish_LeavesNothingWithAContext(t *testing.T) {
 	}
 	asked := route.Func(func(ctx context.Context, topic string) (route.Route, error) { return routes.Resolve(ctx, topic) })
 	for name, resolver := range map[string]route.Resolver{"fixed": routes, "asked": asked} {
-		p := newTestPublisher(t, EnvelopeMarshaler{})
-		p.cfg.Resolver, p.cfg.PublishContext = resolver, true
-		ofPublisher := newLasting()
-		p.ctx = ofPublisher
-		for _, topic := range []string{"one", "many", "all", "fails", "no route", "127.0.0.1:1/orders"} {
-			ofMessage := newLasting()
-			two := keyed("a", "b")
-			two[0].SetContext(ofMessage)
-			for range 3 { // the first looks the topic up
-				err := p.Publish(topic, two...)
-				require.Equal(t, topic == "fails" || topic == "no route", err != nil, "%s: %v", topic, err)
-				require.Zero(t, ofMessage.waiting.Load(), "%s %s", name, topic)
+		for _, counts := range []bool{true, false} {
+			p := newTestPublisher(t, EnvelopeMarshaler{})
+			p.cfg.Resolver, p.cfg.PublishContext = resolver, counts
+			ofPublisher := newLasting()
+			p.ctx = ofPublisher
+			for _, topic := range []string{"one", "many", "all", "fails", "no route", "127.0.0.1:1/orders"} {
+				ofMessage := newLasting()
+				two := keyed("a", "b")
+				two[0].SetContext(ofMessage)
+				for range 3 { // the first looks the topic up
+					err := p.Publish(topic, two...)
+					require.Equal(t, topic == "fails" || topic == "no route", err != nil, "%s: %v", topic, err)
+					require.Zero(t, ofMessage.waiting.Load(), "%s %s", name, topic)
+				}
 			}
+			require.Eventually(t, func() bool { return ofPublisher.waiting.Load() == 0 }, 30*time.Second, time.Millisecond,
+				"but for lookups, which end when the Resolver returns")
+			_ = p.Close()
 		}
-		require.Eventually(t, func() bool { return ofPublisher.waiting.Load() == 0 }, 30*time.Second, time.Millisecond,
-			"but for lookups, which end when the Resolver returns")
-		_ = p.Close()
 	}
 }
 
@@ -97,6 +99,9 @@ func TestSendAgain_IsTheWholeCall(t *testing.T) {
 		if !waits {
 			require.NoError(t, err)
 			require.Equal(t, 2, g.targets[0].unsettled())
+			p.cancel() // what needs no wait arrives all the same
+			require.NoError(t, p.sendAllAgain(g, g.targets[0], messages, sendResult{enqueued: 3}, back))
+			require.Equal(t, 4, g.targets[0].unsettled())
 		} else {
 			var failed *PublishError
 			require.ErrorAs(t, err, &failed)

@@ -201,6 +201,9 @@ func TestStats_JSON(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, p.pub.Publish(p.topic, textMessage("order")))
 	<-out
+	require.Eventually(t, func() bool { // the pump notes what it has emitted a moment later
+		return !p.sub.manager.collectStats(time.Now()).Listeners[0].Topics[0].Groups[0].OldestUnsettled.IsZero()
+	}, 30*time.Second, time.Millisecond)
 	text, err := json.Marshal(p.sub.manager.Stats())
 	require.NoError(t, err)
 	var got map[string]any

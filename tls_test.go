@@ -207,6 +207,32 @@ func TestTLSFiles_AreValidated(t *testing.T) {
 	}
 }
 
+// What is wrong with changed files is told once for each change, and nothing where nothing is.
+func TestTLSFiles_ComplainOnce(t *testing.T) {
+	a := testkit.NewAuthority(t)
+	onDisk := testkit.NewTLSFiles(t, a, a, "x")
+	f, complaints := filesOf(onDisk), 0
+	f.OnError = func(err error) {
+		require.Error(t, err)
+		complaints++
+	}
+	files, err := f.open()
+	require.NoError(t, err)
+	good := files.current()
+	onDisk.Write(onDisk.CA, []byte("no certificate"))
+	for range 3 {
+		require.Equal(t, good, files.current())
+	}
+	require.Equal(t, 1, complaints)
+	onDisk.Renew(a, "x")
+	onDisk.Write(onDisk.CA, []byte("still no certificate"))
+	require.Equal(t, good, files.current())
+	require.Equal(t, 2, complaints)
+	files.CA = onDisk.Certificate
+	require.NotEqual(t, good, files.current())
+	require.Equal(t, 2, complaints)
+}
+
 // A resumed session would not show whether the peer's certificate still holds.
 func TestTLS_ListenersResumeNoSessions(t *testing.T) {
 	server, client := testkit.SelfSignedTLS(t)

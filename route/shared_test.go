@@ -2,6 +2,7 @@ package route
 
 import (
 	"context"
+	"net"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -47,4 +48,14 @@ func TestShared_ALookupIsForThoseThatWaitForIt(t *testing.T) {
 		require.Equal(t, "next", got.Name)
 		time.Sleep(2 * time.Second) // until the first has ended
 	})
+}
+
+// What the DNS says of a lookup that was out of time stays as it is; any other end of its time is told with what was looked up.
+func TestUnanswered_SaysWhatWasLookedUp(t *testing.T) {
+	said := &net.DNSError{Err: "no such host", Name: "orders.test", UnwrapErr: context.DeadlineExceeded}
+	require.Same(t, said, unanswered(said, "other"))
+	require.Equal(t, context.Canceled, unanswered(context.Canceled, "orders.test"))
+	var failed *net.DNSError
+	require.ErrorAs(t, unanswered(context.DeadlineExceeded, "orders.test"), &failed)
+	require.Equal(t, "orders.test", failed.Name)
 }

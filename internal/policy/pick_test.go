@@ -150,7 +150,9 @@ func TestLeastPending_PassesTheFullOnes(t *testing.T) {
 	for a := range uint64(6) {
 		require.Equal(t, 1, PickLeastPending(a, a/3, c, []int{0, 1, 2}, load))
 	}
-	loads[1] = Load{Full: true}
+	loads[2] = Load{Pending: 1}
+	require.Equal(t, 2, PickLeastPending(0, 1, c, []int{0, 1, 2}, load), "of the two, and not the next one")
+	loads[1], loads[2] = Load{Full: true}, Load{Full: true}
 	require.Contains(t, []int{0, 1, 2}, PickLeastPending(1, 1, c, []int{0, 1, 2}, load))
 }
 

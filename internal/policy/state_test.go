@@ -29,6 +29,11 @@ func TestAges_SlowQueueThatMoves(t *testing.T) {
 	}
 	require.InDelta(t, 90*time.Second, age, float64(9*time.Second))
 	require.LessOrEqual(t, len(a.samples), maxSamples)
+	for i := range uint64(900) { // nothing more comes, and the rest is settled ten times as fast
+		now, head := now.Add(time.Duration(1000+i)*100*time.Millisecond), 1000+10*i
+		came := now.Add(-time.Duration(1000+i-head/10) * 100 * time.Millisecond)
+		require.InDelta(t, now.Sub(came), a.Note(head, 10001, now), float64(9*time.Second), "%d", i)
+	}
 }
 
 func TestSlow_FarBeyondItsSiblings(t *testing.T) {

@@ -204,6 +204,11 @@ func TestSRV_PrioritiesAndWeights(t *testing.T) {
 	require.Equal(t, route.Attributes{Priority: 1, Weight: 30}, got.Attributes["b.test:5032"])
 	require.Equal(t, 2, got.Attributes["c.test:5033"].Priority)
 
+	got, err = resolveIn(t, &route.SRV{Service: "orders", Proto: "tcp", Name: "test", TLS: true, Resolver: s.resolver}, patience)
+	require.NoError(t, err)
+	require.Equal(t, []string{"tls://a.test:5031", "tls://b.test:5032", "tls://c.test:5033"}, got.Addresses)
+	require.Equal(t, route.Attributes{Priority: 1, Weight: 30}, got.Attributes["tls://b.test:5032"])
+
 	s.set(dns.TypeSRV, "0 0 0 .")
 	_, err = resolveIn(t, &route.SRV{Service: "orders", Proto: "tcp", Name: "test", Resolver: s.resolver}, patience)
 	require.Error(t, err, "the service is not available")

@@ -52,6 +52,7 @@ func TestRoute_AddressesWithDifferentGroups(t *testing.T) {
 			lines := func(level watermill.LogLevel, text string) (n int) {
 				for _, l := range logger.Captured()[level] {
 					if l.Msg == text {
+						require.Equal(t, level == watermill.ErrorLogLevel, l.Fields["digests"] != nil)
 						n++
 					}
 				}

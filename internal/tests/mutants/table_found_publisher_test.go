@@ -92,7 +92,7 @@ var foundPublisherMutants = []mutant{
 	},
 	{
 		"each call leaves something with the Publisher's context", "publisher_send.go",
-		"func() { stop(); cancel() }", "func() { cancel() }",
+		"func() { stop(); cancel() }", "func() { _ = stop; cancel() }",
 		rootProbe("TestPublish_LeavesNothingWithAContext"),
 	},
 	{
@@ -178,6 +178,208 @@ var foundPublisherMutants = []mutant{
 		rootProbe("TestDecode_TheFirstFailureIsTheReason"),
 	},
 
+	// The plain wire.
+	{
+		"a claim outlives the listener of plain peers", "plain_receiver.go",
+		"\tw.Cancel(claim)\n", "",
+		rootProbe("TestPlainReceiver_LeavesNoRoomTakenAtItsEnd"),
+	},
+	{
+		"room that comes in the last moment is lost", "plain_receiver.go",
+		"\t\tw.Release(room)\n\tdefault:", "\tdefault:",
+		rootProbe("TestPlainReceiver_LeavesNoRoomTakenAtItsEnd"),
+	},
+	{
+		"no line says which group holds up plain peers", "plain_receiver.go",
+		"\tp.topic.CheckBehind()\n", "",
+		rootProbe("TestPlainReceiver_LeavesNoRoomTakenAtItsEnd"),
+	},
+	{
+		"a listener that drains is open", "stats_manager.go",
+		"\t\tstats.State = \"draining\"\n", "",
+		rootProbe("TestPlainReceiver_ShowsThatItDrains"),
+	},
+	{
+		"a listener that drains is ready", "stats_ready.go",
+		"\t\t\treasons.add(\"the listener at %s is draining\", formatAddress(t))\n", "",
+		rootProbe("TestPlainReceiver_ShowsThatItDrains"),
+	},
+	{
+		"nothing answers for what a plain peer cannot be told", "plain_receiver.go",
+		"\t\tr.Unheard()\n", "",
+		rootProbe("TestPlainReceiver_TellsOfRefusals"),
+	},
+	{
+		"plain peers are shown in the order in which they came", "plain_watch.go",
+		"\tslices.SortFunc(all, func(a, b receiver.PeerStats) int { return strings.Compare(a.Address, b.Address) })\n",
+		"\t_ = strings.Compare\n",
+		rootProbe("TestPlainGuests_AreInOrder"),
+	},
+	{
+		"a refusal of a plain peer has no listener", "plain_watch.go",
+		"func (g *plainGuests) OnRefused(e hooks.Refused) {\n\te.Listener = g.listener\n", "func (g *plainGuests) OnRefused(e hooks.Refused) {\n",
+		rootProbe("TestPlainGuests_AreInOrder"),
+	},
+	{
+		"a Manager shows no plain peers", "plain_watch.go",
+		"if at == nil || at[t] {", "if at[t] {",
+		rootProbe("TestPlainPeers_AreShownByTheirManager"),
+	},
+	{
+		"a call to a plain peer leaves something with its message's context", "publisher_plain.go",
+		"func() { cancel(); outer() }", "func() { _ = outer; cancel() }",
+		rootProbe("TestPlainPublisher_LeavesNothingWithAContext"),
+	},
+
+	// What is reported, and when.
+	{
+		"Drain does not wait for what is reported", "publisher.go",
+		"\tp.reportRefused()\n\treturn p.failures", "\treturn p.failures",
+		rootProbe("TestDrain_WaitsForWhatIsBeingReported"),
+	},
+	{
+		"a Publisher that is not made leaves its Manager", "publisher.go",
+		"err = errors.Join(err, p.manager.Close())", "_ = errors.Join(err)",
+		rootProbe("TestPublisher_ThatIsNotMadeLeavesNothing"),
+	},
+	{
+		"the end of a Publisher is a lookup that fails", "publisher_lookup.go",
+		"if err == nil || p.ctx.Err() != nil {", "if err == nil {",
+		rootProbe("TestRoute_LookupsThatFailAreLoggedUntilTheEnd"),
+	},
+	{
+		"a route is watched once", "publisher_lookup.go",
+		"\tgo p.refresh(s, l) // ends with the lookup\n\tp.watchLocked(s)\n", "\tgo p.refresh(s, l)\n",
+		rootProbe("TestRoute_IsWatchedAgain"),
+	},
+	{
+		"a stream begins at a target that was given up", "publisher_divide.go",
+		"if t.left {", "if false {",
+		rootProbe("TestDivide_GivesNothingToATargetThatLeft"),
+	},
+	{
+		"a topic is not ready while its route cannot be looked up again", "stats_ready.go",
+		"if s.failed != nil && s.resolved.Load() == nil {", "if s.failed != nil {",
+		rootProbe("TestReady_AsLongAsThereIsARoute"),
+	},
+	{
+		"a Subscriber is ready without a subscription", "stats_ready.go",
+		"\t\treasons.add(\"the Subscriber has no subscription\")\n", "",
+		rootProbe("TestReady_AsLongAsThereIsARoute"),
+	},
+	{
+		"files that are no good are read at each handshake", "tls_files.go",
+		"\tf.seen = stamps\n", "",
+		rootProbe("TestTLSFiles_ComplainOnce"),
+	},
+	{
+		"good files are a complaint", "tls_files.go",
+		"if err != nil && f.OnError != nil {", "if f.OnError != nil {",
+		rootProbe("TestTLSFiles_ComplainOnce"),
+	},
+	{
+		"what came back has failed as the Publisher closes", "publisher_again.go",
+		"if err != nil && (p.ctx", "if (p.ctx",
+		rootProbe("TestSendAgain_IsTheWholeCall"),
+	},
+	{
+		"slots of a Publisher that closed use their addresses", "publisher.go",
+		"\t\tp.endFlow(f)\n\t}\n\tp.leave(targets)", "\t\t_ = f\n\t}\n\tp.leave(targets)",
+		rootProbe("TestPublisher_ThatClosesUsesNoAddress"),
+	},
+	{
+		"an address that stays in a route counts again", "publisher_resolve.go",
+		"\t\t\t\tdelete(kept, t)\n", "\t\t\t\t_ = t\n",
+		rootProbe("TestRoute_ThatChangesHasEachAddressOnce"),
+	},
+	{
+		"groups that left a route are never forgotten", "publisher_resolve.go",
+		"\ts.retired = append(kept, s.retired[len(retired):]...)\n", "\t_ = kept\n",
+		rootProbe("TestRoute_ThatChangesHasEachAddressOnce"),
+	},
+	{
+		"each group of a call has its own time", "publisher_spread.go",
+		"\tw.begin()\n\tverdicts := make(", "\tverdicts := make(",
+		rootProbe("TestCallWait_BeginsBeforePartsGoSideBySide"),
+	},
+	{
+		"each part of a call has its own time", "publisher_spread.go",
+		"\t\tw.begin()\n\t\tresults := make(", "\t\tresults := make(",
+		rootProbe("TestCallWait_BeginsBeforePartsGoSideBySide"),
+	},
+	{
+		"groups that differ are logged in each order", "publisher_groups.go",
+		"\tslices.Sort(said)\n", "",
+		rootProbe("TestRoute_GroupsThatDifferAreLoggedOnce"),
+	},
+	{
+		"an Outbox shows all addresses", "stats_publisher.go",
+		"return !destinations[t] })", "return !destinations[t] && false })",
+		rootProbe("TestStats_OfAnOutboxShowItsDestinations"),
+	},
+	{
+		"an Outbox shows no address", "stats_publisher.go",
+		"\t\t\t\tdestinations[t] = true\n", "\t\t\t\t_ = t\n",
+		rootProbe("TestStats_OfAnOutboxShowItsDestinations"),
+	},
+	{
+		"an Outbox that fails is closed", "publisher.go",
+		"if err != nil && delivered.Err() != nil && ctx.Err() == nil {", "if err != nil && ctx.Err() == nil {",
+		rootProbe("TestDrain_OfAnOutboxSaysWhyItEnds"),
+	},
+	{
+		"an Outbox whose time is over is closed", "publisher.go",
+		"if err != nil && delivered.Err() != nil && ctx.Err() == nil {", "if err != nil && delivered.Err() != nil {",
+		rootProbe("TestDrain_OfAnOutboxSaysWhyItEnds"),
+	},
+	{
+		"a call to a plain peer begins its time after the lookup", "publisher_plain.go",
+		"\t\twait.timeout = w.left()\n", "",
+		rootProbe("TestPlainPublisher_HasOneTimeAndSaysWhatItWaitsFor"),
+	},
+	{
+		"a call that has ended still waits in the log", "publisher_plain.go",
+		"func() { say.Stop(); outer() }", "func() { _ = say; outer() }",
+		rootProbe("TestPlainPublisher_HasOneTimeAndSaysWhatItWaitsFor"),
+	},
+	{
+		"the log has the first reason of a wait", "publisher_plain.go",
+		"\tw.cause.Store(&cause)\n\treturn w.ctx", "\treturn w.ctx",
+		rootProbe("TestPlainPublisher_HasOneTimeAndSaysWhatItWaitsFor"),
+	},
+	{
+		"each call to a group of several leaves something", "publisher_spread.go",
+		"\tdefer cancel()\n\tdefer context.AfterFunc(g.member, cancel)()", "\tdefer context.AfterFunc(g.member, cancel)()",
+		rootProbe("TestPublish_LeavesNothingWithAContext"),
+	},
+
+	// Routes.
+	{
+		"the other one of two is not the one that has room", "internal/policy/pick.go",
+		"case loadA.Full && loadB.Full:", "case loadA.Full:",
+		policyProbe("TestLeastPending_PassesTheFullOnes"),
+	},
+	{
+		"Ages keeps the oldest samples alone", "internal/policy/state.go",
+		"\t\t\t\ta.samples[i] = a.samples[2*i+1]\n", "\t\t\t\t_ = i\n",
+		policyProbe("TestAges_SlowQueueThatMoves"),
+	},
+	{
+		"what the DNS says is told twice", "route/dns.go",
+		"!errors.Is(err, context.DeadlineExceeded) || errors.As(err, &failed)", "!errors.Is(err, context.DeadlineExceeded) || failed != nil",
+		routeProbe("TestUnanswered_SaysWhatWasLookedUp"),
+	},
+	{
+		"SRV records are never for TLS", "route/dns.go",
+		"\t\t\taddress = \"tls://\" + address\n", "",
+		seamProbe("TestSRV_PrioritiesAndWeights"),
+	},
+	{
+		"the log does not say which groups differ", "publisher_groups.go",
+		"\t\tfields[\"digests\"] = said\n", "",
+		seamProbe("TestRoute_AddressesWithDifferentGroups"),
+	},
+
 	// The user's hooks and logger.
 	{
 		"no hook hears of what is forgotten", "internal/hook/set.go",
@@ -188,6 +390,11 @@ var foundPublisherMutants = []mutant{
 		"each window is watched", "internal/hook/set.go",
 		"return s != nil && len(s.windowFull) > 0", "return s != nil",
 		hookProbe("TestSet_OfNoHooksDoesNothing"),
+	},
+	{
+		"a hook that has returned is still running", "internal/hook/set.go",
+		"\t\ts.running.Add(-1)\n", "",
+		hookProbe("TestSet_CallsTheHooksOfEachEvent"),
 	},
 	{
 		"a logger that panics makes none", "internal/hook/logger.go",
