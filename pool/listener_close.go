@@ -23,7 +23,6 @@ func (l *Listener) Close() error {
 }
 
 func (l *Listener) shutDown() error {
-	defer l.giveUp()
 	l.stopRegistering()
 	err := l.socket.Close()
 	if errors.Is(err, net.ErrClosed) {

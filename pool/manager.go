@@ -8,7 +8,6 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 
 	"github.com/buffstreams/watermill-buffstreams/hooks"
-	"github.com/buffstreams/watermill-buffstreams/internal/hook"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 )
 
@@ -27,17 +26,6 @@ type ManagerConfig struct {
 	Logger watermill.LoggerAdapter
 }
 
-func (c *ManagerConfig) setDefaults() {
-	c.Dial = c.DialAllow.guard(c.Dial)
-	if c.Dial == nil {
-		c.Dial = (&netio.Dialer{}).DialContext
-	}
-	if c.Listen == nil {
-		c.Listen = netio.Listen
-	}
-	c.Logger = hook.Logger(c.Logger)
-}
-
 // A Manager holds Writers and Listeners by address. All methods are safe for concurrent use, and a slow address delays
 // no other.
 type Manager struct {
@@ -52,7 +40,7 @@ func NewManager(cfg ManagerConfig) (*Manager, error) {
 	if err := (*netio.DialAllow)(cfg.DialAllow).Validate(); err != nil {
 		return nil, configError("ManagerConfig.DialAllow", "%w", err)
 	}
-	cfg.setDefaults()
+	cfg.Dial = cfg.DialAllow.guard(cfg.Dial) // what else is nil has its default at each Writer and Listener
 	return &Manager{cfg: cfg}, nil
 }
 

@@ -14,7 +14,6 @@ const writeChunk = 64 << 10
 
 // sendLoop sends what Writes have not sent themselves. It alone replaces the connection.
 func (w *Writer) sendLoop() {
-	defer close(w.stopped)
 	defer w.ticks.Stop()
 	for w.nextBatch() {
 		conn, err := w.connect()

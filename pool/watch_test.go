@@ -1,7 +1,9 @@
 package pool
 
 import (
+	"bytes"
 	"net"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -9,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/hooks"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 // watcher counts what it is told.
@@ -111,6 +114,74 @@ func TestHooks_OneThatBlocksHoldsUpNoClose(t *testing.T) {
 	_ = writer.Close()
 	_ = l.Close()
 	require.Less(t, time.Since(began), 20*time.Second)
+}
+
+// A hook that does not return is called by the watcher of the connection, or by a Reopen: Close ends in its time, and
+// so does that Reopen.
+func TestHooks_CloseEndsACallThatWaitsForOne(t *testing.T) {
+	for name, lose := range map[string]func(*testing.T, *Writer, net.Conn) error{
+		"the peer closes": func(t *testing.T, _ *Writer, peer net.Conn) error { t.Helper(); return peer.Close() },
+		"Reopen":          func(_ *testing.T, w *Writer, _ net.Conn) error { return w.Reopen() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := testkit.NewPeerServer(t, "127.0.0.1:0")
+			w := &watcher{blocks: make(chan struct{})}
+			t.Cleanup(func() { close(w.blocks) })
+			writer, err := DialTCP(WriterConfig{Address: server.Address(), CloseTimeout: 20 * time.Millisecond, Hooks: []hooks.Hook{w}})
+			require.NoError(t, err)
+			peer := server.Accept(t)
+			require.Eventually(t, func() bool { // sendLoop has nothing to do
+				writer.mu.Lock()
+				defer writer.mu.Unlock()
+				return writer.owner == ownerNone
+			}, 30*time.Second, time.Millisecond)
+			lost, closed := make(chan error, 1), make(chan error, 1)
+			go func() { lost <- lose(t, writer, peer) }() // ends with Close
+			require.Eventually(t, func() bool { w.mu.Lock(); defer w.mu.Unlock(); return len(w.lost) > 0 }, 30*time.Second, time.Millisecond)
+			go func() { closed <- writer.Close() }() // ends with CloseTimeout
+			require.NoError(t, testkit.Receive(t, closed))
+			if err := testkit.Receive(t, lost); err != nil {
+				require.ErrorIs(t, err, ErrClosed)
+			}
+		})
+	}
+}
+
+// A peer has sent so much to a connection that is only written to that it is not read any more: its end is told of all
+// the same.
+func TestHooks_TellOfAConnectionThatIsReadNoMore(t *testing.T) {
+	for name, end := range map[string]func(*Writer) error{"Reopen": (*Writer).Reopen, "Close": (*Writer).Close} {
+		t.Run(name, func(t *testing.T) {
+			server := testkit.NewPeerServer(t, "127.0.0.1:0")
+			w := &watcher{}
+			writer := dialTest(t, WriterConfig{Address: server.Address(), Hooks: []hooks.Hook{w}})
+			_, err := server.Accept(t).Write(make([]byte, discardLimit))
+			require.NoError(t, err)
+			require.Eventually(t, func() bool { return watchers() == 0 }, 30*time.Second, time.Millisecond)
+			require.NoError(t, end(writer))
+			require.Len(t, w.lost, 1)
+		})
+	}
+}
+
+// watchers is the number of goroutines that read for a Writer.
+func watchers() int {
+	stacks := make([]byte, 1<<20)
+	return bytes.Count(stacks[:runtime.Stack(stacks, true)], []byte("pool.(*Writer).watch("))
+}
+
+// Without a callback Close waits for all that its connections do: not for a hook that does not return.
+func TestHooks_OneThatBlocksHoldsUpNoCloseOfAListenerWithAChannel(t *testing.T) {
+	w := &watcher{blocks: make(chan struct{})}
+	l := startListener(t, ListenerConfig{
+		Messages: make(chan []byte), CloseTimeout: 20 * time.Millisecond, Hooks: []hooks.Hook{w},
+	})
+	t.Cleanup(func() { close(w.blocks) })
+	require.NoError(t, newPeerClient(t, l).conn.Close())
+	w.is(t, 0, 0, 0, 1)
+	closed := make(chan error, 1)
+	go func() { closed <- l.Close() }() // ends with CloseTimeout
+	require.ErrorIs(t, testkit.Receive(t, closed), ErrCloseTimeout)
 }
 
 // The Manager's hooks are those of Writers and Listeners that have none.

@@ -45,6 +45,7 @@ func TestWriter_WriteContextEndsTheWaitForRoomAlone(t *testing.T) {
 			assert.Equal(t, want, string(m), "what was refused was not queued")
 		}
 		require.NoError(t, <-patient)
+		assert.Zero(t, w.waiters)
 		require.NoError(t, w.Close())
 	})
 }

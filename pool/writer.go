@@ -30,7 +30,6 @@ type Writer struct {
 	ctx       context.Context    // done when Close gives up
 	giveUp    context.CancelFunc // cancels ctx
 	wake      chan struct{}      // has room for one; makes sendLoop look for work
-	stopped   chan struct{}      // closed at the end of sendLoop
 	wg        sync.WaitGroup     // sendLoop and the watchers of its connections
 
 	// mu guards the fields from here to losses. It is held for one copy at most, never across I/O or user code.
@@ -93,8 +92,8 @@ func dialWriter(ctx context.Context, cfg WriterConfig) (*Writer, error) {
 	}
 	w := &Writer{
 		cfg: cfg, codec: codec, hooks: hook.NewSet(cfg.Hooks, cfg.Logger), limit: codec.MaxLength(), maxHeader: len(widest),
-		wake: make(chan struct{}, 1), stopped: make(chan struct{}),
-		pendingLimit: cfg.BufferSize, backoff: netio.GuardedBackOff(cfg.Retry.BackOff, cfg.Retry.MaxInterval), ticks: time.NewTimer(tick),
+		wake: make(chan struct{}, 1), pendingLimit: cfg.BufferSize, ticks: time.NewTimer(tick),
+		backoff:  netio.GuardedBackOff(cfg.Retry.BackOff, cfg.Retry.MaxInterval),
 		losses:   losses{handled: cfg.OnFailure != nil || cfg.Failures != nil},
 		failures: failureQueue{cfg: cfg, codec: codec, abandon: make(chan struct{})},
 		lastErr:  errPeerClosed, // until there is something more precise
@@ -222,20 +221,18 @@ func (w *Writer) Close() error {
 
 func (w *Writer) shutDown() error {
 	lostBefore := w.refuseWrites()
-	timeout := time.NewTimer(w.cfg.CloseTimeout)
-	defer timeout.Stop()
-	defer time.AfterFunc(w.cfg.CloseTimeout, w.giveUp).Stop() // also of hooks that do not return
-	select {
-	case <-w.stopped:
-	case <-timeout.C:
-		w.giveUp()
-		if conn := w.current(); conn != nil {
-			netio.CloseNow(conn.conn) // ends a write of sendLoop
-		}
-	}
+	defer time.AfterFunc(w.cfg.CloseTimeout, w.abort).Stop()
 	w.wg.Wait()
-	w.giveUp()
+	w.giveUp() // also a hook that Reopen waits for
 	return w.closeResult(lostBefore)
+}
+
+// abort ends what Close waits for: writes, attempts to connect, and hooks that do not return.
+func (w *Writer) abort() {
+	w.giveUp()
+	if conn := w.current(); conn != nil {
+		netio.CloseNow(conn.conn) // ends a write of sendLoop
+	}
 }
 
 // refuseWrites makes sendLoop end when all is sent. It returns how many messages have failed by now.

@@ -3,6 +3,7 @@ package flush
 import (
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 
@@ -39,4 +40,19 @@ func TestWorkers_FlushAfterEveryKick(t *testing.T) {
 	wg.Wait()
 	require.LessOrEqual(t, w.idle.Load(), int32(keptWorkers))
 	w.Close()
+}
+
+// A conversation of one message at a time is always served by the same goroutine, which has its stack already.
+func TestWorkers_OneThatIsIdleServesAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := NewWorkers()
+		f := New(w, func() {})
+		for range 5 * keptWorkers {
+			f.Kick()
+			synctest.Wait()
+			require.EqualValues(t, 1, w.idle.Load())
+		}
+		f.Close()
+		w.Close()
+	})
 }

@@ -67,9 +67,8 @@ func HostOf(addr net.Addr) string {
 	}
 	ip := tcp.AddrPort().Addr().WithZone("").Unmap()
 	if ip.Is6() && !ip.IsLoopback() {
-		if p, err := ip.Prefix(64); err == nil {
-			return p.String()
-		}
+		p, _ := ip.Prefix(64) // which any IPv6 address has
+		return p.String()
 	}
 	return ip.String()
 }

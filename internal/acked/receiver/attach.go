@@ -109,9 +109,8 @@ func (s *stream) terminate(reason *session.PeerError) {
 	if c != nil {
 		s.appendEndLocked(c)
 	}
-	claim, unused := s.detachLocked()
+	_, _ = s.detachLocked() // the topic's window, which closes, has the credit
 	s.mu.Unlock()
-	s.returnCredit(claim, unused)
 	if c != nil {
 		c.flusher.Kick()
 	}

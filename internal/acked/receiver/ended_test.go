@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
+	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
@@ -74,8 +75,16 @@ func TestStream_AcksGoBeforeItsEnd(t *testing.T) {
 		return ack.Settled
 	})
 	require.Equal(t, 1, r.streamCount, "the sender may not have read it")
+	s := c.handles[1]
+	s.mu.Lock()
+	s.kept.Store(true)
+	answer := s.keepUnheardLocked(3, dispatch.Refusal{Bytes: 9, Unheard: func() { t.Error("the sender answers for it") }})
+	s.mu.Unlock()
+	require.Nil(t, answer)
 	c.release(1)
 	require.Zero(t, r.streamCount)
+	require.Empty(t, r.publishers)
+	require.Zero(t, r.unheardBytes.Load())
 }
 
 // A sender whose connection was lost before the end hears of both when it comes back.

@@ -54,6 +54,9 @@ func TestConn_AStreamThatIsOpenedAnewHasOneHandle(t *testing.T) {
 	for handle := range uint64(10) {
 		o := openOf(1)
 		o.Handle = handle + 2
+		if handle >= 5 { // it has been elsewhere in between
+			o.Tenure = handle
+		}
 		require.NoError(t, c.open(o))
 		require.Len(t, c.handles, 1)
 		require.NotNil(t, c.handles[o.Handle])

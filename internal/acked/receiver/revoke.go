@@ -96,9 +96,8 @@ func (s *stream) endVoided(c *conn) {
 	maps.DeleteFunc(c.handles, func(_ uint64, other *stream) bool { return other == s })
 	s.mu.Lock()
 	old := s.conn
-	claim, unused := s.detachLocked()
+	_, _ = s.detachLocked() // withdraw has returned its credit
 	s.mu.Unlock()
-	s.returnCredit(claim, unused)
 	if old != nil && old != c { // it is dead, and does not know it yet
 		old.closeNow()
 	}

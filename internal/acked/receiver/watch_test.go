@@ -130,6 +130,7 @@ func TestWatch_TellsOfEachConnection(t *testing.T) {
 	require.ErrorContains(t, refused(), "too many connections")
 	comes(nil)
 	require.ErrorContains(t, refused(), "too many connections", "it is why, though the peer has not waited to hear that")
+	require.Zero(t, r.counts.refused, "they are gone")
 	r.counts.admitted--
 
 	comes(nil)

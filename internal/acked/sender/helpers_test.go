@@ -43,7 +43,9 @@ func start(t testing.TB, cfg Config) *Sender {
 		cfg.Budget = flow.NewBudget(256 << 20)
 	}
 	cfg.Ticker = NewTicker(cfg.PingAfter)
-	cfg.Logger = watermill.NopLogger{}
+	if cfg.Logger == nil {
+		cfg.Logger = watermill.NopLogger{}
+	}
 	s := New(cfg)
 	s.waiters = &sync.Pool{New: newWaiter} // what it has belongs to the bubble of the test
 	t.Cleanup(func() { s.Close() })

@@ -53,4 +53,64 @@ var foundPeerMutants = []mutant{
 		"if c.refusal != nil {", "if false {",
 		receiverProbe("TestWatch_TellsOfEachConnection"),
 	},
+	{
+		"hosts that connected once are kept for good", "internal/acked/receiver/admit.go",
+		"\t\tdelete(r.counts.perHost, c.host)\n", "",
+		receiverProbe("TestReceiver_IsEmptyAfterEachWayToEnd"),
+	},
+	{
+		"a stream that has left still waits in line", "internal/acked/receiver/credit.go",
+		"\t\ts.topic.Window().Cancel(claim)\n", "",
+		receiverProbe("TestStream_LeavesTheLineWithItsConnection"),
+	},
+	{
+		"a stream that was taken back takes a grant", "internal/acked/receiver/revoke.go",
+		"\ts.claim = nil\n", "",
+		receiverProbe("TestStream_TakesNoGrantWhenItWasTakenBack"),
+	},
+	{
+		"a buffer that was given out stays in the list", "internal/buffers/buffers.go",
+		"\tat.buffers = at.buffers[:n-1]\n", "",
+		probe{"internal/buffers", "^TestGet_GivesOutEachBufferOnce$", ""},
+	},
+	{
+		"a goroutine that serves counts as idle", "internal/flush/workers.go",
+		"\t\tcase f = <-w.jobs:\n\t\t\tw.idle.Add(-1)\n", "\t\tcase f = <-w.jobs:\n",
+		probe{"internal/flush", "^TestWorkers_OneThatIsIdleServesAgain$", ""},
+	},
+	{
+		"a Write sends with the deadline of the write before", "pool/send_loop.go",
+		"_ = conn.conn.SetWriteDeadline(time.Now().Add(w.cfg.WriteTimeout)) // a", "_ = time.Now() // a",
+		probe{"pool", "^TestWriter_WriteThatSendsHasADeadlineOfItsOwn$", ""},
+	},
+	{
+		"a BackOff that has stopped makes a tight loop", "pool/reconnect.go",
+		"\t\tdelay = w.cfg.Retry.MaxInterval\n", "",
+		probe{"pool", "^TestWriter_AStoppedBackOffIsNoTightLoop$", ""},
+	},
+	{
+		"a write under TLS that times out does not go on", "pool/reconnect.go",
+		"conn = netio.Patient(", "_ = netio.Patient(",
+		probe{"pool", "^TestWriter_WritesGoOnUnderTLS$", ""},
+	},
+	{
+		"a Flush that was given up is kept", "pool/flush.go",
+		"\t\t\tw.removeFlush(wait)\n", "",
+		probe{"pool", "^TestWriter_AFlushThatIsGivenUpIsForgotten$", ""},
+	},
+	{
+		"the end of a connection that is read no more is not told", "pool/send_loop.go",
+		"\t\tw.tellLost(conn, net.ErrClosed)\n", "\t\t_ = net.ErrClosed\n",
+		probe{"pool", "^TestHooks_TellOfAConnectionThatIsReadNoMore$", ""},
+	},
+	{
+		"a plain listener keeps hosts that connected once", "pool/listener.go",
+		"\t\tdelete(l.perHost, in.host)\n", "",
+		probe{"pool", "^TestListener_CountsNothingWhenConnectionsAreGone$", ""},
+	},
+	{
+		"a plain listener complains of a socket that is closed", "pool/listener_close.go",
+		"err = nil // it", "// it",
+		probe{"pool", "^TestListener_CloseOfASocketThatIsClosed$", ""},
+	},
 }
