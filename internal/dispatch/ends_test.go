@@ -154,7 +154,7 @@ func TestRemainder_KeysOfTheSecondToEndAreClaimedAnew(t *testing.T) {
 	first.Leave()
 	second.Return(holder)
 	second.Leave()
-	next := topic.Join("", quiet)
+	next := topic.Join("g", quiet)
 	holder = claim(t, next, takeToClaim(t, next, 1), "k", true)
 	claim(t, next, takeToClaim(t, next, 2), "k", false)
 	next.Settle(holder)
