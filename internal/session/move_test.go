@@ -133,7 +133,6 @@ func TestMove_SilentUntilItIsHeard(t *testing.T) {
 	require.False(t, p.client.Silent())
 }
 
-// A grant crosses the Revoke on the wire: what it is for must not be sent any more.
 // TestMove_AReceiverIsSilentThatDoesNotAnswerAnOpen: nothing was sent to it, and nothing will be.
 func TestMove_AReceiverIsSilentThatDoesNotAnswerAnOpen(t *testing.T) {
 	p, o := mover(t, 1)
@@ -183,6 +182,7 @@ func TestMove_ASilentReceiverIsSilentUntilItIsHeard(t *testing.T) {
 	require.Equal(t, []bool{false, true}, []bool{p.client.Silent(), p.client.Gone()}, "the host has answered: nothing listens there")
 }
 
+// A grant crosses the Revoke on the wire: what it is for must not be sent any more.
 func TestMove_SendsNothingWhileItIsRevoked(t *testing.T) {
 	p, o := mover(t, 3)
 	var b Batch
