@@ -209,6 +209,7 @@ func TestMove_GoesOnWhereTheReceiverDoesNotKnowHow(t *testing.T) {
 		require.NoError(t, p.say(&wire.Frame{Body: &wire.Frame_Welcome{Welcome: &wire.Welcome{
 			Version: 1, MaxFrame: MinFrame, MaxMessage: 1 << 20,
 		}}}))
+		require.True(t, p.client.TookMoves(), name)
 		if again {
 			o.leaving = true
 			require.False(t, p.client.Leave(o, p.now))
