@@ -129,6 +129,55 @@ func TestRemainder_IsNotKeptForTwoEnds(t *testing.T) {
 	})
 }
 
+// What one left beside another is kept no longer when that one ends beside a named group: that goes on.
+func TestRemainder_EndsBesideANamedGroup(t *testing.T) {
+	topic, s := newTestTopic()
+	first, second := topic.Join("", quiet), topic.Join("", quiet)
+	feed(t, topic, s, 1, 1)
+	first.Leave()
+	require.NotNil(t, topic.beside.timer)
+	topic.Join("g", quiet)
+	second.Leave()
+	require.Equal(t, remainder{}, topic.beside)
+}
+
+// Of two that end together, what the second has held the key of is claimed anew, in the order of the log.
+func TestRemainder_KeysOfTheSecondToEndAreClaimedAnew(t *testing.T) {
+	topic, s := newTestTopic()
+	first, second := topic.Join("", quiet), topic.Join("", quiet)
+	feed(t, topic, s, 1, 2)
+	takeAll(t, first)
+	holder := claim(t, second, takeToClaim(t, second, 1), "k", true)
+	claim(t, second, takeToClaim(t, second, 2), "k", false)
+	first.BeginDrain()
+	second.BeginDrain()
+	first.Leave()
+	second.Return(holder)
+	second.Leave()
+	next := topic.Join("g", quiet)
+	holder = claim(t, next, takeToClaim(t, next, 1), "k", true)
+	claim(t, next, takeToClaim(t, next, 2), "k", false)
+	next.Settle(holder)
+}
+
+// A topic that has ended gives the budget back what senders had credit for, whether or not they use it.
+func TestTopic_EndFreesTheBudget(t *testing.T) {
+	for name, end := range map[string]func(*Topic, *Member){
+		"closed":    func(topic *Topic, _ *Member) { topic.Close() },
+		"ephemeral": func(_ *Topic, m *Member) { m.Leave() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			budget := flow.NewBudget(windowRoom.Bytes)
+			topic := NewTopic("topic", flow.NewWindow(windowRoom, budget), sized)
+			topic.MakeEphemeral(func(int) {})
+			m := topic.Join("", quiet)
+			require.NotZero(t, topic.window.Take(flow.Amount{Messages: 2, Bytes: 2 * each}))
+			end(topic, m)
+			require.Equal(t, windowRoom.Bytes, budget.Free())
+		})
+	}
+}
+
 // A topic that is closed keeps no copies, and no timer for them.
 func TestRemainder_EndsWithItsTopic(t *testing.T) {
 	topic, s := newTestTopic()

@@ -119,10 +119,9 @@ func (g *group) stays() bool {
 	})
 }
 
-// bequeath ends the group. What it has not settled is heir's, a group without members: what both have, heir alone has
-// to settle, unless it has a copy. The caller has to report what it returns.
+// bequeath ends the group. What it has not settled is heir's, a group without members or keys: what both have, heir
+// alone has to settle, unless it has a copy. The caller has to report what it returns.
 func (g *group) bequeath(heir *group) (done []settledRange) {
-	heir.forgetKeys()
 	has := map[uint64]bool{}
 	for _, d := range heir.returned {
 		has[d.pos()] = has[d.pos()] || !d.run.repeats()

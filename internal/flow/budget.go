@@ -224,7 +224,6 @@ func (b *Budget) dequeueLocked(a *Account) {
 		b.waiting.leave(a)
 		b.queued.Store(b.waiting.n > 0)
 	}
-	a.notify = nil
 }
 
 // Release gives bytes back. The holder calls Wake after it has released its lock.

@@ -75,6 +75,7 @@ func TestBudget_KeepsTheOrderOfThoseThatLeave(t *testing.T) {
 		left[i] = true
 	}
 	require.Equal(t, 10, b.waiting.n)
+	require.Less(t, len(b.waiting.all), 100, "what left takes no room")
 	stuck.Release(800)
 	for i, a := range all {
 		if left[i] {
@@ -89,4 +90,31 @@ func TestBudget_KeepsTheOrderOfThoseThatLeave(t *testing.T) {
 		a.Release(500)
 	}
 	require.False(t, b.queued.Load())
+}
+
+// One that asks for more than the budget ever has holds up those behind it no more.
+func TestBudget_TooLargeHoldsUpNoOther(t *testing.T) {
+	b := NewBudget(1000)
+	holder(t, b, 800)
+	first, second := holder(t, b, 0), holder(t, b, 0)
+	await(t, first, 300)
+	notified := await(t, second, 100)
+	second.Wake()
+	require.Zero(t, *notified)
+	await(t, first, 2000)
+	first.Wake()
+	require.Equal(t, 1, *notified)
+}
+
+// What was set aside for one that waits is not while its receiver is away.
+func TestBudget_SetsNothingAsideForAbsentHolders(t *testing.T) {
+	b := NewBudget(1000)
+	holder(t, b, 800)
+	waits, other := holder(t, b, 0), holder(t, b, 0)
+	await(t, waits, 300)
+	require.Zero(t, other.Take(20, 20, nil))
+	waits.SetPresence(Absent)
+	require.Equal(t, 20, other.Take(20, 20, nil))
+	waits.SetPresence(Present)
+	require.Zero(t, other.Take(20, 20, nil))
 }

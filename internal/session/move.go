@@ -29,7 +29,7 @@ type move struct {
 
 	lapsed   int       // messages that can come twice because of tenures that have ended since the last Detach
 	leaving  bool      // the stream is to move: it sends nothing more
-	since    time.Time // when that began; zero: at the next Tick
+	since    time.Time // when that began
 	revoking bool      // Revoke was sent on this connection
 	asked    bool      // it was sent in this tenure: the receiver may have void what it had
 	atOnce   bool      // and a second one, that does not wait for consumers
@@ -240,9 +240,6 @@ func (c *Client) Adopt(o *Outbound) {
 // tickLeaving has the receiver answer at once when its consumers have had MoveAfter: also where the stream is to stay
 // after all, which sends nothing before the answer.
 func (c *Client) tickLeaving(o *Outbound, now time.Time) {
-	if o.since.IsZero() {
-		o.since = now
-	}
 	if o.revoking && !o.atOnce && now.Sub(o.since) >= c.cfg.MoveAfter {
 		o.atOnce = true
 		c.sendRevoke(o.handle, o.revocation(o.tenure+1), true)

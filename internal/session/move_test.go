@@ -133,7 +133,6 @@ func TestMove_SilentUntilItIsHeard(t *testing.T) {
 	require.False(t, p.client.Silent())
 }
 
-// A grant crosses the Revoke on the wire: what it is for must not be sent any more.
 // TestMove_AReceiverIsSilentThatDoesNotAnswerAnOpen: nothing was sent to it, and nothing will be.
 func TestMove_AReceiverIsSilentThatDoesNotAnswerAnOpen(t *testing.T) {
 	p, o := mover(t, 1)
@@ -206,6 +205,7 @@ func TestMove_AReceiverIsToldOnceWhatHasLeft(t *testing.T) {
 	}
 }
 
+// A grant crosses the Revoke on the wire: what it is for must not be sent any more.
 func TestMove_SendsNothingWhileItIsRevoked(t *testing.T) {
 	p, o := mover(t, 3)
 	var b Batch
@@ -232,6 +232,7 @@ func TestMove_GoesOnWhereTheReceiverDoesNotKnowHow(t *testing.T) {
 		require.NoError(t, p.say(&wire.Frame{Body: &wire.Frame_Welcome{Welcome: &wire.Welcome{
 			Version: 1, MaxFrame: MinFrame, MaxMessage: 1 << 20,
 		}}}))
+		require.True(t, p.client.TookMoves(), name)
 		if again {
 			o.leaving = true
 			require.False(t, p.client.Leave(o, p.now))

@@ -187,12 +187,13 @@ func (s *simulation) check() error {
 		if used, have := o.credit.usedMessages, o.credit.messages; used > have || o.credit.usedBytes > o.credit.bytes {
 			return fmt.Errorf("%s used more credit than it has: %+v", topic, o.credit)
 		}
-		kept := 0
+		kept, size := 0, 0
 		for _, c := range o.chunks {
 			kept += c.live
+			size += len(c.buf)
 		}
-		if kept != o.pending {
-			return fmt.Errorf("%s has %d messages in chunks and %d pending", topic, kept, o.pending)
+		if kept != o.pending || size != o.bytes {
+			return fmt.Errorf("%s has %d messages of %d bytes in chunks, and counts %d of %d", topic, kept, size, o.pending, o.bytes)
 		}
 		if next := o.settled.Next(); next > 1 && !in.finished[next-1] && !in.refused[next-1] {
 			return fmt.Errorf("%s/%d is settled at the sender and nowhere else", topic, next-1)
