@@ -178,9 +178,9 @@ func TestStream_StaysWhenItIsAskedTo(t *testing.T) {
 	from.mu.Lock()
 	st.target = to
 	from.mu.Unlock()
-	require.True(t, st.Moving())
+	require.True(t, st.moving())
 	st.MoveTo(from)
-	require.False(t, st.Moving())
+	require.False(t, st.moving())
 	require.Same(t, from, st.Sender())
 }
 

@@ -38,8 +38,8 @@ var custodyMutants = []mutant{
 		probe{"internal/tests", "^TestSubscriber_CloseThatOutlastsItsTimeIsNoLoop$", ""},
 	},
 	{
-		"a Close does not wait to hear who keeps what", "manager_close.go",
-		"\tl.AwaitAnswers(ctx)\n\tanswering, stop := withGrace(ctx, closeGrace)", "\tanswering, stop := withGrace(ctx, 0)",
+		"a Close does not wait to hear who keeps what", "internal/acked/receiver/receiver.go",
+		"\t\tselect {\n\t\tcase <-c.answered:\n", "\t\tselect {\n\t\tdefault:\n\t\tcase <-c.answered:\n",
 		probe{"internal/tests", "^TestSubscriber_CloseIsNilWhilePublishersLive$", ""},
 	},
 	{
