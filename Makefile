@@ -11,7 +11,7 @@ GOLANGCI := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.
 LINT_CACHE = $(shell go env GOCACHE)/golangci-lint$(subst /,-,$(CURDIR))
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test_v test_short test_race test_faults test_stress test_reconnect guard sim apisim crash crash_outbox chaos hostile resources churn soak soak_suite mutants build wait engines engines_measure engines_kill bench bench_quick bench_self fmt formatted vet lint fuzz generate demo release test_release test_clients browser hosts storm
+.PHONY: help up test test_v test_short test_race test_faults test_stress test_reconnect guard sim apisim crash crash_outbox chaos hostile resources churn soak soak_suite mutants omissions build wait engines engines_measure engines_kill bench bench_quick bench_self fmt formatted vet lint fuzz generate demo release test_release test_clients browser hosts storm
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z_]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +82,10 @@ storm: ## replicas of a route that are killed, restarted and stopped, and their 
 
 mutants: ## mistakes put into the code one at a time, each of which must turn a test red
 	MUTANTS=1 go test -count=1 -v -timeout 6h -run TestMutants ./internal/tests/mutants
+
+OMISSIONS ?= 200
+omissions: ## statements left out one at a time, chosen at random: OMISSIONS of them, by OMIT_SEED, in OMIT_FILES; what no test notices is listed
+	OMISSIONS=$(OMISSIONS) go test -count=1 -v -timeout 12h -run TestOmissions ./internal/tests/mutants
 
 test_stress: ## the universal suite, many times side by side: STRESS_TEST_COUNT
 	go test -tags stress -race -timeout 30m -run TestPubSub_Stress ./internal/tests
