@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -158,6 +159,7 @@ func TestErrors_AreOneLine(t *testing.T) {
 	nobody := freeAddress(t)
 	_, listening := startSub(t, nil, anyPort)
 	big := filepath.Join(t.TempDir(), "big")
+	cert, key := certificate(t, t.TempDir(), time.Hour)
 	require.NoError(t, os.WriteFile(big, make([]byte, 5001), 0o600))
 	for name, test := range map[string]struct {
 		stdin string
@@ -184,7 +186,8 @@ func TestErrors_AreOneLine(t *testing.T) {
 		"plain sub on it":           {"", []string{"sub", listening, "--wire", "buffstreams"}, []string{listening, "in use"}},
 		"sub for everybody":         {"", []string{"sub", "0.0.0.0:0"}, []string{"--insecure", "--tls-cert"}},
 		"plain sub for everybody":   {"", []string{"sub", ":0", "--wire", "buffstreams"}, []string{"--insecure"}},
-		"sub with TLS":              {"", []string{"sub", "tls://127.0.0.1:0"}, []string{"certificate"}},
+		"sub with TLS":              {"", []string{"sub", "tls://127.0.0.1:0"}, []string{"needs a certificate", "--tls-cert and --tls-key\n"}},
+		"with TLS at a foreign one": {"", []string{"sub", "tls://192.0.2.1:0", "--tls-cert", cert, "--tls-key", key}, []string{"192.0.2.1:0", "assign"}},
 		"sub at a foreign address":  {"", []string{"sub", "192.0.2.1:0", "--insecure"}, []string{"192.0.2.1:0"}},
 		"sub of no message":         {"", []string{"sub", anyPort, "--count", "0"}, []string{"--count"}},
 		"no topic":                  {"", []string{"sub"}, nil},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -210,8 +211,8 @@ func ExplainListen(topic string, err error) error {
 		return fmt.Errorf("refusing to listen in plaintext at %s, which other machines can reach; use a loopback address, tls:// with --tls-cert and --tls-key, or --insecure", a.Target.Address)
 	case errors.Is(err, syscall.EADDRINUSE):
 		return fmt.Errorf("cannot listen at %s: the address is in use", a.Target.Address)
-	case a.Target.TLS:
-		return fmt.Errorf("cannot listen at tls://%s: it needs a certificate to show: --tls-cert and --tls-key (%w)", a.Target.Address, err)
+	case a.Target.TLS && !errors.As(err, new(*net.OpError)): // else a socket was opened, or could not be
+		return fmt.Errorf("cannot listen at tls://%s: it needs a certificate to show: --tls-cert and --tls-key", a.Target.Address)
 	}
 	return err
 }
