@@ -13,13 +13,13 @@ import (
 
 // walkSource is a source of every kind at once. It notes what became of each message.
 type walkSource struct {
-	walk           *walk
-	kept, revoked  bool
-	remembers      bool
-	next           uint64
-	lengths        map[uint64]int // of the messages that were not reported
-	runs           []*run
-	refused, ended int
+	walk          *walk
+	kept, revoked bool
+	remembers     bool
+	next          uint64
+	lengths       map[uint64]int // of the messages that were not reported
+	runs          []*run
+	refused       int
 }
 
 func (s *walkSource) Kept() bool      { return s.kept }
