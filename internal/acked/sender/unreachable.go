@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"syscall"
 
 	"github.com/buffstreams/watermill-buffstreams/framing"
@@ -71,8 +70,9 @@ func (s *Sender) disconnected(err error) {
 func notGreeted(err error) error {
 	var length *framing.LengthError
 	var op *net.OpError
+	var late net.Error
 	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.As(err, &late) && late.Timeout():
 		return fmt.Errorf("the peer does not answer the greeting: is it a listener of this library, and alive? %w", err)
 	case errors.As(err, &length): // another limit would not help
 		return fmt.Errorf("the peer does not speak this protocol: does something else listen there? Its answer would have %d bytes", length.Length)
