@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/miekg/dns"
@@ -178,20 +179,29 @@ func TestDNS_FailuresAreErrorsInTime(t *testing.T) {
 
 // TestDNS_TopicsShareALookup: package net shares those of a host, but not those of a service.
 func TestDNS_TopicsShareALookup(t *testing.T) {
-	s := newDNSServer(t)
-	s.set(dns.TypeSRV, "1 10 5031 a.test.")
-	r := &route.SRV{Service: "orders", Proto: "tcp", Name: "test", Resolver: s.resolver}
-	var wg sync.WaitGroup
-	for range 50 {
-		wg.Go(func() {
-			got, err := resolveIn(t, r, patience)
-			if err != nil || len(got.Addresses) != 1 {
-				t.Errorf("%v %v", got, err)
-			}
-		})
-	}
-	wg.Wait()
-	require.EqualValues(t, 1, s.queries.Load())
+	synctest.Test(t, func(t *testing.T) {
+		var dials atomic.Int64
+		answer := make(chan struct{})
+		r := &route.SRV{Service: "orders", Proto: "tcp", Name: "test", Resolver: &net.Resolver{
+			PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+				dials.Add(1)
+				<-answer
+				return nil, errors.New("there is no server")
+			},
+		}}
+		var wg sync.WaitGroup
+		for range 50 {
+			wg.Go(func() {
+				if _, err := resolveIn(t, r, patience); err == nil {
+					t.Error("it has an answer")
+				}
+			})
+		}
+		synctest.Wait() // all wait for the server
+		require.EqualValues(t, 1, dials.Load())
+		close(answer)
+		wg.Wait()
+	})
 }
 
 func TestSRV_PrioritiesAndWeights(t *testing.T) {
