@@ -69,7 +69,7 @@ func TestCloseListener_HandlesWhatComesWhileItDrains(t *testing.T) {
 
 	closed := make(chan error, 1)
 	go func() { closed <- m.CloseListener(context.Background(), address) }() // ends with the ack below
-	require.Eventually(t, func() bool { // it drains
+	require.Eventually(t, func() bool {                                      // it drains
 		conn, err := net.Dial("tcp", address)
 		if err == nil {
 			_ = conn.Close()
