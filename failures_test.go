@@ -100,20 +100,26 @@ func TestFailureQueue_SaysHowManyCallsAreLeft(t *testing.T) {
 func TestFailureQueue_KeepsNothingThatWasTold(t *testing.T) {
 	told, goOn := make(chan struct{}), make(chan struct{})
 	q := failureQueue{logger: testkit.NewLog(), hook: func(string, []byte, error) { told <- struct{}{}; <-goOn }}
-	first := func() weak.Pointer[byte] { // so that this test keeps nothing either
+	add := func() weak.Pointer[byte] { // so that this test keeps nothing either
 		encoded := make([]byte, 1<<20)
 		q.add("a", encoded, errBlocked)
 		return weak.Make(&encoded[0])
-	}()
-	q.add("a", make([]byte, 1<<20), errBlocked)
-	q.add("a", make([]byte, 1<<20), errBlocked)
-	<-told
-	require.NotNil(t, first.Value())
+	}
+	add()
+	<-told // the others wait
+	second := add()
+	for range 3 {
+		add()
+	}
 	goOn <- struct{}{}
-	<-told // of the second
+	<-told
+	require.NotNil(t, second.Value())
+	goOn <- struct{}{}
+	<-told // of the third
 	runtime.GC()
-	require.Nil(t, first.Value())
+	require.Nil(t, second.Value())
 	close(goOn)
+	<-told
 	<-told
 	require.NoError(t, q.await(t.Context(), "OnFailure"))
 	require.Zero(t, q.bytes)

@@ -85,3 +85,12 @@ func TestUndeliveredError_NamesAFewParts(t *testing.T) {
 	require.Contains(t, e.Error(), `: 9 at close, 4 of topic "orders" for a:1, 2 of topic "orders", 1 of topic "bills" for a:1, and 2 more topics`)
 	require.Equal(t, e, e.orNil())
 }
+
+// TestPublishError_SaysWhere, if the messages came to an address.
+func TestPublishError_SaysWhere(t *testing.T) {
+	e := &PublishError{Topic: "orders", Peer: "a:1", NotSent: keyed("a"), Unknown: keyed("a", "b"), Err: ErrTimeout}
+	require.Equal(t, `buffstreams: publishing to "orders" at "a:1": buffstreams: timed out waiting for the peer (1 not sent, 2 unconfirmed)`,
+		e.Error())
+	e.Peer = ""
+	require.NotContains(t, e.Error(), " at ")
+}

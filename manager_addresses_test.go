@@ -57,3 +57,20 @@ func TestManager_RemembersNoCloseOfAListener(t *testing.T) {
 	require.Empty(t, m.closing)
 	require.Empty(t, m.listeners)
 }
+
+// TestAddress_IsLostOnce, by its first attempt too: those whose messages wait for it are told to look elsewhere.
+func TestAddress_IsLostOnce(t *testing.T) {
+	p := newTestPublisher(t, EnvelopeMarshaler{})
+	defer func() { _ = p.Close() }()
+	a := using(t, p, "127.0.0.1:1")
+	require.False(t, a.changed(), "nothing is known of it")
+	a.sender.Dial()
+	require.Eventually(t, func() bool { return a.state() == policy.Failed && a.tried.Load() }, 30*time.Second, time.Millisecond)
+	require.False(t, a.changed(), "as before")
+	a.tried.Store(false)
+	require.True(t, a.changed())
+	require.False(t, a.changed())
+	a.ready.Store(time.Now().UnixNano())
+	require.True(t, a.changed(), "it was ready")
+	require.False(t, a.changed())
+}

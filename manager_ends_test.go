@@ -12,6 +12,7 @@ import (
 
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 // leavingListener is one whose only publisher goes away instead of answering Drain, with a message that was under way.
@@ -111,7 +112,9 @@ func TestCloseListener_TakesBackWhatAHandlerHas(t *testing.T) {
 	msg := <-out
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	require.NoError(t, m.CloseListener(ctx, "127.0.0.1:0"), "it is not lost")
+	closed := make(chan error, 1)
+	go func() { closed <- m.CloseListener(ctx, "127.0.0.1:0") }() // ends soon after ctx
+	require.NoError(t, testkit.Receive(t, closed), "it is not lost")
 	require.Error(t, msg.Context().Err())
 	_, ok := <-out
 	require.False(t, ok)

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/acked/sender"
+	"github.com/buffstreams/watermill-buffstreams/internal/policy"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 	"github.com/buffstreams/watermill-buffstreams/route"
 	"github.com/buffstreams/watermill-buffstreams/store"
@@ -137,4 +138,22 @@ func TestPlacement_TellsOthersOnce(t *testing.T) {
 	require.True(t, r.voided)
 	r.publisher = nil // it would be asked for the route
 	require.NotPanics(t, func() { at.voidElsewhere(cfg) })
+}
+
+// TestOutbox_MessagesOfASlotGoTogether, in their order, and those of each slot to a stream of its own.
+func TestOutbox_MessagesOfASlotGoTogether(t *testing.T) {
+	p := &Publisher{relay: &outboxRelay{placer: &scriptedPlacer{}}}
+	g := &group{policy: route.Hash, hashKey: "k", targets: []*target{{addr: &address{}, topic: "orders", name: "orders"}}}
+	messages := keyed("a", "b", "c", "b", "a")
+	parts := p.splitByTopic(g, messages)
+	require.Len(t, parts, 3)
+	for i, want := range [][]int{{0, 4}, {1, 3}, {2}} {
+		require.Equal(t, want, parts[i].index)
+		first := messages[want[0]]
+		require.Same(t, first, parts[i].messages[0])
+		slot := policy.Slot(first.Metadata.Get("k"))
+		require.Equal(t, store.TopicKey("orders", "orders", 0, slot).Destination, parts[i].target.peer)
+	}
+	p.relay.placer = nil
+	require.Nil(t, p.splitByTopic(g, messages), "they belong to addresses")
 }

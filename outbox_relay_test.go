@@ -190,9 +190,22 @@ func TestOutboxRelay_IdentityIsThatOfEarlierVersions(t *testing.T) {
 	require.NotEqual(t, id.Secret, other.Secret)
 }
 
-// TestOutboxRelay_StreamsThatHoldNothingEndAtBothEnds when the delivery stops, and their address has no use any more.
+// TestOutboxRelay_StreamsThatHoldNothingEndAtBothEnds when the delivery stops, or nothing has come for long; their address has no
+// use any more.
 func TestOutboxRelay_StreamsThatHoldNothingEndAtBothEnds(t *testing.T) {
-	m, s, l := newPair(t, AckedConfig{})
+	for name, idle := range map[string]bool{"the delivery stops": false, "nothing comes": true} {
+		t.Run(name, func(t *testing.T) { endsAtBothEnds(t, idle) })
+	}
+}
+
+func endsAtBothEnds(t *testing.T, idle bool) {
+	_, _, l := newPair(t, AckedConfig{})
+	cfg := AckedConfig{}
+	if idle {
+		cfg.ForgetAfter = 50 * time.Millisecond // the listener remembers for longer
+	}
+	m := newTestManager(t, ManagerConfig{Acked: cfg})
+	s := senderTo(t, m, tcp(l.Addr().String()))
 	o, settled := &scriptedOutbox{}, make(chan struct{})
 	o.stream = store.Stream{ID: 1, Key: store.Key{Destination: l.Addr().String(), Topic: "orders"}, First: 1, Next: 2, Pending: 1}
 	o.read = func(from uint64) (store.Batch, error) {
@@ -222,8 +235,12 @@ func TestOutboxRelay_StreamsThatHoldNothingEndAtBothEnds(t *testing.T) {
 	require.Equal(t, 1, streams())
 	c.Settle(d)
 	<-settled
-	r.cancel()
-	require.ErrorIs(t, testkit.Receive(t, ended), context.Canceled)
+	why := errStreamEnded
+	if !idle {
+		r.cancel()
+		why = context.Canceled
+	}
+	require.ErrorIs(t, testkit.Receive(t, ended), why)
 	require.Eventually(t, func() bool { return streams() == 0 }, 30*time.Second, time.Millisecond)
 	require.Equal(t, before, usesAt(m, a))
 }

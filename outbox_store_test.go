@@ -3,6 +3,7 @@ package buffstreams
 import (
 	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -47,7 +48,9 @@ func TestStoring_CountsTheCallsThatWait(t *testing.T) {
 // one of its own for as long as the Publisher lives.
 func TestStoring_LeavesNothingBehind(t *testing.T) {
 	p := &Publisher{ctx: t.Context(), logger: watermill.NopLogger{}}
-	require.Equal(t, p.ctx, p.storingNow().ctx)
+	first := p.storingNow()
+	first.end()
+	require.Equal(t, p.ctx, first.ctx)
 	p.cfg.PublishTimeout = time.Minute
 	s := p.nextStoring(p.storing.Load(), time.Now())
 	deadline, ok := s.ctx.Deadline()
@@ -63,7 +66,35 @@ func TestStoring_LeavesNothingBehind(t *testing.T) {
 	hasty := p.nextStoring(s, s.began)
 	require.Equal(t, s.began.Add(50*time.Millisecond), hasty.until, "calls wait for PublishTimeout, nearly")
 	hasty.until = time.Now().Add(time.Hour)
-	require.Same(t, hasty, p.storingNow())
+	now := p.storingNow()
+	now.end()
+	require.Same(t, hasty, now)
 	hasty.until = time.Time{}
-	require.NotSame(t, hasty, p.storingNow())
+	now = p.storingNow()
+	now.end()
+	require.NotSame(t, hasty, now)
+}
+
+// TestStoring_ACallHasTheTimeThatIsLeft: it has waited for its route, or the context of its message counts.
+func TestStoring_ACallHasTheTimeThatIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		p := &Publisher{ctx: ctx, logger: watermill.NopLogger{}, users: usersOf(&sharer{})}
+		p.cfg.PublishTimeout = time.Minute
+		p.cfg.Outbox = appendFunc{store: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}
+		stored := func(ctx context.Context, left time.Duration) error {
+			_, _, err := p.store(ctx, &target{}, &session.Batch{}, keyed("a"), left)
+			return err
+		}
+		began := time.Now()
+		require.ErrorIs(t, stored(ctx, time.Second), ErrTimeout)
+		require.Equal(t, time.Second, time.Since(began))
+		message, end := context.WithCancel(ctx)
+		time.AfterFunc(time.Second, end)
+		err := stored(message, time.Minute)
+		require.ErrorIs(t, err, context.Canceled)
+		require.NotErrorIs(t, err, ErrTimeout)
+		require.Equal(t, 2*time.Second, time.Since(began))
+	})
 }

@@ -132,4 +132,19 @@ var foundRootMutants = []mutant{
 		"\tdefer context.AfterFunc(ctx, func() { m.subscriptions.expire(l) })()\n", "",
 		rootProbe("TestCloseListener_TakesBackWhatAHandlerHas"),
 	},
+	{
+		"an outbox's messages of other slots go with the first", "outbox_place.go",
+		"\t\t\tn = len(parts)\n", "",
+		rootProbe("TestOutbox_MessagesOfASlotGoTogether"),
+	},
+	{
+		"a stream that ended for long silence stays with its receiver", "outbox_stream.go",
+		"\t\tif r.forget(r.ctx) {\n\t\t\tfetched.Release()\n", "\t\tif r.forget(r.ctx) {\n",
+		rootProbe("TestOutboxRelay_StreamsThatHoldNothingEndAtBothEnds"),
+	},
+	{
+		"no hook is told of a dead letter", "failure.go",
+		"\t\t\ts.noteDead(cfg.DeadLetterTopic, reason)\n", "",
+		rootProbe("TestDeadLetter_IsAsWatermillsToolsKnowIt"),
+	},
 }
