@@ -352,6 +352,31 @@ var foundPublisherMutants = []mutant{
 		"\tdefer cancel()\n\tdefer context.AfterFunc(g.member, cancel)()", "\tdefer context.AfterFunc(g.member, cancel)()",
 		rootProbe("TestPublish_LeavesNothingWithAContext"),
 	},
+	{
+		"a slot of TLS moves to plaintext", "publisher_slots.go",
+		"ok && f.addr.Load() != owner && f.mayMoveTo(owner) {", "ok && f.addr.Load() != owner {",
+		rootProbe("TestHash_ASlotOfTLSStays"),
+	},
+	{
+		"a server shows no certificate", "tls_files.go",
+		"if f.Certificate == \"\" || f.Key == \"\" {", "if f.Key == \"\" {",
+		rootProbe("TestTLSFiles_AreValidated"),
+	},
+	{
+		"the later of two times is the earlier one", "stats_manager.go",
+		"!b.IsZero() && b.Before(a) {", "!b.IsZero() {",
+		rootProbe("TestStats_TheEarlierOfTwoTimes"),
+	},
+	{
+		"a subscription that was cancelled does not end", "subscription.go",
+		"return s.isCancelled() || isClosed(s.listener.Done())", "return isClosed(s.listener.Done())",
+		rootProbe("TestSubscription_EndsInThreeWays"),
+	},
+	{
+		"SRV records have any order", "route/dns.go",
+		"\tslices.Sort(r.Addresses) // package net shuffles them\n", "\t_ = slices.Sort[[]string]\n",
+		seamProbe("TestSRV_PrioritiesAndWeights"),
+	},
 
 	// Routes.
 	{
