@@ -31,7 +31,7 @@ func listenPlainFor(t *testing.T, logger watermill.LoggerAdapter) (*Manager, *pl
 	m := newTestManager(t, ManagerConfig{Logger: logger, Acked: AckedConfig{WindowMessages: 1}})
 	l, err := m.listenPlain(anyPort, 1000)
 	require.NoError(t, err)
-	return m, l.(*plainReceiver) //nolint:forcetypeassert // it is one
+	return m, l.(*plainReceiver)
 }
 
 // What waits for room when the listener closes takes none, also if the room comes in the last moment. That it waits is logged with the

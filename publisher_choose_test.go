@@ -130,3 +130,26 @@ func TestDivide_LeavesTargetsAsTheyWere(t *testing.T) {
 		require.Nil(t, gone.main.Load())
 	}
 }
+
+// TestHash_ASlotOfTLSStays where it is though its slot belongs to an address without.
+func TestHash_ASlotOfTLSStays(t *testing.T) {
+	m, s, _ := newPair(t, AckedConfig{})
+	p, err := NewPublisher(PublisherConfig{Manager: m, Confirm: ConfirmEnqueued, CloseTimeout: time.Millisecond}, nil)
+	require.NoError(t, err)
+	defer func() { _ = p.Close() }()
+	a := m.addressOf(s)
+	s.Dial()
+	require.Eventually(t, func() bool { return a.state() == policy.Ready }, 30*time.Second, time.Millisecond)
+	g := awayGroup(t, p, route.Hash)
+	g.targets = []*target{{addr: a, name: "orders", Member: route.Member{Attributes: route.Attributes{Weight: 1}}}}
+	for _, secure := range []bool{true, false} {
+		st := senderTo(t, m, tcp("127.0.0.1:1")).NewStream(sender.StreamConfig{Identity: newIdentity(), Topic: "orders"})
+		f := &slotFlow{routedStream: &routedStream{stream: st, group: g, slot: 3}}
+		f.addr.Store(&address{target: netio.Target{Network: "tcp", Address: "127.0.0.1:1", TLS: secure}})
+		f.calls.Add(1)
+		g.slots.flows = map[int]*slotFlow{3: f}
+		p.tickSlots(g, time.Now())
+		require.Equal(t, secure, st.Sender() != s, "it has not moved")
+	}
+	g.slots.flows = nil
+}

@@ -193,3 +193,18 @@ func TestSlots_OfAGroupThatWasGivenUpTakeNoCall(t *testing.T) {
 	require.Zero(t, g.targets[0].calls.Load())
 	require.Equal(t, 1, p.manager.usesOf("127.0.0.1:1"))
 }
+
+// Every group of a route has the route's name on the wire, whichever way it is a group.
+func TestRoute_GroupsHaveItsName(t *testing.T) {
+	addresses := []string{"127.0.0.1:1", "127.0.0.1:2"}
+	for _, r := range []route.Route{
+		{Addresses: addresses, Name: "n"}, {Addresses: addresses, Name: "n", Policy: route.All},
+		{Name: "n", Policy: route.All, Groups: []route.Route{{Addresses: addresses[:1]}, {Addresses: addresses[1:]}}},
+	} {
+		all := groupsOf(r)
+		require.NotEmpty(t, all)
+		for _, g := range all {
+			require.Equal(t, "n", g.Name)
+		}
+	}
+}

@@ -74,7 +74,7 @@ func TestSet_CallsTheHooksOfEachEvent(t *testing.T) {
 		require.Equal(t, "On"+name, panicked.Name)
 		require.Zero(t, s.Running())
 	})
-	require.Equal(t, reflect.TypeOf(good).NumMethod(), events, "each event of package hooks")
+	require.Equal(t, reflect.TypeFor[*all]().NumMethod(), events, "each event of package hooks")
 	require.Empty(t, log.Lines)
 }
 

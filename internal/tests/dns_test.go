@@ -207,14 +207,18 @@ func TestDNS_TopicsShareALookup(t *testing.T) {
 func TestSRV_PrioritiesAndWeights(t *testing.T) {
 	s := newDNSServer(t)
 	s.set(dns.TypeSRV, "1 10 5031 a.test.", "1 30 5032 b.test.", "2 0 5033 c.test.")
-	r := &route.SRV{Service: "orders", Proto: "tcp", Name: "test", Route: route.Route{Policy: route.RoundRobin}, Resolver: s.resolver}
-	got, err := resolveIn(t, r, patience)
-	require.NoError(t, err)
-	require.Equal(t, []string{"a.test:5031", "b.test:5032", "c.test:5033"}, got.Addresses)
+	var got route.Route
+	for range 10 { // package net shuffles them
+		var err error
+		r := &route.SRV{Service: "orders", Proto: "tcp", Name: "test", Route: route.Route{Policy: route.RoundRobin}, Resolver: s.resolver}
+		got, err = resolveIn(t, r, patience)
+		require.NoError(t, err)
+		require.Equal(t, []string{"a.test:5031", "b.test:5032", "c.test:5033"}, got.Addresses)
+	}
 	require.Equal(t, route.Attributes{Priority: 1, Weight: 30}, got.Attributes["b.test:5032"])
 	require.Equal(t, 2, got.Attributes["c.test:5033"].Priority)
 
-	got, err = resolveIn(t, &route.SRV{Service: "orders", Proto: "tcp", Name: "test", TLS: true, Resolver: s.resolver}, patience)
+	got, err := resolveIn(t, &route.SRV{Service: "orders", Proto: "tcp", Name: "test", TLS: true, Resolver: s.resolver}, patience)
 	require.NoError(t, err)
 	require.Equal(t, []string{"tls://a.test:5031", "tls://b.test:5032", "tls://c.test:5033"}, got.Addresses)
 	require.Equal(t, route.Attributes{Priority: 1, Weight: 30}, got.Attributes["tls://b.test:5032"])
