@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -69,9 +70,9 @@ func (stops) Reset()                     {}
 func TestWriter_AStoppedBackOffIsNoTightLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := testkit.NewNetwork()
-		dials := 0
+		var dials atomic.Int64
 		dial := func(ctx context.Context, a, b string) (net.Conn, error) {
-			if dials++; dials == 1 {
+			if dials.Add(1) == 1 {
 				return network.Dial(ctx, a, b)
 			}
 			time.Sleep(time.Millisecond)
@@ -94,11 +95,11 @@ func TestWriter_AStoppedBackOffIsNoTightLoop(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 		}
 		synctest.Wait()
-		before := dials
+		before := dials.Load()
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
-		require.Less(t, dials-before, 15)
-		require.Greater(t, dials-before, 5)
+		require.Less(t, dials.Load()-before, int64(15))
+		require.Greater(t, dials.Load()-before, int64(5))
 		require.Equal(t, "first", string((<-failures).Payload))
 		require.Equal(t, "second", string((<-failures).Payload))
 		require.NoError(t, w.Close())

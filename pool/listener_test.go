@@ -155,7 +155,7 @@ func TestListener_InsecureAddressIsRefused(t *testing.T) {
 		require.ErrorAs(t, err, &refused, address)
 		assert.Equal(t, address, refused.Address)
 		assert.ErrorIs(t, err, ErrInsecureAddress)
-		assert.ErrorContains(t, err, "Insecure: true")
+		assert.ErrorContains(t, err, "set Insecure")
 	}
 	for _, address := range []string{"127.0.0.1:0", "127.8.9.10:0", "localhost:0"} {
 		l, err := ListenTCP(ListenerConfig{Address: address, Callback: ignore})

@@ -14,9 +14,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
-// Whatever a peer says before it goes, and however its connection ends, no count, list or room is left of it: neither
-// of the connection, nor, once its stream has lost its place, of the stream.
-func TestReceiver_IsEmptyAfterEachWayToEnd(t *testing.T) {
+// waysToEnd is what peers have sent when their connections end, by what that is.
+func waysToEnd(t *testing.T) map[string][]byte {
 	frame := func(f *wire.Frame) []byte { return sealed(t, f) }
 	hello := func(token string) []byte {
 		return frame(&wire.Frame{Body: &wire.Frame_Hello{Hello: &wire.Hello{
@@ -49,7 +48,7 @@ func TestReceiver_IsEmptyAfterEachWayToEnd(t *testing.T) {
 		return all
 	}
 	greedy := func(o *wire.Open) { o.WantMessages, o.WantBytes, o.LeastBytes = 1<<40, 1<<40, 1<<40 }
-	for name, sent := range map[string][]byte{
+	return map[string][]byte{
 		"says nothing":                 nil,
 		"is cut in its greeting":       hello("good")[:9],
 		"does not greet":               ping(t),
@@ -75,7 +74,13 @@ func TestReceiver_IsEmptyAfterEachWayToEnd(t *testing.T) {
 		"says that it gave up":      join(hello("good"), frame(&wire.Frame{Body: &wire.Frame_Failure{Failure: &wire.Failure{}}})),
 		"says what is no frame":     join(hello("good"), []byte{0, 0, 0, 1, 0xff}),
 		"answers what was not said": join(hello("good"), frame(&wire.Frame{Body: &wire.Frame_Pong{Pong: &wire.Pong{Id: goawayPing}}})),
-	} {
+	}
+}
+
+// Whatever a peer says before it goes, and however its connection ends, no count, list or room is left of it: neither
+// of the connection, nor, once its stream has lost its place, of the stream.
+func TestReceiver_IsEmptyAfterEachWayToEnd(t *testing.T) {
+	for name, sent := range waysToEnd(t) {
 		t.Run(name, func(t *testing.T) {
 			r := start(t, Config{
 				WindowMessages: 8, WindowBytes: 1 << 10, DeadAfter: time.Hour,

@@ -113,4 +113,64 @@ var foundPeerMutants = []mutant{
 		"err = nil // it", "// it",
 		probe{"pool", "^TestListener_CloseOfASocketThatIsClosed$", ""},
 	},
+	{
+		"a message that was refused was the last, and the revoke is not answered", "internal/acked/receiver/stream.go",
+		"\tunheard = s.keepUnheardLocked(seq, r)\n\ts.answerLastLocked()\n", "\tunheard = s.keepUnheardLocked(seq, r)\n",
+		receiverProbe("TestStream_AnswersARevokeWhenTheLastMessageEnds"),
+	},
+	{
+		"the connection that had a voided stream goes on", "internal/acked/receiver/revoke.go",
+		"\t\told.closeNow()\n", "",
+		receiverProbe("TestStream_AHigherTenureClosesTheConnectionThatHadIt"),
+	},
+	{
+		"a publisher belongs to the stranger who came first", "internal/acked/receiver/registry.go",
+		"\t\tp.secret = stored.Secret\n", "",
+		receiverProbe("TestReceiver_TheStoreKnowsWhomAPublisherBelongsTo"),
+	},
+	{
+		"messages over the limit keep their room", "internal/acked/receiver/stream.go",
+		"\tdropped.Bytes += tooLarge.Bytes\n", "",
+		receiverProbe("TestStream_MessagesOverTheLimitTakeNoRoom"),
+	},
+	{
+		"acks follow a failure", "internal/acked/receiver/write.go",
+		"\tc.failureSent = true\n", "",
+		receiverProbe("TestConn_NothingFollowsAFailure"),
+	},
+	{
+		"a closed receiver writes to its store", "internal/acked/receiver/receiver.go",
+		"\t\tr.committer.close()\n", "",
+		receiverProbe("TestReceiver_CloseEndsItsCommitter"),
+	},
+	{
+		"an ended stream's publisher is not forgotten", "internal/acked/receiver/control.go",
+		"\t\tc.receiver.forgetPublisher(s)\n", "",
+		receiverProbe("TestStream_AcksGoBeforeItsEnd"),
+	},
+	{
+		"events are told again and again", "internal/acked/sender/watch.go",
+		"\ts.events = nil\n", "",
+		senderProbe("TestSender_TellsEachEventOnce"),
+	},
+	{
+		"a message that came back is lacking as well", "internal/acked/sender/publish.go",
+		"\t\t\tw.Lacking = nil\n", "",
+		senderProbe("TestPublication_WhatCameBackIsNotLacking"),
+	},
+	{
+		"a silent connection goes on", "internal/acked/sender/sender.go",
+		"_ = conn.Close() // serve returns", "// serve returns",
+		senderProbe("TestSender_EndsAConnectionThatIsSilent"),
+	},
+	{
+		"an address that greets counts as one that failed", "internal/acked/sender/conn.go",
+		"\ts.failing = false\n", "",
+		senderProbe("TestSender_StateFollowsTheConnection"),
+	},
+	{
+		"each welcome is logged as the end of an outage", "internal/acked/sender/log.go",
+		"\tl.down = false\n", "",
+		senderProbe("TestSender_LogsAConnectionThatFlapsOnceAMinute"),
+	},
 }
