@@ -131,3 +131,22 @@ func TestFetched_DisconnectWakes(t *testing.T) {
 	_, _, ok = s.o.NextFetch()
 	require.False(t, ok)
 }
+
+// Output stops at its limit, and says that there is more.
+func TestClient_OutputHasALimit(t *testing.T) {
+	p := newPair(t, roomy, muchRoom)
+	p.connect()
+	for _, topic := range []string{"a", "b", "c"} {
+		p.enqueue(topic, 1)
+	}
+	p.flow()
+	for _, topic := range []string{"a", "b", "c"} {
+		p.enqueue(topic, 100)
+		p.client.Find(topic).credit = credit{messages: 10, bytes: 10_000}
+	}
+	for _, n := range []int{1, 2} {
+		_, segments, more := p.client.Output(nil, 100*n)
+		require.Len(t, segments, n)
+		require.Equal(t, n == 1, more)
+	}
+}

@@ -40,6 +40,7 @@ func TestLeft_IsToldUntilItIsAnswered(t *testing.T) {
 	require.Zero(t, l.handle, "an answer to it would be one to another stream")
 	p.meet(0)
 	require.NotEqual(t, first, l.handle)
+	require.True(t, p.client.Left())
 	require.NoError(t, p.say(&wire.Frame{Body: &wire.Frame_Returned{Returned: &wire.Returned{Handle: l.handle, Next: 4}}}))
 	require.False(t, p.client.Left())
 }

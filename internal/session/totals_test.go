@@ -15,13 +15,15 @@ func TestTotals_CountEachMessage(t *testing.T) {
 	p := newPair(t, roomy, muchRoom)
 	p.client.cfg.Clock, p.client.counting.observe = func() time.Time { return p.now }, true
 	p.connect()
-	p.enqueue("a", 10, 20, 30)
+	p.enqueue("a", 100, 100, 100)
 	p.enqueue("b", 10)
 	p.flow()
 	a, b := p.remote.stream("a"), p.remote.stream("b")
 	p.remote.settle(a, 1)
 	p.flow()
-	p.remote.reject(a, 2)
+	p.remote.settle(a, 2)
+	p.flow()
+	p.remote.reject(a, 3)
 	p.flow()
 	p.remote.settle(b, 1)
 	p.flow()
@@ -29,11 +31,11 @@ func TestTotals_CountEachMessage(t *testing.T) {
 	for _, s := range p.published {
 		bytes += len(s.Body)
 	}
-	require.Equal(t, Totals{Sent: 4, SentBytes: uint64(bytes), Settled: 3, Refused: 1}, p.client.Totals())
+	require.Equal(t, Totals{Sent: 4, SentBytes: uint64(bytes), Settled: 4, Refused: 1}, p.client.Totals())
 	runs := p.client.SettledRuns()
 	require.Len(t, runs, 2)
-	require.Equal(t, []any{"a", uint64(2), "b", uint64(1)}, []any{runs[0].Topic, runs[0].Messages, runs[1].Topic, runs[1].Messages})
-	require.InDelta(t, 30+2*EncodedSize(0), runs[0].Bytes, 20, "about as much as was sent")
+	require.Equal(t, []any{"a", uint64(3), "b", uint64(1)}, []any{runs[0].Topic, runs[0].Messages, runs[1].Topic, runs[1].Messages})
+	require.Equal(t, 3*EncodedSize(100), runs[0].Bytes)
 	require.True(t, p.now.Equal(runs[0].Oldest))
 	require.Empty(t, p.client.SettledRuns())
 }
@@ -87,11 +89,16 @@ func TestWaiter_IsFinishedOnce(t *testing.T) {
 	for name, end := range map[string]func(p *pair, o *Outbound){
 		"interrupted": func(p *pair, _ *Outbound) { p.client.Interrupt(errLate) },
 		"aborted":     func(p *pair, _ *Outbound) { p.client.Abort(errLate) },
-		"ended":       func(p *pair, o *Outbound) { p.client.EndStream(o) },
-		"released":    func(p *pair, _ *Outbound) { require.True(p.t, p.client.ReleaseDelivered(errLate)) },
+		"failed":      func(_ *pair, o *Outbound) { o.fail(errLate) },
+		"released": func(p *pair, o *Outbound) {
+			require.True(p.t, p.client.ReleaseDelivered(errLate))
+			require.ErrorIs(p.t, o.Err(), errLate)
+			require.Empty(p.t, o.waitHandled)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := newPair(t, roomy, muchRoom)
+			budget := flow.NewBudget(1 << 20)
+			p := newPair(t, Window{Messages: 10, Bytes: 1 << 20, Budget: budget}, muchRoom)
 			p.connect()
 			p.enqueue("a", 1)
 			p.flow()
@@ -100,16 +107,14 @@ func TestWaiter_IsFinishedOnce(t *testing.T) {
 			v := &Waiter{Level: Received, First: 1, Last: 1, Done: make(chan struct{}, 1)}
 			o.waitReceived = append(o.waitReceived, v)
 			end(p, o)
-			if name == "ended" {
-				p.client.Abort(errLate)
-				o.fail(errLate)
-			}
+			require.Len(t, w.Done, 1)
 			p.client.Abort(errLate)
 			p.client.Abort(errLate)
 			require.Len(t, w.Done, 1)
 			require.Len(t, v.Done, 1)
 			require.Empty(t, append(o.waitReceived, o.waitHandled...))
 			require.Empty(t, p.client.released)
+			require.Equal(t, 1<<20, budget.Free())
 		})
 	}
 }
@@ -149,11 +154,13 @@ func TestTurn_IsWokenByTheEnd(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, _ := fullPair(t)
-			turn := NewTurn()
-			require.Zero(t, p.enqueueTurn(turn, 600))
+			first, large := NewTurn(), NewTurn()
+			require.Zero(t, p.enqueueTurn(first, 600))
+			require.Zero(t, p.enqueueTurn(large, 1900))
 			room := p.client.Find("a").Room()
 			end(p)
-			require.True(t, signalled(turn))
+			require.True(t, signalled(first))
+			require.True(t, signalled(large))
 			<-room
 		})
 	}
