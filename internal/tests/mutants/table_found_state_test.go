@@ -50,7 +50,7 @@ var foundStateMutants = []mutant{
 	},
 	{
 		"a receiver is told of a stream that left for ever", "internal/session/peer.go",
-		"\t\tc.peer.left = slices.Delete(c.peer.left, i, i+1)\n", "",
+		"\tc.peer.left = slices.Delete(c.peer.left, i, i+1)\n", "",
 		sessionProbe("TestLeft_IsToldUntilItIsAnswered"),
 	},
 	{
