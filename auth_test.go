@@ -110,9 +110,9 @@ func TestPublishTimeout_SaysWhyThereIsNoConnection(t *testing.T) {
 func TestAuthorize_IsToldWhoWantsWhat(t *testing.T) {
 	require.Nil(t, (&AckedConfig{}).authorize())
 	var asked Access
-	var given context.Context
+	var ended func() error
 	refuses := errors.New("no")
-	cfg := &AckedConfig{Authorize: func(ctx context.Context, a Access) error { given, asked = ctx, a; return refuses }}
+	cfg := &AckedConfig{Authorize: func(ctx context.Context, a Access) error { ended, asked = ctx.Err, a; return refuses }}
 	from := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 7}
 	require.ErrorIs(t, cfg.authorize()(t.Context(), receiver.Access{Principal: "billing", Topic: "orders", Address: from}), refuses)
 	require.Equal(t, Access{Action: ActionPublish, Principal: "billing", Topic: "orders", Address: from}, asked)
@@ -120,5 +120,5 @@ func TestAuthorize_IsToldWhoWantsWhat(t *testing.T) {
 	m := newTestManager(t, ManagerConfig{Acked: AckedConfig{Authorize: cfg.Authorize}})
 	require.ErrorIs(t, m.allowSubscribe("orders"), refuses)
 	require.Equal(t, Access{Action: ActionSubscribe, Topic: "orders"}, asked)
-	require.Error(t, given.Err(), "what it has started ends with the call")
+	require.Error(t, ended(), "what it has started ends with the call")
 }

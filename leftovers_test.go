@@ -55,10 +55,12 @@ func TestContext_NothingWaitsForItsEnd(t *testing.T) {
 func TestMessageContext_LeavesNothingAtItsSubscription(t *testing.T) {
 	for name, ends := range map[string]bool{"before": true, "after": false} {
 		base := newLasting()
-		c := &messageContext{sub: &subscription{base: base}}
-		if ends {
-			c.sub.base = &overtaken{base, func() { c.end() }}
-		}
+		c := &messageContext{}
+		c.sub = &subscription{base: &overtaken{base, func() {
+			if ends {
+				c.end()
+			}
+		}}}
 		done := c.Done()
 		require.Equal(t, ends, isClosed(done), name)
 		c.end()

@@ -19,7 +19,6 @@ import (
 type leavingListener struct {
 	listener
 	copies atomic.Int64
-	done   chan struct{}
 	ended  func()
 }
 
