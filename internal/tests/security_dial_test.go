@@ -68,7 +68,7 @@ func TestInsecure_PlaintextBeyondLoopbackNeedsConsent(t *testing.T) {
 				require.NoError(t, err, address)
 			} else {
 				require.ErrorIs(t, err, netio.ErrInsecureAddress, address)
-				require.ErrorContains(t, err, "Insecure: true")
+				require.ErrorContains(t, err, "set Insecure")
 			}
 			require.NoError(t, sub.Close())
 		}
