@@ -101,6 +101,7 @@ func TestLeastPending_AFullAddressEndsATurn(t *testing.T) {
 	_, _, err = p.send(t.Context(), full, p.flow(g, full), keyed("a", "b"), time.Minute)
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { return g.load(1).Full }, 30*time.Second, time.Millisecond)
+	require.True(t, g.newLoads().of(1).Full, "also as a call with several messages sees it")
 	g.choice.Store(&choice{view: v, turn: g.turn.Load() / together, at: 1})
 	require.NotContains(t, picks(g, v, together, 3*together), 1)
 }

@@ -69,6 +69,11 @@ var foundPublisherMutants = []mutant{
 		rootProbe("TestLeastPending_ManyCallsGoTogether"),
 	},
 	{
+		"a call of several messages knows no load", "publisher_choose.go",
+		"l.known[i], l.loads[i] = true, l.group.load(i)", "l.known[i] = true",
+		rootProbe("TestLeastPending_AFullAddressEndsATurn"),
+	},
+	{
 		"calls go together to a full address", "publisher_choose.go",
 		" && !g.load(c.at).Full {", " {",
 		rootProbe("TestLeastPending_AFullAddressEndsATurn"),
