@@ -2,7 +2,6 @@ package buffstreams
 
 import (
 	"math/rand/v2"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -88,19 +87,21 @@ func TestLeastPending_ManyCallsGoTogether(t *testing.T) {
 
 // TestLeastPending_AFullAddressEndsATurn: the calls that follow go where there is room.
 func TestLeastPending_AFullAddressEndsATurn(t *testing.T) {
-	m, s, l := newPair(t, AckedConfig{WindowMessages: 1})
-	p, err := NewPublisher(PublisherConfig{Manager: m, Confirm: ConfirmEnqueued, CloseTimeout: time.Millisecond}, nil)
+	m, _, l := newPair(t, AckedConfig{WindowMessages: 4})
+	c := newConsumer(l, "orders") // takes nothing
+	defer c.Leave()
+	p, err := NewPublisher(PublisherConfig{
+		Manager: m, Confirm: ConfirmEnqueued, CloseTimeout: time.Millisecond,
+		Resolver: route.Static{"orders": {Addresses: []string{l.Addr().String(), "127.0.0.1:1"}}},
+	}, nil)
 	require.NoError(t, err)
 	defer func() { _ = p.Close() }()
-	require.True(t, l.Topic("orders").Initialize("g"))
+	require.NoError(t, p.Publish("orders", keyed("a", "b", "c")...))
 	g, v := pickers(route.LeastPending, 2)
-	g.place = new(atomic.Pointer[group])
-	g.place.Store(g)
-	full := g.targets[1]
-	full.addr, full.name = m.addressOf(s), "orders"
-	_, _, err = p.send(t.Context(), full, p.flow(g, full), keyed("a", "b"), time.Minute)
-	require.NoError(t, err)
-	require.Eventually(t, func() bool { return g.load(1).Full }, 30*time.Second, time.Millisecond)
+	g.targets[1] = p.topics["orders"].resolved.Load().targets[0]
+	require.False(t, g.load(1).Full)
+	require.NoError(t, p.Publish("orders", keyed("d")...))
+	require.True(t, g.load(1).Full, "its window has no room for another")
 	require.True(t, g.newLoads().of(1).Full, "also as a call with several messages sees it")
 	g.choice.Store(&choice{view: v, turn: g.turn.Load() / together, at: 1})
 	require.NotContains(t, picks(g, v, together, 3*together), 1)
