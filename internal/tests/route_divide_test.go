@@ -96,6 +96,7 @@ func TestRoute_WhatADrainingAddressWasNotSentIsNotHeldUp(t *testing.T) {
 			{buffstreams.ConfirmEnqueued, []int{3 * keeps}},
 		} {
 			t.Run(fmt.Sprintf("%v/%v/%v", policy, c.confirm, c.calls), func(t *testing.T) {
+				t.Parallel() // each waits for statistics, which are kept for a second
 				d := newDrainingAt(t, policy, c.confirm)
 				total := 0
 				var calls []<-chan error
