@@ -155,7 +155,9 @@ func TestHooks_TellOfAConnectionThatIsReadNoMore(t *testing.T) {
 			server := testkit.NewPeerServer(t, "127.0.0.1:0")
 			w := &watcher{}
 			writer := dialTest(t, WriterConfig{Address: server.Address(), Hooks: []hooks.Hook{w}})
-			_, err := server.Accept(t).Write(make([]byte, discardLimit))
+			conn := server.Accept(t)
+			require.Eventually(t, func() bool { return watchers() == 1 }, 30*time.Second, time.Millisecond)
+			_, err := conn.Write(make([]byte, discardLimit))
 			require.NoError(t, err)
 			require.Eventually(t, func() bool { return watchers() == 0 }, 30*time.Second, time.Millisecond)
 			require.NoError(t, end(writer))
