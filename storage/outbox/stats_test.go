@@ -10,6 +10,29 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
+// Stats name destinations and their topics in the order of their names.
+func TestStats_AreInOrder(t *testing.T) {
+	o, err := Open(Config{Dir: t.TempDir()})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, o.Close()) }()
+	names := []string{"a", "b", "c", "d", "e", "f"}
+	for i := range names {
+		for _, d := range names {
+			_, err = o.Append(context.Background(), store.Key{Destination: d, Topic: names[len(names)-1-i]}, []byte("x"))
+			require.NoError(t, err)
+		}
+	}
+	destinations := o.Stats().Destinations
+	require.Len(t, destinations, len(names))
+	for i, d := range destinations {
+		require.Equal(t, names[i], d.Name)
+		require.Len(t, d.Topics, len(names))
+		for j, topic := range d.Topics {
+			require.Equal(t, names[j], topic.Name)
+		}
+	}
+}
+
 // Stats say what is pending, for whom, and since when, also after a restart.
 func TestStats_SayWhatIsPending(t *testing.T) {
 	cfg := Config{Dir: t.TempDir(), QuotaBytes: 1 << 20}

@@ -49,6 +49,16 @@ var foundStateMutants = []mutant{
 		probe{"internal/flow", "^TestWindow_CloseGivesEverythingBack$", ""},
 	},
 	{
+		"a call asks for more memory than its window has room for", "internal/session/retransmit.go",
+		"\t\tbytes += size\n", "",
+		sessionProbe("TestOutbound_AsksForWhatFitsItsWindow"),
+	},
+	{
+		"topics of an outbox have no order", "storage/outbox/stats.go",
+		"cmp.Or(strings.Compare(a.key.Destination", "0*cmp.Or(strings.Compare(a.key.Destination",
+		probe{"storage/outbox", "^TestStats_AreInOrder$", ""},
+	},
+	{
 		"a receiver is told of a stream that left for ever", "internal/session/peer.go",
 		"\tc.peer.left = slices.Delete(c.peer.left, i, i+1)\n", "",
 		sessionProbe("TestLeft_IsToldUntilItIsAnswered"),
