@@ -164,3 +164,11 @@ func TestClient_StreamsAreWhereTheirReceiverIs(t *testing.T) {
 	p.client.Disconnect()
 	require.False(t, here(named))
 }
+
+// A stream that gets another handle is among the streams once.
+func TestMove_ANewHandleMakesNoSecondStream(t *testing.T) {
+	p, o := mover(t, 3)
+	p.client.rehandle(o)
+	require.Equal(t, []*Outbound{o}, p.client.inOrder())
+	require.Len(t, p.client.handles, 1)
+}

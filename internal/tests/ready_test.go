@@ -81,6 +81,28 @@ func TestReady_EndsWithItsOwner(t *testing.T) {
 	require.NoError(t, requireResult(t, published))
 }
 
+// A Subscriber that is not ready holds back the topics of a listener that was there before it, but for those that are open.
+func TestReady_HoldsBackWhereOthersListenAlready(t *testing.T) {
+	h := newHouse(t, buffstreams.ManagerConfig{})
+	pub := h.newPublisher(t, nil)
+	open := subscribe(t, h.newSubscriber(t, nil), h.topic("open"))
+	ready := make(chan struct{})
+	h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) { c.Ready = ready })
+	held := subscribe(t, h.newSubscriber(t, nil), h.topic("held"))
+	published := later(func() error { return pub.Publish(h.topic("held"), newMessage("x")) })
+	opened := later(func() error { return pub.Publish(h.topic("open"), newMessage("y")) })
+	require.Equal(t, []string{"y"}, receiveAcked(t, open, 1))
+	require.NoError(t, requireResult(t, opened))
+	select {
+	case <-held:
+		require.Fail(t, "a Subscriber is not ready")
+	case <-time.After(200 * time.Millisecond):
+	}
+	close(ready)
+	require.Equal(t, []string{"x"}, receiveAcked(t, held, 1))
+	require.NoError(t, requireResult(t, published))
+}
+
 // Ready with a Router: its handlers, each with a group of its own, have all subscribed when it closes.
 func TestReady_RouterRunning(t *testing.T) {
 	topic := freeAddress(t) + "/a"

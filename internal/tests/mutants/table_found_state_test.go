@@ -49,6 +49,17 @@ var foundStateMutants = []mutant{
 		probe{"internal/flow", "^TestWindow_CloseGivesEverythingBack$", ""},
 	},
 	{
+		"a stream with a new handle is there twice", "internal/session/move.go",
+		"\tdelete(c.handles, o.handle)\n\tc.order = slices.DeleteFunc(c.order, func(other *Outbound) bool { return other == o })\n",
+		"\tdelete(c.handles, o.handle)\n",
+		sessionProbe("TestMove_ANewHandleMakesNoSecondStream"),
+	},
+	{
+		"a Subscriber that is not ready holds no listener that is there", "ready.go",
+		"\tm.mu.Unlock()\n\tm.hold()\n}\n", "\tm.mu.Unlock()\n}\n",
+		probe{"internal/tests", "^TestReady_HoldsBackWhereOthersListenAlready$", ""},
+	},
+	{
 		"a call asks for more memory than its window has room for", "internal/session/retransmit.go",
 		"\t\tbytes += size\n", "",
 		sessionProbe("TestOutbound_AsksForWhatFitsItsWindow"),
