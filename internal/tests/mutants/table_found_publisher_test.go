@@ -64,6 +64,11 @@ var foundPublisherMutants = []mutant{
 		rootProbe("TestDivide_LeavesTargetsAsTheyWere"),
 	},
 	{
+		"nothing says since when lookups fail", "publisher_lookup.go",
+		"\t\tr.failing = now\n", "",
+		rootProbe("TestStats_SinceWhenLookupsFail"),
+	},
+	{
 		"LeastPending stays at an address for good", "publisher_choose.go",
 		"c.view == v && c.turn == turn &&", "c.view == v &&",
 		rootProbe("TestLeastPending_ManyCallsGoTogether"),
