@@ -108,6 +108,7 @@ func TestWaiter_IsFinishedOnce(t *testing.T) {
 			o.waitReceived = append(o.waitReceived, v)
 			end(p, o)
 			require.Len(t, w.Done, 1)
+			require.Empty(t, append(o.waitReceived, o.waitHandled...), "to finish it again would block")
 			p.client.Abort(errLate)
 			p.client.Abort(errLate)
 			require.Len(t, w.Done, 1)
