@@ -109,6 +109,7 @@ func TestCloseListener_TakesBackWhatAHandlerHas(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, p.pub.Publish(p.topic, textMessage("order")))
 	msg := <-out
+	defer msg.Ack() // else what closes the Subscriber waits for an hour, should this fail
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	closed := make(chan error, 1)
