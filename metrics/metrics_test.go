@@ -19,8 +19,8 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
-// nobody is an address at which nothing listens, nor ever will.
-const nobody = "127.0.0.1:1"
+// deadAddress is an address at which nothing listens, nor ever will.
+const deadAddress = "127.0.0.1:1"
 
 // value returns a sample of a scrape: the sum of those that have the given labels.
 func value(t *testing.T, m prometheus.Gatherer, name string, labels map[string]string) (sum float64) {
@@ -71,7 +71,7 @@ func TestMetrics_ShowARun(t *testing.T) {
 	for range 3 {
 		require.NoError(t, pub.Publish(topic, message.NewMessage(watermill.NewUUID(), []byte("order"))))
 	}
-	away := nobody
+	away := deadAddress
 	require.NoError(t, pub.Publish(away+"/orders", message.NewMessage(watermill.NewUUID(), []byte("order"))))
 	(<-out).Nack()
 	(<-out).Ack()

@@ -98,7 +98,7 @@ func trustFailures(t *testing.T) []noConnection {
 // networkFailures are the others.
 func networkFailures() []noConnection {
 	return []noConnection{
-		{"nothing listens", "refused", buffstreams.ManagerConfig{}, func(*testing.T) string { return nobody + "/t" }},
+		{"nothing listens", "refused", buffstreams.ManagerConfig{}, func(*testing.T) string { return deadAddress + "/t" }},
 		{"no socket", "refused", buffstreams.ManagerConfig{}, func(t *testing.T) string { return "unix://" + t.TempDir() + "/s#t" }},
 		{"a host without an address", "dns", buffstreams.ManagerConfig{Dial: func(context.Context, string, string) (net.Conn, error) {
 			return nil, &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "host.example", IsNotFound: true}}

@@ -8,7 +8,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/engines/driver"
 )
 
-// dropsNames are the engines that store a name once, whoever publishes it: what a bridge that was killed had sent to a
+// dropsNames are the engines that store a name once, under whatever client: what a bridge that was killed had sent to a
 // destination that stood still is there once although the next bridge has looked back before it was stored, and has sent
 // it again.
 var dropsNames = map[string]bool{"nats": true}

@@ -212,7 +212,7 @@ func TestTimeout_SaysWhy(t *testing.T) {
 		count   int
 		why     []string
 	}{
-		"nobody listens":        {freeAddress(t) + "/a", buffstreams.ConfirmReceived, 1, []string{"connection refused"}},
+		"nothing listens":       {freeAddress(t) + "/a", buffstreams.ConfirmReceived, 1, []string{"connection refused"}},
 		"no greeting":           {silent.Addr().String() + "/a", buffstreams.ConfirmReceived, 1, []string{"greeting"}},
 		"nobody has subscribed": {h.topic("typo"), buffstreams.ConfirmReceived, 1, []string{"nobody has subscribed"}},
 		"one group is missing":  {h.topic("declared"), buffstreams.ConfirmReceived, 1, []string{"declared", `group \"there\"`}},

@@ -30,9 +30,8 @@ func changing(t *testing.T, r route.Route, confirm buffstreams.Confirm) (*buffst
 // requirePending waits until Stats, whose results are kept for a second, says that so many messages of the only topic are on their way.
 func requirePending(t *testing.T, pub *buffstreams.Publisher, want int) {
 	t.Helper()
-	for now := pub.Stats().At; pub.Stats().At.Equal(now); { // what it said before
-		time.Sleep(10 * time.Millisecond)
-	}
+	before := pub.Stats().At
+	require.Eventually(t, func() bool { return !pub.Stats().At.Equal(before) }, patience, 10*time.Millisecond, "it is what it said before")
 	require.Eventually(t, func() bool { return pub.Stats().Topics[0].Pending == want }, patience, 10*time.Millisecond)
 }
 
