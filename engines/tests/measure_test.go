@@ -126,6 +126,8 @@ func (c confirming) Publish(context.Context, string, []*message.Message) error {
 	return nil
 }
 
+func (confirming) Declare(context.Context, string, string) error { return nil }
+
 func (confirming) Close() error { return nil }
 
 // prepare makes the topic, and a group where the engine drops messages without one.
