@@ -1,0 +1,86 @@
+package tests
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	buffstreams "github.com/buffstreams/watermill-buffstreams"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
+)
+
+// TestPubSub_OverTLS: its own publisher dials with TLS what it listens at with TLS, by the name that the certificate has.
+func TestPubSub_OverTLS(t *testing.T) {
+	for _, host := range []string{"127.0.0.1", "localhost"} {
+		t.Run(host, func(t *testing.T) {
+			server, client := testkit.SelfSignedTLSFor(t, "localhost")
+			if host == "127.0.0.1" {
+				server, client = testkit.SelfSignedTLS(t)
+			}
+			ps, err := buffstreams.NewPubSub(buffstreams.PubSubConfig{
+				Address:    "tls://" + host + ":0",
+				Manager:    buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{ServerTLS: server, ClientTLS: client}},
+				Publisher:  buffstreams.PublisherConfig{PublishTimeout: patience},
+				Subscriber: buffstreams.SubscriberConfig{ConsumerGroup: "g"},
+			}, nil)
+			require.NoError(t, err)
+			messages, err := ps.Subscribe(t.Context(), "orders")
+			require.NoError(t, err)
+			require.NoError(t, ps.Publish("orders", newMessage("x")))
+			receive(t, messages).Ack()
+			require.NoError(t, ps.Close())
+			require.Regexp(t, "^tls://"+host+":[0-9]+$", ps.Address())
+		})
+	}
+}
+
+// TestSubscriber_WiresDoNotShareAnAddress, nor do plain ones whose frames have other headers: the second Subscribe says so,
+// and the first goes on.
+func TestSubscriber_WiresDoNotShareAnAddress(t *testing.T) {
+	plain := func(limit int) func(*buffstreams.SubscriberConfig) {
+		return func(c *buffstreams.SubscriberConfig) {
+			c.Wire, c.MaxMessageSize = buffstreams.WireBuffStreams, limit
+		}
+	}
+	for name, pair := range map[string][2]func(*buffstreams.SubscriberConfig){
+		"plain at an acked one": {nil, plain(0)},
+		"acked at a plain one":  {plain(0), nil},
+		"plain with two limits": {plain(0), plain(1 << 20)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHouse(t, buffstreams.ManagerConfig{})
+			subscribe(t, h.newSubscriber(t, pair[0]), h.address)
+			_, err := h.newSubscriber(t, pair[1]).Subscribe(t.Context(), h.address)
+			require.ErrorContains(t, err, "this Manager listens")
+			subscribe(t, h.newSubscriber(t, pair[0]), h.address)
+		})
+	}
+	h := newHouse(t, buffstreams.ManagerConfig{})
+	subscribe(t, h.newSubscriber(t, plain(0)), h.address)
+	subscribe(t, h.newSubscriber(t, plain(4096)), h.address) // the same, spelled out
+}
+
+// TestManager_HearsOfWhatAnEphemeralPublisherDoesNotAnswerFor: one that has no OnFailure is told what to drop, but takes no
+// refusal of another publisher's message from the Manager.
+func TestManager_HearsOfWhatAnEphemeralPublisherDoesNotAnswerFor(t *testing.T) {
+	h := newHouse(t, buffstreams.ManagerConfig{})
+	messages := subscribe(t, h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) { c.MaxAttempts = 1 }), h.topic("a"))
+	var refused failures
+	m, err := buffstreams.NewManager(buffstreams.ManagerConfig{OnFailure: refused.add, Acked: quick(buffstreams.AckedConfig{})})
+	require.NoError(t, err)
+	replies, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{Manager: m, Ephemeral: true}, nil)
+	require.NoError(t, err)
+	require.NoError(t, replies.Publish(h.topic("gone"), newMessage("late")), "it is dropped")
+	require.EqualValues(t, 1, replies.Stats().Dropped)
+	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{Manager: m}, nil)
+	require.NoError(t, err)
+	require.NoError(t, pub.Publish(h.topic("a"), newMessage("x")))
+	require.NoError(t, pub.Close())
+	receive(t, messages).Nack()
+	require.Eventually(t, func() bool { return len(refused.got()) > 0 }, patience, time.Millisecond)
+	require.NoError(t, replies.Close())
+	require.NoError(t, m.Close())
+	require.Equal(t, []string{"x"}, refused.got())
+	require.ErrorIs(t, refused.errs[0], buffstreams.ErrHandlingFailed)
+}
