@@ -1,13 +1,18 @@
 package tests
 
 import (
+	"context"
+	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/stretchr/testify/require"
 
 	buffstreams "github.com/buffstreams/watermill-buffstreams"
 	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
+	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
 // TestPubSub_OverTLS: its own publisher dials with TLS what it listens at with TLS, by the name that the certificate has.
@@ -83,4 +88,101 @@ func TestManager_HearsOfWhatAnEphemeralPublisherDoesNotAnswerFor(t *testing.T) {
 	require.NoError(t, m.Close())
 	require.Equal(t, []string{"x"}, refused.got())
 	require.ErrorIs(t, refused.errs[0], buffstreams.ErrHandlingFailed)
+}
+
+// TestEphemeral_AGroupOutlastsItsMembers, whichever of both subscribes first: the topic is not one that ends with its
+// last subscription while a Subscriber uses it that has not asked for that.
+func TestEphemeral_AGroupOutlastsItsMembers(t *testing.T) {
+	for _, first := range []string{"the group", "the ephemeral one", "the group, initialized", "the ephemeral one, then the group, initialized"} {
+		t.Run(first, func(t *testing.T) {
+			h := newHouse(t, buffstreams.ManagerConfig{})
+			lasting, passing := h.newSubscriber(t, nil), h.newSubscriber(t, ephemeral)
+			ctx, cancel := context.WithCancel(t.Context())
+			pass := func() <-chan *message.Message {
+				messages, err := passing.Subscribe(ctx, h.topic("a"))
+				require.NoError(t, err)
+				return messages
+			}
+			var passed <-chan *message.Message
+			switch first {
+			case "the group":
+				members, leave := context.WithCancel(t.Context())
+				gone, err := lasting.Subscribe(members, h.topic("a"))
+				require.NoError(t, err)
+				passed = pass()
+				leave()
+				requireClosed(t, gone)
+			case "the ephemeral one":
+				passed = pass()
+				members, leave := context.WithCancel(t.Context())
+				gone, err := lasting.Subscribe(members, h.topic("a"))
+				require.NoError(t, err)
+				leave()
+				requireClosed(t, gone)
+			case "the group, initialized":
+				require.NoError(t, lasting.SubscribeInitialize(h.topic("a")))
+				passed = pass()
+			default:
+				passed = pass()
+				require.NoError(t, lasting.SubscribeInitialize(h.topic("a")))
+			}
+			cancel()
+			requireClosed(t, passed)
+			require.NoError(t, h.newPublisher(t, nil).Publish(h.topic("a"), newMessages(3)...))
+			require.Equal(t, []string{"0", "1", "2"}, receiveAcked(t, subscribe(t, lasting, h.topic("a")), 3))
+		})
+	}
+}
+
+func requireClosed(t *testing.T, messages <-chan *message.Message) {
+	t.Helper()
+	select {
+	case _, open := <-messages:
+		require.False(t, open)
+	case <-time.After(patience):
+		require.Fail(t, "the channel is open")
+	}
+}
+
+// TestPublisher_ACallbackThatEndsItsGoroutine costs what it was called for, and no more: FailNow of a test does that.
+func TestPublisher_ACallbackThatEndsItsGoroutine(t *testing.T) {
+	h := newHouse(t, buffstreams.ManagerConfig{})
+	messages := subscribe(t, h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) { c.MaxAttempts = 1 }), h.topic("a"))
+	var refused failures
+	var asked atomic.Int32
+	pub := h.newPublisher(t, func(c *buffstreams.PublisherConfig) {
+		c.OnFailure = func(topic string, encoded []byte, err error) {
+			refused.add(topic, encoded, err)
+			runtime.Goexit()
+		}
+		c.Resolver = route.Func(func(context.Context, string) (route.Route, error) {
+			if asked.Add(1) == 1 {
+				runtime.Goexit()
+			}
+			return route.Route{Addresses: []string{h.address}, Name: "a"}, nil
+		})
+	})
+	require.Error(t, pub.Publish("a", newMessage("x")))
+	require.NoError(t, pub.Publish("a", newMessages(3)...))
+	for range 3 {
+		receive(t, messages).Nack()
+	}
+	require.NoError(t, pub.Drain(t.Context()))
+	require.Equal(t, []string{"0", "1", "2"}, refused.got())
+}
+
+// TestOutbox_RouteOfAnotherOfItsPublishers: the one that delivers has no Resolver.
+func TestOutbox_RouteOfAnotherOfItsPublishers(t *testing.T) {
+	ob, a, b := openOutbox(t, t.TempDir()), freeAddress(t), freeAddress(t)
+	atB := handing(t, b)
+	first := stored(t, ob, nil)
+	require.NoError(t, first.Publish(a+"/other", newMessage("x")))
+	require.Eventually(t, func() bool { return len(first.Stats().Topics) > 0 }, patience, time.Millisecond)
+	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+		Outbox: ob, Resolver: route.Static{"orders": {Addresses: []string{a, b}}}, CloseTimeout: time.Second,
+	}, nil)
+	require.NoError(t, err)
+	require.NoError(t, pub.Publish("orders", newMessages(3)...))
+	require.Equal(t, []string{"0", "1", "2"}, receiveAcked(t, atB, 3))
+	require.NoError(t, pub.Close())
 }

@@ -42,4 +42,29 @@ var kinMutants = []mutant{
 		"\tcase p.limit != maxMessageSize:\n", "\tcase p.limit < 0:\n",
 		testsProbe("TestSubscriber_WiresDoNotShareAnAddress"),
 	},
+	{
+		"an ephemeral subscription makes a group's topic ephemeral", "internal/dispatch/ephemeral.go",
+		"\tif t.ephemeral || len(t.groups) > 0 || t.lasting {\n", "\tif t.ephemeral {\n",
+		testsProbe("TestEphemeral_AGroupOutlastsItsMembers"),
+	},
+	{
+		"a group's subscription leaves its topic ephemeral", "subscription.go",
+		"!s.cfg.Ephemeral && t.Outlast() || !t.IsEphemeral()", "!t.IsEphemeral()",
+		testsProbe("TestEphemeral_AGroupOutlastsItsMembers"),
+	},
+	{
+		"a group that is initialized leaves its topic ephemeral", "subscriber.go",
+		"&& (s.cfg.Ephemeral || t.Outlast())", "",
+		testsProbe("TestEphemeral_AGroupOutlastsItsMembers"),
+	},
+	{
+		"an OnFailure that ends its goroutine is called no more", "failures.go",
+		"\t\tif !empty {\n\t\t\tgo q.run(ended) // as this one\n\t\t\treturn\n\t\t}\n", "\t\t_ = empty\n",
+		testsProbe("TestPublisher_ACallbackThatEndsItsGoroutine"),
+	},
+	{
+		"an outbox knows the routes of one publisher only", "outbox_place.go",
+		"bad == nil {\n", "bad == nil && p == r.publisher {\n",
+		testsProbe("TestOutbox_RouteOfAnotherOfItsPublishers"),
+	},
 }
