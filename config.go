@@ -159,7 +159,8 @@ type SubscriberConfig struct {
 	// docs/design.md.
 	ConsumerGroup string
 	// Ephemeral makes topics end with their last subscription, as the reply topic of a request should: what is pending
-	// then is dropped, its publishers get ErrTopicGone at once, and both ends forget the topic after a while.
+	// then is dropped, its publishers get ErrTopicGone at once, and both ends forget the topic after a while. A topic
+	// that a Subscriber without Ephemeral uses as well does not end so.
 	Ephemeral bool
 	// Ready holds back every topic of the Manager, a shared one too, as ManagerConfig.Ready does, until it is closed or
 	// the Subscriber is.

@@ -84,12 +84,21 @@ func (q *failureQueue) pushLocked(f failure) {
 	}
 }
 
+// run tells of what is queued. A hook that ends the goroutine, as a test's FailNow does, leaves the rest to another one.
 func (q *failureQueue) run(ended chan struct{}) {
-	defer close(ended)
+	empty := false
+	defer func() {
+		if !empty {
+			go q.run(ended) // as this one
+			return
+		}
+		close(ended)
+	}()
 	for {
 		q.mu.Lock()
 		if len(q.queue) == 0 {
 			q.queue, q.running = nil, nil
+			empty = true
 			q.mu.Unlock()
 			return
 		}
@@ -114,6 +123,9 @@ func (q *failureQueue) tell(f failure) {
 			return
 		}
 	}
+	if f.told != nil {
+		defer f.told() // also if OnFailure ends the goroutine
+	}
 	err := hook.Call("OnFailure", func() error {
 		if there { // else it was told of before
 			q.hook(f.topic, f.encoded, f.err)
@@ -122,9 +134,6 @@ func (q *failureQueue) tell(f failure) {
 	})
 	if err != nil {
 		q.logger.Error("OnFailure panicked", err, watermill.LogFields{"provider": provider, "topic": netio.Quote(f.topic)})
-	}
-	if f.told != nil {
-		f.told()
 	}
 }
 

@@ -224,7 +224,7 @@ func newIdentity() session.Identity {
 
 // listen returns the listener of the acked protocol at a target, and opens it where there is none.
 func (m *Manager) listen(t netio.Target) (listener, error) {
-	return m.open(t, func() (listener, error) {
+	l, err := m.open(t, func() (listener, error) {
 		cfg, err := m.receiverConfig(t)
 		if err != nil {
 			return nil, err
@@ -238,6 +238,10 @@ func (m *Manager) listen(t netio.Target) (listener, error) {
 		}
 		return receiver.New(cfg, ln)
 	})
+	if _, plain := l.(*plainReceiver); err == nil && plain {
+		return nil, configError("SubscriberConfig.Wire", "this Manager listens for plain peers there: each wire needs an address of its own")
+	}
+	return l, err
 }
 
 // explainInUse says what to do about the commonest reasons for which a process cannot listen where it already does.

@@ -115,12 +115,25 @@ func (p *Publisher) routeOf(topic string, limit time.Duration) (*resolved, error
 	return p.resolve(w, s)
 }
 
-// groupOf returns a group of a topic's route. It waits for the Resolver as Publish does.
-func (p *Publisher) groupOf(topic string, index int) (*group, error) {
-	r, err := p.routeOf(topic, math.MaxInt64)
+// groupOf returns a group of a topic's route. It waits for the Resolver as Publish does. Where the publisher that
+// delivers has no route, it is that of another publisher on the outbox.
+func (r *outboxRelay) groupOf(topic string, index int) (*group, error) {
+	found, err := r.publisher.routeOf(topic, math.MaxInt64)
+	if errors.Is(err, ErrBadTopic) {
+		for _, p := range r.users.others(r.publisher) {
+			if other, bad := p.routeOf(topic, math.MaxInt64); bad == nil {
+				return other.groupAt(topic, index)
+			}
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
+	return found.groupAt(topic, index)
+}
+
+// groupAt is the group that the messages of an outbox are for.
+func (r *resolved) groupAt(topic string, index int) (*group, error) {
 	if index >= len(r.groups) {
 		return nil, fmt.Errorf("buffstreams: the route of %.200q has %d groups of addresses, and messages wait for number %d",
 			topic, len(r.groups), index+1)
@@ -144,7 +157,7 @@ func (r *streamRelay) deliverByTopic(s store.Stream, topic string, index, slot i
 	if r.placer == nil {
 		return errors.New("buffstreams: the outbox holds messages of a topic, and does not remember where they went")
 	}
-	if _, err := r.publisher.groupOf(topic, index); err != nil {
+	if _, err := r.groupOf(topic, index); err != nil {
 		return err
 	}
 	at := &placement{streamRelay: r, topic: topic, index: index, slot: slot}
@@ -183,12 +196,12 @@ func (at *placement) voidElsewhere(cfg sender.FetchConfig) {
 		return
 	}
 	at.voided = true
-	g, err := at.publisher.groupOf(at.topic, at.index)
+	g, err := at.groupOf(at.topic, at.index)
 	if err != nil {
 		return // it was there a moment ago
 	}
 	for _, t := range g.targets {
-		if t.addr != nil && t.addr != at.addr {
+		if t.addr != nil && t.addr.target.Canonical() != at.addr.target.Canonical() { // of whichever Manager
 			t.addr.sender.LeftBehind(cfg)
 		}
 	}
@@ -243,7 +256,7 @@ func (r *streamRelay) dialed(topic, address string) (netio.Target, error) {
 
 // choose returns where the stream should be; nil: there is nowhere better.
 func (at *placement) choose() *target {
-	g, err := at.publisher.groupOf(at.topic, at.index)
+	g, err := at.groupOf(at.topic, at.index)
 	if err != nil {
 		return nil
 	}

@@ -52,6 +52,13 @@ func (u *outboxUsers) leave(p *Publisher) {
 	}
 }
 
+// others returns the publishers but one.
+func (u *outboxUsers) others(but *Publisher) []*Publisher {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(u.publishers), func(p *Publisher) bool { return p == but })
+}
+
 // published notes that a publisher appends to a stream.
 func (u *outboxUsers) published(p *Publisher, key store.Key) {
 	if p.cfg.OnFailure == nil {

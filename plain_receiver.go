@@ -1,6 +1,7 @@
 package buffstreams
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"net"
@@ -24,6 +25,7 @@ import (
 type plainReceiver struct {
 	topic     *dispatch.Topic
 	listener  *pool.Listener
+	limit     int // of a message, in bytes
 	guests    plainGuests
 	fields    watermill.LogFields
 	logger    watermill.LoggerAdapter
@@ -39,7 +41,18 @@ type plainReceiver struct {
 
 // listenPlain returns the listener for plain peers at a target, and opens it where there is none.
 func (m *Manager) listenPlain(t netio.Target, maxMessageSize int) (listener, error) {
-	return m.open(t, func() (listener, error) { return m.newPlainReceiver(t, maxMessageSize) })
+	maxMessageSize = cmp.Or(maxMessageSize, pool.DefaultMaxMessageSize)
+	l, err := m.open(t, func() (listener, error) { return m.newPlainReceiver(t, maxMessageSize) })
+	if err != nil {
+		return nil, err
+	}
+	switch p, plain := l.(*plainReceiver); {
+	case !plain:
+		return nil, configError("SubscriberConfig.Wire", "this Manager listens for peers on the acked wire there: each wire needs an address of its own")
+	case p.limit != maxMessageSize:
+		return nil, configError("SubscriberConfig.MaxMessageSize", "this Manager listens there with %d, not %d: of that the framing depends", p.limit, maxMessageSize)
+	}
+	return l, nil
 }
 
 func (m *Manager) newPlainReceiver(t netio.Target, maxMessageSize int) (*plainReceiver, error) {
@@ -47,6 +60,7 @@ func (m *Manager) newPlainReceiver(t netio.Target, maxMessageSize int) (*plainRe
 	window := flow.NewWindow(flow.Amount{Messages: acked.WindowMessages, Bytes: acked.WindowBytes}, m.held)
 	p := &plainReceiver{
 		topic:  dispatch.NewTopic("", window, session.EncodedSize, acked.Groups[""]...),
+		limit:  maxMessageSize,
 		fields: watermill.LogFields{"provider": netio.Provider, "address": t.Address}, logger: m.cfg.Logger,
 		guests:    plainGuests{listener: t.Address, hooks: &m.told},
 		abandoned: make(chan struct{}), done: make(chan struct{}),

@@ -10,13 +10,15 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 )
 
-// onRefused is called for a message that a peer has refused, or that was dropped as its topic is gone.
-func (p *Publisher) onRefused(peer string, r session.Refused) {
+// onRefused is called for a message that a peer has refused, or that was dropped as its topic is gone. It tells whether
+// this Publisher answers for it: one that has no OnFailure drops what is its own to drop, and nothing of others.
+func (p *Publisher) onRefused(peer string, r session.Refused) (answers bool) {
 	if r.Ephemeral && errors.Is(r.Err, ErrTopicGone) {
 		p.drop(peer, r.Topic, r.Message, r.Err)
-		return
+		return true
 	}
 	p.failures.add(r.Topic, r.Message, r.Err)
+	return p.cfg.OnFailure != nil
 }
 
 // drop counts a message of an ephemeral Publisher whose topic is gone, gives it to OnFailure, and logs that:

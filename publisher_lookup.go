@@ -116,21 +116,24 @@ func (p *Publisher) lookupLocked(s *topicState) *lookup {
 		began := time.Now()
 		ctx, cancel := context.WithTimeout(p.ctx, lookupTimeout)
 		defer cancel()
+		l.err = errResolving // which stays if the Resolver ends the goroutine, as a test's FailNow does
+		defer func() {
+			_, failed := checkRoute(s.topic, l.route, l.err)
+			p.mu.Lock()
+			s.lookup, s.last = nil, time.Now()
+			s.noteLocked(failed, s.last)
+			s.at = s.last.Add(refreshEvery*4/5 + rand.N(refreshEvery*2/5)) //nolint:gosec // spreads load
+			p.mu.Unlock()
+			took := time.Since(began)
+			close(l.done)
+			p.manager.hooks.Resolved(hooks.Resolved{
+				Topic: s.topic, Addresses: len(l.route.Addresses), Took: took, Err: l.err,
+			})
+		}()
 		l.err = hook.Call("the Resolver", func() (err error) {
 			l.route, err = p.cfg.Resolver.Resolve(ctx, s.topic)
 			l.route = l.route.Clone()
 			return err
-		})
-		_, failed := checkRoute(s.topic, l.route, l.err)
-		p.mu.Lock()
-		s.lookup, s.last = nil, time.Now()
-		s.noteLocked(failed, s.last)
-		s.at = s.last.Add(refreshEvery*4/5 + rand.N(refreshEvery*2/5)) //nolint:gosec // spreads load
-		p.mu.Unlock()
-		took := time.Since(began)
-		close(l.done)
-		p.manager.hooks.Resolved(hooks.Resolved{
-			Topic: s.topic, Addresses: len(l.route.Addresses), Took: took, Err: l.err,
 		})
 	}()
 	return l

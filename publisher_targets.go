@@ -309,7 +309,7 @@ func (p *Publisher) joinLocked(t *target) {
 	}
 	s := t.addr.sender
 	if p.senders[s]++; p.senders[s] == 1 && (p.cfg.OnFailure != nil || p.cfg.Ephemeral) {
-		s.OnRefused(p, func(r session.Refused) { p.onRefused(t.peer, r) })
+		s.OnRefused(p, func(r session.Refused) bool { return p.onRefused(t.peer, r) })
 	}
 }
 

@@ -2,9 +2,11 @@ package buffstreams
 
 import (
 	"errors"
+	"net"
 
 	"github.com/ThreeDotsLabs/watermill"
 
+	"github.com/buffstreams/watermill-buffstreams/internal/netio"
 	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
@@ -57,13 +59,22 @@ func newPublisherTo(sub *Subscriber, config PubSubConfig, logger watermill.Logge
 	if err != nil {
 		return nil, "", err
 	}
-	address := listener.Addr().String()
-	if target.Network == "unix" {
-		address = "unix://" + address
-	}
+	address := formatAddress(boundAt(target, listener.Addr().String()))
 	config.Publisher.Manager, config.Publisher.Resolver = sub.manager, route.To(address)
 	pub, err := NewPublisher(config.Publisher, logger)
 	return pub, address, err
+}
+
+// boundAt is a target that is listened at with the port that it got. With TLS it keeps its host, which the certificate
+// names, if that is a name.
+func boundAt(t netio.Target, bound string) netio.Target {
+	if t.TLS && !isIP(t.Address) {
+		host, _, _ := net.SplitHostPort(t.Address)
+		_, port, _ := net.SplitHostPort(bound)
+		bound = net.JoinHostPort(host, port)
+	}
+	t.Address = bound
+	return t
 }
 
 // Address is where it listens: other processes can publish to it.

@@ -92,7 +92,7 @@ func (s *Subscriber) join(ctx context.Context, topic string, t *dispatch.Topic, 
 func (s *Subscriber) SubscribeInitialize(topic string) error {
 	for {
 		t, _, err := s.topic(topic)
-		if err != nil || t.Initialize(s.cfg.ConsumerGroup) {
+		if err != nil || t.Initialize(s.cfg.ConsumerGroup) && (s.cfg.Ephemeral || t.Outlast()) {
 			return err
 		}
 	}

@@ -58,7 +58,7 @@ type subscription struct {
 // returns nil if the topic has ended.
 func newSubscription(ctx context.Context, s *Subscriber, topic string, t *dispatch.Topic, l listener) *subscription {
 	sub := &subscription{
-		subscriber: s, topic: topic, wireTopic: t.Name(), listener: l, drains: !t.IsEphemeral(), halted: make(chan struct{}),
+		subscriber: s, topic: topic, wireTopic: t.Name(), listener: l, halted: make(chan struct{}),
 		out: make(chan *message.Message, s.cfg.MaxInFlight), ctxDone: ctx.Done(),
 		wake: make(chan struct{}, 1), closing: make(chan struct{}), done: make(chan struct{}), pumpDone: make(chan struct{}),
 		handling: handling{timeout: s.cfg.AckWaitTimeout}, traces: s.cfg.TraceMessages,
@@ -73,6 +73,7 @@ func newSubscription(ctx context.Context, s *Subscriber, topic string, t *dispat
 		sub.cancelBase()
 		return nil
 	}
+	sub.drains = !s.cfg.Ephemeral && t.Outlast() || !t.IsEphemeral()
 	sub.member.WhenEnding(sub.ends)
 	sub.durable = sub.member.AcksImmediately()
 	s.manager.subscriptions.add(sub)

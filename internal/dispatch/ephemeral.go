@@ -4,11 +4,25 @@ import "github.com/buffstreams/watermill-buffstreams/internal/flow"
 
 // MakeEphemeral makes the topic end with its last member, also one of a group that was dropped: it may have a message
 // yet that other groups have handled. The messages that are pending then are dropped, and onEnd is called with their
-// number and with no lock held.
+// number and with no lock held. A topic that has groups already, or declared ones, does not change: they outlast their
+// members.
 func (t *Topic) MakeEphemeral(onEnd func(dropped int)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.ephemeral || len(t.groups) > 0 || t.lasting {
+		return
+	}
 	t.ephemeral, t.onEnd = true, onEnd
+}
+
+// Outlast undoes MakeEphemeral, for a group that is to outlast its members. It returns false if the topic has ended.
+func (t *Topic) Outlast() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.ended {
+		t.ephemeral = false
+	}
+	return !t.ended
 }
 
 // IsEphemeral reports whether the topic ends with its last member.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -23,12 +24,45 @@ func Listen(network, address string) (net.Listener, error) {
 	}
 	ln, err := listen()
 	if err == nil || !strings.HasPrefix(network, "unix") || !errors.Is(err, syscall.EADDRINUSE) || !isStale(network, address) {
-		return ln, err
+		return owned(ln), err
 	}
 	if removeErr := os.Remove(address); removeErr != nil {
 		return nil, errors.Join(err, removeErr)
 	}
-	return listen()
+	ln, err = listen()
+	return owned(ln), err
+}
+
+// unixListener removes its socket when it is closed, and not the one that another process has put in its place.
+type unixListener struct {
+	*net.UnixListener
+	made    os.FileInfo
+	removed sync.Once
+}
+
+// owned returns a listener that removes no socket but its own.
+func owned(ln net.Listener) net.Listener {
+	l, ok := ln.(*net.UnixListener)
+	if !ok {
+		return ln
+	}
+	made, err := os.Lstat(l.Addr().String())
+	if err != nil { // its address is no path
+		return ln
+	}
+	l.SetUnlinkOnClose(false)
+	return &unixListener{UnixListener: l, made: made}
+}
+
+// Close removes the socket first: it would be taken for stale in between.
+func (l *unixListener) Close() error {
+	l.removed.Do(func() {
+		path := l.Addr().String()
+		if now, err := os.Lstat(path); err == nil && os.SameFile(now, l.made) { // the inode is in use until the socket is closed
+			_ = os.Remove(path)
+		}
+	})
+	return l.UnixListener.Close()
 }
 
 // InUse tells whether Listen failed because the address is in use.

@@ -53,3 +53,26 @@ func TestListen_RemovesNothingThatIsNoSocket(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "data", string(kept))
 }
+
+// TestListen_ClosesNoSocketButItsOwn: another process may have replaced it, to take its place.
+func TestListen_ClosesNoSocketButItsOwn(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.sock")
+	first, err := Listen("unix", path)
+	require.NoError(t, err)
+	require.NoError(t, os.Remove(path))
+	next, err := Listen("unix", path)
+	require.NoError(t, err)
+	require.NoError(t, first.Close())
+	conn, err := net.Dial("unix", path)
+	require.NoError(t, err, "the second one still has it")
+	require.NoError(t, conn.Close())
+	require.NoError(t, next.Close())
+	_, err = os.Lstat(path)
+	require.ErrorIs(t, err, os.ErrNotExist)
+	again, err := Listen("unix", path)
+	require.NoError(t, err)
+	require.Error(t, next.Close(), "it was closed")
+	_, err = os.Lstat(path)
+	require.NoError(t, err)
+	require.NoError(t, again.Close())
+}

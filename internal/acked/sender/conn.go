@@ -319,7 +319,7 @@ func (s *Sender) ReportRefused() {
 }
 
 // untold takes what there is to report.
-func (s *Sender) untold() ([]session.Refused, map[any]func(session.Refused), []streamEvents) {
+func (s *Sender) untold() ([]session.Refused, map[any]func(session.Refused) bool, []streamEvents) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.client.Refused(), s.onRefused, s.streamEventsLocked()
@@ -337,18 +337,19 @@ func (s *Sender) finish(conn net.Conn) {
 	}
 }
 
-// report logs a refused message and calls what its owners have set, or Config.Refused where there is none.
-func (s *Sender) report(r session.Refused, owners map[any]func(session.Refused)) {
+// report logs a refused message and calls what its owners have set, or Config.Refused where none of them answers for it.
+func (s *Sender) report(r session.Refused, owners map[any]func(session.Refused) bool) {
 	if !r.Ephemeral { // else its publisher logs what became of it
 		s.cfg.Logger.Error("Message refused by the peer", r.Err, watermill.LogFields{
 			"provider": netio.Provider, "address": s.cfg.Target.Address, "topic": r.Topic, "sequence": r.Sequence,
 		})
 	}
 	s.noteRejected(r)
+	answered := false
 	for _, f := range owners {
-		f(r)
+		answered = f(r) || answered
 	}
-	if len(owners) == 0 && s.cfg.Refused != nil {
+	if !answered && s.cfg.Refused != nil {
 		s.cfg.Refused(r)
 	}
 }

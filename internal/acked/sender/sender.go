@@ -51,7 +51,7 @@ type Config struct {
 	Mover      *Mover         // of all Senders between which Streams move; nil: none do
 	Changed    func(*Sender)  // after a change of State, with no lock held, and one at a time; it must not block for long
 	Logger     watermill.LoggerAdapter
-	Refused    func(session.Refused) // as OnRefused, while no owner has set that; nil: the log alone
+	Refused    func(session.Refused) // for what no function of OnRefused answers for; nil: the log alone
 	Address    string                // for Hooks
 	Hooks      *hook.Set             // nil: none
 }
@@ -84,7 +84,7 @@ type Sender struct {
 	stage       string        // what is done to connect, while there is no connection
 	unreachable *TimeoutError // why there is no connection; nil once a peer has welcomed one
 	refusal     error         // the same, if another attempt is of no use for now
-	onRefused   map[any]func(session.Refused)
+	onRefused   map[any]func(session.Refused) bool
 	fetched     map[*session.Outbound]*FetchedStream
 	conditions  []*condition // callers that wait
 	status      status
@@ -135,9 +135,9 @@ func (s *Sender) Connected() bool {
 }
 
 // OnRefused sets the function to call for each message that the peer refuses, one for each owner; nil removes it, after
-// it was called for every refusal that is known. It is called for one message at a time, without mu. While it blocks,
-// no ack is taken, or nothing that Tick does is done.
-func (s *Sender) OnRefused(owner any, f func(session.Refused)) {
+// it was called for every refusal that is known. It tells whether it answers for the message. It is called for one
+// message at a time, without mu. While it blocks, no ack is taken, or nothing that Tick does is done.
+func (s *Sender) OnRefused(owner any, f func(session.Refused) bool) {
 	if f == nil {
 		s.ReportRefused()
 	}
@@ -145,7 +145,7 @@ func (s *Sender) OnRefused(owner any, f func(session.Refused)) {
 	defer s.mu.Unlock()
 	owners := maps.Clone(s.onRefused) // the reader calls those of the old map
 	if owners == nil {
-		owners = map[any]func(session.Refused){}
+		owners = map[any]func(session.Refused) bool{}
 	}
 	if owners[owner] = f; f == nil {
 		delete(owners, owner)

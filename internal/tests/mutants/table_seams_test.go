@@ -6,7 +6,7 @@ func rootProbe(run string) probe { return probe{".", "^" + run + "$", ""} }
 var seamMutants = []mutant{
 	{
 		"a PubSub at a Unix socket publishes to TCP", "pubsub.go",
-		"if target.Network == \"unix\" {", "if target.Network == \"unixgram\" {",
+		"formatAddress(boundAt(target, ", "formatAddress(boundAt(netio.Target{Network: \"tcp\", TLS: target.TLS}, ",
 		testsProbe("TestPubSub_OverAUnixSocket"),
 	},
 	{

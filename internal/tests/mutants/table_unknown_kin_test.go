@@ -1,0 +1,70 @@
+package mutants
+
+// kinMutants are mistakes that users' situations beside the known ones have shown.
+var kinMutants = []mutant{
+	{
+		"a publisher without OnFailure keeps refusals from the Manager", "publisher_ephemeral.go",
+		"\treturn p.cfg.OnFailure != nil\n", "\treturn true\n",
+		testsProbe("TestManager_HearsOfWhatAnEphemeralPublisherDoesNotAnswerFor"),
+	},
+	{
+		"the Manager does not hear of what nothing answers for", "internal/acked/sender/conn.go",
+		"\tif !answered && s.cfg.Refused != nil {\n", "\tif len(owners) == 0 && s.cfg.Refused != nil {\n",
+		testsProbe("TestManager_HearsOfWhatAnEphemeralPublisherDoesNotAnswerFor"),
+	},
+	{
+		"a PubSub dials plaintext where it listens with TLS", "pubsub.go",
+		"formatAddress(boundAt(target, listener.Addr().String()))", "listener.Addr().String()",
+		testsProbe("TestPubSub_OverTLS"),
+	},
+	{
+		"a PubSub dials an IP address that its certificate does not name", "pubsub.go",
+		"\tif t.TLS && !isIP(t.Address) {\n", "\tif false {\n",
+		testsProbe("TestPubSub_OverTLS"),
+	},
+	{
+		"a listener removes the socket that has replaced its own", "internal/netio/listen.go",
+		"err == nil && os.SameFile(now, l.made)", "err == nil && now != nil",
+		probe{"internal/netio", "^TestListen_ClosesNoSocketButItsOwn$", ""},
+	},
+	{
+		"a plain Subscriber gets an acked listener", "plain_receiver.go",
+		"\tcase !plain:\n", "\tcase !plain && p != nil:\n",
+		testsProbe("TestSubscriber_WiresDoNotShareAnAddress"),
+	},
+	{
+		"an acked Subscriber gets a plain listener", "manager.go",
+		"err == nil && plain {\n", "err != nil && plain {\n",
+		testsProbe("TestSubscriber_WiresDoNotShareAnAddress"),
+	},
+	{
+		"a plain Subscriber gets a listener with another limit", "plain_receiver.go",
+		"\tcase p.limit != maxMessageSize:\n", "\tcase p.limit < 0:\n",
+		testsProbe("TestSubscriber_WiresDoNotShareAnAddress"),
+	},
+	{
+		"an ephemeral subscription makes a group's topic ephemeral", "internal/dispatch/ephemeral.go",
+		"\tif t.ephemeral || len(t.groups) > 0 || t.lasting {\n", "\tif t.ephemeral {\n",
+		testsProbe("TestEphemeral_AGroupOutlastsItsMembers"),
+	},
+	{
+		"a group's subscription leaves its topic ephemeral", "subscription.go",
+		"!s.cfg.Ephemeral && t.Outlast() || !t.IsEphemeral()", "!t.IsEphemeral()",
+		testsProbe("TestEphemeral_AGroupOutlastsItsMembers"),
+	},
+	{
+		"a group that is initialized leaves its topic ephemeral", "subscriber.go",
+		"&& (s.cfg.Ephemeral || t.Outlast())", "",
+		testsProbe("TestEphemeral_AGroupOutlastsItsMembers"),
+	},
+	{
+		"an OnFailure that ends its goroutine is called no more", "failures.go",
+		"\t\tif !empty {\n\t\t\tgo q.run(ended) // as this one\n\t\t\treturn\n\t\t}\n", "\t\t_ = empty\n",
+		testsProbe("TestPublisher_ACallbackThatEndsItsGoroutine"),
+	},
+	{
+		"an outbox knows the routes of one publisher only", "outbox_place.go",
+		"bad == nil {\n", "bad == nil && p == r.publisher {\n",
+		testsProbe("TestOutbox_RouteOfAnotherOfItsPublishers"),
+	},
+}
