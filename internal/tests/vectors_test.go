@@ -260,7 +260,10 @@ func testListenerVectors(t *testing.T, dir string) {
 	}
 }
 
-func TestVectors_Sender(t *testing.T) { eachVersion(t, testSenderVectors) }
+func TestVectors_Sender(t *testing.T) {
+	t.Parallel()
+	eachVersion(t, testSenderVectors)
+}
 
 func testSenderVectors(t *testing.T, dir string) {
 	results := map[string]error{
