@@ -84,6 +84,9 @@ func (a *address) changed() (lost bool) {
 	return lost
 }
 
+// isLost tells that changed has said so, and the address has not been ready since.
+func (a *address) isLost() bool { return a.tried.Load() && a.ready.Load() == 0 }
+
 // changes lets callers wait for the next change, such as that of any address.
 type changes struct {
 	count atomic.Uint64 // of changes so far

@@ -48,6 +48,13 @@ func (r *refresh) noteLocked(err error, now time.Time) {
 	r.failed = err
 }
 
+// lostLocked has the topic looked up soon, as an address of its route is lost. The caller must hold the Publisher's mu.
+func (r *refresh) lostLocked() {
+	if soon := r.last.Add(refreshLeast); soon.Before(r.at) {
+		r.at = soon
+	}
+}
+
 // endWatchLocked ends Watch. The caller must hold the Publisher's mu.
 func (r *refresh) endWatchLocked() {
 	if r.watching != nil {
@@ -225,8 +232,8 @@ func (p *Publisher) addressLost(a *address) {
 			continue
 		}
 		for _, t := range r.targets {
-			if soon := s.last.Add(refreshLeast); t.addr == a && soon.Before(s.at) {
-				s.at = soon
+			if t.addr == a {
+				s.lostLocked()
 			}
 		}
 	}

@@ -179,6 +179,10 @@ func (g *group) follow(last *group) {
 
 // adopt makes next the topic's route. What the targets hold that are in it no longer is still looked after.
 func (p *Publisher) adopt(s *topicState, next *resolved) {
+	routed := next.dynamic || slices.ContainsFunc(next.targets, func(t *target) bool { return t.addr != nil && t.fixed == nil })
+	if routed {
+		p.manager.joinRouting(p) // first: no address is lost between the look at it below and this
+	}
 	p.mu.Lock()
 	last := s.resolved.Load()
 	if last != nil && last.dynamic == next.dynamic && !next.dynamic {
@@ -209,10 +213,6 @@ func (p *Publisher) adopt(s *topicState, next *resolved) {
 		}
 	}
 	s.resolved.Store(next)
-	routed := next.dynamic
-	for _, t := range next.targets {
-		routed = routed || t.addr != nil && t.fixed == nil
-	}
 	if routed {
 		p.routed[s] = struct{}{}
 		if s.at.IsZero() {
@@ -221,10 +221,14 @@ func (p *Publisher) adopt(s *topicState, next *resolved) {
 		if next.dynamic {
 			p.watchLocked(s)
 		}
+		for t := range kept { // the new ones: they were dialed before, and may have failed
+			if t.addr != nil && t.addr.isLost() {
+				s.lostLocked()
+			}
+		}
 	}
 	p.mu.Unlock()
 	if routed {
-		p.manager.joinRouting(p)
 		p.manager.changes.signal() // calls that wait look at the new route
 	}
 }

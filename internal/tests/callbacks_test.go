@@ -80,6 +80,7 @@ func TestCallback_DialThatMisbehavesIsTriedAgain(t *testing.T) {
 // TestCallback_DialingThatBlocksIsBounded, whether it heeds its context or not: by HandshakeTimeout, and by Close. A connection that
 // comes too late is closed.
 func TestCallback_DialingThatBlocksIsBounded(t *testing.T) {
+	t.Parallel()
 	near, far := net.Pipe()
 	require.NoError(t, far.SetReadDeadline(time.Now().Add(patience)))
 	for name, change := range map[string]func(cfg *buffstreams.ManagerConfig, block func()){
@@ -159,6 +160,7 @@ func TestCallback_ListenThatBlocksDoesNotHoldUpClose(t *testing.T) {
 
 // TestCallback_AdmissionThatBlocksIsBounded by HandshakeTimeout: the peer comes back, and Close does not wait.
 func TestCallback_AdmissionThatBlocksIsBounded(t *testing.T) {
+	t.Parallel()
 	for name, change := range map[string]func(cfg *buffstreams.AckedConfig, block func()){
 		"Authenticate": func(cfg *buffstreams.AckedConfig, block func()) {
 			cfg.Authenticate = func(context.Context, buffstreams.Peer) (string, error) { block(); return "peer", nil }
@@ -245,6 +247,7 @@ func (s *badStore) Forget(store.StreamID) error { s.forget.next(); return nil }
 
 // TestCallback_DedupeStoreThatPanicsHasFailed: a stream is tried again after a Load, and nothing more is acked after a Save.
 func TestCallback_DedupeStoreThatPanicsHasFailed(t *testing.T) {
+	t.Parallel()
 	bad := &badStore{load: misbehaviour{acts: []func(){panics}}, save: misbehaviour{acts: []func(){panics}}}
 	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{Dedupe: bad}})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
@@ -257,6 +260,7 @@ func TestCallback_DedupeStoreThatPanicsHasFailed(t *testing.T) {
 
 // TestCallback_DedupeStoreThatBlocksDoesNotHoldUpClose while a publisher's stream is looked up.
 func TestCallback_DedupeStoreThatBlocksDoesNotHoldUpClose(t *testing.T) {
+	t.Parallel()
 	b := blocker{make(chan struct{}, 10), make(chan struct{})}
 	bad := &badStore{load: misbehaviour{acts: []func(){b.block}}}
 	m, err := buffstreams.NewManager(buffstreams.ManagerConfig{CloseTimeout: 100 * time.Millisecond, Acked: buffstreams.AckedConfig{Dedupe: bad}})
@@ -277,6 +281,7 @@ func TestCallback_DedupeStoreThatBlocksDoesNotHoldUpClose(t *testing.T) {
 
 // TestCallback_BackOffThatMisbehavesDoesNotSpin: one that panics, is nil or says stop means the longest wait.
 func TestCallback_BackOffThatMisbehavesDoesNotSpin(t *testing.T) {
+	t.Parallel()
 	for name, make := range map[string]func() backoff.BackOff{
 		"panics": func() backoff.BackOff { panic("oops") },
 		"nil":    func() backoff.BackOff { return nil },
@@ -387,6 +392,7 @@ func TestCallback_OutboxThatPanicsFailsThatCall(t *testing.T) {
 }
 
 func TestCallback_PublisherCloseNamesWhatDoesNotReturn(t *testing.T) {
+	t.Parallel()
 	for name, change := range map[string]func(t *testing.T, c *buffstreams.PublisherConfig, block func()){
 		"Marshaler": func(_ *testing.T, c *buffstreams.PublisherConfig, block func()) {
 			c.Marshaler = marshalFunc(func(dst []byte, _ *message.Message) ([]byte, error) { block(); return dst, nil })

@@ -90,6 +90,7 @@ func TestPubSub_CloseSaysWhatNobodyHandled(t *testing.T) {
 
 // TestManager_CloseSaysWhatItsSubscribersLeft: the publisher's process has ended, and the last Subscriber is closed.
 func TestManager_CloseSaysWhatItsSubscribersLeft(t *testing.T) {
+	t.Parallel()
 	var left failures
 	h := newHouse(t, buffstreams.ManagerConfig{OnFailure: left.add})
 	sub := h.newSubscriber(t, nil)
@@ -236,6 +237,7 @@ func TestSubscriber_CloseAccountsForPlainPeers(t *testing.T) {
 // TestManager_CloseKnowsItsOwnSenders, whatever address they have dialed: they end before the listener does, which then accounts
 // for what they sent. One message of theirs finds no topic, so that they take their time.
 func TestManager_CloseKnowsItsOwnSenders(t *testing.T) {
+	t.Parallel()
 	for listened, dialed := range map[string]string{"127.0.0.1": "localhost", "localhost": "localhost", "": "127.0.0.1"} {
 		t.Run(fmt.Sprintf("%q from %q", listened, dialed), func(t *testing.T) {
 			m, err := buffstreams.NewManager(buffstreams.ManagerConfig{CloseTimeout: time.Second, Acked: buffstreams.AckedConfig{Insecure: true}})

@@ -21,6 +21,7 @@ import (
 func ephemeral(c *buffstreams.SubscriberConfig) { c.Ephemeral, c.ConsumerGroup = true, "" }
 
 func TestEphemeral_EndsWithItsLastSubscription(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{WindowMessages: 8}})
 	sub, pub := h.newSubscriber(t, ephemeral), h.newPublisher(t, nil)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -141,6 +141,7 @@ func TestRoundRobin_OneOfThreeIsDead(t *testing.T) {
 
 // TestPublishError_AccountsForEveryMessageOfTheCall, once, in one time.
 func TestPublishError_AccountsForEveryMessageOfTheCall(t *testing.T) {
+	t.Parallel()
 	const timeout = 4 * time.Second // of which another is more than a busy machine takes besides
 	type result struct {
 		err  error

@@ -55,6 +55,7 @@ func TestMaxAttempts_RejectsToThePublisher(t *testing.T) {
 
 // TestMaxAge: a message is delivered again for as long as MaxAge says, not less, and never after that.
 func TestMaxAge(t *testing.T) {
+	t.Parallel()
 	const age = 2 * time.Second // in which it comes more than once
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	failed := make(chan error, 1)

@@ -39,6 +39,7 @@ func (c *hookedContext) Done() <-chan struct{} {
 
 // A subscription to a topic that ends, or is forgotten, while it subscribes is to the one that follows.
 func TestSubscription_ToATopicThatEndsMeanwhile(t *testing.T) {
+	t.Parallel()
 	t.Run("ephemeral", func(t *testing.T) {
 		h := newHouse(t, buffstreams.ManagerConfig{})
 		first, end := context.WithCancel(context.Background())
@@ -75,6 +76,7 @@ func TestSubscription_ToATopicThatEndsMeanwhile(t *testing.T) {
 
 // Somebody without a group has a look, and what it left holds up no group.
 func TestGroup_IsNotHeldUpByASubscriptionThatEnded(t *testing.T) {
+	t.Parallel()
 	for name, before := range map[string]bool{"it came before": true, "it came later": false} {
 		t.Run(name, func(t *testing.T) {
 			h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{WindowMessages: 32}})

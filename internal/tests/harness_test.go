@@ -2,8 +2,11 @@ package tests
 
 import (
 	"errors"
+	"flag"
 	"net"
 	"os"
+	"runtime"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -24,6 +27,10 @@ const upstreamLeak = "github.com/ThreeDotsLabs/watermill/pubsub/tests.TestReconn
 func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == cutCommand { // this process is a suite's RestartServiceCommand
 		os.Exit(cutNetwork(os.Args[2]))
+	}
+	// Parallel tests wait most of their time, for time-outs and disks: a processor takes several. -parallel overrides this.
+	if err := flag.Set("test.parallel", strconv.Itoa(4*runtime.GOMAXPROCS(0))); err != nil {
+		panic(err)
 	}
 	testkit.Main(m, goleak.IgnoreAnyFunction(upstreamLeak))
 }

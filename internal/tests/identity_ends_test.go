@@ -199,6 +199,7 @@ func TestOutbox_TopicThatIsGoneNeedsNoOnFailure(t *testing.T) {
 // TestDedupe_KeepsWhatEachGroupHasSettled: a group does not get again what it has acked, because another has not, through any
 // number of restarts of the listener.
 func TestDedupe_KeepsWhatEachGroupHasSettled(t *testing.T) {
+	t.Parallel()
 	const count = 60
 	st := openDedupe(t)
 	topic := freeAddress(t) + "/a"
@@ -253,6 +254,7 @@ func TestDedupe_KeepsWhatEachGroupHasSettled(t *testing.T) {
 // TestDedupe_PublishersThatClosedLeaveNothing: neither in the file nor in memory, whether their messages were handled before
 // they closed or after.
 func TestDedupe_PublishersThatClosedLeaveNothing(t *testing.T) {
+	t.Parallel()
 	for _, confirm := range []buffstreams.Confirm{buffstreams.ConfirmHandled, buffstreams.ConfirmReceived, buffstreams.ConfirmEnqueued} {
 		st := &countingStore{DedupeStore: openDedupe(t), streams: map[store.StreamID]bool{}}
 		topic, seen := freeAddress(t)+"/orders", newSink()

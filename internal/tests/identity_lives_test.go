@@ -12,10 +12,12 @@ import (
 // too, but not of these messages, as the backup was made before them. What the restored outbox has stored since, and
 // could not send before it was closed or killed, has their sequences.
 func TestIdentity_RestoredOutboxOfALifeThatWentOn(t *testing.T) {
+	t.Parallel()
 	for _, before := range []int{0, 3} {
 		for _, restarts := range []int{1, 3} {
 			for _, killed := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%d messages in the backup, %d lives cut off, killed %v", before, restarts, killed), func(t *testing.T) {
+					t.Parallel()
 					box := filepath.Join(t.TempDir(), "box")
 					topic, seen := freeAddress(t)+"/orders", newSink()
 					sinkAt(t, seen, nil, topic)

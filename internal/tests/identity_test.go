@@ -183,10 +183,12 @@ func openDedupe(t *testing.T) *dedupe.Store {
 // sequences of what was published after the backup. A receiver that remembers, also across a restart, takes none for that;
 // one that remembers nothing takes everything.
 func TestIdentity_RestoredOutbox(t *testing.T) {
+	t.Parallel()
 	for _, restart := range []bool{false, true} {
 		for _, withStore := range []bool{false, true} {
 			for _, first := range []int{1, 5, 10, 11, 30} { // published before anything is delivered: fewer than were lost, or more
 				t.Run(fmt.Sprintf("receiver restarts %v, with a store %v, %d at first", restart, withStore, first), func(t *testing.T) {
+					t.Parallel()
 					box := filepath.Join(t.TempDir(), "box")
 					var st store.DedupeStore
 					if withStore {
@@ -263,10 +265,12 @@ func listing(t *testing.T, dir string) (all []string) {
 // TestIdentity_RestoredOutboxThatIsStuckAndRestarted: more epochs were lost than the backup knows, so it is fenced, until it
 // has been restarted often enough to pass for a successor.
 func TestIdentity_RestoredOutboxThatIsStuckAndRestarted(t *testing.T) {
+	t.Parallel()
 	for _, lives := range []int{1, 3} {
 		for _, restarts := range []int{0, 1, 4} {
 			for _, withStore := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%d lives lost, %d restarts before it connects, the receiver restarts %v", lives, restarts, withStore), func(t *testing.T) {
+					t.Parallel()
 					box := filepath.Join(t.TempDir(), "box")
 					topic, seen := freeAddress(t)+"/orders", newSink()
 					var st store.DedupeStore
@@ -317,11 +321,13 @@ func TestIdentity_RestoredOutboxThatIsStuckAndRestarted(t *testing.T) {
 // TestIdentity_CopiedOutbox: a directory is copied to a second host, with messages or from an image that never had any, and
 // both go on: at once, in turn, or each with connections that are cut.
 func TestIdentity_CopiedOutbox(t *testing.T) {
+	t.Parallel()
 	const n = 50
 	for _, used := range []bool{false, true} {
 		for _, withStore := range []bool{false, true} {
 			for _, how := range []string{"at once", "in turn", "the copy restarts", "with cuts"} {
 				t.Run(fmt.Sprintf("used before %v, with a store %v, %s", used, withStore, how), func(t *testing.T) {
+					t.Parallel()
 					one, two := filepath.Join(t.TempDir(), "one"), filepath.Join(t.TempDir(), "two")
 					var st store.DedupeStore
 					if withStore {
@@ -402,6 +408,7 @@ func TestIdentity_CopiesWithOtherTopics(t *testing.T) {
 // TestIdentity_OutboxWhoseNewestMessagesAreLost: a disk that had confirmed them loses them, or they are removed by hand. The
 // receiver has them, and those that come later have their sequences.
 func TestIdentity_OutboxWhoseNewestMessagesAreLost(t *testing.T) {
+	t.Parallel()
 	for _, n := range []int{1, 10, 20} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			box := filepath.Join(t.TempDir(), "box")
@@ -429,6 +436,7 @@ func TestIdentity_OutboxWhoseNewestMessagesAreLost(t *testing.T) {
 // TestIdentity_OrdinaryLivesAreNoCopies: crashes and closes of either side, cuts, and stores that come and go make no outbox
 // take itself for a copy.
 func TestIdentity_OrdinaryLivesAreNoCopies(t *testing.T) {
+	t.Parallel()
 	box := filepath.Join(t.TempDir(), "box")
 	address, seen, st := freeAddress(t), newSink(), openDedupe(t)
 	stop := func() {}

@@ -25,6 +25,7 @@ func sized(name string, n int) *message.Message { return message.NewMessage(name
 // TestLimit_MessageOverThePeersLimitIsToldAtOnce: the peer says nothing more after it has granted credit, so that nothing
 // but the refusal itself can have it told of.
 func TestLimit_MessageOverThePeersLimitIsToldAtOnce(t *testing.T) {
+	t.Parallel()
 	for _, credit := range []bool{false, true} {
 		t.Run(fmt.Sprint(credit), func(t *testing.T) {
 			ln, topic := listenPeer(t)
@@ -120,6 +121,7 @@ func limited(t *testing.T, dir string, limit int, onFailure func(string, []byte,
 // TestOutbox_PublisherThatLowersItsLimitSendsWhatItHas: its own limit is about what it takes from now on. What the receiver
 // takes is the receiver's to say.
 func TestOutbox_PublisherThatLowersItsLimitSendsWhatItHas(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{MaxMessageSize: 4 << 20}})
 	dir := filepath.Join(t.TempDir(), "box")
 	ob, pub := limited(t, dir, 4<<20, nil)
@@ -145,6 +147,7 @@ func TestOutbox_PublisherThatLowersItsLimitSendsWhatItHas(t *testing.T) {
 // TestOutbox_ReceiverThatLowersItsLimit: only the messages over the limit are refused, each once, and none leaves the outbox
 // before OnFailure has it. Drain says nil only then.
 func TestOutbox_ReceiverThatLowersItsLimit(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{MaxMessageSize: 64 << 10}})
 	messages := subscribe(t, h.newSubscriber(t, nil), h.topic("a"))
 	others := subscribe(t, h.newSubscriber(t, nil), h.topic("other"))
@@ -206,6 +209,7 @@ func TestOutbox_ReceiverThatLowersItsLimit(t *testing.T) {
 // TestOutbox_RejectionIsConfirmedWhenOnFailureHasIt: a process that ends in between is told once more. Else the receiver
 // would say that the message is settled, and it would leave the outbox without a word.
 func TestOutbox_RejectionIsConfirmedWhenOnFailureHasIt(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	messages := subscribe(t, h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) { c.MaxAttempts = 1 }), h.topic("a"))
 	dir := filepath.Join(t.TempDir(), "box")
@@ -304,6 +308,7 @@ func TestIdentity_ReceiverThatClaimsWhatWasNeverSent(t *testing.T) {
 
 // TestIdentity_FencedStreamIsGivenUp: nobody dials for it, and its messages stay.
 func TestIdentity_FencedStreamIsGivenUp(t *testing.T) {
+	t.Parallel()
 	ln, topic := listenPeer(t)
 	logged := make(chan error, 100)
 	ob := openOutbox(t, filepath.Join(t.TempDir(), "box"))

@@ -179,6 +179,7 @@ func (c cutConn) Write(b []byte) (int, error) {
 
 // TestOutboxPlace_RestartVoidsWhatASilentAddressHas, which the process before had left without an answer.
 func TestOutboxPlace_RestartVoidsWhatASilentAddressHas(t *testing.T) {
+	t.Parallel()
 	dir, a, b := t.TempDir(), freeAddress(t), freeAddress(t)
 	atB := handing(t, b)
 	subA, atA := handingAt(t, a)

@@ -18,6 +18,7 @@ import (
 // TestOutboxReady_OfAPublisherAndItsPage: a destination without room is named by the outbox, by its publisher and by /readyz of a
 // monitor that shows either, and all are ready again once the destination takes its messages.
 func TestOutboxReady_OfAPublisherAndItsPage(t *testing.T) {
+	t.Parallel()
 	dir, h := t.TempDir(), newHouse(t, buffstreams.ManagerConfig{})
 	ob, err := outbox.Open(outbox.Config{Dir: dir, QuotaBytes: 64 << 10})
 	require.NoError(t, err)

@@ -33,6 +33,7 @@ func (o *fixedOutbox) SetPlace(ctx context.Context, k store.Key, p store.Place) 
 // TestOutboxPlace_GoesOnWhereTheRouteComesBack: messages that were taken back from an address go there again, when that is where they
 // should be after all: before they could move, or when the outbox could not note that.
 func TestOutboxPlace_GoesOnWhereTheRouteComesBack(t *testing.T) {
+	t.Parallel()
 	for name, fails := range map[string]bool{"before it moves": false, "after a move that failed": true} {
 		t.Run(name, func(t *testing.T) { goesOn(t, fails) })
 	}

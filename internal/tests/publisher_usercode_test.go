@@ -102,6 +102,7 @@ func TestPublisher_OnFailureMayPublishToTheSamePeer(t *testing.T) {
 
 // TestPublisher_OnFailureThatBlocksOrPanicsHoldsUpNoOther: acks of the same peer go on, and Close ends in its time and says why.
 func TestPublisher_OnFailureThatBlocksOrPanicsHoldsUpNoOther(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	sub := h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) { c.MaxAttempts = 1 })
 	bad, good := subscribe(t, sub, h.topic("bad")), subscribe(t, sub, h.topic("good"))

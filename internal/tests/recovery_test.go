@@ -95,7 +95,7 @@ func TestReconnect_NeitherLosesNorDuplicatesNorReorders(t *testing.T) {
 func receiveThroughRestarts(t *testing.T, topic string, total, restarts int, atEnd func()) {
 	var seen order
 	for i := 0; i < total; {
-		sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{CloseTimeout: 200 * time.Millisecond, ConsumerGroup: "g"}, nil)
+		sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{CloseTimeout: patience, ConsumerGroup: "g"}, nil)
 		require.NoError(t, err)
 		messages := subscribe(t, sub, topic)
 		for n := 0; n < total/restarts && i < total; n++ {

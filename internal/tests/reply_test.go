@@ -81,6 +81,7 @@ func TestReply_AckedIsNotGoneAfterACut(t *testing.T) {
 // A topic that exists again goes on where it was with a publisher that was away: what was acked does not come twice, what
 // was not comes to the new subscription.
 func TestReply_TopicThatExistsAgainAfterACut(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, buffstreams.ManagerConfig{})
 	sub := h.newSubscriber(t, ephemeral)
 	n := newNetwork(t, 50*time.Millisecond, 0)
@@ -162,6 +163,7 @@ func TestReply_LateOneIsDropped(t *testing.T) {
 
 // The time-out of Publish may be shorter than it takes to see that nobody waits.
 func TestReply_LateOneIsDroppedWithAShortTimeout(t *testing.T) {
+	t.Parallel()
 	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{Ephemeral: true, PublishTimeout: 500 * time.Millisecond}, nil)
 	require.NoError(t, err)
 	require.NoError(t, pub.Publish(freeAddress(t)+"/reply", newMessage("x")))
@@ -170,6 +172,7 @@ func TestReply_LateOneIsDroppedWithAShortTimeout(t *testing.T) {
 
 // A publisher of replies drops nothing of a topic that is there and slow, and nothing of other publishers.
 func TestReply_PublisherDropsNothingElse(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, buffstreams.ManagerConfig{Acked: quick(buffstreams.AckedConfig{WindowMessages: 8})})
 	address := freeAddress(t)
 	replies := h.newPublisher(t, func(c *buffstreams.PublisherConfig) { c.Ephemeral = true })

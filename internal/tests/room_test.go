@@ -42,6 +42,7 @@ func outsider(t *testing.T, change func(*buffstreams.PublisherConfig)) *buffstre
 // A sender with much to send asks for an eighth of the window. Where messages that are stuck leave less, and everything
 // else was handled, it gets what there is.
 func TestRoom_AnEighthThatIsNeverFree(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{WindowMessages: 800}})
 	messages := subscribe(t, h.newSubscriber(t, keyed), h.topic("a"))
 	good := make(chan struct{}, 1000)
@@ -197,6 +198,7 @@ func TestRoom_AbsentPeersLeaveSome(t *testing.T) {
 
 // The error of a Publish that gives up says what it waited for.
 func TestTimeout_SaysWhy(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, buffstreams.ManagerConfig{Acked: buffstreams.AckedConfig{
 		WindowMessages: 8, Groups: map[string][]string{"declared": {"here", "there"}},
 	}})

@@ -13,6 +13,7 @@ import (
 // TestAll_CallIsConfirmedByWhatRemains when an address leaves the route that has not handled the message, or has not even got it. What
 // the address has got is still counted.
 func TestAll_CallIsConfirmedByWhatRemains(t *testing.T) {
+	t.Parallel()
 	for _, reached := range []bool{true, false} {
 		stays, leaves := freeAddress(t), freeAddress(t)
 		got := counting(t, stays)

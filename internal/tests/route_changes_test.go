@@ -30,6 +30,7 @@ func (b *briefly) Watch(_ context.Context, _ string, update func(route.Route)) e
 
 // TestRoute_IsAskedWhereItIsWatchedNoMore: when an address fails, what the Resolver says then counts.
 func TestRoute_IsAskedWhereItIsWatchedNoMore(t *testing.T) {
+	t.Parallel()
 	first, second := freeAddress(t), freeAddress(t)
 	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{ListenAddress: first}, nil)
 	require.NoError(t, err)
@@ -55,6 +56,7 @@ func TestRoute_IsAskedWhereItIsWatchedNoMore(t *testing.T) {
 
 // TestRoute_ACallThatWaitsSeesAnotherRoute whose address is there already, as another topic has it: nothing else changes.
 func TestRoute_ACallThatWaitsSeesAnotherRoute(t *testing.T) {
+	t.Parallel()
 	dead, home := freeAddress(t), freeAddress(t)
 	got := counting(t, home)
 	w := &watched{route: route.Route{Addresses: []string{dead}, Policy: route.RoundRobin}}
@@ -148,6 +150,7 @@ func requireForgotten(t *testing.T, pub *buffstreams.Publisher, address string) 
 
 // TestRoute_AnAddressThatTookSharesIsForgotten when it leaves the route in its turn.
 func TestRoute_AnAddressThatTookSharesIsForgotten(t *testing.T) {
+	t.Parallel()
 	first, second, third := freeAddress(t), freeAddress(t), freeAddress(t)
 	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{
 		ListenAddress: first, CloseTimeout: patience, ConsumerGroup: "g",

@@ -14,6 +14,7 @@ import (
 // TestManager_MovesWhatAClosedPublisherLeft, and counts the uses of both addresses right: the one that another publisher uses stays, and
 // the one to which the messages went is forgotten when they are handled.
 func TestManager_MovesWhatAClosedPublisherLeft(t *testing.T) {
+	t.Parallel()
 	first, second := freeAddress(t), freeAddress(t)
 	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{ListenAddress: first, CloseTimeout: 10 * time.Second}, nil)
 	require.NoError(t, err)
@@ -52,8 +53,10 @@ func TestManager_MovesWhatAClosedPublisherLeft(t *testing.T) {
 
 // TestManager_MovesWhatAClosedPublisherLeftToAnAddressThatNothingUses: it is kept for as long as messages may have to move there.
 func TestManager_MovesWhatAClosedPublisherLeftToAnAddressThatNothingUses(t *testing.T) {
+	t.Parallel()
 	for _, policy := range []route.Policy{route.Failover, route.RoundRobin, route.Hash} {
 		t.Run(fmt.Sprint(policy), func(t *testing.T) {
+			t.Parallel()
 			first, second := freeAddress(t), freeAddress(t)
 			sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{ListenAddress: first, CloseTimeout: 10 * time.Second}, nil)
 			require.NoError(t, err)

@@ -37,6 +37,7 @@ func serving(t *testing.T, address string, groups ...string) (end func()) {
 
 // TestRoute_AddressesWithDifferentGroups are logged once, and shown while they differ.
 func TestRoute_AddressesWithDifferentGroups(t *testing.T) {
+	t.Parallel()
 	for name, policy := range map[string]route.Policy{"RoundRobin": route.RoundRobin, "Hash": route.Hash} {
 		t.Run(name, func(t *testing.T) {
 			first, second := freeAddress(t), freeAddress(t)

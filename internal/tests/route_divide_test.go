@@ -128,12 +128,14 @@ func TestRoute_WhatADrainingAddressWasNotSentIsNotHeldUp(t *testing.T) {
 
 // TestRoute_FlushWaitsForWhatHasGoneElsewhere, also where that happens while it waits.
 func TestRoute_FlushWaitsForWhatHasGoneElsewhere(t *testing.T) {
+	t.Parallel()
 	for name, wait := range map[string]func(*buffstreams.Publisher) error{
 		"Flush": func(p *buffstreams.Publisher) error { return p.Flush(context.Background()) },
 		"Drain": func(p *buffstreams.Publisher) error { return p.Drain(context.Background()) },
 		"Close": (*buffstreams.Publisher).Close,
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			d := newDrainingAt(t, route.Failover, buffstreams.ConfirmEnqueued)
 			require.NoError(t, d.pub.Publish("orders", newMessages(keeps)...))
 			busy := receive(t, d.held)

@@ -130,6 +130,7 @@ func TestRoundRobin_StaysEvenWithManyCallers(t *testing.T) {
 
 // TestRoute_NothingMovesFromTLSToPlaintext: neither within a route, nor when a route changes.
 func TestRoute_NothingMovesFromTLSToPlaintext(t *testing.T) {
+	t.Parallel()
 	plain := freeAddress(t)
 	got := counting(t, plain)
 	pub := routedTo(t, route.Route{Addresses: []string{"tls://" + freeAddress(t), plain}}, time.Second)

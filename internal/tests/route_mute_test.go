@@ -33,8 +33,10 @@ func (c *mutable) Read(b []byte) (int, error) {
 // TestRoute_WhatWasNeverSentLeavesAnAddressThatAnswersNoMore long before that counts as silent: it waits for credit there, and costs
 // nothing elsewhere.
 func TestRoute_WhatWasNeverSentLeavesAnAddressThatAnswersNoMore(t *testing.T) {
+	t.Parallel()
 	for _, policy := range []route.Policy{route.RoundRobin, route.LeastPending} {
 		t.Run(fmt.Sprint(policy), func(t *testing.T) {
+			t.Parallel()
 			addresses := []string{freeAddress(t), freeAddress(t)}
 			first, second := counting(t, addresses[0]), counting(t, addresses[1])
 			var muted atomic.Bool

@@ -46,6 +46,7 @@ func awaitReady(t *testing.T, pub *buffstreams.Publisher) {
 // TestAll_WhatAnAddressLacksGoesToNoOther when that address leaves the route: each has had its own. It comes to the address when that
 // is there again, though it is in no route, and is counted until then.
 func TestAll_WhatAnAddressLacksGoesToNoOther(t *testing.T) {
+	t.Parallel()
 	addresses := []string{freeAddress(t), freeAddress(t), freeAddress(t)}
 	second, third := counting(t, addresses[1]), counting(t, addresses[2])
 	pub, w := changing(t, route.Route{Addresses: addresses, Policy: route.All}, buffstreams.ConfirmEnqueued)
@@ -113,6 +114,7 @@ func TestRoute_FirstMessagesAreShared(t *testing.T) {
 
 // TestAll_CountsWhatAGroupHoldsThatLeft the route, in slots of Hash too.
 func TestAll_CountsWhatAGroupHoldsThatLeft(t *testing.T) {
+	t.Parallel()
 	home := freeAddress(t)
 	got := counting(t, home)
 	hashed := func(addresses ...string) route.Route {
@@ -133,6 +135,7 @@ func TestAll_CountsWhatAGroupHoldsThatLeft(t *testing.T) {
 
 // TestAll_GroupIsKnownByItsAddresses: in another order groups are the same, and nothing moves.
 func TestAll_GroupIsKnownByItsAddresses(t *testing.T) {
+	t.Parallel()
 	here, dead := freeAddress(t), freeAddress(t)
 	got := counting(t, here)
 	group := func(addresses ...string) route.Route {
@@ -152,6 +155,7 @@ func TestAll_GroupIsKnownByItsAddresses(t *testing.T) {
 
 // TestRoute_AStreamLeavesAnAddressThatItMovedTo, when that leaves the route in its turn.
 func TestRoute_AStreamLeavesAnAddressThatItMovedTo(t *testing.T) {
+	t.Parallel()
 	first, second, third := freeAddress(t), freeAddress(t), freeAddress(t)
 	pub, w := changing(t, route.Route{Addresses: []string{first, second}}, buffstreams.ConfirmReceived)
 	silent, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{ListenAddress: first, CloseTimeout: time.Second}, nil)
@@ -181,6 +185,7 @@ func TestRoute_AStreamLeavesAnAddressThatItMovedTo(t *testing.T) {
 
 // TestRoute_WhatWasNeverSentLeavesAPeerThatDoesNotGreet, long before its handshake would end, when another address is there.
 func TestRoute_WhatWasNeverSentLeavesAPeerThatDoesNotGreet(t *testing.T) {
+	t.Parallel()
 	for name, policy := range map[string]route.Policy{"Failover": route.Failover, "RoundRobin": route.RoundRobin, "Hash": route.Hash} {
 		t.Run(name, func(t *testing.T) {
 			address := freeAddress(t)
@@ -205,6 +210,7 @@ func TestRoute_WhatWasNeverSentLeavesAPeerThatDoesNotGreet(t *testing.T) {
 
 // TestRoute_WhatADrainingAddressWasNotSentGoesElsewhereAtOnce, though its handlers take their time with what they have.
 func TestRoute_WhatADrainingAddressWasNotSentGoesElsewhereAtOnce(t *testing.T) {
+	t.Parallel()
 	for name, confirm := range map[string]buffstreams.Confirm{"received": buffstreams.ConfirmReceived, "handled": buffstreams.ConfirmHandled} {
 		t.Run(name, func(t *testing.T) {
 			first, second := freeAddress(t), freeAddress(t)

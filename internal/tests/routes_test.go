@@ -148,6 +148,7 @@ func TestPubSub_ReplacesGoChannel(t *testing.T) {
 
 // TestPubSub_CloseEndsAPublishThatWaits, because there is no subscription.
 func TestPubSub_CloseEndsAPublishThatWaits(t *testing.T) {
+	t.Parallel()
 	dialled := make(chan struct{})
 	dials := sync.OnceFunc(func() { close(dialled) })
 	ps, err := buffstreams.NewPubSub(buffstreams.PubSubConfig{

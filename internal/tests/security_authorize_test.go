@@ -129,6 +129,7 @@ func TestPublisherID_BelongsToItsPrincipal(t *testing.T) {
 
 // A receiver must not learn what it could pose with as its sender elsewhere.
 func TestPublisherID_OutboxHasOneForEachDestination(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	known := map[string]*wire.Open{}
 	var listeners []net.Listener

@@ -17,6 +17,7 @@ import (
 // TestSubscriber_CloseLeavesStuckCallbacksBehind: it ends in its time, names the callback, and what that had goes back to the
 // group. What the callback does later is in vain.
 func TestSubscriber_CloseLeavesStuckCallbacksBehind(t *testing.T) {
+	t.Parallel()
 	for name, change := range stuckCallbacks {
 		t.Run(name, func(t *testing.T) {
 			h := newHouse(t, buffstreams.ManagerConfig{})
@@ -54,6 +55,7 @@ func TestSubscriber_CloseLeavesStuckCallbacksBehind(t *testing.T) {
 
 // TestSubscriber_CloseLeavesAStuckDedupeStoreBehind, and so does the Close of its Manager.
 func TestSubscriber_CloseLeavesAStuckDedupeStoreBehind(t *testing.T) {
+	t.Parallel()
 	for name, nap := range map[string]time.Duration{"the pump": 0, "a watcher": 20 * time.Millisecond} {
 		t.Run(name, func(t *testing.T) {
 			stuck := stuckStore{make(chan struct{}, 10), make(chan struct{})}
@@ -224,6 +226,7 @@ func TestSubscriber_CallbacksMayCallBack(t *testing.T) {
 
 // TestSubscriber_CallbacksMayClose: Close waits for the callback that calls it no longer than CloseTimeout, and names it.
 func TestSubscriber_CallbacksMayClose(t *testing.T) {
+	t.Parallel()
 	for name, change := range stuckCallbacks {
 		t.Run(name, func(t *testing.T) {
 			h := newHouse(t, buffstreams.ManagerConfig{})

@@ -44,6 +44,7 @@ func requireSoon(t *testing.T, result <-chan error) error {
 
 // TestSubscriber_RedeliveryHasTheBytesThatArrived, whatever a handler, an Unmarshaler or a dead letter's publisher wrote.
 func TestSubscriber_RedeliveryHasTheBytesThatArrived(t *testing.T) {
+	t.Parallel()
 	want := []string{"small", "another in the same frame", string(bytes.Repeat([]byte("16"), 10<<10)), string(bytes.Repeat([]byte("large"), 60<<10))}
 	scribble := func(b []byte) {
 		for i := range b {

@@ -109,6 +109,7 @@ func rejecting(t *testing.T, h *house, d *doomed) {
 
 // TestUnheard_OfAPublisherThatIsKilled: the rejection was written to a connection that lived.
 func TestUnheard_OfAPublisherThatIsKilled(t *testing.T) {
+	t.Parallel()
 	for name, patience := range map[string]time.Duration{"when it stays away": 3 * time.Second, "at Close": time.Hour} {
 		t.Run(name, func(t *testing.T) {
 			var told failures
@@ -144,6 +145,7 @@ func TestUnheard_OfAPublisherThatCloses(t *testing.T) {
 
 // TestUnheard_OfAPublisherThatComesBack: it alone is told.
 func TestUnheard_OfAPublisherThatComesBack(t *testing.T) {
+	t.Parallel()
 	var told failures
 	h, d := newHouse(t, buffstreams.ManagerConfig{OnFailure: told.add}), newDoomed(t)
 	rejecting(t, h, d)

@@ -97,9 +97,10 @@ func (c *client) publish(n int, warmUp bool) error {
 	return pipe.Explain(c.publisher.Publish(c.o.Topic, c.batch[:n]...))
 }
 
-// warmUp sends until end, and then waits until its messages are where the others will not wait for them.
+// warmUp sends until end, and at least once, for the connection, and then waits until its messages are where the others
+// will not wait for them.
 func (c *client) warmUp(ctx context.Context, end time.Time) error {
-	for ctx.Err() == nil && time.Now().Before(end) {
+	for first := c.o.WarmUp > 0; ctx.Err() == nil && (first || time.Now().Before(end)); first = false {
 		if err := c.publish(len(c.batch), true); err != nil {
 			return err
 		}

@@ -3,6 +3,11 @@ package mutants
 // foundRootMutants are mistakes in the Manager and in the relay of an outbox that no test had noticed.
 var foundRootMutants = []mutant{
 	{
+		"an address that has failed already is asked for no sooner", "publisher_resolve.go",
+		"\t\t\tif t.addr != nil && t.addr.isLost() {\n\t\t\t\ts.lostLocked()\n\t\t\t}\n", "\t\t\t_ = t\n",
+		rootProbe("TestLookup_IsAskedAgainForAnAddressThatHadFailed"),
+	},
+	{
 		"a move that an outbox cannot note leaves a use behind", "outbox_place.go",
 		"at.placer.SetPlace(ctx, at.key, place); err != nil {\n\t\tat.manager.release(next)\n", "at.placer.SetPlace(ctx, at.key, place); err != nil {\n",
 		rootProbe("TestPlacement_HasOneUseOfWhereItIs"),
