@@ -13,6 +13,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/dispatch"
 	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 func TestMain(m *testing.M) { testkit.Main(m) }
@@ -65,6 +66,13 @@ func listen(t testing.TB, cfg Config) *Receiver {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	return start(t, cfg, ln)
+}
+
+// knows tells whether a stream is in memory.
+func (r *Receiver) knows(id store.StreamID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.knowsLocked(id)
 }
 
 // join makes a member of the only group of a topic.

@@ -90,6 +90,7 @@ type Receiver struct {
 	publishers       map[[16]byte]*publisher
 	streams          map[*dispatch.Topic]map[*stream]struct{}
 	streamCount      int
+	recalls          map[store.StreamID]*recall // under way
 	gone             tombstones
 	unheard          []func()          // to call; see tellUnheard
 	forgotHooks      []hooks.Forgotten // to call; see noteForgotten
@@ -132,6 +133,7 @@ func newReceiver(cfg Config) *Receiver {
 		topics:     map[string]*dispatch.Topic{},
 		publishers: map[[16]byte]*publisher{},
 		streams:    map[*dispatch.Topic]map[*stream]struct{}{},
+		recalls:    map[store.StreamID]*recall{},
 		conns:      map[*conn]struct{}{},
 		counts:     connCounts{perHost: map[string]int{}},
 	}

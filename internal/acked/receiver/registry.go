@@ -61,13 +61,13 @@ func (r *Receiver) open(f *wire.Open, principal string) (s, voided *stream, refu
 	return s, voided, refused
 }
 
-// openRecalled is open with what is known of the stream. stale: the stream was in memory and is not there any more.
+// openRecalled is open with what is known of the stream, unless that is stale.
 func (r *Receiver) openRecalled(f *wire.Open, principal string, id store.StreamID, memory recalled) (
 	s, voided *stream, refused *session.PeerError, stale bool,
 ) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if memory.held && !r.knowsLocked(id) {
+	if r.endRecallLocked(id, memory) {
 		return nil, nil, nil, true
 	}
 	s, voided, refused = r.openLocked(f, principal, id, memory)
@@ -159,39 +159,6 @@ func (r *Receiver) logForgottenLocked(topic string) {
 	r.noteForgottenLocked(1, true)
 }
 
-// recalled is what is known of a stream when it is opened.
-type recalled struct {
-	state store.StreamState // of the DedupeStore
-	known bool
-	held  bool // it is in memory, and the store was not asked
-}
-
-// recall asks the DedupeStore for a stream that is not in memory.
-func (r *Receiver) recall(id store.StreamID) (m recalled, err error) {
-	if m.held = r.knows(id); m.held || r.cfg.Dedupe == nil {
-		m.known = m.held
-		return m, nil
-	}
-	m.state, m.known, err = r.cfg.Dedupe.Load(id)
-	if err != nil {
-		r.cfg.Logger.Error("The dedupe store cannot be read: the stream is refused", err, watermill.LogFields{
-			"provider": netio.Provider, "address": r.cfg.Address,
-		})
-	}
-	return m, err
-}
-
-func (r *Receiver) knows(id store.StreamID) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.knowsLocked(id)
-}
-
-func (r *Receiver) knowsLocked(id store.StreamID) bool {
-	p := r.publishers[id.Publisher]
-	return p != nil && p.streams[streamKey{id.Stream, id.Topic}] != nil
-}
-
 // publisherLocked finds or makes the publisher that an Open names. It refuses older epochs, and peers that the id does
 // not belong to. A publisher that it makes is registered with its first stream, so that an Open that is refused leaves
 // nothing behind.
@@ -241,6 +208,7 @@ func (p *publisher) raise(epoch uint64) {
 
 // addLocked registers a stream.
 func (r *Receiver) addLocked(p *publisher, key streamKey, s *stream) {
+	delete(r.recalls, s.id) // from here on the store may be behind
 	p.streams[key] = s
 	r.armIdleTimerLocked()
 	r.publishers[s.id.Publisher] = p

@@ -301,7 +301,6 @@ func (st *Stream) divide(to *Stream) int {
 		st.heirs = append(st.heirs, to)
 	}
 	from.checkLocked()
-	from.kick()
 	heir.kick()
 	return n
 }

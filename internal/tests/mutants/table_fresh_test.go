@@ -131,8 +131,8 @@ var freshMutants = []mutant{
 		sessionProbe("TestMove_AReceiverIsToldOnceWhatHasLeft"),
 	},
 	{
-		"a stream that was forgotten meanwhile is opened without the store", "internal/acked/receiver/registry.go",
-		"\tif memory.held && !r.knowsLocked(id) {\n", "\tif false {\n",
+		"a stream that was forgotten meanwhile is opened without the store", "internal/acked/receiver/recall.go",
+		"return m.held && !r.knowsLocked(id)", "return false",
 		receiverProbe("TestReceiver_AsksTheStoreForWhatIsForgottenMeanwhile"),
 	},
 }
