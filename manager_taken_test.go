@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
 // beginsClosing is beginClosing of a call that ends with the test, however that ends.
@@ -38,6 +40,24 @@ func TestCloseListener_OneCallHasTheListener(t *testing.T) {
 	require.True(t, closes)
 	require.NotSame(t, first.opening, other.opening)
 	require.Empty(t, m.listeners)
+}
+
+// TestCloseListener_LeavesToCloseWhatThatCloses: it waits for the end of the Manager's Close then.
+func TestCloseListener_LeavesToCloseWhatThatCloses(t *testing.T) {
+	m := newTestManager(t, ManagerConfig{})
+	_, err := m.listen(anyPort)
+	require.NoError(t, err)
+	m.mu.Lock()
+	m.closed = true
+	m.mu.Unlock()
+	c, closes := m.beginClosing(anyPort)
+	m.mu.Lock()
+	m.closed = false // for Close
+	m.mu.Unlock()
+	require.False(t, closes)
+	require.Equal(t, m.done, c.done)
+	require.ErrorIs(t, c.err, pool.ErrNotOpened)
+	require.Len(t, m.listeners, 1)
 }
 
 // TestManager_FailureToListenForgetsNoOther: an address that was closed while it could not be listened at yet may have another listener.
