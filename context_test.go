@@ -3,6 +3,7 @@ package buffstreams
 import (
 	"context"
 	"math"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -68,4 +69,15 @@ func TestRedeliverAfter_TheLongestDelay(t *testing.T) {
 		_, ok := c.redeliverAfter()
 		require.False(t, ok)
 	}
+}
+
+// What handlers derive from a message's context costs no goroutine.
+func TestMessageContext_ChildrenAttachToIt(t *testing.T) {
+	c := &messageContext{sub: &subscription{base: t.Context()}}
+	child, cancel := context.WithCancel(c)
+	defer cancel()
+	stacks := make([]byte, 1<<20)
+	require.NotContains(t, string(stacks[:runtime.Stack(stacks, true)]), "propagateCancel")
+	c.end()
+	require.ErrorIs(t, child.Err(), context.Canceled)
 }

@@ -307,9 +307,16 @@ func (m *Manager) open(t netio.Target, build func() (listener, error)) (listener
 	}
 	close(o.done)
 	if o.err != nil {
-		m.mu.Lock()
-		delete(m.listeners, t)
-		m.mu.Unlock()
+		m.forget(t, o)
 	}
 	return o.listener, o.err
+}
+
+// forget takes a listener out of the Manager's, unless another one has its place by now.
+func (m *Manager) forget(t netio.Target, o *opening) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.listeners[t] == o {
+		delete(m.listeners, t)
+	}
 }

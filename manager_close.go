@@ -38,7 +38,7 @@ func (m *Manager) CloseListener(ctx context.Context, address string) error {
 	defer context.AfterFunc(c.expired, cancel)()
 	c.err = m.despiteHooks(ctx, func() error {
 		left := leftovers{failures: &m.failures}
-		return errors.Join(m.closeListener(ctx, target, &left), left.orNil())
+		return errors.Join(m.closeListener(ctx, c.opening, &left), left.orNil())
 	})
 	m.mu.Lock()
 	delete(m.closing, c)
@@ -50,29 +50,31 @@ func (m *Manager) CloseListener(ctx context.Context, address string) error {
 // closingListener is a call of CloseListener.
 type closingListener struct {
 	target  netio.Target
+	opening *opening      // what it closes; nil: nothing listens there
 	done    chan struct{} // closed when err is final
 	err     error
 	expired context.Context // ends when the Manager's Close has no time left
 	expire  context.CancelFunc
 }
 
-// beginClosing returns the call of CloseListener that closes what listens at a target; first: it is the caller's. The
-// Manager's Close closes everything that is left itself.
+// beginClosing returns the call of CloseListener that closes what listens at a target; first: it is the caller's, which
+// alone has the listener from now on. The Manager's Close closes everything that is left itself.
 func (m *Manager) beginClosing(t netio.Target) (c *closingListener, first bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.listeners[t] == nil || m.closed {
+	o := m.listeners[t]
+	if o == nil || m.closed {
 		for c := range m.closing {
 			if c.target == t {
 				return c, false
 			}
 		}
 	}
-	c = &closingListener{target: t, done: m.done, err: pool.ErrNotOpened}
 	if m.closed {
-		return c, false
+		return &closingListener{done: m.done, err: pool.ErrNotOpened}, false
 	}
-	c.done, c.err = make(chan struct{}), nil
+	delete(m.listeners, t)
+	c = &closingListener{target: t, opening: o, done: make(chan struct{})}
 	c.expired, c.expire = context.WithCancel(context.Background())
 	if m.closing == nil {
 		m.closing = map[*closingListener]struct{}{}
@@ -179,9 +181,10 @@ func (m *Manager) shutDown(ctx context.Context) error {
 	for _, key := range writers {
 		closing.Go(func() { errs <- m.flushPlain(ctx, key) }) // plain.Close says what is left
 	}
-	for t := range listeners {
+	for t, o := range listeners {
+		m.forget(t, o)
 		closing.Go(func() {
-			if err := m.closeListener(ctx, t, &left); !errors.Is(err, pool.ErrNotOpened) {
+			if err := m.closeListener(ctx, o, &left); !errors.Is(err, pool.ErrNotOpened) {
 				errs <- err
 			}
 		})
@@ -241,12 +244,9 @@ func closeSenders(ctx context.Context, senders map[netio.Target]*sender.Sender, 
 	closing.Wait()
 }
 
-// closeListener closes a listener when its subscriptions have handled what exists nowhere else, or ctx is done.
-func (m *Manager) closeListener(ctx context.Context, t netio.Target, left *leftovers) error {
-	m.mu.Lock()
-	o := m.listeners[t]
-	delete(m.listeners, t)
-	m.mu.Unlock()
+// closeListener closes a listener when its subscriptions have handled what exists nowhere else, or ctx is done. The
+// caller has taken it out of the Manager's.
+func (m *Manager) closeListener(ctx context.Context, o *opening, left *leftovers) error {
 	if o == nil {
 		return pool.ErrNotOpened
 	}

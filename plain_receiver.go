@@ -34,6 +34,7 @@ type plainReceiver struct {
 	done      chan struct{} // closed when the subscriptions are to end
 	draining  sync.Once
 	drains    atomic.Bool
+	holds     atomic.Bool // a Ready channel is open
 	received  atomic.Uint64
 	rejected  atomic.Uint64
 	ending    sync.Once // closes done
@@ -120,7 +121,10 @@ func (p *plainReceiver) Topic(string) *dispatch.Topic { return p.topic }
 func (p *plainReceiver) EphemeralTopic(string) *dispatch.Topic { return p.topic }
 
 // Hold implements listener.
-func (p *plainReceiver) Hold(held bool) { p.topic.Hold(held) }
+func (p *plainReceiver) Hold(held bool) {
+	p.holds.Store(held)
+	p.topic.Hold(held)
+}
 
 // OnlyCopies implements listener.
 func (p *plainReceiver) OnlyCopies() int {
@@ -153,7 +157,7 @@ func (p *plainReceiver) Unkept() map[string][][]byte {
 // Stats implements listener. Peers say no hello: they have neither a principal nor an agent.
 func (p *plainReceiver) Stats() receiver.Stats {
 	return receiver.Stats{
-		Draining: p.drains.Load(), Peers: p.guests.peers(), Received: p.received.Load(), Rejected: p.rejected.Load(),
+		Draining: p.drains.Load(), Held: p.holds.Load(), Peers: p.guests.peers(), Received: p.received.Load(), Rejected: p.rejected.Load(),
 		Topics: []receiver.TopicStats{{Stats: p.topic.Stats()}},
 	}
 }

@@ -84,10 +84,16 @@ func endsWaiting(t *testing.T, late bool) {
 	require.Zero(t, p.topic.Window().Held())
 }
 
-// A listener that drains says so, and its Manager is not ready.
+// A listener that is held, or drains, says so, and its Manager is not ready.
 func TestPlainReceiver_ShowsThatItDrains(t *testing.T) {
 	m, p := listenPlainFor(t, nil)
 	require.Equal(t, "open", m.collectStats(time.Now()).Listeners[0].State)
+	ready := make(chan struct{})
+	m.holdUntil(ready, nil)
+	require.Equal(t, "held", m.collectStats(time.Now()).Listeners[0].State)
+	require.Equal(t, []string{"a Ready channel is not closed yet"}, m.notReady())
+	close(ready)
+	require.Eventually(t, func() bool { return m.collectStats(time.Now()).Listeners[0].State == "open" }, 10*time.Second, time.Millisecond)
 	p.Drain()
 	require.Equal(t, "draining", m.collectStats(time.Now()).Listeners[0].State)
 	require.Equal(t, []string{"the listener at 127.0.0.1:0 is draining"}, m.notReady())

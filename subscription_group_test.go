@@ -21,6 +21,7 @@ import (
 type bubbleTopic struct {
 	*dispatch.Topic
 	t      *testing.T
+	logger watermill.LoggerAdapter // of what subscribes
 	source *bubbleSource
 	from   dispatch.Source // of what is fed; nil: source
 	next   uint64
@@ -39,7 +40,7 @@ func newBubbleTopic(t *testing.T) *bubbleTopic {
 	window := flow.NewWindow(flow.Amount{Messages: 1000, Bytes: 1 << 20}, flow.NewBudget(1<<20))
 	topic := dispatch.NewTopic("orders", window, func(n int) int { return n })
 	require.True(t, topic.Initialize("g"))
-	return &bubbleTopic{Topic: topic, t: t, source: &bubbleSource{}}
+	return &bubbleTopic{Topic: topic, t: t, logger: watermill.NopLogger{}, source: &bubbleSource{}}
 }
 
 // subscribe begins a subscription of the topic's group.
@@ -47,7 +48,7 @@ func (b *bubbleTopic) subscribe(ctx context.Context, cfg SubscriberConfig) *subs
 	b.t.Helper()
 	cfg.ConsumerGroup, cfg.Unmarshaler = "g", RawMarshaler{}
 	cfg.setDefaults()
-	s := &Subscriber{cfg: cfg, manager: &Manager{}, logger: watermill.NopLogger{}, subs: map[*subscription]struct{}{}}
+	s := &Subscriber{cfg: cfg, manager: &Manager{}, logger: b.logger, subs: map[*subscription]struct{}{}}
 	sub := newSubscription(ctx, s, "orders", b.Topic, &stillListener{done: make(chan struct{})})
 	b.t.Cleanup(func() {
 		sub.expire()

@@ -92,3 +92,20 @@ func TestRun_SettledLater(t *testing.T) {
 		require.Equal(t, []string{"0 1", "1"}, r.batches)
 	})
 }
+
+// The context of a batch ends with it: what a handler leaves to it ends then.
+func TestRun_ContextOfABatchEndsWithIt(t *testing.T) {
+	within(t, func(t *testing.T) {
+		s := newSource(2).ended()
+		var before context.Context
+		require.NoError(t, batch.Run(t.Context(), s.messages, func(ctx context.Context, _ []*message.Message) error {
+			if before != nil {
+				require.ErrorIs(t, before.Err(), context.Canceled)
+			}
+			require.NoError(t, ctx.Err())
+			before = ctx
+			return nil
+		}, batch.Config{Size: 1}))
+		require.ErrorIs(t, before.Err(), context.Canceled)
+	})
+}

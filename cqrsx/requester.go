@@ -73,7 +73,7 @@ func NewRequester[Result any](cfg RequesterConfig, marshaler requestreply.Backen
 }
 
 func (q *Requester[Result]) init(cfg RequesterConfig, listen string, marshaler requestreply.BackendPubsubMarshaler[Result]) error {
-	bound, err := q.replies.Addr(listen + "/reply")
+	bound, err := q.replies.Addr(replyTopic(listen, ""))
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -220,6 +221,22 @@ func TestRequester_LeavesNothing(t *testing.T) {
 		_, err := q.Ask(t.Context(), &add{i, 1})
 		require.NoError(t, err)
 	}
+}
+
+// Replies come by a Unix socket as well, each on a topic of its own.
+func TestRequester_OverAUnixSocket(t *testing.T) {
+	p := newPair(t)
+	replying(t, p, cqrsx.ReplierConfig{}, adds)
+	at := "unix://" + filepath.Join(t.TempDir(), "replies.sock")
+	q := p.requester(t, func(c *cqrsx.RequesterConfig) { c.ListenAddress = at })
+	require.Equal(t, at, q.Address())
+	for i := range 3 {
+		got, err := q.Ask(t.Context(), &add{i, 1})
+		require.NoError(t, err)
+		require.Equal(t, sum{i + 1}, got)
+	}
+	q = p.requester(t, func(c *cqrsx.RequesterConfig) { c.ListenAddress, c.AdvertisedAddress = at+".2", "unix:///elsewhere" })
+	require.Equal(t, "unix:///elsewhere", q.Address())
 }
 
 func TestRequester_AdvertisedAddress(t *testing.T) {

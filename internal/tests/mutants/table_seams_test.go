@@ -96,7 +96,7 @@ var seamMutants = []mutant{
 	},
 	{
 		"a listener that could not be opened never can", "manager.go",
-		"\t\tdelete(m.listeners, t)\n\t\tm.mu.Unlock()\n\t}\n\treturn o.listener, o.err", "\t\tm.mu.Unlock()\n\t}\n\treturn o.listener, o.err",
+		"\t\tm.forget(t, o)\n\t}\n\treturn o.listener, o.err", "\t}\n\treturn o.listener, o.err",
 		rootProbe("TestManager_ListensAgainAfterAFailure"),
 	},
 	{
