@@ -14,7 +14,7 @@ func TestStatic_LongestPrefixWins(t *testing.T) {
 	}
 	for topic, want := range map[string]string{
 		"x": "all", "commands": "all", "commands.": "commands", "commands.a": "commands", "commands.orders.a": "orders",
-		"commands.orders.new": "new", "commands.orders.new.a": "orders", "commands.*": "commands",
+		"commands.orders.new": "new", "commands.orders.new.a": "orders", "commands.*": "commands", "all.commands.a": "all", "": "all",
 	} {
 		got, err := s.Resolve(t.Context(), topic)
 		require.NoError(t, err)
@@ -35,6 +35,25 @@ func TestPrefixes_AskTheResolverOfTheEntry(t *testing.T) {
 	require.Equal(t, "a.b.c", got.Name)
 	_, err = p.Resolve(t.Context(), "b")
 	require.ErrorIs(t, err, ErrNoRoute)
+}
+
+// TestRoute_MembersSayWhatIsKnownOfThem: the order of addresses is a priority of Failover alone, and where nothing else is said.
+func TestRoute_MembersSayWhatIsKnownOfThem(t *testing.T) {
+	r := Route{Addresses: []string{"b:1", "a:1", "b:1", "c:1"}}
+	priorities := func() (all []int) {
+		for i, m := range r.Members() {
+			require.Equal(t, []string{"b:1", "a:1", "c:1"}[i], m.Address)
+			all = append(all, m.Priority)
+		}
+		return all
+	}
+	require.Equal(t, []int{0, 1, 3}, priorities())
+	r.Policy = LeastPending
+	require.Equal(t, []int{0, 0, 0}, priorities())
+	r.Policy, r.Attributes = Failover, map[string]Attributes{"a:1": {Priority: 7, Weight: 5, ServerName: "a"}}
+	require.Equal(t, []int{0, 7, 0}, priorities())
+	require.Equal(t, Member{Address: "a:1", Attributes: r.Attributes["a:1"]}, r.Members()[1])
+	require.Equal(t, 1, r.Members()[0].Weight, "as nothing is said")
 }
 
 func TestRoute_EqualAsASet(t *testing.T) {

@@ -35,6 +35,23 @@ func TestUsable_PrefersReadyAndPrompt(t *testing.T) {
 	require.Empty(t, Usable(nil, c))
 }
 
+// TestUsable_PromptBeforeSlow, wherever they are among the others.
+func TestUsable_PromptBeforeSlow(t *testing.T) {
+	for slow := range 8 {
+		c := ready(3)
+		var prompt []int
+		for i := range c {
+			if c[i].Slow = slow>>i&1 == 1; !c[i].Slow {
+				prompt = append(prompt, i)
+			}
+		}
+		if prompt == nil {
+			prompt = []int{0, 1, 2}
+		}
+		require.Equal(t, prompt, Usable(nil, c))
+	}
+}
+
 func TestUsable_LowestPriorityFirst(t *testing.T) {
 	c := ready(4)
 	c[0].Priority, c[1].Priority, c[2].Priority, c[3].Priority = 2, 1, 1, 0

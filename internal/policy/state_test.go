@@ -36,6 +36,29 @@ func TestAges_SlowQueueThatMoves(t *testing.T) {
 	}
 }
 
+// TestAges_LongAndShortWaits: a stream that has held much for long is looked at as closely as any other when that is settled, and what
+// is between two samples makes no message older than it is.
+func TestAges_LongAndShortWaits(t *testing.T) {
+	var a Ages
+	now := time.Unix(1000, 0)
+	for i := range uint64(10_000) {
+		a.Note(1, i+2, now)
+		now = now.Add(time.Second)
+	}
+	gap := 2 * 10_000 * time.Second / maxSamples
+	for head := uint64(2); head < 10_000; head += 1000 {
+		most := time.Duration(10_001-head) * time.Second
+		age := a.Note(head, 10_001, now)
+		require.LessOrEqual(t, age, most)
+		require.Greater(t, age, most-2*gap)
+	}
+	require.Zero(t, a.Note(10_001, 10_001, now))
+	for i := range uint64(3) {
+		a.Note(10_001, 10_011+10*i, now.Add(time.Duration(i)*time.Second))
+	}
+	require.Equal(t, 2*time.Second, a.Note(10_011, 10_031, now.Add(3*time.Second)), "those of the second of them are the oldest")
+}
+
 func TestSlow_FarBeyondItsSiblings(t *testing.T) {
 	const ms = time.Millisecond
 	for _, c := range []struct {
@@ -48,6 +71,8 @@ func TestSlow_FarBeyondItsSiblings(t *testing.T) {
 		{[]time.Duration{2000 * ms}, []bool{false}},                                            // no sibling
 		{[]time.Duration{9000 * ms, 9000 * ms, 10 * ms}, []bool{false, false, false}},          // more than half
 		{[]time.Duration{0, 90000 * ms, 9000 * ms, 10 * ms}, []bool{false, true, true, false}}, // half
+		{[]time.Duration{9000 * ms, 90000 * ms, 10 * ms}, []bool{false, true, false}},          // less than half
+		{[]time.Duration{250 * ms, 0}, []bool{true, false}},                                    // as little as that
 		{nil, []bool{}},
 	} {
 		require.Equal(t, c.slow, Slow(c.ages), "%v", c.ages)
