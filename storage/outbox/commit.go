@@ -96,7 +96,7 @@ func (o *Outbox) takeGroup() *group {
 	}
 	o.group = nil
 	for _, s := range o.unsaved.streams {
-		if s.unsaved && s.defined {
+		if s.unsaved {
 			g.entry = appendSettledRecord(g.entry, s.id, s.settled.through)
 		}
 	}

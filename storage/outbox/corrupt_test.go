@@ -172,3 +172,58 @@ func TestDamage_MessagesThatNoSegmentHolds(t *testing.T) {
 	require.ErrorAs(t, err, &damage)
 	assert.Equal(t, store.Range{First: lost.first, Last: lost.last}, store.Range{First: damage.From, Last: damage.Through})
 }
+
+// TestDamage_AtTheEndOfASegment tells which messages cannot be read, and none that can: those of the next segment, and
+// those that are settled.
+func TestDamage_AtTheEndOfASegment(t *testing.T) {
+	d := newMemDisk(1)
+	cfg := d.config()
+	cfg.CacheBytes = -1
+	o := open(t, cfg)
+	fill(t, o, orders, 1, 1000, 10)
+	end := o.index.streams[orders].extents[1].last
+	name, offset := offsetOf(t, d, message(end))
+	d.damage(t, name, offset)
+	var damage *store.CorruptError
+	lost := func(from uint64) store.Range {
+		_, err := o.Read(orders, from, 1<<20)
+		require.ErrorAs(t, err, &damage)
+		require.Equal(t, name, damage.File)
+		return store.Range{First: damage.From, Last: damage.Through}
+	}
+	require.Equal(t, store.Range{First: end - 9, Last: end}, lost(end-9))
+	index := damage.Index
+	require.NoError(t, o.Settle(orders, 0, store.Range{First: end - 3, Last: end - 2}))
+	require.Equal(t, store.Range{First: end - 9, Last: end - 4}, lost(end-9))
+	require.Equal(t, store.Range{First: end - 1, Last: end}, lost(end-3))
+	require.Equal(t, index, damage.Index)
+
+	b, err := o.Read(orders, end-19, 1<<20)
+	require.NoError(t, err)
+	require.Equal(t, end-9, b.Next(), "all before the damage")
+	require.Equal(t, store.Range{First: end - 9, Last: end - 4}, lost(b.Next()))
+	require.Equal(t, sequence(end+1, 1000), readAll(t, o, orders, end+1, 1<<20))
+}
+
+// TestDamage_EntriesThatLackMessages are intact, and have less than the index says.
+func TestDamage_EntriesThatLackMessages(t *testing.T) {
+	cfg := newMemDisk(1).config()
+	cfg.CacheBytes = -1
+	o := open(t, cfg)
+	fill(t, o, orders, 1, 10, 5)
+	s := o.index.streams[orders]
+	s.extents[0].last, s.next, s.durable = 12, 13, 13
+	require.Equal(t, sequence(1, 10), readBatch(t, o, orders, 1))
+	_, err := o.Read(orders, 11, 100)
+	var damage *store.CorruptError
+	require.ErrorAs(t, err, &damage)
+	require.Equal(t, "gap after an entry", damage.Reason)
+	require.Equal(t, store.Range{First: 11, Last: 12}, store.Range{First: damage.From, Last: damage.Through})
+}
+
+func readBatch(t *testing.T, o *Outbox, k store.Key, from uint64) []uint64 {
+	t.Helper()
+	b, err := o.Read(k, from, 1<<20)
+	require.NoError(t, err)
+	return sequence(b.First, b.Next()-1)
+}

@@ -28,7 +28,7 @@ func (o *Outbox) Lineage() []store.Incarnation {
 
 // begin adds an opening.
 func (l *lineage) begin(epoch uint64) {
-	own := slices.DeleteFunc(slices.Clone(l.incarnations), func(i store.Incarnation) bool {
+	own := slices.DeleteFunc(l.incarnations, func(i store.Incarnation) bool {
 		return i.Epoch >= epoch // an Open that did not succeed
 	})
 	i := store.Incarnation{Epoch: epoch}

@@ -2,8 +2,11 @@ package outbox
 
 import (
 	"encoding/binary"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/store"
@@ -126,7 +129,11 @@ func TestRenounce_Fails(t *testing.T) {
 		disk.fault = fault{op: disk.ops + op, err: ioError}
 		results := make(chan error, 3)
 		for range cap(results) {
-			go func() { _, err := o.Renounce(); results <- err }() // ends with the failure
+			go func() { // ends with the failure
+				renounced, err := o.Renounce()
+				assert.False(t, renounced)
+				results <- err
+			}()
 		}
 		for range cap(results) {
 			require.ErrorIs(t, <-results, store.ErrFailed)
@@ -140,6 +147,37 @@ func TestRenounce_Fails(t *testing.T) {
 		_, err := o.Renounce()
 		require.ErrorIs(t, err, store.ErrClosed)
 	}
+}
+
+// Calls at the same time share one new identity, and all return.
+func TestRenounce_CallsShareAnIdentity(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := newMemDisk(1)
+		o := reopen(t, open(t, disk.config()), disk.config())
+		gate := make(chan struct{})
+		disk.gate = func() { <-gate }
+		go func() { _, _ = o.Append(bg, orders, message(1)) }() // ends with gate
+		synctest.Wait()
+		before, renounced := o.ID(), atomic.Int32{}
+		for range 3 {
+			go func() { // ends with gate
+				if done, err := o.Renounce(); done && err == nil {
+					renounced.Add(1)
+				}
+			}()
+			synctest.Wait()
+		}
+		require.Equal(t, before, o.ID(), "it is not durable yet")
+		close(gate)
+		synctest.Wait()
+		require.EqualValues(t, 3, renounced.Load())
+		id := o.ID()
+		require.NotEqual(t, before, id)
+		require.Equal(t, o.Epoch(), o.Lineage()[0].Epoch)
+		o = reopen(t, o, disk.config())
+		require.Equal(t, id, o.ID())
+		require.NoError(t, o.Close())
+	})
 }
 
 // What cannot have been sent: what was stored since Open and not read.

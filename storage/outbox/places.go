@@ -75,7 +75,9 @@ func (o *Outbox) savePlaces() error {
 	b := o.encodePlacesLocked()
 	o.mu.Unlock()
 	err := o.meta.set(keyPlaces, b)
-	saving.err = err
+	if err != nil {
+		saving.err = o.fail(err)
+	}
 	close(saving.done)
 	return err
 }

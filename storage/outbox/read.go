@@ -72,7 +72,7 @@ func (o *Outbox) planRead(k store.Key, from uint64, maxBytes int) (b batchBuilde
 		return b, p, s.missing(from)
 	}
 	p = readPlan{stream: s, extent: x, entry: x.firstEntry, lastEntry: x.lastEntry, last: x.last}
-	if s.hint.extent == x && s.hint.seq <= from && s.hint.entry >= x.firstEntry {
+	if s.hint.extent == x && s.hint.seq <= from {
 		p.entry = s.hint.entry
 	}
 	return b, p, nil
@@ -118,9 +118,6 @@ func (o *Outbox) readExtent(p *readPlan, b *batchBuilder) error {
 	}
 	for ; p.entry <= p.lastEntry; p.entry++ {
 		first, err := o.readRecords(p, b)
-		if errors.Is(err, errSegmentRemoved) {
-			return err
-		}
 		if err != nil && !isDamage(err) {
 			return fmt.Errorf("outbox: %w", err)
 		}

@@ -31,7 +31,7 @@ func (o *Outbox) Settle(k store.Key, through uint64, ranges ...store.Range) erro
 	last := s.durable - 1
 	s.settled.add(store.Range{First: 1, Last: min(through, last)}, added)
 	for _, r := range ranges {
-		s.settled.add(store.Range{First: max(r.First, 1), Last: min(r.Last, last)}, added)
+		s.settled.add(store.Range{First: r.First, Last: min(r.Last, last)}, added)
 	}
 	if settled == 0 {
 		return nil
@@ -81,7 +81,7 @@ func (o *Outbox) enqueueForget(k store.Key) (*group, error) {
 		return nil, err
 	}
 	g.entry = appendForgetRecord(g.entry, s.id)
-	s.defined, s.unsaved = false, false
+	s.unsaved = false
 	o.index.removeStream(s)
 	return g, nil
 }
