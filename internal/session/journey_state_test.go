@@ -177,6 +177,7 @@ func describe(o *Outbound) facts {
 		marks.add("adopted", c.adopted)
 		f.add("chunk", fmt.Sprintf("(%d to %d, %v)", c.first, c.end()-1, marks))
 	}
+	f.add("hint", o.chunkHint)
 	describeMoves(&f, o)
 	describeCallers(&f, o)
 	describeFetched(&f, o.fetched)
