@@ -202,8 +202,8 @@ var streamCommands = map[string]func(j *journey, c *Client, o *Outbound, args []
 	"explain": func(j *journey, c *Client, o *Outbound, _ []string) { j.say("%v", c.Explain(o)) },
 	"custody": func(j *journey, c *Client, o *Outbound, _ []string) {
 		last := o.Last()
-		j.say("undelivered %d, unreceived %d, head %d, delivered %v, settled %v, room %v, may move %v, repeats %d, next tenure %d",
-			c.Undelivered(o), o.UnreceivedUpTo(last), o.Head(), c.Delivered(o, last), c.Settled(o, last), o.HasRoom(), c.MayMove(o),
+		j.say("undelivered %d, unreceived %d, of the first %d, head %d, delivered %v, settled %v, room %v, may move %v, repeats %d, next tenure %d",
+			c.Undelivered(o), o.UnreceivedUpTo(last), o.UnreceivedUpTo(1), o.Head(), c.Delivered(o, last), c.Settled(o, last), o.HasRoom(), c.MayMove(o),
 			o.Repeats(), o.NextTenure())
 	},
 	"current": func(j *journey, c *Client, o *Outbound, args []string) { j.know(args[0], c.Current(o)) },

@@ -178,6 +178,7 @@ func describe(o *Outbound) facts {
 		f.add("chunk", fmt.Sprintf("(%d to %d, %v)", c.first, c.end()-1, marks))
 	}
 	f.add("hint", o.chunkHint)
+	f.add("recycles", o.freeLater != nil)
 	describeMoves(&f, o)
 	describeCallers(&f, o)
 	describeFetched(&f, o.fetched)
