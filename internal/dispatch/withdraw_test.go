@@ -164,5 +164,7 @@ func TestWithdraw_LeavesTheRestAlone(t *testing.T) {
 	topic.Drop("g")
 	require.True(t, m.MustReturn(&other), "the group was dropped")
 	m.Return(mine, other)
+	require.Equal(t, []uint64{2, 3}, r.returned)
+	require.Equal(t, []uint64{1}, r.reported(), "the dropped group has settled what it had")
 	requireFull(t, topic)
 }

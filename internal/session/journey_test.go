@@ -140,7 +140,7 @@ func (j *journey) do(words []string) []string {
 }
 
 func (j *journey) say(format string, args ...any) {
-	j.out = append(j.out, fmt.Sprintf(format, args...))
+	j.out = append(j.out, strings.TrimRight(fmt.Sprintf(format, args...), " "))
 }
 
 // tell says what a command returned, unless it is nothing.
