@@ -158,3 +158,17 @@ func TestDrain_LooksOnceForAKey(t *testing.T) {
 	m.Settle(d)
 	requireFull(t, topic)
 }
+
+// One that takes nothing more, and has not left, is no successor.
+func TestDrain_AMemberThatTakesNothingIsNoSuccessor(t *testing.T) {
+	topic, _ := newTestTopic()
+	m, other := topic.Join("g", quiet), topic.Join("g", quiet)
+	feed(t, topic, alone(), 1, 1)
+	m.BeginDrain()
+	require.True(t, m.HasSuccessor())
+	takeNoneUnkept(t, m)
+	other.StopTaking()
+	require.False(t, m.HasSuccessor())
+	m.Settle(takeUnkept(t, m, 1))
+	requireFull(t, topic)
+}

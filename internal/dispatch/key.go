@@ -125,7 +125,7 @@ func (m *Member) releaseKeys(ds []Delivery) {
 }
 
 // releaseKey makes the next message of a key its holder. That message has the key from now on, so that the key goes on
-// even if a member ends the delivery without a Claim.
+// even if a member ends the delivery without a Claim. In a dropped group none waits.
 func (g *group) releaseKey(q *keyQueue) {
 	switch {
 	case q == nil:
@@ -135,10 +135,8 @@ func (g *group) releaseKey(q *keyQueue) {
 		next := q.waiting[0]
 		q.waiting = q.waiting[1:]
 		q.holder, next.key = next.pos(), q
-		if !g.dropped {
-			g.returned = insertOrdered(g.returned, next)
-			g.wake(1)
-		}
+		g.returned = insertOrdered(g.returned, next)
+		g.wake(1)
 	}
 }
 

@@ -87,3 +87,49 @@ func TestTopic_SubscriptionWithoutAGroupSkipsNothing(t *testing.T) {
 	require.Equal(t, seqRange(1, 1), s.reported())
 	require.Empty(t, s.part)
 }
+
+// A group that takes over what a subscription without a group had left skips what it had settled itself, also when its member drains.
+func TestTopic_GroupSkipsWhatItTookOver(t *testing.T) {
+	for name, drain := range map[string]bool{"it takes": false, "it drains": true} {
+		t.Run(name, func(t *testing.T) {
+			topic, _ := newTestTopic()
+			topic.AckImmediately()
+			s := newGroupSource(map[string][]uint64{"g": {1, 3}})
+			s.alone = true
+			single := topic.Join("", quiet)
+			feed(t, topic, s, 1, 4)
+			single.Return(take(t, single, 1), take(t, single, 2))
+			single.Leave()
+			m := topic.Join("g", quiet)
+			next := func() (d Delivery, ok bool) { d, _, ok = m.Take(); return d, ok }
+			if drain {
+				m.BeginDrain()
+				next = func() (Delivery, bool) { return m.TakeUnkept(false) }
+			}
+			for _, seq := range []uint64{2, 4} {
+				d, ok := next()
+				require.True(t, ok)
+				require.Equal(t, seq, seqOf(d))
+				m.Settle(d)
+			}
+			_, ok := next()
+			require.False(t, ok)
+			require.Equal(t, []uint64{1, 2, 3, 4}, s.reported())
+			m.Leave()
+			topic.Close()
+		})
+	}
+}
+
+// What a group has refused, and another group not settled, is not what the group has settled.
+func TestTopic_ARefusalIsNoPartOfWhatAGroupSettled(t *testing.T) {
+	topic, _ := newTestTopic()
+	topic.AckImmediately()
+	s := newGroupSource(nil)
+	m := topic.Join("g", quiet)
+	topic.Initialize("other")
+	feed(t, topic, s, 1, 2)
+	m.Refuse(take(t, m, 1), Refusal{Reason: "no"})
+	m.Settle(take(t, m, 2))
+	require.Equal(t, []uint64{2}, s.part["g"])
+}

@@ -152,3 +152,22 @@ func TestTopic_TellsWhatMayHaveBeenElsewhere(t *testing.T) {
 	}
 	topic.Close()
 }
+
+// The oldest message is the oldest of all that a member has, wherever it is.
+func TestStats_OldestIsTheOldestOfAll(t *testing.T) {
+	topic, _ := newTestTopic()
+	m := topic.Join("g", quiet)
+	at := func(second int) *Delivery {
+		return &Delivery{run: &run{at: topicTime.Add(time.Duration(second) * time.Second)}}
+	}
+	for second := range 9 {
+		m.Keep(at(second + 2))
+	}
+	for range 20 { // a map gives them in any order
+		require.Equal(t, at(2).Received(), m.Oldest())
+	}
+	m.NoteFirst(at(1))
+	require.True(t, at(1).Received().Equal(m.Oldest()))
+	m.NoteFirst(at(3))
+	require.Equal(t, at(2).Received(), m.Oldest())
+}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 )
 
 func TestTopic_ReportsWhatHasTakenTheWindow(t *testing.T) {
@@ -85,4 +87,66 @@ func TestTopic_RefusalIsReportedWhenAllGroupsAreDone(t *testing.T) {
 
 func refuse(r Refusal) func(*Member, Delivery) {
 	return func(m *Member, d Delivery) { m.Refuse(d, r) }
+}
+
+// A group refuses what it likes of a run, and all of it is reported when the other group is done.
+func TestTopic_RefusalsOfARunAreKept(t *testing.T) {
+	topic, s := newTestTopic()
+	first, second := topic.Join("a", quiet), topic.Join("b", quiet)
+	feed(t, topic, s, 1, 3)
+	for seq := uint64(1); seq <= 3; seq++ {
+		first.Refuse(take(t, first, seq), Refusal{Reason: fmt.Sprint("no ", seq)})
+	}
+	for seq := uint64(1); seq <= 3; seq++ {
+		second.Settle(take(t, second, seq))
+		require.Equal(t, []Refusal{{Reason: fmt.Sprint("no ", seq)}}, s.refused[seq])
+	}
+	require.Empty(t, s.settled)
+	requireFull(t, topic)
+}
+
+// Those are behind that have at least half as much to settle as the one that has most.
+func TestTopic_ReportsWhoIsHalfAsFarBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		topic, s := newTestTopic()
+		var said []Behind
+		topic.OnBehind(func(b Behind) { said = append(said, b) })
+		done := map[string]uint64{"most": 0, "half": 500, "less": 501, "none": 1000}
+		for _, name := range []string{"most", "half", "less", "none"} {
+			topic.Initialize(name)
+		}
+		feed(t, topic, s, 1, 1000)
+		for name, n := range done {
+			m := topic.Join(name, quiet)
+			for seq := uint64(1); seq <= n; seq++ {
+				m.Settle(take(t, m, seq))
+			}
+			m.Leave()
+		}
+		topic.CheckBehind()
+		require.Equal(t, []Behind{{Group: "most", Unsettled: 1000}, {Group: "half", Unsettled: 500}}, said)
+		claim := &flow.Claim{Want: windowRoom, Enough: windowRoom, Least: windowRoom, Grant: func(flow.Amount) {}}
+		topic.window.Wait(claim)
+		require.Equal(t, `its window holds 1000 messages, 10000 bytes, that are not handled or on their way: `+
+			`group "most", which has no subscription now, has not handled 1000, group "half", which has no subscription now, has not handled 500`,
+			topic.Shortage())
+	})
+}
+
+// A key is reported when half of what its group has not settled waits for it, and not before.
+func TestTopic_ReportsAKeyThatHalfWaitsFor(t *testing.T) {
+	for waiting, reported := range map[int]bool{499: false, 500: true, 501: true} {
+		synctest.Test(t, func(t *testing.T) {
+			topic, s := newTestTopic()
+			var said []Behind
+			topic.OnBehind(func(b Behind) { said = append(said, b) })
+			m := topic.Join("g", quiet)
+			feed(t, topic, s, 1, 1000)
+			for seq := 1; seq <= waiting+1; seq++ {
+				claim(t, m, take(t, m, uint64(seq)), "k", seq == 1)
+			}
+			m.CheckKey("k")
+			require.Equal(t, reported, len(said) == 1, "%d wait", waiting)
+		})
+	}
 }

@@ -121,9 +121,7 @@ func (g *group) giveUp(d Delivery) []settledRange {
 	if !last {
 		return nil
 	}
-	if !s.returned { // it has one group
-		s.returned, s.refusal = true, nil
-	}
+	s.returned, s.refusal = true, nil // a run of one group does not say so itself
 	return []settledRange{s}
 }
 

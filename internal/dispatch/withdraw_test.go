@@ -146,3 +146,25 @@ func TestWithdraw_EarlyClaimsGoOn(t *testing.T) {
 		requireFull(t, topic)
 	}
 }
+
+// What a revoked source has taken back its sender keeps: it is not lost with the process. A member has to return what it
+// has of that source, and of no other.
+func TestWithdraw_LeavesTheRestAlone(t *testing.T) {
+	topic, plain := newTestTopic()
+	r := &revocable{source: alone()}
+	m := topic.Join("g", quiet)
+	feed(t, topic, r, 1, 3)
+	feed(t, topic, plain, 1, 2)
+	mine := take(t, m, 1)
+	r.revoke(topic)
+	plain.alone = true
+	require.Equal(t, [][]byte{[]byte("1"), []byte("2")}, topic.Unkept())
+	other := take(t, m, 1)
+	require.Equal(t, []bool{true, false}, []bool{m.MustReturn(&mine), m.MustReturn(&other)})
+	topic.Drop("g")
+	require.True(t, m.MustReturn(&other), "the group was dropped")
+	m.Return(mine, other)
+	require.Equal(t, []uint64{2, 3}, r.returned)
+	require.Equal(t, []uint64{1}, r.reported(), "the dropped group has settled what it had")
+	requireFull(t, topic)
+}

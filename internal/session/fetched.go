@@ -163,10 +163,8 @@ func (c *Client) Feed(o *Outbound, generation, first uint64, messages [][]byte) 
 	if o.state != open || o.fetched.generation != generation || first < o.next {
 		return
 	}
-	if first > o.next {
-		o.settled.Add(o.next, first-1)
-		o.next = first
-	}
+	o.settled.Add(o.next, first-1)
+	o.next = first
 	var entry []byte
 	for _, m := range messages {
 		entry = protowire.AppendBytes(append(entry[:0], entryTag), m)

@@ -169,9 +169,7 @@ func (c *Client) returned(f *wire.Returned) error {
 	c.peer.changed = true
 	c.rehandle(o)
 	o.disconnect()
-	if !o.leaving {
-		c.schedule(o)
-	}
+	c.schedule(o)
 	return nil
 }
 

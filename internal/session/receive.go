@@ -147,7 +147,6 @@ func (o *Outbound) opened(f *wire.Opened) error {
 	o.settleRanges(f.Settled)
 	o.state, o.gap, o.checked = open, false, 0
 	o.received = f.Next
-	o.credit = credit{}
 	o.deferred, o.deferrals = nil, 0
 	if o.fetched != nil {
 		o.fetched.restart(o)

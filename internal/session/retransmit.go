@@ -266,9 +266,7 @@ func (o *Outbound) compact(first, last uint64) {
 		}
 		pieces, kept := o.unsettledPieces(c)
 		o.chunks = slices.Replace(o.chunks, i, i+1, pieces...)
-		if o.sentChunk >= i { // the sending position is behind all of them
-			o.sentChunk += len(pieces) - 1
-		}
+		o.sentChunk += len(pieces) - 1 // the sending position is behind all of them
 		o.bytes -= len(c.buf) - kept
 		o.releaseBudget(len(c.buf) - kept)
 		i += len(pieces) - 1

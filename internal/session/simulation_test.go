@@ -184,20 +184,12 @@ func (s *simulation) check() error {
 		if o.pending > s.client.cfg.Window.Messages {
 			return fmt.Errorf("%s keeps %d messages in a window of %d", topic, o.pending, s.client.cfg.Window.Messages)
 		}
-		if used, have := o.credit.usedMessages, o.credit.messages; used > have || o.credit.usedBytes > o.credit.bytes {
-			return fmt.Errorf("%s used more credit than it has: %+v", topic, o.credit)
-		}
-		kept, size := 0, 0
-		for _, c := range o.chunks {
-			kept += c.live
-			size += len(c.buf)
-		}
-		if kept != o.pending || size != o.bytes {
-			return fmt.Errorf("%s has %d messages of %d bytes in chunks, and counts %d of %d", topic, kept, size, o.pending, o.bytes)
-		}
 		if next := o.settled.Next(); next > 1 && !in.finished[next-1] && !in.refused[next-1] {
 			return fmt.Errorf("%s/%d is settled at the sender and nowhere else", topic, next-1)
 		}
+	}
+	if err := checkBooks(s.client); err != nil {
+		return err
 	}
 	if s.remote.room.Messages < 0 || s.remote.room.Bytes < 0 ||
 		s.remote.room.Messages > s.room.Messages || s.remote.room.Bytes > s.room.Bytes {

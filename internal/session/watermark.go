@@ -88,9 +88,7 @@ func (w *Watermark) addSparse(first, last uint64) uint64 {
 	to, merged := from, Range{First: first, Last: last}
 	for ; to < len(w.above) && w.above[to].First <= last+1; to++ {
 		r := w.above[to]
-		if lo, hi := max(r.First, first), min(r.Last, last); lo <= hi {
-			added -= hi - lo + 1
-		}
+		added -= min(r.Last, last) - max(r.First, first) + 1 // 0 where they only touch
 		merged = Range{First: min(merged.First, r.First), Last: max(merged.Last, r.Last)}
 	}
 	w.above = slices.Replace(w.above, from, to, merged)
