@@ -191,25 +191,25 @@ func TestRun_LooksForWhatWasNotConfirmed(t *testing.T) {
 func TestRun_EachMessageHasItsOwnEnd(t *testing.T) {
 	var refusals []string
 	scripted(t, func(x *script, c *Config) {
-		c.DeadLetterTopic, c.LookBack = "dead", -1
+		c.DeadLetterTopic, c.LookBack, c.Topics[0].To = "dead", -1, "sold"
 		c.Hooks.OnRefused = func(topic Topic, m *message.Message, err error) {
 			refusals = append(refusals, topic.From+" "+string(m.Payload)+" "+err.Error())
 			panic("a hook of the user's")
 		}
 		x.to.answer = func(_ context.Context, call int, _ []string) error {
 			if call == 1 {
-				return each("srfr")
+				return each("srfrs")
 			}
 			return nil
 		}
 		x.from.refusing = 2
 	}, func(x *script) {
-		holdFirst(x, "b", "c:k", "d", "e")(nil)
-		x.requireAnswers("++...") // c waits for room among the dead letters
+		holdFirst(x, "b", "c:k", "d", "e", "f")(nil)
+		x.requireAnswers("++...+") // c waits for room among the dead letters, and holds up none
 		time.Sleep(time.Minute)
-		x.requireAnswers("+++++")
-		require.Equal(t, "a bcde d", x.to.seenCalls())
-		require.Equal(t, Stats{Received: 5, Forwarded: 3, Bytes: 15, Refused: 2, Retries: 1}, x.Stats())
+		x.requireAnswers("++++++")
+		require.Equal(t, "a bcdef d", x.to.seenCalls())
+		require.Equal(t, Stats{Received: 6, Forwarded: 4, Bytes: 20, Refused: 2, Retries: 1}, x.Stats())
 		require.Len(t, refusals, 2)
 		require.Contains(t, refusals[0], "orders c engines: to refuses")
 		require.Len(t, x.from.letters, 2)
@@ -252,6 +252,9 @@ func TestRun_DividesARefusedCall(t *testing.T) {
 				time.Sleep(time.Minute)
 				x.requireAnswers(test.answers)
 				require.Equal(t, test.calls, x.to.seenCalls())
+				if test.ended {
+					require.Zero(t, x.Stats().Retries)
+				}
 				select {
 				case err := <-x.ran:
 					require.True(t, test.ended, err)
@@ -270,14 +273,15 @@ func TestRun_DividesARefusedCall(t *testing.T) {
 func TestRun_MaxMessageSize(t *testing.T) {
 	for letters, calls := range map[string]string{"dead": "a bcc d", "": "a bcc"} {
 		scripted(t, func(_ *script, c *Config) { c.DeadLetterTopic, c.MaxMessageSize = letters, 7 }, func(x *script) {
-			holdFirst(x, "b", "cc", "ddd", "d")(nil) // of 5, 7, 9 and 5 bytes
+			holdFirst(x, "b", "cc", "ddd", "d", "eee")(nil) // of 5, 7, 9, 5 and 9 bytes
 			require.Equal(t, calls, x.to.seenCalls())
 			if letters != "" {
-				x.requireAnswers("+++++")
+				x.requireAnswers("++++++")
 				require.ErrorContains(t, x.lastReason(), "9 bytes, the bridge's limit is 7")
 				return
 			}
-			x.requireAnswers("+++--")
+			x.requireAnswers("+++---")
+			require.EqualValues(t, 1, x.Stats().Refused, "what is behind it was not looked at")
 			require.ErrorIs(t, <-x.ran, driver.ErrTooLarge)
 		})
 	}
@@ -325,6 +329,7 @@ func TestRun_DeadLetterThatFailsStaysAtTheSource(t *testing.T) {
 		time.Sleep(10*time.Second + time.Millisecond)
 		x.requireAnswers(".")
 		require.Equal(t, 1<<30-11, x.from.refusing, "a try each second")
+		require.Equal(t, "a", x.to.seenCalls(), "alone it was already")
 		x.end()
 		require.NoError(t, <-x.ran)
 		x.requireAnswers("-")
@@ -352,55 +357,4 @@ func TestRun_SkipsWhatIsThere(t *testing.T) {
 		}
 		require.Equal(t, "a b c d e y", x.to.seenCalls())
 	})
-}
-
-// Ready says what is not well, and of which engine.
-func TestReady_SaysWhatIsNotWell(t *testing.T) {
-	scripted(t, nil, func(x *script) {
-		require.NoError(t, x.Ready(t.Context()))
-		x.from.failing = errors.New("away")
-		require.ErrorContains(t, x.Ready(t.Context()), "source: away")
-		x.from.failing, x.to.failing = nil, errors.New("down")
-		require.ErrorContains(t, x.Ready(t.Context()), "destination: ")
-		x.to.failing = nil
-		release := holdFirst(x)
-		time.Sleep(stallAfter - time.Millisecond)
-		require.NoError(t, x.Ready(t.Context()))
-		time.Sleep(2 * time.Millisecond)
-		require.ErrorIs(t, x.Ready(t.Context()), errStalled)
-		release(nil)
-		require.NoError(t, x.Ready(t.Context()))
-		time.Sleep(time.Minute)
-		require.NoError(t, x.Ready(t.Context()), "what has answered is not late")
-	})
-	b := &Bridge{starting: true}
-	require.ErrorContains(t, b.Ready(t.Context()), "starting")
-}
-
-// Hooks get the figures of what has happened.
-func TestHooks_GetTheFigures(t *testing.T) {
-	var forwards, retries []any
-	scripted(t, func(x *script, c *Config) {
-		c.Topics, c.LookBack = []Topic{{From: "orders", To: "sold"}}, -1
-		c.Hooks.OnForward = func(topic Topic, messages, bytes int, took time.Duration) {
-			forwards = append(forwards, topic, messages, bytes, took)
-		}
-		c.Hooks.OnRetry = func(topic Topic, messages int, err error) { retries = append(retries, topic, messages, err.Error()) }
-		x.to.answer = func(_ context.Context, call int, _ []string) error {
-			time.Sleep(time.Second)
-			if call == 1 {
-				return errors.New("not now")
-			}
-			return nil
-		}
-	}, func(x *script) {
-		x.from.give("a")
-		synctest.Wait()
-		x.from.give("b", "cc")
-		time.Sleep(time.Minute)
-		synctest.Wait()
-	})
-	topic := Topic{"orders", "sold"}
-	require.Equal(t, []any{topic, 1, 5, time.Second, topic, 2, 12, 2050 * time.Millisecond}, forwards)
-	require.Equal(t, []any{topic, 2, "not now"}, retries)
 }

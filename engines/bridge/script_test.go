@@ -20,12 +20,13 @@ import (
 
 // source is an engine whose subscriptions give what a test puts in, and show what became of it.
 type source struct {
-	in       chan *message.Message // closed with the subscription
+	in       chan *message.Message // of the first subscription; closed with it
 	given    []*message.Message    // in the order of give
 	letters  []*message.Message    // that were published here
 	refusing int                   // so many letters fail
 	failing  error                 // of Check
 	closed   int
+	topics   []string // of Subscribe
 }
 
 func (s *source) Publisher() message.Publisher                  { return s }
@@ -33,9 +34,14 @@ func (s *source) Subscriber(string) (message.Subscriber, error) { return s, nil 
 func (s *source) Check(context.Context) error                   { return s.failing }
 func (s *source) Close() error                                  { s.closed++; return nil }
 
-func (s *source) Subscribe(ctx context.Context, _ string) (<-chan *message.Message, error) {
-	context.AfterFunc(ctx, func() { close(s.in) })
-	return s.in, nil
+func (s *source) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
+	s.topics = append(s.topics, topic)
+	in := s.in
+	if len(s.topics) > 1 { // nothing comes from the others
+		in = make(chan *message.Message)
+	}
+	context.AfterFunc(ctx, func() { close(in) })
+	return in, nil
 }
 
 func (s *source) Publish(topic string, messages ...*message.Message) error {
@@ -69,13 +75,13 @@ type destination struct {
 	asked   []int      // of Recent: how many; guarded by mu
 	lookErr error      // of the next Recent; guarded by mu
 	// answer is asked for each call, without mu; nil stores everything.
-	answer   func(ctx context.Context, call int, names []string) error
-	declared []string
-	failing  error // of Check
-	closed   int
+	answer  func(ctx context.Context, call int, names []string) error
+	topics  map[string]bool // that were asked for; guarded by mu
+	failing error           // of Check
+	closed  int
 }
 
-func (d *destination) Publish(ctx context.Context, _ string, messages []*message.Message) error {
+func (d *destination) Publish(ctx context.Context, topic string, messages []*message.Message) error {
 	names, ids := []string(nil), []string(nil)
 	for _, m := range messages {
 		names, ids = append(names, string(m.Payload)), append(ids, driver.ID(m))
@@ -83,6 +89,7 @@ func (d *destination) Publish(ctx context.Context, _ string, messages []*message
 	d.mu.Lock()
 	call := len(d.calls)
 	d.calls = append(d.calls, names)
+	d.topics["Publish "+topic] = true
 	d.mu.Unlock()
 	var err error
 	if d.answer != nil {
@@ -101,15 +108,17 @@ func (d *destination) Publish(ctx context.Context, _ string, messages []*message
 // errConfirmLost means that the messages are there, and the bridge does not know it.
 var errConfirmLost = errors.New("the connection is lost")
 
-func (d *destination) Declare(_ context.Context, topic, _ string) error {
-	d.declared = append(d.declared, topic)
+func (d *destination) Declare(_ context.Context, topic, group string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.topics["Declare "+topic+group] = true
 	return nil
 }
 
-func (d *destination) Recent(_ context.Context, _ string, n int) ([]string, error) {
+func (d *destination) Recent(_ context.Context, topic string, n int) ([]string, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.asked = append(d.asked, n)
+	d.asked, d.topics["Recent "+topic] = append(d.asked, n), true
 	err := d.lookErr
 	d.lookErr = nil
 	return slices.Clone(d.stored[max(0, len(d.stored)-n):]), err
@@ -139,22 +148,30 @@ type script struct {
 	from *source
 	to   *destination
 	end  context.CancelFunc
-	ran  chan error // what Run returned
+	// asSource and asDestination are what the engines were opened with.
+	asSource, asDestination driver.Settings
+	ran                     chan error // what Run returned
 }
 
 // scripted runs a test with a bridge that has read what the destination has. change is told the Config before.
 func scripted(t *testing.T, change func(*script, *Config), test func(*script)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		x := &script{t: t, from: &source{in: make(chan *message.Message, 100)}, to: &destination{}, ran: make(chan error, 1)}
+		x := &script{t: t, from: &source{in: make(chan *message.Message, 100)}, to: &destination{topics: map[string]bool{}}, ran: make(chan error, 1)}
 		cfg := Config{
 			From: "from://here", To: "to://here", Topics: []Topic{{From: "orders"}}, Logger: watermill.NopLogger{},
 			Options: engines.Options{Drivers: []engines.Driver{
 				func() driver.Spec {
-					return driver.Spec{Name: "from", Schemes: []string{"from"}, OpenPubSub: func(context.Context, *driver.Config) (driver.PubSub, error) { return x.from, nil }}
+					return driver.Spec{Name: "from", Schemes: []string{"from"}, OpenPubSub: func(_ context.Context, c *driver.Config) (driver.PubSub, error) {
+						x.asSource = c.Settings
+						return x.from, nil
+					}}
 				},
 				func() driver.Spec {
-					return driver.Spec{Name: "to", Schemes: []string{"to"}, OpenBroker: func(context.Context, *driver.Config) (driver.Broker, error) { return x.to, nil }}
+					return driver.Spec{Name: "to", Schemes: []string{"to"}, OpenBroker: func(_ context.Context, c *driver.Config) (driver.Broker, error) {
+						x.asDestination = c.Settings
+						return x.to, nil
+					}}
 				},
 			}},
 		}

@@ -82,6 +82,7 @@ func TestOmissions(t *testing.T) {
 type omissions struct {
 	all      []omission
 	overlay  string
+	command  string            // cmd/buffstreams, for its tests
 	binaries map[string]string // by package
 }
 
@@ -114,11 +115,17 @@ func rewriteAll(t *testing.T, matching *regexp.Regexp) *omissions {
 	require.NoError(t, err)
 	list := filepath.Join(dir, "overlay.json")
 	require.NoError(t, os.WriteFile(list, b, 0o600))
-	o := &omissions{r.all, list, map[string]string{}}
+	o := &omissions{r.all, list, filepath.Join(dir, "buffstreams"), map[string]string{}}
 	for _, pkg := range watching {
 		if slices.ContainsFunc(dependencies(t, pkg), func(path string) bool { return chosen[path] }) {
 			o.binaries[pkg] = build(t, probe{pkg: pkg}, list)
 		}
+	}
+	if o.binaries["cmd/buffstreams"] != "" {
+		cmd := exec.CommandContext(t.Context(), "go", "build", "-overlay", list, "-o", o.command, "./cmd/buffstreams")
+		cmd.Dir = root(t)
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, string(out))
 	}
 	return o
 }
@@ -136,7 +143,7 @@ func dependencies(t *testing.T, pkg string) []string {
 func (o *omissions) checks(t *testing.T) (all []check) {
 	reached := filepath.Join(t.TempDir(), "reached")
 	for pkg := range o.binaries {
-		names, err := o.start(t, pkg, longestTest, nil, "-test.list", "^(Test|Example)")
+		names, err := o.start(t, pkg, buildLimit, nil, "-test.list", "^(Test|Example)")
 		require.NoError(t, err)
 		for name := range strings.FieldsSeq(names) {
 			require.NoError(t, os.WriteFile(reached, make([]byte, len(o.all)), 0o600))
@@ -193,7 +200,8 @@ func (o *omissions) start(t *testing.T, pkg string, limit time.Duration, env []s
 	args = append([]string{"-c", `ulimit -v 5000000; exec "$0" "$@"`, o.binaries[pkg], "-test.timeout", limit.String()}, args...)
 	cmd := exec.CommandContext(ctx, "sh", args...)
 	cmd.Dir = filepath.Join(root(t), filepath.FromSlash(pkg))
-	cmd.Env = append(append(os.Environ(), simulation.env, "GOFLAGS=-overlay="+o.overlay), env...) // also for what tests build
+	cmd.Env = append(append(os.Environ(), simulation.env), env...)
+	cmd.Env = append(cmd.Env, "GOFLAGS=-overlay="+o.overlay, "BUFFSTREAMS_COMMAND="+o.command) // for what tests build, and need not
 	cmd.WaitDelay = time.Second // its children may hold the pipe
 	b, err := cmd.Output()
 	return string(b), err
