@@ -125,6 +125,7 @@ func TestMonitor_SamplesUntilClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, err := New(Config{Outboxes: map[string]Outbox{"a": &counting{}}})
 		require.NoError(t, err)
+		require.Equal(t, DefaultStuckAfter, m.cfg.StuckAfter)
 		time.Sleep(7 * time.Second)
 		ask := func(path string) *httptest.ResponseRecorder {
 			r := httptest.NewRequest(http.MethodGet, path, http.NoBody)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"strings"
@@ -248,12 +249,30 @@ func TestResolve_LinksAreBounded(t *testing.T) {
 	require.Empty(t, x.span("resolve others", 1).Links())
 	require.Len(t, x.span("resolve orders", 1).Links(), maxLinks)
 	require.Len(t, x.recorder.Ended(), 2)
-	for _, one := range calls {
+	for i, one := range calls {
 		require.True(t, one.noted)
+		require.Len(t, x.tracing.sends.note("orders", io.EOF), min(maxLinks, len(calls)-i))
 		x.tracing.sends.end("orders", one)
 	}
 	x.allEnded()
 }
+
+// What makes no message makes no span; a subscriber that prepares its topics still does.
+func TestTracing_IsAsItsPubSub(t *testing.T) {
+	x, p := newPiped(t)
+	require.NoError(t, x.pub.Publish("orders"))
+	p.err = errors.New("closed")
+	require.ErrorIs(t, x.pub.Publish("orders"), p.err)
+	require.Empty(t, x.recorder.Ended())
+	require.NoError(t, x.sub.(message.SubscribeInitializer).SubscribeInitialize("orders"), "a pipe has nothing to prepare")
+	prepared := x.tracing.Subscriber(preparing{p}, "").(message.SubscribeInitializer)
+	require.ErrorContains(t, prepared.SubscribeInitialize("orders"), "no orders here")
+}
+
+// preparing is a Subscriber whose topics have to be made.
+type preparing struct{ *pipe }
+
+func (preparing) SubscribeInitialize(topic string) error { return errors.New("no " + topic + " here") }
 
 // error.type is one of few.
 func TestErrorType_IsOneOfFew(t *testing.T) {

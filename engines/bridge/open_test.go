@@ -136,6 +136,24 @@ func TestClose_EnginesOfItsOwn(t *testing.T) {
 	require.NoError(t, b.Close())
 	require.Equal(t, []int{1, 0}, []int{from.closed, to.closed})
 	require.Same(t, letters, b.cfg.DeadLetter)
+
+	for _, own := range []bool{true, false} { // the topic of dead letters is made where they go to
+		to.topics = map[string]bool{}
+		cfg := Config{Source: destination, Destination: source, Topics: []Topic{{From: "t"}}, DeadLetterTopic: "dead"}
+		if own {
+			cfg.DeadLetter = letters
+		}
+		b, err := Open(t.Context(), cfg)
+		require.NoError(t, err)
+		require.NoError(t, b.declareDeadLetters(t.Context()))
+		require.Equal(t, !own, to.topics["Declare dead"])
+		ended := 0
+		b.stop = func() { ended++ }
+		b.end(errStalled)
+		b.end(errBehind)
+		require.Equal(t, 2, ended)
+		require.ErrorIs(t, b.fatal, errStalled, "the first reason counts")
+	}
 }
 
 // A PublishError that does not fit its call is of all its messages.
