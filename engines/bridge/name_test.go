@@ -52,3 +52,23 @@ func TestIdentify_NamesAreOfTheirStreams(t *testing.T) {
 	require.Equal(t, "uuid/u", p.identify(message.NewMessage("u", nil)))
 	require.Empty(t, p.identify(message.NewMessage("", nil)))
 }
+
+// The last names are known, each once; what has no name is never known.
+func TestSeen_RemembersTheLast(t *testing.T) {
+	s := newSeen(2)
+	known := func() (all string) {
+		for _, name := range []string{"", "a", "b", "c"} {
+			if s.has(name) {
+				all += name + "."
+			}
+		}
+		return all
+	}
+	for _, step := range []struct{ add, want string }{{"a", "a."}, {"", "a."}, {"b", "a.b."}, {"a", "a.b."}, {"c", "b.c."}, {"a", "a.c."}, {"b", "a.b."}} {
+		s.add([]*held{{id: step.add}})
+		require.Equal(t, step.want, known())
+	}
+	none := newSeen(-1)
+	none.add([]*held{{id: "a"}})
+	require.False(t, none.has("a"))
+}
