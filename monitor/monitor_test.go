@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -160,7 +161,10 @@ func TestReadyz_WaitsForReady(t *testing.T) {
 	ready := make(chan struct{})
 	w := newWorld(t, buffstreams.ManagerConfig{Ready: ready})
 	m := w.monitor(t, monitor.Config{})
-	require.Equal(t, http.StatusServiceUnavailable, get(m, "/readyz").Code)
+	answer := get(m, "/readyz")
+	require.Equal(t, http.StatusServiceUnavailable, answer.Code)
+	require.Contains(t, answer.Body.String(), "\nmanager main: ")
+	require.Contains(t, answer.Body.String(), "\nsubscriber sub: ")
 	require.Equal(t, http.StatusOK, get(m, "/livez").Code)
 	require.Contains(t, getStats(t, m, "").Stuck[0].Why, "Ready channel")
 	close(ready)
@@ -194,6 +198,11 @@ func TestAccess(t *testing.T) {
 		"this machine":                    {open, nil, 200},
 		"this machine, IPv6":              {open, []func(*http.Request){from("[::1]:1"), host("[::1]:8080")}, 200},
 		"this machine by name":            {open, []func(*http.Request){host("LocalHost:1")}, 200},
+		"this machine at its usual port":  {open, []func(*http.Request){host("localhost")}, 200},
+		"so too by IPv6":                  {open, []func(*http.Request){host("[::1]")}, 200},
+		"another name without a port":     {open, []func(*http.Request){host("evil.example")}, 403},
+		"a real IP that a proxy names":    {open, []func(*http.Request){header("X-Real-Ip", "127.0.0.1")}, 403},
+		"via a proxy":                     {open, []func(*http.Request){header("Via", "1.1 proxy")}, 403},
 		"another machine":                 {open, []func(*http.Request){far}, 403},
 		"through a proxy":                 {open, []func(*http.Request){header("X-Forwarded-For", "127.0.0.1")}, 403},
 		"through another proxy":           {open, []func(*http.Request){header("Forwarded", "for=127.0.0.1")}, 403},
@@ -353,7 +362,13 @@ func TestListenAndServe_EndsWithItsContext(t *testing.T) {
 	at, ended := make(chan net.Addr, 1), make(chan error, 1)
 	go func() { ended <- m.ListenAndServe(ctx, "127.0.0.1:0", nil, func(a net.Addr) { at <- a }) }() // ends with ctx
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	answer, err := client.Get("http://" + (<-at).String() + "/livez")
+	address := (<-at).String()
+	slow, err := net.Dial("tcp", address) // it is accepted before the next one
+	require.NoError(t, err)
+	defer func() { _ = slow.Close() }()
+	_, err = io.WriteString(slow, "GET /livez HTTP/1.1\r\n") // and never the rest
+	require.NoError(t, err)
+	answer, err := client.Get("http://" + address + "/livez")
 	require.NoError(t, err)
 	body, err := io.ReadAll(answer.Body)
 	require.NoError(t, err)
@@ -361,4 +376,8 @@ func TestListenAndServe_EndsWithItsContext(t *testing.T) {
 	require.Equal(t, "ok\n", string(body))
 	cancel()
 	require.NoError(t, <-ended)
+	require.NoError(t, slow.SetReadDeadline(time.Now().Add(limit)))
+	_, err = slow.Read(make([]byte, 1))
+	require.Error(t, err)
+	require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "a connection that does not end is ended")
 }
