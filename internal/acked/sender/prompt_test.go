@@ -1,6 +1,7 @@
 package sender
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"strings"
@@ -38,7 +39,7 @@ func newPromptly(t *testing.T, here *peer) *promptly {
 		})
 	}
 	p.from, p.to = begin(p.here), begin(p.there)
-	p.from.OnRefused(p, func(session.Refused) { here.note("refusal") })
+	p.from.OnRefused(p, func(session.Refused) bool { here.note("refusal"); return true })
 	p.heir = p.to.NewStream(StreamConfig{Topic: "t"})
 	p.stream = p.from.NewStream(StreamConfig{
 		Topic: "t", Elsewhere: true, Divide: func(st *Stream) { st.Divide(p.heir) }, Moved: func(Moved) { p.there.note("move") },
@@ -89,7 +90,7 @@ func (p *promptly) feed(t *testing.T) {
 // next Tick, or for ever.
 func TestSender_ActsAtOnce(t *testing.T) {
 	for name, c := range map[string]struct {
-		here    peer
+		here    *peer // nil: one that says nothing
 		prepare func(t *testing.T, p *promptly)
 		act     func(t *testing.T, p *promptly)
 		want    string // what is heard
@@ -104,12 +105,12 @@ func TestSender_ActsAtOnce(t *testing.T) {
 			},
 			want: "Pong",
 		},
-		"Publish": {here: peer{credit: 10}, act: func(t *testing.T, p *promptly) { p.publish(t, 1, 1) }, want: "PublishFrame"},
+		"Publish": {here: &peer{credit: 10}, act: func(t *testing.T, p *promptly) { p.publish(t, 1, 1) }, want: "PublishFrame"},
 		"a message that is too large for the peer": {
-			here: peer{credit: 10}, act: func(t *testing.T, p *promptly) { p.publish(t, 2*maxMessage, 1) }, want: "refusal",
+			here: &peer{credit: 10}, act: func(t *testing.T, p *promptly) { p.publish(t, 2*maxMessage, 1) }, want: "refusal",
 		},
 		"an ack": {
-			here: peer{credit: 10},
+			here: &peer{credit: 10},
 			prepare: func(t *testing.T, p *promptly) {
 				p.publish(t, 1, 1)
 				p.wait((*Stream).Drain)
@@ -125,19 +126,19 @@ func TestSender_ActsAtOnce(t *testing.T) {
 		},
 		"Announce": {act: func(_ *testing.T, p *promptly) { p.fetched.Announce(2) }, want: "Open"},
 		"Feed": {
-			here: peer{credit: 10}, prepare: func(_ *testing.T, p *promptly) { p.announce() },
+			here: &peer{credit: 10}, prepare: func(_ *testing.T, p *promptly) { p.announce() },
 			act: func(t *testing.T, p *promptly) { p.feed(t) }, want: "PublishFrame",
 		},
 		"ConfirmRefused": {
-			here: peer{credit: 10, rejects: true}, prepare: func(t *testing.T, p *promptly) { p.feed(t) },
+			here: &peer{credit: 10, rejects: true}, prepare: func(t *testing.T, p *promptly) { p.feed(t) },
 			act: func(_ *testing.T, p *promptly) { p.fetched.ConfirmRefused(1) }, want: "RejectSeen",
 		},
 		"Release": {
-			here: peer{credit: 10, settles: true}, prepare: func(t *testing.T, p *promptly) { p.feed(t) },
+			here: &peer{credit: 10, settles: true}, prepare: func(t *testing.T, p *promptly) { p.feed(t) },
 			act: func(_ *testing.T, p *promptly) { p.fetched.Release() }, want: "Release",
 		},
 		"Leave": {
-			here: peer{credit: 10}, prepare: func(t *testing.T, p *promptly) { p.feed(t) },
+			here: &peer{credit: 10}, prepare: func(t *testing.T, p *promptly) { p.feed(t) },
 			act: func(_ *testing.T, p *promptly) { p.fetched.Leave() }, want: "Revoke",
 		},
 		"Stay": {
@@ -149,7 +150,7 @@ func TestSender_ActsAtOnce(t *testing.T) {
 			act: func(_ *testing.T, p *promptly) { p.fetched.Stay() }, want: "Open",
 		},
 		"FetchedStream.MoveTo, where it was": {
-			here: peer{credit: 10, settles: true}, prepare: func(t *testing.T, p *promptly) { p.feed(t) },
+			here: &peer{credit: 10, settles: true}, prepare: func(t *testing.T, p *promptly) { p.feed(t) },
 			act: func(_ *testing.T, p *promptly) { p.fetched.MoveTo(p.to) }, want: "Release",
 		},
 		"FetchedStream.MoveTo, where it is": {
@@ -157,11 +158,11 @@ func TestSender_ActsAtOnce(t *testing.T) {
 			act:     func(_ *testing.T, p *promptly) { p.fetched.MoveTo(p.to) }, want: "Open", there: true,
 		},
 		"End": {
-			here: peer{credit: 10, settles: true}, prepare: func(t *testing.T, p *promptly) { p.publish(t, 1, 1) },
+			here: &peer{credit: 10, settles: true}, prepare: func(t *testing.T, p *promptly) { p.publish(t, 1, 1) },
 			act: func(_ *testing.T, p *promptly) { p.stream.End() }, want: "Release",
 		},
 		"MoveTo of what was sent": {
-			here: peer{credit: 10}, prepare: func(t *testing.T, p *promptly) { p.publish(t, 1, 1) }, act: move, want: "Revoke",
+			here: &peer{credit: 10}, prepare: func(t *testing.T, p *promptly) { p.publish(t, 1, 1) }, act: move, want: "Revoke",
 		},
 		"MoveTo of what was not sent, where it was": {
 			prepare: func(t *testing.T, p *promptly) { p.publish(t, 1, 1) }, act: move, want: "Release",
@@ -170,11 +171,11 @@ func TestSender_ActsAtOnce(t *testing.T) {
 			prepare: func(t *testing.T, p *promptly) { p.publish(t, 1, 1) }, act: move, want: "PublishFrame", there: true,
 		},
 		"what comes back": {
-			here:    peer{credit: 10, returns: true},
+			here:    &peer{credit: 10, returns: true},
 			prepare: func(t *testing.T, p *promptly) { p.publish(t, 1, 1) }, act: move, want: "PublishFrame", there: true,
 		},
 		"what comes back for an address that is retired": {
-			here: peer{credit: 10, returns: true},
+			here: &peer{credit: 10, returns: true},
 			prepare: func(t *testing.T, p *promptly) {
 				p.publish(t, 1, 1)
 				p.to.retired = true
@@ -182,7 +183,7 @@ func TestSender_ActsAtOnce(t *testing.T) {
 			act: move, want: "Open",
 		},
 		"MoveTo where it is": {
-			here: peer{credit: 10, returns: true},
+			here: &peer{credit: 10, returns: true},
 			prepare: func(t *testing.T, p *promptly) {
 				p.publish(t, 1, 1)
 				p.from.mu.Lock()
@@ -193,11 +194,11 @@ func TestSender_ActsAtOnce(t *testing.T) {
 			act: func(_ *testing.T, p *promptly) { p.stream.MoveTo(p.from) }, want: "Open",
 		},
 		"Divide": {
-			here: peer{credit: 1}, prepare: func(t *testing.T, p *promptly) { p.publish(t, 1, 3) },
+			here: &peer{credit: 1}, prepare: func(t *testing.T, p *promptly) { p.publish(t, 1, 3) },
 			act: move, want: "PublishFrame", there: true,
 		},
 		"Divide of all that is left": {
-			here: peer{credit: 1},
+			here: &peer{credit: 1},
 			prepare: func(t *testing.T, p *promptly) {
 				p.stream.cfg.Divide = nil
 				p.publish(t, 1, 3)
@@ -217,7 +218,7 @@ func TestSender_ActsAtOnce(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p := newPromptly(t, &c.here)
+				p := newPromptly(t, cmp.Or(c.here, &peer{}))
 				if c.prepare != nil {
 					c.prepare(t, p)
 				}

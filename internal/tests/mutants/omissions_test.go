@@ -201,7 +201,8 @@ func (o *omissions) start(t *testing.T, pkg string, limit time.Duration, env []s
 	cmd := exec.CommandContext(ctx, "sh", args...)
 	cmd.Dir = filepath.Join(root(t), filepath.FromSlash(pkg))
 	cmd.Env = append(append(os.Environ(), simulation.env), env...)
-	cmd.Env = append(cmd.Env, "GOFLAGS=-overlay="+o.overlay, "BUFFSTREAMS_COMMAND="+o.command) // for what tests build, and need not
+	// Tests that build the command build it with the omissions, or get the binary that has them.
+	cmd.Env = append(cmd.Env, "GOFLAGS=-overlay="+o.overlay, "BUFFSTREAMS_COMMAND="+o.command)
 	cmd.WaitDelay = time.Second // its children may hold the pipe
 	b, err := cmd.Output()
 	return string(b), err

@@ -146,7 +146,7 @@ var storageMutants = []mutant{
 	},
 	{
 		"an append does not save what was settled", "storage/outbox/commit.go",
-		"if s.unsaved && s.defined {", "if s.unsaved && !s.defined {",
+		"if s.unsaved {", "if s.unsaved && !s.defined {",
 		probe{"storage/outbox", "^TestSettle_IsSavedWithTheNextAppend$", ""},
 	},
 	{
