@@ -27,21 +27,22 @@ import (
 // Manager owns the connections and listeners of any number of publishers and subscribers, which share them, and the
 // memory for what is on its way. It is safe for concurrent use.
 type Manager struct {
-	cfg     ManagerConfig
-	dial    netio.Dial
-	plain   *pool.Manager // the writers to plain peers
-	peers   plainPeers    // that plain writes to
-	told    plainHooks    // of plain, and of listeners for plain peers
-	streams atomic.Uint64 // the number given last
-	held    *flow.Budget  // of the receivers
-	kept    *flow.Budget  // of the senders
-	workers *flush.Workers
-	hooks   *hook.Set // nil: none
-	ticker  *sender.Ticker
-	mover   sender.Mover    // of the senders
-	ended   context.Context // ends when all that was on its way is accounted for, and with it the ticker and what waits
-	end     context.CancelFunc
-	wg      sync.WaitGroup // the ticker, and what waits for a Ready
+	cfg       ManagerConfig
+	dial      netio.Dial
+	plain     *pool.Manager // the writers to plain peers
+	peers     plainPeers    // that plain writes to
+	plainUses plainUses     // of those
+	told      plainHooks    // of plain, and of listeners for plain peers
+	streams   atomic.Uint64 // the number given last
+	held      *flow.Budget  // of the receivers
+	kept      *flow.Budget  // of the senders
+	workers   *flush.Workers
+	hooks     *hook.Set // nil: none
+	ticker    *sender.Ticker
+	mover     sender.Mover    // of the senders
+	ended     context.Context // ends when all that was on its way is accounted for, and with it the ticker and what waits
+	end       context.CancelFunc
+	wg        sync.WaitGroup // the ticker, and what waits for a Ready
 
 	subscriptions subscriptions
 	stats         statsCache[ManagerStats]
@@ -159,20 +160,6 @@ func (m *Manager) PeerStatus(address string) PeerStatus {
 		return PeerStatus{}
 	}
 	return PeerStatus{Connected: a.sender.Connected(), Pending: a.sender.Pending()}
-}
-
-// dialPlain opens the writer to a plain peer, unless there is one.
-func (m *Manager) dialPlain(cfg pool.WriterConfig) error {
-	switch err := m.plain.Dial(cfg); {
-	case errors.Is(err, pool.ErrAlreadyOpened):
-		return nil
-	case err != nil:
-		return err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.writers = append(m.writers, cfg.Key)
-	return nil
 }
 
 // flushPlain returns the error of messages to a plain peer that have failed, none of those that ctx leaves unwritten.

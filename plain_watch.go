@@ -65,6 +65,13 @@ func (p *plainPeers) of(t netio.Target, told *plainHooks) *plainPeer {
 	return peer
 }
 
+// forget drops a peer that is written to no more.
+func (p *plainPeers) forget(t netio.Target) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.by, t)
+}
+
 // stats describes the peers at some targets, or, if that is nil, all.
 func (p *plainPeers) stats(at map[netio.Target]bool) (all []AddressStats) {
 	p.mu.Lock()

@@ -24,17 +24,19 @@ type plainPublisher struct {
 
 	mu      sync.Mutex                // guards the fields below
 	dialing map[netio.Target]*dialing // under way
-	used    map[netio.Target]bool     // ever; another Publisher of the Manager may have dialed them
+	used    map[netio.Target]int      // by topics, or until all is written; another Publisher of the Manager may have dialed them
+	lost    []error                   // of addresses that are used no more, for flush
 }
 
 // dialing is the first attempt to connect to an address, which the calls that need it share.
 type dialing struct {
-	done chan struct{} // closed when err is final
-	err  error
+	began time.Time
+	done  chan struct{} // closed when err is final
+	err   error
 }
 
 func newPlainPublisher(p *Publisher) *plainPublisher {
-	return &plainPublisher{publisher: p, dialing: map[netio.Target]*dialing{}, used: map[netio.Target]bool{}}
+	return &plainPublisher{publisher: p, dialing: map[netio.Target]*dialing{}, used: map[netio.Target]int{}}
 }
 
 // publish writes the messages to the topic's address; of a route, to the first that takes them.
@@ -46,6 +48,7 @@ func (p *plainPublisher) publish(s *topicState, messages []*message.Message) err
 	if err != nil {
 		return &PublishError{Topic: topic, NotSent: messages, Err: err}
 	}
+	defer endAll(targets)
 	buf := make([]byte, 0, 512)
 	for i, msg := range messages {
 		if buf, err = p.publisher.marshalOne(buf[:0], topic, msg); err != nil {
@@ -53,10 +56,10 @@ func (p *plainPublisher) publish(s *topicState, messages []*message.Message) err
 		}
 		if limit := p.publisher.cfg.MaxMessageSize; len(buf) > limit {
 			err := &TooLargeError{UUID: msg.UUID, Size: len(buf), Limit: limit}
-			return &PublishError{Topic: topic, Peer: targets[0].Address, NotSent: messages[i:], Err: err}
+			return &PublishError{Topic: topic, Peer: targets[0].peer, NotSent: messages[i:], Err: err}
 		}
 		if err = p.writeFirst(&wait, targets, buf); err != nil {
-			return &PublishError{Topic: topic, Peer: targets[0].Address, NotSent: messages[i:], Err: err}
+			return &PublishError{Topic: topic, Peer: targets[0].peer, NotSent: messages[i:], Err: err}
 		}
 	}
 	return nil
@@ -93,6 +96,15 @@ func (w *plainWait) begin(cause error) context.Context {
 	return w.ctx
 }
 
+// within is begin for a wait that takes no longer than patience.
+func (w *plainWait) within(cause error, patience time.Duration) (context.Context, context.CancelFunc) {
+	ctx := w.begin(cause)
+	if patience == wholeCall {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, patience)
+}
+
 func (w *plainWait) end() {
 	if w.cancel != nil {
 		w.cancel()
@@ -123,8 +135,8 @@ var noWait = func() context.Context {
 	return ctx
 }()
 
-// targets finds the addresses of a topic, that with the lowest priority first.
-func (p *plainPublisher) targets(s *topicState, wait *plainWait) ([]netio.Target, error) {
+// targets finds the addresses of a topic, that with the lowest priority first. The caller must call endAll.
+func (p *plainPublisher) targets(s *topicState, wait *plainWait) ([]*target, error) {
 	r := s.resolved.Load()
 	if r == nil {
 		d, ok, err := parseTopic(s.topic, p.publisher.cfg.Resolver != nil)
@@ -138,37 +150,67 @@ func (p *plainPublisher) targets(s *topicState, wait *plainWait) ([]netio.Target
 		}
 		wait.timeout = w.left()
 	}
+	for !enterAll(r.targets) { // another route has taken its place
+		r = s.resolved.Load()
+	}
 	if len(r.targets) == 1 {
-		return []netio.Target{r.targets[0].at}, nil
+		return r.targets, nil
 	}
 	ordered := slices.Clone(r.targets)
 	slices.SortStableFunc(ordered, func(a, b *target) int { return a.Priority - b.Priority })
-	targets := make([]netio.Target, len(ordered))
-	for i, t := range ordered {
-		targets[i] = t.at
-	}
-	return targets, nil
+	return ordered, nil
 }
 
-func (p *plainPublisher) writeFirst(wait *plainWait, targets []netio.Target, data []byte) error {
-	var errs []error
-	for _, t := range targets {
-		err := p.write(wait, t, data)
-		if err == nil {
-			return nil
+// enterAll begins a use of targets by a call, unless one of them was given up.
+func enterAll(targets []*target) bool {
+	for i, t := range targets {
+		if !t.enter() {
+			endAll(targets[:i])
+			return false
 		}
-		errs = append(errs, err)
 	}
-	return errors.Join(errs...)
+	return true
 }
 
-// write hands one message to the address's writer, which it dials the first time.
-func (p *plainPublisher) write(wait *plainWait, t netio.Target, data []byte) error {
+func endAll(targets []*target) {
+	for _, t := range targets {
+		t.end()
+	}
+}
+
+// writeFirst writes a message to the first address that takes it. One that is silent, or full, is waited for only while no
+// other takes it, and then in turns.
+func (p *plainPublisher) writeFirst(wait *plainWait, targets []*target, data []byte) error {
+	if len(targets) == 1 {
+		return p.write(wait, targets[0].at, data, wholeCall)
+	}
+	for patience := time.Duration(0); ; patience = freshFor {
+		var errs []error
+		late := false
+		for _, t := range targets {
+			err := p.write(wait, t.at, data, patience)
+			if err == nil {
+				return nil
+			}
+			errs, late = append(errs, err), late || errors.Is(err, ErrTimeout)
+		}
+		if !late || wait.ctx.Err() != nil {
+			return errors.Join(errs...)
+		}
+	}
+}
+
+// wholeCall is the patience of a write that may take all the time that its call has.
+const wholeCall time.Duration = -1
+
+// write hands one message to the address's writer, which it dials the first time. It waits no longer than patience, and,
+// without any, only for a connection that is being made, while that is fresh.
+func (p *plainPublisher) write(wait *plainWait, t netio.Target, data []byte, patience time.Duration) error {
 	m, key := p.publisher.manager.plain, formatAddress(t) // tells TLS from plaintext
 	_, err := m.WriteContext(noWait, key, data)
 	switch {
 	case errors.Is(err, pool.ErrNotOpened):
-		if err := p.dial(wait.begin(errNoConnect), t); err != nil {
+		if err := p.dial(wait, t, patience); err != nil {
 			return wait.failure(err, errNoConnect)
 		}
 	case err != nil && !errors.Is(err, errNoRoom):
@@ -176,14 +218,16 @@ func (p *plainPublisher) write(wait *plainWait, t netio.Target, data []byte) err
 	case err == nil:
 		return nil
 	}
-	if _, err = m.WriteContext(wait.begin(errNotTaken), key, data); err != nil {
+	ctx, cancel := wait.within(errNotTaken, patience)
+	defer cancel()
+	if _, err = m.WriteContext(ctx, key, data); err != nil {
 		return wait.failure(err, errNotTaken)
 	}
 	return nil
 }
 
-// dial makes the first attempt to connect to an address, or waits for the one that is under way, until ctx is done.
-func (p *plainPublisher) dial(ctx context.Context, t netio.Target) error {
+// dial makes the first attempt to connect to an address, or waits for the one that is under way.
+func (p *plainPublisher) dial(wait *plainWait, t netio.Target, patience time.Duration) error {
 	cfg, err := p.config(t)
 	if err != nil {
 		return err
@@ -191,10 +235,10 @@ func (p *plainPublisher) dial(ctx context.Context, t netio.Target) error {
 	p.mu.Lock()
 	d := p.dialing[t]
 	if d == nil {
-		d = &dialing{done: make(chan struct{})}
+		d = &dialing{done: make(chan struct{}), began: time.Now()}
 		p.dialing[t] = d
 		go func() { // ends with the attempt, which its time-out and Manager.Close bound
-			d.err = p.publisher.manager.dialPlain(cfg)
+			d.err = p.publisher.manager.dialPlain(t, cfg)
 			p.mu.Lock()
 			delete(p.dialing, t)
 			p.mu.Unlock()
@@ -202,6 +246,11 @@ func (p *plainPublisher) dial(ctx context.Context, t netio.Target) error {
 		}()
 	}
 	p.mu.Unlock()
+	if patience == 0 {
+		patience = max(0, freshFor-time.Since(d.began))
+	}
+	ctx, cancel := wait.within(errNoConnect, patience)
+	defer cancel()
 	select {
 	case <-d.done:
 		return d.err
@@ -229,23 +278,21 @@ func (p *plainPublisher) config(t netio.Target) (cfg pool.WriterConfig, err erro
 	return cfg, nil
 }
 
-// use notes an address that a topic leads to, for flush.
-func (p *plainPublisher) use(t netio.Target) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.used[t] = true
-}
-
 // flush waits until everything written so far is with the kernel: a plain peer says no more.
 func (p *plainPublisher) flush(ctx context.Context) error {
 	p.mu.Lock()
-	targets := slices.Collect(maps.Keys(p.used))
+	targets, errs := slices.Collect(maps.Keys(p.used)), p.lost
+	p.lost = nil
 	p.mu.Unlock()
-	var errs []error
 	for _, t := range targets {
 		if err := p.publisher.manager.plain.Flush(ctx, formatAddress(t)); err != nil && !errors.Is(err, pool.ErrNotOpened) {
 			errs = append(errs, err)
 		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, t := range targets {
+		p.forgetLocked(t)
 	}
 	return errors.Join(errs...)
 }

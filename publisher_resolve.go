@@ -253,6 +253,9 @@ func (s *topicState) retireLocked(last, next *resolved) {
 // leaveNew gives up targets of a route that is not adopted.
 func (p *Publisher) leaveNew(targets []*target) {
 	for _, t := range targets {
+		if p.plain != nil {
+			p.plain.leave(t.at)
+		}
 		if t.addr != nil {
 			p.manager.release(t.addr)
 		}
@@ -267,6 +270,9 @@ func (p *Publisher) tick(now time.Time) {
 		topics = append(topics, s)
 	}
 	p.mu.Unlock()
+	if p.plain != nil {
+		p.plain.tick()
+	}
 	for _, s := range topics {
 		if !p.enter(s) {
 			continue

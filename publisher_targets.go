@@ -121,8 +121,7 @@ func (p *Publisher) newTarget(topic string, d destination, m route.Member, route
 	}
 	t := &target{topic: topic, name: d.name, peer: d.target.Address, at: d.target, Member: m}
 	if p.plain != nil {
-		p.plain.use(d.target)
-		return t, nil
+		return t, p.plain.use(d.target)
 	}
 	if p.relay != nil {
 		t.peer = formatAddress(d.target)
@@ -316,6 +315,9 @@ func (p *Publisher) joinLocked(t *target) {
 // leave gives targets up that take no new messages. mu must not be held.
 func (p *Publisher) leave(targets []*target) {
 	for _, t := range targets {
+		if p.plain != nil {
+			p.plain.leave(t.at)
+		}
 		if t.addr == nil {
 			continue
 		}

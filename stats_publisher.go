@@ -49,7 +49,11 @@ func (p *Publisher) plainTargets() map[netio.Target]bool {
 	}
 	p.plain.mu.Lock()
 	defer p.plain.mu.Unlock()
-	return maps.Clone(p.plain.used)
+	at := make(map[netio.Target]bool, len(p.plain.used))
+	for t := range p.plain.used {
+		at[t] = true
+	}
+	return at
 }
 
 // topicStats describes the topics, in the order of their names.

@@ -2,7 +2,11 @@ package tests
 
 import (
 	"context"
+	"io"
+	"net"
 	"runtime"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -185,4 +189,107 @@ func TestOutbox_RouteOfAnotherOfItsPublishers(t *testing.T) {
 	require.NoError(t, pub.Publish("orders", newMessages(3)...))
 	require.Equal(t, []string{"0", "1", "2"}, receiveAcked(t, atB, 3))
 	require.NoError(t, pub.Close())
+}
+
+// plainly is a publisher on the plain wire.
+func plainly(t *testing.T, change func(*buffstreams.PublisherConfig)) *buffstreams.Publisher {
+	cfg := buffstreams.PublisherConfig{Wire: buffstreams.WireBuffStreams, Confirm: buffstreams.ConfirmEnqueued, PublishTimeout: patience, CloseTimeout: patience}
+	change(&cfg)
+	pub, err := buffstreams.NewPublisher(cfg, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = pub.Close() })
+	return pub
+}
+
+// TestPlainPublisher_PassesAPeerThatIsSilent, and waits for it no more than once while it is.
+func TestPlainPublisher_PassesAPeerThatIsSilent(t *testing.T) {
+	h := newHouse(t, buffstreams.ManagerConfig{})
+	messages := subscribe(t, h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) { c.Wire = buffstreams.WireBuffStreams }), h.address)
+	const silent = "127.0.0.1:1"
+	pub := plainly(t, func(c *buffstreams.PublisherConfig) {
+		c.ManagerConfig.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			if address == silent {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			return new(net.Dialer).DialContext(ctx, network, address)
+		}
+		c.Resolver = route.Static{"x": {Addresses: []string{silent, h.address}}}
+	})
+	for i := range 100 {
+		began := time.Now()
+		require.NoError(t, pub.Publish("x", newMessage(strconv.Itoa(i))))
+		require.Less(t, time.Since(began), patience/2)
+		require.Equal(t, []string{strconv.Itoa(i)}, receiveAcked(t, messages, 1))
+	}
+}
+
+// TestPlainPublisher_LimitsAtOnePeer of a Manager are the same: the framing depends on them.
+func TestPlainPublisher_LimitsAtOnePeer(t *testing.T) {
+	h := newHouse(t, buffstreams.ManagerConfig{})
+	messages := subscribe(t, h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) { c.Wire = buffstreams.WireBuffStreams }), h.address)
+	m, _ := newPeer(t, buffstreams.ManagerConfig{})
+	large := plainly(t, func(c *buffstreams.PublisherConfig) { c.Manager, c.MaxMessageSize = m, 1<<20 })
+	right := plainly(t, func(c *buffstreams.PublisherConfig) { c.Manager = m })
+	require.NoError(t, right.Publish(h.address, newMessage("x")))
+	require.ErrorContains(t, large.Publish(h.address, newMessage("y")), "MaxMessageSize")
+	require.Equal(t, []string{"x"}, receiveAcked(t, messages, 1))
+}
+
+// TestManager_PlainPeersComeAndGo: a writer ends with the last use of its peer, when all is written, and begins again.
+func TestManager_PlainPeersComeAndGo(t *testing.T) {
+	h := newHouse(t, buffstreams.ManagerConfig{})
+	messages := subscribe(t, h.newSubscriber(t, func(c *buffstreams.SubscriberConfig) { c.Wire = buffstreams.WireBuffStreams }), h.address)
+	m, _ := newPeer(t, buffstreams.ManagerConfig{})
+	peers := func() int { return len(m.Stats().Addresses) }
+	for round := range 3 {
+		one := plainly(t, func(c *buffstreams.PublisherConfig) { c.Manager = m })
+		two := plainly(t, func(c *buffstreams.PublisherConfig) { c.Manager = m })
+		require.NoError(t, one.Publish(h.address, newMessage("1")))
+		require.NoError(t, two.Publish(h.address, newMessage("2")))
+		require.NoError(t, one.Close())
+		require.NoError(t, two.Publish(h.address, newMessage("3")), "it has the writer yet")
+		require.Len(t, receiveAcked(t, messages, 3), 3)
+		if round == 1 {
+			require.NoError(t, two.Close())
+			continue // the next one comes while the writer closes
+		}
+		require.Eventually(t, func() bool { return peers() == 1 }, patience, 10*time.Millisecond, "Stats are kept for a second")
+		require.NoError(t, two.Close())
+		require.Eventually(t, func() bool { return peers() == 0 }, patience, 10*time.Millisecond)
+	}
+}
+
+// TestManager_KeepsWhatAPlainPeerHasNotTaken of a publisher that is closed, or whose route has left the peer.
+func TestManager_KeepsWhatAPlainPeerHasNotTaken(t *testing.T) {
+	a, b := freeAddress(t), freeAddress(t)
+	ln, err := net.Listen("tcp", a)
+	require.NoError(t, err)
+	defer func() { _ = ln.Close() }()
+	routes := &watched{route: route.Route{Addresses: []string{a}}}
+	m, _ := newPeer(t, buffstreams.ManagerConfig{})
+	pub := plainly(t, func(c *buffstreams.PublisherConfig) {
+		c.Manager, c.CloseTimeout, c.PublishTimeout = m, 50*time.Millisecond, 50*time.Millisecond
+		c.Resolver = routes
+	})
+	written := 0
+	for large := newMessage(strings.Repeat("x", 4000)); pub.Publish("x", large) == nil; { // the peer reads nothing
+		written++
+	}
+	other, err := net.Listen("tcp", b)
+	require.NoError(t, err)
+	defer func() { _ = other.Close() }()
+	require.Eventually(t, routes.isWatched, patience, time.Millisecond)
+	routes.set(route.Route{Addresses: []string{b}})
+	require.NoError(t, pub.Publish("x", newMessage("y")))
+	require.Error(t, pub.Close(), "not all is written")
+	conn, err := ln.Accept()
+	require.NoError(t, err)
+	read := make(chan int64, 1)
+	go func() { // ends with the connection
+		n, _ := io.Copy(io.Discard, conn)
+		read <- n
+	}()
+	require.NoError(t, m.Close())
+	require.EqualValues(t, written*(4000+3), <-read)
 }

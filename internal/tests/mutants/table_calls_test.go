@@ -19,7 +19,7 @@ var callMutants = []mutant{
 	},
 	{
 		"a plain Publish waits for room for ever", "publisher_plain.go",
-		"if _, err = m.WriteContext(wait.begin(errNotTaken), key, data); err != nil {", "if _, err = m.Write(key, data); err != nil {",
+		"\tif _, err = m.WriteContext(ctx, key, data); err != nil {", "\tif _, err = m.Write(key, data); ctx == nil || err != nil {",
 		probe{"internal/tests", "^TestPlainPublisher_EndsInItsTime$", ""},
 	},
 	{

@@ -215,8 +215,8 @@ var custodyMutants = []mutant{
 		probe{"internal/tests", "^TestPublisher_NothingToPublish$", ""},
 	},
 	{
-		"a Publisher does not flush what another has dialed", "publisher_targets.go",
-		"\t\tp.plain.use(d.target)\n", "",
+		"a Publisher does not flush what another has dialed", "publisher_plain.go",
+		"slices.Collect(maps.Keys(p.used)), p.lost", "[]netio.Target(nil), p.lost",
 		probe{"internal/tests", "^TestPlainPublisher_FlushesWhatAnotherConnected$", ""},
 	},
 	{

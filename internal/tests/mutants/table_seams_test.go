@@ -85,8 +85,8 @@ var seamMutants = []mutant{
 		rootProbe("TestUserCode_HasAMomentAfterTheEnd"),
 	},
 	{
-		"Manager.Close does not flush plain writers", "manager.go",
-		"\tm.writers = append(m.writers, cfg.Key)\n", "\t_ = m.writers\n",
+		"Manager.Close does not flush plain writers", "plain_uses.go",
+		"\tm.writers = append(slices.Clip(m.writers), cfg.Key)\n", "\t_ = m.writers\n",
 		rootProbe("TestManager_CloseSendsWhatPlainWritersHave"),
 	},
 	{

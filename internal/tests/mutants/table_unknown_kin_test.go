@@ -67,4 +67,39 @@ var kinMutants = []mutant{
 		"bad == nil {\n", "bad == nil && p == r.publisher {\n",
 		testsProbe("TestOutbox_RouteOfAnotherOfItsPublishers"),
 	},
+	{
+		"a silent plain peer is waited for beside another", "publisher_plain.go",
+		"for patience := time.Duration(0); ; patience = freshFor {", "for patience := wholeCall; ; patience = freshFor {",
+		testsProbe("TestPlainPublisher_PassesAPeerThatIsSilent"),
+	},
+	{
+		"a plain peer that is silent costs each call as much", "publisher_plain.go",
+		"patience = max(0, freshFor-time.Since(d.began))", "patience = freshFor",
+		testsProbe("TestPlainPublisher_PassesAPeerThatIsSilent"),
+	},
+	{
+		"plain publishers with two limits share a writer", "plain_uses.go",
+		"\tcase u.limit != limit:\n", "\tcase u.limit < 0:\n",
+		testsProbe("TestPlainPublisher_LimitsAtOnePeer"),
+	},
+	{
+		"plain writers that nothing uses stay", "plain_uses.go",
+		"\tif m.closed || !slices.Contains(m.writers, key) {\n", "\tif m.closed || key != \"\" {\n",
+		testsProbe("TestManager_PlainPeersComeAndGo"),
+	},
+	{
+		"a plain writer ends with its first publisher", "plain_uses.go",
+		"\tif u.publishers--; u.publishers > 0 {\n", "\tif u.publishers--; u.publishers < 0 {\n",
+		testsProbe("TestManager_PlainPeersComeAndGo"),
+	},
+	{
+		"a plain writer is used while it closes", "plain_uses.go",
+		"[formatAddress(t)]; closing != nil; closing", "[formatAddress(t)]; closing == nil && limit < 0; closing",
+		testsProbe("TestManager_PlainPeersComeAndGo"),
+	},
+	{
+		"a plain writer ends with what it has not written", "plain_uses.go",
+		"\tcase errors.Is(err, context.Canceled):\n\t\treturn\n", "",
+		testsProbe("TestManager_KeepsWhatAPlainPeerHasNotTaken"),
+	},
 }
