@@ -231,10 +231,14 @@ func (p *Publisher) closedError() error {
 }
 
 // Flush waits until every message published so far is held by its subscriber's process, or ctx is done. With an Outbox
-// it is Drain. On the plain wire it waits until the kernel has taken everything.
+// it is Drain. On the plain wire it waits until the kernel has taken everything. Once the Publisher or its Manager is
+// closed it says that: what was not held by then is in the error of that Close.
 func (p *Publisher) Flush(ctx context.Context) error {
 	if p.plain != nil || p.relay != nil {
 		return p.Drain(ctx)
+	}
+	if p.closed.Load() || p.manager.isClosed() {
+		return p.closedError()
 	}
 	return p.awaitAll(ctx, stream.Flush)
 }

@@ -30,6 +30,9 @@ type PubSub struct {
 
 // NewPubSub listens at the configured address and returns both ends.
 func NewPubSub(config PubSubConfig, logger watermill.LoggerAdapter) (*PubSub, error) {
+	if config.Publisher.Wire != config.Subscriber.Wire {
+		return nil, configError("PubSubConfig.Publisher.Wire", "it must be that of PubSubConfig.Subscriber: they are each other's peers")
+	}
 	if config.Address == "" {
 		config.Address = "127.0.0.1:0"
 	}

@@ -293,3 +293,26 @@ func TestManager_KeepsWhatAPlainPeerHasNotTaken(t *testing.T) {
 	require.NoError(t, m.Close())
 	require.EqualValues(t, written*(4000+3), <-read)
 }
+
+// TestPublisher_FlushIsNotNilForWhatItsManagerLeft, nor for what it has left itself.
+func TestPublisher_FlushIsNotNilForWhatItsManagerLeft(t *testing.T) {
+	m, err := buffstreams.NewManager(buffstreams.ManagerConfig{CloseTimeout: 10 * time.Millisecond})
+	require.NoError(t, err)
+	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{
+		Manager: m, Confirm: buffstreams.ConfirmEnqueued, CloseTimeout: 10 * time.Millisecond,
+	}, nil)
+	require.NoError(t, err)
+	require.NoError(t, pub.Publish(freeAddress(t)+"/a", newMessages(3)...))
+	requireUndelivered(t, m.Close(), "a", 3)
+	require.ErrorIs(t, pub.Flush(t.Context()), buffstreams.ErrManagerClosed)
+	_ = pub.Close()
+	require.ErrorIs(t, pub.Flush(t.Context()), buffstreams.ErrPublisherClosed)
+}
+
+// TestPubSub_HasOneWire: its ends would not understand each other, and the plain one would not notice.
+func TestPubSub_HasOneWire(t *testing.T) {
+	_, err := buffstreams.NewPubSub(buffstreams.PubSubConfig{
+		Publisher: buffstreams.PublisherConfig{Wire: buffstreams.WireBuffStreams, Confirm: buffstreams.ConfirmEnqueued},
+	}, nil)
+	require.ErrorContains(t, err, "PubSubConfig.Publisher.Wire")
+}

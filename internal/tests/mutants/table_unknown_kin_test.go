@@ -102,4 +102,14 @@ var kinMutants = []mutant{
 		"\tcase errors.Is(err, context.Canceled):\n\t\treturn\n", "",
 		testsProbe("TestManager_KeepsWhatAPlainPeerHasNotTaken"),
 	},
+	{
+		"Flush says nil for what a closed Manager has left", "publisher.go",
+		"\tif p.closed.Load() || p.manager.isClosed() {\n\t\treturn p.closedError()\n\t}\n\treturn p.awaitAll(ctx, stream.Flush)", "\treturn p.awaitAll(ctx, stream.Flush)",
+		testsProbe("TestPublisher_FlushIsNotNilForWhatItsManagerLeft"),
+	},
+	{
+		"a PubSub has two wires", "pubsub.go",
+		"config.Publisher.Wire != config.Subscriber.Wire", "config.Publisher.Wire < config.Subscriber.Wire",
+		testsProbe("TestPubSub_HasOneWire"),
+	},
 }
