@@ -81,7 +81,7 @@ func TestManager_HearsOfWhatAnEphemeralPublisherDoesNotAnswerFor(t *testing.T) {
 	replies, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{Manager: m, Ephemeral: true}, nil)
 	require.NoError(t, err)
 	require.NoError(t, replies.Publish(h.topic("gone"), newMessage("late")), "it is dropped")
-	require.EqualValues(t, 1, replies.Stats().Dropped)
+	require.Eventually(t, func() bool { return replies.Stats().Dropped == 1 }, patience, 10*time.Millisecond)
 	pub, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{Manager: m}, nil)
 	require.NoError(t, err)
 	require.NoError(t, pub.Publish(h.topic("a"), newMessage("x")))
@@ -216,12 +216,12 @@ func TestPlainPublisher_PassesAPeerThatIsSilent(t *testing.T) {
 		}
 		c.Resolver = route.Static{"x": {Addresses: []string{silent, h.address}}}
 	})
+	began := time.Now()
 	for i := range 100 {
-		began := time.Now()
 		require.NoError(t, pub.Publish("x", newMessage(strconv.Itoa(i))))
-		require.Less(t, time.Since(began), patience/2)
 		require.Equal(t, []string{strconv.Itoa(i)}, receiveAcked(t, messages, 1))
 	}
+	require.Less(t, time.Since(began), patience, "a hundred times the first wait is more")
 }
 
 // TestPlainPublisher_LimitsAtOnePeer of a Manager are the same: the framing depends on them.
