@@ -175,7 +175,7 @@ func (t *Topic) leaveLocked(m *Member) []settledRange {
 	var named, stays bool
 	for _, other := range t.groups {
 		named = named || !unnamed(other)
-		stays = stays || other != g && unnamed(other) && other.stays()
+		stays = stays || unnamed(other) && other.stays() // g has no member any more
 	}
 	switch {
 	case named:

@@ -133,3 +133,27 @@ func TestTopic_ARefusalIsNoPartOfWhatAGroupSettled(t *testing.T) {
 	m.Settle(take(t, m, 2))
 	require.Equal(t, []uint64{2}, s.part["g"])
 }
+
+// What a group had settled is asked only where acks are reported at once: else it may have come again.
+func TestTopic_SkipsNothingWhereAcksMayBeLate(t *testing.T) {
+	topic, _ := newTestTopic()
+	m := topic.Join("g", quiet)
+	feed(t, topic, newGroupSource(map[string][]uint64{"g": {1}}), 1, 1)
+	m.Settle(take(t, m, 1))
+	requireFull(t, topic)
+}
+
+// A copy of a message has had as many attempts as the message.
+func TestRemainder_KeepsAttempts(t *testing.T) {
+	topic, s := newTestTopic()
+	m := topic.Join("", quiet)
+	feed(t, topic, s, 1, 1)
+	d := take(t, m, 1)
+	d.Attempt = 2
+	m.Return(d)
+	m.Leave()
+	for range 2 {
+		require.Equal(t, 2, take(t, topic.Join("", quiet), 1).Attempt)
+	}
+	topic.Close()
+}

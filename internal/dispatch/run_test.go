@@ -172,3 +172,12 @@ func TestDelivery_MessageIsAsItArrived(t *testing.T) {
 		})
 	}
 }
+
+// Memory that is given along is kept for a single message only: several have none of their own.
+func TestRun_OfSeveralMessagesIsCopied(t *testing.T) {
+	memory := []byte("onetwo")
+	r := newRun(newSource(), 1, [][]byte{memory[:3], memory[3:]}, topicTime, memory)
+	require.Equal(t, 2, r.count())
+	clear(memory)
+	require.Equal(t, []string{"one", "two"}, []string{string(r.message(0)), string(r.message(1))})
+}

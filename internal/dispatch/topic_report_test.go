@@ -150,3 +150,12 @@ func TestTopic_ReportsAKeyThatHalfWaitsFor(t *testing.T) {
 		})
 	}
 }
+
+// Room that is given out and has no message yet is no group's fault.
+func TestTopic_ReportsNoneWhereNothingHasArrived(t *testing.T) {
+	topic, _ := newTestTopic()
+	topic.OnBehind(func(b Behind) { t.Errorf("reported: %+v", b) })
+	topic.Join("g", quiet)
+	require.Equal(t, windowRoom, topic.window.Take(windowRoom))
+	topic.CheckBehind()
+}

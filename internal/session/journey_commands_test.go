@@ -92,6 +92,7 @@ var clientCommands = map[string]func(j *journey, c *Client, args []string){
 	"left-behind": func(j *journey, c *Client, args []string) { // number, topic, tenure
 		c.LeftBehind(c.cfg.Identity, uint64(j.number(args[0])), args[1], uint64(j.number(args[2])))
 	},
+	"token": func(_ *journey, c *Client, args []string) { c.SetToken([]byte(args[0])) },
 	"refused": func(j *journey, c *Client, _ []string) {
 		for _, r := range c.Refused() {
 			j.say("%s/%d is %s, ephemeral %v: %v", r.Topic, r.Sequence, brief(r.Message), r.Ephemeral, r.Err)

@@ -128,3 +128,14 @@ func TestWatermark_AtTheEndOfItsRange(t *testing.T) {
 	require.True(t, w.Covers(1, end))
 	require.Zero(t, w.Add(5, end))
 }
+
+// Who has seen enough of the holes stops.
+func TestWatermark_HolesEndWithTheLoop(t *testing.T) {
+	w := NewWatermark(2)
+	w.Add(4, 5)
+	w.Add(8, 8)
+	for first, last := range w.Holes(1, 20) {
+		require.Equal(t, []uint64{2, 3}, []uint64{first, last})
+		break
+	}
+}
