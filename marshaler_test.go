@@ -171,3 +171,18 @@ func TestEnvelope_PassesOverWhatItDoesNotKnow(t *testing.T) {
 		require.Error(t, err, "%q", bad)
 	}
 }
+
+// TestEnvelope_StringsOfALargeOneAreTheirOwn: who keeps only them keeps nothing else of the message.
+func TestEnvelope_StringsOfALargeOneAreTheirOwn(t *testing.T) {
+	for _, size := range []int{stringsFrom, 100 * stringsFrom} {
+		msg := message.NewMessage("uuid", make([]byte, size))
+		msg.Metadata.Set("key", "value")
+		data, err := EnvelopeMarshaler{}.Marshal(nil, "", msg)
+		require.NoError(t, err)
+		got, err := EnvelopeMarshaler{}.Unmarshal("", data)
+		require.NoError(t, err)
+		clear(data)
+		require.Equal(t, "uuid", got.UUID)
+		require.Equal(t, message.Metadata{"key": "value"}, got.Metadata)
+	}
+}
