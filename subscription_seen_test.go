@@ -144,7 +144,9 @@ func TestDrain_LeavesInPlaceWhatIsKeptByNone(t *testing.T) {
 
 // What a PubSub leaves undelivered is told to the OnFailure that is nearest: its Manager's, its Subscriber's, its Publisher's.
 func TestPubSub_TellsTheNearestOnFailure(t *testing.T) {
-	for want, given := range map[string]string{"manager": "manager subscriber publisher", "subscriber": "subscriber publisher", "publisher": "publisher"} {
+	for given, want := range map[string]string{
+		"manager subscriber publisher": "manager", "manager publisher": "manager", "subscriber publisher": "subscriber", "publisher": "publisher",
+	} {
 		var told []string
 		by := func(name string) func(string, []byte, error) {
 			return func(string, []byte, error) { told = append(told, name) }
