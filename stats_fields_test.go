@@ -110,8 +110,11 @@ func TestStats_CountWhatASubscriptionDoes(t *testing.T) {
 		sub.topic = "127.0.0.1:1/orders"
 		answer := func(nacks int) {
 			topic.feed(1)
-			for range nacks {
+			before := sub.stats().Redelivered
+			for i := range nacks {
 				require.True(t, next(t, sub).Nack())
+				synctest.Wait()
+				require.Equal(t, before+uint64(min(i+1, 2)), sub.stats().Redelivered, "before the wait")
 				time.Sleep(3*time.Second - time.Millisecond)
 				synctest.Wait()
 			}

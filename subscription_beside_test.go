@@ -48,6 +48,22 @@ func TestSubscription_EndsBesideOthers(t *testing.T) {
 	require.NoError(t, two.Close())
 }
 
+// A subscription has the time that its end was given, whatever its CloseTimeout is.
+func TestSubscription_EndsInTheTimeThatItHas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		topic := newBubbleTopic(t)
+		sub := topic.subscribe(t.Context(), SubscriberConfig{CloseTimeout: time.Hour})
+		topic.feed(1)
+		msg, began := next(t, sub), time.Now()
+		sub.close(began.Add(time.Second))
+		<-msg.Context().Done()
+		require.Equal(t, time.Second, time.Since(began))
+		<-sub.done
+		require.Less(t, time.Since(began), 2*time.Second)
+		require.Equal(t, 1, topic.Backlog("g"))
+	})
+}
+
 // syncingListener says how long it is waited for.
 type syncingListener struct {
 	stillListener
