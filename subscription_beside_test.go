@@ -182,3 +182,23 @@ func TestDeadLetter_WaitsLongerEachTime(t *testing.T) {
 		require.EqualValues(t, 1, topic.source.settled.Load())
 	})
 }
+
+// With what drains, a subscription waits as long as it has time, but one whose topic ends with it waits for none.
+func TestSubscription_WaitsForOthersThatDrain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, _, _ := stillPump(t, 1, SubscriberConfig{})
+		other := &subscription{closing: make(chan struct{})}
+		close(other.closing)
+		p.subscriber.manager.subscriptions.add(other)
+		for drains, want := range map[bool]time.Duration{false: 0, true: time.Minute} {
+			var cancel context.CancelFunc
+			p.base, cancel = context.WithTimeout(t.Context(), time.Minute)
+			began := time.Now()
+			p.drains = drains
+			p.awaitOthers()
+			cancel()
+			require.Equal(t, want, time.Since(began))
+			require.True(t, p.drained.Load())
+		}
+	})
+}
