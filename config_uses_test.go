@@ -5,12 +5,14 @@ import (
 	"math"
 	"net"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
+	"github.com/buffstreams/watermill-buffstreams/pool"
 )
 
 // eachItsOwn gives each number and duration of a configuration a value of its own, which grows from one to the next.
@@ -33,7 +35,7 @@ func fieldsOf(cfg any) (all []reflect.Value) {
 	return all
 }
 
-// TestConfig_GoesWhereItIsUsed: what a sender and a receiver have of AckedConfig is what has the same name there.
+// TestConfig_GoesWhereItIsUsed: what a sender, a receiver and a listener for plain peers have of AckedConfig is what has the same name there.
 func TestConfig_GoesWhereItIsUsed(t *testing.T) {
 	acked := AckedConfig{}
 	eachItsOwn(&acked)
@@ -42,11 +44,15 @@ func TestConfig_GoesWhereItIsUsed(t *testing.T) {
 	require.NoError(t, err)
 	receives, err := m.receiverConfig(anyPort)
 	require.NoError(t, err)
+	plain, err := m.plainConfig(anyPort, 9)
+	require.NoError(t, err)
+	require.Equal(t, 9, plain.MaxMessageSize)
+	plain.MaxMessageSize = acked.MaxMessageSize // it is SubscriberConfig's
 	require.Same(t, m.kept, sends.Budget)
 	require.Same(t, m.held, receives.Budget)
 	require.Equal(t, forgetIdleAfter, receives.ForgetIdleAfter)
 	given := reflect.ValueOf(acked)
-	for _, uses := range []any{&sends, &receives} {
+	for uses, least := range map[any]int{&sends: 9, &receives: 9, &plain: 4} {
 		checked := 0
 		for i, v := range fieldsOf(uses) {
 			name := reflect.TypeOf(uses).Elem().Field(i).Name
@@ -56,7 +62,7 @@ func TestConfig_GoesWhereItIsUsed(t *testing.T) {
 			require.Equal(t, given.FieldByName(name).Int(), v.Int(), "%T has another %s", uses, name)
 			checked++
 		}
-		require.GreaterOrEqual(t, checked, 9)
+		require.GreaterOrEqual(t, checked, least)
 	}
 }
 
@@ -101,4 +107,59 @@ func TestManager_KnowsAPeerByEachSpelling(t *testing.T) {
 	}
 	require.Zero(t, m.PeerStatus("example.org:2"))
 	require.Zero(t, m.PeerStatus("no address"))
+}
+
+// TestManager_BoundsWhatARefusalKeeps: a peer that refuses a lot while OnFailure takes its time fills no memory.
+func TestManager_BoundsWhatARefusalKeeps(t *testing.T) {
+	goOn := make(chan struct{})
+	m := newTestManager(t, ManagerConfig{OnFailure: func(string, []byte, error) { <-goOn }})
+	cfg, err := m.senderConfig(anyPort)
+	require.NoError(t, err)
+	large := make([]byte, maxQueuedFailures/2)
+	for range 4 {
+		cfg.Refused(session.Refused{Topic: "a", Message: large, Err: &session.PeerError{}})
+	}
+	m.failures.mu.Lock()
+	kept := m.failures.bytes
+	m.failures.mu.Unlock()
+	close(goOn)
+	require.LessOrEqual(t, kept, maxQueuedFailures)
+	require.ErrorContains(t, m.Close(), "did not get all that failed")
+}
+
+// TestManager_SaysWhatFailedOnThePlainWire, but not what it had no time for: its writer says that.
+func TestManager_SaysWhatFailedOnThePlainWire(t *testing.T) {
+	m := newTestManager(t, ManagerConfig{})
+	require.ErrorIs(t, m.flushPlain(t.Context(), "none"), pool.ErrNotOpened)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.NoError(t, m.flushPlain(ctx, "none"))
+}
+
+// TestTopic_Bounds: a name, a path and a port at their bounds are good, the next ones are not.
+func TestTopic_Bounds(t *testing.T) {
+	path := func(n int) string { return "unix:///" + strings.Repeat("p", n-1) }
+	require.NoError(t, checkName(strings.Repeat("n", maxName)))
+	require.ErrorIs(t, checkName(strings.Repeat("n", maxName+1)), ErrBadTopic)
+	require.ErrorIs(t, checkName("\xff"), ErrBadTopic)
+	for topic, good := range map[string]bool{
+		path(maxSocketPath): true, path(maxSocketPath + 1): false, "unix://a/b": false, "127.0.0.1:65535": true, "127.0.0.1:65536": false,
+		"127.0.0.1:1/name": false, "unix:///a#name": false, "tls://a:1": true, "tls://a:1/name": false, "a": false, ":1": true,
+	} {
+		target, err := parseAddress(topic)
+		if !good {
+			require.ErrorIs(t, err, ErrBadTopic, topic)
+			continue
+		}
+		require.NoError(t, err, topic)
+		require.Equal(t, topic, formatAddress(target))
+	}
+	for topic, address := range map[string]bool{
+		":1/a": true, "127.0.0.1:1/a": true, "[::1]:1": true, "tcp://host:1": true, "tls://host:1": true, "unix:///a": true,
+		"host:1": false, "tenant:42": false, "events://orders": false, "orders": false,
+	} {
+		_, ok, err := parseTopic(topic, true)
+		require.NoError(t, err, topic)
+		require.Equal(t, address, ok, topic)
+	}
 }

@@ -9,6 +9,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/buffstreams/watermill-buffstreams/internal/flow"
+	"github.com/buffstreams/watermill-buffstreams/internal/session"
 	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
@@ -64,6 +66,8 @@ func TestManager_ForgetsAPublisherThatHasClosed(t *testing.T) {
 	require.NoError(t, err)
 	_, err = p.routeOf("orders", math.MaxInt64)
 	require.NoError(t, err)
+	_, err = p.routeOf("refunds", math.MaxInt64)
+	require.NoError(t, err)
 	require.Equal(t, []*Publisher{p}, m.routing)
 	require.Zero(t, p.topics["orders"].calls.Load(), "a look at its route does not keep a topic")
 	require.NoError(t, p.Close())
@@ -93,4 +97,31 @@ func TestPublisher_RouteIsWaitedForNoLongerThanSaid(t *testing.T) {
 			require.NoError(t, p.Close())
 		}
 	})
+}
+
+// TestManager_OpensNothingOnceItIsClosed, for a Subscriber that shares it and lives on.
+func TestManager_OpensNothingOnceItIsClosed(t *testing.T) {
+	m := newTestManager(t, ManagerConfig{})
+	sub, err := NewSubscriber(SubscriberConfig{Manager: m}, nil)
+	require.NoError(t, err)
+	require.NoError(t, m.Close())
+	_, err = sub.Subscribe(t.Context(), "127.0.0.1:0/orders")
+	require.ErrorIs(t, err, ErrManagerClosed)
+	require.ErrorIs(t, sub.SubscribeInitialize("127.0.0.1:0/orders"), ErrManagerClosed)
+	require.Empty(t, m.listeners)
+	_, err = m.use(anyPort)
+	require.ErrorIs(t, err, ErrManagerClosed)
+	require.NoError(t, sub.Close())
+	_, err = sub.Subscribe(t.Context(), "127.0.0.1:0/orders")
+	require.ErrorIs(t, err, ErrSubscriberClosed)
+}
+
+// TestBudget_HasRoomForAMessageBesideWhatOthersHold, of any size that is valid.
+func TestBudget_HasRoomForAMessageBesideWhatOthersHold(t *testing.T) {
+	b := newBudget(AckedConfig{MemoryLimit: 10_000, MaxMessageSize: 4000})
+	hoard := b.NewAccount(flow.Present)
+	for hoard.Take(500, 500, nil) == 500 {
+	}
+	large := session.EncodedSize(4000)
+	require.Equal(t, large, b.NewAccount(flow.Present).Take(large, large, nil))
 }

@@ -154,3 +154,35 @@ func TestEnvelope_EqualMessagesHaveEqualBytes(t *testing.T) {
 		}
 	}
 }
+
+// TestEnvelope_PassesOverWhatItDoesNotKnow: fields of other numbers, and those of its own that have another type, as protobuf does. No
+// field has the number 0.
+func TestEnvelope_PassesOverWhatItDoesNotKnow(t *testing.T) {
+	const known = "\x0a\x01u\x12\x01p\x1a\x06\x0a\x01k\x12\x01v"
+	for _, other := range []string{"", "\x08\x05", "\x10\x05", "\x18\x05", "\x0d1234", "\x7a\x01x", "\x82\x01\x01x", "\x1a\x08\x0a\x01k\x12\x01v\x08\x05"} {
+		for _, encoded := range []string{other + known, known + other} {
+			msg, err := EnvelopeMarshaler{}.Unmarshal("", []byte(encoded))
+			require.NoError(t, err, "%q", encoded)
+			require.Equal(t, []any{"u", "p", message.Metadata{"k": "v"}}, []any{msg.UUID, string(msg.Payload), msg.Metadata}, "%q", encoded)
+		}
+	}
+	for _, bad := range []string{"\x02\x00", "\x02\x01x", "\x0a", "\x0a\x02u", "\x1a\x02\x02\x00", "\x0b"} {
+		_, err := EnvelopeMarshaler{}.Unmarshal("", []byte(bad))
+		require.Error(t, err, "%q", bad)
+	}
+}
+
+// TestEnvelope_StringsOfALargeOneAreTheirOwn: who keeps only them keeps nothing else of the message.
+func TestEnvelope_StringsOfALargeOneAreTheirOwn(t *testing.T) {
+	for _, size := range []int{stringsFrom, 100 * stringsFrom} {
+		msg := message.NewMessage("uuid", make([]byte, size))
+		msg.Metadata.Set("key", "value")
+		data, err := EnvelopeMarshaler{}.Marshal(nil, "", msg)
+		require.NoError(t, err)
+		got, err := EnvelopeMarshaler{}.Unmarshal("", data)
+		require.NoError(t, err)
+		clear(data)
+		require.Equal(t, "uuid", got.UUID)
+		require.Equal(t, message.Metadata{"key": "value"}, got.Metadata)
+	}
+}

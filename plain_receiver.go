@@ -57,6 +57,10 @@ func (m *Manager) listenPlain(t netio.Target, maxMessageSize int) (listener, err
 }
 
 func (m *Manager) newPlainReceiver(t netio.Target, maxMessageSize int) (*plainReceiver, error) {
+	cfg, err := m.plainConfig(t, maxMessageSize)
+	if err != nil {
+		return nil, err
+	}
 	acked := &m.cfg.Acked
 	window := flow.NewWindow(flow.Amount{Messages: acked.WindowMessages, Bytes: acked.WindowBytes}, m.held)
 	p := &plainReceiver{
@@ -67,22 +71,27 @@ func (m *Manager) newPlainReceiver(t netio.Target, maxMessageSize int) (*plainRe
 		abandoned: make(chan struct{}), done: make(chan struct{}),
 	}
 	receiver.LogBehind(p.topic, t.Address, m.cfg.Logger)
-	cfg := pool.ListenerConfig{
-		Network: t.Network, Address: t.Address, MaxMessageSize: maxMessageSize, Callback: p.receive,
-		Insecure: acked.Insecure, MaxConnections: acked.MaxConnections, MaxConnectionsPerHost: acked.MaxConnectionsPerHost,
-		HandshakeTimeout: acked.HandshakeTimeout, Admit: m.plainAdmission(t), Listen: m.cfg.Listen, Logger: m.cfg.Logger,
-		Hooks: []hooks.Hook{&p.guests},
-	}
-	if t.TLS {
-		if cfg.TLSConfig = acked.ServerTLS; cfg.TLSConfig == nil {
-			return nil, configError("AckedConfig.ServerTLS", "is needed to listen at tls://%s", t.Address)
-		}
-	}
-	var err error
+	cfg.Callback, cfg.Hooks = p.receive, []hooks.Hook{&p.guests}
 	if p.listener, err = pool.ListenTCP(cfg); err != nil {
 		return nil, m.explainInUse(t, err)
 	}
 	return p, p.listener.StartListeningAsync()
+}
+
+// plainConfig is the configuration of a listener for plain peers, but for what is told of them.
+func (m *Manager) plainConfig(t netio.Target, maxMessageSize int) (pool.ListenerConfig, error) {
+	acked := &m.cfg.Acked
+	cfg := pool.ListenerConfig{
+		Network: t.Network, Address: t.Address, MaxMessageSize: maxMessageSize,
+		Insecure: acked.Insecure, MaxConnections: acked.MaxConnections, MaxConnectionsPerHost: acked.MaxConnectionsPerHost,
+		HandshakeTimeout: acked.HandshakeTimeout, Admit: m.plainAdmission(t), Listen: m.cfg.Listen, Logger: m.cfg.Logger,
+	}
+	if t.TLS {
+		if cfg.TLSConfig = acked.ServerTLS; cfg.TLSConfig == nil {
+			return cfg, configError("AckedConfig.ServerTLS", "is needed to listen at tls://%s", t.Address)
+		}
+	}
+	return cfg, nil
 }
 
 // plainAdmission asks the hooks about a plain peer, which says no hello.

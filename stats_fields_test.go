@@ -17,6 +17,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/flow"
 	"github.com/buffstreams/watermill-buffstreams/internal/hook"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 )
 
 func at(second int64) time.Time { return time.Unix(second, 0) }
@@ -98,8 +99,9 @@ func TestStats_MemoryOfEachDirection(t *testing.T) {
 // Stats and the hooks count each delivery as what it was: the hooks by the topic's name on the wire, and its group.
 func TestStats_CountWhatASubscriptionDoes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		watch := &spy{}
+		watch, log := &spy{}, traceLog{testkit.NewLog()}
 		topic := newBubbleTopic(t)
+		topic.logger = log
 		sub := topic.subscribe(t.Context(), SubscriberConfig{
 			MaxAttempts: 3, NackResendSleep: time.Second, OnFailure: func(*message.Message, error) {},
 		})
@@ -108,8 +110,11 @@ func TestStats_CountWhatASubscriptionDoes(t *testing.T) {
 		sub.topic = "127.0.0.1:1/orders"
 		answer := func(nacks int) {
 			topic.feed(1)
-			for range nacks {
+			before := sub.stats().Redelivered
+			for i := range nacks {
 				require.True(t, next(t, sub).Nack())
+				synctest.Wait()
+				require.Equal(t, before+uint64(min(i+1, 2)), sub.stats().Redelivered, "before the wait")
 				time.Sleep(3*time.Second - time.Millisecond)
 				synctest.Wait()
 			}
@@ -126,6 +131,13 @@ func TestStats_CountWhatASubscriptionDoes(t *testing.T) {
 			return hooks.Redelivered{Topic: "orders", Group: "g", Attempt: attempt, Delay: time.Duration(attempt) * time.Second}
 		}
 		require.Equal(t, []hooks.Redelivered{again(1), again(2), again(1), again(2)}, of[hooks.Redelivered](watch))
+		var logged []any
+		for _, line := range linesOf(log.Log) {
+			if line.Msg == "Message is delivered again" {
+				logged = append(logged, line.Fields["attempt"], line.Fields["delay"])
+			}
+		}
+		require.Equal(t, []any{1, time.Second, 2, 2 * time.Second, 1, time.Second, 2, 2 * time.Second}, logged)
 		dead := of[hooks.DeadLettered](watch)
 		require.Len(t, dead, 1)
 		require.Equal(t, hooks.DeadLettered{Topic: "orders", Group: "g", Reason: dead[0].Reason}, dead[0])

@@ -1,7 +1,9 @@
 package buffstreams
 
 import (
+	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,7 +38,9 @@ func TestStats_ShowTheOldestWhileAKeyIsAskedFor(t *testing.T) {
 		}})
 		began := time.Now()
 		topic.feed(2)
+		require.Equal(t, 1, sub.stats().Offered)
 		first := next(t, sub)
+		require.Zero(t, sub.stats().Offered)
 		time.Sleep(time.Minute)
 		require.Equal(t, began, sub.stats().OldestInFlight)
 		close(goOn)
@@ -112,4 +116,53 @@ func TestStats_ListenersAreInOrder(t *testing.T) {
 	require.Equal(t, all, addresses(m.Stats().Listeners))
 	require.Equal(t, all[1:3], addresses(sub.Stats().Listeners))
 	require.Equal(t, "127.0.0.2:0/a", sub.Stats().Subscriptions[0].Topic)
+}
+
+// What a drain offers still, as no sender keeps it, is offered as it was: it was not seen before.
+func TestDrain_LeavesInPlaceWhatIsKeptByNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		topic := newBubbleTopic(t)
+		topic.source.gone.Store(true)
+		sub := topic.subscribe(ctx, SubscriberConfig{MaxInFlight: 2, CloseTimeout: time.Minute})
+		topic.feed(3)
+		cancel()
+		synctest.Wait()
+		for i := range 3 {
+			msg := next(t, sub)
+			d, ok := DeliveryFromContext(msg.Context())
+			require.True(t, ok)
+			require.Equal(t, Delivery{Attempt: 1}, d)
+			require.Equal(t, fmt.Sprint(i), string(msg.Payload))
+			msg.Ack()
+			synctest.Wait()
+		}
+		<-sub.done
+		require.EqualValues(t, 3, topic.source.settled.Load())
+	})
+}
+
+// What a PubSub leaves undelivered is told to the OnFailure that is nearest: its Manager's, its Subscriber's, its Publisher's.
+func TestPubSub_TellsTheNearestOnFailure(t *testing.T) {
+	for given, want := range map[string]string{
+		"manager subscriber publisher": "manager", "manager publisher": "manager", "subscriber publisher": "subscriber", "publisher": "publisher",
+	} {
+		var told []string
+		by := func(name string) func(string, []byte, error) {
+			return func(string, []byte, error) { told = append(told, name) }
+		}
+		var cfg PubSubConfig
+		if strings.Contains(given, "manager") {
+			cfg.Manager.OnFailure = by("manager")
+		}
+		if strings.Contains(given, "subscriber") {
+			cfg.Subscriber.OnFailure = func(*message.Message, error) { told = append(told, "subscriber") }
+		}
+		cfg.Publisher.OnFailure = by("publisher")
+		ps, err := NewPubSub(cfg, nil)
+		require.NoError(t, err)
+		ps.Subscriber.manager.cfg.OnFailure("orders", nil, ErrUndelivered)
+		require.Equal(t, []string{want}, told)
+		require.NoError(t, ps.Close())
+	}
 }
