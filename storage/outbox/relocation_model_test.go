@@ -83,3 +83,48 @@ func hasCopiesOfCopies(o *Outbox, streams int) bool {
 	}
 	return false
 }
+
+// TestRelocation_OfAStreamThatIsForgotten forgets one stream before a step of a relocation, and one while the copies of
+// that step are written.
+func TestRelocation_OfAStreamThatIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newMemDisk(1)
+		cfg := d.config()
+		cfg.CacheBytes = -1
+		o := open(t, cfg)
+		var settled []store.Range
+		want := []uint64{1}
+		for n := uint64(1); n <= 3000; n += 20 {
+			for _, k := range []store.Key{orders, events, bills} {
+				fill(t, o, k, n, n+19, 20)
+			}
+			settled = append(settled, store.Range{First: n + 1, Last: n + 19})
+			want = append(want, n+20)
+		}
+		want = want[:len(want)-1]
+		for _, k := range []store.Key{orders, events, bills} {
+			require.NoError(t, o.Settle(k, 0, settled...)) // and no segment is empty, so that the committer has nothing to do
+		}
+		synctest.Wait()
+		o.startRelocation()
+		require.NotNil(t, o.relocation)
+		source := o.relocation.source.info.ID
+		forget := func(k store.Key) {
+			require.NoError(t, o.Settle(k, 3000))
+			_, err := o.enqueueForget(k)
+			require.NoError(t, err)
+		}
+		forget(events)
+		d.gate = func() { d.gate = nil; forget(bills) }
+		require.NoError(t, o.relocate())
+		require.NotContains(t, o.index.segments, source)
+		for range 2 {
+			checkIndex(t, o)
+			require.Len(t, o.Streams(), 1)
+			require.Equal(t, o.Streams()[0].Bytes, o.Stats().Bytes)
+			require.Equal(t, want, readAll(t, o, orders, 1, 1000))
+			o = reopen(t, o, cfg)
+		}
+		require.NoError(t, o.Close())
+	})
+}
