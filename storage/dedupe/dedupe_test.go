@@ -70,6 +70,9 @@ func TestStore_LoadReportsARecordThatRottedSinceOpen(t *testing.T) {
 	require.ErrorAs(t, err, &corrupt)
 	require.Equal(t, path, corrupt.Path)
 	require.False(t, ok)
+	corrupt = nil
+	require.ErrorAs(t, s.List(func(Record) error { return nil }), &corrupt)
+	require.Equal(t, path, corrupt.Path)
 	_ = s.Close()
 	_, err = Open(path)
 	require.ErrorAs(t, err, &corrupt)
@@ -186,6 +189,33 @@ func TestStore_ForgetsIdleStreams(t *testing.T) {
 	save(6)
 	require.Equal(t, 3, recordsOf(t, s), "it keeps all")
 	require.NoError(t, s.Close())
+}
+
+// TestStore_LooksForIdleStreamsInTime: four times in ForgetAfter, but neither all the time nor less than once a day.
+func TestStore_LooksForIdleStreamsInTime(t *testing.T) {
+	for after, want := range map[time.Duration]time.Duration{
+		-1: 24 * time.Hour, 1: time.Second, 4 * time.Second: time.Second, time.Hour: 15 * time.Minute,
+		96 * time.Hour: 24 * time.Hour, DefaultForgetAfter: 24 * time.Hour,
+	} {
+		require.Equal(t, want, (&Store{cfg: Config{ForgetAfter: after}}).sweepAfter(), after)
+	}
+}
+
+// TestStore_RefusesOtherFormats without calling them damage: a later version can read them.
+func TestStore_RefusesOtherFormats(t *testing.T) {
+	for _, format := range []byte{0, formatVersion + 1} {
+		path := filepath.Join(t.TempDir(), "dedupe")
+		s, err := Open(path)
+		require.NoError(t, err)
+		require.NoError(t, s.db.Update(func(tx *bolt.Tx) error {
+			return tx.Bucket(aboutBucket).Put(totalsKey, seal(totalsKey, append([]byte{format}, make([]byte, 16)...)))
+		}))
+		require.NoError(t, s.Close())
+		_, err = Open(path)
+		require.ErrorContains(t, err, "format")
+		var corrupt *CorruptError
+		require.NotErrorAs(t, err, &corrupt)
+	}
 }
 
 // TestStore_ReadsFormat1: records without a time are as old as the first Open that sees them.
