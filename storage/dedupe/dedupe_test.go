@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/buffstreams/watermill-buffstreams/storage/internal/boltfile"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
@@ -267,4 +268,17 @@ func FuzzDecode(f *testing.F) {
 			require.Equal(t, state, again)
 		}
 	})
+}
+
+// TestCorruptError_SaysWhatToDo, and why.
+func TestCorruptError_SaysWhatToDo(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "dedupe")
+	require.NoError(t, os.WriteFile(path, []byte("something else"), 0o600))
+	_, err := Open(path)
+	var damage *boltfile.DamageError
+	require.ErrorAs(t, err, &damage)
+	require.EqualError(t, err, "dedupe: "+path+" is damaged: the B-tree: "+damage.Error()+
+		" (if you move the file away, a new one is created, and messages that were handled can be delivered again)")
+	require.EqualError(t, damaged("the totals"), "dedupe:  is damaged: the totals"+
+		" (if you move the file away, a new one is created, and messages that were handled can be delivered again)")
 }

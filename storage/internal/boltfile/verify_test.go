@@ -185,12 +185,21 @@ func TestVerify_RefusesEachPartOutOfPlace(t *testing.T) {
 			c.pages[2] = freePages(2, craftedPage/8-2, 8)
 			order.PutUint16(c.pages[2][10:], 0xFFFF)
 		},
-		"a free page behind the end":      func(c *crafted) { c.pages[2] = freePages(2, 9) },
-		"a page free twice":               func(c *crafted) { c.pages[2] = freePages(2, 8, 8) },
-		"a free page in use":              func(c *crafted) { c.pages[2] = freePages(2, 8, 7) },
-		"the second page of two is free":  func(c *crafted) { c.pages[2] = freePages(2, 6) },
-		"a meta page is free":             func(c *crafted) { c.pages[2] = freePages(2, 1) },
-		"pages below one another, deeply": func(c *crafted) { c.deepen(maxDepth + 2) },
+		"a free page behind the end":     func(c *crafted) { c.pages[2] = freePages(2, 9) },
+		"a page free twice":              func(c *crafted) { c.pages[2] = freePages(2, 8, 8) },
+		"a free page in use":             func(c *crafted) { c.pages[2] = freePages(2, 8, 7) },
+		"the second page of two is free": func(c *crafted) { c.pages[2] = freePages(2, 6) },
+		"a meta page is free":            func(c *crafted) { c.pages[2] = freePages(2, 1) },
+		"pages below one another, deeply": func(c *crafted) {
+			c.deepen(maxDepth)
+			c.pages[5], c.pages[2] = newPage(5, flagLeaf, cell{key: "m"}), freePages(2, 8, 6)
+		},
+		"inline buckets in one another, deeply": func(c *crafted) {
+			c.deepen(maxDepth - 1)
+			inner := newPage(0, flagLeaf, cell{key: "k", value: inlineBucket(newPage(0, flagLeaf)[:pageHeader]), bucket: true})[:100]
+			c.pages[5], c.pages[2] = newPage(5, flagLeaf, cell{key: "m", value: inlineBucket(inner), bucket: true}), freePages(2, 8, 7, 6)
+			c.pages[4] = newPage(4, flagLeaf, cell{key: "a"})
+		},
 	}
 	for what, change := range cases {
 		c := wellFormed()
