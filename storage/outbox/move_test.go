@@ -86,5 +86,5 @@ func TestMove_InSeveralBatches(t *testing.T) {
 	require.ErrorIs(t, err, store.ErrOutboxFull)
 	require.Equal(t, 6, moved)
 	streams := o.Streams()
-	require.EqualValues(t, []uint64{1, 8}, []uint64{streams[0].Pending, streams[1].Pending})
+	require.Equal(t, []uint64{1, 8}, []uint64{streams[0].Pending, streams[1].Pending})
 }

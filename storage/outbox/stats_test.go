@@ -121,7 +121,7 @@ func TestStats_SumUp(t *testing.T) {
 		}
 		require.Equal(t, []time.Time{at[0], at[2], at[0]}, oldest())
 		s := o.Stats()
-		require.EqualValues(t, []uint64{10, 7, 3}, []uint64{s.Pending, s.Destinations[0].Pending, s.Destinations[1].Pending})
+		require.Equal(t, []uint64{10, 7, 3}, []uint64{s.Pending, s.Destinations[0].Pending, s.Destinations[1].Pending})
 		require.Equal(t, s.Bytes, s.Destinations[0].Bytes+s.Destinations[1].Bytes)
 		require.Equal(t, s.Destinations[0].Bytes, s.Destinations[0].Topics[0].Bytes+s.Destinations[0].Topics[1].Bytes)
 		require.EqualValues(t, 7*(10+MessageOverhead), s.Destinations[0].Bytes)

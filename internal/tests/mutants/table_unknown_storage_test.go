@@ -6,7 +6,7 @@ func outboxProbe(run string) probe { return probe{"storage/outbox", "^" + run + 
 var unknownStorageMutants = []mutant{
 	// Relocation.
 	{
-		"copies that a crash left are dropped, but not from the disk", "storage/outbox/index.go",
+		"copies that a crash left are dropped but not from the disk", "storage/outbox/index.go",
 		"changed = append(changed, f)", "_ = f",
 		outboxProbe("TestRelocation_CopiesOfACrashDoNotComeBack"),
 	},

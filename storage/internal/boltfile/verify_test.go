@@ -170,17 +170,24 @@ func TestVerify_RefusesEachPartOutOfPlace(t *testing.T) {
 		"a first key below the branch's":     leaf(4, cell{key: "A"}, cell{key: "b"}),
 		"a last key that is the next page's": leaf(4, cell{key: "a"}, cell{key: "m"}),
 		"a last key of the next page":        leaf(4, cell{key: "a"}, cell{key: "n"}),
-		"a key within the elements":          put32(4, second+4, elementSize),
-		"a value behind the end":             put32(4, second+12, craftedPage),
-		"a key behind the end":               put32(4, second+4, craftedPage),
-		"a branch's key behind the end":      put32(3, second, craftedPage),
-		"a truncated bucket":                 leaf(4, cell{key: "a", value: rootBucket(7)[:bucketHeader-1], bucket: true}),
-		"a truncated inline bucket":          leaf(4, cell{key: "a", value: inlineBucket(make([]byte, pageHeader-1)), bucket: true}),
-		"an inline bucket that is no leaf":   leaf(4, cell{key: "a", value: inlineBucket(newPage(0, flagBranch, cell{key: "a", page: 7})[:100]), bucket: true}),
-		"a bucket whose page is in use":      leaf(4, cell{key: "a", value: rootBucket(5), bucket: true}),
-		"the list of free pages is no list":  func(c *crafted) { c.pages[2][8] = flagLeaf },
-		"the list is in use":                 func(c *crafted) { c.meta[0].freelist = 7 },
-		"more free pages than bytes":         func(c *crafted) { order.PutUint16(c.pages[2][10:], craftedPage/8-1) },
+		"a key within the elements": func(c *crafted) {
+			c.pages[7] = newPage(7, flagLeaf, cell{key: "k"})
+			order.PutUint32(c.pages[7][pageHeader+4:], 0)
+		},
+		"a value behind the end":        put32(4, second+12, craftedPage),
+		"a key behind the end":          put32(4, second+4, craftedPage),
+		"a branch's key behind the end": put32(3, second, craftedPage),
+		"a truncated bucket":            leaf(4, cell{key: "a", value: rootBucket(7)[:bucketHeader-1], bucket: true}),
+		"a truncated inline bucket":     leaf(4, cell{key: "a", value: inlineBucket(newPage(0, flagLeaf)[:pageHeader-1]), bucket: true}),
+		"an inline bucket that is no leaf": func(c *crafted) {
+			branch := newPage(0, flagBranch, cell{key: "a", page: 7})[:100]
+			c.pages[4] = newPage(4, flagLeaf, cell{key: "a", value: inlineBucket(branch), bucket: true})
+			c.pages[7] = newPage(7, flagLeaf, cell{key: "a"})
+		},
+		"a bucket whose page is in use":     leaf(4, cell{key: "a", value: rootBucket(5), bucket: true}),
+		"the list of free pages is no list": func(c *crafted) { c.pages[2][8] = flagLeaf },
+		"the list is in use":                func(c *crafted) { c.meta[0].freelist = 7 },
+		"more free pages than bytes":        func(c *crafted) { order.PutUint16(c.pages[2][10:], craftedPage/8-1) },
 		"a long list with more than bytes": func(c *crafted) {
 			c.pages[2] = freePages(2, craftedPage/8-2, 8)
 			order.PutUint16(c.pages[2][10:], 0xFFFF)
