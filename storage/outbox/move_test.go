@@ -88,3 +88,20 @@ func TestMove_InSeveralBatches(t *testing.T) {
 	streams := o.Streams()
 	require.Equal(t, []uint64{1, 8}, []uint64{streams[0].Pending, streams[1].Pending})
 }
+
+// TestMove_ReportsDamage, and has moved what comes before it.
+func TestMove_ReportsDamage(t *testing.T) {
+	d := newMemDisk(1)
+	cfg := d.config()
+	cfg.CacheBytes = -1
+	o := open(t, cfg)
+	fill(t, o, orders, 1, 100, 1)
+	name, offset := offsetOf(t, d, message(50))
+	d.damage(t, name, offset)
+	moved, err := o.Move(bg, orders, events)
+	var damage *store.CorruptError
+	require.ErrorAs(t, err, &damage)
+	require.EqualValues(t, 50, damage.From)
+	require.Equal(t, 49, moved)
+	require.EqualValues(t, 51, o.Streams()[0].Pending)
+}
