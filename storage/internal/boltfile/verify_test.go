@@ -178,7 +178,7 @@ func TestVerify_RefusesEachPartOutOfPlace(t *testing.T) {
 		"a key behind the end":          put32(4, second+4, craftedPage),
 		"a branch's key behind the end": put32(3, second, craftedPage),
 		"a truncated bucket":            leaf(4, cell{key: "a", value: rootBucket(7)[:bucketHeader-1], bucket: true}),
-		"a truncated inline bucket":     leaf(4, cell{key: "a", value: inlineBucket(newPage(0, flagLeaf)[:pageHeader-1]), bucket: true}),
+		"a truncated inline bucket":     leaf(4, cell{key: "a", value: inlineBucket(newPage(0, flagLeaf)[:9]), bucket: true}),
 		"an inline bucket that is no leaf": func(c *crafted) {
 			branch := newPage(0, flagBranch, cell{key: "a", page: 7})[:100]
 			c.pages[4] = newPage(4, flagLeaf, cell{key: "a", value: inlineBucket(branch), bucket: true})
