@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/buffstreams/watermill-buffstreams/storage/internal/testenv"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
@@ -14,7 +15,7 @@ import (
 // messages of each, then copies of these, and copies of copies. One stream is forgotten now and then, also while a
 // relocation copies it.
 func TestRelocation_AgreesWithAModel(t *testing.T) {
-	for seed := range uint64(2) {
+	for seed := range uint64(2 / testenv.Stride(2)) {
 		synctest.Test(t, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 5))
 			d := newMemDisk(1)
