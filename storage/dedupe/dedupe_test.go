@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/buffstreams/watermill-buffstreams/storage/internal/boltfile"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
@@ -70,6 +71,9 @@ func TestStore_LoadReportsARecordThatRottedSinceOpen(t *testing.T) {
 	require.ErrorAs(t, err, &corrupt)
 	require.Equal(t, path, corrupt.Path)
 	require.False(t, ok)
+	corrupt = nil
+	require.ErrorAs(t, s.List(func(Record) error { return nil }), &corrupt)
+	require.Equal(t, path, corrupt.Path)
 	_ = s.Close()
 	_, err = Open(path)
 	require.ErrorAs(t, err, &corrupt)
@@ -188,6 +192,33 @@ func TestStore_ForgetsIdleStreams(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
+// TestStore_LooksForIdleStreamsInTime: four times in ForgetAfter, but neither all the time nor less than once a day.
+func TestStore_LooksForIdleStreamsInTime(t *testing.T) {
+	for after, want := range map[time.Duration]time.Duration{
+		-1: 24 * time.Hour, 1: time.Second, 4 * time.Second: time.Second, time.Hour: 15 * time.Minute,
+		96 * time.Hour: 24 * time.Hour, DefaultForgetAfter: 24 * time.Hour,
+	} {
+		require.Equal(t, want, (&Store{cfg: Config{ForgetAfter: after}}).sweepAfter(), after)
+	}
+}
+
+// TestStore_RefusesOtherFormats without calling them damage: a later version can read them.
+func TestStore_RefusesOtherFormats(t *testing.T) {
+	for _, format := range []byte{0, formatVersion + 1} {
+		path := filepath.Join(t.TempDir(), "dedupe")
+		s, err := Open(path)
+		require.NoError(t, err)
+		require.NoError(t, s.db.Update(func(tx *bolt.Tx) error {
+			return tx.Bucket(aboutBucket).Put(totalsKey, seal(totalsKey, append([]byte{format}, make([]byte, 16)...)))
+		}))
+		require.NoError(t, s.Close())
+		_, err = Open(path)
+		require.ErrorContains(t, err, "format")
+		var corrupt *CorruptError
+		require.NotErrorAs(t, err, &corrupt)
+	}
+}
+
 // TestStore_ReadsFormat1: records without a time are as old as the first Open that sees them.
 func TestStore_ReadsFormat1(t *testing.T) {
 	path, now := filepath.Join(t.TempDir(), "dedupe"), time.Unix(1_000_000, 0)
@@ -237,4 +268,17 @@ func FuzzDecode(f *testing.F) {
 			require.Equal(t, state, again)
 		}
 	})
+}
+
+// TestCorruptError_SaysWhatToDo, and why.
+func TestCorruptError_SaysWhatToDo(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "dedupe")
+	require.NoError(t, os.WriteFile(path, []byte("something else"), 0o600))
+	_, err := Open(path)
+	var damage *boltfile.DamageError
+	require.ErrorAs(t, err, &damage)
+	require.EqualError(t, err, "dedupe: "+path+" is damaged: the B-tree: "+damage.Error()+
+		" (if you move the file away, a new one is created, and messages that were handled can be delivered again)")
+	require.EqualError(t, damaged("the totals"), "dedupe:  is damaged: the totals"+
+		" (if you move the file away, a new one is created, and messages that were handled can be delivered again)")
 }

@@ -56,22 +56,23 @@ func TestDamage_InASealedSegmentIsReportedByRead(t *testing.T) {
 func TestDamage_InTheTailIsReportedByOpen(t *testing.T) {
 	// Where in the entry of message 5: its payload, its header, and the engine's frame in front of that, without which
 	// the engine sees the end of the log.
-	for _, before := range []int{0, entryHeader + 4, entryHeader + 8 + 8} {
-		d := newMemDisk(1)
-		cfg := d.config()
-		cfg.SegmentBytes = 1 << 20
-		o := open(t, cfg)
-		fill(t, o, orders, 1, 10, 1)
-		crashed := d.restart(1) // without Close, which would save where the log ends
-		name, offset := offsetOf(t, crashed, message(5))
-		crashed.damage(t, name, offset-before)
+	for n := uint64(1); n <= 9; n += 4 { // behind the last of these is one intact entry
+		for _, before := range []int{0, entryHeader + 4, entryHeader + 8 + 8} {
+			d := newMemDisk(1)
+			cfg := d.config()
+			cfg.SegmentBytes = 1 << 20
+			o := open(t, cfg)
+			fill(t, o, orders, 1, 10, 1)
+			crashed := d.restart(1) // without Close, which would save where the log ends
+			name, offset := offsetOf(t, crashed, message(n))
+			crashed.damage(t, name, offset-before)
 
-		_, err := Open(crashed.configWith(cfg))
-		var damage *store.CorruptError
-		require.ErrorAs(t, err, &damage, "%d before", before)
-		assert.Equal(t, name, damage.File)
-		assert.EqualValues(t, 5, damage.Index)
-		t.Log(err)
+			_, err := Open(crashed.configWith(cfg))
+			var damage *store.CorruptError
+			require.ErrorAs(t, err, &damage, "message %d, %d before", n, before)
+			assert.Equal(t, name, damage.File)
+			assert.Equal(t, n, damage.Index)
+		}
 	}
 }
 
@@ -81,12 +82,14 @@ func TestRecovery_DropsATornTail(t *testing.T) {
 	cfg.SegmentBytes = 1 << 20
 	o := open(t, cfg)
 	fill(t, o, orders, 1, 10, 1)
-	crashed := d.restart(1)
-	name, offset := offsetOf(t, crashed, message(10))
-	crashed.damage(t, name, offset) // as if its fsync had not ended
-	o = open(t, crashed.configWith(cfg))
-	require.Equal(t, sequence(1, 9), readAll(t, o, orders, 1, 100))
-	fill(t, o, orders, 10, 20, 1)
+	for _, before := range []int{0, entryHeader + 4, entryHeader + 8 + 8} { // the last leaves an entry that is intact
+		crashed := d.restart(1)
+		name, offset := offsetOf(t, crashed, message(10))
+		crashed.damage(t, name, offset-before) // as if its fsync had not ended
+		again := open(t, crashed.configWith(cfg))
+		require.Equal(t, sequence(1, 9), readAll(t, again, orders, 1, 100))
+		fill(t, again, orders, 10, 20, 1)
+	}
 }
 
 func TestDamage_LostPartsAreReportedByOpen(t *testing.T) {

@@ -18,7 +18,7 @@ import (
 func TestAppend_TakesAllUpToTheLimits(t *testing.T) {
 	o := open(t, newMemDisk(1).config())
 	largest, long := make([]byte, MaxAppendBytes-4), strings.Repeat("x", MaxKeyBytes) // four bytes are its length
-	within, cancel := context.WithTimeout(bg, 30*time.Second)
+	within, cancel := context.WithTimeout(bg, time.Minute)
 	defer cancel()
 	for _, k := range []store.Key{orders, {Destination: long, Topic: long}} {
 		first, err := o.Append(within, k, largest)

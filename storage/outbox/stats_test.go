@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -91,4 +92,50 @@ func TestStats_MarksAreBounded(t *testing.T) {
 	s.settled.add(store.Range{First: 1, Last: 10_000}, nil)
 	s.forgetAges()
 	require.Empty(t, s.marks)
+	for seq := uint64(10_001); seq <= 10_002; seq++ {
+		s.noteAge(seq, at(seq))
+		s.next++
+	}
+	s.settled.add(store.Range{First: 1, Last: 10_001}, nil)
+	require.Equal(t, at(10_002), s.oldest(time.Time{}), "as exact as at first")
+}
+
+// TestStats_SumUp have the oldest of all, whichever name it has, and sums of all topics.
+func TestStats_SumUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := open(t, newMemDisk(1).config())
+		var at []time.Time
+		keys := []store.Key{{Destination: "b", Topic: "2"}, {Destination: "b", Topic: "1"}, {Destination: "a", Topic: "2"}, {Destination: "a", Topic: "3"}}
+		for i, k := range keys {
+			time.Sleep(time.Second)
+			at = append(at, time.Now())
+			fill(t, o, k, 1, uint64(i)+1, 1)
+		}
+		oldest := func() (all []time.Time) {
+			s := o.Stats()
+			all = append(all, s.OldestUnsettled)
+			for _, d := range s.Destinations {
+				all = append(all, d.OldestUnsettled)
+			}
+			return all
+		}
+		require.Equal(t, []time.Time{at[0], at[2], at[0]}, oldest())
+		s := o.Stats()
+		require.Equal(t, []uint64{10, 7, 3}, []uint64{s.Pending, s.Destinations[0].Pending, s.Destinations[1].Pending})
+		require.Equal(t, s.Bytes, s.Destinations[0].Bytes+s.Destinations[1].Bytes)
+		require.Equal(t, s.Destinations[0].Bytes, s.Destinations[0].Topics[0].Bytes+s.Destinations[0].Topics[1].Bytes)
+		require.EqualValues(t, 7*(10+MessageOverhead), s.Destinations[0].Bytes)
+		require.NoError(t, o.Settle(keys[0], 1))
+		require.Equal(t, []time.Time{at[1], at[2], at[1]}, oldest())
+		require.NoError(t, o.Settle(keys[1], 2))
+		require.Equal(t, []time.Time{at[2], at[2], {}}, oldest())
+
+		require.False(t, o.Stats().Delivering)
+		release, err := o.Acquire(bg)
+		require.NoError(t, err)
+		require.True(t, o.Stats().Delivering)
+		release()
+		require.False(t, o.Stats().Delivering)
+		require.NoError(t, o.Close())
+	})
 }

@@ -179,34 +179,37 @@ func TestFailure_EndsEveryWait(t *testing.T) {
 	})
 }
 
-// TestClose_CommitsAppendsUnderWay, one in its fsync and one that waits for the next, which creates a stream.
+// TestClose_CommitsAppendsUnderWay, one in its fsync and one that waits for the next, which creates a stream. Which of
+// Close and the append the committer sees first is chance, so that several outboxes are closed.
 func TestClose_CommitsAppendsUnderWay(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		d := newMemDisk(1)
-		o := open(t, d.config())
-		synctest.Wait()
-		created, gate := o.NewStreams(), make(chan struct{})
-		d.gate = func() { <-gate }
-		errs := make(chan error, 3)
-		for _, k := range []store.Key{orders, events} {
-			go func() { _, err := o.Append(bg, k, message(1)); errs <- err }() // ends with gate
+	for range 10 {
+		synctest.Test(t, func(t *testing.T) {
+			d := newMemDisk(1)
+			o := open(t, d.config())
 			synctest.Wait()
-		}
-		go func() { errs <- o.Close() }() // ends with gate
-		synctest.Wait()
-		require.Empty(t, errs)
-		require.True(t, isClosed(created), "Close ends all waits")
-		close(gate)
-		synctest.Wait()
-		require.Len(t, errs, cap(errs))
-		for range cap(errs) {
-			require.NoError(t, <-errs)
-		}
-		o = open(t, d.config())
-		require.Equal(t, sequence(1, 1), readAll(t, o, orders, 1, 100))
-		require.Equal(t, sequence(1, 1), readAll(t, o, events, 1, 100))
-		require.NoError(t, o.Close())
-	})
+			created, gate := o.NewStreams(), make(chan struct{})
+			d.gate = func() { <-gate }
+			errs := make(chan error, 3)
+			for _, k := range []store.Key{orders, events} {
+				go func() { _, err := o.Append(bg, k, message(1)); errs <- err }() // ends with gate
+				synctest.Wait()
+			}
+			go func() { errs <- o.Close() }() // ends with gate
+			synctest.Wait()
+			require.Empty(t, errs)
+			require.True(t, isClosed(created), "Close ends all waits")
+			close(gate)
+			synctest.Wait()
+			require.Len(t, errs, cap(errs))
+			for range cap(errs) {
+				require.NoError(t, <-errs)
+			}
+			o = open(t, d.config())
+			require.Equal(t, sequence(1, 1), readAll(t, o, orders, 1, 100))
+			require.Equal(t, sequence(1, 1), readAll(t, o, events, 1, 100))
+			require.NoError(t, o.Close())
+		})
+	}
 }
 
 // TestCommit_WritesNothingForARefusedAppend though the committer looks.

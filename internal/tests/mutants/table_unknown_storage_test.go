@@ -6,7 +6,7 @@ func outboxProbe(run string) probe { return probe{"storage/outbox", "^" + run + 
 var unknownStorageMutants = []mutant{
 	// Relocation.
 	{
-		"copies that a crash left are dropped, but not from the disk", "storage/outbox/index.go",
+		"copies that a crash left are dropped but not from the disk", "storage/outbox/index.go",
 		"changed = append(changed, f)", "_ = f",
 		outboxProbe("TestRelocation_CopiesOfACrashDoNotComeBack"),
 	},
@@ -76,5 +76,52 @@ var unknownStorageMutants = []mutant{
 		"a hook is not told that an append has failed", "storage/outbox/append.go",
 		"Took: since(began), Err: err,", "Took: since(began),",
 		outboxProbe("TestHooks_AreToldOfAppendsAndWrites"),
+	},
+	{
+		"a place that could not be saved counts as saved", "storage/outbox/places.go",
+		"saving.err = o.fail(err)", "_ = o.fail(err)",
+		outboxProbe("TestSetPlace_EndsWithItsWrite"),
+	},
+	{
+		"the oldest message is one of the first destination", "storage/outbox/stats.go",
+		"a.IsZero() || !b.IsZero() && b.Before(a)", "a.IsZero()",
+		outboxProbe("TestStats_SumUp"),
+	},
+
+	// What Open, Close and readers find.
+	{
+		"Close ends the process when a stream is being created", "storage/outbox/commit.go",
+		"len(g.defined) > 0 && o.errLocked() == nil", "len(g.defined) > 0",
+		outboxProbe("TestClose_CommitsAppendsUnderWay"),
+	},
+	{
+		"a reader searches the segment for each message", "storage/outbox/read.go",
+		"p.entry = s.hint.entry", "_ = s.hint.entry",
+		outboxProbe("TestRead_GoesOnWhereItStopped"),
+	},
+	{
+		"Open goes on with what it could read of an entry", "storage/outbox/tail.go",
+		"+4*entries+engineFrame))\n\tif err != nil {", "+4*entries+engineFrame))\n\tif false {",
+		outboxProbe("TestOpen_ReportsEveryFailedRead"),
+	},
+	{
+		"the identity of a later version is a new outbox's", "storage/outbox/recover.go",
+		"decodeIdentity(b); !ok {", "decodeIdentity(b); !ok && false {",
+		outboxProbe("TestOpen_RefusesStateThatItDoesNotKnow"),
+	},
+	{
+		"a relocation meets a stream that is forgotten", "storage/outbox/relocate.go",
+		"if s == nil {\n\t\treturn nil\n\t}\n\tfor seq", "for seq",
+		outboxProbe("TestRelocation_OfAStreamThatIsForgotten"),
+	},
+	{
+		"a Move of several batches settles what it has not copied", "storage/outbox/move.go",
+		"o.Settle(from, next-1)", "o.Settle(from, next)",
+		outboxProbe("TestMove_InSeveralBatches"),
+	},
+	{
+		"a key of the next page is accepted in the page before", "storage/internal/boltfile/verify.go",
+		"bytes.Compare(key, high) >= 0", "bytes.Compare(key, high) > 0",
+		probe{"storage/internal/boltfile", "^TestVerify_RefusesEachPartOutOfPlace$", ""},
 	},
 }
