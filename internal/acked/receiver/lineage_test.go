@@ -107,6 +107,16 @@ func TestReceiver_SaysWhoHasSentLast(t *testing.T) {
 	require.Equal(t, incarnation(2, 0), last, "one that has no incarnations")
 }
 
+// Who confirms a rejection has changed what is known: the message is not rejected any more for any other.
+func TestReceiver_SaysWhoHasConfirmedLast(t *testing.T) {
+	r := listen(t, Config{})
+	c := opens(t, r, by(1, 1))
+	require.Zero(t, c.handles[1].publisher.lastSender())
+	c.handles[1].rejectSeen(1)
+	require.Equal(t, incarnation(1, 1), c.handles[1].publisher.lastSender())
+	c.terminate(nil)
+}
+
 // A stream that is new, and one that no other has changed, say who has sent on another stream: the publisher is the same.
 func TestReceiver_SaysWhoHasSentOnAnotherStream(t *testing.T) {
 	l := newLineages(t, Config{})
