@@ -177,3 +177,15 @@ func TestReceiver_RestoresWhoHasSentLast(t *testing.T) {
 	member.Settle(d)
 	require.Equal(t, [16]byte{7}, m.states[id].Incarnation)
 }
+
+// Who is refused for another reason than its epoch is not told of a newer one.
+func TestReceiver_SaysNothingOfANewerEpochWhereThereIsNone(t *testing.T) {
+	r := listen(t, Config{})
+	c := opens(t, r, by(2, 1))
+	for epoch, newest := range map[uint64]uint64{1: 2, 2: 0, 3: 0} {
+		answer := &wire.Opened{}
+		r.addFence(answer, by(epoch, 2), "")
+		require.Equal(t, newest, answer.LastEpoch)
+	}
+	c.terminate(nil)
+}
