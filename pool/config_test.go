@@ -14,7 +14,7 @@ import (
 
 func TestConfig_ValidateNamesTheField(t *testing.T) {
 	varint := must(framing.NewVarint(100))
-	tooOld := &tls.Config{MaxVersion: tls.VersionTLS12} //nolint:gosec // it is refused
+	tooOld := &tls.Config{MaxVersion: tls.VersionTLS12}
 	writers := map[string]WriterConfig{
 		"WriterConfig.Address":                        {},
 		"WriterConfig.MaxMessageSize":                 {Address: "a:1", MaxMessageSize: -1},

@@ -29,7 +29,7 @@ func TestFailureQueue_EachMessageIsItsHandlersOwn(t *testing.T) {
 	codec, got := must(framing.NewVarint(100)), make(chan string, 2)
 	q := failureQueue{codec: codec, abandon: make(chan struct{}), cfg: WriterConfig{OnFailure: func(f Failure) {
 		got <- string(f.Payload)
-		_ = append(f.Payload, "overwritten"...)
+		_ = append(f.Payload, "!!"...)
 	}}}
 	q.push(framesOf(t, codec, "first", "second"), errors.New("down"))
 	require.Zero(t, q.finish(time.Minute))

@@ -33,7 +33,7 @@ func TestServerTLS_RaisesWhatIsChosenToo(t *testing.T) {
 	got, err = choosing.GetConfigForClient(nil)
 	require.NoError(t, err)
 	raised(got)
-	chosen = &tls.Config{MaxVersion: tls.VersionTLS12} //nolint:gosec // it is refused
+	chosen = &tls.Config{MaxVersion: tls.VersionTLS12}
 	_, err = choosing.GetConfigForClient(nil)
 	require.ErrorContains(t, err, "GetConfigForClient: MaxVersion TLS 1.2")
 	failed = errors.New("no such name")
@@ -54,7 +54,7 @@ func TestClientTLS_NamesTheHost(t *testing.T) {
 		{&tls.Config{MinVersion: MinTLS}, "[::1]:1", "::1"},
 		{&tls.Config{MinVersion: MinTLS, ServerName: "b"}, "a.example:1", "b"},
 		{&tls.Config{MinVersion: MinTLS, ServerName: "b"}, "/a/path", "b"},
-		{&tls.Config{MinVersion: MinTLS, InsecureSkipVerify: true}, "/a/path", ""}, //nolint:gosec // the case
+		{&tls.Config{MinVersion: MinTLS, InsecureSkipVerify: true}, "/a/path", ""},
 	} {
 		got, err := ClientTLS(c.cfg, c.address)
 		require.NoError(t, err)
