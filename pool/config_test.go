@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"crypto/tls"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 
 func TestConfig_ValidateNamesTheField(t *testing.T) {
 	varint := must(framing.NewVarint(100))
+	tooOld := &tls.Config{MaxVersion: tls.VersionTLS12}
 	writers := map[string]WriterConfig{
 		"WriterConfig.Address":                        {},
 		"WriterConfig.MaxMessageSize":                 {Address: "a:1", MaxMessageSize: -1},
@@ -20,6 +22,7 @@ func TestConfig_ValidateNamesTheField(t *testing.T) {
 		"WriterConfig.BufferSize":                     {Address: "a:1", BufferSize: -1},
 		"WriterConfig.DialTimeout":                    {Address: "a:1", DialTimeout: -1},
 		"WriterConfig.CloseTimeout":                   {Address: "a:1", CloseTimeout: -1},
+		"WriterConfig.TLSConfig":                      {Address: "a:1", TLSConfig: tooOld},
 		"WriterConfig.Failures":                       {Address: "a:1", OnFailure: func(Failure) {}, Failures: make(chan Failure)},
 		"RetryConfig.MaxAttempts":                     {Address: "a:1", Retry: &RetryConfig{MaxAttempts: -2}},
 		"RetryConfig.InitialInterval":                 {Address: "a:1", Retry: &RetryConfig{InitialInterval: -1}},
@@ -39,6 +42,7 @@ func TestConfig_ValidateNamesTheField(t *testing.T) {
 		"ListenerConfig.MaxMessageSize":   {Address: "127.0.0.1:0", Callback: ignore, MaxMessageSize: -1},
 		"ListenerConfig.IdleTimeout":      {Address: "127.0.0.1:0", Callback: ignore, IdleTimeout: -1},
 		"ListenerConfig.HandshakeTimeout": {Address: "127.0.0.1:0", Callback: ignore, HandshakeTimeout: -1},
+		"ListenerConfig.TLSConfig":        {Address: "127.0.0.1:0", Callback: ignore, TLSConfig: tooOld},
 		"ListenerConfig.CloseTimeout":     {Address: "127.0.0.1:0", Callback: ignore, CloseTimeout: -1},
 	}
 	for field, cfg := range listeners {

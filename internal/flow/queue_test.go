@@ -118,3 +118,52 @@ func TestBudget_SetsNothingAsideForAbsentHolders(t *testing.T) {
 	waits.SetPresence(Present)
 	require.Zero(t, other.Take(20, 20, nil))
 }
+
+// One that waits for all of the budget has it set aside, as it can have that.
+func TestBudget_SetsAllOfItAside(t *testing.T) {
+	b := NewBudget(1000)
+	stuck := holder(t, b, 100)
+	notified := await(t, holder(t, b, 0), 1000)
+	require.Zero(t, holder(t, b, 0).Take(10, 10, nil))
+	stuck.Release(100)
+	stuck.Wake()
+	require.Equal(t, 1, *notified)
+}
+
+// One that waits is told when it can have the least that is of use to it, though it wants more.
+func TestBudget_TellsWhenTheLeastIsThere(t *testing.T) {
+	b := NewBudget(1000)
+	holder(t, b, 875)
+	other, a := holder(t, b, 120), holder(t, b, 0)
+	notified := 0
+	require.Zero(t, a.Take(10, 100, func() { notified++ }))
+	other.Release(4)
+	other.Wake()
+	require.Zero(t, notified)
+	other.Release(1)
+	other.Wake()
+	require.Equal(t, 1, notified)
+	require.Equal(t, 10, a.Take(10, 100, nil))
+}
+
+// What holders have that are not there is counted while they are not, whichever way their presence changes.
+func TestBudget_CountsWhatAbsentHoldersHave(t *testing.T) {
+	all := []Presence{Present, Unknown, Absent}
+	for _, first := range all {
+		for _, second := range all {
+			b := NewBudget(1000)
+			a := b.NewAccount(first)
+			require.Equal(t, 10, a.Take(10, 10, nil))
+			for i, p := range []Presence{second, Present, second} {
+				a.SetPresence(p)
+				a.Release(1)
+				absent := 9 - i
+				if p == Present {
+					absent = 0
+				}
+				require.EqualValues(t, absent, b.absent, "%v, then %v", first, second)
+			}
+			require.Equal(t, 993, b.Free())
+		}
+	}
+}

@@ -121,6 +121,23 @@ func TestReceiver_ForgetsStreamsThatEnded(t *testing.T) {
 	require.Equal(t, 1, r.streamCount)
 }
 
+// What a sender that never came back was not told to be rejected is answered for when the end of another topic shows that
+// its time is over.
+func TestReceiver_AnswersForTopicsThatEndedLongAgo(t *testing.T) {
+	r := listen(t, Config{ForgetAfter: time.Nanosecond})
+	r.EphemeralTopic("a").Join("", func() {})
+	c := opens(t, r, openOf(1))
+	s, called := c.handles[1], 0
+	s.mu.Lock()
+	require.Nil(t, s.keepUnheardLocked(1, dispatch.Refusal{Unheard: func() { called++ }, Bytes: 1}))
+	s.mu.Unlock()
+	r.topicEnded(s.topic, 0)
+	require.Zero(t, called)
+	r.topicEnded(r.EphemeralTopic("b"), 0)
+	require.Equal(t, 1, called)
+	c.terminate(nil)
+}
+
 // The topic exists again: the stream goes on, and what was acked is not taken twice.
 func TestStream_ThatEndedGoesOnWithATopicThatExistsAgain(t *testing.T) {
 	r := listen(t, Config{})

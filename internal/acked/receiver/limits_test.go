@@ -120,14 +120,13 @@ func TestTruncate_FitsAFrame(t *testing.T) {
 // A topic has just ended, and is not removed yet, when it is asked for again: that is another topic.
 func TestReceiver_ATopicThatHasJustEndedIsNotGivenOut(t *testing.T) {
 	r := listen(t, Config{})
-	old := r.EphemeralTopic("a")
-	m := old.Join("", func() {})
+	old := r.Topic("a")
 	var next *dispatch.Topic
 	old.MakeEphemeral(func(dropped int) {
 		next = r.EphemeralTopic("a")
 		r.topicEnded(old, dropped)
 	})
-	m.Leave()
+	old.Join("", func() {}).Leave()
 	require.NotSame(t, old, next)
 	require.False(t, next.Ended())
 	require.Same(t, next, r.Topic("a"), "the end of the old one has not removed it")

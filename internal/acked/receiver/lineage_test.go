@@ -86,7 +86,9 @@ func TestReceiver_SaysWhoHasSentLast(t *testing.T) {
 	s, _, last := l.open(by(1, 2))
 	require.Equal(t, none, last, "the first one has sent nothing")
 	s.credit().publish(1)
-	_, _, last = l.open(by(1, 3))
+	third := by(1, 3)
+	third.Base = 2 // all below was received
+	_, _, last = l.open(third)
 	require.Equal(t, incarnation(1, 2), last)
 	_, _, last = l.open(by(1, 4))
 	require.Equal(t, incarnation(1, 2), last, "nor has the third")
@@ -105,6 +107,16 @@ func TestReceiver_SaysWhoHasSentLast(t *testing.T) {
 	s.credit().publish(9)
 	_, _, last = l.open(by(2, 7))
 	require.Equal(t, incarnation(2, 0), last, "one that has no incarnations")
+}
+
+// Who confirms a rejection has changed what is known: the message is not rejected any more for any other.
+func TestReceiver_SaysWhoHasConfirmedLast(t *testing.T) {
+	r := listen(t, Config{})
+	c := opens(t, r, by(1, 1))
+	require.Zero(t, c.handles[1].publisher.lastSender())
+	c.handles[1].rejectSeen(1)
+	require.Equal(t, incarnation(1, 1), c.handles[1].publisher.lastSender())
+	c.terminate(nil)
 }
 
 // A stream that is new, and one that no other has changed, say who has sent on another stream: the publisher is the same.
@@ -164,4 +176,16 @@ func TestReceiver_RestoresWhoHasSentLast(t *testing.T) {
 	require.True(t, ok)
 	member.Settle(d)
 	require.Equal(t, [16]byte{7}, m.states[id].Incarnation)
+}
+
+// Who is refused for another reason than its epoch is not told of a newer one.
+func TestReceiver_SaysNothingOfANewerEpochWhereThereIsNone(t *testing.T) {
+	r := listen(t, Config{})
+	c := opens(t, r, by(2, 1))
+	for epoch, newest := range map[uint64]uint64{1: 2, 2: 0, 3: 0} {
+		answer := &wire.Opened{}
+		r.addFence(answer, by(epoch, 2), "")
+		require.Equal(t, newest, answer.LastEpoch)
+	}
+	c.terminate(nil)
 }

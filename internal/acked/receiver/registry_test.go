@@ -165,7 +165,7 @@ func (r remembered) Forget(store.StreamID) error                     { return ni
 // saved of its other streams says that it has a successor. Found by the simulation.
 func TestReceiver_FencesByWhatTheStoreKnows(t *testing.T) {
 	known := store.StreamID{Publisher: [16]byte{1}, Stream: 2, Topic: "b"}
-	r := listen(t, Config{Dedupe: remembered{known: {Epoch: 2}}})
+	r := listen(t, Config{Dedupe: remembered{known: {Epoch: 2, Incarnation: [16]byte{7}}}})
 	first := opens(t, r, openOf(1))
 	require.Len(t, first.handles, 1)
 	f := openOf(1)
@@ -174,6 +174,7 @@ func TestReceiver_FencesByWhatTheStoreKnows(t *testing.T) {
 	require.NotNil(t, refused)
 	require.Equal(t, wire.Code_CODE_FENCED, session.CodeOf(refused))
 	require.False(t, first.handles[1].attachedTo(first), "its other streams are fenced as well")
+	require.Equal(t, incarnation(2, 7), first.handles[1].publisher.lastSender(), "whose the newer epoch is")
 	f.Epoch = 2
 	_, _, refused = r.open(f, "")
 	require.Nil(t, refused)

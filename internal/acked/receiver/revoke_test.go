@@ -170,3 +170,14 @@ func TestReceiver_SaysAtOnceThatTheLastMessageCameBack(t *testing.T) {
 	m.Return(d)
 	require.Eventually(t, func() bool { return written() > before }, 30*time.Second, time.Millisecond)
 }
+
+// A sender that wants no more answers of a stream stays without, whatever it asks for later.
+func TestStream_StaysVoid(t *testing.T) {
+	r := listen(t, Config{})
+	c := opensMoving(t, r, 1, 1, 1)
+	s := c.handles[1]
+	s.answerRevoke(c, 1, true)
+	s.answerRevoke(c, 1, false)
+	require.True(t, s.isVoid())
+	c.terminate(nil)
+}

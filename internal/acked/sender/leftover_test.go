@@ -11,6 +11,7 @@ import (
 	"github.com/buffstreams/watermill-buffstreams/internal/hook"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
 	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
+	"github.com/buffstreams/watermill-buffstreams/internal/wire"
 )
 
 // A Sender keeps hold of no message that was written, small or large, also where the socket is wrapped: the garbage
@@ -72,4 +73,23 @@ func TestPublication_WhatCameBackIsNotLacking(t *testing.T) {
 	require.ErrorIs(t, err, ErrClosed)
 	require.Equal(t, []session.Range{{First: 0, Last: 2}}, p.back)
 	require.Equal(t, []session.Range{{First: 3, Last: 4}}, lacking)
+}
+
+// A refusal is told to the owners, or to Config.Refused where none answers for it, and logged, but where its publisher logs
+// what becomes of it.
+func TestSender_TellsARefusalToItsOwners(t *testing.T) {
+	log, told := testkit.NewLog(), ""
+	s := start(t, Config{Logger: log, Refused: func(session.Refused) { told += "config " }})
+	refused := session.Refused{Topic: "a", Err: session.NewPeerError(wire.Code_CODE_FAILED, "no")}
+	s.report(refused, nil)
+	require.Equal(t, "Message refused by the peer", log.Next(t, "error").Msg)
+	refused.Ephemeral = true
+	for _, answers := range []bool{true, false} {
+		s.report(refused, map[any]func(session.Refused) bool{1: func(session.Refused) bool {
+			told += "owner "
+			return answers
+		}})
+	}
+	require.Empty(t, log.Lines)
+	require.Equal(t, "config owner owner config ", told)
 }

@@ -86,136 +86,139 @@ func (p *promptly) feed(t *testing.T) {
 	synctest.Wait()
 }
 
+// promptCases are the calls and frames that have an effect, and who hears of it.
+var promptCases = map[string]struct {
+	here    *peer // nil: one that says nothing
+	prepare func(t *testing.T, p *promptly)
+	act     func(t *testing.T, p *promptly)
+	want    string // what is heard
+	there   bool   // by the peer of the other Sender
+}{
+	"Dial":    {act: func(_ *testing.T, p *promptly) { p.from.Dial() }, want: "Hello"},
+	"Changed": {act: func(_ *testing.T, p *promptly) { p.from.Dial() }, want: "change"},
+	"a Ping": {
+		prepare: func(_ *testing.T, p *promptly) { p.from.Dial() },
+		act: func(t *testing.T, p *promptly) {
+			p.here.say(t, &wire.Frame{Body: &wire.Frame_Ping{Ping: &wire.Ping{Id: 1}}})
+		},
+		want: "Pong",
+	},
+	"Publish": {here: &peer{credit: 10}, act: func(t *testing.T, p *promptly) { p.publish(t, 1, 1) }, want: "PublishFrame"},
+	"a message that is too large for the peer": {
+		here: &peer{credit: 10}, act: func(t *testing.T, p *promptly) { p.publish(t, 2*maxMessage, 1) }, want: "refusal",
+	},
+	"an ack": {
+		here: &peer{credit: 10},
+		prepare: func(t *testing.T, p *promptly) {
+			p.publish(t, 1, 1)
+			p.wait((*Stream).Drain)
+		},
+		act: func(t *testing.T, p *promptly) {
+			p.here.ack(t, session.AckFrame{Handle: 1, Next: 2, Settled: []uint64{1, 1}})
+		},
+		want: "end of the wait",
+	},
+	"LeftBehind": {act: leaveBehind, want: "Revoke"},
+	"LeftBehind, connected": {
+		prepare: func(_ *testing.T, p *promptly) { p.from.Dial() }, act: leaveBehind, want: "Revoke",
+	},
+	"Announce": {act: func(_ *testing.T, p *promptly) { p.fetched.Announce(2) }, want: "Open"},
+	"Feed": {
+		here: &peer{credit: 10}, prepare: func(_ *testing.T, p *promptly) { p.announce() },
+		act: func(t *testing.T, p *promptly) { p.feed(t) }, want: "PublishFrame",
+	},
+	"ConfirmRefused": {
+		here: &peer{credit: 10, rejects: true}, prepare: func(t *testing.T, p *promptly) { p.feed(t) },
+		act: func(_ *testing.T, p *promptly) { p.fetched.ConfirmRefused(1) }, want: "RejectSeen",
+	},
+	"Release": {
+		here: &peer{credit: 10, settles: true}, prepare: func(t *testing.T, p *promptly) { p.feed(t) },
+		act: func(_ *testing.T, p *promptly) { p.fetched.Release() }, want: "Release",
+	},
+	"Leave": {
+		here: &peer{credit: 10}, prepare: func(t *testing.T, p *promptly) { p.feed(t) },
+		act: func(_ *testing.T, p *promptly) { p.fetched.Leave() }, want: "Revoke",
+	},
+	"Stay": {
+		prepare: func(_ *testing.T, p *promptly) {
+			p.from.Dial()
+			p.fetched.Leave()
+			p.fetched.Announce(2)
+		},
+		act: func(_ *testing.T, p *promptly) { p.fetched.Stay() }, want: "Open",
+	},
+	"FetchedStream.MoveTo, where it was": {
+		here: &peer{credit: 10, settles: true}, prepare: func(t *testing.T, p *promptly) { p.feed(t) },
+		act: func(_ *testing.T, p *promptly) { p.fetched.MoveTo(p.to) }, want: "Release",
+	},
+	"FetchedStream.MoveTo, where it is": {
+		prepare: func(_ *testing.T, p *promptly) { p.fetched.Announce(2) },
+		act:     func(_ *testing.T, p *promptly) { p.fetched.MoveTo(p.to) }, want: "Open", there: true,
+	},
+	"End": {
+		here: &peer{credit: 10, settles: true}, prepare: func(t *testing.T, p *promptly) { p.publish(t, 1, 1) },
+		act: func(_ *testing.T, p *promptly) { p.stream.End() }, want: "Release",
+	},
+	"MoveTo of what was sent": {
+		here: &peer{credit: 10}, prepare: func(t *testing.T, p *promptly) { p.publish(t, 1, 1) }, act: move, want: "Revoke",
+	},
+	"MoveTo of what was not sent, where it was": {
+		prepare: func(t *testing.T, p *promptly) { p.publish(t, 1, 1) }, act: move, want: "Release",
+	},
+	"MoveTo of what was not sent, where it is": {
+		prepare: func(t *testing.T, p *promptly) { p.publish(t, 1, 1) }, act: move, want: "PublishFrame", there: true,
+	},
+	"what comes back": {
+		here:    &peer{credit: 10, returns: true},
+		prepare: func(t *testing.T, p *promptly) { p.publish(t, 1, 1) }, act: move, want: "PublishFrame", there: true,
+	},
+	"what comes back for an address that is retired": {
+		here: &peer{credit: 10, returns: true},
+		prepare: func(t *testing.T, p *promptly) {
+			p.publish(t, 1, 1)
+			p.to.retired = true
+		},
+		act: move, want: "Open",
+	},
+	"MoveTo where it is": {
+		here: &peer{credit: 10, returns: true},
+		prepare: func(t *testing.T, p *promptly) {
+			p.publish(t, 1, 1)
+			p.from.mu.Lock()
+			p.from.client.Leave(p.stream.out, time.Now())
+			p.from.mu.Unlock()
+			p.from.kick()
+		},
+		act: func(_ *testing.T, p *promptly) { p.stream.MoveTo(p.from) }, want: "Open",
+	},
+	"Divide": {
+		here: &peer{credit: 1}, prepare: func(t *testing.T, p *promptly) { p.publish(t, 1, 3) },
+		act: move, want: "PublishFrame", there: true,
+	},
+	"Divide of all that is left": {
+		here: &peer{credit: 1},
+		prepare: func(t *testing.T, p *promptly) {
+			p.stream.cfg.Divide = nil
+			p.publish(t, 1, 3)
+			p.wait((*Stream).Drain)
+			move(t, p)
+			p.here.ack(t, session.AckFrame{Handle: 1, Next: 2, Settled: []uint64{1, 1}, Messages: 1, Bytes: 1000})
+		},
+		act: func(_ *testing.T, p *promptly) { p.stream.Divide(p.heir) }, want: "end of the wait",
+	},
+	"MoveTo of what is waited for": {
+		prepare: func(t *testing.T, p *promptly) {
+			p.publish(t, 1, 1)
+			p.wait((*Stream).Drain)
+		},
+		act: move, want: "end of the wait",
+	},
+}
+
 // Each call and each frame has its effect at once: where nothing wakes what writes, or moves streams, that waits for the
 // next Tick, or for ever.
 func TestSender_ActsAtOnce(t *testing.T) {
-	for name, c := range map[string]struct {
-		here    *peer // nil: one that says nothing
-		prepare func(t *testing.T, p *promptly)
-		act     func(t *testing.T, p *promptly)
-		want    string // what is heard
-		there   bool   // by the peer of the other Sender
-	}{
-		"Dial":    {act: func(_ *testing.T, p *promptly) { p.from.Dial() }, want: "Hello"},
-		"Changed": {act: func(_ *testing.T, p *promptly) { p.from.Dial() }, want: "change"},
-		"a Ping": {
-			prepare: func(_ *testing.T, p *promptly) { p.from.Dial() },
-			act: func(t *testing.T, p *promptly) {
-				p.here.say(t, &wire.Frame{Body: &wire.Frame_Ping{Ping: &wire.Ping{Id: 1}}})
-			},
-			want: "Pong",
-		},
-		"Publish": {here: &peer{credit: 10}, act: func(t *testing.T, p *promptly) { p.publish(t, 1, 1) }, want: "PublishFrame"},
-		"a message that is too large for the peer": {
-			here: &peer{credit: 10}, act: func(t *testing.T, p *promptly) { p.publish(t, 2*maxMessage, 1) }, want: "refusal",
-		},
-		"an ack": {
-			here: &peer{credit: 10},
-			prepare: func(t *testing.T, p *promptly) {
-				p.publish(t, 1, 1)
-				p.wait((*Stream).Drain)
-			},
-			act: func(t *testing.T, p *promptly) {
-				p.here.ack(t, session.AckFrame{Handle: 1, Next: 2, Settled: []uint64{1, 1}})
-			},
-			want: "end of the wait",
-		},
-		"LeftBehind": {act: leaveBehind, want: "Revoke"},
-		"LeftBehind, connected": {
-			prepare: func(_ *testing.T, p *promptly) { p.from.Dial() }, act: leaveBehind, want: "Revoke",
-		},
-		"Announce": {act: func(_ *testing.T, p *promptly) { p.fetched.Announce(2) }, want: "Open"},
-		"Feed": {
-			here: &peer{credit: 10}, prepare: func(_ *testing.T, p *promptly) { p.announce() },
-			act: func(t *testing.T, p *promptly) { p.feed(t) }, want: "PublishFrame",
-		},
-		"ConfirmRefused": {
-			here: &peer{credit: 10, rejects: true}, prepare: func(t *testing.T, p *promptly) { p.feed(t) },
-			act: func(_ *testing.T, p *promptly) { p.fetched.ConfirmRefused(1) }, want: "RejectSeen",
-		},
-		"Release": {
-			here: &peer{credit: 10, settles: true}, prepare: func(t *testing.T, p *promptly) { p.feed(t) },
-			act: func(_ *testing.T, p *promptly) { p.fetched.Release() }, want: "Release",
-		},
-		"Leave": {
-			here: &peer{credit: 10}, prepare: func(t *testing.T, p *promptly) { p.feed(t) },
-			act: func(_ *testing.T, p *promptly) { p.fetched.Leave() }, want: "Revoke",
-		},
-		"Stay": {
-			prepare: func(_ *testing.T, p *promptly) {
-				p.from.Dial()
-				p.fetched.Leave()
-				p.fetched.Announce(2)
-			},
-			act: func(_ *testing.T, p *promptly) { p.fetched.Stay() }, want: "Open",
-		},
-		"FetchedStream.MoveTo, where it was": {
-			here: &peer{credit: 10, settles: true}, prepare: func(t *testing.T, p *promptly) { p.feed(t) },
-			act: func(_ *testing.T, p *promptly) { p.fetched.MoveTo(p.to) }, want: "Release",
-		},
-		"FetchedStream.MoveTo, where it is": {
-			prepare: func(_ *testing.T, p *promptly) { p.fetched.Announce(2) },
-			act:     func(_ *testing.T, p *promptly) { p.fetched.MoveTo(p.to) }, want: "Open", there: true,
-		},
-		"End": {
-			here: &peer{credit: 10, settles: true}, prepare: func(t *testing.T, p *promptly) { p.publish(t, 1, 1) },
-			act: func(_ *testing.T, p *promptly) { p.stream.End() }, want: "Release",
-		},
-		"MoveTo of what was sent": {
-			here: &peer{credit: 10}, prepare: func(t *testing.T, p *promptly) { p.publish(t, 1, 1) }, act: move, want: "Revoke",
-		},
-		"MoveTo of what was not sent, where it was": {
-			prepare: func(t *testing.T, p *promptly) { p.publish(t, 1, 1) }, act: move, want: "Release",
-		},
-		"MoveTo of what was not sent, where it is": {
-			prepare: func(t *testing.T, p *promptly) { p.publish(t, 1, 1) }, act: move, want: "PublishFrame", there: true,
-		},
-		"what comes back": {
-			here:    &peer{credit: 10, returns: true},
-			prepare: func(t *testing.T, p *promptly) { p.publish(t, 1, 1) }, act: move, want: "PublishFrame", there: true,
-		},
-		"what comes back for an address that is retired": {
-			here: &peer{credit: 10, returns: true},
-			prepare: func(t *testing.T, p *promptly) {
-				p.publish(t, 1, 1)
-				p.to.retired = true
-			},
-			act: move, want: "Open",
-		},
-		"MoveTo where it is": {
-			here: &peer{credit: 10, returns: true},
-			prepare: func(t *testing.T, p *promptly) {
-				p.publish(t, 1, 1)
-				p.from.mu.Lock()
-				p.from.client.Leave(p.stream.out, time.Now())
-				p.from.mu.Unlock()
-				p.from.kick()
-			},
-			act: func(_ *testing.T, p *promptly) { p.stream.MoveTo(p.from) }, want: "Open",
-		},
-		"Divide": {
-			here: &peer{credit: 1}, prepare: func(t *testing.T, p *promptly) { p.publish(t, 1, 3) },
-			act: move, want: "PublishFrame", there: true,
-		},
-		"Divide of all that is left": {
-			here: &peer{credit: 1},
-			prepare: func(t *testing.T, p *promptly) {
-				p.stream.cfg.Divide = nil
-				p.publish(t, 1, 3)
-				p.wait((*Stream).Drain)
-				move(t, p)
-				p.here.ack(t, session.AckFrame{Handle: 1, Next: 2, Settled: []uint64{1, 1}, Messages: 1, Bytes: 1000})
-			},
-			act: func(_ *testing.T, p *promptly) { p.stream.Divide(p.heir) }, want: "end of the wait",
-		},
-		"MoveTo of what is waited for": {
-			prepare: func(t *testing.T, p *promptly) {
-				p.publish(t, 1, 1)
-				p.wait((*Stream).Drain)
-			},
-			act: move, want: "end of the wait",
-		},
-	} {
+	for name, c := range promptCases {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := newPromptly(t, cmp.Or(c.here, &peer{}))

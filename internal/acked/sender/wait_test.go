@@ -41,8 +41,13 @@ func TestSender_ACallThatGivesUpLeavesNothing(t *testing.T) {
 			"FlushAll": s.FlushAll,
 		} {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-			require.Error(t, call(ctx), name)
+			err := call(ctx)
 			cancel()
+			if name == "room" {
+				require.ErrorIs(t, err, context.DeadlineExceeded, name)
+			} else {
+				require.ErrorIs(t, err, ErrTimeout, name)
+			}
 			require.Zero(t, inLine(s), name)
 			require.Empty(t, s.conditions, name)
 		}

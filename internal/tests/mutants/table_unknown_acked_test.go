@@ -33,4 +33,29 @@ var unknownAckedMutants = []mutant{
 		"if from == heir || from.cfg.TLS != nil && heir.cfg.TLS == nil {", "if from == heir {",
 		senderProbe("TestStream_DividesOnlyWhereItMayGo"),
 	},
+	{
+		"what waits for memory is told when all that it wants is there", "internal/flow/budget.go",
+		"a.notify, a.need, a.notified = notify, int64(least), false", "a.notify, a.need, a.notified = notify, int64(want), false",
+		probe{"internal/flow", "^TestBudget_TellsWhenTheLeastIsThere$", ""},
+	},
+	{
+		"what a holder has counts as absent when it is there", "internal/flow/budget.go",
+		"case p == Present:", "case p == Present && a.presence == Absent:",
+		probe{"internal/flow", "^TestBudget_CountsWhatAbsentHoldersHave$", ""},
+	},
+	{
+		"an Open behind what was received counts as a change", "internal/acked/receiver/attach.go",
+		"s.released, s.fresh = false, false", "s.released = false",
+		receiverProbe("TestReceiver_SaysWhoHasSentLast"),
+	},
+	{
+		"what a call has waited for is always its time", "internal/acked/sender/publish.go",
+		"\tif err == nil {\n\t\terr = s.timeoutErrorLocked", "\tif true {\n\t\terr = s.timeoutErrorLocked",
+		senderProbe("TestSender_ACallThatGivesUpLeavesNothing"),
+	},
+	{
+		"a peer that is there again frees no memory for who waits", "internal/session/outbound.go",
+		"\to.account.SetPresence(p)\n\to.account.Wake()\n", "\to.account.SetPresence(p)\n",
+		senderProbe("TestSender_APeerThatIsThereGetsMoreMemory"),
+	},
 }
