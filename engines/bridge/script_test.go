@@ -73,12 +73,13 @@ type destination struct {
 	calls   [][]string // the names of each call's messages, in the order in which the calls began; guarded by mu
 	stored  []string   // IDs; guarded by mu
 	asked   []int      // of Recent: how many; guarded by mu
-	lookErr error      // of the next Recent; guarded by mu
+	lookErr error      // of the next lookFails calls of Recent; guarded by mu
 	// answer is asked for each call, without mu; nil stores everything.
-	answer  func(ctx context.Context, call int, names []string) error
-	topics  map[string]bool // that were asked for; guarded by mu
-	failing error           // of Check
-	closed  int
+	answer    func(ctx context.Context, call int, names []string) error
+	lookFails int
+	topics    map[string]bool // that were asked for; guarded by mu
+	failing   error           // of Check
+	closed    int
 }
 
 func (d *destination) Publish(ctx context.Context, topic string, messages []*message.Message) error {
@@ -119,9 +120,11 @@ func (d *destination) Recent(_ context.Context, topic string, n int) ([]string, 
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.asked, d.topics["Recent "+topic] = append(d.asked, n), true
-	err := d.lookErr
-	d.lookErr = nil
-	return slices.Clone(d.stored[max(0, len(d.stored)-n):]), err
+	if d.lookFails > 0 {
+		d.lookFails--
+		return nil, d.lookErr
+	}
+	return slices.Clone(d.stored[max(0, len(d.stored)-n):]), nil
 }
 
 func (d *destination) Consume(context.Context, string, string) (driver.Source, error) {
