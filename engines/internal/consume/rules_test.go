@@ -195,7 +195,7 @@ func TestKeys_OneAtATime(t *testing.T) {
 // A message that comes again waits twice as long each time, up to the most, and after its last attempt becomes a dead
 // letter, which is published until that works.
 func TestNack_WaitsThenBuries(t *testing.T) {
-	set := driver.Settings{MaxInFlight: 1, NackDelay: time.Second, NackDelayMax: 3 * time.Second, Attempts: 5, DeadLetter: "dead"}
+	set := driver.Settings{MaxInFlight: 1, Batch: 2, NackDelay: time.Second, NackDelayMax: 3 * time.Second, Attempts: 5, DeadLetter: "dead"}
 	ruled(t, set, func(t *testing.T, d *desk, s *subscription, dead *letters) {
 		dead.fails = 2
 		d.put("a:k", "b")
@@ -220,6 +220,34 @@ func TestNack_WaitsThenBuries(t *testing.T) {
 		require.Equal(t, "settle a", d.said())
 		m.Ack()
 	})
+}
+
+// A message that is due again comes before those that are on offer, and none is lost or taken for it.
+func TestNack_ComesBeforeWhatIsOnOffer(t *testing.T) {
+	d := ruled(t, driver.Settings{MaxInFlight: 3, NackDelay: time.Second, NackDelayMax: time.Second}, func(t *testing.T, d *desk, s *subscription, _ *letters) {
+		got := map[string]*message.Message{}
+		d.put("a")
+		require.Equal(t, "a", here(s, got))
+		got["a"].Nack()
+		d.put("b", "c")
+		time.Sleep(2 * time.Second) // b is offered when a is due
+		require.Equal(t, "abc", here(s, got))
+		got["b"].Ack()
+		got["a"].Ack()
+		time.Sleep(longestLook)
+	})
+	require.ElementsMatch(t, []string{"a", "b"}, settledBy(d))
+	require.Equal(t, "return c", d.told[len(d.told)-1])
+}
+
+// settledBy are the names of what was settled.
+func settledBy(d *desk) (names []string) {
+	for _, one := range d.told {
+		if rest, ok := strings.CutPrefix(one, "settle "); ok {
+			names = append(names, strings.Fields(rest)...)
+		}
+	}
+	return names
 }
 
 // What the engine gives again while it is in hand is handled once, and settled under both of its tokens.
