@@ -217,3 +217,13 @@ func TestPrinter_Formats(t *testing.T) {
 		require.Equal(t, test.want, out.String(), name)
 	}
 }
+
+func TestHeaders(t *testing.T) {
+	headers, err := Headers([]string{"a=1", "b=", "c=x=y"})
+	require.NoError(t, err)
+	require.Equal(t, map[string]string{"a": "1", "b": "", "c": "x=y"}, headers)
+	for _, bad := range []string{"a", "=1", ""} {
+		_, err := Headers([]string{bad})
+		require.ErrorContains(t, err, "--header")
+	}
+}
