@@ -376,3 +376,16 @@ func TestEnd_WaitsForHandlers(t *testing.T) {
 		}
 	}
 }
+
+// A dead letter that is under way at the end is published, if that takes no longer than CloseTimeout.
+func TestEnd_WaitsForDeadLetters(t *testing.T) {
+	var dead *letters
+	d := ruled(t, driver.Settings{MaxInFlight: 1, Attempts: 1, DeadLetter: "dead"}, func(_ *testing.T, d *desk, s *subscription, l *letters) {
+		dead, l.fails = l, 2
+		d.put("a")
+		(<-s.out).Nack()
+		synctest.Wait()
+	})
+	require.Len(t, dead.got, 1)
+	require.Equal(t, []string{"settle a"}, d.told)
+}
