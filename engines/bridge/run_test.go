@@ -203,7 +203,7 @@ func TestRun_EachMessageHasItsOwnEnd(t *testing.T) {
 			}
 			return nil
 		}
-		x.from.refusing = 2
+		x.from.refusing.Store(2)
 	}, func(x *script) {
 		holdFirst(x, "b", "c:k", "d", "e", "f")(nil)
 		x.requireAnswers("++...+") // c waits for room among the dead letters, and holds up none
@@ -324,12 +324,12 @@ func TestRun_DeadLetterThatFailsStaysAtTheSource(t *testing.T) {
 	scripted(t, func(x *script, c *Config) {
 		c.DeadLetterTopic = "dead"
 		x.to.answer = func(context.Context, int, []string) error { return refused() }
-		x.from.refusing = 1 << 30
+		x.from.refusing.Store(1 << 30)
 	}, func(x *script) {
 		x.from.give("a")
 		time.Sleep(10*time.Second + time.Millisecond)
 		x.requireAnswers(".")
-		require.Equal(t, 1<<30-11, x.from.refusing, "a try each second")
+		require.EqualValues(t, 1<<30-11, x.from.refusing.Load(), "a try each second")
 		require.Equal(t, "a", x.to.seenCalls(), "alone it was already")
 		x.end()
 		require.NoError(t, <-x.ran)

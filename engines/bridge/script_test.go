@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -23,7 +24,7 @@ type source struct {
 	in       chan *message.Message // of the first subscription; closed with it
 	given    []*message.Message    // in the order of give
 	letters  []*message.Message    // that were published here
-	refusing int                   // so many letters fail
+	refusing atomic.Int64          // so many letters fail
 	failing  error                 // of Check
 	closed   int
 	topics   []string // of Subscribe
@@ -45,8 +46,8 @@ func (s *source) Subscribe(ctx context.Context, topic string) (<-chan *message.M
 }
 
 func (s *source) Publish(topic string, messages ...*message.Message) error {
-	if s.refusing > 0 {
-		s.refusing--
+	if s.refusing.Load() > 0 {
+		s.refusing.Add(-1)
 		return errors.New("no room for letters")
 	}
 	for _, m := range messages {
