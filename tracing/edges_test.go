@@ -175,7 +175,7 @@ func TestSubscriber_SpansOfSettling(t *testing.T) {
 
 // start is the context of a span that is under way.
 func (x *traced) start() context.Context {
-	ctx, _ := x.tracer.Start(context.Background(), "request") //nolint:spancheck // the test does not look at it
+	ctx, _ := x.tracer.Start(context.Background(), "request")
 	return ctx
 }
 
