@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,10 +24,11 @@ func samples(t *testing.T, m prometheus.Gatherer) (lines []string) {
 	require.NoError(t, err)
 	for _, f := range families {
 		for _, s := range f.GetMetric() {
-			line := f.GetName()
+			parts := []string{f.GetName()}
 			for _, l := range s.GetLabel() {
-				line += fmt.Sprintf(" %s=%s", l.GetName(), l.GetValue())
+				parts = append(parts, l.GetName()+"="+l.GetValue())
 			}
+			line := strings.Join(parts, " ")
 			switch {
 			case s.GetHistogram() != nil:
 				line += fmt.Sprintf(" %d/%gs", s.GetHistogram().GetSampleCount(), s.GetHistogram().GetSampleSum())
@@ -200,14 +202,14 @@ func TestLabels_TheLastThatHasItsOwn(t *testing.T) {
 	b := newBounded(2)
 	require.Equal(t, []string{"a", "b", Other, "a", "b"}, []string{b.value("a"), b.value("b"), b.value("c"), b.value("a"), b.value("b")})
 	c := newChildren(newBounded(2), newBounded(3), func(p pair) *pair { return &p })
-	got := ""
+	var got []string
 	for range 2 {
 		for _, p := range []string{"ax", "ay", "az", "bx", "by", "cx", "aw"} {
 			made := c.get(p[:1], p[1:])
-			got += made.a + made.b + " "
+			got = append(got, made.a+made.b)
 		}
 	}
-	require.Equal(t, "ax ay az bx otherother otherother otherother ax ay az bx otherother otherother otherother ", got)
+	require.Equal(t, "ax ay az bx otherother otherother otherother ax ay az bx otherother otherother otherother", strings.Join(got, " "))
 	require.Same(t, c.get("b", "y"), c.get("c", "x"))
 	require.Len(t, c.made, 5)
 	alone := newChildren(newBounded(1), nil, func(p pair) *pair { return &p })

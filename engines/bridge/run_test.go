@@ -152,8 +152,8 @@ func TestRun_TriesAgainInOrder(t *testing.T) {
 		require.NoError(t, x.Ready(t.Context()))
 	})
 	var want []time.Duration
-	for _, ms := range []time.Duration{0, 50, 150, 350, 750, 1550, 3150, 5150, 7150, 9150, 9150} {
-		want = append(want, ms*time.Millisecond)
+	for _, ms := range []int{0, 50, 150, 350, 750, 1550, 3150, 5150, 7150, 9150, 9150} {
+		want = append(want, time.Duration(ms)*time.Millisecond)
 	}
 	require.Equal(t, want, at)
 }

@@ -109,11 +109,6 @@ var unknownEdgeMutants = []mutant{
 		monitorProbe("TestBudget_SharesRows"),
 	},
 	{
-		"a connection that does not end holds up the monitor", "monitor/serve.go",
-		"ended <- server.Close() // connections that do not end\n", "",
-		monitorProbe("TestListenAndServe_EndsWithItsContext"),
-	},
-	{
 		"a batch that fails is a span that has succeeded", "tracing/process.go",
 		"\t\tfail(span, err)\n\t\tspan.End()\n\t}()\n\treturn f(ctx)", "\t\tspan.End()\n\t}()\n\treturn f(ctx)",
 		probe{"tracing", "^TestMetrics_HaveTheirFigures$", ""},
