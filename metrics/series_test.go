@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,10 +24,11 @@ func samples(t *testing.T, m prometheus.Gatherer) (lines []string) {
 	require.NoError(t, err)
 	for _, f := range families {
 		for _, s := range f.GetMetric() {
-			line := f.GetName()
+			parts := []string{f.GetName()}
 			for _, l := range s.GetLabel() {
-				line += fmt.Sprintf(" %s=%s", l.GetName(), l.GetValue())
+				parts = append(parts, l.GetName()+"="+l.GetValue())
 			}
+			line := strings.Join(parts, " ")
 			switch {
 			case s.GetHistogram() != nil:
 				line += fmt.Sprintf(" %d/%gs", s.GetHistogram().GetSampleCount(), s.GetHistogram().GetSampleSum())
@@ -38,6 +40,51 @@ func samples(t *testing.T, m prometheus.Gatherer) (lines []string) {
 	}
 	slices.Sort(lines)
 	return slices.DeleteFunc(lines, func(s string) bool { return s[len(s)-2:] == " 0" || s[len(s)-5:] == " 0/0s" })
+}
+
+// eventSamples are those of TestMetrics_EventsHaveTheirSeries.
+var eventSamples = []string{
+	"accepted_lost_total at=x listener=lost here 1",
+	"accepted_total at=x listener=accepted 1",
+	"connect_failures_total address=dialed at=x reason=other 1",
+	"connect_failures_total address=dialed at=x reason=unauthenticated 1",
+	"connect_failures_total address=not welcome at=x reason=closed 1",
+	"connections_lost_total address=lost at=x 1",
+	"connections_total address=connected at=x 1",
+	"dead_letters_total at=x group=g topic=dead 1",
+	"dials_total address=dialed at=x result=failed 2",
+	"dials_total address=dialed at=x result=ok 1",
+	"duplicates_total at=x listener=l topic=duplicate 11",
+	"forgotten_streams_total at=x listener=forgotten returned=false 5",
+	"forgotten_streams_total at=x listener=forgotten returned=true 2",
+	"handle_seconds at=x group=g topic=handled 1/5s",
+	"handled_bytes_total at=x group=g topic=handled 130",
+	"handled_messages_total at=x group=g topic=handled 13",
+	"moved_may_repeat_total at=x topic=moved 3",
+	"moved_messages_total at=x topic=moved 7",
+	"moved_streams_total at=x topic=moved 1",
+	"outbox_append_seconds at=x outbox=o 2/3s",
+	"outbox_appended_bytes_total at=x outbox=o 140",
+	"outbox_appended_messages_total at=x outbox=o 14",
+	"outbox_appends_total at=x outbox=o result=failed 1",
+	"outbox_appends_total at=x outbox=o result=ok 1",
+	"outbox_sync_seconds at=x outbox=o 2/9s",
+	"outbox_syncs_total at=x outbox=o result=failed 1",
+	"outbox_syncs_total at=x outbox=o result=ok 1",
+	"received_bytes_total at=x listener=l topic=received 90",
+	"received_messages_total at=x listener=l topic=received 9",
+	"redelivered_total at=x group=g topic=again 1",
+	"refused_total at=x listener=refused 1",
+	"rejected_total address=a at=x topic=rejected 1",
+	"resolve_seconds at=x 2/6s",
+	"resolved_total at=x result=failed topic=resolved 1",
+	"resolved_total at=x result=ok topic=resolved 1",
+	"sent_bytes_total address=sent at=x 80",
+	"sent_messages_total address=sent at=x 8",
+	"settle_seconds address=a at=x 1/3s",
+	"settled_messages_total address=a at=x topic=settled 13",
+	"window_full_seconds_total address=a at=x topic=full 6",
+	"window_full_total address=a at=x topic=full 1",
 }
 
 // Each field of each event goes to the series that is its own, with the labels that it names.
@@ -74,50 +121,7 @@ func TestMetrics_EventsHaveTheirSeries(t *testing.T) {
 	m.OnOutboxAppended(hooks.OutboxAppended{Outbox: "o", Messages: 99, Bytes: 99, Took: 2 * time.Second, Err: failed})
 	m.OnOutboxSynced(hooks.OutboxSynced{Outbox: "o", Took: 4 * time.Second})
 	m.OnOutboxSynced(hooks.OutboxSynced{Outbox: "o", Took: 5 * time.Second, Err: failed})
-	want := []string{
-		"accepted_lost_total at=x listener=lost here 1",
-		"accepted_total at=x listener=accepted 1",
-		"connect_failures_total address=dialed at=x reason=other 1",
-		"connect_failures_total address=dialed at=x reason=unauthenticated 1",
-		"connect_failures_total address=not welcome at=x reason=closed 1",
-		"connections_lost_total address=lost at=x 1",
-		"connections_total address=connected at=x 1",
-		"dead_letters_total at=x group=g topic=dead 1",
-		"dials_total address=dialed at=x result=failed 2",
-		"dials_total address=dialed at=x result=ok 1",
-		"duplicates_total at=x listener=l topic=duplicate 11",
-		"forgotten_streams_total at=x listener=forgotten returned=false 5",
-		"forgotten_streams_total at=x listener=forgotten returned=true 2",
-		"handle_seconds at=x group=g topic=handled 1/5s",
-		"handled_bytes_total at=x group=g topic=handled 130",
-		"handled_messages_total at=x group=g topic=handled 13",
-		"moved_may_repeat_total at=x topic=moved 3",
-		"moved_messages_total at=x topic=moved 7",
-		"moved_streams_total at=x topic=moved 1",
-		"outbox_append_seconds at=x outbox=o 2/3s",
-		"outbox_appended_bytes_total at=x outbox=o 140",
-		"outbox_appended_messages_total at=x outbox=o 14",
-		"outbox_appends_total at=x outbox=o result=failed 1",
-		"outbox_appends_total at=x outbox=o result=ok 1",
-		"outbox_sync_seconds at=x outbox=o 2/9s",
-		"outbox_syncs_total at=x outbox=o result=failed 1",
-		"outbox_syncs_total at=x outbox=o result=ok 1",
-		"received_bytes_total at=x listener=l topic=received 90",
-		"received_messages_total at=x listener=l topic=received 9",
-		"redelivered_total at=x group=g topic=again 1",
-		"refused_total at=x listener=refused 1",
-		"rejected_total address=a at=x topic=rejected 1",
-		"resolve_seconds at=x 2/6s",
-		"resolved_total at=x result=failed topic=resolved 1",
-		"resolved_total at=x result=ok topic=resolved 1",
-		"sent_bytes_total address=sent at=x 80",
-		"sent_messages_total address=sent at=x 8",
-		"settle_seconds address=a at=x 1/3s",
-		"settled_messages_total address=a at=x topic=settled 13",
-		"window_full_seconds_total address=a at=x topic=full 6",
-		"window_full_total address=a at=x topic=full 1",
-	}
-	requireSamples(t, want, registry)
+	requireSamples(t, eventSamples, registry)
 }
 
 func requireSamples(t *testing.T, want []string, m prometheus.Gatherer) {
@@ -198,14 +202,14 @@ func TestLabels_TheLastThatHasItsOwn(t *testing.T) {
 	b := newBounded(2)
 	require.Equal(t, []string{"a", "b", Other, "a", "b"}, []string{b.value("a"), b.value("b"), b.value("c"), b.value("a"), b.value("b")})
 	c := newChildren(newBounded(2), newBounded(3), func(p pair) *pair { return &p })
-	got := ""
+	var got []string
 	for range 2 {
 		for _, p := range []string{"ax", "ay", "az", "bx", "by", "cx", "aw"} {
 			made := c.get(p[:1], p[1:])
-			got += made.a + made.b + " "
+			got = append(got, made.a+made.b)
 		}
 	}
-	require.Equal(t, "ax ay az bx otherother otherother otherother ax ay az bx otherother otherother otherother ", got)
+	require.Equal(t, "ax ay az bx otherother otherother otherother ax ay az bx otherother otherother otherother", strings.Join(got, " "))
 	require.Same(t, c.get("b", "y"), c.get("c", "x"))
 	require.Len(t, c.made, 5)
 	alone := newChildren(newBounded(1), nil, func(p pair) *pair { return &p })

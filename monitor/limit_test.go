@@ -57,8 +57,10 @@ func TestTrim_KeepsTheWorstOfEachList(t *testing.T) {
 		order = append(order, trouble(state))
 	}
 	require.Equal(t, []int{0, 1, 2, 3, 4, 5, 6, 7}, order)
-	kept := cut(s.LeftOff, "x", []int{5, 1, 4, 3}, 2, func(a, b int) int { return b - a })
-	require.Equal(t, []int{5, 4}, kept, "in the order in which they stood")
+	kept := cut(s.LeftOff, "x", []int{4, 1, 5, 3}, 2, func(a, b int) int { return b - a })
+	require.Equal(t, []int{4, 5}, kept, "in the order in which they stood")
+	cut(s.LeftOff, "x", []int{1, 2, 3}, 1, nil)
+	require.Equal(t, 2+2, s.LeftOff["x"], "what several lists left off is added up")
 	require.Equal(t, []int{1, 2}, cut(map[string]int{}, "x", []int{1, 2}, 2, nil), "as many as the limit")
 }
 

@@ -14,7 +14,7 @@ import (
 func TestIdentify_NamesAreOfTheirStreams(t *testing.T) {
 	sub, err := buffstreams.NewSubscriber(buffstreams.SubscriberConfig{MaxInFlight: 100, NackResendSleep: buffstreams.NoSleep}, nil)
 	require.NoError(t, err)
-	defer func() { require.NoError(t, sub.Close()) }()
+	t.Cleanup(func() { require.NoError(t, sub.Close()) })
 	topics := []string{"127.0.0.1:0/a", "127.0.0.1:0/b"}
 	var came []<-chan *message.Message
 	for i, topic := range topics {
@@ -29,23 +29,22 @@ func TestIdentify_NamesAreOfTheirStreams(t *testing.T) {
 	for range 2 {
 		p, err := buffstreams.NewPublisher(buffstreams.PublisherConfig{}, nil)
 		require.NoError(t, err)
-		defer func() { require.NoError(t, p.Close()) }()
+		t.Cleanup(func() { require.NoError(t, p.Close()) })
 		publishers = append(publishers, p)
 	}
 	p, names := &pipe{}, map[string]bool{}
-	for range 3 { // in turns
-		for i, topic := range topics {
-			for _, pub := range publishers {
-				require.NoError(t, pub.Publish(topic, message.NewMessage("the same", nil)))
-				m := <-came[i]
-				name := p.identify(m)
-				require.False(t, names[name], name)
-				names[name] = true
-				m.Nack()
-				again := <-came[i]
-				require.Equal(t, name, p.identify(again))
-				again.Ack()
-			}
+	for range 3 { // in turns: of one to the next, either the publisher changes or the topic
+		for _, at := range [][2]int{{0, 0}, {0, 1}, {1, 1}, {1, 0}} {
+			topic, pub := at[0], publishers[at[1]]
+			require.NoError(t, pub.Publish(topics[topic], message.NewMessage("the same", nil)))
+			m := <-came[topic]
+			name := p.identify(m)
+			require.False(t, names[name], name)
+			names[name] = true
+			m.Nack()
+			again := <-came[topic]
+			require.Equal(t, name, p.identify(again))
+			again.Ack()
 		}
 	}
 	require.Len(t, names, 12)

@@ -152,8 +152,8 @@ func TestRun_TriesAgainInOrder(t *testing.T) {
 		require.NoError(t, x.Ready(t.Context()))
 	})
 	var want []time.Duration
-	for _, ms := range []time.Duration{0, 50, 150, 350, 750, 1550, 3150, 5150, 7150, 9150, 9150} {
-		want = append(want, ms*time.Millisecond)
+	for _, ms := range []int{0, 50, 150, 350, 750, 1550, 3150, 5150, 7150, 9150, 9150} {
+		want = append(want, time.Duration(ms)*time.Millisecond)
 	}
 	require.Equal(t, want, at)
 }
@@ -161,7 +161,7 @@ func TestRun_TriesAgainInOrder(t *testing.T) {
 // A message whose confirm was lost is found at the destination, once that answers.
 func TestRun_LooksForWhatWasNotConfirmed(t *testing.T) {
 	scripted(t, func(x *script, c *Config) {
-		c.LookBack = 7
+		c.LookBack, c.Topics[0].To = 7, "sold"
 		x.to.answer = func(_ context.Context, call int, _ []string) error {
 			if call == 1 {
 				return driver.NewPublishError([]error{errConfirmLost, errors.New("not now"), errConfirmLost})
@@ -171,17 +171,18 @@ func TestRun_LooksForWhatWasNotConfirmed(t *testing.T) {
 	}, func(x *script) {
 		release := holdFirst(x, "b", "c", "d")
 		x.to.mu.Lock()
-		x.to.lookErr = errors.New("no leader")
+		x.to.lookErr, x.to.lookFails = errors.New("no leader"), 8
 		x.to.mu.Unlock()
 		release(nil)
 		x.requireAnswers("+...")
 		time.Sleep(70 * time.Millisecond)
 		synctest.Wait()
 		require.ErrorContains(t, x.Ready(t.Context()), "no leader")
-		time.Sleep(time.Minute)
+		time.Sleep(9 * time.Second) // 50 ms, and looks after 50, 150, 350, 750, 1550, 3150, 5150 and 7150 ms
 		x.requireAnswers("++++")
 		require.Equal(t, "a bcd c", x.to.seenCalls())
-		require.Equal(t, []int{7, 7, 7}, x.to.asked)
+		require.Len(t, x.to.asked, 1+9)
+		require.Equal(t, map[string]bool{"Declare sold": true, "Recent sold": true, "Publish sold": true}, x.to.topics)
 		s := x.Stats()
 		require.Equal(t, Stats{Received: 4, Forwarded: 4, Bytes: 20, Retries: 1}, s)
 	})
@@ -202,7 +203,7 @@ func TestRun_EachMessageHasItsOwnEnd(t *testing.T) {
 			}
 			return nil
 		}
-		x.from.refusing = 2
+		x.from.refusing.Store(2)
 	}, func(x *script) {
 		holdFirst(x, "b", "c:k", "d", "e", "f")(nil)
 		x.requireAnswers("++...+") // c waits for room among the dead letters, and holds up none
@@ -323,12 +324,12 @@ func TestRun_DeadLetterThatFailsStaysAtTheSource(t *testing.T) {
 	scripted(t, func(x *script, c *Config) {
 		c.DeadLetterTopic = "dead"
 		x.to.answer = func(context.Context, int, []string) error { return refused() }
-		x.from.refusing = 1 << 30
+		x.from.refusing.Store(1 << 30)
 	}, func(x *script) {
 		x.from.give("a")
 		time.Sleep(10*time.Second + time.Millisecond)
 		x.requireAnswers(".")
-		require.Equal(t, 1<<30-11, x.from.refusing, "a try each second")
+		require.EqualValues(t, 1<<30-11, x.from.refusing.Load(), "a try each second")
 		require.Equal(t, "a", x.to.seenCalls(), "alone it was already")
 		x.end()
 		require.NoError(t, <-x.ran)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -23,7 +24,7 @@ type source struct {
 	in       chan *message.Message // of the first subscription; closed with it
 	given    []*message.Message    // in the order of give
 	letters  []*message.Message    // that were published here
-	refusing int                   // so many letters fail
+	refusing atomic.Int64          // so many letters fail
 	failing  error                 // of Check
 	closed   int
 	topics   []string // of Subscribe
@@ -45,8 +46,8 @@ func (s *source) Subscribe(ctx context.Context, topic string) (<-chan *message.M
 }
 
 func (s *source) Publish(topic string, messages ...*message.Message) error {
-	if s.refusing > 0 {
-		s.refusing--
+	if s.refusing.Load() > 0 {
+		s.refusing.Add(-1)
 		return errors.New("no room for letters")
 	}
 	for _, m := range messages {
@@ -73,12 +74,13 @@ type destination struct {
 	calls   [][]string // the names of each call's messages, in the order in which the calls began; guarded by mu
 	stored  []string   // IDs; guarded by mu
 	asked   []int      // of Recent: how many; guarded by mu
-	lookErr error      // of the next Recent; guarded by mu
+	lookErr error      // of the next lookFails calls of Recent; guarded by mu
 	// answer is asked for each call, without mu; nil stores everything.
-	answer  func(ctx context.Context, call int, names []string) error
-	topics  map[string]bool // that were asked for; guarded by mu
-	failing error           // of Check
-	closed  int
+	answer    func(ctx context.Context, call int, names []string) error
+	lookFails int
+	topics    map[string]bool // that were asked for; guarded by mu
+	failing   error           // of Check
+	closed    int
 }
 
 func (d *destination) Publish(ctx context.Context, topic string, messages []*message.Message) error {
@@ -119,9 +121,11 @@ func (d *destination) Recent(_ context.Context, topic string, n int) ([]string, 
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.asked, d.topics["Recent "+topic] = append(d.asked, n), true
-	err := d.lookErr
-	d.lookErr = nil
-	return slices.Clone(d.stored[max(0, len(d.stored)-n):]), err
+	if d.lookFails > 0 {
+		d.lookFails--
+		return nil, d.lookErr
+	}
+	return slices.Clone(d.stored[max(0, len(d.stored)-n):]), nil
 }
 
 func (d *destination) Consume(context.Context, string, string) (driver.Source, error) {

@@ -145,18 +145,18 @@ func TestTake_AcksWhatWasFlushed(t *testing.T) {
 			err := r.take(<-in, in)
 			require.Equal(t, test.w.failing != nil || test.w.flushes != nil, errors.Is(err, broken))
 			require.Equal(t, test.log, test.w.log)
-			got := ""
+			var got strings.Builder
 			for _, m := range all {
 				select {
 				case <-m.Acked():
-					got += "+"
+					got.WriteByte('+')
 				case <-m.Nacked():
-					got += "-"
+					got.WriteByte('-')
 				default:
-					got += "."
+					got.WriteByte('.')
 				}
 			}
-			require.Equal(t, test.answers, got)
+			require.Equal(t, test.answers, got.String())
 			require.Len(t, in, test.left)
 			require.EqualValues(t, len(all)-test.left, r.taken.Load())
 		})
@@ -180,7 +180,7 @@ func TestDump_GoesOnBehindWhatIsThere(t *testing.T) {
 	require.Equal(t, []byte{0xff, '\n'}, payload)
 	about, err := os.ReadFile(filepath.Join(dir, "00000008.json"))
 	require.NoError(t, err)
-	require.Equal(t, `{"uuid":"id","metadata":{"k":"v"}}`+"\n", string(about))
+	require.JSONEq(t, `{"uuid":"id","metadata":{"k":"v"}}`, string(about))
 	info, err := os.Stat(dir)
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o700), info.Mode().Perm())
@@ -215,5 +215,15 @@ func TestPrinter_Formats(t *testing.T) {
 		require.Empty(t, out.String(), "nothing before flush")
 		require.NoError(t, p.flush())
 		require.Equal(t, test.want, out.String(), name)
+	}
+}
+
+func TestHeaders(t *testing.T) {
+	headers, err := Headers([]string{"a=1", "b=", "c=x=y"})
+	require.NoError(t, err)
+	require.Equal(t, map[string]string{"a": "1", "b": "", "c": "x=y"}, headers)
+	for _, bad := range []string{"a", "=1", ""} {
+		_, err := Headers([]string{bad})
+		require.ErrorContains(t, err, "--header")
 	}
 }
