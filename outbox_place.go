@@ -87,13 +87,10 @@ func (g *group) placeOf(slot int) *target {
 	}
 	candidates := g.candidates(time.Now())
 	if slot < 0 {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		g.current = policy.PickFailover(g.current, candidates)
-		if g.current == policy.None || candidates[g.current].State != policy.Ready {
-			return nil
+		if at := g.pickFailover(candidates); at != policy.None {
+			return g.targets[at]
 		}
-		return g.targets[g.current]
+		return nil
 	}
 	if o := g.ownersOf(candidates); o != nil {
 		return g.targets[o.of[slot]]

@@ -39,10 +39,10 @@ type refresh struct {
 
 // noteLocked notes the outcome of a lookup. The caller must hold the Publisher's mu.
 func (r *refresh) noteLocked(err error, now time.Time) {
-	if r.failed == nil || err == nil {
+	switch {
+	case err == nil:
 		r.failing = time.Time{}
-	}
-	if err != nil && r.failing.IsZero() {
+	case r.failed == nil:
 		r.failing = now
 	}
 	r.failed = err
@@ -139,7 +139,6 @@ func (p *Publisher) lookupLocked(s *topicState) *lookup {
 		}()
 		l.err = hook.Call("the Resolver", func() (err error) {
 			l.route, err = p.cfg.Resolver.Resolve(ctx, s.topic)
-			l.route = l.route.Clone()
 			return err
 		})
 	}()
@@ -197,29 +196,37 @@ func (p *Publisher) watchLocked(s *topicState) {
 	ctx, cancel := context.WithCancel(p.ctx)
 	s.watching = cancel
 	go func() { // ends when Watch returns, whose context ends with Close and with the topic
-		defer cancel()
 		_ = hook.Call("the Resolver's Watch", func() error { // why it ended does not matter: Resolve is asked from now on
 			return watcher.Watch(ctx, s.topic, func(r route.Route) {
 				if ctx.Err() != nil || !p.enter(s) {
 					return
 				}
 				defer p.end(s)
-				found, err := checkRoute(s.topic, r.Clone(), nil)
+				found, err := checkRoute(s.topic, r, nil)
 				if p.renew(s, found, err) == nil {
-					p.setWatched(s, true)
+					p.noteWatched(ctx, s)
 				}
 			})
 		})
-		p.setWatched(s, false)
+		cancel() // before it is noted: an update that is under way still changes nothing behind that
+		p.watchEnded(s)
 	}()
 }
 
-func (p *Publisher) setWatched(s *topicState, watched bool) {
+// noteWatched notes that Watch has told a route, unless it has ended: ctx is its own.
+func (p *Publisher) noteWatched(ctx context.Context, s *topicState) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if s.watched = watched; !watched {
-		s.watching = nil
+	if ctx.Err() == nil {
+		s.watched = true
 	}
+}
+
+// watchEnded has Resolve asked from now on.
+func (p *Publisher) watchEnded(s *topicState) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.watching, s.watched = nil, false
 }
 
 // addressLost has the topics looked up soon that have an address which is lost.

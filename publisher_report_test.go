@@ -61,9 +61,11 @@ func TestRoute_LookupsThatFailAreLoggedUntilTheEnd(t *testing.T) {
 	require.ErrorIs(t, p.renew(s, route.Route{}, errBlocked), errBlocked)
 	require.Equal(t, 1, lines)
 	require.ErrorIs(t, s.failed, errBlocked)
+	require.ErrorIs(t, p.renew(p.state("mail"), route.Route{}, errBlocked), errBlocked)
+	require.Equal(t, 2, lines, "of each topic")
 	p.cancel()
 	require.ErrorIs(t, p.renew(s, route.Route{}, ErrTimeout), ErrTimeout)
-	require.Equal(t, 1, lines)
+	require.Equal(t, 2, lines)
 }
 
 // A route whose Watch has ended is watched again with the next lookup.

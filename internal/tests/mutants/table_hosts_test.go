@@ -39,7 +39,7 @@ var hostMutants = []mutant{
 	},
 	{
 		"a Watch that has ended goes on", "publisher_lookup.go",
-		"\t\tp.setWatched(s, false)\n", "",
+		"\t\tp.watchEnded(s)\n", "",
 		testsProbe("TestRoute_IsAskedWhereItIsWatchedNoMore"),
 	},
 	{
