@@ -172,3 +172,35 @@ func TestMove_ANewHandleMakesNoSecondStream(t *testing.T) {
 	require.Equal(t, []*Outbound{o}, p.client.inOrder())
 	require.Len(t, p.client.handles, 1)
 }
+
+// TestMove_AReceiverThatGreetsIsThere, also after it was gone: what it is sent comes back with its answer. What is settled can go without.
+func TestMove_AReceiverThatGreetsIsThere(t *testing.T) {
+	p, o := mover(t, 2)
+	p.client.Refuse()
+	require.False(t, p.client.MayMove(o), "it is connected")
+	p.cut()
+	require.False(t, p.client.MayMove(o), "it may be there")
+	p.client.Refuse()
+	require.True(t, p.client.MayMove(o))
+	p.meet(0)
+	require.False(t, p.client.Gone())
+	require.False(t, p.client.MayMove(o))
+	o.settle(1, 2)
+	require.True(t, p.client.MayMove(o))
+}
+
+// TestMove_RepeatsAreThoseThatAreNotSettled, of what another receiver may have had.
+func TestMove_RepeatsAreThoseThatAreNotSettled(t *testing.T) {
+	_, o := mover(t, 10)
+	require.Zero(t, o.Repeats())
+	o.lapse([]uint64{3, 4, 8, 8}, 10)
+	require.Equal(t, 6, o.Repeats(), "1, 2, 5, 6, 7 and 9")
+	o.settle(5, 5)
+	require.Equal(t, 5, o.Repeats())
+	o.settle(9, 9)
+	require.Equal(t, 4, o.Repeats())
+	o.settle(1, 3)
+	require.Equal(t, 2, o.Repeats(), "6 and 7")
+	o.settle(6, 7)
+	require.Zero(t, o.Repeats())
+}

@@ -44,6 +44,38 @@ func TestWithdraw_WakesACallOfWhichTheRestWasSent(t *testing.T) {
 	require.Empty(t, w.Done, "it waits for 2 and 3")
 }
 
+// TestWithdraw_GivesBackWhatWasNeverSent: neither to the present receiver nor to an earlier one, which may have it.
+func TestWithdraw_GivesBackWhatWasNeverSent(t *testing.T) {
+	for name, c := range map[string]struct {
+		first, last uint64
+		back        Range // zero: it waits for all
+		waits       bool
+	}{
+		"all was sent":         {first: 1, last: 3, waits: true},
+		"the last was not":     {first: 2, last: 4, back: Range{First: 4, Last: 4}, waits: true},
+		"the first was not":    {first: 4, last: 4},
+		"nothing of it was":    {first: 4, last: 5},
+		"an earlier one had 3": {first: 3, last: 5, back: Range{First: 4, Last: 5}, waits: true},
+	} {
+		p, o := mover(t, 3)
+		require.Equal(t, 2, p.enqueued(o, 2, nil), name)
+		o.lapse(nil, 0)
+		o.sentTo = 2 // as the first was sent again
+		w := &Waiter{Level: Handled, First: c.first, Last: c.last, Withdrawable: true, Done: make(chan struct{}, 1)}
+		p.client.Await(o, w)
+		p.client.Withdraw(o)
+		require.Empty(t, w.Done, "it does not leave: %s", name)
+		require.True(t, p.client.Leave(o, p.now), name)
+		p.client.Withdraw(o)
+		require.Equal(t, c.waits, len(w.Done) == 0, name)
+		require.Equal(t, c.back, w.Back, name)
+		if c.waits {
+			require.EqualValues(t, min(3, c.last), w.Last, name)
+		}
+		require.Equal(t, 5-max(0, int(c.last)-3), o.Pending(), name)
+	}
+}
+
 // TestDivide_LeavesWhatACallerHas: that comes back to it, and would come twice.
 func TestDivide_LeavesWhatACallerHas(t *testing.T) {
 	p, o := mover(t, 3)
