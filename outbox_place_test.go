@@ -154,6 +154,26 @@ func TestOutbox_MessagesOfASlotGoTogether(t *testing.T) {
 		slot := policy.Slot(first.Metadata.Get("k"))
 		require.Equal(t, store.TopicKey("orders", "orders", 0, slot).Destination, parts[i].target.peer)
 	}
-	p.relay.placer = nil
+	g.index = 1
+	require.Equal(t, store.TopicKey("orders", "orders", 1, policy.Slot("a")).Destination, p.splitByTopic(g, messages[:1])[0].target.peer)
+	require.Len(t, p.splitByTopic(g, keyed(make([]string, 3*outboxSlots)...)), outboxSlots, "those without a key are shared")
+	g.pinned = true
+	require.Nil(t, p.splitByTopic(g, messages), "its address gets each of them itself")
+	g.pinned, p.relay.placer = false, nil
 	require.Nil(t, p.splitByTopic(g, messages), "they belong to addresses")
+}
+
+// TestOutbox_AGroupThatIsInTheRouteNoMore: what waits for it is told so; what has another one in its place goes there.
+func TestOutbox_AGroupThatIsInTheRouteNoMore(t *testing.T) {
+	p := newTestPublisher(t, EnvelopeMarshaler{})
+	defer func() { _ = p.Close() }()
+	p.cfg.Resolver = route.Static{"orders": {Addresses: []string{"127.0.0.1:1", "127.0.0.1:2"}}}
+	g, err := p.groupOf("orders", 0)
+	require.NoError(t, err)
+	require.Nil(t, g.placeOf(-1), "none of its addresses is ready")
+	_, err = p.groupOf("orders", 1)
+	require.ErrorContains(t, err, "number 2")
+	next := &group{policy: route.Failover, current: policy.None, targets: []*target{{topic: "orders"}}}
+	g.place.Store(next)
+	require.Same(t, next.targets[0], g.placeOf(-1))
 }

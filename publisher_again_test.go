@@ -44,9 +44,12 @@ func TestSendAgain_AccountsForWhatWasSentBefore(t *testing.T) {
 		}
 	}()
 	all := part{target: g.targets[0], slot: -1, messages: keyed("a", "b", "c", "d")}
-	got := p.sendAgain(p.newCallWait(p.state("elsewhere"), nil), g, &all, sendResult{enqueued: 4}, back)
+	known := session.Range{First: 1, Last: 1} // lacks it already
+	back.Err = errBlocked
+	got := p.sendAgain(p.newCallWait(p.state("elsewhere"), nil), g, &all, sendResult{enqueued: 4, lacking: []session.Range{known}}, back)
 	var refused *PeerError
 	require.ErrorAs(t, got.err, &refused)
-	require.Equal(t, []session.Range{{First: 0, Last: 0}}, got.lacking)
+	require.ErrorIs(t, got.err, errBlocked)
+	require.Equal(t, []session.Range{known, {First: 0, Last: 0}}, got.lacking)
 	require.Empty(t, got.missing)
 }

@@ -2,10 +2,13 @@ package buffstreams
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/internal/netio"
+	"github.com/buffstreams/watermill-buffstreams/internal/policy"
+	"github.com/buffstreams/watermill-buffstreams/route"
 )
 
 // TestRoutedStream_NeverFromTLSToPlaintext, but to a Unix socket, where no others read it.
@@ -20,4 +23,72 @@ func TestRoutedStream_NeverFromTLSToPlaintext(t *testing.T) {
 		f.addr.Store(c.from)
 		require.Equal(t, c.may, f.mayMoveTo(c.to), "%v to %v", c.from.target, c.to.target)
 	}
+}
+
+// TestTarget_HoldsWhatAllOfItsStreamsHold: those that have moved away, too.
+func TestTarget_HoldsWhatAllOfItsStreamsHold(t *testing.T) {
+	one := &target{others: []*routedStream{{stream: &stubStream{unsettled: []int{2}}}, {stream: &stubStream{unsettled: []int{3}}}}}
+	one.main.Store(&routedStream{stream: &stubStream{unsettled: []int{4}}})
+	require.Equal(t, 9, one.unsettled())
+}
+
+// TestTarget_AStreamServesTheGroupThatItBeganFor, and those that follow that, as long as it is there.
+func TestTarget_AStreamServesTheGroupThatItBeganFor(t *testing.T) {
+	p := newTestPublisher(t, EnvelopeMarshaler{})
+	defer func() { _ = p.Close() }()
+	g, other := awayGroup(t, p, route.RoundRobin, "127.0.0.1:1"), awayGroup(t, p, route.RoundRobin)
+	one := g.targets[0]
+	f := p.flow(g, one)
+	require.Same(t, f, p.flow(g, one))
+	followed := &group{place: g.place}
+	require.Same(t, f, p.flow(followed, one))
+	require.NotSame(t, f, p.flow(other, one), "it has another identity")
+	require.Contains(t, one.flows(), f)
+}
+
+// TestRoutedStream_IsAsOldAsItsStayAtAnAddress: the next one has had no time for what it held before.
+func TestRoutedStream_IsAsOldAsItsStayAtAnAddress(t *testing.T) {
+	p := newTestPublisher(t, EnvelopeMarshaler{})
+	defer func() { _ = p.Close() }()
+	g := awayGroup(t, p, route.RoundRobin, "127.0.0.1:1", "127.0.0.1:2")
+	f := p.flow(g, g.targets[0])
+	enqueue(t, p, g.targets[0], f)
+	now := time.Now()
+	require.Zero(t, f.age(now))
+	require.Equal(t, time.Second, f.age(now.Add(time.Second)))
+	from, _ := f.moveTo(g.targets[1].addr)
+	require.Zero(t, f.age(now.Add(2*time.Second)))
+	require.Equal(t, time.Second, f.age(now.Add(3*time.Second)))
+	f.moveTo(from)
+}
+
+// TestTick_GoesByTheOldestMessageOfEachAddress, in whichever of its streams, and wherever these began. One that is ready and was sent
+// nothing for long rests.
+func TestTick_GoesByTheOldestMessageOfEachAddress(t *testing.T) {
+	p := newTestPublisher(t, EnvelopeMarshaler{})
+	defer func() { _ = p.Close() }()
+	g := awayGroup(t, p, route.RoundRobin, "127.0.0.1:1", "127.0.0.1:2")
+	first, second := g.targets[0], g.targets[1]
+	old := p.flow(g, first)
+	enqueue(t, p, first, old)
+	now := time.Now()
+	g.tickSlow(now)
+	second.addr.ready.Store(now.Add(-time.Hour).UnixNano())
+	old.moveTo(second.addr) // it is still one of the first's
+	g.tickSlow(now)
+	young := p.flow(g, first)
+	require.NotSame(t, old, young)
+	enqueue(t, p, first, young)
+	now = now.Add(policy.SlowAfter)
+	g.tickSlow(now)
+	require.Equal(t, []bool{false, true}, []bool{first.slow.Load(), second.slow.Load()})
+	require.Zero(t, first.rests)
+	require.Equal(t, now.Add(restFor), second.rests)
+	old.moveTo(first.addr)
+	for range 2 {
+		g.tickSlow(now)
+		now = now.Add(2 * restFor)
+	}
+	require.Equal(t, []bool{true, false}, []bool{first.slow.Load(), second.slow.Load()}, "of both of its streams the older one")
+	second.addr.ready.Store(0)
 }
