@@ -133,6 +133,20 @@ func TestOutboxRelay_EndsOnlyStreamsThatHoldNothing(t *testing.T) {
 var errGone = session.NewPeerError(wire.Code_CODE_TOPIC_GONE, "")
 
 // TestRefuseAll_WaitsForMore of a topic that is gone, which ends when nothing comes.
+func TestOutboxRelay_RenouncesOnceForAllStreams(t *testing.T) {
+	times := 0
+	r, _ := newTestRelay(t, &scriptedOutbox{renounce: func() (bool, error) { times++; return true, nil }})
+	_, r.attempt = r.currentIdentity("a:1")
+	other := &streamRelay{outboxRelay: r.outboxRelay}
+	_, other.attempt = r.currentIdentity("b:1")
+	require.True(t, r.renounce(r, errBlocked))
+	require.Error(t, other.attempt.Err())
+	require.True(t, r.renounce(other, errBlocked), "it has been already")
+	require.Equal(t, 1, times)
+	_, current := r.currentIdentity("a:1")
+	require.NoError(t, current.Err())
+}
+
 func TestRefuseAll_WaitsForMore(t *testing.T) {
 	broken := errors.New("broken")
 	for name, c := range map[string]struct {

@@ -9,7 +9,9 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/stretchr/testify/require"
 
+	"github.com/buffstreams/watermill-buffstreams/internal/hook"
 	"github.com/buffstreams/watermill-buffstreams/internal/session"
+	"github.com/buffstreams/watermill-buffstreams/internal/testkit"
 	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
@@ -42,6 +44,36 @@ func TestStoring_CountsTheCallsThatWait(t *testing.T) {
 		require.EqualValues(t, 1, waiting)
 		require.Zero(t, p.storing.Load().calls.Load())
 	}
+}
+
+// TestStoring_WhatItMayHaveKeptIsUnknown: a failed write can be seen when the outbox is opened anew. What it refused is not sent.
+func TestStoring_WhatItMayHaveKeptIsUnknown(t *testing.T) {
+	p := &Publisher{ctx: t.Context(), logger: watermill.NopLogger{}, users: usersOf(&sharer{})}
+	p.cfg.PublishTimeout = time.Minute
+	all := []session.Range{{First: 0, Last: 1}}
+	for _, c := range []struct {
+		answer error
+		kept   bool
+	}{{store.ErrFailed, true}, {&store.UnconfirmedError{}, true}, {&hook.PanicError{}, true}, {&store.FullError{}, false}, {store.ErrClosed, false}} {
+		p.cfg.Outbox = appendFunc{store: func(context.Context) error { return c.answer }}
+		enqueued, lacking, err := p.store(p.ctx, &target{}, &session.Batch{}, keyed("a", "b"), p.cfg.PublishTimeout)
+		require.ErrorIs(t, err, c.answer)
+		require.Equal(t, c.kept, enqueued == 2, c.answer)
+		require.Equal(t, c.kept, len(lacking) == 1 && lacking[0] == all[0], c.answer)
+	}
+}
+
+// TestStoring_SaysThatCallsWait, if any does.
+func TestStoring_SaysThatCallsWait(t *testing.T) {
+	log := testkit.NewLog()
+	p := &Publisher{ctx: t.Context(), logger: log}
+	p.cfg.Outbox = appendFunc{}
+	s := &storing{began: time.Now()}
+	p.sayStoring(s)
+	require.Empty(t, log.Lines)
+	s.calls.Add(2)
+	p.sayStoring(s)
+	require.EqualValues(t, 2, log.Next(t, "info").Fields["calls"])
 }
 
 // TestStoring_LeavesNothingBehind: a slice of calls without a time-out has the Publisher's context itself, which would keep

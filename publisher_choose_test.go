@@ -99,7 +99,7 @@ func TestLeastPending_AFullAddressEndsATurn(t *testing.T) {
 	require.NoError(t, p.Publish("orders", keyed("a", "b", "c")...))
 	g, v := pickers(route.LeastPending, 2)
 	g.targets[1] = p.topics["orders"].resolved.Load().targets[0]
-	require.False(t, g.load(1).Full)
+	require.Equal(t, policy.Load{Pending: 3}, g.load(1))
 	require.NoError(t, p.Publish("orders", keyed("d")...))
 	require.True(t, g.load(1).Full, "its window has no room for another")
 	require.True(t, g.newLoads().of(1).Full, "also as a call with several messages sees it")
@@ -117,16 +117,15 @@ func TestDivide_LeavesTargetsAsTheyWere(t *testing.T) {
 	s.Dial()
 	require.Eventually(t, func() bool { return a.state() == policy.Ready }, 30*time.Second, time.Millisecond)
 	g := awayGroup(t, p, route.RoundRobin)
-	for range 2 {
-		g.targets = append(g.targets, &target{addr: a, name: "orders"})
-	}
-	alive, gone := g.targets[0], g.targets[1]
+	gone, left, alive := &target{addr: a, name: "orders"}, &target{addr: a, name: "orders", left: true}, &target{addr: a, name: "orders"}
+	g.targets = []*target{gone, left, alive}
 	gone.calls.Store(forgotten)
 	for _, secure := range []bool{true, false} {
 		f := &routedStream{group: g, slot: -1}
 		f.addr.Store(&address{target: netio.Target{Network: "tcp", TLS: secure}})
 		p.divide(f, s.NewStream(sender.StreamConfig{Identity: newIdentity(), Topic: "orders"}))
 		require.Zero(t, alive.calls.Load())
+		require.Zero(t, left.calls.Load())
 		require.EqualValues(t, forgotten, gone.calls.Load())
 		require.Equal(t, secure, alive.main.Load() == nil, "a stream begins")
 		require.Nil(t, gone.main.Load())

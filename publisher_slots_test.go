@@ -26,6 +26,27 @@ func TestHash_AStreamStaysWhileACallUsesIt(t *testing.T) {
 	require.Equal(t, 1, g.slots.len())
 }
 
+// TestHash_MessagesWithoutAKeyBelongToNoSlot: they are shared.
+func TestHash_MessagesWithoutAKeyBelongToNoSlot(t *testing.T) {
+	g, v := pickers(route.Hash, 2)
+	g.hashKey = "k"
+	_, more := g.assign(v, append(keyed(make([]string, 100)...), nil))
+	require.Len(t, more, 2)
+	for _, one := range more {
+		require.Equal(t, -1, one.slot)
+	}
+}
+
+// TestSlots_OfAGroupThatLeftEndWithTheirStreams, and then none begins.
+func TestSlots_OfAGroupThatLeftEndWithTheirStreams(t *testing.T) {
+	s := &slots{flows: map[int]*slotFlow{3: {}}}
+	require.False(t, s.close())
+	delete(s.flows, 3)
+	require.True(t, s.close())
+	s.flows[3] = &slotFlow{}
+	require.True(t, s.close(), "it stays so")
+}
+
 // TestHash_SlotsBelongToAddressesThatAreReady, of the lowest priority that has one.
 func TestHash_SlotsBelongToAddressesThatAreReady(t *testing.T) {
 	candidates := make([]policy.Candidate, 5)

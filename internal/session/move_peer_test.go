@@ -74,8 +74,17 @@ func TestMove_StaysWithTheAnswer(t *testing.T) {
 	p, o := mover(t, 3)
 	require.True(t, p.client.Leave(o, p.now))
 	p.client.Stay(o)
-	require.NoError(t, p.say(returned(o, &wire.Returned{Next: 4, Returned: []uint64{1, 3}})))
+	said := len(p.client.control)
+	require.True(t, p.client.Leave(o, p.now))
+	require.Len(t, p.client.control, said, "it is revoked once")
+	p.client.Stay(o)
+	require.EqualValues(t, 1, o.Tenure())
+	handled := &Waiter{Level: Handled, First: 1, Last: 2, Done: make(chan struct{}, 1)}
+	p.client.Await(o, handled)
+	require.NoError(t, p.say(returned(o, &wire.Returned{Next: 4, Settled: []uint64{1, 2}, Returned: []uint64{3, 3}})))
 	require.Equal(t, opening, o.state)
+	require.EqualValues(t, 2, o.Tenure())
+	require.True(t, done(handled))
 }
 
 // Another instance of the receiver has nothing of what was sent: the stream begins a new tenure, and streams may move now.
@@ -104,6 +113,7 @@ func TestMove_WaitsForConsumersNoLonger(t *testing.T) {
 		return o.atOnce
 	}
 	require.False(t, tick(time.Second-1))
+	require.True(t, p.client.Leave(o, p.now), "which is said again and again")
 	require.NoError(t, p.say(answer))
 	require.False(t, p.client.MayMove(o))
 	require.True(t, tick(1))
