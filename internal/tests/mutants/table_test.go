@@ -21,7 +21,7 @@ type probe struct {
 var simulation = probe{"internal/acked/receiver", "^TestSimulation$", "SEEDS=300"}
 
 // Short texts that say what the line does fit longest: one that fits no more fails TestMutants_Fit.
-var mutants = slices.Concat(ackedMutants, storageMutants, callMutants, custodyMutants, wireMutants, userCodeMutants, groupMutants, identityMutants, fairnessMutants, componentMutants, routeMutants, moveMutants, hostMutants, hookMutants, monitorMutants, engineMutants, seamMutants, freshMutants, foundPublisherMutants, foundSubscriberMutants, foundPeerMutants, foundRootMutants, foundStateMutants, kinMutants, unknownAckedMutants, unknownSubscriberMutants, unknownStorageMutants, unknownSessionMutants, unknownEdgeMutants, []mutant{
+var mutants = slices.Concat(ackedMutants, storageMutants, callMutants, custodyMutants, wireMutants, userCodeMutants, groupMutants, identityMutants, fairnessMutants, componentMutants, routeMutants, moveMutants, hostMutants, hookMutants, monitorMutants, engineMutants, seamMutants, freshMutants, foundPublisherMutants, foundSubscriberMutants, foundPeerMutants, foundRootMutants, foundStateMutants, unknownRouteMutants, kinMutants, unknownAckedMutants, unknownSubscriberMutants, unknownStorageMutants, unknownSessionMutants, unknownEdgeMutants, []mutant{
 	// What the receiver says of a message.
 	{
 		"ack before the handler", "internal/acked/receiver/stream.go",
