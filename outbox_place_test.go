@@ -5,6 +5,7 @@ import (
 	"errors"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/stretchr/testify/require"
@@ -168,10 +169,12 @@ func TestOutbox_AGroupThatIsInTheRouteNoMore(t *testing.T) {
 	p := newTestPublisher(t, EnvelopeMarshaler{})
 	defer func() { _ = p.Close() }()
 	p.cfg.Resolver = route.Static{"orders": {Addresses: []string{"127.0.0.1:1", "127.0.0.1:2"}}}
-	g, err := p.groupOf("orders", 0)
+	r, err := p.routeOf("orders", time.Minute)
+	require.NoError(t, err)
+	g, err := r.groupAt("orders", 0)
 	require.NoError(t, err)
 	require.Nil(t, g.placeOf(-1), "none of its addresses is ready")
-	_, err = p.groupOf("orders", 1)
+	_, err = r.groupAt("orders", 1)
 	require.ErrorContains(t, err, "number 2")
 	next := &group{policy: route.Failover, current: policy.None, targets: []*target{{topic: "orders"}}}
 	g.place.Store(next)

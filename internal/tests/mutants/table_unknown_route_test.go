@@ -59,7 +59,7 @@ var unknownRouteMutants = []mutant{
 	},
 	{
 		"an address that fails has all topics looked up", "publisher_lookup.go",
-		"t.addr == a && soon", "t != nil && soon",
+		"if t.addr == a {\n\t\t\t\ts.lost", "if t != nil {\n\t\t\t\ts.lost",
 		rootProbe("TestRoute_IsLookedUpAgain"),
 	},
 	{
