@@ -134,32 +134,6 @@ func TestRoutedStream_IsAsOldAsItsStayAtAnAddress(t *testing.T) {
 	f.moveTo(from)
 }
 
-// TestTick_GoesByTheOldestMessageOfEachAddress, in whichever of its streams, and wherever these began. One that is ready and was sent
-// nothing for long rests.
-func TestTick_GoesByTheOldestMessageOfEachAddress(t *testing.T) {
-	p := newTestPublisher(t, EnvelopeMarshaler{})
-	defer func() { _ = p.Close() }()
-	g := awayGroup(t, p, route.RoundRobin, "127.0.0.1:1", "127.0.0.1:2")
-	first, second := g.targets[0], g.targets[1]
-	old := p.flow(g, first)
-	enqueue(t, p, first, old)
-	now := time.Now()
-	g.tickSlow(now)
-	second.addr.ready.Store(now.Add(-time.Hour).UnixNano())
-	old.moveTo(second.addr) // it is still one of the first's
-	g.tickSlow(now)
-	young := p.flow(g, first)
-	require.NotSame(t, old, young)
-	enqueue(t, p, first, young)
-	now = now.Add(policy.SlowAfter)
-	g.tickSlow(now)
-	require.Equal(t, []bool{false, true}, []bool{first.slow.Load(), second.slow.Load()})
-	require.Zero(t, first.rests)
-	require.Equal(t, now.Add(restFor), second.rests)
-	second.addr.ready.Store(0)
-	old.moveTo(first.addr)
-}
-
 // TestTick_GoesByTheOlderOfTwoStreamsAtAnAddress.
 func TestTick_GoesByTheOlderOfTwoStreamsAtAnAddress(t *testing.T) {
 	p := newTestPublisher(t, EnvelopeMarshaler{})

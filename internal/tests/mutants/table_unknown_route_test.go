@@ -73,11 +73,6 @@ var unknownRouteMutants = []mutant{
 		rootProbe("TestRoutedStream_IsAsOldAsItsStayAtAnAddress"),
 	},
 	{
-		"a stream counts where it began", "publisher_resolve.go",
-		"at, age := g.targets[i], f.age(now)", "at, age := t, f.age(now)",
-		rootProbe("TestTick_GoesByTheOldestMessageOfEachAddress"),
-	},
-	{
 		"what lacked before is forgotten", "publisher_again.go",
 		"sent.lacking = append(sent.lacking, lacking...)", "sent.lacking = lacking",
 		rootProbe("TestSendAgain_AccountsForWhatWasSentBefore"),
