@@ -26,8 +26,9 @@ test_v: ## all tests under the race detector, each with its name
 test_short: ## what answers fast: no race detector, small sizes
 	go test -short $(MODULES)
 
+# Many packages wait for most of their time: with two for each processor, what is still to compile does not wait with them.
 test_race: ## everything, with the race detector and the sizes that it allows
-	$(CHECKED) -race -timeout 20m $(RACED)
+	$(CHECKED) -race -p $$((2 * $$(getconf _NPROCESSORS_ONLN))) -timeout 20m $(RACED)
 
 test_reconnect: ## the universal suite over a network that is cut; see the test for why not under -race
 	$(CHECKED) -timeout 10m -run "TestPubSub.*Reconnect" ./internal/tests
