@@ -2,6 +2,7 @@ package tests
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -97,16 +98,16 @@ func (n *network) dial(ctx context.Context, network, address string) (net.Conn, 
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, far.Close())
 	}
 	defer func() { _ = ln.Close() }()
 	near, err := d.DialContext(ctx, "tcp", ln.Addr().String())
-	if err != nil {
-		return nil, err
+	if err != nil { // such as the end of ctx, in between
+		return nil, errors.Join(err, far.Close())
 	}
 	middle, err := ln.Accept()
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, near.Close(), far.Close())
 	}
 	if !n.join(far, middle) {
 		_, _, _ = far.Close(), middle.Close(), near.Close()
