@@ -40,7 +40,7 @@ func TestOutbox_ARefusedMessageIsKeptUntilItIsSettled(t *testing.T) {
 		a := using(t, p, "127.0.0.1:1")
 		fetched, err := a.sender.Fetch(fetchConfig())
 		require.NoError(t, err)
-		settled, forgot := error(errBlocked), 0
+		settled, forgot := errBlocked, 0
 		o := &scriptedOutbox{settle: func(...store.Range) error { return settled }, forget: func() error { forgot++; return nil }}
 		o.readable = func(uint64) (<-chan struct{}, error) { return nil, nil }
 		o.read = func(from uint64) (store.Batch, error) {

@@ -138,7 +138,7 @@ func TestPlainPeers_AreShownByTheirManager(t *testing.T) {
 	p, err := NewPublisher(PublisherConfig{Manager: m, Wire: WireBuffStreams, Confirm: ConfirmEnqueued}, nil)
 	require.NoError(t, err)
 	require.Empty(t, p.collectStats(time.Now()).Addresses)
-	p.plain.use(tcp("127.0.0.1:1"))
+	require.NoError(t, p.plain.use(tcp("127.0.0.1:1")))
 	require.Len(t, p.collectStats(time.Now()).Addresses, 1)
 	require.NoError(t, p.Close())
 }

@@ -69,7 +69,7 @@ func TestRoutedStream_GoesWhereItsPolicySays(t *testing.T) {
 // TestRoutedStream_StaysWhereTheOthersRestToo: it would be no better there.
 func TestRoutedStream_StaysWhereTheOthersRestToo(t *testing.T) {
 	g, f := readyGroup(t, route.RoundRobin, 1)
-	st, only := f.stream.(*sender.Stream), g.targets[0] //nolint:forcetypeassert // as readyGroup has made it
+	st, only := f.stream.(*sender.Stream), g.targets[0]
 	for _, rests := range []bool{true, false} {
 		only.slow.Store(rests)
 		f.free(time.Now())

@@ -134,7 +134,7 @@ func TestRoutedStream_IsAsOldAsItsStayAtAnAddress(t *testing.T) {
 	f.moveTo(from)
 }
 
-// TestTick_GoesByTheOlderOfTwoStreamsAtAnAddress.
+// An address is as old as the older of the streams that are there.
 func TestTick_GoesByTheOlderOfTwoStreamsAtAnAddress(t *testing.T) {
 	p := newTestPublisher(t, EnvelopeMarshaler{})
 	defer func() { _ = p.Close() }()

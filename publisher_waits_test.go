@@ -43,7 +43,7 @@ func TestRoute_FirstMessagesWaitForAllAddresses(t *testing.T) {
 		began := time.Now()
 		for i, one := range g.targets {
 			one.addr.tried.Store(false)
-			one.addr.made = began.Add(-[]time.Duration{100, 50, 200}[i] * time.Millisecond)
+			one.addr.made = began.Add([]time.Duration{-100 * time.Millisecond, -50 * time.Millisecond, -200 * time.Millisecond}[i])
 		}
 		require.Equal(t, began.Add(freshFor-50*time.Millisecond), g.freshUntil(began))
 		w := p.newCallWait(p.state("orders"), nil)

@@ -191,12 +191,14 @@ func TestSubscription_WaitsForOthersThatDrain(t *testing.T) {
 		close(other.closing)
 		p.subscriber.manager.subscriptions.add(other)
 		for drains, want := range map[bool]time.Duration{false: 0, true: time.Minute} {
-			var cancel context.CancelFunc
-			p.base, cancel = context.WithTimeout(t.Context(), time.Minute)
 			began := time.Now()
 			p.drains = drains
-			p.awaitOthers()
-			cancel()
+			func() {
+				base, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				p.base = base
+				p.awaitOthers()
+			}()
 			require.Equal(t, want, time.Since(began))
 			require.True(t, p.drained.Load())
 		}

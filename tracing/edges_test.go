@@ -73,7 +73,7 @@ func (x *traced) points() (lines []string) {
 	add := func(name string, labels attribute.Set, n any) {
 		parts := []string{strings.TrimPrefix(name, "messaging.")}
 		for _, a := range labels.ToSlice() {
-			parts = append(parts, strings.TrimPrefix(string(a.Key), "messaging.")+"="+a.Value.Emit())
+			parts = append(parts, strings.TrimPrefix(string(a.Key), "messaging.")+"="+a.Value.String())
 		}
 		lines = append(lines, fmt.Sprint(strings.Join(parts, " "), " ", n))
 	}

@@ -28,8 +28,8 @@ func (o *Outbound) lapse(returned []uint64, next uint64) {
 		end = min(end, next)
 	}
 	var given Watermark
-	for i := 0; i < len(returned); i += 2 {
-		given.Add(returned[i], returned[i+1])
+	for ; len(returned) > 1; returned = returned[2:] {
+		given.Add(returned[0], returned[1])
 	}
 	o.tenure++
 	o.openSent, o.asked, o.sentTo, o.received = false, false, 0, o.settled.Next()

@@ -70,7 +70,7 @@ func TestWithdraw_GivesBackWhatWasNeverSent(t *testing.T) {
 		require.Equal(t, c.waits, len(w.Done) == 0, name)
 		require.Equal(t, c.back, w.Back, name)
 		if c.waits {
-			require.EqualValues(t, min(3, c.last), w.Last, name)
+			require.Equal(t, min(3, c.last), w.Last, name)
 		}
 		require.Equal(t, 5-max(0, int(c.last)-3), o.Pending(), name)
 	}

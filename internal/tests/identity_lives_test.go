@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/buffstreams/watermill-buffstreams/store"
 )
 
 // TestIdentity_RestoredOutboxOfALifeThatWentOn: the receiver has last heard of an incarnation that the backup knows
@@ -47,4 +49,44 @@ func TestIdentity_RestoredOutboxOfALifeThatWentOn(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestIdentity_OrdinaryLivesAreNoCopies: crashes and closes of either side, cuts, and stores that come and go make no outbox
+// take itself for a copy.
+func TestIdentity_OrdinaryLivesAreNoCopies(t *testing.T) {
+	t.Parallel()
+	box := filepath.Join(t.TempDir(), "box")
+	address, seen, st := freeAddress(t), newSink(), openDedupe(t)
+	stop := func() {}
+	for life := range 12 {
+		if life%3 == 0 {
+			stop()
+			var kept store.DedupeStore
+			if life%2 == 0 {
+				kept = st
+			}
+			stop = sinkAt(t, seen, kept, address+"/a", address+"/b")
+		}
+		h := startHost(t, box)
+		h.publish(address+"/a", "a", 10*life+1, 10*life+5)
+		h.publish(address+"/b", "b", 10*life+1, 10*life+5)
+		h.net.cut()
+		h.publish(address+"/a", "a", 10*life+6, 10*life+10)
+		if life%4 == 1 {
+			h.crash()
+		} else {
+			h.net.restore()
+			drain(t, h.pub)
+			if life%4 == 2 {
+				h.crash()
+			}
+		}
+		require.Zero(t, h.says())
+		h.stop()
+	}
+	h := startHost(t, box)
+	drain(t, h.pub)
+	require.Zero(t, h.says())
+	got, _ := seen.count("a")
+	require.Equal(t, 120, got)
 }

@@ -59,7 +59,7 @@ var moveMutants = []mutant{
 	},
 	{
 		"what was returned is marked too", "internal/session/tenure.go",
-		"		given.Add(returned[i], returned[i+1])\n", "",
+		"		given.Add(returned[0], returned[1])\n", "",
 		movesProbe("TestMoves_RevokedStreamLosesAndRepeatsNothing"),
 	},
 	{

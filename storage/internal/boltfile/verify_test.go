@@ -142,6 +142,16 @@ func TestVerify_ChoosesTheNewestMeta(t *testing.T) {
 func TestVerify_RefusesEachPartOutOfPlace(t *testing.T) {
 	_, err := wellFormed().verify()
 	require.NoError(t, err)
+	for what, change := range outOfPlace() {
+		c := wellFormed()
+		change(c)
+		_, err := c.verify()
+		var damage *DamageError
+		require.ErrorAs(t, err, &damage, what)
+	}
+}
+
+func outOfPlace() map[string]func(*crafted) {
 	leaf := func(id uint64, cells ...cell) func(*crafted) {
 		return func(c *crafted) { c.pages[id] = newPage(id, flagLeaf, cells...) }
 	}
@@ -149,7 +159,7 @@ func TestVerify_RefusesEachPartOutOfPlace(t *testing.T) {
 		return func(c *crafted) { order.PutUint32(c.pages[id][at:], v) }
 	}
 	second := pageHeader + elementSize
-	cases := map[string]func(*crafted){
+	return map[string]func(*crafted){
 		"one page only":              func(c *crafted) { c.meta[0].pages = 1 },
 		"more pages than bytes":      func(c *crafted) { c.meta[0].pages = 10 },
 		"root behind the end":        func(c *crafted) { c.meta[0].root = 9 },
@@ -207,13 +217,6 @@ func TestVerify_RefusesEachPartOutOfPlace(t *testing.T) {
 			c.pages[5], c.pages[2] = newPage(5, flagLeaf, cell{key: "m", value: inlineBucket(inner), bucket: true}), freePages(2, 8, 7, 6)
 			c.pages[4] = newPage(4, flagLeaf, cell{key: "a"})
 		},
-	}
-	for what, change := range cases {
-		c := wellFormed()
-		change(c)
-		_, err := c.verify()
-		var damage *DamageError
-		require.ErrorAs(t, err, &damage, what)
 	}
 }
 
