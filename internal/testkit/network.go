@@ -32,9 +32,12 @@ func (n *Network) Dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	if down {
 		return nil, ErrNetworkDown
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	client, server := net.Pipe()
 	n.Servers <- server
-	return client, ctx.Err()
+	return client, nil
 }
 
 // SetDown decides whether the dials from now on fail.
