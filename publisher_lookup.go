@@ -33,6 +33,7 @@ type refresh struct {
 	last     time.Time          // of the last one
 	watching context.CancelFunc // of Watch, if the Resolver has that and it is under way
 	watched  bool               // Watch has told something and goes on: no lookup is needed
+	lost     bool               // an address was lost since the last one began: its answer may be older
 	failed   error              // of the last lookup; nil: it found a route, or Watch has told one
 	failing  time.Time          // since when lookups fail
 }
@@ -50,6 +51,7 @@ func (r *refresh) noteLocked(err error, now time.Time) {
 
 // lostLocked has the topic looked up soon, as an address of its route is lost. The caller must hold the Publisher's mu.
 func (r *refresh) lostLocked() {
+	r.lost = true
 	if soon := r.last.Add(refreshLeast); soon.Before(r.at) {
 		r.at = soon
 	}
@@ -118,7 +120,7 @@ func (p *Publisher) lookupLocked(s *topicState) *lookup {
 		return s.lookup
 	}
 	l := &lookup{done: make(chan struct{})}
-	s.lookup = l
+	s.lookup, s.lost = l, false
 	go func() { // ends when the Resolver returns; its context ends with Close
 		began := time.Now()
 		ctx, cancel := context.WithTimeout(p.ctx, lookupTimeout)
@@ -130,6 +132,9 @@ func (p *Publisher) lookupLocked(s *topicState) *lookup {
 			s.lookup, s.last = nil, time.Now()
 			s.noteLocked(failed, s.last)
 			s.at = s.last.Add(refreshEvery*4/5 + rand.N(refreshEvery*2/5)) //nolint:gosec // spreads load
+			if s.lost {
+				s.lostLocked()
+			}
 			p.mu.Unlock()
 			took := time.Since(began)
 			close(l.done)

@@ -74,6 +74,38 @@ func TestLookup_IsAskedAgainForAnAddressThatHadFailed(t *testing.T) {
 	})
 }
 
+// TestLookup_IsAskedAgainForAnAddressThatIsLostMeanwhile: the answer that is on its way may be older than the loss.
+func TestLookup_IsAskedAgainForAnAddressThatIsLostMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked, answered atomic.Int64
+		p, err := NewPublisher(PublisherConfig{
+			PublishTimeout: time.Second,
+			ManagerConfig: ManagerConfig{Dial: func(context.Context, string, string) (net.Conn, error) {
+				return nil, errors.New("there is no network")
+			}},
+			Resolver: route.Func(func(context.Context, string) (route.Route, error) {
+				if asked.Add(1) == 3 {
+					time.Sleep(5 * time.Second)
+				}
+				answered.Add(1)
+				return route.Route{Addresses: []string{"127.0.0.1:1"}}, nil
+			}),
+		}, nil)
+		require.NoError(t, err)
+		defer func() { _ = p.Close() }()
+		require.Error(t, p.Publish("orders", keyed("a")...))
+		for asked.Load() < 3 {
+			time.Sleep(time.Second)
+		}
+		time.Sleep(time.Second)
+		require.EqualValues(t, 2, answered.Load())
+		p.addressLost(p.state("orders").resolved.Load().targets[0].addr)
+		time.Sleep(5*time.Second + 3*refreshLeast)
+		synctest.Wait()
+		require.EqualValues(t, 4, asked.Load())
+	})
+}
+
 // askedRoutes is a Resolver that counts how often it is asked for each topic. Each topic has an address of its own.
 type askedRoutes struct {
 	addresses map[string]string

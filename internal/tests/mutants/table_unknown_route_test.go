@@ -112,4 +112,9 @@ var unknownRouteMutants = []mutant{
 		"c.peer.instance, c.peer.gone = true, able, instance, false", "c.peer.instance = true, able, instance",
 		sessionProbe("TestMove_AReceiverThatGreetsIsThere"),
 	},
+	{
+		"an answer that may be older than a loss is enough", "publisher_lookup.go",
+		"if s.lost {", "if false && s.lost {",
+		probe{".", "^TestLookup_IsAskedAgainForAnAddressThatIsLostMeanwhile$", ""},
+	},
 }
