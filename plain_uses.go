@@ -138,7 +138,7 @@ func (p *plainPublisher) tick() {
 
 // forgetLocked gives up an address that no topic leads to and whose messages are all written. The caller must hold mu.
 func (p *plainPublisher) forgetLocked(t netio.Target) {
-	if p.used[t] > 0 {
+	if topics, there := p.used[t]; topics > 0 || !there { // another one has given it up
 		return
 	}
 	err := p.publisher.manager.plain.Flush(noWait, formatAddress(t))

@@ -143,6 +143,22 @@ func TestPlainPeers_AreShownByTheirManager(t *testing.T) {
 	require.NoError(t, p.Close())
 }
 
+// A Flush that waited finds that an address has been given up meanwhile, by another one or the tick.
+func TestPlainPublisher_GivesUpAnAddressOnce(t *testing.T) {
+	m := newTestManager(t, ManagerConfig{})
+	p, err := NewPublisher(PublisherConfig{Manager: m, Wire: WireBuffStreams, Confirm: ConfirmEnqueued}, nil)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, p.Close()) }()
+	at := tcp("127.0.0.1:1")
+	require.NoError(t, p.plain.use(at))
+	p.plain.leave(at)
+	require.Empty(t, m.plainUses.by)
+	p.plain.mu.Lock()
+	defer p.plain.mu.Unlock()
+	p.plain.forgetLocked(at)
+	require.Empty(t, p.plain.used)
+}
+
 // A call that waits on the plain wire leaves nothing with what outlives it either.
 func TestPlainPublisher_LeavesNothingWithAContext(t *testing.T) {
 	p := newTestPublisher(t, EnvelopeMarshaler{})

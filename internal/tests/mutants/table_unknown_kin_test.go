@@ -112,4 +112,9 @@ var kinMutants = []mutant{
 		"config.Publisher.Wire != config.Subscriber.Wire", "config.Publisher.Wire < config.Subscriber.Wire",
 		testsProbe("TestPubSub_HasOneWire"),
 	},
+	{
+		"an address of a plain peer is given up twice", "plain_uses.go",
+		"topics > 0 || !there {", "topics > 0 || false && !there {",
+		probe{".", "^TestPlainPublisher_GivesUpAnAddressOnce$", ""},
+	},
 }
