@@ -30,6 +30,7 @@ func TestMutants_Fit(t *testing.T) {
 	for _, m := range mutants {
 		require.False(t, names[m.name], "%s: two mutants have this name", m.name)
 		names[m.name] = true
+		require.NotContains(t, m.name, ",", "MUTANT cannot name it")
 		mutated(t, m)
 	}
 }

@@ -23,7 +23,7 @@ var fairnessMutants = []mutant{
 		probe{"internal/flow", "^TestBudget_HasRoomBesideHoldersThatAreStuck$", ""},
 	},
 	{
-		"the reserve is an eighth, however large messages are", "internal/flow/budget.go",
+		"the reserve is an eighth however large messages are", "internal/flow/budget.go",
 		"b.reserve = max(b.reserve, min(int64(bytes), b.size/2))", "b.reserve = max(b.reserve, min(int64(bytes), b.reserve))",
 		probe{"internal/flow", "^TestBudget_ReservesTheLargestMessage$", ""},
 	},

@@ -114,7 +114,7 @@ var foundPeerMutants = []mutant{
 		probe{"pool", "^TestListener_CloseOfASocketThatIsClosed$", ""},
 	},
 	{
-		"a message that was refused was the last, and the revoke is not answered", "internal/acked/receiver/stream.go",
+		"a message that was refused was the last and the revoke is not answered", "internal/acked/receiver/stream.go",
 		"\tunheard = s.keepUnheardLocked(seq, r)\n\ts.answerLastLocked()\n", "\tunheard = s.keepUnheardLocked(seq, r)\n",
 		receiverProbe("TestStream_AnswersARevokeWhenTheLastMessageEnds"),
 	},

@@ -60,7 +60,7 @@ var seamMutants = []mutant{
 		rootProbe("TestSubscription_TakesAgainWhatItGaveAway"),
 	},
 	{
-		"a subscription that drains emits what its sender keeps, for its key", "pump.go",
+		"a subscription that drains emits what its sender keeps for its key", "pump.go",
 		"case p.draining && !d.Unkept(): // it was taken for its key", "case p.draining && !d.Unkept() && d.HasKey() && d.Again(): // it was taken for its key",
 		rootProbe("TestDrain_EmitsNothingOfAKeyThatASenderKeeps"),
 	},

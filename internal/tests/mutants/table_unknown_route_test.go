@@ -88,7 +88,7 @@ var unknownRouteMutants = []mutant{
 		rootProbe("TestOutbox_TellsOfTheMessageThatWasRefused"),
 	},
 	{
-		"two streams renounce an identity, and the next one", "outbox_relay.go",
+		"two streams renounce an identity and the next one", "outbox_relay.go",
 		"\tif s.attempt.Err() != nil { // another stream has found it out\n\t\treturn true\n\t}\n", "",
 		rootProbe("TestOutboxRelay_RenouncesOnceForAllStreams"),
 	},

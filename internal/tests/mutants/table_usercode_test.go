@@ -11,7 +11,7 @@ var userCodeMutants = []mutant{
 		probe{"internal/tests", "^TestPublishError_AccountsForEachMessage$", ""},
 	},
 	{
-		"a handler's failure fails Publish, if it is quick", "internal/session/waiter.go",
+		"a handler's failure fails Publish if it is quick", "internal/session/waiter.go",
 		"(w.Level == Handled || CodeOf(err) != wire.Code_CODE_FAILED)", "true",
 		probe{"internal/tests", "^TestPublishError_AccountsForEachMessage$", ""},
 	},
