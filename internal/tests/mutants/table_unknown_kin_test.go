@@ -99,7 +99,7 @@ var kinMutants = []mutant{
 	},
 	{
 		"a plain writer ends with what it has not written", "plain_uses.go",
-		"\tcase errors.Is(err, context.Canceled):\n\t\treturn\n", "",
+		"case errors.Is(err, context.Canceled):\n\t\treturn\n", "case errors.Is(err, context.Canceled):\n",
 		testsProbe("TestManager_KeepsWhatAPlainPeerHasNotTaken"),
 	},
 	{
