@@ -90,11 +90,6 @@ var unknownStorageMutants = []mutant{
 
 	// What Open, Close and readers find.
 	{
-		"Close ends the process when a stream is being created", "storage/outbox/commit.go",
-		"len(g.defined) > 0 && o.errLocked() == nil", "len(g.defined) > 0",
-		outboxProbe("TestClose_CommitsAppendsUnderWay"),
-	},
-	{
 		"a reader searches the segment for each message", "storage/outbox/read.go",
 		"p.entry = s.hint.entry", "_ = s.hint.entry",
 		outboxProbe("TestRead_GoesOnWhereItStopped"),
@@ -108,11 +103,6 @@ var unknownStorageMutants = []mutant{
 		"the identity of a later version is a new outbox's", "storage/outbox/recover.go",
 		"decodeIdentity(b); !ok {", "decodeIdentity(b); !ok && false {",
 		outboxProbe("TestOpen_RefusesStateThatItDoesNotKnow"),
-	},
-	{
-		"a relocation meets a stream that is forgotten", "storage/outbox/relocate.go",
-		"if s == nil {\n\t\treturn nil\n\t}\n\tfor seq", "for seq",
-		outboxProbe("TestRelocation_OfAStreamThatIsForgotten"),
 	},
 	{
 		"a Move of several batches settles what it has not copied", "storage/outbox/move.go",
