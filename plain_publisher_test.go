@@ -113,3 +113,25 @@ func TestManager_CloseSendsWhatPlainWritersHave(t *testing.T) {
 		_ = p.Close() // the Manager has sent its messages
 	})
 }
+
+// An address that no topic leads to any more is in use until it has taken everything: the writer would end soon.
+func TestPlainPublisher_KeepsAnAddressThatHasNotTakenAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &drained{after: 20 * plainCloseGrace}
+		p := plainPublisherTo(t, d.dial, route.To("127.0.0.1:1"), nil)
+		for range 100 {
+			require.NoError(t, p.Publish("orders", message.NewMessage("", make([]byte, 1000))))
+		}
+		at := tcp("127.0.0.1:1")
+		p.plain.leave(at)
+		p.plain.tick()
+		require.Contains(t, p.plain.used, at)
+		time.Sleep(2 * d.after)
+		p.plain.tick()
+		require.NotContains(t, p.plain.used, at)
+		synctest.Wait()
+		require.Greater(t, d.got, 100*1000)
+		require.NoError(t, p.plain.use(at), "Close ends the topic's use")
+		require.NoError(t, p.Close())
+	})
+}

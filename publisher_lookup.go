@@ -201,6 +201,10 @@ func (p *Publisher) watchLocked(s *topicState) {
 	ctx, cancel := context.WithCancel(p.ctx)
 	s.watching = cancel
 	go func() { // ends when Watch returns, whose context ends with Close and with the topic
+		defer func() { // also if Watch ends the goroutine
+			cancel() // before it is noted: an update that is under way still changes nothing behind that
+			p.watchEnded(s)
+		}()
 		_ = hook.Call("the Resolver's Watch", func() error { // why it ended does not matter: Resolve is asked from now on
 			return watcher.Watch(ctx, s.topic, func(r route.Route) {
 				if ctx.Err() != nil || !p.enter(s) {
@@ -213,8 +217,6 @@ func (p *Publisher) watchLocked(s *topicState) {
 				}
 			})
 		})
-		cancel() // before it is noted: an update that is under way still changes nothing behind that
-		p.watchEnded(s)
 	}()
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -11,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/buffstreams/watermill-buffstreams/route"
@@ -252,9 +254,7 @@ func TestRoute_WatchEndsWhileItTells(t *testing.T) {
 			update(route.Route{Addresses: []string{"127.0.0.1:2"}}) // it has ended by then
 			close(told)
 		}()
-		for s.calls.Load() == 0 {
-			time.Sleep(time.Microsecond)
-		}
+		assert.Eventually(t, func() bool { return s.calls.Load() > 0 }, 30*time.Second, time.Millisecond)
 		return nil
 	}}}, nil)
 	defer func() { _ = p.Close() }()
@@ -274,4 +274,26 @@ func TestRoute_WatchEndsWhileItTells(t *testing.T) {
 	require.Equal(t, []string{"127.0.0.1:1"}, s.resolved.Load().route.Addresses)
 	_, watched := state()
 	require.False(t, watched)
+}
+
+// TestRoute_WatchThatEndsItsGoroutine, as a test's FailNow does, leaves its topic to Resolve.
+func TestRoute_WatchThatEndsItsGoroutine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := awayWith(t, watchedAskedRoutes{&askedRoutes{watch: func(_ context.Context, update func(route.Route)) error {
+			update(route.Route{Addresses: []string{"127.0.0.1:1"}})
+			runtime.Goexit()
+			return nil
+		}}}, nil)
+		defer func() { _ = p.Close() }()
+		s := p.state("orders")
+		p.mu.Lock()
+		p.watchLocked(s)
+		p.mu.Unlock()
+		synctest.Wait()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		require.NotNil(t, s.resolved.Load())
+		require.False(t, s.watched)
+		require.Nil(t, s.watching)
+	})
 }

@@ -315,21 +315,27 @@ func (p *Publisher) joinLocked(t *target) {
 // leave gives targets up that take no new messages. mu must not be held.
 func (p *Publisher) leave(targets []*target) {
 	for _, t := range targets {
-		if p.plain != nil {
-			p.plain.leave(t.at)
-		}
-		if t.addr == nil {
-			continue
-		}
-		t.mu.Lock()
-		t.left = true
-		t.mu.Unlock()
-		for _, f := range t.flows() {
-			if f != t.fixed {
-				p.endFlow(f)
+		if t.addr != nil {
+			t.mu.Lock()
+			t.left = true
+			t.mu.Unlock()
+			for _, f := range t.flows() {
+				if f != t.fixed {
+					p.endFlow(f)
+				}
 			}
+			p.unjoin(t)
 		}
-		p.unjoin(t)
+		p.release(t)
+	}
+}
+
+// release ends the use of a target's address, on either wire.
+func (p *Publisher) release(t *target) {
+	if p.plain != nil {
+		p.plain.leave(t.at)
+	}
+	if t.addr != nil {
 		p.manager.release(t.addr)
 	}
 }

@@ -283,7 +283,6 @@ func TestManager_KeepsWhatAPlainPeerHasNotTaken(t *testing.T) {
 	routes.set(route.Route{Addresses: []string{b}})
 	require.NoError(t, pub.Publish("x", newMessage("y")))
 	require.Error(t, pub.Close(), "not all is written")
-	time.Sleep(300 * time.Millisecond) // a writer that closes goes on for 100
 	conn, err := ln.Accept()
 	require.NoError(t, err)
 	read := make(chan int64, 1)

@@ -4,7 +4,7 @@ package mutants
 var foundPublisherMutants = []mutant{
 	// What a tick leaves.
 	{
-		"no address is slow", "publisher_resolve.go",
+		"no address is slow", "publisher_tick.go",
 		"\t\t\tages[i] = max(ages[i], age)\n", "",
 		rootProbe("TestTick_SetsASlowAddressAside"),
 	},
@@ -14,7 +14,7 @@ var foundPublisherMutants = []mutant{
 		rootProbe("TestTick_EndsTheStreamOfASlotThatHoldsNothing"),
 	},
 	{
-		"an address that left is forgotten with what it holds", "publisher_resolve.go",
+		"an address that left is forgotten with what it holds", "publisher_tick.go",
 		"\t\t\tkept = append(kept, t)\n", "",
 		rootProbe("TestTick_ForgetsAnAddressThatLeft"),
 	},
@@ -198,7 +198,7 @@ var foundPublisherMutants = []mutant{
 		rootProbe("TestRoute_ThatChangesHasEachAddressOnce"),
 	},
 	{
-		"groups that left a route are never forgotten", "publisher_resolve.go",
+		"groups that left a route are never forgotten", "publisher_tick.go",
 		"\ts.retired = append(kept, s.retired[len(retired):]...)\n", "\t_ = kept\n",
 		rootProbe("TestRoute_ThatChangesHasEachAddressOnce"),
 	},

@@ -193,12 +193,12 @@ var moveMutants = []mutant{
 		sessionProbe("TestMove_AReceiverIsSilentThatDoesNotAnswerAnOpen"),
 	},
 	{
-		"a slow address keeps what it was not sent", "publisher_resolve.go",
+		"a slow address keeps what it was not sent", "publisher_tick.go",
 		"				unsent = append(unsent, f)\n", "				_ = unsent\n",
 		testsProbe("TestRoute_WhatWasNeverSentLeavesAnAddressThatAnswersNoMore"),
 	},
 	{
-		"an address that gives no credit is tried with every call", "publisher_resolve.go",
+		"an address that gives no credit is tried with every call", "publisher_tick.go",
 		"				at.rests = now.Add(restFor)\n", "",
 		testsProbe("TestRoute_WhatWasNeverSentLeavesAddressesWithoutSubscriptions"),
 	},

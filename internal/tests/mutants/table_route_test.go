@@ -143,12 +143,12 @@ var routeMutants = []mutant{
 		probe{"internal/tests", "^TestManager_ForgetsAnAddressThatNothingUses$", ""},
 	},
 	{
-		"a route has no more to do with addresses that left it", "publisher_resolve.go",
+		"a route has no more to do with addresses that left it", "publisher_tick.go",
 		"\t\tt.moveAway()\n\t}\n\tif len(left)", "\t}\n\tif len(left)",
 		probe{"internal/tests", "^TestRoute_AnAddressThatLeavesGivesBack$", ""},
 	},
 	{
-		"a stream stays at an address that left the route after it came there", "publisher_resolve.go",
+		"a stream stays at an address that left the route after it came there", "publisher_tick.go",
 		"if p.reap(t) {", "if p.reap(t) && false {",
 		probe{"internal/tests", "^TestRoute_AStreamLeavesAnAddressThatItMovedTo$", ""},
 	},

@@ -100,7 +100,7 @@ var kinMutants = []mutant{
 	{
 		"a plain writer ends with what it has not written", "plain_uses.go",
 		"case errors.Is(err, context.Canceled):\n\t\treturn\n", "case errors.Is(err, context.Canceled):\n",
-		testsProbe("TestManager_KeepsWhatAPlainPeerHasNotTaken"),
+		rootProbe("TestPlainPublisher_KeepsAnAddressThatHasNotTakenAll"),
 	},
 	{
 		"Flush says nil for what a closed Manager has left", "publisher.go",
